@@ -1,0 +1,1 @@
+"""Training and evaluation of checkpoints. Never imported by the page."""

@@ -1,0 +1,201 @@
+"""Parquet image datasets in memory: labels as target distributions, a fixed split, and masks of blacked-out backgrounds."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from PIL import Image
+from scipy import ndimage
+
+from hsemotion_space.metrics import concordance
+from hsemotion_space.tasks import EXPRESSION
+
+VALIDATION_SHARE = 0.1
+DARK_LEVEL = 10  # a pixel whose brightest channel is below this counts as blacked out
+MASKED_SHARE = 0.08  # an image with a larger blacked-out border region is a masked one
+SQUARE_MARGIN = 1.0  # crops of annotated faces: side of the square in longer sides of the face box
+CATEGORY_WORDS = {
+    "Angry": "Anger", "Angrily": "Anger", "Disgusted": "Disgust", "Disgustedly": "Disgust", "Fearful": "Fear", "Fearfully": "Fear",
+    "Happy": "Happiness", "Happily": "Happiness", "Neutral": "Neutral", "Sad": "Sadness", "Sadly": "Sadness", "Surprised": "Surprise",
+}  # fmt: skip
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+
+class DataError(ValueError):
+    """A dataset cannot be used; the message says which file and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceImages:
+    """Labeled face crops of one source, decoded.
+
+    Attributes:
+        source: short name for logs.
+        images: (N, S, S, 4) RGBA; alpha 0 where the source blacked the background out.
+        expression: (N, 8) target distribution in the order of the expression task; a row of NaN has no label.
+        valence_arousal: (N, 2) in -1..1, NaN where there is none.
+        validation: (N,) True for the fixed validation split.
+        counted: (N,) True where the label is sure enough to be scored (for votes: a majority of at least six).
+        sha256: digest of the files' bytes.
+    """
+
+    source: str
+    images: ByteArray
+    expression: FloatArray
+    valence_arousal: FloatArray
+    validation: npt.NDArray[np.bool_]
+    counted: npt.NDArray[np.bool_]
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRegression:
+    """Linear map from a distribution of expression votes to the crowd's mean valence and arousal.
+
+    Attributes:
+        coefficients: (8, 2), one valence and arousal per expression.
+        ccc_out_of_sample: concordance of (valence, arousal), each half of the ratings predicted from a fit on the other half.
+    """
+
+    coefficients: FloatArray
+    ccc_out_of_sample: tuple[float, float]
+
+
+def fold_of(key: bytes) -> float:
+    """Return a number in 0..1 that depends on ``key`` alone: the fixed hash of every split."""
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
+
+
+def _vote_targets(row: dict[str, object]) -> tuple[FloatArray, bool] | None:
+    votes = np.array([float(row[f"votes_{name.lower()}"]) for name in EXPRESSION.label_names], np.float32)  # type: ignore[arg-type]
+    rejected = max(float(row.get("votes_unknown") or 0), float(row.get("votes_nf") or 0))  # type: ignore[arg-type]
+    if votes.sum() == 0 or votes.max() <= rejected:
+        return None
+    sure = votes.max() >= 6 and np.sort(votes)[-2] < votes.max()
+    return votes / votes.sum(), bool(sure)
+
+
+def _name_targets(text: str) -> tuple[FloatArray, bool] | None:
+    words = [word.capitalize() for word in text.split()]
+    names = [word if word in EXPRESSION.label_names else CATEGORY_WORDS.get(word) for word in words]
+    if not names or None in names:
+        return None
+    target = np.zeros(len(EXPRESSION.labels), np.float32)
+    for name in names:
+        target[EXPRESSION.index(str(name))] = 1 / len(names)
+    return target, len(names) == 1
+
+
+def _targets(row: dict[str, object]) -> tuple[FloatArray, bool] | None:
+    """Read whichever label the row has: ``votes_*``, ``expression`` or ``category`` (one or two expression words)."""
+    if f"votes_{EXPRESSION.label_names[0].lower()}" in row:
+        return _vote_targets(row)
+    text = row.get("expression") or row.get("category")
+    return _name_targets(str(text)) if text else None
+
+
+def blacked_out(rgb: ByteArray) -> npt.NDArray[np.bool_]:
+    """Return (H, W), True where darkness is connected to the border and large enough to be a cut-out background."""
+    labels, count = ndimage.label(rgb.max(2) < DARK_LEVEL)
+    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])) if count else np.zeros(0, int)
+    region = np.isin(labels, border[border > 0])
+    if region.mean() < MASKED_SHARE:
+        return np.zeros(region.shape, np.bool_)
+    return np.asarray(ndimage.binary_dilation(region, iterations=2), np.bool_)
+
+
+def _decode(data: bytes, face_box: Sequence[float] | None, size: int) -> ByteArray:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    if face_box is not None:
+        x0, y0, x1, y1 = (value * scale for value, scale in zip(face_box, image.size * 2, strict=True))
+        half, cx, cy = SQUARE_MARGIN * max(x1 - x0, y1 - y0) / 2, (x0 + x1) / 2, (y0 + y1) / 2
+        image = image.crop((round(cx - half), round(cy - half), round(cx + half), round(cy + half)))
+    alpha = Image.fromarray(np.where(blacked_out(np.asarray(image)), 0, 255).astype(np.uint8))
+    image.putalpha(alpha)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR if image.width < 2 * size else Image.Resampling.BOX))
+
+
+def _rows(files: Sequence[Path]) -> Iterator[dict[str, object]]:
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(512):
+            yield from batch.to_pylist()
+
+
+def load_images(source: str, files: Sequence[Path], size: int, votes: VoteRegression | None = None) -> FaceImages:
+    """Decode one source.
+
+    Args:
+        source: name for logs and results.
+        files: Parquet files with an ``image`` struct of ``bytes`` and one kind of label; a file with ``validation`` in its name is
+            the validation split, else a ``subject`` column or the image bytes decide by a fixed hash.
+        size: side of the stored images in px.
+        votes: gives proxy valence and arousal to rows with votes.
+
+    Raises:
+        DataError: if a file cannot be read or no row has a label.
+    """
+    if not files:
+        raise DataError(f"No file was given for {source!r}.")
+    given_split = any("validation" in file.name for file in files)
+    pool, keep, targets, sure, validation = ThreadPoolExecutor(2), [], [], [], []
+    digest = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file} does not exist.")
+        digest.update(file.read_bytes())
+        for row in _rows([file]):
+            label, image = _targets(row), row.get("image")
+            if label is None or not isinstance(image, dict):
+                continue
+            box = row.get("face_box")
+            keep.append(pool.submit(_decode, image["bytes"], box if isinstance(box, list) else None, size))
+            targets.append(label[0])
+            sure.append(label[1])
+            key = str(row["subject"]).encode() if "subject" in row else image["bytes"]
+            validation.append("validation" in file.name if given_split else fold_of(key) < VALIDATION_SHARE)
+    if not keep:
+        raise DataError(f"No labeled image in {', '.join(map(str, files))}; columns expected: image and expression, category or votes_*.")
+    expression = np.stack(targets)
+    affect = np.full((len(keep), 2), np.nan, np.float32)
+    if votes is not None and f"votes_{EXPRESSION.label_names[0].lower()}" in next(_rows(files)):
+        affect = np.clip(expression @ votes.coefficients, -1, 1)
+    images = np.stack([job.result() for job in keep])
+    return FaceImages(source, images, expression, affect, np.array(validation), np.array(sure), digest.hexdigest())
+
+
+def fit_votes(csv_file: Path) -> VoteRegression:
+    """Fit valence and arousal on expression votes by least squares, one coefficient per expression (no intercept).
+
+    Args:
+        csv_file: columns ``set``, ``votes_<expression>`` x 8, ``valence_mean``, ``arousal_mean``.
+
+    Raises:
+        DataError: if the file lacks a column.
+    """
+    table = np.genfromtxt(csv_file, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    names = [f"votes_{name.lower()}" for name in EXPRESSION.label_names]
+    missing = {*names, "valence_mean", "arousal_mean", "set"} - set(table.dtype.names or ())
+    if missing:
+        raise DataError(f"{csv_file} lacks the columns {', '.join(sorted(missing))}.")
+    shares = np.stack([table[name] for name in names], 1).astype(np.float64)
+    shares /= shares.sum(1, keepdims=True)
+    targets = np.stack([table["valence_mean"], table["arousal_mean"]], 1).astype(np.float64)
+    predicted = np.empty_like(targets)
+    for held_out in np.unique(table["set"]):
+        rows = table["set"] == held_out
+        predicted[rows] = shares[rows] @ np.linalg.lstsq(shares[~rows], targets[~rows], rcond=None)[0]
+    agreement = (concordance(predicted[:, 0], targets[:, 0]), concordance(predicted[:, 1], targets[:, 1]))
+    return VoteRegression(np.linalg.lstsq(shares, targets, rcond=None)[0].astype(np.float32), agreement)

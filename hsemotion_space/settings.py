@@ -1,0 +1,113 @@
+"""What the operator of a deployment chooses (environment) and what a user chooses (PipelineConfig)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+ENV_PREFIX = "HSEMOTION_"
+
+
+class SettingsError(ValueError):
+    """An environment variable or an option has a value that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """Caps on untrusted media; beyond them an image is refused and a clip is refused or cut, always with a notice."""
+
+    image_bytes: int = 25 * 2**20
+    image_pixels: int = 25_000_000
+    image_side: int = 10_000
+    image_output_side: int = 1920
+    clip_bytes: int = 100 * 2**20
+    clip_pixels: int = 4096 * 2304
+    clip_duration_s: float = 60.0
+    clip_frames: int = 600  # sampled frames
+    clip_packets: int = 20_000
+    decode_deadline_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """What a user chooses for one analysis.
+
+    Attributes:
+        checkpoint: id of a folder under ``checkpoints/``; empty for the first bundled one.
+        sample_fps: frames analyzed per second of a clip; 0 takes every frame.
+        smoothing: factor on each task's own window, 0 (none) to 3.
+        detect_every: the full detector runs on every so-manieth analyzed frame, tracking fills in between.
+        detection_side: longer side in px of the picture the detector sees.
+        min_face: side in px of the smallest face searched for, in that picture.
+    """
+
+    checkpoint: str = ""
+    sample_fps: float = 10.0
+    smoothing: float = 1.0
+    detect_every: int = 5
+    detection_side: int = 640
+    min_face: int = 20
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("sample_fps", 0, 60), ("smoothing", 0, 3), ("detect_every", 1, 30), ("detection_side", 160, 1920), ("min_face", 12, 400)
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise SettingsError(f"{name} must be a number from {low} to {high}, got {value!r}.")
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hsemotion-space"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chooses, each by an environment variable ``HSEMOTION_<NAME>``.
+
+    Attributes:
+        checkpoints: folder of the checkpoint folders.
+        cache: folder for converted models.
+        engine: ``openvino`` or ``torch``; ``auto`` takes torch on a GPU and OpenVINO on a CPU.
+        threads: of the engine; 0 leaves the choice to it.
+        host, port: where the page is served.
+        job_time_limit_s: an analysis that takes longer is stopped.
+        results_ttl_s: how long a finished analysis and its files are kept.
+    """
+
+    checkpoints: Path = Path(__file__).resolve().parent.parent / "checkpoints"
+    cache: Path = field(default_factory=_default_cache)
+    engine: Literal["auto", "openvino", "torch"] = "auto"
+    threads: int = 0
+    host: str = "127.0.0.1"
+    port: int = 7860
+    job_time_limit_s: float = 180.0
+    results_ttl_s: float = 900.0
+    limits: MediaLimits = field(default_factory=MediaLimits)
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("auto", "openvino", "torch"):
+            raise SettingsError(f"{ENV_PREFIX}ENGINE must be auto, openvino or torch, got {self.engine!r}.")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings.
+
+        Raises:
+            SettingsError: naming the variable whose value cannot be used.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, object] = {}
+        for item in fields(cls):
+            text = environ.get(ENV_PREFIX + item.name.upper())
+            if text is None or item.name == "limits":
+                continue
+            convert = {"Path": Path, "int": int, "float": float}.get(str(item.type), str)
+            try:
+                values[item.name] = convert(text)
+            except ValueError as error:
+                raise SettingsError(f"{ENV_PREFIX}{item.name.upper()} must be a {item.type}, got {text!r}.") from error
+        return cls(**values)  # type: ignore[arg-type]

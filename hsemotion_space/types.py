@@ -1,0 +1,204 @@
+"""The values that travel through the pipeline. All are frozen, check their shapes, and need nothing but NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hsemotion_space.tasks import Task
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Provenance = Literal["trained", "rule", "prior"]
+
+
+def check_shape(owner: str, name: str, array: npt.NDArray[np.generic], expected: tuple[int | None, ...]) -> None:
+    """Raise a ValueError that quotes expected and actual shape; ``None`` stands for any length."""
+    actual = array.shape
+    if len(actual) != len(expected) or any(want is not None and want != have for want, have in zip(expected, actual, strict=True)):
+        wanted = "(" + ", ".join("any" if size is None else str(size) for size in expected) + ")"
+        raise ValueError(f"{owner}.{name}: expected shape {wanted}, got {actual}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture: ``rgb`` (H, W, 3) uint8, ``index`` in decoding order, ``time_s`` presentation time from 0."""
+
+    rgb: ByteArray
+    index: int
+    time_s: float
+
+    def __post_init__(self) -> None:
+        check_shape("Frame", "rgb", self.rgb, (None, None, 3))
+        if self.rgb.dtype != np.uint8:
+            raise ValueError(f"Frame.rgb: expected uint8, got {self.rgb.dtype}.")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What was opened.
+
+    Attributes:
+        sha256: digest of the file's bytes, the identity of the media.
+        kind: ``image`` or ``clip``.
+        width, height: in px, after rotation.
+        duration_s: as analyzed; 0 for an image.
+        notices: sentences for the reader, such as where a long clip was cut.
+    """
+
+    sha256: str
+    kind: Literal["image", "clip"]
+    width: int
+    height: int
+    duration_s: float = 0.0
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FaceDetections:
+    """Faces in one frame: ``boxes_xyxy`` (N, 4) px, ``scores`` (N,) in 0..1, ``landmarks`` (N, 5, 2) px.
+
+    Landmarks are both eyes, nose, both mouth corners; NaN where the detector gave none.
+    """
+
+    boxes_xyxy: FloatArray
+    scores: FloatArray
+    landmarks: FloatArray
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes_xyxy)
+        check_shape("FaceDetections", "boxes_xyxy", self.boxes_xyxy, (None, 4))
+        check_shape("FaceDetections", "scores", self.scores, (count,))
+        check_shape("FaceDetections", "landmarks", self.landmarks, (count, 5, 2))
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy)
+
+    @classmethod
+    def empty(cls) -> FaceDetections:
+        """Return detections of a frame without a face."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
+
+    def select(self, rows: npt.NDArray[np.integer] | BoolArray) -> FaceDetections:
+        """Return the chosen faces."""
+        return FaceDetections(self.boxes_xyxy[rows], self.scores[rows], self.landmarks[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class FaceTrack:
+    """One person while visible; the end of the expensive half of an analysis.
+
+    Attributes:
+        track_id: from 1, in order of appearance.
+        frame_index: (T,) index of each frame.
+        times_s: (T,) presentation times, rising.
+        boxes_xyxy: (T, 4) in px of the picture.
+        detection_scores: (T,) in 0..1.
+        embeddings: (T, D) of the backbone.
+        scores: (T, K) raw outputs of the backbone.
+        thumbnail: (S, S, 3) uint8, the surest face.
+    """
+
+    track_id: int
+    frame_index: IntArray
+    times_s: npt.NDArray[np.float64]
+    boxes_xyxy: FloatArray
+    detection_scores: FloatArray
+    embeddings: FloatArray
+    scores: FloatArray
+    thumbnail: ByteArray
+
+    def __post_init__(self) -> None:
+        count = len(self.times_s)
+        for name, expected in (
+            ("times_s", (count,)),
+            ("frame_index", (count,)),
+            ("boxes_xyxy", (count, 4)),
+            ("detection_scores", (count,)),
+            ("embeddings", (count, None)),
+            ("scores", (count, None)),
+            ("thumbnail", (None, None, 3)),
+        ):
+            check_shape("FaceTrack", name, getattr(self, name), expected)
+        if count == 0 or np.any(np.diff(self.times_s) <= 0):
+            raise ValueError(f"FaceTrack.times_s: expected at least one rising time, got {count}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Values of one task for one track: ``times_s`` (T,), ``values`` (T, K); a clip-level task has T = 1."""
+
+    task: Task
+    provenance: Provenance
+    times_s: npt.NDArray[np.float64]
+    values: FloatArray
+
+    def __post_init__(self) -> None:
+        check_shape("Timeline", "values", self.values, (len(self.times_s), len(self.task.labels)))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Summary of a timeline.
+
+    Attributes:
+        values: (K,) mean over the frames.
+        spread: (K,) standard deviation over the frames; NaN where there is only one.
+        frames: number of frames behind it.
+    """
+
+    task: Task
+    provenance: Provenance
+    values: FloatArray
+    spread: FloatArray
+    frames: int
+
+    def __post_init__(self) -> None:
+        count = len(self.task.labels)
+        check_shape("Prediction", "values", self.values, (count,))
+        check_shape("Prediction", "spread", self.spread, (count,))
+
+    @property
+    def top(self) -> int:
+        """Column of the largest value."""
+        return int(np.argmax(self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """Which weights made an analysis: ``sha256`` is the digest of the weights file."""
+
+    id: str
+    title: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaceResult:
+    """One track with a timeline and a prediction per task, in one order."""
+
+    track: FaceTrack
+    timelines: tuple[Timeline, ...]
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything one checkpoint says about one media file.
+
+    Attributes:
+        frame_times_s: (F,) presentation times of all analyzed frames, with or without a face.
+        faces: by track id.
+        notices: sentences for the reader.
+    """
+
+    media: MediaInfo
+    checkpoint: CheckpointRef
+    frame_times_s: npt.NDArray[np.float64]
+    faces: tuple[FaceResult, ...]
+    notices: tuple[str, ...] = ()
