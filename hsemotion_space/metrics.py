@@ -24,9 +24,16 @@ def concordance(predicted: npt.ArrayLike, target: npt.ArrayLike) -> float:
 
 
 def confusion(predicted: npt.ArrayLike, target: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
-    """Return (classes, classes) counts, rows are targets."""
-    pairs = np.asarray(target, np.int64) * classes + np.asarray(predicted, np.int64)
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    """Return (classes, classes) counts, rows are targets.
+
+    Raises:
+        ValueError: if a class is not from 0 to ``classes - 1``.
+    """
+    rows, columns = np.asarray(target, np.int64), np.asarray(predicted, np.int64)
+    given = np.concatenate([rows, columns])
+    if given.size and not 0 <= given.min() <= given.max() < classes:
+        raise ValueError(f"Classes must be from 0 to {classes - 1}, got {given.min()} to {given.max()}.")
+    return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
 
 
 def recall_per_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -38,4 +45,4 @@ def recall_per_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 def f1_per_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Return (classes,) F1 of a confusion matrix; 0 for a class that is neither a target nor predicted (as scikit-learn)."""
     hits = np.diag(counts).astype(np.float64)
-    return 2 * hits / np.maximum(counts.sum(0) + counts.sum(1), 1)
+    return np.asarray(2 * hits / np.maximum(counts.sum(0) + counts.sum(1), 1))

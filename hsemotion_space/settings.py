@@ -91,6 +91,9 @@ class Settings:
     def __post_init__(self) -> None:
         if self.engine not in ("auto", "openvino", "torch"):
             raise SettingsError(f"{ENV_PREFIX}ENGINE must be auto, openvino or torch, got {self.engine!r}.")
+        for name, low, high in (("threads", 0, 1024), ("port", 0, 65535), ("job_time_limit_s", 0, 86400), ("results_ttl_s", 0, 86400)):
+            if not low <= getattr(self, name) <= high:
+                raise SettingsError(f"{ENV_PREFIX}{name.upper()} must be from {low} to {high}, got {getattr(self, name)!r}.")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:

@@ -170,7 +170,8 @@ ACTION_UNITS = Task(
 
 def _compound(rows: Iterable[tuple[str, str, str, tuple[str, str]]]) -> tuple[Label, ...]:
     return tuple(
-        Label(name, short, color, f"Signs of {parts[0].lower()} and {parts[1].lower()} together.", parts) for name, short, color, parts in rows
+        Label(name, short, color, f"Signs of {first.lower()} and {second.lower()} together.", (first, second))
+        for name, short, color, (first, second) in rows
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -195,6 +195,8 @@ class Analysis:
         frame_times_s: (F,) presentation times of all analyzed frames, with or without a face.
         faces: by track id.
         notices: sentences for the reader.
+        preview: (H, W, 3) uint8 the picture itself or one frame of the clip, perhaps smaller than the media; (0, 0, 3) for none.
+        preview_time_s: presentation time of the preview.
     """
 
     media: MediaInfo
@@ -202,3 +204,5 @@ class Analysis:
     frame_times_s: npt.NDArray[np.float64]
     faces: tuple[FaceResult, ...]
     notices: tuple[str, ...] = ()
+    preview: ByteArray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    preview_time_s: float = 0.0

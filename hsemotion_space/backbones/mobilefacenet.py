@@ -2,79 +2,69 @@
 
 from __future__ import annotations
 
-import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
-TRUNK_STRIDE = 16  # the trunk halves its input four times
+from hsemotion_space.backbones.blocks import EmbeddingClassifier, check_options, trunk_map_size
 
 
-class ConvBlock(nn.Module):
+class Chain(nn.Module):
+    """Layers in sequence under the child name ``layers``, as the published weights have them."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers in order."""
+        y: Tensor = self.layers(x)
+        return y
+
+
+class ConvBlock(Chain):
     """Convolution without bias, batch normalization and per-channel PReLU."""
 
-    def __init__(
-        self, in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, stride: int = 1, padding: int = 0, groups: int = 1
-    ) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(out_chs), nn.PReLU(out_chs)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def __init__(self, in_chs: int, out_chs: int, kernel: int = 1, stride: int = 1, *, padding: int = 0, groups: int = 1) -> None:
+        conv = nn.Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(out_chs), nn.PReLU(out_chs))
 
 
-class LinearBlock(nn.Module):
+class LinearBlock(Chain):
     """Convolution without bias and batch normalization, no activation."""
 
-    def __init__(
-        self, in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, stride: int = 1, padding: int = 0, groups: int = 1
-    ) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(out_chs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def __init__(self, in_chs: int, out_chs: int, kernel: int = 1, *, groups: int = 1) -> None:
+        super().__init__(nn.Conv2d(in_chs, out_chs, kernel, groups=groups, bias=False), nn.BatchNorm2d(out_chs))
 
 
-class DepthWise(nn.Module):
+class DepthWise(Chain):
     """Inverted residual: 1x1 expansion, 3x3 depthwise, 1x1 projection; with a skip when ``residual``."""
 
-    def __init__(self, in_chs: int, out_chs: int, expand_chs: int, stride: int = 1, residual: bool = False) -> None:
-        super().__init__()
-        self.residual = residual
-        self.layers = nn.Sequential(
+    def __init__(self, in_chs: int, out_chs: int, expand_chs: int, stride: int = 1, *, residual: bool = False) -> None:
+        super().__init__(
             ConvBlock(in_chs, expand_chs),
-            ConvBlock(expand_chs, expand_chs, 3, stride, 1, groups=expand_chs),
+            ConvBlock(expand_chs, expand_chs, 3, stride, padding=1, groups=expand_chs),
             LinearBlock(expand_chs, out_chs),
         )
+        self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)
+        """Map (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
+        y = super().forward(x)
+        return x + y if self.residual else y
 
 
-class Residual(nn.Module):
+class Residual(Chain):
     """A chain of skip-connected :class:`DepthWise` blocks of one width."""
 
     def __init__(self, chs: int, depth: int, expand_chs: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*(DepthWise(chs, chs, expand_chs, residual=True) for _ in range(depth)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        super().__init__(*(DepthWise(chs, chs, expand_chs, residual=True) for _ in range(depth)))
 
 
-class GlobalDepthwiseEmbedding(nn.Module):
+class GlobalDepthwiseEmbedding(Chain):
     """Depthwise convolution over the whole map, then Linear and BatchNorm1d: (B, 512, k, k) to (B, D)."""
 
     def __init__(self, dim: int, map_size: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            LinearBlock(512, 512, map_size, groups=512), nn.Flatten(), nn.Linear(512, dim, bias=False), nn.BatchNorm1d(dim)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        super().__init__(LinearBlock(512, 512, map_size, groups=512), nn.Flatten(), nn.Linear(512, dim, bias=False), nn.BatchNorm1d(dim))
 
 
 class MobileFaceTrunk(nn.Module):
@@ -82,16 +72,12 @@ class MobileFaceTrunk(nn.Module):
 
     def __init__(self, dim: int = 512, scale: int = 2, img_size: int = 112, blocks: tuple[int, int, int, int] = (1, 4, 6, 2)) -> None:
         super().__init__()
-        if img_size % TRUNK_STRIDE:
-            raise ValueError(f"MobileFaceNet needs an input size that is a multiple of {TRUNK_STRIDE}, got {img_size}.")
+        map_size = trunk_map_size("MobileFaceNet", img_size)
         narrow, wide = 64 * scale, 128 * scale
-        first: nn.Module = (
-            ConvBlock(narrow, narrow, 3, 1, 1, groups=64) if blocks[0] == 1 else Residual(narrow, blocks[0], narrow)
-        )
         self.layers = nn.ModuleList(
             [
-                ConvBlock(3, narrow, 3, 2, 1),
-                first,
+                ConvBlock(3, narrow, 3, 2, padding=1),
+                ConvBlock(narrow, narrow, 3, padding=1, groups=64) if blocks[0] == 1 else Residual(narrow, blocks[0], narrow),
                 DepthWise(narrow, narrow, 128, stride=2),
                 Residual(narrow, blocks[1], 128),
                 DepthWise(narrow, wide, 256, stride=2),
@@ -101,15 +87,17 @@ class MobileFaceTrunk(nn.Module):
             ]
         )
         self.conv_sep = ConvBlock(wide, 512)
-        self.features = GlobalDepthwiseEmbedding(dim, img_size // TRUNK_STRIDE)
+        self.features = GlobalDepthwiseEmbedding(dim, map_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, S, S) to embeddings (B, D)."""
         for layer in self.layers:
             x = layer(x)
-        return self.features(self.conv_sep(x))
+        embedding: Tensor = self.features(self.conv_sep(x))
+        return embedding
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(EmbeddingClassifier):
     """Trunk and linear classifier, with the two child names of the published ``mbf_va_mtl`` (``features``, ``fc``).
 
     Source: insightface ``arcface_torch`` ``get_mbf(num_features=512, blocks=(1, 4, 6, 2), scale=2)``; with ten outputs and scale 2 it
@@ -123,53 +111,28 @@ class MobileFaceNet(nn.Module):
     """
 
     def __init__(self, num_classes: int = 10, dim: int = 512, scale: int = 2, img_size: int = 112) -> None:
-        super().__init__()
-        self.num_features = dim
-        self.num_classes = num_classes
+        super().__init__(dim)
         self.features = MobileFaceTrunk(dim, scale, img_size)
-        self.fc: nn.Module = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
+        self.reset_classifier(num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def get_classifier(self) -> nn.Module:
-        """Return the output layer (timm's convention)."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the output layer by a fresh one with ``num_classes`` outputs (timm's convention)."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) to embeddings (B, D)."""
-        return self.features(x)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Embeddings (B, D) to scores (B, K), or unchanged with ``pre_logits``."""
-        return x if pre_logits else self.fc(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-
-def _build(scale: int, pretrained: bool, num_classes: int, img_size: int) -> MobileFaceNet:
-    if pretrained:
-        raise ValueError("MobileFaceNet has no timm weights; load a checkpoint of this project instead.")
-    return MobileFaceNet(num_classes=num_classes, scale=scale, img_size=img_size)
+        embedding: Tensor = self.features(x)
+        return embedding
 
 
 @register_model
-def mobilefacenet(pretrained: bool = False, num_classes: int = 10, img_size: int = 112, **_: object) -> MobileFaceNet:
+def mobilefacenet(pretrained: bool = False, num_classes: int = 10, img_size: int = 112, **others: object) -> MobileFaceNet:
     """MobileFaceNet of twice the original width: 112 px, 512-d, the variant of HSEmotion."""
-    return _build(2, pretrained, num_classes, img_size)
+    check_options("MobileFaceNet", pretrained, others)
+    return MobileFaceNet(num_classes, scale=2, img_size=img_size)
 
 
 @register_model
-def mobilefacenet_small(pretrained: bool = False, num_classes: int = 10, img_size: int = 112, **_: object) -> MobileFaceNet:
+def mobilefacenet_small(pretrained: bool = False, num_classes: int = 10, img_size: int = 112, **others: object) -> MobileFaceNet:
     """MobileFaceNet of the original width: 112 px, 512-d."""
-    return _build(1, pretrained, num_classes, img_size)
-
-
-__all__ = ["MobileFaceNet", "mobilefacenet", "mobilefacenet_small"]
-_ = torch
+    check_options("MobileFaceNet", pretrained, others)
+    return MobileFaceNet(num_classes, scale=1, img_size=img_size)

@@ -88,7 +88,8 @@ def _appearance(rgb: Tensor, config: Augmentation, generator: torch.Generator) -
     rgb = torch.where(some(config.gray), gray, gray + (rgb - gray) * saturation)
     rgb = rgb * (1 + _uniform((count, 3, 1, 1), generator) * config.color / 3)
     mean = rgb.mean((1, 2, 3), keepdim=True)
-    contrast, brightness = 1 + _uniform((count, 1, 1, 1), generator) * config.color, _uniform((count, 1, 1, 1), generator) * config.color / 2
+    contrast = 1 + _uniform((count, 1, 1, 1), generator) * config.color
+    brightness = _uniform((count, 1, 1, 1), generator) * config.color / 2
     rgb = (rgb - mean) * contrast + mean + brightness
     small = functional.interpolate(rgb, scale_factor=0.55, mode="area")
     rgb = torch.where(some(config.blur), functional.interpolate(small, (height, width), mode="bilinear", align_corners=False), rgb)

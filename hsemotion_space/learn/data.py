@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from scipy import ndimage
 
 from hsemotion_space.metrics import concordance
 from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.types import BoolArray, ByteArray, FloatArray
 
 VALIDATION_SHARE = 0.1
 DARK_LEVEL = 10  # a pixel whose brightest channel is below this counts as blacked out
@@ -26,9 +27,6 @@ CATEGORY_WORDS = {
     "Angry": "Anger", "Angrily": "Anger", "Disgusted": "Disgust", "Disgustedly": "Disgust", "Fearful": "Fear", "Fearfully": "Fear",
     "Happy": "Happiness", "Happily": "Happiness", "Neutral": "Neutral", "Sad": "Sadness", "Sadly": "Sadness", "Surprised": "Surprise",
 }  # fmt: skip
-
-FloatArray = npt.NDArray[np.float32]
-ByteArray = npt.NDArray[np.uint8]
 
 
 class DataError(ValueError):
@@ -53,8 +51,8 @@ class FaceImages:
     images: ByteArray
     expression: FloatArray
     valence_arousal: FloatArray
-    validation: npt.NDArray[np.bool_]
-    counted: npt.NDArray[np.bool_]
+    validation: BoolArray
+    counted: BoolArray
     sha256: str
 
     def __len__(self) -> int:
@@ -107,7 +105,7 @@ def _targets(row: dict[str, object]) -> tuple[FloatArray, bool] | None:
     return _name_targets(str(text)) if text else None
 
 
-def blacked_out(rgb: ByteArray) -> npt.NDArray[np.bool_]:
+def blacked_out(rgb: ByteArray) -> BoolArray:
     """Return (H, W), True where darkness is connected to the border and large enough to be a cut-out background."""
     labels, count = ndimage.label(rgb.max(2) < DARK_LEVEL)
     border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])) if count else np.zeros(0, int)
@@ -130,8 +128,11 @@ def _decode(data: bytes, face_box: Sequence[float] | None, size: int) -> ByteArr
 
 def _rows(files: Sequence[Path]) -> Iterator[dict[str, object]]:
     for file in files:
-        for batch in pq.ParquetFile(file).iter_batches(512):
-            yield from batch.to_pylist()
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(512):
+                yield from batch.to_pylist()
+        except pa.ArrowException as error:
+            raise DataError(f"{file} is not a usable Parquet file: {error}") from error
 
 
 def load_images(source: str, files: Sequence[Path], size: int, votes: VoteRegression | None = None) -> FaceImages:

@@ -18,14 +18,19 @@ EVALUATION_BATCH = 128
 
 
 class InputOptions(Protocol):
-    """What is needed to feed a network: input size and normalization."""
+    """What is needed to feed a network."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Side of the input in px."""
+
     @property
-    def mean(self) -> float: ...
+    def mean(self) -> float:
+        """Subtracted from values in 0..1."""
+
     @property
-    def std(self) -> float: ...
+    def std(self) -> float:
+        """Divides the values after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ def score_expression(scores: np.ndarray, targets: np.ndarray) -> ExpressionResul
     present = np.isin(np.arange(len(EXPRESSION.labels)), truth)
     chosen = np.where(present, scores[:, : len(EXPRESSION.labels)], -np.inf).argmax(1)
     counts = confusion(chosen, truth, len(EXPRESSION.labels))
-    recall = {name: float(value) for name, value, here in zip(EXPRESSION.label_names, recall_per_class(counts), present, strict=True) if here}
+    recalls = zip(EXPRESSION.label_names, recall_per_class(counts), present, strict=True)
+    recall = {name: float(value) for name, value, here in recalls if here}
     return ExpressionResult(
         len(truth), float((chosen == truth).mean()), float(f1_per_class(counts)[present].mean()), recall, counts.tolist()
     )

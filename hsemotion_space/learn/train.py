@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 
-import hsemotion_space.backbones  # noqa: F401  registers our architectures with timm
+from hsemotion_space.backbones import create_model
 from hsemotion_space.learn.augment import Augmentation, augment
 from hsemotion_space.learn.data import DataError, FaceImages, VoteRegression, fit_votes, load_images
 from hsemotion_space.learn.evaluate import evaluate_expression
 from hsemotion_space.learn.losses import class_weights, multitask_loss
+from hsemotion_space.types import IntArray
 
 OUTPUTS = 10  # eight expression logits, valence, arousal
 LOG_EVERY = 50  # steps between progress calls
@@ -86,11 +85,8 @@ def read_recipe(file: Path) -> Recipe:
         table = tomllib.loads(file.read_text("utf-8"))
         sources = tuple(Source(row["name"], tuple(row["files"]), float(row["share"])) for row in table.pop("sources"))
         augmentation = Augmentation(**table.pop("augmentation", {}))
-        unknown = set(table) - {item.name for item in fields(Recipe)}
-        if unknown:
-            raise DataError(f"{file} has unknown keys: {', '.join(sorted(unknown))}.")
         return Recipe(sources=sources, augmentation=augmentation, **table)
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file} is not a usable recipe: {error}") from error
 
 
@@ -112,6 +108,7 @@ class BatchMaker:
         self.recipe = recipe
         self.sources = sources
         self.training = [np.flatnonzero(~source.validation) for source in sources]
+        self._orders: dict[int, tuple[int, IntArray]] = {}  # per source: number of the pass, its permutation of the rows
         shares = np.array([source.share for source in recipe.sources])
         self.counts = np.diff(np.round(np.concatenate([[0], np.cumsum(shares / shares.sum())]) * recipe.batch)).astype(int)
         mixed = [
@@ -123,25 +120,30 @@ class BatchMaker:
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return images (B, 3, S, S) normalized, expression (B, 8), valence and arousal (B, 2)."""
         images, expression, affect = [], [], []
-        for number, (source, rows, count) in enumerate(zip(self.sources, self.training, self.counts, strict=True)):
-            # every pass over a source is a fresh permutation, cut into batches
-            first = step * int(count)
-            picks = [self._pick(number, rows, first + k) for k in range(int(count))]
+        for number, (source, count) in enumerate(zip(self.sources, self.counts.tolist(), strict=True)):
+            picks = [self._pick(number, position) for position in range(step * count, (step + 1) * count)]
             images.append(source.images[picks])
             expression.append(source.expression[picks])
             affect.append(source.valence_arousal[picks])
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         x = augment(torch.from_numpy(np.concatenate(images)), self.recipe.size, self.recipe.augmentation, generator)
         x = (x - self.recipe.mean) / self.recipe.std
-        return x.contiguous(memory_format=torch.channels_last), torch.from_numpy(np.concatenate(expression)), torch.from_numpy(np.concatenate(affect))
+        x = x.contiguous(memory_format=torch.channels_last)
+        return x, torch.from_numpy(np.concatenate(expression)), torch.from_numpy(np.concatenate(affect))
 
-    def _pick(self, number: int, rows: np.ndarray, position: int) -> int:
+    def _pick(self, number: int, position: int) -> int:
+        """Return a row of a source; its passes, each a fresh permutation of the training rows, form one endless series."""
+        rows = self.training[number]
         turn, place = divmod(position, len(rows))
-        if getattr(self, "_order_key", {}).get(number) != turn:
-            orders = self.__dict__.setdefault("_orders", {})
-            orders[number] = np.random.default_rng([self.recipe.seed, number, turn]).permutation(rows)
-            self.__dict__.setdefault("_order_key", {})[number] = turn
-        return int(self.__dict__["_orders"][number][place])
+        if number not in self._orders or self._orders[number][0] != turn:
+            self._orders[number] = turn, np.random.default_rng([self.recipe.seed, number, turn]).permutation(rows)
+        return int(self._orders[number][1][place])
+
+
+def _build(recipe: Recipe) -> nn.Module:
+    """Return a network with random weights; only the architectures of this package are built for one input size."""
+    args = {"img_size": recipe.size} if recipe.arch.startswith(("mobilefacenet", "ddamfn")) else {}
+    return create_model(recipe.arch, OUTPUTS, **args)
 
 
 class Trainer:
@@ -151,8 +153,7 @@ class Trainer:
         self.recipe, self.sources, self.run = recipe, sources, run
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
-        extra = {"img_size": recipe.size} if recipe.arch.startswith(("mobilefacenet", "ddamfn")) else {}
-        self.model: nn.Module = timm.create_model(recipe.arch, num_classes=OUTPUTS, **extra).to(memory_format=torch.channels_last)
+        self.model: nn.Module = _build(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -182,7 +183,7 @@ class Trainer:
         }  # fmt: skip
         partial = self.run / "state.pt.partial"
         torch.save(state, partial)
-        os.replace(partial, self.run / "state.pt")
+        partial.replace(self.run / "state.pt")
 
     def _train_step(self) -> dict[str, float]:
         for group in self.optimizer.param_groups:
@@ -193,7 +194,7 @@ class Trainer:
             scores = self.forward(images)
         terms = multitask_loss(scores.float(), expression, affect, self.batches.class_weights, self.recipe.label_smoothing)
         self.optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
         self.step += 1
@@ -208,8 +209,7 @@ class Trainer:
 
     def averaged(self) -> nn.Module:
         """Return a fresh model with the exponential average of the weights, in evaluation mode."""
-        extra = {"img_size": self.recipe.size} if self.recipe.arch.startswith(("mobilefacenet", "ddamfn")) else {}
-        model: nn.Module = timm.create_model(self.recipe.arch, num_classes=OUTPUTS, **extra)
+        model = _build(self.recipe)
         model.load_state_dict(self.average)
         return model.eval()
 

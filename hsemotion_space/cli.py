@@ -1,0 +1,191 @@
+"""``hsemotion-space``: analyze files, list checkpoints, serve the page, train."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsemotion_space import __version__
+from hsemotion_space.hub.manifest import CheckpointError, list_checkpoints
+from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from hsemotion_space.types import Analysis, Prediction
+
+UNLIMITED_S = 24 * 3600.0  # a clip on one's own machine may be as long as it likes
+PROGRESS_COLUMNS = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 0, 1 for a file that failed, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    try:
+        handler: Callable[[argparse.Namespace], int] = options.handler
+        return handler(options)
+    except (SettingsError, CheckpointError) as error:
+        return _complain(str(error), 2)
+    except KeyboardInterrupt:
+        return _complain("Stopped.", 130)
+
+
+def _complain(words: str, status: int) -> int:
+    print(f"hsemotion-space: {words}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hsemotion-space", description="Facial affect in pictures and clips.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_analyze(commands.add_parser("analyze", help="analyze pictures and clips"))
+    checkpoints = commands.add_parser("checkpoints", help="list checkpoints").add_subparsers(required=True, metavar="COMMAND")
+    checkpoints.add_parser("list", help="show every checkpoint and what its numbers are").set_defaults(handler=_list_checkpoints)
+    commands.add_parser("serve", help="serve the page").set_defaults(handler=_serve)
+    learn = commands.add_parser("learn", help="train and evaluate").add_subparsers(required=True, metavar="COMMAND")
+    _add_learn_backbone(learn.add_parser("backbone", help="train a backbone by a recipe"))
+    _add_learn_export(learn.add_parser("export", help="write the weights of a training run into a checkpoint folder"))
+    return parser
+
+
+def _add_analyze(parser: argparse.ArgumentParser) -> None:
+    standard = PipelineConfig()
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    parser.add_argument("--checkpoint", default="", help="id from `checkpoints list`; the first bundled one if left out")
+    parser.add_argument("--out", type=Path, help="write everything to this .csv, .json or .parquet file")
+    parser.add_argument(
+        "--fps", type=float, default=standard.sample_fps, help="frames per second of a clip, 0 for all (default %(default)g)"
+    )
+    parser.add_argument("--smoothing", type=float, default=standard.smoothing, help="factor on each task's window (default %(default)g)")
+    parser.add_argument(
+        "--detect-every", type=int, default=standard.detect_every, help="full face search on every so-manieth frame (default %(default)d)"
+    )
+    parser.set_defaults(handler=_analyze)
+
+
+def _add_learn_backbone(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, help="recipe.toml")
+    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's file patterns start from")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run; an interrupted run is resumed")
+    parser.add_argument("--minutes", type=float, help="stop after so many minutes; run again to go on")
+    parser.set_defaults(handler=_learn_backbone)
+
+
+def _add_learn_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder that gets model.safetensors and training.json")
+    parser.set_defaults(handler=_learn_export)
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from hsemotion_space.export import SUFFIXES, ExportError, write  # noqa: PLC0415  heavy
+
+    config = PipelineConfig(options.checkpoint, options.fps, options.smoothing, options.detect_every)
+    if options.out and options.out.suffix.lower() not in SUFFIXES:
+        return _complain(f"--out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.", 2)
+    try:
+        analyses, failed = _analyze_all(options.paths, config)
+        if options.out:
+            write(list(analyses.values()), options.out, [path.name for path in analyses])
+            print(f"Wrote {options.out}")
+    except (ExportError, OSError) as error:
+        return _complain(str(error), 2)
+    return 1 if failed else 0
+
+
+def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Path, Analysis], int]:
+    from hsemotion_space.media import MediaError  # noqa: PLC0415  heavy
+    from hsemotion_space.pipeline import Pipeline  # noqa: PLC0415  heavy
+
+    settings = Settings.from_env()
+    limits = replace(settings.limits, clip_duration_s=UNLIMITED_S, clip_frames=10**7, clip_packets=10**8, decode_deadline_s=UNLIMITED_S)
+    pipeline = Pipeline(replace(settings, limits=replace(limits, clip_bytes=2**40)))
+    analyses: dict[Path, Analysis] = {}
+    failed = 0
+    for path in paths:
+        try:
+            analyses[path] = pipeline.analyze(path, config, _reporter(path.name))
+        except MediaError as error:
+            failed += 1
+            _complain(f"{path.name}: {error}", 1)
+            continue
+        _show(path.name, analyses[path])
+    return analyses, failed
+
+
+def _reporter(name: str) -> Callable[[int, int], None] | None:
+    if not sys.stderr.isatty():
+        return None
+
+    def report(done: int, total: int) -> None:
+        line = f"{name}: {done} of about {total} frames"
+        print(f"\r{line:<{PROGRESS_COLUMNS}.{PROGRESS_COLUMNS}}", end="\r", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _show(name: str, analysis: Analysis) -> None:
+    media = analysis.media
+    kind = f"clip, {media.duration_s:.2f} s, {len(analysis.frame_times_s)} frames analyzed" if media.kind == "clip" else "picture"
+    print(
+        f"{name}: {kind}, {media.width} x {media.height} px, {len(analysis.faces)} face{'' if len(analysis.faces) == 1 else 's'}  [{analysis.checkpoint.id}]"
+    )
+    for notice in analysis.notices:
+        print(f"  note: {notice}")
+    for face in analysis.faces:
+        track = face.track
+        seen = f", {track.times_s[0]:.2f} to {track.times_s[-1]:.2f} s in {len(track.times_s)} frames" if media.kind == "clip" else ""
+        print(f"  face {track.track_id}{seen}")
+        for prediction in face.predictions:
+            print(f"    {prediction.task.title} ({prediction.provenance}): {_in_words(prediction)}")
+
+
+def _in_words(prediction: Prediction) -> str:
+    names = [label.name for label in prediction.task.labels]
+    order = (
+        range(len(names)) if prediction.task.kind == "continuous" else sorted(range(len(names)), key=lambda k: -prediction.values[k])[:3]
+    )
+    return ", ".join(f"{names[k]} {prediction.values[k]:.2f}" for k in order)
+
+
+def _list_checkpoints(_: argparse.Namespace) -> int:
+    for checkpoint in list_checkpoints(Settings.from_env().checkpoints):
+        size = f"{checkpoint.weights_bytes / 1e6:.1f} MB" if checkpoint.weights_bytes else "weights not here"
+        print(f"{checkpoint.id}  {checkpoint.title}, {checkpoint.family}, {checkpoint.input.size} px, {size}, {checkpoint.license}")
+        for head in checkpoint.heads:
+            print(f"  {head.task.title}: {head.provenance}{'. ' + head.note if head.note else ''}")
+    return 0
+
+
+def _serve(_: argparse.Namespace) -> int:
+    from hsemotion_space.ui.app import launch  # noqa: PLC0415  heavy
+
+    try:
+        launch(Settings.from_env())
+    except OSError as error:
+        return _complain(f"{error} Set HSEMOTION_PORT to a free port.", 2)
+    return 0
+
+
+def _learn_backbone(options: argparse.Namespace) -> int:
+    from hsemotion_space.learn.run import DataError, train  # noqa: PLC0415  heavy
+
+    try:
+        return 0 if train(options.recipe, options.data, options.run, options.minutes) else 3
+    except DataError as error:
+        return _complain(str(error), 2)
+
+
+def _learn_export(options: argparse.Namespace) -> int:
+    from hsemotion_space.learn.run import DataError, export_run  # noqa: PLC0415  heavy
+
+    try:
+        export_run(options.recipe, options.data, options.run, options.checkpoint)
+    except DataError as error:
+        return _complain(str(error), 2)
+    return 0

@@ -1,0 +1,1 @@
+"""Checkpoints: their manifests and the files behind them."""

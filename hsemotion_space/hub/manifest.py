@@ -1,0 +1,246 @@
+"""Checkpoint manifests: ``checkpoints/<id>/manifest.toml`` as a checked value. The folder is the registry."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from hsemotion_space.tasks import Task, get_task
+from hsemotion_space.types import Provenance
+
+Family = Literal["MobileFaceNet", "MobileViT", "EfficientNet", "DDAMFN"]
+Crop = Literal["box", "square"]
+HeadKind = Literal["scores", "pair_mean"]
+MANIFEST = "manifest.toml"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names it and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """The face picture that the weights expect.
+
+    Attributes:
+        size: side in px.
+        crop: ``box`` squashes the detected box to a square; ``square`` cuts a square around the box's longer side.
+        margin: added on every side, as a share of the box (or square) size.
+        mean, std: per RGB channel, after division by 255.
+    """
+
+    size: int
+    crop: Crop
+    margin: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSpec:
+    """How one task is read from the backbone's outputs.
+
+    Attributes:
+        task: with the labels of this checkpoint, in its order.
+        kind: ``scores`` takes ``columns`` of the backbone's outputs; ``pair_mean`` averages the two part probabilities of ``source``.
+        provenance: trained, rule or prior; shown beside every number.
+        columns: which outputs, for ``scores``.
+        temperature: divides logits before the softmax or sigmoid.
+        source: the task that a rule reads.
+        thresholds: decision threshold per label, for independent labels.
+        note: a sentence on how far the numbers go.
+    """
+
+    task: Task
+    kind: HeadKind
+    provenance: Provenance
+    columns: tuple[int, ...] = ()
+    temperature: float = 1.0
+    source: str = ""
+    thresholds: tuple[float, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One weights file and what is true of it.
+
+    Attributes:
+        id: the folder's name.
+        title: what a user reads.
+        folder: where manifest, card and bundled weights lie.
+        bundled: file name of the bundled weights; empty if there are none.
+        sha256: digest of the weights file.
+        arch, arch_args: for ``timm.create_model``.
+        dim, outputs: width of the embedding and of the scores.
+        summary: one sentence for the picker.
+    """
+
+    id: str
+    title: str
+    family: Family
+    license: str
+    folder: Path
+    bundled: str
+    sha256: str
+    arch: str
+    dim: int
+    outputs: int
+    input: InputSpec
+    heads: tuple[HeadSpec, ...]
+    summary: str = ""
+    parameters: int = 0
+    arch_args: Mapping[str, int] = field(default_factory=dict)
+
+    def head(self, task: str) -> HeadSpec | None:
+        """Return the head of a task, or None if this checkpoint has none."""
+        return next((head for head in self.heads if head.task.name == task), None)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the bundled weights file, 0 if it is not there."""
+        file = self.folder / self.bundled
+        return file.stat().st_size if self.bundled and file.is_file() else 0
+
+
+def _choice(value: object, allowed: tuple[str, ...], where: str) -> str:
+    if value not in allowed:
+        raise CheckpointError(f"{where} must be one of {', '.join(allowed)}, got {value!r}.")
+    return str(value)
+
+
+def _triple(value: object, where: str) -> tuple[float, float, float]:
+    if not isinstance(value, list) or len(value) != 3 or not all(isinstance(item, int | float) for item in value):
+        raise CheckpointError(f"{where} must be three numbers, got {value!r}.")
+    return float(value[0]), float(value[1]), float(value[2])
+
+
+def _input(table: Mapping[str, object]) -> InputSpec:
+    size, margin = table["size"], table.get("margin", 0.0)
+    if not isinstance(size, int) or not 16 <= size <= 1024 or not isinstance(margin, int | float) or not -0.4 <= margin <= 1:
+        raise CheckpointError(f"[input] needs a size from 16 to 1024 px and a margin from -0.4 to 1, got {size!r} and {margin!r}.")
+    crop = cast("Crop", _choice(table["crop"], get_args(Crop), "[input] crop"))
+    _choice(table.get("resize", "bilinear"), ("bilinear",), "[input] resize")
+    mean, std = _triple(table["mean"], "[input] mean"), _triple(table["std"], "[input] std")
+    if min(std) <= 0:
+        raise CheckpointError(f"[input] std must be positive, got {std}.")
+    return InputSpec(size, crop, float(margin), mean, std)
+
+
+def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
+    where = f"[[heads]] {table.get('task')}"
+    try:
+        task = get_task(str(table["task"]))
+        labels = table.get("labels")
+        task = task.subset([str(name) for name in labels]) if isinstance(labels, list) else task
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    columns = cast("list[int]", table.get("columns", []))
+    kind = cast("HeadKind", _choice(table["kind"], get_args(HeadKind), f"{where} kind"))
+    if kind == "scores" and (len(columns) != len(task.labels) or not all(isinstance(c, int) and 0 <= c < outputs for c in columns)):
+        raise CheckpointError(f"{where} needs {len(task.labels)} columns from 0 to {outputs - 1}, got {columns!r}.")
+    thresholds = tuple(float(value) for value in cast("list[float]", table.get("thresholds", [])))
+    if len(thresholds) not in (0, len(task.labels)):
+        raise CheckpointError(f"{where} needs {len(task.labels)} thresholds or none, got {len(thresholds)}.")
+    temperature = table.get("temperature", 1.0)
+    if not isinstance(temperature, int | float) or temperature <= 0:
+        raise CheckpointError(f"{where} temperature must be positive, got {temperature!r}.")
+    return HeadSpec(
+        task,
+        kind,
+        cast("Provenance", _choice(table["provenance"], get_args(Provenance), f"{where} provenance")),
+        tuple(columns),
+        float(temperature),
+        str(table.get("source", "")),
+        thresholds,
+        str(table.get("note", "")),
+    )
+
+
+def _heads(tables: Sequence[Mapping[str, object]], outputs: int) -> tuple[HeadSpec, ...]:
+    """Read every head; a rule must follow the task that it reads, and no kind of head reads clip-level tasks yet."""
+    heads: dict[str, HeadSpec] = {}
+    for head in (_head(table, outputs) for table in tables):
+        where = f"[[heads]] {head.task.name}"
+        if head.task.name in heads or head.task.scope == "clip":
+            raise CheckpointError(f"{where} {'is there twice' if head.task.name in heads else 'cannot be read from single frames'}.")
+        if head.kind == "pair_mean":
+            names = set(heads[head.source].task.label_names) if head.source in heads else set()
+            if not names:
+                raise CheckpointError(f"{where} source must be a task that comes before it, got {head.source!r}.")
+            if not all(len(label.parts) == 2 and set(label.parts) <= names for label in head.task.labels):
+                raise CheckpointError(f"{where} source {head.source} lacks labels that this task is made of.")
+        heads[head.task.name] = head
+    return tuple(heads.values())
+
+
+def read_manifest(folder: Path) -> Checkpoint:
+    """Read ``manifest.toml`` of a checkpoint folder.
+
+    Raises:
+        CheckpointError: naming the checkpoint and the key that is wrong.
+    """
+    try:
+        table = tomllib.loads((folder / MANIFEST).read_text("utf-8"))
+        backbone, source = table["backbone"], table.get("source", {})
+        sha256 = str(source.get("sha256", ""))
+        if table["id"] != folder.name:
+            raise CheckpointError(f"id must be the folder's name, got {table['id']!r}.")
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise CheckpointError("[source] sha256 must be 64 lower-case hexadecimal digits.")
+        outputs = int(backbone["outputs"])
+        return Checkpoint(
+            id=folder.name,
+            title=str(table["title"]),
+            family=cast("Family", _choice(table["family"], get_args(Family), "family")),
+            license=str(table["license"]),
+            folder=folder,
+            bundled=Path(str(source.get("bundled", ""))).name,
+            sha256=sha256,
+            arch=str(backbone["arch"]),
+            dim=int(backbone["dim"]),
+            outputs=outputs,
+            input=_input(table["input"]),
+            heads=_heads(table["heads"], outputs),
+            summary=str(table.get("summary", "")),
+            parameters=int(backbone.get("parameters", 0)),
+            arch_args={str(key): int(value) for key, value in backbone.get("args", {}).items()},
+        )
+    except KeyError as error:
+        raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} lacks {error}.") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"Checkpoint {folder.name}: {error}") from error
+    except OSError as error:  # its own text holds the path
+        raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} cannot be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} cannot be read ({error}).") from error
+
+
+def list_checkpoints(root: Path) -> tuple[Checkpoint, ...]:
+    """Return every checkpoint below ``root`` by id.
+
+    Raises:
+        CheckpointError: if a manifest is wrong or there is none at all.
+    """
+    folders = sorted(file.parent for file in root.glob(f"*/{MANIFEST}"))
+    if not folders:
+        raise CheckpointError(f"There is no checkpoint below {root.name}/; set HSEMOTION_CHECKPOINTS to the folder that has them.")
+    return tuple(read_manifest(folder) for folder in folders)
+
+
+def find_checkpoint(root: Path, checkpoint_id: str) -> Checkpoint:
+    """Return one checkpoint by id; an empty id takes the first one whose weights are bundled.
+
+    Raises:
+        CheckpointError: if there is no such checkpoint.
+    """
+    checkpoints = list_checkpoints(root)
+    for checkpoint in checkpoints:
+        if checkpoint.id == checkpoint_id or (not checkpoint_id and checkpoint.weights_bytes):
+            return checkpoint
+    known = ", ".join(checkpoint.id for checkpoint in checkpoints)
+    raise CheckpointError(f"There is no checkpoint {checkpoint_id!r}; there are {known}.")

@@ -1,0 +1,181 @@
+"""What a media file is, and the safe decoding of untrusted still images.
+
+The content decides what a file is, never its name; each limit is checked before the bytes that it guards are decoded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from hsemotion_space.settings import MediaLimits
+from hsemotion_space.types import Frame, MediaInfo
+
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")
+CLIP_FORMATS = ("mov", "matroska", "avi")
+_MAGIC = tuple(
+    (name, re.compile(pattern, re.DOTALL))
+    for name, pattern in (
+        ("JPEG", rb"\xff\xd8\xff"),
+        ("PNG", rb"\x89PNG\r\n\x1a\n"),
+        ("GIF", rb"GIF8[79]a"),
+        ("WEBP", rb"RIFF.{4}WEBP"),
+        ("BMP", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
+        ("AVIF", rb".{4}ftyp(?:.{4})*?avi[fs]"),
+        ("HEIC", rb".{4}ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)"),
+        ("mov", rb".{4}(?:ftyp|moov|mdat|free|skip|wide|pnot)"),
+        ("matroska", rb"\x1a\x45\xdf\xa3"),
+        ("avi", rb"RIFF.{4}AVI "),
+    )
+)
+_SUPPORTED = "Images can be JPEG, PNG, WebP, BMP, GIF or AVIF; clips MP4, MOV, WebM, MKV or AVI."
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class MediaError(ValueError):
+    """A file cannot be used; the message says why in words for the user and never holds a path of the server."""
+
+
+def sniff(path: Path) -> Literal["image", "clip"]:
+    """Tell by its first bytes whether a file is an image or a clip.
+
+    Raises:
+        MediaError: if it is neither, or cannot be read.
+    """
+    return "image" if identify(path) in _IMAGE_FORMATS else "clip"
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes.
+
+    Raises:
+        MediaError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise MediaError("The file could not be opened.") from error
+
+
+def identify(path: Path, limit_bytes: int | None = None) -> str:
+    """Return the format of a file by its first bytes: one of the image formats as Pillow names them, or of ``CLIP_FORMATS``.
+
+    Raises:
+        MediaError: if it is of no supported format, empty, larger than ``limit_bytes``, or cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(64)
+    except OSError as error:
+        raise MediaError("The file could not be opened.") from error
+    if not head:
+        raise MediaError("The file is empty.")
+    if limit_bytes is not None and size > limit_bytes:
+        raise MediaError(f"The file is too large; the limit is {limit_bytes / 2**20:.0f} MiB.")
+    name = next((name for name, pattern in _MAGIC if pattern.match(head)), None)
+    if name is None:
+        raise MediaError(f"This kind of file is not supported. {_SUPPORTED}")
+    if name == "HEIC":
+        raise MediaError("HEIC photos are not supported. Please save the photo as JPEG and try again.")
+    return name
+
+
+def check_size(width: int, height: int, limit_pixels: int) -> None:
+    """Raise a MediaError if a picture of ``width`` by ``height`` px has too many pixels."""
+    if width * height > limit_pixels:
+        raise MediaError(f"The picture is too large ({width} x {height} px); the limit is {limit_pixels / 1e6:.1f} megapixels.")
+
+
+def read_image(path: Path, limits: MediaLimits) -> tuple[MediaInfo, Frame]:
+    """Decode a still image, upright, in RGB, on white where it is transparent, without any of its metadata.
+
+    Args:
+        path: the file; only its content counts.
+        limits: size in bytes and px, checked before decoding; a larger side than ``image_output_side`` is scaled down.
+
+    Returns:
+        The info, with the size in px of the returned picture, and the picture as a frame at time 0.
+
+    Raises:
+        MediaError: if the file is no supported image, is damaged or exceeds a limit.
+    """
+    name = identify(path, limits.image_bytes)
+    if name in CLIP_FORMATS:
+        raise MediaError("This file is a clip, not an image.")
+    try:
+        with Image.open(path, formats=[name]) as image:
+            check_size(image.width, image.height, limits.image_pixels)
+            if max(image.size) > limits.image_side:
+                raise MediaError(f"The picture is too large; the limit is {limits.image_side} px a side.")
+            picture, notices = _decode(image, limits.image_output_side)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MediaError(f"The picture is too large; the limit is {limits.image_pixels / 1e6:.1f} megapixels.") from error
+    except MediaError:
+        raise
+    except Exception as error:
+        raise MediaError("The image is damaged or incomplete and could not be read.") from error
+    rgb = np.array(picture)
+    info = MediaInfo(file_sha256(path), "image", rgb.shape[1], rgb.shape[0], notices=tuple(notices))
+    return info, Frame(rgb, 0, 0.0)
+
+
+def _decode(image: Image.Image, side: int) -> tuple[Image.Image, list[str]]:
+    width, height = image.size
+    scale = min(1.0, side / max(width, height))
+    target = max(1, round(width * scale)), max(1, round(height * scale))
+    image.draft(None, target)
+    image.load()
+    orientation = _orientation(image)
+    notices = ["The image is animated; only its first picture was analyzed."] if _is_animated(image) else []
+    picture = _to_rgb(image)
+    if scale < 1:
+        picture = picture.resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    if orientation in _UPRIGHT:
+        picture = picture.transpose(_UPRIGHT[orientation])
+    if scale < 1:
+        notices.append(f"The picture was scaled down to {picture.width} x {picture.height} px.")
+    return picture, notices
+
+
+def _orientation(image: Image.Image) -> object:
+    with contextlib.suppress(Exception):  # damaged metadata must not cost the picture
+        return image.getexif().get(_EXIF_ORIENTATION)
+    return None
+
+
+def _is_animated(image: Image.Image) -> bool:
+    with contextlib.suppress(Exception):
+        return image.format in ("PNG", "GIF", "WEBP", "AVIF") and bool(getattr(image, "is_animated", False))
+    return True
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgba, mask=rgba.getchannel("A"))
+    return white

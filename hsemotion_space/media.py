@@ -1,0 +1,245 @@
+"""Safe decoding of untrusted media; clips here, still images in ``images``.
+
+The content decides what a file is, never its name; times come from presentation time stamps, never from a header. A forged index can
+still make libav allocate without bound, so clips of strangers belong in a process with a memory limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self, SupportsBytes, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from hsemotion_space.images import CLIP_FORMATS, MediaError, check_size, file_sha256, identify, read_image, sniff
+from hsemotion_space.settings import MediaLimits
+from hsemotion_space.types import ByteArray, Frame, MediaInfo
+
+__all__ = ["Clip", "MediaError", "file_sha256", "open_clip", "read_image", "sniff"]
+
+_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "libdav1d", "libvpx", "libvpx-vp9")
+_DAMAGED = "Parts of the clip are damaged and were left out."
+_TIME_ROUNDING_S = 0.001  # Matroska stores times in whole milliseconds
+
+
+def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
+    """Open a clip; nothing is decoded beyond what finding its streams takes.
+
+    Args:
+        path: the file; only its content counts.
+        limits: beyond ``clip_bytes`` and ``clip_pixels`` a clip is refused, beyond the others it is cut with a notice.
+        sample_fps: frames taken per second of presentation time; 0 takes every frame.
+
+    Raises:
+        MediaError: if the file is no supported clip, has no video, is damaged or too large.
+    """
+    name = identify(path, limits.clip_bytes)
+    if name not in CLIP_FORMATS:
+        raise MediaError("This file is an image, not a clip.")
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+        "codec_whitelist": ",".join(_CODECS),
+        "max_pixels": str(limits.clip_pixels),
+        "max_streams": "64",
+        "probesize": "5000000",
+        "analyzeduration": "5000000",
+    }
+    if name == "mov":
+        options["enable_drefs"] = "0"
+    sha256 = file_sha256(path)
+    with contextlib.ExitStack() as on_error:
+        try:
+            file = str(path.resolve())
+            container = av.open(file, format=name, options=options, metadata_errors="replace", timeout=limits.decode_deadline_s)
+            on_error.callback(container.close)
+            clip = Clip(container, sha256, limits, sample_fps)
+        except MediaError:
+            raise
+        except Exception as error:
+            raise MediaError("The clip is damaged or incomplete and could not be read.") from error
+        on_error.pop_all()
+    return clip
+
+
+class Clip:
+    """Frames of a clip, decoded while they are iterated, once; a context manager that closes the file.
+
+    A frame's ``index`` counts decoded frames, its ``time_s`` is presentation time from the first of them. With a ``sample_fps`` the frames
+    are the first ones at or after each multiple of ``1 / sample_fps`` s. Only time spent on decoding counts towards ``decode_deadline_s``.
+
+    Attributes:
+        estimated_frames: number of frames to expect, at least 1, from headers that may be wrong.
+    """
+
+    def __init__(self, container: InputContainer, sha256: str, limits: MediaLimits, sample_fps: float) -> None:
+        self._container, self._sha256, self._limits, self._sample_fps = container, sha256, limits, sample_fps
+        self._stream = _video_stream(container)
+        self._stream.codec_context.options = {"max_pixels": str(limits.clip_pixels)}
+        self._reformatter = VideoReformatter()  # one for all frames: each holds threads of its own
+        self._has_pts = container.format.name != "avi"
+        self._size = self._stream.codec_context.width, self._stream.codec_context.height
+        check_size(*self._size, limits.clip_pixels)
+        rate = float(self._stream.guessed_rate or 25)
+        self._step_s = 1 / min(max(rate, 1.0), 240.0)
+        self._coded_size: tuple[int, int] | None = None
+        self._turn = (1, 0, 0, 1)
+        self._origin_s: float | None = None
+        self._last_s = -self._step_s
+        self._end_s = 0.0
+        self._deadline = 0.0
+        self._notices: dict[str, None] = {}
+        self._announced_s = max(container.duration or 0, 0) / av.time_base
+        fps = min(sample_fps or math.inf, 1 / self._step_s)
+        self.estimated_frames = max(1, min(math.ceil(min(self._announced_s, limits.clip_duration_s) * fps), limits.clip_frames))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._container.close()
+
+    @property
+    def info(self) -> MediaInfo:
+        """What was opened; size, duration and notices are final after the iteration."""
+        return MediaInfo(self._sha256, "clip", *self._size, duration_s=self._end_s, notices=tuple(self._notices))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Decode the frames.
+
+        Raises:
+            MediaError: if no frame at all can be decoded.
+        """
+        limits = self._limits
+        self._deadline = time.monotonic() + limits.decode_deadline_s
+        taken, next_slot = 0, 0
+        for index, picture in enumerate(self._pictures()):
+            time_s = self._time_of(picture)
+            slot = math.floor((time_s + _TIME_ROUNDING_S) * self._sample_fps) if self._sample_fps else index
+            if time_s >= limits.clip_duration_s or (slot >= next_slot and taken >= limits.clip_frames):
+                self._cut()
+                break
+            self._end_s = min(time_s + self._step_s, limits.clip_duration_s)
+            if slot < next_slot:
+                continue
+            next_slot = slot + 1
+            taken += 1
+            rgb = self._rgb(picture)
+            self._size = rgb.shape[1], rgb.shape[0]
+            paused = time.monotonic()
+            yield Frame(rgb, index, time_s)
+            self._deadline += time.monotonic() - paused
+        if not taken:
+            size_limit = f"{limits.clip_pixels / 1e6:.1f} megapixels"
+            raise MediaError(f"No picture of the clip could be decoded. It may be damaged, protected or larger than {size_limit}.")
+
+    def _pictures(self) -> Iterator[VideoFrame]:
+        """Yield decoded pictures in presentation order, stepping over what is damaged."""
+        packets = self._container.demux(self._stream)
+        for count in range(self._limits.clip_packets + 1):
+            if count == self._limits.clip_packets or time.monotonic() > self._deadline:
+                self._cut()
+                return
+            try:
+                pictures, at_end = _decode_next(packets, self._stream)
+            except MediaError:
+                self._notice(_DAMAGED)
+                continue
+            for picture in pictures:
+                if picture.is_corrupt or picture.width * picture.height > self._limits.clip_pixels:
+                    self._notice(_DAMAGED)
+                else:
+                    yield picture
+            if at_end:
+                missing_s = self._announced_s - self._end_s - max(self._origin_s or 0.0, 0.0)
+                if missing_s > 1 + 0.1 * self._announced_s:
+                    self._notice(f"The clip ends after {self._end_s:.1f} s, sooner than it announces; it may be incomplete.")
+                return
+
+    def _time_of(self, picture: VideoFrame) -> float:
+        """Return the presentation time in s from the first picture; always rising, whatever the stamps say."""
+        expected_s = self._last_s + self._step_s
+        stamp = picture.pts if self._has_pts else picture.dts  # AVI holds no presentation times, but its frames follow each other evenly
+        time_s = expected_s
+        if stamp is not None and picture.time_base:
+            stamp_s = float(stamp * picture.time_base)
+            if self._origin_s is None:
+                self._origin_s = stamp_s - expected_s
+            time_s = stamp_s - self._origin_s
+        if time_s <= self._last_s or (stamp is None and self._has_pts):
+            self._notice("Some time stamps of the clip are missing or out of order; those times are estimated.")
+            time_s = expected_s
+        self._last_s = time_s
+        return time_s
+
+    def _rgb(self, picture: VideoFrame) -> ByteArray:
+        """Return (H, W, 3), of the first picture's size and turned as the file asks."""
+        try:
+            if self._coded_size is None:
+                self._coded_size = picture.width, picture.height
+                self._turn = _display_matrix(picture)
+            if (picture.width, picture.height) != self._coded_size:
+                self._notice("The picture size changes within the clip; all frames were scaled to the first one's size.")
+            rgb = self._reformatter.reformat(picture, *self._coded_size, format="rgb24", threads=1)
+            return np.ascontiguousarray(_turned(np.asarray(rgb.to_ndarray(), np.uint8), self._turn))
+        except Exception as error:
+            raise MediaError("A picture of the clip could not be decoded.") from error
+
+    def _cut(self) -> None:
+        self._notice(f"Only the first {self._end_s:.1f} s of the clip were analyzed; the rest exceeds the limits.")
+
+    def _notice(self, text: str) -> None:
+        self._notices[text] = None
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    for stream in container.streams.video:
+        if stream.disposition & (stream.disposition.attached_pic | stream.disposition.timed_thumbnails):
+            continue
+        if stream.codec_context is None or stream.codec_context.name not in _CODECS:
+            raise MediaError("The clip's video codec is not supported. Please convert it to MP4 with H.264 and try again.")
+        return stream
+    raise MediaError("The file has no video.")
+
+
+def _decode_next(packets: Iterator[Packet[VideoStream]], stream: VideoStream) -> tuple[list[VideoFrame], bool]:
+    """Return the pictures of the next packet, or at the end what is left in the decoder, and whether this is the end."""
+    try:
+        packet = next(packets, None)
+        if packet is None:
+            with contextlib.suppress(EOFError):
+                return stream.decode(None), True
+            return [], True
+        if packet.is_corrupt:
+            raise MediaError(_DAMAGED)
+        return packet.decode(), False
+    except Exception as error:
+        raise MediaError(_DAMAGED) from error
+
+
+def _display_matrix(picture: VideoFrame) -> tuple[int, int, int, int]:
+    """Return a, b, c, d of the display matrix, which maps x to a·x + c·y and y to b·x + d·y."""
+    data = cast("SupportsBytes | None", picture.side_data.get("DISPLAYMATRIX"))  # it and the picture keep each other alive: once a clip
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _turned(pixels: ByteArray, matrix: tuple[int, int, int, int]) -> ByteArray:
+    """Apply a display matrix, to the next quarter turn or mirror."""
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

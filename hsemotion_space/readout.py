@@ -1,0 +1,42 @@
+"""The cheap half of the pipeline: from tracks to timelines and predictions, without torch, in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hsemotion_space.heads import apply_heads
+from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.temporal import smooth, summarise
+from hsemotion_space.types import Analysis, FaceResult, FaceTrack, Timeline
+
+
+def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> FaceResult:
+    """Apply every head of a checkpoint to a track, then smooth and summarise.
+
+    Args:
+        track: with the scores of this checkpoint's backbone.
+        checkpoint: gives the heads.
+        smoothing: factor on the window of each task, 0 for none.
+    """
+    timelines = []
+    for head, values in apply_heads(checkpoint, track.scores):
+        raw = Timeline(head.task, head.provenance, track.times_s, values)
+        timelines.append(smooth(raw, head.task.smoothing_s * smoothing))
+    return FaceResult(track, tuple(timelines), tuple(summarise(timeline) for timeline in timelines))
+
+
+def read_tracks(tracks: Iterable[FaceTrack], checkpoint: Checkpoint, smoothing: float) -> tuple[FaceResult, ...]:
+    """Return :func:`read_track` for every track."""
+    return tuple(read_track(track, checkpoint, smoothing) for track in tracks)
+
+
+def reread(analysis: Analysis, checkpoint: Checkpoint, smoothing: float) -> Analysis:
+    """Return the analysis with another smoothing; no network runs.
+
+    Raises:
+        ValueError: if the analysis was made by another checkpoint.
+    """
+    if analysis.checkpoint.sha256 != checkpoint.sha256:
+        raise ValueError(f"This analysis was made by {analysis.checkpoint.title}, not by {checkpoint.title}.")
+    return replace(analysis, faces=read_tracks((face.track for face in analysis.faces), checkpoint, smoothing))

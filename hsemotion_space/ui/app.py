@@ -1,0 +1,157 @@
+"""Build and launch the page."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+# Read by Gradio and the Hub client when they are imported: nothing about visitors leaves this server.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from hsemotion_space import __version__
+from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.jobs import JobRunner
+from hsemotion_space.settings import Settings
+from hsemotion_space.ui.analyze import Desk, build_picker, build_tab
+from hsemotion_space.ui.guard import Guard, GuardLimits
+
+STYLE = Path(__file__).with_name("style.css")
+SWEEP_EVERY_S = 60.0
+SLOWEST_UPLOAD_S = 300.0  # added to the age at which files are deleted, so that no running upload loses its file
+
+LEAD = """
+# HSEmotion Space
+Facial affect in pictures and clips: expression, valence and arousal, compound expressions.
+
+<p class="fine">These models describe how a face <em>looks</em> to them. They do not know what a person feels, and they are wrong more
+often for some people than for others. Not for use on people at work or in education, nor for any decision about a person. Only add
+pictures of people who agree.</p>
+"""
+PRIVACY = """
+<p class="fine">What you add is analyzed on this server and deleted within {minutes} minutes; nothing is kept, and nobody is identified.
+Version {version}.</p>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running page; ``close`` stops it with its worker and deletes what visitors added."""
+
+    demo: gr.Blocks
+    runner: JobRunner
+    folder: Path
+    url: str
+
+    def close(self) -> None:
+        """Stop everything; safe to call twice."""
+        self.demo.close(verbose=False)
+        self.runner.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def build(settings: Settings, runner: JobRunner, folder: Path) -> gr.Blocks:
+    """Return the page.
+
+    Raises:
+        CheckpointError: if a manifest is wrong.
+    """
+    desk = Desk(settings, runner, list_checkpoints(settings.checkpoints), folder / "results")
+    minutes = round((settings.results_ttl_s + SLOWEST_UPLOAD_S + SWEEP_EVERY_S) / 60)
+    with gr.Blocks(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
+        gr.Markdown(LEAD, elem_classes="lead")
+        picker = build_picker(desk)
+        with gr.Tabs():
+            with gr.Tab("Picture", id="image"):
+                build_tab("image", desk, picker)
+            with gr.Tab("Clip", id="clip"):
+                build_tab("clip", desk, picker)
+        gr.Markdown(PRIVACY.format(minutes=minutes, version=__version__), elem_classes="lead")
+    demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
+    return demo
+
+
+def theme() -> gr.themes.Base:
+    """Return the theme; system fonts, so that no font is fetched from elsewhere."""
+    fonts = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
+    return gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"))
+
+
+def launch(settings: Settings, block: bool = True) -> Server:
+    """Serve the page.
+
+    Args:
+        settings: of the deployment.
+        block: return only when the page is stopped.
+
+    Raises:
+        CheckpointError: if a manifest is wrong.
+        OSError: if the port is taken.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="hsemotion-space-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+    runner = JobRunner(settings)
+    demo = build(settings, runner, folder)
+    limits = GuardLimits(upload_bytes=max(settings.limits.clip_bytes, settings.limits.image_bytes) + 2**20)
+    _, url, _ = demo.launch(
+        server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True, share=False, show_error=False,
+        max_file_size=settings.limits.clip_bytes, strict_cors=True, enable_monitoring=False, run_history=False, footer_links=["api"],
+        ssr_mode=False, state_session_capacity=500, theme=theme(), css_paths=STYLE,
+        app_kwargs={"middleware": [Middleware(Guard, limits=limits)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+    )  # fmt: skip
+    server = Server(demo, runner, folder, url)
+    atexit.register(server.close)
+    threading.Thread(target=_sweep_for_ever, args=(folder, settings.results_ttl_s + SLOWEST_UPLOAD_S), name="sweeper", daemon=True).start()
+    print(f"HSEmotion Space is running on {url}", flush=True)  # noqa: T201  the one line a user waits for
+    if block:
+        _wait_for_signal()
+        server.close()
+    return server
+
+
+def _wait_for_signal() -> None:
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    while not stop.wait(1):
+        pass
+
+
+def sweep(folder: Path, age_s: float, now_s: float) -> int:
+    """Delete files below ``folder`` that are older than ``age_s``, then empty folders; return how many files went.
+
+    Gradio's own clean-up leaves aborted uploads and all folders behind.
+    """
+    gone = 0
+    for path in sorted(folder.rglob("*"), reverse=True):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            elif now_s - path.lstat().st_mtime > age_s:
+                path.unlink()
+                gone += 1
+        except OSError:  # in use, not empty, or gone already
+            continue
+    return gone
+
+
+def _sweep_for_ever(folder: Path, age_s: float) -> None:
+    while folder.exists() and not sys.is_finalizing():
+        sweep(folder, age_s, time.time())
+        time.sleep(SWEEP_EVERY_S)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from checkpoint_makers import HEADS, change_manifest, manifest_text
+
+from hsemotion_space.hub.manifest import MANIFEST, CheckpointError, find_checkpoint, list_checkpoints, read_manifest
+
+SHA256 = "0123456789abcdef" * 4
+AU_HEAD = '[[heads]]\ntask = "action_units"\nkind = "scores"\nprovenance = "trained"\nlabels = ["AU1", "AU2"]\ncolumns = [0, 1]\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "checkpoints" / "small")
+
+
+def write(folder: Path, **changes: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(manifest_text(folder.name, SHA256, **changes), "utf-8")
+    return folder
+
+
+def test_a_good_manifest(folder: Path) -> None:
+    change_manifest(
+        folder,
+        ('columns = [0, 1, 2, 3, 4, 5, 6, 7]', 'columns = [7, 0]\nlabels = ["Neutral", "Anger"]\ntemperature = 2\nnote = "Two only."'),
+        ('[[heads]]\ntask = "compound_expression"\nkind = "pair_mean"\nprovenance = "rule"\nsource = "expression"\n', ""),
+    )
+    checkpoint = read_manifest(folder)
+    assert (checkpoint.id, checkpoint.sha256, checkpoint.arch, checkpoint.arch_args) == ("small", SHA256, "mobilefacenet_small", {"img_size": 64})
+    assert (checkpoint.input.size, checkpoint.input.crop, checkpoint.input.margin, checkpoint.input.mean) == (64, "square", 0.1, (0.5, 0.5, 0.5))
+    assert [head.task.name for head in checkpoint.heads] == ["expression", "valence_arousal"]
+    head = checkpoint.head("expression")
+    assert head is not None
+    assert (head.task.label_names, head.columns, head.temperature, head.note) == (("Neutral", "Anger"), (7, 0), 2.0, "Two only.")
+    assert checkpoint.head("action_units") is None
+    assert checkpoint.weights_bytes == 0
+
+
+def test_size_of_bundled_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"12345")
+    assert read_manifest(folder).weights_bytes == 5
+
+
+def test_the_weights_file_cannot_lie_outside_of_the_folder(folder: Path) -> None:
+    change_manifest(folder, ('"model.safetensors"', '"../../secret.safetensors"'))
+    assert read_manifest(folder).bundled == "secret.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('id = "small"', 'id = "other"', "id must be the folder's name"),
+        ("title = ", "titel = ", "lacks 'title'"),
+        ('"MobileFaceNet"', '"ResNet"', "family must be one of .*ResNet"),
+        (SHA256, SHA256.upper(), "sha256"),
+        ("[source]", "[sauce]", "sha256"),
+        ("[backbone]", "[backbones]", "lacks 'backbone'"),
+        ("dim = 512", "", "lacks 'dim'"),
+        ("outputs = 10", 'outputs = "ten"', "ten"),
+        ("outputs = 10", "outputs = 9", r"valence_arousal needs 2 columns from 0 to 8, got \[8, 9\]"),
+        ("size = 64\ncrop", "size = 8\ncrop", "size from 16 to 1024"),
+        ("margin = 0.1", "margin = -0.5", "margin"),
+        ('"square"', '"oval"', "crop must be one of box, square, got 'oval'"),
+        ("margin = 0.1", 'margin = 0.1\nresize = "nearest"', "resize"),
+        ("mean = [0.5, 0.5, 0.5]", "mean = [0.5, 0.5]", "mean must be three numbers"),
+        ("std = [0.5, 0.5, 0.5]", "std = [0.5, 0.0, 0.5]", "std must be positive"),
+        ('task = "expression"', 'task = "emotion"', "no task 'emotion'"),
+        ("columns = [8, 9]", 'columns = [8, 9]\nlabels = ["Valence", "Joy"]', "valence_arousal: .*no label 'Joy'"),
+        ("columns = [8, 9]", "columns = [9]", "valence_arousal needs 2 columns"),
+        ("columns = [8, 9]", "columns = [8, 10]", "valence_arousal needs 2 columns"),
+        ('kind = "pair_mean"', 'kind = "mlp"', "compound_expression kind must be one of .*mlp"),
+        ('provenance = "rule"', 'provenance = "guess"', "compound_expression provenance must be one of .*guess"),
+        ("columns = [8, 9]", "columns = [8, 9]\ntemperature = 0", "valence_arousal temperature must be positive"),
+        ("columns = [8, 9]", "columns = [8, 9]\nthresholds = [0.5]", "valence_arousal needs 2 thresholds or none, got 1"),
+        ('source = "expression"', 'source = "action_units"', "compound_expression source must be a task that comes before it"),
+        ('source = "expression"', 'source = "valence_arousal"', "compound_expression source valence_arousal lacks labels"),
+        ('task = "valence_arousal"', 'task = "expression"\nlabels = ["Fear", "Anger"]', "expression is there twice"),
+        ('task = "valence_arousal"', 'task = "mimicry_intensity"\nlabels = ["Joy", "Amusement"]', "cannot be read from single frames"),
+        ("[input]", "[input", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_errors_name_checkpoint_and_key(folder: Path, old: str, new: str, key: str) -> None:
+    change_manifest(folder, (old, new))
+    with pytest.raises(CheckpointError, match=f"Checkpoint small: .*{key}") as caught:
+        read_manifest(folder)
+    assert str(folder.parent) not in str(caught.value)
+
+
+def test_a_missing_manifest_is_told_without_a_path(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"Checkpoint none: manifest\.toml cannot be read \(No such file") as caught:
+        read_manifest(tmp_path / "none")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_rule_follows_what_it_reads(tmp_path: Path) -> None:
+    first, *others = HEADS.split("[[heads]]")[1:]
+    write(tmp_path / "late", heads="".join("[[heads]]" + text for text in (*others, first)))
+    with pytest.raises(CheckpointError, match="compound_expression source must be a task that comes before it"):
+        read_manifest(tmp_path / "late")
+
+
+def test_heads_keep_order_and_thresholds(tmp_path: Path) -> None:
+    checkpoint = read_manifest(write(tmp_path / "units", heads=AU_HEAD + "thresholds = [0.4, 1]\n"))
+    assert checkpoint.heads[0].thresholds == (0.4, 1.0)
+
+
+def test_the_folder_is_the_registry(folder: Path) -> None:
+    root = folder.parent
+    write(root / "big")
+    (root / "notes").mkdir()
+    assert [checkpoint.id for checkpoint in list_checkpoints(root)] == ["big", "small"]
+    assert find_checkpoint(root, "big").id == "big"
+    with pytest.raises(CheckpointError, match="no checkpoint 'large'; there are big, small"):
+        find_checkpoint(root, "large")
+    (folder / "model.safetensors").write_bytes(b"1")
+    assert find_checkpoint(root, "").id == "small"  # the first one that has its weights
+
+
+def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="HSEMOTION_CHECKPOINTS"):
+        list_checkpoints(tmp_path / "nowhere")

@@ -1,0 +1,628 @@
+from __future__ import annotations
+
+import ctypes
+import http.server
+import os
+import random
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from media_makers import (
+    edit_box,
+    encoded,
+    jpeg_packet,
+    mutated,
+    number_of,
+    numbered,
+    quadrants,
+    write_audio,
+    write_clip,
+    write_packets,
+)
+from PIL import Image
+
+from hsemotion_space import media
+from hsemotion_space.media import MediaError, file_sha256, open_clip, sniff
+from hsemotion_space.settings import MediaLimits
+from hsemotion_space.types import Frame, MediaInfo
+
+LIMITS = MediaLimits()
+TEN = numbered(10)
+TENTHS = [number / 10 for number in range(10)]
+BROKEN, ESTIMATED, RESIZED, CUT, SHORT = (
+    "damaged and were left out",
+    "are estimated",
+    "size changes",
+    "Only the first",
+    "sooner than it announces",
+)
+NONE = "No picture of the clip"
+BAD_FILE = "damaged or incomplete"
+MEDIA_BOXES = [b"moov", b"trak", b"mdia", b"minf"]
+
+
+def decode(path: Path, sample_fps: float = 0, limits: MediaLimits = LIMITS) -> tuple[list[Frame], MediaInfo]:
+    with open_clip(path, limits, sample_fps) as clip:
+        assert clip.estimated_frames >= 1
+        frames = list(clip)
+        return frames, clip.info
+
+
+def times(frames: Sequence[Frame]) -> list[float]:
+    return [round(frame.time_s, 3) for frame in frames]
+
+
+def packets(count: int = 10) -> list[tuple[float, bytes]]:
+    return [(number / 10, jpeg_packet(picture)) for number, picture in enumerate(numbered(count))]
+
+
+def with_packets(changes: dict[int, bytes]) -> Callable[[Path], object]:
+    return lambda path: write_packets(path, [(time_s, changes.get(number, body)) for number, (time_s, body) in enumerate(packets())])
+
+
+def with_block_times(path: Path, stamps_ms: Sequence[int]) -> Path:
+    """Write a Matroska clip and overwrite the time stamps of its blocks."""
+    write_packets(path, packets())
+    data = bytearray(path.read_bytes())
+    for (_, body), stamp in zip(packets(), stamps_ms, strict=True):
+        at = data.index(body)
+        data[at - 3 : at - 1] = struct.pack(">h", stamp)
+    path.write_bytes(data)
+    return path
+
+
+def shortened(path: Path, share: float, count: int = 40, **options: object) -> Path:
+    rate = 10
+    write_clip(path, numbered(count, 128, 96), rate=rate, **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def edited(path: Path, route: Sequence[bytes], change: Callable[[bytes], bytes]) -> Path:
+    write_clip(path, TEN, kind="mov", codec="mjpeg")
+    path.write_bytes(edit_box(path.read_bytes(), route, change))
+    return path
+
+
+def retimed(path: Path, *runs: tuple[int, int]) -> Path:
+    """Write a clip whose index lists runs of (frames, duration in 1/16000 s)."""
+    body = struct.pack(">II", 0, len(runs)) + b"".join(struct.pack(">II", *run) for run in runs)
+    return edited(path, [*MEDIA_BOXES, b"stbl", b"stts"], lambda _: body)
+
+
+def retabled(path: Path, box: bytes, *values: int) -> Path:
+    """Write a clip in which one table of the index has other values."""
+    return edited(path, [*MEDIA_BOXES, b"stbl", box], lambda _: struct.pack(f">{1 + len(values)}I", 0, *values))
+
+
+def grown(path: Path, width: int, height: int) -> Path:
+    others = [(number / 10, jpeg_packet(picture)) for number, picture in enumerate(numbered(10, width, height))]
+    return write_packets(path, packets()[:5] + others[5:])
+
+
+def append(path: Path, data: bytes) -> None:
+    path.write_bytes(path.read_bytes() + data)
+
+
+def jittered(path: Path) -> Path:
+    return write_clip(path, numbered(6), [0, 0.033, 0.1, 0.4, 0.45, 2.0], kind="matroska")
+
+
+ALL = list(range(10))
+# name: (writer, times in s, numbers of the pictures, notice)
+GOOD: dict[str, tuple[Callable[[Path], object], list[float], list[int], str]] = {
+    "mp4-h264": (lambda p: write_clip(p, TEN, kind="mp4"), TENTHS, ALL, ""),
+    "mp4-h264-b-frames": (lambda p: write_clip(p, TEN, kind="mp4", options={"preset": "medium", "bf": "3"}), TENTHS, ALL, ""),
+    "mp4-h264-10-bit": (lambda p: write_clip(p, TEN, kind="mp4", pix_fmt="yuv420p10le"), TENTHS, ALL, ""),
+    "mp4-h264-444": (lambda p: write_clip(p, TEN, kind="mp4", pix_fmt="yuv444p"), TENTHS, ALL, ""),
+    "mp4-h264-gray": (lambda p: write_clip(p, TEN, kind="mp4", pix_fmt="gray"), TENTHS, [], ""),
+    "mp4-hevc": (lambda p: write_clip(p, TEN, kind="mp4", codec="libx265"), TENTHS, ALL, ""),
+    "mp4-av1": (lambda p: write_clip(p, TEN, kind="mp4", codec="libsvtav1"), TENTHS, ALL, ""),
+    "mp4-mpeg4": (lambda p: write_clip(p, TEN, kind="mp4", codec="mpeg4"), TENTHS, ALL, ""),
+    "mp4-fragments": (lambda p: write_clip(p, TEN, kind="mp4", muxer={"movflags": "frag_keyframe+empty_moov"}), TENTHS, ALL, ""),
+    "mp4-index-first": (lambda p: write_clip(p, TEN, kind="mp4", muxer={"movflags": "faststart"}), TENTHS, ALL, ""),
+    "mp4-with-sound": (lambda p: write_clip(p, TEN, kind="mp4", audio="aac"), TENTHS, ALL, ""),
+    "mp4-with-cover": (lambda p: write_clip(p, TEN, kind="mp4", cover=True), TENTHS, ALL, ""),
+    "mp4-starts-late": (lambda p: write_clip(p, TEN, [3 + t for t in TENTHS], kind="mp4"), TENTHS, ALL, ""),
+    "mp4-trailing-bytes": (lambda p: append(write_clip(p, TEN, kind="mp4"), b"junk" * 99), TENTHS, ALL, ""),
+    "mp4-edits-lie": (lambda p: retimed(p, (3, 1600), (7, 800)), [0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6], ALL, ""),
+    # the edit list ends the clip after the jump
+    "mp4-time-jumps-a-day": (lambda p: retimed(p, (3, 1600), (1, 2**30), (6, 9)), [0, 0.1, 0.2, 0.3], [0, 1, 2, 3], ""),
+    "mp4-all-at-once": (lambda p: retimed(p, (10, 0)), [], [], ESTIMATED),
+    "mov-mjpeg": (lambda p: write_clip(p, TEN, kind="mov", codec="mjpeg"), TENTHS, ALL, ""),
+    "mkv-h264": (lambda p: write_clip(p, TEN, kind="matroska"), TENTHS, ALL, ""),
+    "mkv-uneven": (jittered, [0, 0.033, 0.1, 0.4, 0.45, 2.0], [0, 1, 2, 3, 4, 5], ""),
+    "mkv-starts-late": (lambda p: write_packets(p, [(5 + t, body) for t, body in packets()]), TENTHS, ALL, ""),
+    "mkv-before-zero": (lambda p: with_block_times(p, [n * 100 - 500 for n in range(10)]), TENTHS, ALL, ""),
+    "mkv-one-step-back": (lambda p: with_block_times(p, [0, 100, 200, 150, 400, 500, 600, 700, 800, 900]), TENTHS, ALL, ESTIMATED),
+    "mkv-starts-again": (lambda p: with_block_times(p, [0, 100, 200, 300, 400, 0, 100, 200, 300, 400]), TENTHS, ALL, ESTIMATED),
+    "mkv-all-at-once": (lambda p: with_block_times(p, [0] * 10), [], ALL, ESTIMATED),
+    "mkv-hours-later": (
+        lambda p: write_packets(p, [(t if n < 3 else 9000 + n, b) for n, (t, b) in enumerate(packets())]),
+        [0, 0.1, 0.2],
+        [0, 1, 2],
+        CUT,
+    ),
+    "mkv-garbage-first": (with_packets({0: b"garbage" * 9}), TENTHS[:9], ALL[1:], BROKEN),
+    "mkv-garbage-between": (
+        with_packets({3: b"garbage" * 9, 5: b"\0"}),
+        [0, 0.1, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9],
+        [0, 1, 2, 4, 6, 7, 8, 9],
+        BROKEN,
+    ),
+    "mkv-garbage-last": (with_packets({8: bytes(99), 9: b"\xff" * 99}), TENTHS[:8], ALL[:8], BROKEN),
+    "mkv-grows": (lambda p: grown(p, 128, 96), TENTHS, ALL, RESIZED),
+    "mkv-shrinks": (lambda p: grown(p, 16, 16), TENTHS, ALL, RESIZED),
+    "mkv-grows-too-large": (
+        with_packets({4: encoded(Image.new("L", (4000, 3000)), "JPEG")}),
+        [t for t in TENTHS if t != 0.4],
+        [0, 1, 2, 3, 5, 6, 7, 8, 9],
+        BROKEN,
+    ),
+    "webm-vp8": (lambda p: write_clip(p, TEN, kind="webm", codec="libvpx"), TENTHS, ALL, ""),
+    "webm-vp9": (lambda p: write_clip(p, TEN, kind="webm", codec="libvpx-vp9"), TENTHS, ALL, ""),
+    "webm-live": (lambda p: write_clip(p, TEN, kind="webm", codec="libvpx", muxer={"live": "1"}), TENTHS, ALL, ""),
+    "avi-mpeg4": (lambda p: write_clip(p, TEN, kind="avi", codec="mpeg4"), TENTHS, ALL, ""),
+    "avi-mjpeg": (lambda p: write_clip(p, TEN, kind="avi", codec="mjpeg"), TENTHS, ALL, ""),
+    "avi-h264-b-frames": (lambda p: write_clip(p, TEN, kind="avi", options={"preset": "medium", "bf": "3"}), TENTHS, ALL, ""),
+    "one-frame-mp4": (lambda p: write_clip(p, TEN[:1], kind="mp4"), [0], [0], ""),
+    "one-frame-webm": (lambda p: write_clip(p, TEN[:1], kind="webm", codec="libvpx"), [0], [0], ""),
+    "one-frame-avi": (lambda p: write_clip(p, TEN[:1], kind="avi", codec="mjpeg"), [0], [0], ""),
+    "one-frame-late": (lambda p: write_clip(p, TEN[:1], [40.0], kind="matroska"), [0], [0], ""),
+    "thousand-a-second": (
+        lambda p: write_clip(p, TEN, [n / 1000 for n in range(10)], kind="matroska", rate=1000),
+        [n / 1000 for n in range(10)],
+        ALL,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_reads_odd_clips_exactly(name: str, tmp_path: Path) -> None:
+    write, expected_times, expected_numbers, notice = GOOD[name]
+    path = tmp_path / "upload.bin"
+    write(path)
+    frames, info = decode(path)
+    assert sniff(path) == info.kind == "clip"
+    assert all(frame.rgb.shape == (48, 64, 3) == (info.height, info.width, 3) for frame in frames)
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    if expected_times:
+        assert times(frames) == expected_times
+    assert np.all(np.diff(times(frames)) > 0)
+    if expected_numbers:
+        assert [number_of(frame.rgb) for frame in frames] == expected_numbers
+    assert [notice in text for text in info.notices] == ([True] if notice else [])
+    assert info.sha256 == file_sha256(path)
+    assert frames[-1].time_s < info.duration_s <= frames[-1].time_s + 1
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mov", "matroska"])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_turns_clips_upright(degrees: int, mirrored: bool, kind: str, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip", [quadrants()] * 2, kind=kind, turn=(degrees, mirrored), pix_fmt="yuv444p")
+    frames, info = decode(path)
+    expected = np.rot90(quadrants(), degrees // 90)
+    expected = np.fliplr(expected) if mirrored else expected
+    assert (info.height, info.width, 3) == frames[0].rgb.shape == expected.shape
+    assert np.abs(frames[1].rgb[6::12, 6::12].astype(int) - expected[6::12, 6::12]).max() <= 16
+    assert frames[0].rgb.flags["C_CONTIGUOUS"]
+
+
+def test_odd_sides_are_kept(tmp_path: Path) -> None:
+    path = write_packets(tmp_path / "clip", [(0, jpeg_packet(quadrants(63, 47)))], size=(63, 47))
+    assert decode(path)[0][0].rgb.shape == (47, 63, 3)
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "kind", "sample_fps", "expected"),
+    [
+        (30, 31, "mp4", 10, [n / 10 for n in range(11)]),
+        (30, 31, "matroska", 10, [n / 10 for n in range(11)]),
+        (30, 12, "matroska", 30, [round(n / 30, 3) for n in range(12)]),  # times rounded to 1 ms must not cost a frame
+        (30, 12, "matroska", 60, [round(n / 30, 3) for n in range(12)]),
+        (25, 11, "matroska", 10, [0, 0.12, 0.2, 0.32, 0.4]),
+        (10, 10, "mp4", 0, TENTHS),
+        (10, 10, "mp4", 60, TENTHS),
+        (10, 10, "mp4", 3, [0, 0.4, 0.7]),
+        (10, 10, "mp4", 0.5, [0]),
+    ],
+)
+def test_samples_by_presentation_time(rate: int, count: int, kind: str, sample_fps: float, expected: list[float], tmp_path: Path) -> None:
+    moments = [number / rate for number in range(count)]
+    path = write_clip(tmp_path / "clip", numbered(count), moments, kind=kind, rate=rate)
+    frames, info = decode(path, sample_fps)
+    assert times(frames) == pytest.approx(expected, abs=0.0011)
+    assert [frame.index for frame in frames] == [round(time_s * rate) for time_s in expected]
+    assert [number_of(frame.rgb) for frame in frames] == [round(time_s * rate) % 11 for time_s in expected]
+    assert info.duration_s == pytest.approx(count / rate, abs=0.002) and info.notices == ()
+    with open_clip(path, LIMITS, sample_fps) as clip:
+        assert abs(clip.estimated_frames - len(expected)) <= 1
+
+
+def test_samples_uneven_clips_after_a_gap(tmp_path: Path) -> None:
+    assert times(decode(jittered(tmp_path / "clip"), 10)[0]) == [0, 0.1, 0.4, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "duration_s"),
+    [
+        ({"clip_duration_s": 0.5}, 5, 0.5),
+        ({"clip_frames": 4}, 4, 0.4),
+        ({"clip_frames": 1}, 1, 0.1),
+        ({"clip_packets": 3}, 3, 0.3),
+    ],
+)
+def test_long_clips_are_cut_with_a_notice(changes: dict[str, float], count: int, duration_s: float, tmp_path: Path) -> None:
+    path = write_packets(tmp_path / "clip", packets())
+    frames, info = decode(path, 10, replace(LIMITS, **changes))
+    assert times(frames) == TENTHS[:count]
+    assert info.duration_s == pytest.approx(duration_s)
+    assert info.notices == (f"Only the first {duration_s:.1f} s of the clip were analyzed; the rest exceeds the limits.",)
+
+
+def test_limits_are_inclusive(tmp_path: Path) -> None:
+    path = write_packets(tmp_path / "clip", packets())
+    exact = replace(LIMITS, clip_duration_s=1.0, clip_frames=10, clip_packets=12, clip_pixels=64 * 48, clip_bytes=path.stat().st_size)
+    assert decode(path, 10, exact)[1].notices == ()
+    with pytest.raises(MediaError, match="file is too large"):
+        open_clip(path, replace(exact, clip_bytes=exact.clip_bytes - 1), 10)
+    with pytest.raises(MediaError, match=r"larger than 0\.0 megapixels"):
+        decode(path, 10, replace(exact, clip_pixels=64 * 48 - 1))
+    large = write_clip(tmp_path / "h264", numbered(1, 640, 480), kind="mp4")
+    with pytest.raises(MediaError, match="640 x 480 px"):
+        open_clip(large, replace(exact, clip_pixels=640 * 480 - 1, clip_bytes=10**6), 10)
+
+
+def test_only_decoding_counts_towards_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_packets(tmp_path / "clip", packets())
+    now = [0.0]
+    monkeypatch.setattr(media, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with open_clip(path, LIMITS, 0) as clip:
+        for _ in clip:
+            now[0] += 1000
+    assert clip.info.notices == ()
+
+    def tick() -> float:
+        now[0] += 10
+        return now[0]
+
+    monkeypatch.setattr(media, "time", SimpleNamespace(monotonic=tick))
+    frames, info = decode(path)
+    assert 0 < len(frames) < 10 and CUT in info.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "share"),
+    [
+        ("mp4", {"muxer": {"movflags": "faststart"}}, 0.8),
+        ("mp4", {"muxer": {"movflags": "faststart"}, "codec": "mjpeg"}, 0.5),
+        ("mov", {"muxer": {"movflags": "frag_every_frame+empty_moov"}}, 0.7),
+        ("matroska", {"codec": "mjpeg"}, 0.6),
+        ("webm", {"codec": "libvpx"}, 0.5),
+        ("avi", {"codec": "mjpeg"}, 0.4),
+    ],
+)
+def test_truncated_clips_yield_what_is_there(kind: str, options: dict[str, object], share: float, tmp_path: Path) -> None:
+    frames, info = decode(shortened(tmp_path / "clip", share, kind=kind, **options))
+    assert 2 < len(frames) < 40
+    assert [number_of(frame.rgb) for frame in frames] == [round(frame.time_s * 10) % 11 for frame in frames]
+    assert any(BROKEN in notice or SHORT in notice for notice in info.notices)
+
+
+def test_stopping_early_and_reading_once(tmp_path: Path) -> None:
+    path = write_packets(tmp_path / "clip", packets())
+    with open_clip(path, LIMITS, 0) as clip:
+        assert clip.info.duration_s == 0
+        assert next(iter(clip)).time_s == 0
+        assert clip.info.duration_s == pytest.approx(0.1)
+    frames = list(open_clip(path, LIMITS, 0))
+    assert len(frames) == 10
+
+
+def image(kind: str) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(encoded(Image.fromarray(quadrants()), kind))
+
+
+def content(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
+
+
+def without_index(path: Path) -> None:
+    data = write_clip(path, TEN, kind="mp4").read_bytes()
+    path.write_bytes(data[: data.index(b"moov") - 4])
+
+
+def head(kind: str, size: int) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        write_clip(path, TEN, kind=kind, codec="mjpeg")
+        path.write_bytes(path.read_bytes()[:size])
+
+    return write
+
+
+def elsewhere(canary: Path) -> Callable[[bytes], bytes]:
+    """Return a change that makes an MP4 refer to another file for its data."""
+
+    def change(_: bytes) -> bytes:
+        name = os.fsencode(canary)
+        alias = bytes(10) + bytes(28) + bytes(12) + bytes(64) + bytes(16) + struct.pack(">hh", 1, 1) + bytes(16)
+        alias += struct.pack(">hH", 2, len(name)) + name + bytes(len(name) % 2) + struct.pack(">hH", -1, 0) + bytes(40)
+        return struct.pack(">II", 0, 1) + struct.pack(">I4sI", len(alias) + 12, b"alis", 0) + alias
+
+    return change
+
+
+FTYP = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (content(b""), "empty"),
+    "one-byte": (content(b"\x1a"), "not supported"),
+    "text": (content(b"ftyp mp42 moov"), "not supported"),
+    "zeros": (content(bytes(4096)), "not supported"),
+    "noise": (content(random.Random(2).randbytes(4096)), "not supported"),
+    "jpeg": (image("JPEG"), "an image, not a clip"),
+    "gif": (image("GIF"), "an image, not a clip"),
+    "avif": (image("AVIF"), "an image, not a clip"),
+    "heic": (content(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "HEIC"),
+    "wave": (content(b"RIFF\x24\0\0\0WAVEfmt " + bytes(64)), "not supported"),
+    "mpeg-ts": (lambda p: write_clip(p, TEN, kind="mpegts"), "not supported"),
+    "flv": (lambda p: write_clip(p, TEN, kind="flv"), "not supported"),
+    "raw-h264": (lambda p: write_clip(p, TEN, kind="h264"), "not supported"),
+    "mp4-head-only": (content(FTYP), BAD_FILE),
+    "mp4-no-tracks": (content(FTYP + b"\0\0\0\x08moov"), f"{BAD_FILE}|no video"),
+    "mp4-noise": (content(FTYP + random.Random(3).randbytes(5000)), f"{BAD_FILE}|no video"),
+    "mp4-endless-box": (content(FTYP + b"\0\0\0\x01moov\x7f" + b"\xff" * 7), f"{BAD_FILE}|no video"),
+    "mp4-without-index": (without_index, f"{BAD_FILE}|no video"),
+    "mp4-deep-boxes": (content(FTYP + b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(9000, 0, -1))), f"{BAD_FILE}|no video"),
+    "mp4-sound-only": (lambda p: write_audio(p, "aac", "mp4"), "no video"),
+    "m4a": (lambda p: write_audio(p, "aac", "ipod"), "no video"),
+    "mkv-sound-only": (lambda p: write_audio(p, "libopus", "matroska"), "no video"),
+    "webm-sound-only": (lambda p: write_audio(p, "libopus", "webm"), "no video"),
+    "mkv-head-only": (head("matroska", 40), BAD_FILE),
+    "mkv-no-frames": (head("matroska", 900), f"{BAD_FILE}|{NONE}"),
+    "mkv-all-garbage": (with_packets(dict.fromkeys(range(10), b"garbage" * 9)), NONE),
+    "mkv-ffv1": (lambda p: write_clip(p, TEN, kind="matroska", codec="ffv1"), "codec is not supported"),
+    "mkv-raw": (lambda p: write_clip(p, TEN, kind="matroska", codec="rawvideo"), "codec is not supported"),
+    "mov-prores": (lambda p: write_clip(p, TEN, kind="mov", codec="prores_ks", pix_fmt="yuv422p10le"), "codec is not supported"),
+    "mov-png": (lambda p: write_clip(p, TEN, kind="mov", codec="png", pix_fmt="rgb24"), "codec is not supported"),
+    "avi-flv1": (lambda p: write_clip(p, TEN, kind="avi", codec="flv1"), "codec is not supported"),
+    "avi-head-only": (head("avi", 64), BAD_FILE),
+    "avi-noise": (content(b"RIFF\xff\xff\0\0AVI LIST" + random.Random(4).randbytes(5000)), f"{BAD_FILE}|no video"),
+    "webm-head-only": (content(b"\x1a\x45\xdf\xa3\x84webm"), BAD_FILE),
+    "mp4-no-samples": (lambda p: retabled(p, b"stsz", 0, 0), f"{BAD_FILE}|{NONE}"),
+    "mp4-samples-beyond-the-end": (lambda p: retabled(p, b"stco", 1, 2**31), f"{BAD_FILE}|{NONE}"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refuses_broken_clips_in_plain_words(name: str, tmp_path: Path) -> None:
+    write, message = BAD[name]
+    path = tmp_path / "upload.mp4"
+    write(path)
+    with pytest.raises(MediaError, match=message) as caught:
+        decode(path)
+    assert str(tmp_path) not in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.m3u8", "a.avi", "a.txt", "noname", "-i", "ü 😀.mkv", "a\nb.mp4", "http:,,x", "a%03d.png", "concat:a|b"]
+)
+def test_names_do_not_count(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "clip", TEN, kind="mp4").rename(tmp_path / name)
+    assert times(decode(tmp_path / name)[0]) == TENTHS
+    monkeypatch.chdir(tmp_path)
+    assert times(decode(Path(name))[0]) == TENTHS
+
+
+def test_refuses_what_is_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing.mp4", Path("/dev/zero"), Path("http://127.0.0.1/a.mp4")):
+        with pytest.raises(MediaError, match="could not be opened"):
+            open_clip(path, LIMITS, 10)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), av.InvalidDataError(1, "bad /srv/secret"), OverflowError("x"), RuntimeError("x")])
+def test_any_failure_of_the_decoder_is_an_error_for_the_user(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_packets(tmp_path / "clip", packets())
+
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    with open_clip(path, LIMITS, 0) as clip:
+        monkeypatch.setattr(media, "_turned", fail)
+        with pytest.raises(MediaError, match=r"^A picture of the clip could not be decoded\.$"):
+            list(clip)
+    monkeypatch.setattr(media.av, "open", fail)
+    with pytest.raises(MediaError, match=r"^The clip is damaged or incomplete and could not be read\.$"):
+        open_clip(path, LIMITS, 0)
+
+
+# Playlists and references to other files
+
+
+class Watch:
+    """Tells whether a file was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = self._libc.inotify_init1(os.O_NONBLOCK)
+        self._libc.inotify_add_watch(self._fd, os.fsencode(path), 0x20)  # IN_OPEN
+
+    def opened(self) -> bool:
+        try:
+            return bool(os.read(self._fd, 4096))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[tuple[Path, Watch]]:
+    path = write_clip(tmp_path / "canary.ts", TEN, kind="mpegts")
+    watch = Watch(path)
+    yield path, watch
+    watch.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, list[str]]]:
+    hits: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            hits.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *args: object) -> None:
+            """Keep quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
+        thread = threading.Thread(target=service.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{service.server_port}", hits
+        service.shutdown()
+        thread.join()
+
+
+PLAYLISTS = {
+    "m3u8-file": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n",
+    "m3u8-file-url": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{file}\n#EXT-X-ENDLIST\n",
+    "m3u8-http": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}/segment.ts\n#EXT-X-ENDLIST\n",
+    "m3u8-key": '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="{url}/key"\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n',
+    "m3u8-master": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{url}/live.m3u8\n",
+    "ffconcat-relative": "ffconcat version 1.0\nfile canary.ts\n",
+    "ffconcat-absolute": "ffconcat version 1.0\nfile '{file}'\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>{url}/</BaseURL></Period></MPD>',
+    "asx": '<asx version="3.0"><entry><ref href="{url}/x"/></entry></asx>',
+}
+DISGUISES = {"plain": b"", "as-mp4": b"\0\0\0\x08ftyp", "as-mkv": b"\x1a\x45\xdf\xa3", "as-avi": b"RIFF\x10\0\0\0AVI "}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs inotify")
+@pytest.mark.parametrize("suffix", [".m3u8", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".ts", ".txt", ".sdp", ".mpd", ".ffconcat"])
+@pytest.mark.parametrize("playlist", PLAYLISTS)
+def test_playlists_lead_nowhere(
+    playlist: str, suffix: str, tmp_path: Path, canary: tuple[Path, Watch], server: tuple[str, list[str]]
+) -> None:
+    file, watch = canary
+    url, hits = server
+    for disguise, start in DISGUISES.items():
+        path = tmp_path / f"{disguise}{suffix}"
+        path.write_bytes(start + PLAYLISTS[playlist].format(file=file, url=url).encode())
+        with pytest.raises(MediaError):
+            decode(path)
+    assert not watch.opened() and not hits
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs inotify")
+def test_references_to_other_files_are_not_followed(tmp_path: Path, canary: tuple[Path, Watch]) -> None:
+    file, watch = canary
+    path = edited(tmp_path / "clip.mov", [*MEDIA_BOXES, b"dinf", b"dref"], elsewhere(file))
+    with pytest.raises(MediaError, match=NONE):
+        decode(path)
+    assert not watch.opened()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs inotify")
+def test_the_canary_would_tell(tmp_path: Path, canary: tuple[Path, Watch]) -> None:
+    """Without the limits the library follows both kinds of reference, and the watch sees it."""
+    file, watch = canary
+    playlist = tmp_path / "x.m3u8"
+    playlist.write_text(PLAYLISTS["m3u8-file"].format(file=file))
+    with av.open(str(playlist)):
+        assert watch.opened()
+    path = edited(tmp_path / "clip.mov", [*MEDIA_BOXES, b"dinf", b"dref"], elsewhere(file))
+    with av.open(str(path), options={"enable_drefs": "1", "use_absolute_path": "1"}):
+        assert watch.opened()
+
+
+# Memory
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from hsemotion_space.media import MediaError, open_clip
+from hsemotion_space.settings import MediaLimits
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+for file in map(Path, sys.argv[1:]):
+    before, outcome = peak(), "read"
+    try:
+        with open_clip(file, MediaLimits(), 0) as clip:
+            for frame in clip:
+                pass
+    except MediaError:
+        outcome = "refused"
+    print(file.name, outcome, peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+def test_bombs_and_long_clips_cost_little_memory(tmp_path: Path) -> None:
+    large = encoded(Image.new("L", (7680, 4320)), "JPEG")
+    files = {
+        "short": write_clip(tmp_path / "short", numbered(20, 640, 360), kind="mp4"),
+        "long": write_clip(tmp_path / "long", numbered(300, 640, 360), kind="mp4", rate=30),
+        "large": write_packets(tmp_path / "large", [(0, large)], size=(7680, 4320)),
+        "grows": write_packets(tmp_path / "grows", [*packets()[:3], (0.3, large)]),
+        "index": retabled(tmp_path / "index", b"stsz", 1, 10**9),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *map(str, files.values())], capture_output=True, text=True, timeout=100, check=False
+    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and [name for name, _, _ in lines] == list(files), done.stderr[-500:]
+    outcomes = {name: outcome for name, outcome, _ in lines}
+    growth = {name: int(mib) for name, _, mib in lines}
+    assert outcomes == {"short": "read", "long": "read", "large": "refused", "grows": "read", "index": "refused"}
+    assert growth["long"] < 30 and growth["large"] < 100 and growth["grows"] < 100 and growth["index"] < 100, growth
+
+
+def fuzz(folder: Path, count: int, seed: int) -> tuple[int, int]:
+    """Return how many mutated clips were read and refused."""
+    rng, read, path = random.Random(seed), 0, folder / "clip"
+    seeds = []
+    for kind, codec in (
+        ("mp4", "libx264"),
+        ("mov", "mjpeg"),
+        ("matroska", "libx264"),
+        ("webm", "libvpx"),
+        ("webm", "libvpx-vp9"),
+        ("avi", "mpeg4"),
+    ):
+        seeds.append(write_clip(folder / "seed", numbered(6), kind=kind, codec=codec).read_bytes())
+    for number in range(count):
+        path.write_bytes(mutated(seeds[number % len(seeds)], rng))
+        try:
+            frames, info = decode(path, rng.choice((0, 10)))
+        except MediaError as error:
+            assert str(path) not in str(error)
+        else:
+            assert frames and np.all(np.diff([frame.time_s for frame in frames]) > 0) and info.duration_s <= LIMITS.clip_duration_s
+            read += 1
+    return read, count - read
+
+
+def test_mutated_clips_are_read_or_refused(tmp_path: Path) -> None:
+    read, refused = fuzz(tmp_path, 90, seed=1)
+    assert read > 10 and refused > 5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_many_mutated_clips_are_read_or_refused(seed: int, tmp_path: Path) -> None:
+    read, refused = fuzz(tmp_path, 1000, seed)
+    assert read > 100 and refused > 50

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
+
+
+def test_defaults_need_no_environment(isolated_user: Path) -> None:
+    settings = Settings.from_env({})
+    assert settings == Settings()
+    assert settings.cache == isolated_user / ".cache" / "hsemotion-space"
+    assert (settings.checkpoints.parent / "pyproject.toml").exists()
+
+
+def test_every_variable_is_read_with_its_type() -> None:
+    given = {
+        "checkpoints": "a/b", "cache": "c", "engine": "torch", "threads": "2", "host": "0.0.0.0", "port": "80",
+        "job_time_limit_s": "1.5", "results_ttl_s": "60",
+    }  # fmt: skip
+    assert set(given) == {item.name for item in fields(Settings)} - {"limits"}
+    settings = Settings.from_env({f"HSEMOTION_{name.upper()}": text for name, text in given.items()} | {"HSEMOTION_LIMITS": "x"})
+    assert settings == Settings(Path("a/b"), Path("c"), "torch", 2, "0.0.0.0", 80, 1.5, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ENGINE", "tensorrt"), ("PORT", "http"), ("PORT", "70000"), ("THREADS", "1.5"), ("THREADS", "-1"), ("JOB_TIME_LIMIT_S", "soon"),
+     ("JOB_TIME_LIMIT_S", "nan"), ("RESULTS_TTL_S", "-1")],
+)  # fmt: skip
+def test_errors_name_the_variable_and_the_value(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"HSEMOTION_{name} .*{value}"):
+        Settings.from_env({f"HSEMOTION_{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("sample_fps", (0, 60), (-1, 60.1, float("nan"))),
+        ("smoothing", (0, 3.0), (-0.1, 3.1, float("inf"))),
+        ("detect_every", (1, 30), (0, 31, True)),
+        ("detection_side", (160, 1920), (159, 1921)),
+        ("min_face", (12, 400), (11, 401)),
+    ],
+)
+def test_config_ranges(name: str, good: tuple[float, ...], bad: tuple[float, ...]) -> None:
+    for value in good:
+        assert getattr(PipelineConfig(**{name: value}), name) == value
+    for value in (*bad, "5", None):
+        with pytest.raises(SettingsError, match=f"{name} must be a number from {min(good):g} to {max(good):g}"):
+            PipelineConfig(**{name: value})
