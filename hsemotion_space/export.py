@@ -31,11 +31,11 @@ _HEAD: Final[dict[str, tuple[str, str]]] = {
     "frame_index": ("int64", "Index of the frame in decoding order; empty for a frame that only smoothing filled in."),
     "time_s": ("float64", "Presentation time of the frame in seconds, 0 for an image."),
     "track_id": ("int64", "Number of the face, from 1, in order of appearance."),
-    "box_x0_px": ("float", "Left edge of the face box in px of the picture."),
-    "box_y0_px": ("float", "Top edge."),
-    "box_x1_px": ("float", "Right edge."),
-    "box_y1_px": ("float", "Bottom edge."),
-    "detection_score": ("float", "Certainty of the face detector, 0 to 1."),
+    "box_x0_px": ("float32", "Left edge of the face box in px of the picture."),
+    "box_y0_px": ("float32", "Top edge."),
+    "box_x1_px": ("float32", "Right edge."),
+    "box_y1_px": ("float32", "Bottom edge."),
+    "detection_score": ("float32", "Certainty of the face detector, 0 to 1."),
 }
 _TAIL: Final[dict[str, tuple[str, str]]] = {
     "checkpoint_id": ("string", "The checkpoint that made the values."),
@@ -61,7 +61,7 @@ def provenance_column(task: Task) -> str:
 def _task_columns(task: Task) -> dict[str, tuple[str, str]]:
     what = f"{task.low:g} to {task.high:g}" + (", the same in every row of the face" if task.scope == "clip" else "")
     given = {provenance_column(task): ("string", f"{task.title}: trained, rule (not trained) or prior (unvalidated).")}
-    return {label_column(task, label.name): ("float", f"{label.description} {what}.") for label in task.labels} | given
+    return {label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels} | given
 
 
 COLUMNS: Final[dict[str, tuple[str, str]]] = _HEAD | {name: about for task in TASKS for name, about in _task_columns(task).items()} | _TAIL

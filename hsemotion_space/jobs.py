@@ -24,6 +24,7 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 MAX_WAITING = 16
 PROGRESS_EVERY_S = 0.1
+MEMORY_BYTES = 4 * 2**30  # what one analysis may take on top of the loaded networks
 CANCEL_GRACE_S = 5.0  # a worker that does not stop by itself in this time is killed
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -77,6 +78,16 @@ def _limit_worker() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30))
 
 
+def _limit_memory() -> None:
+    """Let a hostile file run into a MemoryError instead of taking the machine's memory (Linux; elsewhere no limit)."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # noqa: PLC0415  not on every platform
+
+        status = Path("/proc/self/status").read_text("ascii")
+        used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+        resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
 def work(connection: Connection, settings: Settings) -> None:
     """Body of the worker process: one request at a time until the connection closes."""
     _limit_worker()
@@ -89,6 +100,7 @@ def work(connection: Connection, settings: Settings) -> None:
     with contextlib.suppress(CheckpointError, EngineError):  # the first job will tell
         pipeline.network("")
         pipeline.detector(PipelineConfig())
+    _limit_memory()
     connection.send(("ready",))
     while True:
         try:
@@ -267,6 +279,10 @@ class JobRunner:
             raise OSError("no worker")
         sent, told, started = False, 0.0, time.monotonic()
         while True:
+            if job.cancel and not sent:
+                with self._wake:
+                    self._set(job, "cancelled")
+                return
             if self._ready and not sent:
                 connection.send(job.request)
                 sent, started = True, time.monotonic()
@@ -278,8 +294,7 @@ class JobRunner:
                     return
             if job.cancel and not told:
                 told = time.monotonic()
-                if sent:
-                    connection.send("cancel")
+                connection.send("cancel")
             overdue = time.monotonic() - started > self.settings.job_time_limit_s
             if self._closed or overdue or (told and time.monotonic() - told > CANCEL_GRACE_S):
                 self._stop_worker()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 ENV_PREFIX = "HSEMOTION_"
+SPACE_NAMES = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}  # set by Hugging Face Spaces, followed where ours are not set
 
 
 class SettingsError(ValueError):
@@ -97,7 +98,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings.
+        """Read the settings; host and port also follow the variables that a Space sets for Gradio.
 
         Raises:
             SettingsError: naming the variable whose value cannot be used.
@@ -105,7 +106,7 @@ class Settings:
         environ = os.environ if environ is None else environ
         values: dict[str, object] = {}
         for item in fields(cls):
-            text = environ.get(ENV_PREFIX + item.name.upper())
+            text = environ.get(ENV_PREFIX + item.name.upper(), environ.get(SPACE_NAMES.get(item.name, "")))
             if text is None or item.name == "limits":
                 continue
             convert = {"Path": Path, "int": int, "float": float}.get(str(item.type), str)

@@ -32,7 +32,7 @@ source = "expression"
 """
 
 
-def manifest_text(  # noqa: PLR0917
+def manifest_text(
     name: str, sha256: str, arch: str = "mobilefacenet_small", size: int = 64, dim: int = 512, outputs: int = 10, heads: str = HEADS
 ) -> str:
     """Return a manifest that differs from the smallest valid one in these values alone."""

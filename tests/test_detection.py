@@ -11,14 +11,14 @@ from hsemotion_space.tracking import overlap
 from hsemotion_space.types import ByteArray, FloatArray
 
 
-@pytest.fixture(scope="module", params=["torch", "openvino"])
-def detector(request: pytest.FixtureRequest) -> MtcnnDetector:
-    return MtcnnDetector(EngineOptions(request.param, threads=1))
-
-
 @pytest.fixture(scope="module")
 def both() -> list[MtcnnDetector]:
     return [MtcnnDetector(EngineOptions(name, threads=1)) for name in ("torch", "openvino")]
+
+
+@pytest.fixture(params=["torch", "openvino"])
+def detector(request: pytest.FixtureRequest, both: list[MtcnnDetector]) -> MtcnnDetector:
+    return both[request.param == "openvino"]
 
 
 def expected_box(left: int, top: int, side: int = 120) -> FloatArray:

@@ -59,11 +59,6 @@ def test_free_size(options: EngineOptions) -> None:
         np.testing.assert_allclose(run(x)[0], expected, atol=1e-5)
 
 
-def test_fixed_size_is_kept() -> None:
-    with pytest.raises(RuntimeError):
-        load(small_net(), batch(1), OPENVINO)(batch(1, 32))
-
-
 def test_the_cache_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = EngineOptions("openvino", tmp_path / "cache", 1)
     expected = load(small_net(), batch(1), options)(batch(3))[0]
@@ -79,25 +74,16 @@ def test_the_cache_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load(small_net(seed=1), batch(1), options)
 
 
-@pytest.mark.parametrize("change", ["weights", "shape", "size"])
-def test_another_network_gets_another_file(tmp_path: Path, change: str) -> None:
+def test_another_network_gets_another_file(tmp_path: Path) -> None:
     options = EngineOptions("openvino", tmp_path, 1)
-    load(small_net(), batch(1), options)
-    other = small_net()
-    if change == "weights":
-        with torch.no_grad():
-            next(other.parameters()).view(-1)[0] += 1e-3
-    elif change == "shape":
-        other = nn.Sequential(*other, nn.ReLU()).eval()
-    load(other, batch(1, 32 if change == "size" else 64), options)
-    assert len(list(tmp_path.glob("*.xml"))) == 2
-
-
-def test_free_and_fixed_size_do_not_share_a_file(tmp_path: Path) -> None:
-    options = EngineOptions("openvino", tmp_path, 1)
-    load(small_net(), batch(1), options)
-    run = load(small_net(), batch(1), options, free_size=True)
-    assert run(batch(1, 20))[0].shape == (1, 2, 18, 18)
+    weights, layers = small_net(), nn.Sequential(*small_net(), nn.ReLU()).eval()
+    with torch.no_grad():
+        next(weights.parameters()).view(-1)[0] += 1e-3
+    for count, (module, size, free_size) in enumerate(
+        [(small_net(), 64, False), (weights, 64, False), (layers, 64, False), (small_net(), 32, False), (small_net(), 64, True)], 1
+    ):
+        load(module, batch(1, size), options, free_size)
+        assert len(list(tmp_path.glob("*.xml"))) == count
 
 
 def test_what_cannot_be_converted_is_told() -> None:

@@ -25,12 +25,22 @@ def write(folder: Path, **changes: str) -> Path:
 def test_a_good_manifest(folder: Path) -> None:
     change_manifest(
         folder,
-        ('columns = [0, 1, 2, 3, 4, 5, 6, 7]', 'columns = [7, 0]\nlabels = ["Neutral", "Anger"]\ntemperature = 2\nnote = "Two only."'),
+        ("columns = [0, 1, 2, 3, 4, 5, 6, 7]", 'columns = [7, 0]\nlabels = ["Neutral", "Anger"]\ntemperature = 2\nnote = "Two only."'),
         ('[[heads]]\ntask = "compound_expression"\nkind = "pair_mean"\nprovenance = "rule"\nsource = "expression"\n', ""),
     )
     checkpoint = read_manifest(folder)
-    assert (checkpoint.id, checkpoint.sha256, checkpoint.arch, checkpoint.arch_args) == ("small", SHA256, "mobilefacenet_small", {"img_size": 64})
-    assert (checkpoint.input.size, checkpoint.input.crop, checkpoint.input.margin, checkpoint.input.mean) == (64, "square", 0.1, (0.5, 0.5, 0.5))
+    assert (checkpoint.id, checkpoint.sha256, checkpoint.arch, checkpoint.arch_args) == (
+        "small",
+        SHA256,
+        "mobilefacenet_small",
+        {"img_size": 64},
+    )
+    assert (checkpoint.input.size, checkpoint.input.crop, checkpoint.input.margin, checkpoint.input.mean) == (
+        64,
+        "square",
+        0.1,
+        (0.5, 0.5, 0.5),
+    )
     assert [head.task.name for head in checkpoint.heads] == ["expression", "valence_arousal"]
     head = checkpoint.head("expression")
     assert head is not None

@@ -25,6 +25,12 @@ def test_every_variable_is_read_with_its_type() -> None:
     assert settings == Settings(Path("a/b"), Path("c"), "torch", 2, "0.0.0.0", 80, 1.5, 60.0)
 
 
+def test_a_space_says_where_to_listen() -> None:
+    space = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "7000"}
+    assert (Settings.from_env(space).host, Settings.from_env(space).port) == ("0.0.0.0", 7000)
+    assert Settings.from_env(space | {"HSEMOTION_HOST": "127.0.0.2"}).host == "127.0.0.2"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("ENGINE", "tensorrt"), ("PORT", "http"), ("PORT", "70000"), ("THREADS", "1.5"), ("THREADS", "-1"), ("JOB_TIME_LIMIT_S", "soon"),

@@ -16,6 +16,7 @@ from hsemotion_space.tasks import Label, get_task
 from hsemotion_space.types import FaceResult, FloatArray, Timeline
 
 MAX_LINES: Final = 8  # more independent labels become a heat map
+_COLORBAR: Final = {"orientation": "h", "thickness": 10, "x": 0.5, "len": 0.9, "y": 0, "yref": "container", "yanchor": "bottom"}
 Times = npt.NDArray[np.float64]
 
 
@@ -49,16 +50,13 @@ def timeline(faces: Sequence[FaceResult], task_name: str, frame_times_s: Times) 
         times, values = _aligned(line, frame_times_s)
         (_add_heat if heat else _add_lines)(fig, row, track_id, line.task.labels, (times, values))
         shapes += _name_and_shade(fig, row, track_id, _gaps(times, values))
-    fig.update_xaxes(
-        range=[float(frame_times_s[0]), float(frame_times_s[-1])], ticksuffix=" s", nticks=6, zeroline=False, showgrid=not heat
-    )
-    fig.update_yaxes(
-        range=[most - 0.5, -0.5] if heat else [task.low, task.high], nticks=most if heat else 5, zerolinecolor=TEXT, showgrid=not heat
-    )
+    x_range = [float(frame_times_s[0]), float(frame_times_s[-1])]
+    y_range, steps = ([most - 0.5, -0.5], most) if heat else ([task.low, task.high], 5)
+    fig.update_xaxes(range=x_range, ticksuffix=" s", nticks=6, zeroline=False, showgrid=not heat)
+    fig.update_yaxes(range=y_range, nticks=steps, zerolinecolor=TEXT, showgrid=not heat)
     if shapes:
         fig.update_xaxes(title={"text": "shaded: face not visible", "standoff": 4}, row=len(lines))
-    bar = {"orientation": "h", "thickness": 10, "x": 0.5, "y": 0, "yref": "container", "yanchor": "bottom", "len": 0.9, "nticks": 6}
-    fig.update_layout(shapes=shapes, coloraxis={"colorscale": "Cividis", "cmin": task.low, "cmax": task.high, "colorbar": bar})
+    fig.update_layout(shapes=shapes, coloraxis={"colorscale": "Cividis", "cmin": task.low, "cmax": task.high, "colorbar": _COLORBAR})
     return finish(
         fig, plot + (104 if most > 2 else 80), provenance_text([line.provenance for line in lines.values()], list(lines)), lift=20
     )

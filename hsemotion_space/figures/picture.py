@@ -32,7 +32,7 @@ def annotate(rgb: ByteArray, boxes_xyxy: FloatArray, captions: Sequence[str], tr
     drawn = [row for row in zip(boxes_xyxy, captions, numbers, strict=True) if np.isfinite(row[0]).all()]
     picture = Image.fromarray(rgb).copy()
     if not drawn or min(picture.size) < 1:
-        return np.asarray(picture)
+        return np.array(picture)
     draw, side = ImageDraw.Draw(picture), max(picture.size)
     room = float(np.median([abs(box[3] - box[1]) for box, _, _ in drawn])) * 0.35
     letters = int(np.clip(room, max(12.0, side / 80), max(12.0, side / 36)))
@@ -47,7 +47,7 @@ def annotate(rgb: ByteArray, boxes_xyxy: FloatArray, captions: Sequence[str], tr
     font = ImageFont.load_default(letters)
     for place, (_, caption, number) in zip(places, drawn, strict=True):
         taken.append(_draw_caption(draw, place, f"{number}  {caption}".strip(), (font, face_color(number)), taken))
-    return np.asarray(picture)
+    return np.array(picture)
 
 
 def _draw_caption(

@@ -91,13 +91,20 @@ def read_recipe(file: Path) -> Recipe:
 
 
 def load_sources(recipe: Recipe, data: Path) -> tuple[list[FaceImages], VoteRegression | None]:
-    """Load every source at 9/8 of the input size, so that small zooms and shifts keep detail."""
+    """Load every source at 9/8 of the input size, so that small zooms and shifts keep detail.
+
+    Raises:
+        DataError: if a source cannot be used for training and for validation.
+    """
     votes = fit_votes(data / recipe.votes) if recipe.votes else None
     size = recipe.size * 9 // 8
     sources = []
     for source in recipe.sources:
         files = sorted(file for pattern in source.files for file in data.glob(pattern))
-        sources.append(load_images(source.name, files, size, votes))
+        images = load_images(source.name, files, size, votes)
+        if images.validation.all() or not (images.validation & images.counted).any():
+            raise DataError(f"{source.name} needs at least one row for training and one with a sure label for validation.")
+        sources.append(images)
     return sources, votes
 
 
@@ -158,7 +165,7 @@ class Trainer:
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=recipe.peak_lr
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=recipe.peak_lr, fused=True
         )
         self.batches = BatchMaker(recipe, sources)
         self.step, self.elapsed_s = 0, 0.0
@@ -200,11 +207,11 @@ class Trainer:
         self.step += 1
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for key, value in self.model.state_dict().items():
-                if value.is_floating_point():
-                    self.average[key].lerp_(value, 1 - decay)
-                else:
-                    self.average[key].copy_(value)
+            state = self.model.state_dict()
+            moving = [key for key, value in state.items() if value.is_floating_point()]
+            torch._foreach_lerp_([self.average[key] for key in moving], [state[key] for key in moving], 1 - decay)
+            for key in state.keys() - set(moving):
+                self.average[key].copy_(state[key])
         return {key: float(value.detach()) for key, value in terms.items()}
 
     def averaged(self) -> nn.Module:

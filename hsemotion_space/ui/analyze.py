@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from hsemotion_space.jobs import JobError, JobRunner, JobStatus
 from hsemotion_space.readout import reread
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
 from hsemotion_space.tasks import TASKS, Task
-from hsemotion_space.types import Analysis, FaceResult
+from hsemotion_space.types import Analysis, FaceResult, Prediction
 from hsemotion_space.ui.parts import RawImage, RawVideo, checkpoint_card, face_table, in_words, notice_list, progress_bar
 
 ALL_FACES = "All faces"
@@ -55,6 +55,16 @@ class View:
         return [self.notices, self.picture, self.faces, self.table, *self.plots, self.csv, self.json]
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What a visitor asks for; unchecked."""
+
+    path: str | None
+    checkpoint: object
+    sample_fps: float = PipelineConfig().sample_fps
+    smoothing: float = PipelineConfig().smoothing
+
+
 def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
     """Lay out one tab and connect its events."""
     with gr.Row(equal_height=False):
@@ -69,32 +79,25 @@ def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
                 cancel = gr.Button("Cancel", interactive=False)
         with gr.Column(scale=7, min_width=300):
             view = _build_view(kind)
-    runs = [source, picker, *options[:1]] if kind == "clip" else [source, picker]
-    smoothing = options[1] if kind == "clip" else None
+    smoothing = options[1:] if kind == "clip" else []
 
-    def run(path: str | None, checkpoint: str, sample_fps: float = 10.0, smoothing_factor: float = 1.0) -> Iterator[list[object]]:
-        yield from _run(desk, view, kind, path, checkpoint, sample_fps, smoothing_factor)
+    def run(path: str | None, checkpoint: str, *numbers: float) -> Iterator[list[object]]:
+        yield from _run(desk, view, kind, _Choice(path, checkpoint, *numbers))
 
-    def show(job: str, face: str, factor: float = 1.0) -> list[object]:
-        return _show_again(desk, job, face, factor)
+    def show(job: str, face: str, *factor: float) -> list[object]:
+        return _show_again(desk, job, face, *factor)
 
-    inputs = runs + ([smoothing] if smoothing is not None else [])
-    started = start.click(
-        run, inputs, [view.job, view.progress, cancel, *view.shown], concurrency_id="analyze", concurrency_limit=4,
-        api_name=f"analyze_{kind}", show_progress="hidden",
-    )  # fmt: skip
+    shown: dict[str, object] = {"outputs": [view.job, view.progress, cancel, *view.shown], "show_progress": "hidden"}
+    shown |= {"inputs": [source, picker, *options], "api_visibility": "private", "concurrency_id": "analyze", "concurrency_limit": 4}
+    start.click(run, **shown)
     if kind == "image":
-        source.input(  # type: ignore[attr-defined]
-            run, inputs, [view.job, view.progress, cancel, *view.shown], concurrency_id="analyze", api_visibility="private",
-            show_progress="hidden",
-        )  # fmt: skip
-    cancel.click(lambda job: _cancel(desk, job), view.job, None, queue=False, api_visibility="private")
-    again = [view.job, view.faces] + ([smoothing] if smoothing is not None else [])
-    redrawn = [view.table, *view.plots, view.csv, view.json]
-    view.faces.input(show, again, redrawn, queue=False, api_visibility="private", show_progress="hidden")
-    if smoothing is not None:
-        smoothing.release(show, again, redrawn, queue=False, api_visibility="private", show_progress="hidden")
-    del started
+        source.input(run, **shown)  # type: ignore[attr-defined]
+    quick: dict[str, object] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    cancel.click(lambda job: _cancel(desk, job), view.job, None, **quick)
+    redrawn: dict[str, object] = {"inputs": [view.job, view.faces, *smoothing], "outputs": [view.table, *view.plots, view.csv, view.json]}
+    view.faces.input(show, **redrawn, **quick)
+    for slider in smoothing:
+        slider.release(show, **redrawn, **quick)
 
 
 def _options(kind: Kind, desk: Desk) -> list[gr.Slider]:
@@ -109,7 +112,7 @@ def _options(kind: Kind, desk: Desk) -> list[gr.Slider]:
         fps = gr.Slider(1, 30, standard.sample_fps, step=1, label="Frames analyzed per second")
     smoothing = gr.Slider(
         0, 3, standard.smoothing, step=0.25, label="Smoothing",
-        info="1 is each task's usual window (±1.67 s for expression), 0 shows every frame as it is. Changes at once, nothing is analyzed again.",
+        info="1 is each task's usual window (±1.67 s for expression), 0 shows every frame as it is. Changes at once.",
     )  # fmt: skip
     return [fps, smoothing]
 
@@ -123,7 +126,8 @@ def _build_view(kind: Kind) -> View:
     )
     faces = gr.Radio([ALL_FACES], value=ALL_FACES, label="Show", visible=False)
     table = gr.HTML(_invitation(kind))
-    plots = tuple(gr.Plot(label=task.title, visible=False) for task in TASKS)
+    with gr.Row(equal_height=False) if kind == "image" else gr.Column():
+        plots = tuple(gr.Plot(label=task.title, visible=False, min_width=340) for task in TASKS)
     with gr.Row():
         csv = gr.DownloadButton("Download CSV", visible=False, size="sm")
         json = gr.DownloadButton("Download JSON", visible=False, size="sm")
@@ -131,15 +135,13 @@ def _build_view(kind: Kind) -> View:
 
 
 def _invitation(kind: Kind) -> str:
-    words = "Add a picture to see who looks how." if kind == "image" else "Add a clip and press Analyze to see how faces change over time."
+    words = "Add a picture to see how each face in it looks to the network." if kind == "image" else "Add a clip and press Analyze to see how faces change over time."
     return f"<p class='invitation'>{words}</p>"
 
 
-def _run(
-    desk: Desk, view: View, kind: Kind, path: str | None, checkpoint: str, sample_fps: float, smoothing: float
-) -> Iterator[list[object]]:
+def _run(desk: Desk, view: View, kind: Kind, choice: _Choice) -> Iterator[list[object]]:
     """Queue an analysis and yield updates until it ends; a closed page cancels it."""
-    if not path:
+    if not choice.path:
         if kind == "image":
             yield ["", gr.skip(), gr.skip(), *[gr.skip() for _ in view.shown]]
             return
@@ -147,9 +149,8 @@ def _run(
     skipped: list[object] = [gr.skip() for _ in view.shown]
     job_id = ""
     try:
-        known = _known_checkpoint(desk, checkpoint)
-        config = PipelineConfig(checkpoint=known.id, sample_fps=sample_fps, smoothing=smoothing)
-        job_id = desk.runner.submit(Path(path), config)
+        config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
+        job_id = desk.runner.submit(Path(choice.path), config)
         for status in desk.runner.watch(job_id):
             if status.finished:
                 yield _finish(desk, view, kind, status)
@@ -162,10 +163,10 @@ def _run(
             _cancel(desk, job_id)
 
 
-def _known_checkpoint(desk: Desk, checkpoint: object) -> Checkpoint:
+def _known_checkpoint(desk: Desk, checkpoint: object) -> str:
     if not isinstance(checkpoint, str):
         raise SettingsError("Please pick one backbone.")
-    return find_checkpoint(desk.settings.checkpoints, checkpoint)
+    return find_checkpoint(desk.settings.checkpoints, checkpoint).id
 
 
 def _progress(status: JobStatus) -> str:
@@ -186,31 +187,19 @@ def _finish(desk: Desk, view: View, kind: Kind, status: JobStatus) -> list[objec
     analysis = status.analysis
     if analysis.media.kind != kind:
         other = "Picture" if kind == "clip" else "Clip"
-        analysis = _with_notice(analysis, f"This file is better placed in the {other} tab.")
+        analysis = replace(analysis, notices=(*analysis.notices, f"This file is better placed in the {other} tab."))
     return [status.id, bar, button, *_fill(desk, status.id, analysis, ALL_FACES)]
-
-
-def _with_notice(analysis: Analysis, words: str) -> Analysis:
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(analysis, notices=(*analysis.notices, words))
 
 
 def _fill(desk: Desk, job_id: str, analysis: Analysis, face: str) -> list[object]:
     """Return updates for every component of ``View.shown``."""
-    found = bool(analysis.faces)
     choices = [ALL_FACES, *(f"Face {item.track.track_id}" for item in analysis.faces)]
     return [
         gr.update(value=notice_list(analysis.notices), visible=bool(analysis.notices)),
         gr.update(value=_annotated(analysis), visible=True),
         gr.update(choices=choices, value=face, visible=len(analysis.faces) > 1),
         *_charts(desk, job_id, analysis, face),
-    ] if found else [
-        gr.update(value=notice_list(analysis.notices), visible=True),
-        gr.update(value=analysis.preview, visible=True),
-        gr.update(choices=[ALL_FACES], value=ALL_FACES, visible=False),
-        *_charts(desk, job_id, analysis, face),
-    ]  # fmt: skip
+    ]
 
 
 def _charts(desk: Desk, job_id: str, analysis: Analysis, face: str) -> list[object]:
@@ -240,16 +229,22 @@ def _plot(task: Task, faces: Sequence[FaceResult], analysis: Analysis) -> object
     return gr.update(value=figure, visible=True)
 
 
+def _at(face: FaceResult, row: int) -> Prediction:
+    """Return the first task's values in one frame."""
+    return replace(face.predictions[0], values=face.timelines[0].values[row])
+
+
 def _annotated(analysis: Analysis) -> np.ndarray:
     """Draw the faces that the preview frame shows."""
     scale = analysis.preview.shape[1] / analysis.media.width
-    boxes, captions = [], []
+    boxes, captions, ids = [], [], []
     for face in analysis.faces:
         here = np.flatnonzero(face.track.times_s == analysis.preview_time_s)
         if here.size:
             boxes.append(face.track.boxes_xyxy[here[0]] * scale)
-            captions.append(f"{face.track.track_id} {in_words(face.predictions[0])}")
-    return figures.annotate(analysis.preview, np.array(boxes, np.float32).reshape(-1, 4), captions)
+            captions.append(in_words(_at(face, int(here[0]))))
+            ids.append(face.track.track_id)
+    return figures.annotate(analysis.preview, np.array(boxes, np.float32).reshape(-1, 4), captions, ids)
 
 
 def _show_again(desk: Desk, job_id: str, face: str, smoothing: float) -> list[object]:
@@ -279,10 +274,10 @@ def build_picker(desk: Desk) -> gr.Dropdown:
     usable = [checkpoint for checkpoint in desk.checkpoints if checkpoint.weights_bytes]
     first = usable[0] if usable else desk.checkpoints[0]
     with gr.Row(equal_height=False):
-        picker = gr.Dropdown(
-            [(checkpoint.title, checkpoint.id) for checkpoint in desk.checkpoints], value=first.id, label="Backbone", scale=2, min_width=260
-        )
-        card = gr.HTML(checkpoint_card(first), scale=5, min_width=300)
+        with gr.Column(scale=4, min_width=300):
+            picker = gr.Dropdown([(item.title, item.id) for item in desk.checkpoints], value=first.id, label="Backbone")
+        with gr.Column(scale=7, min_width=300):
+            card = gr.HTML(checkpoint_card(first))
     cards = {checkpoint.id: checkpoint_card(checkpoint) for checkpoint in desk.checkpoints}
     picker.change(
         lambda chosen: cards.get(chosen, "") if isinstance(chosen, str) else "", picker, card, queue=False, api_visibility="private"

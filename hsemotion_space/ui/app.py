@@ -107,7 +107,7 @@ def launch(settings: Settings, block: bool = True) -> Server:
     limits = GuardLimits(upload_bytes=max(settings.limits.clip_bytes, settings.limits.image_bytes) + 2**20)
     _, url, _ = demo.launch(
         server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True, share=False, show_error=False,
-        max_file_size=settings.limits.clip_bytes, strict_cors=True, enable_monitoring=False, run_history=False, footer_links=["api"],
+        max_file_size=settings.limits.clip_bytes, strict_cors=True, enable_monitoring=False, run_history=False, footer_links=[],
         ssr_mode=False, state_session_capacity=500, theme=theme(), css_paths=STYLE,
         app_kwargs={"middleware": [Middleware(Guard, limits=limits)], "docs_url": None, "redoc_url": None, "openapi_url": None},
     )  # fmt: skip

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 UNUSED_ROUTES = re.compile(
     r"/(gradio_api/)?(file=https?:|proxy=|deep_link|process_recording|component_server|monitoring|runs|run_history|history|vibe)",
@@ -30,7 +30,7 @@ class GuardLimits:
     other_bytes: int = 256 * 1024
 
 
-class _TooLarge(Exception):
+class _TooLargeError(Exception):
     """The body went over its limit while it was read."""
 
 
@@ -60,11 +60,11 @@ class Guard:
             try:
                 body = await _read(receive, limit)
                 _check(json.loads(body, parse_constant=_no_constant) if body else None, 0)
-            except _TooLarge:
+            except _TooLargeError:
                 await _too_large(limit)(scope, receive, send)
                 return
             except (ValueError, RecursionError) as error:
-                words = str(error) if isinstance(error, _BadValue) else "The request is not valid JSON."
+                words = str(error) if isinstance(error, _BadValueError) else "The request is not valid JSON."
                 await PlainTextResponse(words, 400)(scope, receive, send)
                 return
             receive = _replay(body, receive)
@@ -72,7 +72,7 @@ class Guard:
             receive = _counted(receive, limit)
         try:
             await self.app(scope, receive, _with_headers(send, path))
-        except _TooLarge:
+        except _TooLargeError:
             await _too_large(limit)(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers, limit: int) -> PlainTextResponse | None:
@@ -86,7 +86,7 @@ class Guard:
         return None
 
 
-class _BadValue(ValueError):
+class _BadValueError(ValueError):
     """A value in the JSON body that no page of ours sends."""
 
 
@@ -104,19 +104,19 @@ def _same_site(headers: Headers) -> bool:
 
 
 def _no_constant(name: str) -> Json:
-    raise _BadValue(f"{name} is not a number that can be used.")
+    raise _BadValueError(f"{name} is not a number that can be used.")
 
 
 def _check(value: Json, depth: int) -> None:
     """Refuse what makes Gradio fetch or decode something by itself."""
     if depth > JSON_DEPTH:
-        raise _BadValue("The request is nested too deeply.")
+        raise _BadValueError("The request is nested too deeply.")
     if isinstance(value, dict):
         for key, item in value.items():
             if key == "path" and isinstance(item, str) and item and not item.startswith("/"):
-                raise _BadValue("Files must be uploaded; a URL in place of a file is not fetched.")
+                raise _BadValueError("Files must be uploaded; a URL in place of a file is not fetched.")
             if key == "url" and isinstance(item, str) and item.lower().startswith("data:"):
-                raise _BadValue("Files must be uploaded; data URLs are not read.")
+                raise _BadValueError("Files must be uploaded; data URLs are not read.")
             _check(item, depth + 1)
     elif isinstance(value, list):
         for item in value:
@@ -129,7 +129,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
         message = await receive()
         body += message.get("body", b"")
         if len(body) > limit:
-            raise _TooLarge
+            raise _TooLargeError
         if not message.get("more_body", False):
             return bytes(body)
 
@@ -155,7 +155,7 @@ def _counted(receive: Receive, limit: int) -> Receive:
         message = await receive()
         total += len(message.get("body", b""))
         if total > limit:
-            raise _TooLarge
+            raise _TooLargeError
         return message
 
     return counted

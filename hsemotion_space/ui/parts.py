@@ -42,7 +42,7 @@ def in_words(prediction: Prediction) -> str:
     """Return a prediction as a short phrase, such as ``Happiness 93 %``."""
     task, values = prediction.task, prediction.values
     if task.kind == "one_of":
-        return f"{task.labels[prediction.top].name} {values[prediction.top]:.0%}".replace("%", " %")
+        return f"{task.labels[prediction.top].name} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
     if task.kind == "continuous":
         return ", ".join(f"{label.name} {value:+.2f}" for label, value in zip(task.labels, values, strict=True))
     order = sorted(range(len(values)), key=lambda column: -values[column])[:MOST_UNITS]

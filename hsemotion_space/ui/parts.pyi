@@ -1,0 +1,126 @@
+"""Small pieces of the page: raw uploads, words for values, tables and cards as escaped HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+from gradio.data_classes import FileData, ImageData
+
+from hsemotion_space.figures import face_color
+from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.types import Analysis, FaceResult, Prediction
+
+PROVENANCE_WORDS = {"trained": "trained", "rule": "rule, not trained", "prior": "prior, unvalidated"}
+MOST_UNITS = 4  # independent labels named in a table cell
+
+from gradio.events import Dependency
+
+class RawImage(gr.Image):
+    """An image input that hands the uploaded file on as it is; decoding untrusted pictures is the worker's task."""
+
+    is_template = True
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        """Return the path of the uploaded file, or None."""
+        return None if payload is None or not payload.path else str(Path(payload.path))
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+class RawVideo(gr.Video):
+    """A video input that hands the uploaded file on as it is."""
+
+    is_template = True
+
+    def preprocess(self, payload: FileData | None) -> str | None:
+        """Return the path of the uploaded file, or None."""
+        return None if payload is None or not payload.path else str(Path(payload.path))
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+def in_words(prediction: Prediction) -> str:
+    """Return a prediction as a short phrase, such as ``Happiness 93 %``."""
+    task, values = prediction.task, prediction.values
+    if task.kind == "one_of":
+        return f"{task.labels[prediction.top].name} {values[prediction.top]:.0%}".replace("%", " %")
+    if task.kind == "continuous":
+        return ", ".join(f"{label.name} {value:+.2f}" for label, value in zip(task.labels, values, strict=True))
+    order = sorted(range(len(values)), key=lambda column: -values[column])[:MOST_UNITS]
+    return ", ".join(f"{task.labels[column].short} {values[column]:.2f}" for column in order)
+
+
+def _seen(face: FaceResult) -> str:
+    times = face.track.times_s
+    return f"{times[0]:.1f} to {times[-1]:.1f} s" if len(times) > 1 else "one frame"
+
+
+def face_table(analysis: Analysis) -> str:
+    """Return the predictions of all faces as an HTML table, the text alternative of every chart."""
+    if not analysis.faces:
+        return ""
+    clip = analysis.media.kind == "clip"
+    heads = "".join(
+        f"<th scope='col'>{escape(prediction.task.title)}<small>{escape(PROVENANCE_WORDS[prediction.provenance])}</small></th>"
+        for prediction in analysis.faces[0].predictions
+    )
+    rows = []
+    for face in analysis.faces:
+        number = face.track.track_id
+        swatch = f"<span class='swatch' style='background:{face_color(number)}'></span>"
+        cells = "".join(f"<td>{escape(in_words(prediction))}</td>" for prediction in face.predictions)
+        seen = f"<td>{escape(_seen(face))}</td>" if clip else ""
+        rows.append(f"<tr><th scope='row'>{swatch}Face {number}</th>{seen}{cells}</tr>")
+    seen_head = "<th scope='col'>Seen</th>" if clip else ""
+    caption = "Mean over the frames of each face" if clip else "Predictions for each face"
+    return (
+        f"<div class='face-table' tabindex='0' role='region' aria-label='{caption}'><table><caption>{caption}</caption>"
+        f"<thead><tr><th scope='col'>Face</th>{seen_head}{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def notice_list(notices: Sequence[str]) -> str:
+    """Return notices as an HTML list; empty for none."""
+    items = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
+    return f"<ul class='notices' role='status'>{items}</ul>" if items else ""
+
+
+def checkpoint_card(checkpoint: Checkpoint) -> str:
+    """Return what a user should know before picking a checkpoint."""
+    size = checkpoint.weights_bytes / 1e6
+    facts = [
+        checkpoint.family,
+        f"{checkpoint.parameters / 1e6:.2f} M parameters" if checkpoint.parameters else "",
+        f"{size:.1f} MB" if size else "weights not here",
+        f"{checkpoint.input.size} px input",
+        checkpoint.license,
+    ]
+    heads = "".join(
+        f"<li><strong>{escape(head.task.title)}</strong>: {escape(PROVENANCE_WORDS[head.provenance])}"
+        f"{'. ' + escape(head.note) if head.note else ''}</li>"
+        for head in checkpoint.heads
+    )
+    line = " · ".join(escape(fact) for fact in facts if fact)
+    return f"<div class='card'><p>{line}</p><p>{escape(checkpoint.summary)}</p><ul>{heads}</ul></div>"
+
+
+def progress_bar(done: int, total: int, words: str) -> str:
+    """Return a progress bar that screen readers announce; an unknown total gives a moving bar."""
+    share = min(100, math.floor(100 * done / total)) if total else 0
+    values = f"aria-valuemin='0' aria-valuemax='{total}' aria-valuenow='{done}'" if total else ""
+    inner = f"<div style='width:{share}%'></div>" if total else "<div class='moving'></div>"
+    label = escape(words)
+    return (
+        f"<div class='progress'><div class='bar' role='progressbar' aria-label='{label}' {values}>{inner}</div>"
+        f"<p aria-live='polite'>{label}</p></div>"
+    )

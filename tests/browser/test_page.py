@@ -1,0 +1,84 @@
+"""The page in a real browser: upload, read, switch, at several widths and in both themes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from face_makers import picture_with
+from media_makers import write_clip
+from page_makers import serve_page
+from PIL import Image
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+PATIENCE_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serve_page(tmp_path_factory.mktemp("browser")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def open_page(browser: playwright.Browser, url: str, theme: str, width: int) -> tuple[playwright.Page, list[str]]:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page.set_default_timeout(PATIENCE_MS)
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(f"{url}/?__theme={theme}")
+    page.get_by_role("heading", name="HSEmotion Space").wait_for()
+    return page, requested
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_picture_from_upload_to_charts(browser: playwright.Browser, url: str, tmp_path: Path, theme: str, width: int) -> None:
+    picture = tmp_path / "two.png"
+    Image.fromarray(picture_with([(10, 20), (170, 60)], (240, 320))).save(picture)
+    page, requested = open_page(browser, url, theme, width)
+    page.locator("input[type=file]").first.set_input_files(picture)
+    table = page.locator(".face-table:visible")
+    table.wait_for()
+    assert table.get_by_role("row").count() == 3
+    page.locator(".js-plotly-plot:visible").first.wait_for()
+    page.get_by_role("radio", name="Face 2").check()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page must not scroll sideways"
+    assert not [address for address in requested if not address.startswith((url, "data:", "blob:"))], "nothing may come from elsewhere"
+    page.close()
+
+
+def test_clip_without_a_face_says_so(browser: playwright.Browser, url: str, tmp_path: Path) -> None:
+    clip = tmp_path / "gray.mp4"
+    write_clip(clip, [np.full((96, 128, 3), 120, np.uint8)] * 12)
+    page, _ = open_page(browser, url, "light", 1280)
+    page.get_by_role("tab", name="Clip").click()
+    page.locator("input[type=file]").last.set_input_files(clip)
+    page.locator("video:visible").wait_for()
+    page.get_by_role("button", name="Analyze").locator("visible=true").click()
+    page.locator(".notices:visible", has_text="No face was found").wait_for()
+    page.close()
+
+
+def test_clip_button_without_a_clip_explains(browser: playwright.Browser, url: str) -> None:
+    page, _ = open_page(browser, url, "light", 1280)
+    page.get_by_role("tab", name="Clip").click()
+    page.get_by_role("button", name="Analyze").locator("visible=true").click()
+    page.get_by_text("Please add a clip first.").wait_for()
+    page.close()

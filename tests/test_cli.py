@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from checkpoint_makers import make_checkpoint
+from face_makers import picture_with
+from PIL import Image
+
+from hsemotion_space.cli import main
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_checkpoint(tmp_path / "checkpoints" / "random")
+    monkeypatch.setenv("HSEMOTION_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.setenv("HSEMOTION_ENGINE", "torch")
+    Image.fromarray(picture_with([(10, 20), (170, 60)], (240, 320))).save(tmp_path / "two.png")
+    return tmp_path
+
+
+def test_analyze_prints_and_writes_every_format(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for suffix in ("csv", "json", "parquet"):
+        assert main(["analyze", str(workplace / "two.png"), "--out", str(workplace / f"out.{suffix}")]) == 0
+    printed = capsys.readouterr().out
+    assert "two.png: picture, 320 x 240 px, 2 faces  [random]" in printed
+    assert "Compound expression (rule)" in printed
+    rows = list(csv.DictReader((workplace / "out.csv").read_text("utf-8").splitlines()))
+    table = pq.read_table(workplace / "out.parquet").to_pylist()
+    faces = json.loads((workplace / "out.json").read_text("utf-8"))
+    assert len(rows) == len(table) == 2
+    assert float(rows[1]["expression.Anger"]) == pytest.approx(table[1]["expression.Anger"])
+    assert rows[0]["source"] == "two.png"
+    assert "two.png" in json.dumps(faces)
+
+
+def test_a_bad_file_does_not_stop_the_others(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workplace / "bad.jpg").write_bytes(b"nothing")
+    assert main(["analyze", str(workplace / "bad.jpg"), str(workplace / "two.png")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("hsemotion-space: bad.jpg: ")
+    assert "two.png" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "x.xlsx"], "--out must end in"),
+        (["--fps", "1000"], "sample_fps"),
+        (["--checkpoint", "none"], "There is no checkpoint 'none'"),
+        (["--out", "missing-folder/x.csv"], "Cannot write"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    assert main(["analyze", str(workplace / "two.png"), *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_checkpoints_are_listed_with_their_provenance(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["checkpoints", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("random  ")
+    assert "Compound expression: rule" in printed

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_makers import make_checkpoint
+from face_makers import picture_with
+from media_makers import write_clip
+from PIL import Image
+
+from hsemotion_space import jobs
+from hsemotion_space.jobs import MAX_WAITING, JobError, JobRunner, JobStatus
+from hsemotion_space.settings import PipelineConfig, Settings
+
+PATIENCE_S = 60.0
+SLOW = PipelineConfig(sample_fps=0, detect_every=1, min_face=12)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("jobs")
+    make_checkpoint(folder / "checkpoints" / "small", size=32)
+    Image.fromarray(picture_with([(20, 60)])).save(folder / "face.png")
+    (folder / "broken.png").write_bytes((folder / "face.png").read_bytes()[:500])
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    write_clip(folder / "long.mp4", [np.roll(noise, 5 * number, 1) for number in range(300)], codec="mpeg4")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(folder: Path) -> Settings:
+    return Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1)
+
+
+@pytest.fixture(scope="module")
+def warm_runner(settings: Settings) -> Iterator[JobRunner]:
+    runner = JobRunner(settings)
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def runner(warm_runner: JobRunner, settings: Settings) -> Iterator[JobRunner]:
+    """The one runner, with nothing to do and its usual settings."""
+    yield warm_runner
+    warm_runner.settings = settings
+    for job_id in list(warm_runner._jobs):
+        warm_runner.cancel(job_id)
+        wait(warm_runner, job_id)
+
+
+def wait(runner: JobRunner, job_id: str, until: Callable[[JobStatus], bool] = lambda status: status.finished) -> JobStatus:
+    deadline = time.monotonic() + PATIENCE_S
+    for status in runner.watch(job_id, 0.02):
+        if until(status) or status.finished:
+            return status
+        assert time.monotonic() < deadline, status
+    raise AssertionError("unreachable")
+
+
+def wait_running(runner: JobRunner, job_id: str) -> JobStatus:
+    return wait(runner, job_id, lambda status: status.done > 0)
+
+
+def test_a_picture_is_analyzed(runner: JobRunner, folder: Path) -> None:
+    job_id = runner.submit(folder / "face.png", PipelineConfig())
+    status = wait(runner, job_id)
+    assert (status.state, status.message) == ("done", "")
+    assert status.analysis is not None
+    assert (len(status.analysis.faces), status.analysis.checkpoint.id) == (1, "small")
+    runner.cancel(job_id)
+    assert runner.status(job_id).state == "done"  # too late to cancel
+
+
+def test_a_failure_gives_the_sentence_for_the_user(runner: JobRunner, folder: Path) -> None:
+    broken = wait(runner, runner.submit(folder / "broken.png", PipelineConfig()))
+    assert (broken.state, broken.message) == ("failed", "The image is damaged or incomplete and could not be read.")
+    unknown = wait(runner, runner.submit(folder / "face.png", PipelineConfig(checkpoint="huge")))
+    assert (unknown.state, unknown.message) == ("failed", "There is no checkpoint 'huge'; there are small.")
+
+
+def test_progress_then_cancel_while_running(runner: JobRunner, folder: Path) -> None:
+    job_id = runner.submit(folder / "long.mp4", SLOW)
+    status = wait_running(runner, job_id)
+    assert (status.state, status.total) == ("running", 300)
+    process = runner._process
+    runner.cancel(job_id)
+    assert wait(runner, job_id).state == "cancelled"
+    assert wait(runner, runner.submit(folder / "face.png", PipelineConfig())).state == "done"
+    assert runner._process is process  # it stopped by itself and works on
+
+
+def test_a_queued_job_is_cancelled_at_once(runner: JobRunner, folder: Path) -> None:
+    first = runner.submit(folder / "long.mp4", SLOW)
+    wait(runner, first, lambda status: status.state == "running")
+    second = runner.submit(folder / "face.png", PipelineConfig())
+    assert runner.status(second).state == "queued"
+    runner.cancel(second)
+    assert runner.status(second).state == "cancelled"
+    assert not runner.status(first).finished
+
+
+def test_a_killed_worker_costs_one_job(runner: JobRunner, folder: Path) -> None:
+    first, second = runner.submit(folder / "long.mp4", SLOW), runner.submit(folder / "face.png", PipelineConfig())
+    wait_running(runner, first)
+    assert runner._process is not None
+    os.kill(runner._process.pid or 0, signal.SIGKILL)
+    killed = wait(runner, first)
+    assert (killed.state, killed.message[:47]) == ("failed", "The analysis process stopped unexpectedly, perh")
+    assert wait(runner, second).state == "done"
+
+
+def test_a_worker_that_died_while_idle_costs_nothing(runner: JobRunner, folder: Path) -> None:
+    wait(runner, runner.submit(folder / "face.png", PipelineConfig()))
+    assert runner._process is not None
+    os.kill(runner._process.pid or 0, signal.SIGKILL)
+    runner._process.join(10)
+    assert wait(runner, runner.submit(folder / "face.png", PipelineConfig())).state == "done"
+
+
+def test_the_queue_is_bounded(runner: JobRunner, folder: Path) -> None:
+    first = runner.submit(folder / "long.mp4", SLOW)
+    wait(runner, first, lambda status: status.state == "running")
+    for _ in range(MAX_WAITING):
+        runner.submit(folder / "face.png", PipelineConfig())
+    with pytest.raises(JobError, match=f"{MAX_WAITING} analyses are waiting"):
+        runner.submit(folder / "face.png", PipelineConfig())
+
+
+def test_results_expire(runner: JobRunner, folder: Path) -> None:
+    old = runner.submit(folder / "broken.png", PipelineConfig())
+    assert wait(runner, old).state == "failed"
+    runner.settings = replace(runner.settings, results_ttl_s=0.0)
+    new = runner.submit(folder / "broken.png", PipelineConfig())
+    with pytest.raises(JobError, match="not here any more; results are kept for 0 minutes"):
+        runner.status(old)
+    runner.settings = replace(runner.settings, results_ttl_s=900.0)
+    assert wait(runner, new).state == "failed"
+
+
+def test_time_is_limited(runner: JobRunner, folder: Path) -> None:
+    runner.settings = replace(runner.settings, job_time_limit_s=0.5)
+    status = wait(runner, runner.submit(folder / "long.mp4", SLOW))
+    assert (status.state, status.message) == ("failed", "The analysis took longer than 0.5 s and was stopped. Try a shorter clip.")
+    assert runner._process is None
+
+
+def test_cancel_before_the_worker_is_ready_is_quick(settings: Settings, folder: Path) -> None:
+    runner = JobRunner(settings, warm=False)
+    job_id = runner.submit(folder / "face.png", PipelineConfig())
+    wait(runner, job_id, lambda status: status.state == "running")
+    runner.cancel(job_id)
+    started = time.monotonic()
+    assert wait(runner, job_id).state == "cancelled"
+    assert time.monotonic() - started < 1
+    assert runner._process is not None
+    assert runner._process.is_alive()
+    runner.close()
+
+
+def test_closing_leaves_nothing_behind(settings: Settings, folder: Path) -> None:
+    runner = JobRunner(settings, warm=False)
+    ids = [runner.submit(folder / "face.png", PipelineConfig()) for _ in range(3)]
+    wait(runner, ids[0], lambda status: status.state == "running")
+    runner.close()
+    assert [runner.status(job_id).state for job_id in ids] == ["cancelled"] * 3
+    assert runner._process is None
+    assert not runner._thread.is_alive()
+
+
+def test_unknown_ids(runner: JobRunner) -> None:
+    for call in (runner.status, runner.cancel):
+        with pytest.raises(JobError, match="not here any more"):
+            call("0" * 32)
+
+
+def test_the_worker_drops_secrets_from_its_environment() -> None:
+    code = (
+        "import os; from hsemotion_space import jobs; jobs._limit_worker();"
+        "print([name for name in jobs.SECRETS if name in os.environ], 'KEPT' in os.environ)"
+    )
+    env = os.environ | dict.fromkeys(jobs.SECRETS, "hf_secret") | {"KEPT": "1"}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["[]", "True"]
+
+
+def test_an_unexpected_error_is_told_by_a_code_and_the_worker_lives(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd:
+        def __init__(self, settings: Settings) -> None:
+            pass
+
+        def network(self, checkpoint_id: str) -> None:
+            pass
+
+        def detector(self, config: PipelineConfig) -> None:
+            pass
+
+        def analyze(self, path: Path, config: PipelineConfig, report: Callable[[int, int], None]) -> None:
+            raise KeyError(f"secret of {path}")
+
+    monkeypatch.setattr("hsemotion_space.pipeline.Pipeline", Odd)
+    monkeypatch.setattr(jobs, "_limit_worker", lambda: None)
+    here, there = multiprocessing.Pipe()
+    thread = threading.Thread(target=jobs.work, args=(there, settings), daemon=True)
+    thread.start()
+    assert here.recv() == ("ready",)
+    for number in range(2):
+        here.send("cancel")  # late, for a job that is over
+        here.send(jobs._Request(str(number), Path("/private/face.png"), PipelineConfig()))
+        state, message = here.recv()
+        assert state == "failed"
+        assert "private" not in message
+        code = message.split()[-1].strip(".")
+        assert any(code in record.getMessage() for record in caplog.records)
+    here.close()
+    thread.join(10)
+    assert not thread.is_alive()

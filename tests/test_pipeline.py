@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_makers import change_manifest, make_checkpoint
+from face_makers import FACE_BOX, picture_with
+from media_makers import write_clip
+from PIL import Image
+from scipy import ndimage
+
+from hsemotion_space.alignment import align_face
+from hsemotion_space.engine import normalize
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.media import MediaError, open_clip
+from hsemotion_space.pipeline import BATCH, NO_FACE, PREVIEW_SIDE, THUMBNAIL_SIDE, Cancelled, Network, Pipeline
+from hsemotion_space.readout import read_track
+from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
+from hsemotion_space.tracking import overlap
+from hsemotion_space.types import Analysis, ByteArray, FaceDetections, FloatArray
+
+Places = Sequence[tuple[int, int]]
+LEFT, RIGHT = (16, 32), (96, 32)
+EVERY_FRAME = PipelineConfig(sample_fps=0, smoothing=0)
+
+
+def draw(places: Places, size: tuple[int, int] = (96, 160), side: int = 32) -> ByteArray:
+    """Return a gray picture with a green square, a face to the fake detector, at each (left, top)."""
+    picture = np.full((*size, 3), 120, np.uint8)
+    for left, top in places:
+        picture[top : top + side, left : left + side] = (20, 220, 20)
+    return picture
+
+
+class GreenDetector:
+    """Finds green squares; counts its calls and how many pictures are alive at once."""
+
+    def __init__(self) -> None:
+        self.searches, self.follows, self.thorough = 0, 0, False
+        self.alive: list[weakref.ref[ByteArray]] = []
+        self.most_alive = 0
+
+    def _find(self, rgb: ByteArray) -> FaceDetections:
+        self.alive = [ref for ref in self.alive if ref() is not None and ref() is not rgb] + [weakref.ref(rgb)]
+        self.most_alive = max(self.most_alive, len(self.alive))
+        labels, _ = ndimage.label((rgb[:, :, 1] > 170) & (rgb[:, :, 0] < 90))
+        boxes = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels) if y.stop - y.start > 10]
+        found = np.array(sorted(boxes), np.float32).reshape(-1, 4)
+        return FaceDetections(found, np.full(len(found), 0.99, np.float32), np.zeros((len(found), 5, 2), np.float32))
+
+    def detect(self, rgb: ByteArray, thorough: bool = False) -> FaceDetections:
+        self.searches += 1
+        self.thorough |= thorough
+        return self._find(rgb)
+
+    def follow(self, rgb: ByteArray, boxes_xyxy: FloatArray) -> tuple[FaceDetections, FloatArray]:
+        self.follows += 1
+        found = self._find(rgb)
+        near = overlap(boxes_xyxy, found.boxes_xyxy) > 0.3
+        return found.select(near.any(0)), near.any(1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("checkpoints")
+    make_checkpoint(root / "small", size=32)
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings(checkpoints: Path) -> Settings:
+    return Settings(checkpoints=checkpoints, cache=checkpoints / ".cache", engine="torch", threads=1)
+
+
+@pytest.fixture
+def detector() -> GreenDetector:
+    return GreenDetector()
+
+
+@pytest.fixture(scope="module")
+def network(settings: Settings) -> Network:
+    return Pipeline(settings, GreenDetector()).network("small")
+
+
+@pytest.fixture
+def pipeline(settings: Settings, detector: GreenDetector, network: Network) -> Pipeline:
+    pipeline = Pipeline(settings, detector)
+    pipeline._networks["small"] = network
+    return pipeline
+
+
+def clip(tmp_path: Path, frames: Sequence[Places], times_s: Sequence[float] | None = None) -> Path:
+    return write_clip(tmp_path / "clip.mp4", [draw(places) for places in frames], times_s)
+
+
+def picture(tmp_path: Path, pixels: ByteArray) -> Path:
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def indices(analysis: Analysis) -> list[list[int]]:
+    return [face.track.frame_index.tolist() for face in analysis.faces]
+
+
+def test_a_picture_with_two_faces(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:
+    pixels = draw([RIGHT, LEFT])
+    analysis = pipeline.analyze(picture(tmp_path, pixels), PipelineConfig())
+    assert (analysis.media.kind, analysis.frame_times_s.tolist(), analysis.notices) == ("image", [0.0], ())
+    assert (analysis.checkpoint.id, analysis.checkpoint.sha256) == ("small", pipeline.network("small").checkpoint.sha256)
+    assert [face.track.track_id for face in analysis.faces] == [1, 2]
+    assert [face.track.boxes_xyxy[0].tolist() for face in analysis.faces] == [[16, 32, 48, 64], [96, 32, 128, 64]]
+    assert np.array_equal(analysis.preview, pixels)
+    assert (detector.searches, detector.follows, detector.thorough) == (1, 0, True)
+    for face in analysis.faces:
+        assert [line.task.name for line in face.timelines] == ["expression", "valence_arousal", "compound_expression"]
+        assert np.isnan(face.predictions[0].spread).all()
+        assert max(face.track.thumbnail.shape) <= THUMBNAIL_SIDE
+        assert face.track.thumbnail[20, 20].tolist() == [20, 220, 20]
+
+
+def test_a_picture_without_a_face(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(picture(tmp_path, draw([])), PipelineConfig())
+    assert (analysis.faces, analysis.notices) == ((), (NO_FACE,))
+
+
+def test_scores_are_those_of_each_aligned_face(pipeline: Pipeline, tmp_path: Path) -> None:
+    file = clip(tmp_path, [[LEFT, RIGHT]] * 3 + [[RIGHT]] * 2)
+    analysis, network = pipeline.analyze(file, EVERY_FRAME), pipeline.network("small")
+    assert indices(analysis) == [[0, 1, 2], [0, 1, 2, 3, 4]]
+    with open_clip(file, MediaLimits(), 0) as opened:
+        frames = [frame.rgb for frame in opened]
+    spec = network.checkpoint.input
+    for face in analysis.faces:
+        track = face.track
+        faces = [align_face(frames[index], box, spec) for index, box in zip(track.frame_index, track.boxes_xyxy, strict=True)]
+        embeddings, scores = network.run(normalize(np.stack(faces), spec.mean, spec.std))
+        np.testing.assert_allclose(track.embeddings, embeddings, atol=1e-4)
+        np.testing.assert_allclose(track.scores, scores, atol=1e-4)
+
+
+def test_faces_go_through_the_backbone_in_batches(pipeline: Pipeline, network: Network, tmp_path: Path) -> None:
+    sizes = []
+
+    def run(batch: FloatArray) -> tuple[FloatArray, ...]:
+        sizes.append(len(batch))
+        return network.run(batch)
+
+    pipeline._networks["small"] = replace(network, run=run)
+    pipeline.analyze(clip(tmp_path, [[LEFT, RIGHT]] * 20), EVERY_FRAME)
+    assert sizes == [BATCH, 40 - BATCH]
+
+
+def test_a_face_that_returns_within_a_second_is_one_track(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 4 + [[]] * 5 + [[LEFT]] * 4), EVERY_FRAME)
+    assert indices(analysis) == [[0, 1, 2, 3, 9, 10, 11, 12]]
+    assert len(analysis.frame_times_s) == 13
+
+
+def test_a_face_that_returns_later_is_a_new_track(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 4 + [[]] * 11 + [[LEFT]] * 6), replace(EVERY_FRAME, detect_every=1))
+    assert indices(analysis) == [[0, 1, 2, 3], [15, 16, 17, 18, 19, 20]]
+    assert [face.track.track_id for face in analysis.faces] == [1, 2]
+
+
+def test_a_clip_without_a_face(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(clip(tmp_path, [[]] * 3), EVERY_FRAME)
+    assert (analysis.faces, analysis.notices, len(analysis.frame_times_s)) == ((), (NO_FACE,), 3)
+    assert analysis.preview.shape == (96, 160, 3)
+
+
+def test_a_clip_of_one_frame(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]]), PipelineConfig())
+    assert (analysis.media.kind, analysis.frame_times_s.tolist(), indices(analysis)) == ("clip", [0.0], [[0]])
+
+
+def test_times_are_presentation_times(pipeline: Pipeline, tmp_path: Path) -> None:
+    times = [0.0, 0.1, 0.35, 0.4, 1.0, 1.7]
+    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 6, times), EVERY_FRAME)
+    assert analysis.frame_times_s == pytest.approx(times, abs=0.001)
+    assert analysis.faces[0].track.times_s == pytest.approx(times, abs=0.001)
+    assert analysis.faces[0].timelines[0].times_s == pytest.approx(times, abs=0.001)
+
+
+def test_fewer_frames_on_request(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 10), PipelineConfig(sample_fps=5))
+    assert indices(analysis) == [[0, 2, 4, 6, 8]]
+
+
+def test_smoothing_is_the_readouts(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(clip(tmp_path, [[(16 + 2 * step, 32)] for step in range(10)]), replace(EVERY_FRAME, smoothing=0.5))
+    expected = read_track(analysis.faces[0].track, pipeline.network("small").checkpoint, 0.5)
+    for ours, theirs in zip(analysis.faces[0].timelines, expected.timelines, strict=True):
+        assert np.array_equal(ours.values, theirs.values)
+
+
+def test_progress_counts_frames_and_can_stop_the_analysis(pipeline: Pipeline, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def report(done: int, total: int) -> None:
+        calls.append((done, total))
+        if done == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        pipeline.analyze(clip(tmp_path, [[LEFT]] * 6), EVERY_FRAME, report)
+    assert [done for done, _ in calls] == [1, 2, 3]
+    assert all(total == 6 for _, total in calls)
+    assert indices(pipeline.analyze(tmp_path / "clip.mp4", EVERY_FRAME)) == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_brief_detections_are_left_out_of_long_clips_and_tracks_renumbered(pipeline: Pipeline, tmp_path: Path) -> None:
+    config = replace(EVERY_FRAME, detect_every=1)
+    long = pipeline.analyze(clip(tmp_path, [[LEFT]] * 2 + [[RIGHT]] * 8), config)
+    assert indices(long) == [[2, 3, 4, 5, 6, 7, 8, 9]]
+    assert long.faces[0].track.track_id == 1
+    assert long.notices == ("1 detection of fewer than 3 frames left out, as probable false alarms.",)
+    short = pipeline.analyze(clip(tmp_path, [[LEFT]] * 2 + [[RIGHT]] * 7), config)
+    assert indices(short) == [[0, 1], [2, 3, 4, 5, 6, 7, 8]]
+    assert not short.notices
+
+
+def test_the_preview_shows_the_most_faces(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(
+        clip(tmp_path, [[]] + [[LEFT]] * 3 + [[LEFT, RIGHT]] * 3 + [[RIGHT]] * 2), replace(EVERY_FRAME, detect_every=1)
+    )
+    assert analysis.preview_time_s == pytest.approx(0.4)
+    assert [analysis.preview[48, x, 1] > 170 for x in (32, 72, 112)] == [True, False, True]
+
+
+def test_a_large_preview_is_scaled_down(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(picture(tmp_path, draw([LEFT], (900, 1600))), PipelineConfig())
+    assert analysis.preview.shape == (720, PREVIEW_SIDE, 3)
+    assert analysis.faces[0].track.boxes_xyxy[0].tolist() == [16, 32, 48, 64]
+
+
+def test_the_whole_picture_is_searched_seldom(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:
+    pipeline.analyze(clip(tmp_path, [[LEFT]] * 20), replace(EVERY_FRAME, detect_every=5))
+    assert (detector.searches, detector.follows) == (4, 16)
+
+
+def test_a_lost_face_is_searched_at_once(pipeline: Pipeline, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 3 + [[RIGHT]] * 3), replace(EVERY_FRAME, detect_every=30))
+    assert indices(analysis) == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_memory_does_not_grow_with_the_clip(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:
+    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 60), EVERY_FRAME)
+    assert detector.most_alive <= 4
+    assert all(ref() is None for ref in detector.alive)
+    track = analysis.faces[0].track
+    assert sum(getattr(track, name).nbytes for name in track.__slots__ if name != "track_id") < 60 * 4 * 600 + 3 * THUMBNAIL_SIDE**2
+
+
+def test_files_that_are_no_media_are_refused(pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("hello there")
+    with pytest.raises(MediaError):
+        pipeline.analyze(tmp_path / "notes.jpg", PipelineConfig())
+
+
+def test_a_network_is_loaded_once_and_again_after_a_change_of_its_manifest(settings: Settings, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "new", size=32).folder
+    pipeline = Pipeline(replace(settings, checkpoints=tmp_path), GreenDetector())
+    first = pipeline.network("")
+    assert pipeline.network("new") is first
+    change_manifest(folder, ("margin = 0.1", "margin = 0.3"))
+    assert pipeline.network("new").checkpoint.input.margin == 0.3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("dim = 512", "dim = 256", "512 numbers, not 256"),
+        ("img_size = 32", "img_size = 48", "do not fit"),
+        ("outputs = 10", "outputs = 12", "do not fit"),
+        ("mobilefacenet_small", "mobilefacenet_tiny", "no architecture called 'mobilefacenet_tiny'"),
+    ],
+)
+def test_weights_that_do_not_fit_are_told(settings: Settings, tmp_path: Path, old: str, new: str, said: str) -> None:
+    folder = make_checkpoint(tmp_path / "odd", size=32).folder
+    change_manifest(folder, (old, new))
+    with pytest.raises(CheckpointError, match=f"Test odd cannot be loaded: .*{said}"):
+        Pipeline(replace(settings, checkpoints=tmp_path), GreenDetector()).network("odd")
+
+
+def test_a_file_that_holds_no_tensors_is_told(settings: Settings, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "odd", size=32)
+    content = b"not tensors at all"
+    (checkpoint.folder / "model.safetensors").write_bytes(content)
+    change_manifest(checkpoint.folder, (checkpoint.sha256, hashlib.sha256(content).hexdigest()))
+    with pytest.raises(CheckpointError, match="Test odd cannot be loaded"):
+        Pipeline(replace(settings, checkpoints=tmp_path), GreenDetector()).network("odd")
+
+
+def test_with_the_real_detector(settings: Settings, tmp_path: Path) -> None:
+    frames = [picture_with([(20 + 4 * step, 60), (190, 100)]) for step in range(6)]
+    analysis = Pipeline(settings).analyze(write_clip(tmp_path / "faces.mp4", frames), PipelineConfig(sample_fps=0))
+    assert indices(analysis) == [[0, 1, 2, 3, 4, 5]] * 2
+    moving = next(face.track for face in analysis.faces if face.track.boxes_xyxy[0, 0] < 100)
+    expected = np.array(FACE_BOX, np.float32) * 120 + np.array([40, 60, 40, 60], np.float32)
+    assert overlap(moving.boxes_xyxy[-1:], expected[None])[0, 0] > 0.7

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from analysis_makers import make_analysis
+from checkpoint_makers import make_checkpoint
+from face_makers import picture_with
+from page_makers import ROOT, serve_page
+from PIL import Image
+
+from hsemotion_space.ui.app import sweep
+from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list, progress_bar
+
+
+def test_table_names_every_face_task_and_provenance() -> None:
+    analysis = make_analysis(faces=3, kind="clip")
+    html = face_table(analysis)
+    assert [f"Face {number}" in html for number in (1, 2, 3, 4)] == [True, True, True, False]
+    for prediction in analysis.faces[0].predictions:
+        assert prediction.task.title in html
+    assert "rule, not trained" in html
+    assert "prior, unvalidated" in html
+    assert face_table(replace(analysis, faces=())) == ""
+
+
+def test_words_follow_the_kind_of_task() -> None:
+    words = {prediction.task.kind: in_words(prediction) for prediction in make_analysis().faces[0].predictions}
+    assert "\u00a0%" in words["one_of"]
+    assert words["continuous"].startswith("Valence ")
+    assert words["independent"].count(",") == 3
+
+
+def test_strings_of_users_and_manifests_are_escaped(tmp_path: Path) -> None:
+    assert "<script>" not in notice_list(["<script>alert(1)</script>"])
+    checkpoint = replace(make_checkpoint(tmp_path / "x"), summary="<img src=x onerror=1>", license="<b>")
+    assert "<img" not in checkpoint_card(checkpoint)
+    assert "<b>" not in checkpoint_card(checkpoint)
+
+
+def test_card_says_when_weights_are_missing(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "x")
+    assert "weights not here" not in checkpoint_card(checkpoint)
+    (checkpoint.folder / checkpoint.bundled).unlink()
+    assert "weights not here" in checkpoint_card(checkpoint)
+
+
+def test_progress_bar_is_announced() -> None:
+    assert "aria-valuenow='3'" in progress_bar(3, 12, "3 of 12")
+    assert "width:25%" in progress_bar(3, 12, "3 of 12")
+    assert "width:100%" in progress_bar(15, 12, "15 of 12")
+    assert "aria-valuenow" not in progress_bar(0, 0, "Starting")
+
+
+def test_sweep_deletes_old_files_and_empty_folders_only(tmp_path: Path) -> None:
+    for name, age in (("a/old.png", 1000), ("b/new.png", 10), ("b/old.png", 1000)):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x")
+        os.utime(file, (5000 - age, 5000 - age))
+    assert sweep(tmp_path, age_s=900, now_s=5000) == 2
+    assert sweep(tmp_path, age_s=900, now_s=5000) == 0
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["b", "b/new.png"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serve_page(tmp_path_factory.mktemp("page")) as url:
+        yield url
+
+
+def test_page_answers_and_unused_routes_are_closed(page: str) -> None:
+    assert "HSEmotion Space" in httpx.get(page).text
+    for route in ("monitoring/summary", "gradio_api/runs", "docs", "openapi.json", "gradio_api/deep_link", "gradio_api/file=/etc/passwd"):
+        assert httpx.get(f"{page}/{route}").status_code in (403, 404), route
+
+
+def test_page_loads_nothing_from_elsewhere(page: str) -> None:
+    config = httpx.get(f"{page}/config").text
+    assert "fonts.googleapis" not in config
+    assert '"enable_monitoring":true' not in config.replace(" ", "")
+
+
+def upload(page: str, name: str, content: bytes) -> str:
+    answer = httpx.post(f"{page}/gradio_api/upload", files={"files": (name, content)}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()[0])
+
+
+def function_index(page: str, target: str) -> int:
+    for number, dependency in enumerate(httpx.get(f"{page}/config").json()["dependencies"]):
+        if any(event == target for _, event in dependency["targets"]):
+            return number
+    raise AssertionError(target)
+
+
+def run(page: str, data: list[object]) -> str:
+    """Call the picture tab's handler as the page does, and return everything it streamed."""
+    session = f"test{time.monotonic_ns()}"
+    body = {"data": data, "fn_index": function_index(page, "click"), "session_hash": session, "event_data": None, "trigger_id": None}
+    joined = httpx.post(f"{page}/gradio_api/queue/join", json=body, timeout=30)
+    assert joined.status_code == 200, joined.text
+    lines = []
+    with httpx.stream("GET", f"{page}/gradio_api/queue/data", params={"session_hash": session}, timeout=120) as stream:
+        for line in stream.iter_lines():
+            lines.append(line)
+            if "process_completed" in line or "close_stream" in line:
+                break
+    return "\n".join(lines)
+
+
+def file_data(path: str) -> dict[str, object]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_picture_is_analyzed_on_the_page(page: str) -> None:
+    answer = run(page, [file_data(upload(page, "two.png", png(picture_with([(10, 20), (170, 60)], (240, 320))))), "random"])
+    assert '"success":true' in answer.replace(" ", "")
+    assert "Face 2" in answer
+    assert "rule, not trained" in answer
+    assert ".csv" in answer
+
+
+def test_errors_on_the_page_are_sentences(page: str) -> None:
+    broken = run(page, [file_data(upload(page, "x.png", b"not a picture at all")), "random"])
+    assert "notices" in broken
+    assert str(ROOT) not in broken
+    unknown = run(page, [file_data(upload(page, "y.png", png(np.zeros((64, 64, 3), np.uint8)))), "no-such-backbone"])
+    assert "Traceback" not in unknown
+    assert "no-such-backbone" in unknown
