@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from checkpoint_makers import HEADS, change_manifest, manifest_text
 
-from hsemotion_space.hub.manifest import MANIFEST, CheckpointError, find_checkpoint, list_checkpoints, read_manifest
+from hsemotion_space.hub.manifest import MANIFEST, CheckpointError, InputSpec, find_checkpoint, list_checkpoints, read_manifest
 
 SHA256 = "0123456789abcdef" * 4
 AU_HEAD = '[[heads]]\ntask = "action_units"\nkind = "scores"\nprovenance = "trained"\nlabels = ["AU1", "AU2"]\ncolumns = [0, 1]\n'
@@ -29,18 +29,9 @@ def test_a_good_manifest(folder: Path) -> None:
         ('[[heads]]\ntask = "compound_expression"\nkind = "pair_mean"\nprovenance = "rule"\nsource = "expression"\n', ""),
     )
     checkpoint = read_manifest(folder)
-    assert (checkpoint.id, checkpoint.sha256, checkpoint.arch, checkpoint.arch_args) == (
-        "small",
-        SHA256,
-        "mobilefacenet_small",
-        {"img_size": 64},
-    )
-    assert (checkpoint.input.size, checkpoint.input.crop, checkpoint.input.margin, checkpoint.input.mean) == (
-        64,
-        "square",
-        0.1,
-        (0.5, 0.5, 0.5),
-    )
+    assert (checkpoint.id, checkpoint.sha256) == ("small", SHA256)
+    assert (checkpoint.arch, checkpoint.arch_args) == ("mobilefacenet_small", {"img_size": 64})
+    assert checkpoint.input == InputSpec(64, "square", 0.1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert [head.task.name for head in checkpoint.heads] == ["expression", "valence_arousal"]
     head = checkpoint.head("expression")
     assert head is not None

@@ -60,13 +60,13 @@ def test_subset_keeps_the_given_order() -> None:
 
 
 def test_unknown_and_repeated_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="Expression has no label 'Joy'.*Anger"):
+    with pytest.raises(ValueError, match=r"Expression has no label 'Joy'.*Anger"):
         EXPRESSION.subset(["Joy"])
     with pytest.raises(ValueError, match="unique"):
         EXPRESSION.subset(["Fear", "Fear"])
     with pytest.raises(ValueError, match="unique"):
         EXPRESSION.subset([])
-    with pytest.raises(ValueError, match="no task 'expressions'.*valence_arousal"):
+    with pytest.raises(ValueError, match=r"no task 'expressions'.*valence_arousal"):
         get_task("expressions")
 
 

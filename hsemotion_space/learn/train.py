@@ -225,19 +225,19 @@ class Trainer:
 
         The state is saved after every epoch and at the end of the budget, so a killed run loses at most one epoch.
         """
-        deadline, last = time.monotonic() + minutes * 60, time.monotonic()
+        deadline, reported_s = time.monotonic() + minutes * 60, self.elapsed_s
         recent: list[dict[str, float]] = []
         while self.step < self.recipe.steps and time.monotonic() < deadline:
+            started = time.monotonic()
             recent.append(self._train_step())
+            self.elapsed_s += time.monotonic() - started
             if self.step % LOG_EVERY == 0 and report is not None:
-                now = time.monotonic()
                 losses = {key: float(np.mean([row[key] for row in recent[-LOG_EVERY:] if key in row])) for key in recent[-1]}
-                report(Progress(self.step, self.recipe.steps, losses, LOG_EVERY * self.recipe.batch / (now - last)))
-                self.elapsed_s += now - last
-                last = now
+                report(Progress(self.step, self.recipe.steps, losses, LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s)))
+                reported_s = self.elapsed_s
             if self.step % self.recipe.steps_per_epoch == 0 or self.step == self.recipe.steps:
                 self._finish_epoch(recent)
-                recent, last = [], time.monotonic()
+                recent = []
         self._save()
         return self.step >= self.recipe.steps
 

@@ -70,9 +70,9 @@ def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             if kind == "image":
-                source: gr.components.Component = RawImage(label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath")
+                source: gr.components.Component = RawImage(label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", buttons=["fullscreen"])
             else:
-                source = RawVideo(label="Clip", sources=["upload"], format=None)
+                source = RawVideo(label="Clip", sources=["upload"], format=None, elem_classes="clip-source")
             options = _options(kind, desk)
             with gr.Row():
                 start = gr.Button("Analyze", variant="primary")
@@ -122,7 +122,8 @@ def _build_view(kind: Kind) -> View:
     progress = gr.HTML(visible=False)
     notices = gr.HTML(visible=False)
     picture = gr.Image(
-        label="Faces found" if kind == "image" else "The frame with most faces", interactive=False, format="png", height=420, visible=False
+        label="Faces found" if kind == "image" else "The frame with most faces", interactive=False, format="png", height=420,
+        visible=False, buttons=["download", "fullscreen"],
     )
     faces = gr.Radio([ALL_FACES], value=ALL_FACES, label="Show", visible=False)
     table = gr.HTML(_invitation(kind))

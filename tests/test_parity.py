@@ -1,0 +1,36 @@
+"""Every architecture gives the same numbers on both engines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hsemotion_space.backbones import Backbone, create_model
+from hsemotion_space.engine import EngineOptions, load
+
+LONG = pytest.mark.long
+ARCHITECTURES = [
+    ("mobilefacenet", 112),
+    ("tf_efficientnet_b0.ns_jft_in1k", 224),
+    pytest.param("ddamfn", 112, marks=LONG),
+    pytest.param("tf_efficientnet_b2.ns_jft_in1k", 260, marks=LONG),
+    pytest.param("mobilevitv2_150.cvnets_in1k", 224, marks=LONG),
+]
+
+
+@pytest.mark.parametrize(("arch", "size"), ARCHITECTURES)
+def test_openvino_equals_torch(arch: str, size: int) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(create_model(arch, 10)).eval()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Conv2d):  # fan-in scale keeps the picture's signal alive through untrained layers
+            torch.nn.init.kaiming_normal_(module.weight)
+    example = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
+    with torch.inference_mode():
+        expected = [out.numpy() for out in backbone(torch.from_numpy(example))]
+    run = load(backbone, example, EngineOptions("openvino"))
+    for values, wanted in zip(run(example), expected, strict=True):
+        assert np.abs(values - wanted).max() <= 1e-4 * max(1.0, np.abs(wanted).max())
+    for values, wanted in zip(run(example[:1]), expected, strict=True):
+        assert np.abs(values - wanted[:1]).max() <= 1e-4 * max(1.0, np.abs(wanted).max())
