@@ -1,6 +1,6 @@
 """How often must the whole picture be searched? Recall and overlap against a search of every frame at full size.
 
-    python benchmarks/detection_interval.py CLIP [CLIP ...] [--photograph PHOTOGRAPH]
+python benchmarks/detection_interval.py CLIP [CLIP ...] [--photograph PHOTOGRAPH]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time from starting the process to the first answer of the page, beside an empty Gradio app, in turn.
 
-    python benchmarks/page_start.py [--rounds 5]
+python benchmarks/page_start.py [--rounds 5]
 """
 
 from __future__ import annotations

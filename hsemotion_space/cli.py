@@ -132,9 +132,8 @@ def _reporter(name: str) -> Callable[[int, int], None] | None:
 def _show(name: str, analysis: Analysis) -> None:
     media = analysis.media
     kind = f"clip, {media.duration_s:.2f} s, {len(analysis.frame_times_s)} frames analyzed" if media.kind == "clip" else "picture"
-    print(
-        f"{name}: {kind}, {media.width} x {media.height} px, {len(analysis.faces)} face{'' if len(analysis.faces) == 1 else 's'}  [{analysis.checkpoint.id}]"
-    )
+    faces = "1 face" if len(analysis.faces) == 1 else f"{len(analysis.faces)} faces"
+    print(f"{name}: {kind}, {media.width} x {media.height} px, {faces}  [{analysis.checkpoint.id}]")
     for notice in analysis.notices:
         print(f"  note: {notice}")
     for face in analysis.faces:
@@ -173,7 +172,8 @@ def _serve(_: argparse.Namespace) -> int:
 
 
 def _learn_backbone(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.run import DataError, train  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.data import DataError  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.run import train  # noqa: PLC0415
 
     try:
         return 0 if train(options.recipe, options.data, options.run, options.minutes) else 3
@@ -182,7 +182,8 @@ def _learn_backbone(options: argparse.Namespace) -> int:
 
 
 def _learn_export(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.run import DataError, export_run  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.data import DataError  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.run import export_run  # noqa: PLC0415
 
     try:
         export_run(options.recipe, options.data, options.run, options.checkpoint)

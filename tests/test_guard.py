@@ -31,6 +31,8 @@ def test_normal_requests_pass_with_safe_headers(client: TestClient) -> None:
     assert answer.json()["bytes"] > 10
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["content-security-policy"].startswith("default-src 'self' ")
+    assert "http" not in answer.headers["content-security-policy"]
     assert client.get("/gradio_api/file=/tmp/x.png").headers["cache-control"] == "no-store"
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 from tqdm import tqdm
 
+from hsemotion_space.hub.card import model_card
+from hsemotion_space.hub.manifest import MANIFEST, read_manifest
 from hsemotion_space.learn.data import DataError, VoteRegression
 from hsemotion_space.learn.evaluate import evaluate_expression
 from hsemotion_space.learn.train import Progress, Trainer, load_sources, read_recipe
@@ -44,7 +47,7 @@ def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bo
 
 
 def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
-    """Write ``model.safetensors`` (float16) and ``training.json`` of a run; the evaluation uses the rounded weights.
+    """Write ``model.safetensors`` (float16), ``training.json`` and the card of a run; the evaluation uses the rounded weights.
 
     Raises:
         DataError: if there is no run, or the recipe or the data cannot be used.
@@ -80,6 +83,18 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     }
     (folder / TRAINING).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(f"Wrote {len(content) / 1e6:.2f} MB of weights with SHA-256 {report['weights_sha256']}")  # noqa: T201
+    _follow_up(folder, str(report["weights_sha256"]))
+
+
+def _follow_up(folder: Path, sha256: str) -> None:
+    """Put the new digest into the manifest, if there is one, and write the card from it."""
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        print(f"Write {manifest} next; CONTRIBUTING.md tells how.")  # noqa: T201
+        return
+    manifest.write_text(re.sub(r'^sha256 = "[0-9a-f]*"', f'sha256 = "{sha256}"', manifest.read_text("utf-8"), flags=re.MULTILINE), "utf-8")
+    record = json.loads((folder / TRAINING).read_text("utf-8"))
+    (folder / "README.md").write_text(model_card(read_manifest(folder), record), "utf-8")
 
 
 def _proxy(votes: VoteRegression | None) -> dict[str, object]:

@@ -164,9 +164,8 @@ class Trainer:
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=recipe.peak_lr, fused=True
-        )
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.peak_lr, fused=True)
         self.batches = BatchMaker(recipe, sources)
         self.step, self.elapsed_s = 0, 0.0
         self._resume()

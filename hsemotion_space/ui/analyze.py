@@ -69,8 +69,11 @@ def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
     """Lay out one tab and connect its events."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
+            source: RawImage | RawVideo
             if kind == "image":
-                source: gr.components.Component = RawImage(label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", buttons=["fullscreen"])
+                source = RawImage(
+                    label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", buttons=["fullscreen"]
+                )  # fmt: skip
             else:
                 source = RawVideo(label="Clip", sources=["upload"], format=None, elem_classes="clip-source")
             options = _options(kind, desk)
@@ -79,7 +82,7 @@ def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
                 cancel = gr.Button("Cancel", interactive=False)
         with gr.Column(scale=7, min_width=300):
             view = _build_view(kind)
-    smoothing = options[1:] if kind == "clip" else []
+    smoothing = options[1:]
 
     def run(path: str | None, checkpoint: str, *numbers: float) -> Iterator[list[object]]:
         yield from _run(desk, view, kind, _Choice(path, checkpoint, *numbers))
@@ -87,17 +90,16 @@ def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
     def show(job: str, face: str, *factor: float) -> list[object]:
         return _show_again(desk, job, face, *factor)
 
-    shown: dict[str, object] = {"outputs": [view.job, view.progress, cancel, *view.shown], "show_progress": "hidden"}
-    shown |= {"inputs": [source, picker, *options], "api_visibility": "private", "concurrency_id": "analyze", "concurrency_limit": 4}
-    start.click(run, **shown)
-    if kind == "image":
-        source.input(run, **shown)  # type: ignore[attr-defined]
-    quick: dict[str, object] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-    cancel.click(lambda job: _cancel(desk, job), view.job, None, **quick)
-    redrawn: dict[str, object] = {"inputs": [view.job, view.faces, *smoothing], "outputs": [view.table, *view.plots, view.csv, view.json]}
-    view.faces.input(show, **redrawn, **quick)
-    for slider in smoothing:
-        slider.release(show, **redrawn, **quick)
+    gr.on(
+        [start.click, source.input] if isinstance(source, RawImage) else [start.click], run, [source, picker, *options],
+        [view.job, view.progress, cancel, *view.shown], show_progress="hidden", api_visibility="private", concurrency_id="analyze",
+        concurrency_limit=4,
+    )  # fmt: skip
+    gr.on(
+        [view.faces.input, *(slider.release for slider in smoothing)], show, [view.job, view.faces, *smoothing],
+        [view.table, *view.plots, view.csv, view.json], show_progress="hidden", api_visibility="private", queue=False,
+    )  # fmt: skip
+    cancel.click(lambda job: _cancel(desk, job), view.job, None, api_visibility="private", queue=False)
 
 
 def _options(kind: Kind, desk: Desk) -> list[gr.Slider]:
@@ -122,8 +124,12 @@ def _build_view(kind: Kind) -> View:
     progress = gr.HTML(visible=False)
     notices = gr.HTML(visible=False)
     picture = gr.Image(
-        label="Faces found" if kind == "image" else "The frame with most faces", interactive=False, format="png", height=420,
-        visible=False, buttons=["download", "fullscreen"],
+        label="Faces found" if kind == "image" else "The frame with most faces",
+        interactive=False,
+        format="png",
+        height=420,
+        visible=False,
+        buttons=["download", "fullscreen"],
     )
     faces = gr.Radio([ALL_FACES], value=ALL_FACES, label="Show", visible=False)
     table = gr.HTML(_invitation(kind))
@@ -136,7 +142,11 @@ def _build_view(kind: Kind) -> View:
 
 
 def _invitation(kind: Kind) -> str:
-    words = "Add a picture to see how each face in it looks to the network." if kind == "image" else "Add a clip and press Analyze to see how faces change over time."
+    words = (
+        "Add a picture to see how each face in it looks to the network."
+        if kind == "image"
+        else "Add a clip and press Analyze to see how faces change over time."
+    )
     return f"<p class='invitation'>{words}</p>"
 
 

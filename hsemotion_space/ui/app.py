@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 # Read by Gradio and the Hub client when they are imported: nothing about visitors leaves this server.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -80,7 +81,7 @@ def build(settings: Settings, runner: JobRunner, folder: Path) -> gr.Blocks:
                 build_tab("clip", desk, picker)
         gr.Markdown(PRIVACY.format(minutes=minutes, version=__version__), elem_classes="lead")
     demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
-    return demo
+    return cast(gr.Blocks, demo)
 
 
 def theme() -> gr.themes.Base:

@@ -20,6 +20,7 @@ UNUSED_ROUTES = re.compile(
 )
 LARGE_ROUTE = re.compile(r"/(gradio_api/)?upload/?$")
 JSON_DEPTH = 20
+OWN_CONTENT_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Guard:
     """ASGI middleware.
 
     Refuses with a plain sentence: bodies over the limit (413), routes the page does not use (404), posts from other sites (403),
-    and JSON that smuggles a URL, a ``data:`` image, NaN or deep nesting (400). Adds ``nosniff``, ``no-referrer`` and, for files,
-    ``no-store``.
+    and JSON that smuggles a URL, a ``data:`` image, NaN or deep nesting (400). Adds ``nosniff``, ``no-referrer``, a content security
+    policy under which a browser asks no other server for anything, and, for files, ``no-store``.
     """
 
     def __init__(self, app: ASGIApp, limits: GuardLimits) -> None:
@@ -167,6 +168,7 @@ def _with_headers(send: Send, path: str) -> Send:
             headers = MutableHeaders(scope=message)
             headers["x-content-type-options"] = "nosniff"
             headers["referrer-policy"] = "no-referrer"
+            headers["content-security-policy"] = OWN_CONTENT_ONLY
             if "/file=" in path:
                 headers["cache-control"] = "no-store"
         await send(message)

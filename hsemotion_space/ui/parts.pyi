@@ -29,10 +29,10 @@ class RawImage(gr.Image):
         return None if payload is None or not payload.path else str(Path(payload.path))
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class RawVideo(gr.Video):
     """A video input that hands the uploaded file on as it is."""
@@ -44,10 +44,10 @@ class RawVideo(gr.Video):
         return None if payload is None or not payload.path else str(Path(payload.path))
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 def in_words(prediction: Prediction) -> str:
     """Return a prediction as a short phrase, such as ``Happiness 93 %``."""
@@ -59,11 +59,9 @@ def in_words(prediction: Prediction) -> str:
     order = sorted(range(len(values)), key=lambda column: -values[column])[:MOST_UNITS]
     return ", ".join(f"{task.labels[column].short} {values[column]:.2f}" for column in order)
 
-
 def _seen(face: FaceResult) -> str:
     times = face.track.times_s
     return f"{times[0]:.1f} to {times[-1]:.1f} s" if len(times) > 1 else "one frame"
-
 
 def face_table(analysis: Analysis) -> str:
     """Return the predictions of all faces as an HTML table, the text alternative of every chart."""
@@ -88,12 +86,10 @@ def face_table(analysis: Analysis) -> str:
         f"<thead><tr><th scope='col'>Face</th>{seen_head}{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
-
 def notice_list(notices: Sequence[str]) -> str:
     """Return notices as an HTML list; empty for none."""
     items = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
     return f"<ul class='notices' role='status'>{items}</ul>" if items else ""
-
 
 def checkpoint_card(checkpoint: Checkpoint) -> str:
     """Return what a user should know before picking a checkpoint."""
@@ -112,7 +108,6 @@ def checkpoint_card(checkpoint: Checkpoint) -> str:
     )
     line = " · ".join(escape(fact) for fact in facts if fact)
     return f"<div class='card'><p>{line}</p><p>{escape(checkpoint.summary)}</p><ul>{heads}</ul></div>"
-
 
 def progress_bar(done: int, total: int, words: str) -> str:
     """Return a progress bar that screen readers announce; an unknown total gives a moving bar."""

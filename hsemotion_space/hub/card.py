@@ -1,0 +1,155 @@
+"""Model cards: the manifest and the training record as a page for readers and for the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.tasks import EXPRESSION
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+Record: TypeAlias = Mapping[str, Json]
+
+METADATA = """---
+license: other
+license_name: research-use-only
+library_name: timm
+pipeline_tag: image-classification
+tags: [facial-expression-recognition, valence-arousal, affective-computing, {family}]
+model-index:
+- name: {id}
+  results:
+{results}
+---
+"""
+RESULT = """  - task: {{type: image-classification, name: Facial expression}}
+    dataset: {{name: "{name} (held-out part)", type: {type}}}
+    metrics:
+    - {{type: accuracy, value: {accuracy}}}
+    - {{type: f1, name: macro F1, value: {f1}}}"""
+
+PAGE = """{metadata}
+# {title}
+
+{summary}
+
+`{arch}`, {parameters:,} parameters, square face crops of {size} px, {megabytes:.1f} MB of 16-bit weights. Trained from random weights for
+{steps:,} steps of {batch} pictures, {minutes:.0f} minutes on two CPU cores that were doing other work as well.
+
+## Data
+{data}
+
+## Expression, on held-out pictures
+Pictures were held out by a fixed hash (FER+: its own validation part; posed: by person). They had no part in training, nor in the choice of
+an epoch: the last one is taken. FER+ counts pictures with a majority of at least six votes. Blacked-out backgrounds are shown as three gray
+levels, to see whether the mask itself gives anything away.
+
+{table}
+{limits}
+## Made with
+```sh
+hsemotion-space learn backbone checkpoints/{id}/recipe.toml --data DATA --run RUN
+hsemotion-space learn export checkpoints/{id}/recipe.toml --data DATA --run RUN --checkpoint checkpoints/{id}
+```
+`training.json` has the recipe, the digests of the data, and the figures of every epoch.
+"""
+
+SOURCES = {
+    "web_faces": "faces from the web with noisy labels, 7 expressions, background blacked out (GitHub quanbk2512/effectnet)",
+    "ferplus": "FER2013 pictures with the ten votes per picture of FER+ (GitHub gbast0s/resizedImages, microsoft/FERPlus); pictures whose "
+    "original class was fear or disgust are missing from this copy, so those two and contempt are thin",
+    "posed": "CFEE, posed basic and compound expressions in a studio (GitHub znj592277593/Facial-Emotion-Recognition), split by person",
+}
+
+LIMITS = """
+## Limits
+- It describes how a face looks to a network, not what a person feels. Expressions are no reliable sign of feelings.
+- **Valence and arousal are proxy values.** No training picture has a rated valence or arousal. Targets were computed from the votes on
+  expressions by a linear map that was fitted on crowd ratings of other pictures. How close the outputs are to human ratings is not known.
+- **Compound expression** is an untrained rule on top of the expression probabilities.
+- Contempt is almost absent from the data and is hardly ever predicted.
+- Most pictures show adults, looking at the camera, many of them acting or public figures. No figures by age, sex or skin color could be
+  computed, because the data has no such labels. Expect errors to differ between groups of people.
+- Probabilities are not calibrated.
+
+## Use
+For research and teaching, on pictures of people who agree. Not for people at work or in education, hiring, surveillance, diagnosis, lie
+detection, or any decision about a person. The pictures it learned from are third-party research material; the weights are for research
+use only.
+"""
+
+
+def _table(evaluation: Mapping[str, Mapping[str, Json]]) -> str:
+    names = list(evaluation)
+    rows = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    rows.append("| pictures | " + " | ".join(str(evaluation[name]["count"]) for name in names) + " |")
+    for key, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+        rows.append(f"| {title} | " + " | ".join(f"{_number(evaluation[name][key]):.1%}" for name in names) + " |")
+    for label in EXPRESSION.label_names:
+        recalls = [_mapping(evaluation[name]["recall"]).get(label) for name in names]
+        rows.append(f"| recall of {label} | " + " | ".join("" if value is None else f"{_number(value):.0%}" for value in recalls) + " |")
+    return "\n".join(rows)
+
+
+def _about(item: Mapping[str, Json]) -> str:
+    return f"{item['training']} pictures for training, {item['validation']} held out; {SOURCES.get(str(item['source']), 'see the recipe')}"
+
+
+def _number(value: Json) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"expected a number in the training record, got {value!r}")
+    return float(value)
+
+
+def _mapping(value: Json) -> Mapping[str, Json]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected a table in the training record, got {value!r}")
+    return value
+
+
+def model_card(checkpoint: Checkpoint, record: Record) -> str:
+    """Return the card of a checkpoint that this project trained, as Markdown with Hub metadata.
+
+    Args:
+        checkpoint: its manifest.
+        record: what ``learn export`` wrote to ``training.json``.
+
+    Raises:
+        TypeError: if the record is not of that form.
+    """
+    evaluation = {name: _mapping(result) for name, result in _mapping(record["evaluation"]).items()}
+    results = [
+        RESULT.format(name=name, type=name.split(",")[0], accuracy=result["accuracy"], f1=result["macro_f1"])
+        for name, result in evaluation.items()
+    ]
+    recipe, proxy = _mapping(record["recipe"]), _mapping(record["proxy"])
+    data = record["data"]
+    sources = [_mapping(item) for item in data] if isinstance(data, Sequence) and not isinstance(data, str) else []
+    lines = [f"- **{item['source']}**: {_about(item)}" for item in sources]
+    return PAGE.format(
+        metadata=METADATA.format(family=checkpoint.family.lower(), id=checkpoint.id, results="\n".join(results)),
+        title=checkpoint.title,
+        summary=checkpoint.summary,
+        arch=checkpoint.arch,
+        parameters=checkpoint.parameters,
+        size=checkpoint.input.size,
+        megabytes=checkpoint.weights_bytes / 1e6,
+        steps=record["steps"],
+        batch=recipe["batch"],
+        minutes=_number(record["minutes"]),
+        data="\n".join(lines) + _about_proxy(proxy.get("ccc_out_of_sample")),
+        table=_table(evaluation),
+        limits=LIMITS,
+        id=checkpoint.id,
+    )
+
+
+def _about_proxy(agreement: Json) -> str:
+    if not isinstance(agreement, Sequence) or isinstance(agreement, str):
+        return ""
+    valence, arousal = (f"{_number(value):.2f}" for value in agreement)
+    return (
+        f"\n\nThe map from votes to valence and arousal agrees with held-out crowd ratings with a CCC of {valence} (valence) and {arousal}\n"
+        "(arousal). This is a figure of the map, **not** of this network."
+    )
