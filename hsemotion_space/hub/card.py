@@ -150,6 +150,6 @@ def _about_proxy(agreement: Json) -> str:
         return ""
     valence, arousal = (f"{_number(value):.2f}" for value in agreement)
     return (
-        f"\n\nThe map from votes to valence and arousal agrees with held-out crowd ratings with a CCC of {valence} (valence) and {arousal}\n"
-        "(arousal). This is a figure of the map, **not** of this network."
+        f"\n\nThe map from votes to valence and arousal agrees with held-out crowd ratings with a CCC of {valence} (valence) and\n"
+        f"{arousal} (arousal). This is a figure of the map, **not** of this network."
     )

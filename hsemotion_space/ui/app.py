@@ -81,7 +81,7 @@ def build(settings: Settings, runner: JobRunner, folder: Path) -> gr.Blocks:
                 build_tab("clip", desk, picker)
         gr.Markdown(PRIVACY.format(minutes=minutes, version=__version__), elem_classes="lead")
     demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
-    return cast(gr.Blocks, demo)
+    return cast("gr.Blocks", demo)
 
 
 def theme() -> gr.themes.Base:
