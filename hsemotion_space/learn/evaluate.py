@@ -51,11 +51,11 @@ class ExpressionResult:
 
 def predict_scores(model: nn.Module, faces: FaceImages, rows: np.ndarray, options: InputOptions, background: float = 0.0) -> np.ndarray:
     """Return scores (len(rows), K) of a model in evaluation mode."""
-    scores = []
+    scores, device = [], next(model.parameters()).device
     with torch.inference_mode():
         for start in range(0, len(rows), EVALUATION_BATCH):
             batch = plain(torch.from_numpy(faces.images[rows[start : start + EVALUATION_BATCH]]), options.size, background)
-            scores.append(model((batch - options.mean) / options.std).float().numpy())
+            scores.append(model(((batch - options.mean) / options.std).to(device)).float().cpu().numpy())
     return np.concatenate(scores)
 
 

@@ -59,7 +59,7 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     trainer = Trainer(recipe, sources, run)
     model = trainer.averaged().half().float()
     state = {key: value.half() if value.is_floating_point() else value for key, value in trainer.average.items()}
-    content = save({key: value.contiguous() for key, value in state.items()}, {"format": "pt"})
+    content = save({key: value.cpu().contiguous() for key, value in state.items()}, {"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(content)
     evaluation = {}

@@ -160,13 +160,15 @@ class Trainer:
         self.recipe, self.sources, self.run = recipe, sources, run
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
-        self.model: nn.Module = _build(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model: nn.Module = _build(recipe).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.peak_lr, fused=True)
         self.batches = BatchMaker(recipe, sources)
+        self.class_weights = self.batches.class_weights.to(self.device)
         self.step, self.elapsed_s = 0, 0.0
         self._resume()
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if recipe.compile else self.model
@@ -175,7 +177,7 @@ class Trainer:
         file = self.run / "state.pt"
         if not file.exists():
             return
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, weights_only=True, map_location=self.device)
         if state["arch"] != self.recipe.arch or state["size"] != self.recipe.size:
             raise DataError(f"{file} belongs to {state['arch']} at {state['size']} px; use another run folder.")
         self.model.load_state_dict(state["model"])
@@ -194,11 +196,11 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr(self.step)
-        images, expression, affect = self.batches(self.step)
+        images, expression, affect = (tensor.to(self.device) for tensor in self.batches(self.step))
         self.model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
             scores = self.forward(images)
-        terms = multitask_loss(scores.float(), expression, affect, self.batches.class_weights, self.recipe.label_smoothing)
+        terms = multitask_loss(scores.float(), expression, affect, self.class_weights, self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -214,8 +216,8 @@ class Trainer:
         return {key: float(value.detach()) for key, value in terms.items()}
 
     def averaged(self) -> nn.Module:
-        """Return a fresh model with the exponential average of the weights, in evaluation mode."""
-        model = _build(self.recipe)
+        """Return a fresh model with the exponential average of the weights, in evaluation mode, on the device of the training."""
+        model = _build(self.recipe).to(self.device)
         model.load_state_dict(self.average)
         return model.eval()
 
