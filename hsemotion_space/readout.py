@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from hsemotion_space.heads import apply_heads
 from hsemotion_space.hub.manifest import Checkpoint
-from hsemotion_space.temporal import smooth, summarise
+from hsemotion_space.temporal import smooth, summarize
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack, Timeline
 
 
 def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> FaceResult:
-    """Apply every head of a checkpoint to a track, then smooth and summarise.
+    """Apply every head of a checkpoint to a track, then smooth and summarize.
 
     Args:
         track: with the scores of this checkpoint's backbone.
@@ -23,7 +23,7 @@ def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> Fa
     for head, values in apply_heads(checkpoint, track.scores):
         raw = Timeline(head.task, head.provenance, track.times_s, values)
         timelines.append(smooth(raw, head.task.smoothing_s * smoothing))
-    return FaceResult(track, tuple(timelines), tuple(summarise(timeline) for timeline in timelines))
+    return FaceResult(track, tuple(timelines), tuple(summarize(timeline) for timeline in timelines))
 
 
 def read_tracks(tracks: Iterable[FaceTrack], checkpoint: Checkpoint, smoothing: float) -> tuple[FaceResult, ...]:

@@ -37,7 +37,7 @@ def smooth(timeline: Timeline, half_width_s: float) -> Timeline:
     return replace(timeline, values=np.clip(means, timeline.task.low, timeline.task.high).astype(np.float32))
 
 
-def summarise(timeline: Timeline) -> Prediction:
+def summarize(timeline: Timeline) -> Prediction:
     """Return mean and standard deviation over the frames of a timeline."""
     count = len(timeline.times_s)
     spread = timeline.values.std(axis=0) if count > 1 else np.full(timeline.values.shape[1], np.nan, np.float32)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsemotion_space.tasks import EXPRESSION, VALENCE_AROUSAL
-from hsemotion_space.temporal import fill_gaps, smooth, summarise
+from hsemotion_space.temporal import fill_gaps, smooth, summarize
 from hsemotion_space.types import Timeline
 
 
@@ -73,10 +73,10 @@ def test_filled_probabilities_still_sum_to_one() -> None:
 
 def test_summary() -> None:
     timeline = Timeline(VALENCE_AROUSAL, "rule", np.arange(3.0), np.array([[0, 1], [0.5, 1], [1, 1]], np.float32))
-    prediction = summarise(timeline)
+    prediction = summarize(timeline)
     np.testing.assert_allclose(prediction.values, [0.5, 1])
     np.testing.assert_allclose(prediction.spread, [np.sqrt(1 / 6), 0], atol=1e-7)
     assert (prediction.frames, prediction.provenance, prediction.spread.dtype) == (3, "rule", np.float32)
-    single = summarise(Timeline(VALENCE_AROUSAL, "rule", np.zeros(1), np.array([[0.25, -1]], np.float32)))
+    single = summarize(Timeline(VALENCE_AROUSAL, "rule", np.zeros(1), np.array([[0.25, -1]], np.float32)))
     assert single.values.tolist() == [0.25, -1]
     assert np.isnan(single.spread).all()
