@@ -51,7 +51,7 @@ class ExpressionResult:
 
 def predict_scores(model: nn.Module, faces: FaceImages, rows: np.ndarray, options: InputOptions, background: float = 0.0) -> np.ndarray:
     """Return scores (len(rows), K) of a model in evaluation mode."""
-    scores, device = [], next(model.parameters()).device
+    scores, device = [], next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         for start in range(0, len(rows), EVALUATION_BATCH):
             batch = plain(torch.from_numpy(faces.images[rows[start : start + EVALUATION_BATCH]]), options.size, background)

@@ -258,7 +258,7 @@ def _annotated(analysis: Analysis) -> np.ndarray:
     return figures.annotate(analysis.preview, np.array(boxes, np.float32).reshape(-1, 4), captions, ids)
 
 
-def _show_again(desk: Desk, job_id: str, face: str, smoothing: float) -> list[object]:
+def _show_again(desk: Desk, job_id: str, face: str, smoothing: float = PipelineConfig().smoothing) -> list[object]:
     """Redraw a finished analysis for another face or smoothing."""
     try:
         status = desk.runner.status(str(job_id))

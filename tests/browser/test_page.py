@@ -58,7 +58,10 @@ def test_picture_from_upload_to_charts(browser: playwright.Browser, url: str, tm
     table.wait_for()
     assert table.get_by_role("row").count() == 3
     page.locator(".js-plotly-plot:visible").first.wait_for()
+    both = page.locator(".js-plotly-plot:visible").first.locator(".legendtext").count()
     page.get_by_role("radio", name="Face 2").check()
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot')[0].querySelectorAll('.legendtext').length < 2")
+    assert both == 2
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page must not scroll sideways"
     assert not [address for address in requested if not address.startswith((url, "data:", "blob:"))], "nothing may come from elsewhere"
     page.close()
