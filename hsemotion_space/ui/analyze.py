@@ -253,7 +253,7 @@ def _annotated(analysis: Analysis) -> np.ndarray:
         here = np.flatnonzero(face.track.times_s == analysis.preview_time_s)
         if here.size:
             boxes.append(face.track.boxes_xyxy[here[0]] * scale)
-            captions.append(in_words(_at(face, int(here[0]))))
+            captions.append(in_words(_at(face, int(here[0]))).replace("\u00a0", " "))  # the drawing font lacks the no-break space
             ids.append(face.track.track_id)
     return figures.annotate(analysis.preview, np.array(boxes, np.float32).reshape(-1, 4), captions, ids)
 
