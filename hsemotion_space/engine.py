@@ -8,6 +8,7 @@ import importlib.util
 import platform
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,9 @@ def _openvino_runner(module: nn.Module, example: FloatArray, options: EngineOpti
         model = core.read_model(file)
     else:
         module = module.eval().cpu()
-        model = ov.convert_model(module, example_input=torch.from_numpy(example))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants; height and width are meant to
+            model = ov.convert_model(module, example_input=torch.from_numpy(example))
         size = [-1, -1] if free_size else example.shape[2:]
         model.reshape({model.input(0): ov.PartialShape([-1, example.shape[1], *size])})
         if file is not None:
