@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +15,7 @@ import pytest
 from analysis_makers import make_analysis
 from checkpoint_makers import make_checkpoint
 from face_makers import picture_with
-from page_makers import ROOT, serve_page
+from page_makers import ROOT, free_port, serve_page
 from PIL import Image
 
 from hsemotion_space.ui.app import sweep
@@ -141,3 +143,19 @@ def test_errors_on_the_page_are_sentences(page: str) -> None:
     unknown = run(page, [file_data(upload(page, "y.png", png(np.zeros((64, 64, 3), np.uint8)))), "no-such-backbone"])
     assert "Traceback" not in unknown
     assert "no-such-backbone" in unknown
+
+
+def test_a_stop_while_starting_leaves_nothing_behind(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "checkpoints" / "random")
+    environment = {
+        **os.environ,
+        "HSEMOTION_CHECKPOINTS": str(tmp_path / "checkpoints"),
+        "HSEMOTION_PORT": str(free_port()),
+        "TMPDIR": str(tmp_path),
+    }
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("hsemotion-space-*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(60) == 0
+    assert not list(tmp_path.glob("hsemotion-space-*"))

@@ -87,14 +87,28 @@ def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
     def run(path: str | None, checkpoint: str, *numbers: float) -> Iterator[list[object]]:
         yield from _run(desk, view, kind, _Choice(path, checkpoint, *numbers))
 
+    def run_new(path: str | None, checkpoint: str) -> Iterator[list[object]]:
+        if path:
+            yield from run(path, checkpoint)
+        else:
+            yield _emptied(view, kind)
+
     def show(job: str, face: str, *factor: float) -> list[object]:
         return _show_again(desk, job, face, *factor)
 
-    gr.on(
-        [start.click, source.input] if isinstance(source, RawImage) else [start.click], run, [source, picker, *options],
-        [view.job, view.progress, cancel, *view.shown], show_progress="hidden", api_visibility="private", concurrency_id="analyze",
-        concurrency_limit=4,
+    everything = [view.job, view.progress, cancel, *view.shown]
+    start.click(
+        run, [source, picker, *options], everything, show_progress="hidden", api_visibility="private", concurrency_id="analyze",
+        concurrency_limit=4, trigger_mode="always_last",
     )  # fmt: skip
+    if isinstance(source, RawImage):
+        source.input(lambda job: _cancel(desk, job), view.job, None, api_visibility="private", queue=False)
+        source.input(
+            run_new, [source, picker], everything, show_progress="hidden", api_visibility="private", concurrency_id="analyze",
+            trigger_mode="always_last",
+        )  # fmt: skip
+    else:
+        source.clear(lambda: _emptied(view, kind), None, everything, show_progress="hidden", api_visibility="private", queue=False)
     gr.on(
         [view.faces.input, *(slider.release for slider in smoothing)], show, [view.job, view.faces, *smoothing],
         [view.table, *view.plots, view.csv, view.json], show_progress="hidden", api_visibility="private", queue=False,
@@ -153,10 +167,8 @@ def _invitation(kind: Kind) -> str:
 def _run(desk: Desk, view: View, kind: Kind, choice: _Choice) -> Iterator[list[object]]:
     """Queue an analysis and yield updates until it ends; a closed page cancels it."""
     if not choice.path:
-        if kind == "image":
-            yield ["", gr.skip(), gr.skip(), *[gr.skip() for _ in view.shown]]
-            return
-        raise gr.Error("Please add a clip first.", title="Nothing to analyze", print_exception=False)
+        words = "Please add a picture first." if kind == "image" else "Please add a clip first."
+        raise gr.Error(words, title="Nothing to analyze", print_exception=False)
     skipped: list[object] = [gr.skip() for _ in view.shown]
     job_id = ""
     try:
@@ -172,6 +184,13 @@ def _run(desk: Desk, view: View, kind: Kind, choice: _Choice) -> Iterator[list[o
     finally:
         if job_id:
             _cancel(desk, job_id)
+
+
+def _emptied(view: View, kind: Kind) -> list[object]:
+    """Return updates for a tab whose input was taken away: job, progress, cancel button, then ``View.shown``."""
+    shown: list[object] = [gr.update(visible=False) for _ in view.shown]
+    shown[view.shown.index(view.table)] = gr.update(value=_invitation(kind), visible=True)
+    return ["", gr.update(value="", visible=False), gr.update(interactive=False), *shown]
 
 
 def _known_checkpoint(desk: Desk, checkpoint: object) -> str:

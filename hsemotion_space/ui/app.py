@@ -101,6 +101,7 @@ def launch(settings: Settings, block: bool = True) -> Server:
         CheckpointError: if a manifest is wrong.
         OSError: if the port is taken.
     """
+    stop = _stop_on_signal() if block else threading.Event()  # before anything is made that must be deleted again
     folder = Path(tempfile.mkdtemp(prefix="hsemotion-space-"))
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
     runner = JobRunner(settings)
@@ -117,12 +118,14 @@ def launch(settings: Settings, block: bool = True) -> Server:
     threading.Thread(target=_sweep_for_ever, args=(folder, settings.results_ttl_s + SLOWEST_UPLOAD_S), name="sweeper", daemon=True).start()
     print(f"HSEmotion Space is running on {url}", flush=True)  # noqa: T201  the one line a user waits for
     if block:
-        _wait_for_signal()
+        while not stop.wait(1):
+            pass
         server.close()
     return server
 
 
-def _wait_for_signal() -> None:
+def _stop_on_signal() -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -130,8 +133,7 @@ def _wait_for_signal() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    while not stop.wait(1):
-        pass
+    return stop
 
 
 def sweep(folder: Path, age_s: float, now_s: float) -> int:

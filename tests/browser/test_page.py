@@ -62,6 +62,10 @@ def test_picture_from_upload_to_charts(browser: playwright.Browser, url: str, tm
     page.get_by_role("radio", name="Face 2").check()
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot')[0].querySelectorAll('.legendtext').length < 2")
     assert both == 2
+    page.get_by_role("button", name="Clear").or_(page.get_by_role("button", name="Remove Image")).first.click()
+    page.get_by_text("Add a picture to see").wait_for()
+    page.get_by_role("button", name="Analyze").locator("visible=true").click()
+    page.get_by_text("Please add a picture first.").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page must not scroll sideways"
     assert not [address for address in requested if not address.startswith((url, "data:", "blob:"))], "nothing may come from elsewhere"
     page.close()
@@ -84,4 +88,18 @@ def test_clip_button_without_a_clip_explains(browser: playwright.Browser, url: s
     page.get_by_role("tab", name="Clip").click()
     page.get_by_role("button", name="Analyze").locator("visible=true").click()
     page.get_by_text("Please add a clip first.").wait_for()
+    page.close()
+
+
+def test_a_new_picture_takes_the_place_of_a_running_one(browser: playwright.Browser, url: str, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.png", tmp_path / "new.png"
+    Image.fromarray(picture_with([(10, 20), (170, 60)], (240, 320))).save(old)
+    Image.new("RGB", (200, 200), "gray").save(new)
+    page, _ = open_page(browser, url, "light", 1280)
+    page.locator("input[type=file]").first.set_input_files(old)
+    page.get_by_role("button", name="Clear").or_(page.get_by_role("button", name="Remove Image")).first.click()
+    page.locator("input[type=file]").first.set_input_files(new)
+    page.locator(".notices:visible", has_text="No face was found").wait_for()
+    page.wait_for_timeout(1500)
+    assert page.locator(".face-table:visible").count() == 0
     page.close()
