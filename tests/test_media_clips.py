@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-import ctypes
-import http.server
-import os
 import random
 import struct
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +10,32 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from clip_makers import (
+    BAD_FILE,
+    BROKEN,
+    CUT,
+    ESTIMATED,
+    LIMITS,
+    NONE,
+    RESIZED,
+    SHORT,
+    TEN,
+    TENTHS,
+    append,
+    decode,
+    grown,
+    jittered,
+    packets,
+    retabled,
+    retimed,
+    shortened,
+    times,
+    with_block_times,
+    with_packets,
+)
 from media_makers import (
-    edit_box,
     encoded,
     jpeg_packet,
-    mutated,
     number_of,
     numbered,
     quadrants,
@@ -32,91 +47,6 @@ from PIL import Image
 
 from hsemotion_space import media
 from hsemotion_space.media import MediaError, file_sha256, open_clip, sniff
-from hsemotion_space.settings import MediaLimits
-from hsemotion_space.types import Frame, MediaInfo
-
-LIMITS = MediaLimits()
-TEN = numbered(10)
-TENTHS = [number / 10 for number in range(10)]
-BROKEN, ESTIMATED, RESIZED, CUT, SHORT = (
-    "damaged and were left out",
-    "are estimated",
-    "size changes",
-    "Only the first",
-    "sooner than it announces",
-)
-NONE = "No picture of the clip"
-BAD_FILE = "damaged or incomplete"
-MEDIA_BOXES = [b"moov", b"trak", b"mdia", b"minf"]
-
-
-def decode(path: Path, sample_fps: float = 0, limits: MediaLimits = LIMITS) -> tuple[list[Frame], MediaInfo]:
-    with open_clip(path, limits, sample_fps) as clip:
-        assert clip.estimated_frames >= 1
-        frames = list(clip)
-        return frames, clip.info
-
-
-def times(frames: Sequence[Frame]) -> list[float]:
-    return [round(frame.time_s, 3) for frame in frames]
-
-
-def packets(count: int = 10) -> list[tuple[float, bytes]]:
-    return [(number / 10, jpeg_packet(picture)) for number, picture in enumerate(numbered(count))]
-
-
-def with_packets(changes: dict[int, bytes]) -> Callable[[Path], object]:
-    return lambda path: write_packets(path, [(time_s, changes.get(number, body)) for number, (time_s, body) in enumerate(packets())])
-
-
-def with_block_times(path: Path, stamps_ms: Sequence[int]) -> Path:
-    """Write a Matroska clip and overwrite the time stamps of its blocks."""
-    write_packets(path, packets())
-    data = bytearray(path.read_bytes())
-    for (_, body), stamp in zip(packets(), stamps_ms, strict=True):
-        at = data.index(body)
-        data[at - 3 : at - 1] = struct.pack(">h", stamp)
-    path.write_bytes(data)
-    return path
-
-
-def shortened(path: Path, share: float, count: int = 40, **options: object) -> Path:
-    rate = 10
-    write_clip(path, numbered(count, 128, 96), rate=rate, **options)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    return path
-
-
-def edited(path: Path, route: Sequence[bytes], change: Callable[[bytes], bytes]) -> Path:
-    write_clip(path, TEN, kind="mov", codec="mjpeg")
-    path.write_bytes(edit_box(path.read_bytes(), route, change))
-    return path
-
-
-def retimed(path: Path, *runs: tuple[int, int]) -> Path:
-    """Write a clip whose index lists runs of (frames, duration in 1/16000 s)."""
-    body = struct.pack(">II", 0, len(runs)) + b"".join(struct.pack(">II", *run) for run in runs)
-    return edited(path, [*MEDIA_BOXES, b"stbl", b"stts"], lambda _: body)
-
-
-def retabled(path: Path, box: bytes, *values: int) -> Path:
-    """Write a clip in which one table of the index has other values."""
-    return edited(path, [*MEDIA_BOXES, b"stbl", box], lambda _: struct.pack(f">{1 + len(values)}I", 0, *values))
-
-
-def grown(path: Path, width: int, height: int) -> Path:
-    others = [(number / 10, jpeg_packet(picture)) for number, picture in enumerate(numbered(10, width, height))]
-    return write_packets(path, packets()[:5] + others[5:])
-
-
-def append(path: Path, data: bytes) -> None:
-    path.write_bytes(path.read_bytes() + data)
-
-
-def jittered(path: Path) -> Path:
-    return write_clip(path, numbered(6), [0, 0.033, 0.1, 0.4, 0.45, 2.0], kind="matroska")
-
 
 ALL = list(range(10))
 # name: (writer, times in s, numbers of the pictures, notice)
@@ -352,18 +282,6 @@ def head(kind: str, size: int) -> Callable[[Path], object]:
     return write
 
 
-def elsewhere(canary: Path) -> Callable[[bytes], bytes]:
-    """Return a change that makes an MP4 refer to another file for its data."""
-
-    def change(_: bytes) -> bytes:
-        name = os.fsencode(canary)
-        alias = bytes(10) + bytes(28) + bytes(12) + bytes(64) + bytes(16) + struct.pack(">hh", 1, 1) + bytes(16)
-        alias += struct.pack(">hH", 2, len(name)) + name + bytes(len(name) % 2) + struct.pack(">hH", -1, 0) + bytes(40)
-        return struct.pack(">II", 0, 1) + struct.pack(">I4sI", len(alias) + 12, b"alis", 0) + alias
-
-    return change
-
-
 FTYP = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (content(b""), "empty"),
@@ -445,184 +363,3 @@ def test_any_failure_of_the_decoder_is_an_error_for_the_user(error: Exception, t
     monkeypatch.setattr(media.av, "open", fail)
     with pytest.raises(MediaError, match=r"^The clip is damaged or incomplete and could not be read\.$"):
         open_clip(path, LIMITS, 0)
-
-
-# Playlists and references to other files
-
-
-class Watch:
-    """Tells whether a file was opened."""
-
-    def __init__(self, path: Path) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = self._libc.inotify_init1(os.O_NONBLOCK)
-        self._libc.inotify_add_watch(self._fd, os.fsencode(path), 0x20)  # IN_OPEN
-
-    def opened(self) -> bool:
-        try:
-            return bool(os.read(self._fd, 4096))
-        except BlockingIOError:
-            return False
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-@pytest.fixture
-def canary(tmp_path: Path) -> Iterator[tuple[Path, Watch]]:
-    path = write_clip(tmp_path / "canary.ts", TEN, kind="mpegts")
-    watch = Watch(path)
-    yield path, watch
-    watch.close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, list[str]]]:
-    hits: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hits.append(self.path)
-            self.send_error(404)
-
-        def log_message(self, *args: object) -> None:
-            """Keep quiet."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
-        thread = threading.Thread(target=service.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{service.server_port}", hits
-        service.shutdown()
-        thread.join()
-
-
-PLAYLISTS = {
-    "m3u8-file": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n",
-    "m3u8-file-url": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{file}\n#EXT-X-ENDLIST\n",
-    "m3u8-http": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}/segment.ts\n#EXT-X-ENDLIST\n",
-    "m3u8-key": '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="{url}/key"\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n',
-    "m3u8-master": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{url}/live.m3u8\n",
-    "ffconcat-relative": "ffconcat version 1.0\nfile canary.ts\n",
-    "ffconcat-absolute": "ffconcat version 1.0\nfile '{file}'\n",
-    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
-    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>{url}/</BaseURL></Period></MPD>',
-    "asx": '<asx version="3.0"><entry><ref href="{url}/x"/></entry></asx>',
-}
-DISGUISES = {"plain": b"", "as-mp4": b"\0\0\0\x08ftyp", "as-mkv": b"\x1a\x45\xdf\xa3", "as-avi": b"RIFF\x10\0\0\0AVI "}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs inotify")
-@pytest.mark.parametrize("suffix", [".m3u8", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".ts", ".txt", ".sdp", ".mpd", ".ffconcat"])
-@pytest.mark.parametrize("playlist", PLAYLISTS)
-def test_playlists_lead_nowhere(
-    playlist: str, suffix: str, tmp_path: Path, canary: tuple[Path, Watch], server: tuple[str, list[str]]
-) -> None:
-    file, watch = canary
-    url, hits = server
-    for disguise, start in DISGUISES.items():
-        path = tmp_path / f"{disguise}{suffix}"
-        path.write_bytes(start + PLAYLISTS[playlist].format(file=file, url=url).encode())
-        with pytest.raises(MediaError):
-            decode(path)
-    assert not watch.opened() and not hits
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs inotify")
-def test_references_to_other_files_are_not_followed(tmp_path: Path, canary: tuple[Path, Watch]) -> None:
-    file, watch = canary
-    path = edited(tmp_path / "clip.mov", [*MEDIA_BOXES, b"dinf", b"dref"], elsewhere(file))
-    with pytest.raises(MediaError, match=NONE):
-        decode(path)
-    assert not watch.opened()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs inotify")
-def test_the_canary_would_tell(tmp_path: Path, canary: tuple[Path, Watch]) -> None:
-    """Without the limits the library follows both kinds of reference, and the watch sees it."""
-    file, watch = canary
-    playlist = tmp_path / "x.m3u8"
-    playlist.write_text(PLAYLISTS["m3u8-file"].format(file=file))
-    with av.open(str(playlist)):
-        assert watch.opened()
-    path = edited(tmp_path / "clip.mov", [*MEDIA_BOXES, b"dinf", b"dref"], elsewhere(file))
-    with av.open(str(path), options={"enable_drefs": "1", "use_absolute_path": "1"}):
-        assert watch.opened()
-
-
-# Memory
-
-MEASURE = """
-import resource, sys
-from pathlib import Path
-from hsemotion_space.media import MediaError, open_clip
-from hsemotion_space.settings import MediaLimits
-resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-for file in map(Path, sys.argv[1:]):
-    before, outcome = peak(), "read"
-    try:
-        with open_clip(file, MediaLimits(), 0) as clip:
-            for frame in clip:
-                pass
-    except MediaError:
-        outcome = "refused"
-    print(file.name, outcome, peak() - before)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
-def test_bombs_and_long_clips_cost_little_memory(tmp_path: Path) -> None:
-    large = encoded(Image.new("L", (7680, 4320)), "JPEG")
-    files = {
-        "short": write_clip(tmp_path / "short", numbered(20, 640, 360), kind="mp4"),
-        "long": write_clip(tmp_path / "long", numbered(300, 640, 360), kind="mp4", rate=30),
-        "large": write_packets(tmp_path / "large", [(0, large)], size=(7680, 4320)),
-        "grows": write_packets(tmp_path / "grows", [*packets()[:3], (0.3, large)]),
-        "index": retabled(tmp_path / "index", b"stsz", 1, 10**9),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(str, files.values())], capture_output=True, text=True, timeout=100, check=False
-    )
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert done.returncode == 0 and [name for name, _, _ in lines] == list(files), done.stderr[-500:]
-    outcomes = {name: outcome for name, outcome, _ in lines}
-    growth = {name: int(mib) for name, _, mib in lines}
-    assert outcomes == {"short": "read", "long": "read", "large": "refused", "grows": "read", "index": "refused"}
-    assert growth["long"] < 30 and growth["large"] < 100 and growth["grows"] < 100 and growth["index"] < 100, growth
-
-
-def fuzz(folder: Path, count: int, seed: int) -> tuple[int, int]:
-    """Return how many mutated clips were read and refused."""
-    rng, read, path = random.Random(seed), 0, folder / "clip"
-    seeds = []
-    for kind, codec in (
-        ("mp4", "libx264"),
-        ("mov", "mjpeg"),
-        ("matroska", "libx264"),
-        ("webm", "libvpx"),
-        ("webm", "libvpx-vp9"),
-        ("avi", "mpeg4"),
-    ):
-        seeds.append(write_clip(folder / "seed", numbered(6), kind=kind, codec=codec).read_bytes())
-    for number in range(count):
-        path.write_bytes(mutated(seeds[number % len(seeds)], rng))
-        try:
-            frames, info = decode(path, rng.choice((0, 10)))
-        except MediaError as error:
-            assert str(path) not in str(error)
-        else:
-            assert frames and np.all(np.diff([frame.time_s for frame in frames]) > 0) and info.duration_s <= LIMITS.clip_duration_s
-            read += 1
-    return read, count - read
-
-
-def test_mutated_clips_are_read_or_refused(tmp_path: Path) -> None:
-    read, refused = fuzz(tmp_path, 90, seed=1)
-    assert read > 10 and refused > 5
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(10, 20))
-def test_many_mutated_clips_are_read_or_refused(seed: int, tmp_path: Path) -> None:
-    read, refused = fuzz(tmp_path, 1000, seed)
-    assert read > 100 and refused > 50
