@@ -20,6 +20,7 @@ class Label:
         color: ``#rrggbb``; distinguishable under the common forms of color blindness together with the label's position.
         description: one sentence for a reader who is new to the term.
         parts: for compound expressions the two expression names it is made of; empty otherwise.
+        norm: valence and arousal of the word in -1..1; empty if no prior needs it.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Label:
     color: str
     description: str
     parts: tuple[str, ...] = ()
+    norm: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,17 +201,39 @@ COMPOUND_EXPRESSION = Task(
     citation="C-EXPR-DB (Kollias, 2023); order of the 6th ABAW challenge",
 )
 
+WORD_NORMS: dict[str, tuple[float, float]] = {
+    "admiration": (0.969, 0.583), "amusement": (0.929, 0.837), "determination": (0.776, 0.725), "empathy": (0.729, 0.349),
+    "pain": (0.012, 0.765), "excitement": (0.896, 0.684), "joy": (0.980, 0.824),
+}  # fmt: skip
+"""Valence and arousal of words in 0..1, from the NRC Valence, Arousal, Dominance Lexicon, version 1 (Mohammad, 2018)."""
+
+
+def _norm(*words: str) -> tuple[float, float]:
+    """Return the mean norm of some words, scaled to -1..1."""
+    return (
+        2 * sum(WORD_NORMS[word][0] for word in words) / len(words) - 1,
+        2 * sum(WORD_NORMS[word][1] for word in words) / len(words) - 1,
+    )
+
+
+def _intensities(rows: Iterable[tuple[str, str, str, tuple[str, ...]]]) -> tuple[Label, ...]:
+    return tuple(
+        Label(name, short, color, f"How strongly {name.lower()} is mimicked over the clip.", (), _norm(*words))
+        for name, short, color, words in rows
+    )
+
+
 MIMICRY_INTENSITY = Task(
     name="mimicry_intensity",
     title="Emotional mimicry intensity",
-    labels=_labels(
+    labels=_intensities(
         [
-            ("Admiration", "Admiration", "#0072b2", "How strongly admiration is mimicked over the clip."),
-            ("Amusement", "Amusement", "#e0a800", "How strongly amusement is mimicked over the clip."),
-            ("Determination", "Determin.", "#d55e00", "How strongly determination is mimicked over the clip."),
-            ("Empathic Pain", "Emp. pain", "#7b4fa3", "How strongly empathic pain is mimicked over the clip."),
-            ("Excitement", "Excitement", "#cc79a7", "How strongly excitement is mimicked over the clip."),
-            ("Joy", "Joy", "#009e73", "How strongly joy is mimicked over the clip."),
+            ("Admiration", "Admiration", "#0072b2", ("admiration",)),
+            ("Amusement", "Amusement", "#e0a800", ("amusement",)),
+            ("Determination", "Determin.", "#d55e00", ("determination",)),
+            ("Empathic Pain", "Emp. pain", "#7b4fa3", ("empathy", "pain")),
+            ("Excitement", "Excitement", "#cc79a7", ("excitement",)),
+            ("Joy", "Joy", "#009e73", ("joy",)),
         ]
     ),
     kind="independent",
@@ -224,8 +248,17 @@ MIMICRY_INTENSITY = Task(
 
 TASKS: tuple[Task, ...] = (EXPRESSION, VALENCE_AROUSAL, ACTION_UNITS, COMPOUND_EXPRESSION, MIMICRY_INTENSITY)
 
-AFF_WILD2_EXPRESSIONS: tuple[str, ...] = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
-"""Class order of the Aff-Wild2 files; the ABAW formats map it to :data:`EXPRESSION` and have no Contempt."""
+OTHER = Label("Other", "Other", "#555555", "An expression that is none of the others.")
+
+AFF_WILD2_EXPRESSION = replace(
+    EXPRESSION,
+    labels=(*EXPRESSION.subset(["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"]).labels, OTHER),
+    citation="Aff-Wild2 (Kollias and Zafeiriou, 2019); order of its files",
+)
+"""The expression task as the Aff-Wild2 files have it: in their order, without Contempt, with Other."""
+
+CHALLENGE: tuple[Task, ...] = (VALENCE_AROUSAL, AFF_WILD2_EXPRESSION, ACTION_UNITS, COMPOUND_EXPRESSION, MIMICRY_INTENSITY)
+"""The five tasks of the 6th ABAW competition with the labels of their files."""
 
 
 def get_task(name: str) -> Task:

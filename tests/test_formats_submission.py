@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.formats.lists import read_frame_list
+from hsemotion_space.learn.formats.submission import SubmissionReport, read_submission, write_submission
+from hsemotion_space.learn.series import Series
+from hsemotion_space.tasks import (
+    ACTION_UNITS,
+    AFF_WILD2_EXPRESSION,
+    CHALLENGE,
+    COMPOUND_EXPRESSION,
+    MIMICRY_INTENSITY,
+    VALENCE_AROUSAL,
+    Task,
+)
+
+NAN = float("nan")
+HEADERS = {
+    VALENCE_AROUSAL: "image_location,valence,arousal",
+    AFF_WILD2_EXPRESSION: "image_location,Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other",
+    ACTION_UNITS: "image_location,AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26",
+    COMPOUND_EXPRESSION: "image_location,Fearfully_Surprised,Happily_Surprised,Sadly_Surprised,Disgustedly_Surprised,Angrily_Surprised,"
+    "Sadly_Fearful,Sadly_Angry",
+    MIMICRY_INTENSITY: "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy",
+}
+each_task = pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
+
+
+def series(video: str, frames: list[int], values: list[list[float]]) -> Series:
+    return Series(video, np.array(frames, np.int64), np.array(values, np.float32))
+
+
+def frame_list(folder: Path, *rows: str) -> Path:
+    file = folder / "list.txt"
+    file.write_bytes("\n".join(rows).encode())
+    return file
+
+
+def one_hot(task: Task, index: int, strength: float = 1.0) -> list[float]:
+    return [strength if place == index else 0.0 for place in range(len(task.labels))]
+
+
+# lists
+
+
+@pytest.mark.parametrize("header", [[], ["image_location"], ["\ufeffImage,valence,arousal "], ["image_location,Neutral,Anger"]])
+def test_lists_are_read_with_and_without_header(tmp_path: Path, header: list[str]) -> None:
+    file = frame_list(tmp_path, *header, "02/00001.jpg", "02/00003.jpg,0,0", "01/100000.png ", "02/2.jpg", "")
+    assert list(read_frame_list(file)) == [("02", [1, 3]), ("01", [100000]), ("02", [2])]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("00001.jpg", "<video>/<frame number>.jpg in the first column, got '00001.jpg'"),
+        ("v/x.jpg", "<video>/<frame number>.jpg"),
+        ("v/00002", "<video>/<frame number>.jpg"),
+        ("/00002.jpg", "<video>/<frame number>.jpg"),
+        ("cropped/v/00002.jpg", "<video>/<frame number>.jpg"),
+        ("v/-2.jpg", "<video>/<frame number>.jpg"),
+        ("image_location", "<video>/<frame number>.jpg"),
+        ("v/1.jpg", "every frame once, got 'v/1.jpg'"),
+    ],
+)
+def test_a_wrong_row_of_a_list_is_named_after_the_rows_before_it(tmp_path: Path, row: str, expected: str) -> None:
+    file = frame_list(tmp_path, "image_location", "v/00001.jpg", "w/00001.jpg", row)
+    reader = read_frame_list(file)
+    assert next(reader) == ("v", [1])
+    with pytest.raises(DataError, match=re.escape(f"{file}, line 4: expected {expected}")):
+        list(reader)
+
+
+# writing
+
+
+def test_affect_is_interpolated_between_and_held_beyond(tmp_path: Path) -> None:
+    rows = [f"v/{frame:05d}.jpg" for frame in (1, 2, 3, 4, 6, 9)]
+    values = [[-0.5, 1], [NAN, NAN], [0.5, -2]]
+    report = write_submission(
+        tmp_path / "va.txt", VALENCE_AROUSAL, [series("v", [2, 3, 6], values)], frame_list(tmp_path, "image_location", *rows)
+    )
+    assert report == SubmissionReport(6, 4, ())
+    numbers = ["-0.500000,1.000000", "-0.500000,1.000000", "-0.250000,0.500000", "0.000000,0.000000"] + ["0.500000,-1.000000"] * 2
+    expected = [HEADERS[VALENCE_AROUSAL], *(f"{row},{number}" for row, number in zip(rows, numbers, strict=True))]
+    assert (tmp_path / "va.txt").read_bytes().decode() == "\n".join(expected) + "\n"
+
+
+def test_classes_are_decided_after_interpolation(tmp_path: Path) -> None:
+    task = COMPOUND_EXPRESSION
+    known = [one_hot(task, 6, 0.6), one_hot(task, 1, 0.4)]
+    listed = frame_list(tmp_path, *(f"01/{frame:05d}.jpg" for frame in (1, 2, 3, 4)))
+    assert write_submission(tmp_path / "ce.txt", task, [series("01", [1, 4], known)], listed).interpolated == 2
+    lines = (tmp_path / "ce.txt").read_text().splitlines()
+    assert lines == [HEADERS[task], "01/00001.jpg,6", "01/00002.jpg,6", "01/00003.jpg,1", "01/00004.jpg,1"]
+
+
+def test_units_are_present_at_their_threshold(tmp_path: Path) -> None:
+    limits = [0.8, 0.8, 0.7, 0.5, 0.5, 0.5, 0.6, 0.8, 0.8, 0.8, 0.3, 0.7]
+    values = [limits, [limit - 0.01 for limit in limits]]
+    listed, file = frame_list(tmp_path, "v/00001.jpg", "v/00002.jpg"), tmp_path / "au.txt"
+    write_submission(file, ACTION_UNITS, [series("v", [1, 2], values)], listed, limits)
+    assert file.read_text().splitlines()[1:] == ["v/00001.jpg" + ",1" * 12, "v/00002.jpg" + ",0" * 12]
+    write_submission(file, ACTION_UNITS, [series("v", [1, 2], values)], listed)
+    assert file.read_text().splitlines()[1] == "v/00001.jpg,1,1,1,1,1,1,1,1,1,1,0,1"
+
+
+def test_clips_have_their_ids_in_the_first_column(tmp_path: Path) -> None:
+    listed = frame_list(tmp_path, "Filename", "00012", "00003.mp4,0.5", "00001")
+    known = [series("00003", [0], [[0, 0.25, 0.5, 0.75, 1, 0.1]]), series("00012", [0], [[NAN] * 6])]
+    report = write_submission(tmp_path / "emi.csv", MIMICRY_INTENSITY, known, listed)
+    assert report == SubmissionReport(3, 0, ("00012", "00001"))
+    zeros = ",0.000000" * 6
+    assert (tmp_path / "emi.csv").read_text().splitlines() == [
+        HEADERS[MIMICRY_INTENSITY],
+        "00012" + zeros,
+        "00003,0.000000,0.250000,0.500000,0.750000,1.000000,0.100000",
+        "00001" + zeros,
+    ]
+
+
+@each_task
+def test_a_video_without_prediction_is_neutral_and_reported(tmp_path: Path, task: Task) -> None:
+    rows = ["b", "a"] if task.scope == "clip" else ["b/00001.jpg", "a/00001.jpg", "b/00002.jpg"]
+    empty = series("a", [1], [[NAN] * len(task.labels)])
+    report = write_submission(tmp_path / "x.txt", task, [empty], frame_list(tmp_path, *rows))
+    assert report == SubmissionReport(len(rows), 0, ("b", "a"))
+    lines = (tmp_path / "x.txt").read_text().splitlines()
+    neutral = "0" if task.kind == "one_of" else ",".join(["0" if task is ACTION_UNITS else "0.000000"] * len(task.labels))
+    assert lines == [HEADERS[task], *(f"{row},{neutral}" for row in rows)]
+
+
+def test_the_neutral_class_is_found_by_its_name(tmp_path: Path) -> None:
+    task = AFF_WILD2_EXPRESSION.subset(["Anger", "Fear", "Neutral"])
+    write_submission(tmp_path / "x.txt", task, [], frame_list(tmp_path, "v/00001.jpg"))
+    assert (tmp_path / "x.txt").read_text().splitlines()[1] == "v/00001.jpg,2"
+
+
+def test_order_and_names_of_the_list_are_kept(tmp_path: Path) -> None:
+    rows = ["b/7.png", "a/000002.jpg", "b/00001.jpg", "a/00001.jpg"]
+    known = [series(video, [1, 7], [[0, 0], [1, 1]]) for video in ("a", "unlisted", "b")]
+    write_submission(tmp_path / "x.txt", VALENCE_AROUSAL, iter(known), frame_list(tmp_path, *rows))
+    assert [line.split(",")[0] for line in (tmp_path / "x.txt").read_text().splitlines()[1:]] == rows
+
+
+def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    file, known = tmp_path / "x.txt", [series("v", [1], [[0, 0]])]
+    file.write_text("old")
+    with pytest.raises(DataError, match=r"list\.txt, line 2: expected every frame once"):
+        write_submission(file, VALENCE_AROUSAL, known, frame_list(tmp_path, "v/1.jpg", "v/00001.jpg"))
+    with pytest.raises(DataError, match="names nothing to predict; expected a row per frame"):
+        write_submission(file, VALENCE_AROUSAL, known, frame_list(tmp_path, "image_location"))
+    with pytest.raises(DataError, match="have v twice"):
+        write_submission(file, VALENCE_AROUSAL, known * 2, frame_list(tmp_path, "v/1.jpg"))
+    with pytest.raises(ValueError, match=r"expected shape \(any, 8\), got \(1, 2\)"):
+        write_submission(file, AFF_WILD2_EXPRESSION, known, frame_list(tmp_path, "v/1.jpg"))
+    assert file.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "x.txt"]
+
+
+@pytest.mark.parametrize("task", [VALENCE_AROUSAL, AFF_WILD2_EXPRESSION, MIMICRY_INTENSITY, ACTION_UNITS], ids=lambda task: task.name)
+def test_thresholds_belong_to_units_and_fit_their_number(tmp_path: Path, task: Task) -> None:
+    thresholds = [0.5] * (len(task.labels) - (task is ACTION_UNITS))
+    with pytest.raises(ValueError, match="Thresholds belong to units, one for each"):
+        write_submission(tmp_path / "x.txt", task, [], frame_list(tmp_path, "v/1.jpg"), thresholds)
+
+
+# reading
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Task, list[str], list[Series]]:
+    """A task, the rows of its list and predictions for some of their frames and for others."""
+    task = draw(st.sampled_from(CHALLENGE))
+    videos = draw(st.lists(st.sampled_from(["1", "01", "v_left", "7-60-1920x1080"]), min_size=1, unique=True))
+    numbers = st.just([0]) if task.scope == "clip" else st.lists(st.integers(1, 200000), min_size=1, max_size=12, unique=True)
+    rows, known = [], []
+    for video in videos:
+        rows += [video if task.scope == "clip" else f"{video}/{frame:05d}.jpg" for frame in draw(numbers)]
+        frames = np.array(sorted(draw(numbers)), np.int64)
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        values = rng.uniform(task.low, task.high, (len(frames), len(task.labels))).astype(np.float32)
+        values[rng.random(len(frames)) < 0.2, 0] = NAN
+        if draw(st.booleans()):
+            known.append(Series(video, frames, values))
+    return task, rows, known
+
+
+@given(problems())
+def test_a_submission_is_read_as_it_was_predicted(
+    tmp_path_factory: pytest.TempPathFactory, problem: tuple[Task, list[str], list[Series]]
+) -> None:
+    task, rows, known = problem
+    folder = tmp_path_factory.mktemp("submission")
+    report = write_submission(folder / "x.txt", task, iter(known), frame_list(folder, *rows))
+    lines = (folder / "x.txt").read_text().splitlines()
+    assert lines[0] == HEADERS[task]
+    assert [line.split(",")[0] for line in lines[1:]] == rows
+    found = {series.video: series for series in read_submission(folder / "x.txt", task)}
+    listed = {row.split("/")[0] for row in rows}
+    known = [series for series in known if len(series.known)]
+    assert set(found) == listed
+    assert report.frames == sum(len(series.frames) for series in found.values()) == len(rows)
+    assert set(report.without_prediction) == listed - {series.video for series in known}
+    own = 0
+    for series in known:
+        both, mine, theirs = np.intersect1d(found[series.video].frames, series.frames[series.known], return_indices=True)
+        own += len(both)
+        values = series.values[series.known][theirs]
+        if task.kind == "one_of":
+            values = values.argmax(1)[:, None]
+        elif task is ACTION_UNITS:
+            values = values >= 0.5
+        np.testing.assert_allclose(found[series.video].values[mine], values, atol=1e-6)
+    missing = sum(len(found[video].frames) for video in report.without_prediction)
+    assert report.interpolated == report.frames - missing - own
+
+
+def test_frames_of_a_submission_are_sorted(tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text(HEADERS[AFF_WILD2_EXPRESSION] + "\nv/00010.jpg,1\nv/00002.jpg,7\nw/00001.jpg,0\n")
+    v, w = read_submission(file, AFF_WILD2_EXPRESSION)
+    assert (v.video, v.frames.tolist(), v.values.tolist()) == ("v", [2, 10], [[7], [1]])
+    assert (w.video, w.frames.tolist(), w.values.tolist()) == ("w", [1], [[0]])
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "expected"),
+    [
+        (VALENCE_AROUSAL, "w/1.jpg,-5,-5", "a value in every column"),
+        (VALENCE_AROUSAL, "w/1.jpg,2,0", "2 numbers from -1 to 1"),
+        (VALENCE_AROUSAL, "1.jpg,0,0", "<video>/<frame number>.jpg"),
+        (AFF_WILD2_EXPRESSION, "w/1.jpg,8", "1 whole number from 0 to 7"),
+        (AFF_WILD2_EXPRESSION, "w/1.jpg,-1", "a value in every column"),
+        (AFF_WILD2_EXPRESSION, "v/1.jpg,0", "every frame once"),
+        (ACTION_UNITS, "w/1.jpg" + ",0.5" * 12, "12 whole numbers from 0 to 1"),
+        (COMPOUND_EXPRESSION, "w/1.jpg", "1 whole number from 0 to 6"),
+        (MIMICRY_INTENSITY, "2,,0,0,0,0,0", "a value in every column"),
+        (MIMICRY_INTENSITY, "2,0,0,0,0,0,7", "6 numbers from 0 to 1"),
+    ],
+)
+def test_a_wrong_row_of_a_submission_is_named(tmp_path: Path, task: Task, row: str, expected: str) -> None:
+    count = 1 if task.kind == "one_of" else len(task.labels)
+    good = ("1" if task.scope == "clip" else "v/1.jpg") + ",0" * count
+    file = tmp_path / "x.txt"
+    file.write_text(f"{HEADERS[task]}\n{good}\n{row}\n")
+    with pytest.raises(DataError, match=re.escape(f"{file}, line 3: expected {expected}")):
+        list(read_submission(file, task))
+
+
+@each_task
+def test_a_submission_of_another_task_is_refused(tmp_path: Path, task: Task) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text("image_location,valence\nv/1.jpg,0\n")
+    with pytest.raises(DataError, match=f"line 1: expected .*{HEADERS[task]}"):
+        list(read_submission(file, task))
+
+
+def test_a_submission_is_read_video_by_video(tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text(f"{HEADERS[VALENCE_AROUSAL]}\nv/1.jpg,0,0\nw/1.jpg,0,0\nw/2.jpg,wrong\n")
+    reader = read_submission(file, VALENCE_AROUSAL)
+    assert next(reader).video == "v"
+    with pytest.raises(DataError, match="line 4"):
+        next(reader)
