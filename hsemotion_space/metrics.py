@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+
+from hsemotion_space.types import IntArray, check_shape
+
+Doubles = npt.NDArray[np.float64]
+CONSTANT = 1e-12  # a variance from sums that is smaller, as a share of the mean square, is rounding
 
 
 def concordance(predicted: npt.ArrayLike, target: npt.ArrayLike) -> float:
@@ -42,7 +50,184 @@ def recall_per_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.where(support > 0, np.diag(counts) / np.maximum(support, 1), np.nan)
 
 
-def f1_per_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def f1_per_class(counts: npt.NDArray[np.int64] | Doubles) -> npt.NDArray[np.float64]:
     """Return (classes,) F1 of a confusion matrix; 0 for a class that is neither a target nor predicted (as scikit-learn)."""
     hits = np.diag(counts).astype(np.float64)
     return np.asarray(2 * hits / np.maximum(counts.sum(0) + counts.sum(1), 1))
+
+
+def macro_f1(predicted: npt.ArrayLike, target: npt.ArrayLike, classes: int) -> float:
+    """Return the unweighted mean of the F1 of all ``classes``; one that is neither a target nor predicted counts 0 (as scikit-learn).
+
+    Raises:
+        ValueError: if a class is not from 0 to ``classes - 1``.
+    """
+    return float(f1_per_class(confusion(predicted, target, classes)).mean())
+
+
+def unit_counts(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
+    """Return (K, 2) sums of a 0/1 prediction (N, K) and its target (N, K): both present, and present in either counted for each.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    said, true = np.asarray(predicted, np.bool_), np.asarray(target, np.bool_)
+    _check_pair(said, true)
+    return np.stack([(said & true).sum(0), said.sum(0) + true.sum(0)], 1).astype(np.float64)
+
+
+def f1_of_counts(counts: Doubles) -> Doubles:
+    """Return (K,) F1 of the positive class from (K, 2) :func:`unit_counts`, which may be summed; 0 where nothing is present."""
+    return np.asarray(2 * counts[:, 0] / np.maximum(counts[:, 1], 1))
+
+
+def f1_binary_per_unit(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
+    """Return (K,) F1 of the positive class of 0/1 predictions (N, K) against targets (N, K).
+
+    A unit that is neither a target nor predicted gets 0, as in scikit-learn with ``zero_division=0``.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return f1_of_counts(unit_counts(predicted, target))
+
+
+def pearson_per_column(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
+    """Return (K,) correlation coefficients of the columns of two (N, K) arrays; 0 for a column that is constant in either.
+
+    Raises:
+        ValueError: if the shapes differ or there is no row.
+    """
+    x, y = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
+    _check_pair(x, y)
+    if not len(x):
+        raise ValueError("A correlation needs at least one row.")
+    x, y = x - x[0], y - y[0]  # exact zeros where a column is constant
+    x, y = x - x.mean(0), y - y.mean(0)
+    scale = np.sqrt((x * x).sum(0)) * np.sqrt((y * y).sum(0))
+    return np.asarray(np.clip((x * y).sum(0) / np.where(scale > 0, scale, np.inf), -1, 1))
+
+
+def moment_sums(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
+    """Return (K, 6) sums over the rows of x (N, K) and y (N, K): 1, x, y, x^2, y^2, x y.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    x, y = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
+    _check_pair(x, y)
+    return np.stack([np.ones_like(x).sum(0), x.sum(0), y.sum(0), (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)], 1)
+
+
+def concordance_of_sums(sums: Doubles) -> Doubles:
+    """Return (K,) concordance correlation coefficients from (K, 6) :func:`moment_sums`, which may be summed, see :func:`concordance`."""
+    mean_x, mean_y, var_x, var_y, covariance = _moments(sums)
+    spread = var_x + var_y + (mean_x - mean_y) ** 2
+    apart = spread > CONSTANT * (sums[:, 3] + sums[:, 4]) / sums[:, 0]
+    return np.where(apart, 2 * covariance / np.where(apart, spread, 1), 1.0)
+
+
+def pearson_of_sums(sums: Doubles) -> Doubles:
+    """Return (K,) correlation coefficients from (K, 6) :func:`moment_sums`, which may be summed, see :func:`pearson_per_column`."""
+    _, _, var_x, var_y, covariance = _moments(sums)
+    scale = np.sqrt(var_x * var_y)
+    return np.clip(covariance / np.where(scale > 0, scale, np.inf), -1, 1)
+
+
+def _moments(sums: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles, Doubles]:
+    """Return means, population variances and covariance, each (K,); rounding must not give a constant series a variance."""
+    mean_x, mean_y, square_x, square_y, product = sums[:, 1:].T / sums[:, 0]
+    var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
+    var_x, var_y = np.where(var_x > CONSTANT * square_x, var_x, 0), np.where(var_y > CONSTANT * square_y, var_y, 0)
+    return mean_x, mean_y, var_x, var_y, np.where((var_x > 0) & (var_y > 0), product - mean_x * mean_y, 0)
+
+
+def _check_pair(predicted: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> None:
+    if predicted.ndim != 2 or predicted.shape != target.shape:
+        raise ValueError(f"Expected predictions and targets of one shape (N, K), got {predicted.shape} and {target.shape}.")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBins:
+    """Equal-width bins of confidence from 0 to 1, (B,) each; bin b holds ``b / B < confidence <= (b + 1) / B``, the first also 0.
+
+    ``confidence`` and ``accuracy`` are means, NaN in an empty bin; ``count`` is how many predictions fell into the bin.
+    """
+
+    confidence: Doubles
+    accuracy: Doubles
+    count: IntArray
+
+    def __post_init__(self) -> None:
+        check_shape("CalibrationBins", "confidence", self.confidence, (None,))
+        for name, array in (("accuracy", self.accuracy), ("count", self.count)):
+            check_shape("CalibrationBins", name, array, self.confidence.shape)
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean distance of accuracy and confidence, weighted by the counts; NaN without predictions."""
+        filled = self.count > 0
+        gaps = np.abs(self.accuracy[filled] - self.confidence[filled])
+        return float((gaps * self.count[filled]).sum() / self.count.sum()) if filled.any() else float("nan")
+
+
+def calibration_bins(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> CalibrationBins:
+    """Sort predictions into bins of their confidence, for the error and the reliability diagram (Guo et al., 2017).
+
+    Args:
+        confidence: (N,) in 0..1, the probability given to what was predicted.
+        correct: (N,) 0 or 1, whether it was right.
+        bins: how many of equal width.
+
+    Raises:
+        ValueError: if the lengths differ, there are no bins, or a confidence is outside 0..1.
+    """
+    sure, right = np.asarray(confidence, np.float64).ravel(), np.asarray(correct, np.float64).ravel()
+    if sure.shape != right.shape or bins < 1:
+        raise ValueError(f"Calibration needs bins and as many outcomes as confidences, got {bins}, {right.size} and {sure.size}.")
+    if not np.all((sure >= 0) & (sure <= 1)):
+        raise ValueError(f"Confidences must be from 0 to 1, got {sure.min()} to {sure.max()}.")
+    place = np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), sure) - 1, 0)
+    count = np.bincount(place, minlength=bins)
+    divisor = np.where(count > 0, count, np.nan)
+    return CalibrationBins(np.bincount(place, sure, bins) / divisor, np.bincount(place, right, bins) / divisor, count)
+
+
+def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
+    """Return the expected calibration error of (N,) confidences in 0..1 and outcomes 0 or 1 (Guo et al., 2017); NaN for N = 0.
+
+    Raises:
+        ValueError: as :func:`calibration_bins`.
+    """
+    return calibration_bins(confidence, correct, bins).error
+
+
+def bootstrap_additive(
+    statistics: Doubles, measure: Callable[[Doubles], float], rounds: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the percentile interval of a measure when whole groups (videos, persons) are drawn anew with replacement (Efron, 1979).
+
+    Frames of one video are alike, so frames must not be drawn one by one. Nothing of a group is needed but additive statistics
+    (counts, sums of squares), so a round costs one product of G numbers with them, however many rows there are.
+
+    Args:
+        statistics: (G, S) additive statistics of the groups.
+        measure: of the sum (S,) over the drawn groups.
+        rounds: how often G groups are drawn.
+        seed: of the draws; round by round ``multinomial(G, 1 / G)`` of NumPy's default generator.
+        level: share of the rounds inside the interval.
+
+    Returns:
+        low and high; NaN for fewer than two groups, whose spread is unknown, and for no rounds.
+
+    Raises:
+        ValueError: if ``statistics`` is not two-dimensional.
+    """
+    check_shape("bootstrap_additive", "statistics", statistics, (None, None))
+    groups = len(statistics)
+    if groups < 2 or not rounds:
+        return float("nan"), float("nan")
+    rng, share = np.random.default_rng(seed), np.full(groups, 1 / groups)
+    values = [measure(rng.multinomial(groups, share) @ statistics) for _ in range(rounds)]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.postprocess import (
+    PostProcess,
+    Smoothing,
+    blend,
+    blend_all,
+    complete,
+    smooth_all,
+    smooth_series,
+    tune_blend,
+    tune_smoothing,
+    tune_thresholds,
+)
+from hsemotion_space.learn.series import Series
+from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, VALENCE_AROUSAL, Task
+
+NAN = float("nan")
+UNITS = ACTION_UNITS.subset(["AU1", "AU2", "AU4"])
+
+
+def make(video: str, frames: Sequence[int], *columns: Sequence[float]) -> Series:
+    return Series(video, np.array(frames, np.int64), np.array(columns, np.float32).T.reshape(len(frames), len(columns)))
+
+
+def draw(seed: int, count: int, labels: int = 8) -> Series:
+    rng = np.random.default_rng(seed)
+    return Series("v", np.cumsum(rng.integers(1, 4, count)), rng.dirichlet(np.ones(labels), count).astype(np.float32))
+
+
+def closeness(task: Task, labels: Sequence[Series], predictions: Sequence[Series], thresholds: object) -> float:
+    """Minus the mean absolute error over the frames of the labels, which all have a prediction."""
+    assert thresholds is None
+    found = {series.video: series for series in predictions}
+    errors = [np.abs(series.values - complete(found[series.video], series.frames).values).ravel() for series in labels]
+    return -round(float(np.concatenate(errors).mean()), 6)  # rounded, so that what is equal in theory is a tie
+
+
+def test_gaps_between_faces_are_completed_with_the_nearer_prediction_counting_more() -> None:
+    series = make("v", [11, 21], [0.0, 1.0], [1.0, 0.5])
+    completed = complete(series, np.array([1, 11, 12, 20, 21, 30]))
+    np.testing.assert_allclose(completed.values[:, 0], [0, 0, 0.1, 0.9, 1, 1], rtol=1e-6)  # a reversed weight gives 0.9 at frame 12
+    np.testing.assert_allclose(completed.values[:, 1], [1, 1, 0.95, 0.55, 0.5, 0.5], rtol=1e-6)
+    assert completed.frames.tolist() == [1, 11, 12, 20, 21, 30]
+
+
+def test_rows_that_are_not_whole_are_no_predictions() -> None:
+    series = make("v", [1, 2, 3], [0.0, NAN, 1.0], [0.0, 9.0, 1.0])
+    assert complete(series, np.arange(1, 4)).values.tolist() == [[0, 0], [0.5, 0.5], [1, 1]]
+    unknown = complete(make("v", [4], [NAN], [NAN]), np.arange(1, 4))
+    assert (unknown.video, unknown.values.shape) == ("v", (3, 2))
+    assert np.isnan(unknown.values).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 999), st.integers(1, 60))
+def test_completion_keeps_what_is_known_and_sums(seed: int, count: int) -> None:
+    series = draw(seed, count)
+    whole = complete(series, np.arange(int(series.frames[-1]) + 3))
+    np.testing.assert_array_equal(whole.values[series.frames], series.values)
+    np.testing.assert_allclose(whole.values.sum(axis=1), 1, atol=1e-6)
+
+
+def test_sums_of_a_window_are_divided_by_the_frames_in_it() -> None:
+    """Sums that are never divided would leave 0..1, and with them every threshold."""
+    frames = list(range(1, 12))
+    units = make("v", frames, [0.4] * 11, [0.0] * 5 + [1.0] + [0.0] * 5)
+    for smoothing in (Smoothing("box", 5), Smoothing("gaussian", 3)):
+        smoothed = smooth_series(units, smoothing)
+        np.testing.assert_allclose(smoothed.values[:, 0], 0.4, rtol=1e-6)
+        assert 0 <= smoothed.values.min() <= smoothed.values.max() <= 1
+    assert smooth_series(units, Smoothing("box", 5)).values[[0, 5, 10], 1].tolist() == pytest.approx([1 / 6, 1 / 11, 1 / 6])
+    near = np.exp(-0.5)
+    ends = smooth_series(make("v", [1, 2, 3], [0.0, 1.0, 1.0]), Smoothing("gaussian", 1)).values[:, 0]
+    assert ends[1:].tolist() == pytest.approx([(1 + near) / (1 + 2 * near), (1 + near) / (1 + near + np.exp(-2))])
+
+
+def test_widths_in_seconds_follow_the_frame_rate_of_the_video() -> None:
+    impulse = [0.0] * 4 + [1.0] + [0.0] * 4
+    a, b = make("a", range(1, 10), impulse), make("b", range(1, 10), impulse)
+    smoothed = smooth_all([a, b], Smoothing("box", 0.1, "seconds"), {"a": 10.0})
+    assert smoothed[0].values[:, 0].tolist() == pytest.approx([0, 0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0])
+    assert smoothed[1].values[:, 0].tolist() == smooth_series(b, Smoothing("box", 3)).values[:, 0].tolist()
+    assert smooth_series(a, Smoothing("box", 1), 10.0).values[3, 0] == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="frame rate of a must be positive, got 0"):
+        smooth_series(a, Smoothing("box", 0.1, "seconds"), 0)
+
+
+def test_the_window_stays_inside_its_video() -> None:
+    a, b = make("a", [1, 2], [0.0, 0.0]), make("b", [1, 2], [1.0, 1.0])
+    assert [series.values.ravel().tolist() for series in smooth_all([a, b], Smoothing("box", 50))] == [[0, 0], [1, 1]]
+
+
+def test_frames_without_a_prediction_do_not_count_and_stay_unknown() -> None:
+    series = make("v", [1, 2, 3], [0.0, NAN, 1.0])
+    np.testing.assert_array_equal(smooth_series(series, Smoothing("box", 2)).values[:, 0], [0.5, NAN, 0.5])
+    assert np.isnan(smooth_series(make("v", [1, 2], [NAN, NAN]), Smoothing("gaussian", 2)).values).all()
+
+
+def test_no_smoothing_changes_nothing() -> None:
+    series = draw(0, 9)
+    for smoothing in (Smoothing(), Smoothing("none", 5), Smoothing("box", 0), Smoothing("gaussian", 0, "seconds")):
+        assert smooth_series(series, smoothing) is series
+    assert PostProcess(Smoothing()).thresholds is None
+    for width in (-1.0, NAN, float("inf")):
+        with pytest.raises(ValueError, match="must be 0 or more"):
+            Smoothing("box", width)
+
+
+def test_a_blend_is_the_weighted_mean_where_both_are_and_the_one_that_is_elsewhere() -> None:
+    a = make("v", [1, 2, 4], [1.0, NAN, 0.5], [0.0, 0.3, 0.5])
+    b = make("v", [2, 4, 9], [0.2, 0.0, 0.6], [0.8, 1.0, 0.4])
+    mixed = blend(a, b, 0.7)
+    assert mixed.frames.tolist() == [1, 2, 4, 9]
+    np.testing.assert_allclose(mixed.values, [[1, 0], [0.2, 0.8], [0.35, 0.65], [0.6, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(blend(a, b, [1.0, 0.25]).values, [[1, 0], [0.2, 0.8], [0.5, 0.875], [0.6, 0.4]], rtol=1e-6)
+
+
+def test_frames_that_neither_system_has_stay_unknown_in_a_blend() -> None:
+    mixed = blend(make("v", [1, 2], [NAN, 1.0]), make("v", [1], [NAN]), 0.5)
+    np.testing.assert_array_equal(mixed.values[:, 0], [NAN, 1.0])
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 999), st.floats(0, 1), st.floats(0.1, 60), st.sampled_from(["box", "gaussian"]))
+def test_blending_and_smoothing_can_change_places_on_whole_tracks(seed: int, weight: float, width: float, kind: str) -> None:
+    smoothing = Smoothing(kind, width)
+    frames = np.arange(1, 60)
+    a, b = (complete(draw(seed + extra, 30), frames) for extra in (0, 1))
+    first = smooth_series(blend(a, b, weight), smoothing)
+    last = blend(smooth_series(a, smoothing), smooth_series(b, smoothing), weight)
+    np.testing.assert_allclose(first.values, last.values, atol=1e-6)
+    np.testing.assert_allclose(first.values.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(blend(a, b, 1).values, a.values)
+    assert np.array_equal(blend(a, b, 0).values, b.values)
+
+
+def test_what_does_not_fit_is_not_blended() -> None:
+    a = make("v", [1], [0.0], [1.0])
+    with pytest.raises(ValueError, match="v with 2 labels and w with 2 labels cannot be blended"):
+        blend(a, make("w", [1], [0.0], [1.0]), 0.5)
+    with pytest.raises(ValueError, match="v with 2 labels and v with 1 labels cannot be blended"):
+        blend(a, make("v", [1], [0.0]), 0.5)
+    for weight in (1.1, -0.1, NAN, [0.5, 0.5, 0.5], []):
+        with pytest.raises(ValueError, match="Weights must be from 0 to 1, one or 2 of them"):
+            blend(a, a, weight)
+
+
+def test_videos_of_one_system_alone_are_kept() -> None:
+    a = [make("x", [1], [1.0]), make("y", [1], [1.0])]
+    b = [make("z", [1], [0.0]), make("y", [1], [0.0])]
+    assert [(series.video, series.values.item()) for series in blend_all(a, b, 0.25)] == [("x", 1), ("y", 0.25), ("z", 0)]
+
+
+def test_the_smoothing_with_the_best_measure_is_chosen() -> None:
+    frames, rng = np.arange(1, 301), np.random.default_rng(0)
+    truth = np.stack([np.sin(frames / 40), np.cos(frames / 40)], 1).astype(np.float32)
+    noisy = Series("v", frames, truth + rng.normal(0, 0.3, truth.shape).astype(np.float32))
+    candidates = [Smoothing(), *(Smoothing("box", width) for width in (1, 10, 200)), Smoothing("gaussian", 0.2, "seconds")]
+    best, values = tune_smoothing(VALENCE_AROUSAL, [noisy], [Series("v", frames, truth)], candidates, closeness)
+    assert [item for item, _ in values] == candidates
+    assert best in (candidates[2], candidates[4])
+    for item, value in values:
+        assert value == closeness(VALENCE_AROUSAL, [Series("v", frames, truth)], smooth_all([noisy], item), None)
+        assert value <= dict(values)[best]
+
+
+def test_of_equal_smoothings_the_narrowest_is_chosen() -> None:
+    series = [make("v", [1, 2, 3], [0.5] * 3, [0.5] * 3)]
+    wide, seconds, narrow = Smoothing("box", 5), Smoothing("gaussian", 1, "seconds"), Smoothing("gaussian", 2)
+    assert tune_smoothing(VALENCE_AROUSAL, series, series, [wide, seconds, narrow], closeness)[0] == narrow
+    assert tune_smoothing(VALENCE_AROUSAL, series, series, [wide, Smoothing("none", 9), narrow], closeness)[0] == Smoothing("none", 9)
+    with pytest.raises(DataError, match="no value for any candidate"):
+        tune_smoothing(VALENCE_AROUSAL, series, series, [wide, narrow], lambda *_: NAN)
+
+
+def test_frame_rates_reach_the_candidates() -> None:
+    impulse = [make("v", range(1, 8), [0, 0, 0, 1, 0, 0, 0])]
+    target = [make("v", range(1, 8), [0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0])]
+    candidates = [Smoothing(), Smoothing("box", 0.1, "seconds")]
+    valence = VALENCE_AROUSAL.subset(["Valence"])
+    best, values = tune_smoothing(valence, impulse, target, candidates, closeness, frame_rates={"v": 10})
+    assert (best, values[1][1]) == (candidates[1], pytest.approx(0, abs=1e-7))
+
+
+def test_thresholds_by_hand() -> None:
+    labels = [make("v", range(1, 6), [0, 0, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 0, 1, 0])]
+    scores = [make("v", range(1, 6), [0.05, 0.12, 0.25, 0.3, 0.4], [0.9] * 5, [0.1, 0.95, 0.2, 0.85, 0.75])]
+    assert tune_thresholds(UNITS, scores, labels) == (0.2, 0.5, 0.8)
+
+
+def test_a_prediction_on_the_threshold_is_present_and_ties_go_to_the_middle() -> None:
+    labels = [make("v", [1, 2], [1, 0])]
+    unit = ACTION_UNITS.subset(["AU1"])
+    assert tune_thresholds(unit, [make("v", [1, 2], [0.3, 0.2999])], labels) == (0.3,)
+    assert tune_thresholds(unit, [make("v", [1, 2], [0.9, 0.1])], labels) == (0.5,)
+    assert tune_thresholds(unit, [make("v", [1, 2], [0.45, 0.1])], labels) == (0.4,)
+    assert tune_thresholds(unit, [make("v", [1, 2], [0.9, 0.1])], labels, grid=(0.2, 0.6)) == (0.6,)
+
+
+def test_frames_without_annotation_do_not_count_and_those_without_a_face_are_completed() -> None:
+    labels = [make("v", [1, 2, 3, 4, 5], [1, NAN, 1, 0, 0]), make("w", [1], [1])]
+    scores = [make("v", [1, 2, 4, 5], [0.8, 0.99, 0.2, 0.1])]  # frame 3 becomes 0.595 between 0.99 and 0.2
+    unit = ACTION_UNITS.subset(["AU1"])
+    assert tune_thresholds(unit, scores, labels, grid=(0.1, 0.59, 0.7)) == (0.59,)
+    with pytest.raises(DataError, match="No frame of the tuning split is annotated for Action units"):
+        tune_thresholds(unit, scores, [make("v", [1], [NAN])])
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 999))
+def test_no_other_threshold_has_a_larger_f1(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, 40)
+    values = np.clip(truth * 0.3 + rng.uniform(0, 0.7, 40), 0, 1)
+    truth[0] = 1
+
+    def f1(threshold: float) -> float:
+        present = values.astype(np.float32) >= np.float32(threshold)
+        return 2 * float((present & (truth == 1)).sum()) / (present.sum() + truth.sum())
+
+    unit = ACTION_UNITS.subset(["AU1"])
+    (chosen,) = tune_thresholds(unit, [make("v", range(40), values)], [make("v", range(40), truth)])
+    assert f1(chosen) == max(f1(step / 10) for step in range(1, 10))
+
+
+def test_the_weights_of_a_blend_are_found_in_common_and_per_label() -> None:
+    a, b = make("v", [1, 2], [1.0, 0.0], [1.0, 0.0]), make("v", [1, 2], [0.0, 1.0], [0.0, 1.0])
+    labels = [blend(a, b, [0.8, 0.2])]
+    common, table = tune_blend(VALENCE_AROUSAL, ([a], [b]), labels, closeness)
+    assert common == (0.5, 0.5)  # every weight from 0.2 to 0.8 has the same error of 0.3
+    assert [weight for weight, _ in table] == [step / 10 for step in range(11)]
+    assert dict(table)[0.0] == pytest.approx(-0.5)
+    assert tune_blend(VALENCE_AROUSAL, ([a], [b]), labels, closeness, per_label=True)[0] == (0.8, 0.2)
+
+
+def test_a_label_whose_weight_does_not_matter_keeps_the_common_one() -> None:
+    a, b = make("v", [1, 2], [1.0, 0.0], [0.3, 0.3]), make("v", [1, 2], [0.0, 1.0], [0.3, 0.3])
+    weights, _ = tune_blend(VALENCE_AROUSAL, ([a], [b]), [blend(a, b, 0.9)], closeness, per_label=True)
+    assert weights == (0.9, 0.9)
+
+
+def test_probabilities_stay_probabilities_through_the_whole_order() -> None:
+    frames = np.arange(1, 90)
+    a, b = draw(1, 20), draw(2, 25)
+    final = smooth_series(complete(blend(a, b, 0.7), frames), Smoothing("box", 50))
+    assert final.values.shape == (89, len(EXPRESSION.labels))
+    np.testing.assert_allclose(final.values.sum(axis=1), 1, atol=1e-5)

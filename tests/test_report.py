@@ -1,0 +1,146 @@
+"""Reports of an evaluation: every number is there, and no text is taken for markup."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from plotly.offline import get_plotlyjs
+
+from hsemotion_space.learn.report import html_report, markdown_report
+from hsemotion_space.learn.scoring import LabelScore, TaskScore
+from hsemotion_space.metrics import CalibrationBins, calibration_bins
+from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL, Label, Task
+
+NAN = float("nan")
+NO_BINS = CalibrationBins(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+ODD = replace(EXPRESSION, title="Odd <b>|*", labels=(*EXPRESSION.labels[:2], Label("<b>x|y</b>", "<i>", "#0072b2", "Odd.")))
+
+
+def values_of(task: Task, start: float, support: int) -> tuple[LabelScore, ...]:
+    return tuple(LabelScore(name, start + 0.0111 * k, support + k) for k, name in enumerate(task.label_names))
+
+
+def scores() -> list[TaskScore]:
+    empty = np.zeros((0, 0), np.int64)
+    bins = calibration_bins(np.linspace(0.02, 0.98, 40), np.arange(40) % 3 == 0)
+    affect, odd, units, mimicry = (
+        values_of(VALENCE_AROUSAL, 0.41, 7001), values_of(ODD, 0.13, 8001), values_of(ACTION_UNITS, 0.61, 0),
+        values_of(MIMICRY_INTENSITY, -0.1, 4588),
+    )  # fmt: skip
+    counts = np.array([[1501, 22, 33], [44, 1655, 66], [77, 88, 1999]])
+    return [
+        TaskScore(VALENCE_AROUSAL, "P_VA", 0.4321, (0.3987, 0.4765), affect, 70011, 65432, 4321, 258, 76, NAN, NAN, empty, NO_BINS),
+        TaskScore(ODD, "macro F1", 0.2109, (0.1765, 0.2543), odd, 2801, 2222, 543, 36, 70, 0.5678, 0.0987, counts, bins),
+        TaskScore(ACTION_UNITS, "mean F1", 0.5432, (NAN, NAN), units, 445, 444, 1, 0, 1, NAN, 0.1234, empty, bins),
+        TaskScore(MIMICRY_INTENSITY, "mean Pearson r", -0.0321, (-0.1, 0.0456), mimicry, 4588, 4586, 0, 2, 4588, NAN, NAN, empty, NO_BINS),
+    ]
+
+
+def wanted(given: list[TaskScore]) -> set[str]:
+    """Return all numbers of some scores as they should be shown."""
+    shown = set()
+    for score in given:
+        measured = [score.value, *score.interval, score.accuracy, score.ece, *(label.value for label in score.per_label)]
+        measured += [*score.calibration.confidence.tolist(), *score.calibration.accuracy.tolist()]
+        shown |= {f"{value:.3f}" for value in measured if not math.isnan(value)}
+        whole = [score.frames_labeled, score.frames_predicted, score.frames_filled, score.frames_missing_video, score.videos]
+        whole += [*(label.support for label in score.per_label), *score.confusion.ravel().tolist(), *score.calibration.count.tolist()]
+        shown |= {f"{count:,}" for count in whole}
+    return shown
+
+
+class Page(HTMLParser):
+    """Collects tags, text of cells, and whatever could load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.cells: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [f"{tag} {value}" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] in ("td", "th") and data.strip():
+            self.cells.append(data)
+
+
+def without_library(text: str) -> str:
+    """Return a page without the 5 MB of plotly.js, which name map tiles and a home page that only the policy can rule out."""
+    return text.replace(get_plotlyjs(), "")
+
+
+def read(text: str) -> Page:
+    page = Page()
+    page.feed(without_library(text))
+    return page
+
+
+def test_markdown_has_every_number() -> None:
+    text = markdown_report("Report", scores(), ["A note."])
+    cells = {cell.strip() for line in text.splitlines() if line.startswith("|") for cell in re.split(r"(?<!\\)\|", line)}
+    assert wanted(scores()) <= cells
+    assert text.startswith("# Report\n") and "\n- A note.\n" in text
+    for score in scores():
+        assert score.measure in text
+    assert "95 %" in text and "whole videos" in text and "nan" not in text.lower()
+
+
+def test_html_has_every_number() -> None:
+    page = read(html_report("Report", scores(), ["A note."]))
+    assert wanted(scores()) <= set(page.cells)
+    assert {"P_VA", "macro F1", "mean F1", "mean Pearson r", "CCC", "F1", "Pearson r", "none"} <= set(page.cells)
+    assert page.tags.count("h2") == 4 and page.tags.count("li") == 1
+
+
+def test_tables_of_markdown_are_rectangular() -> None:
+    blocks = [block.splitlines() for block in markdown_report("R", scores(), []).split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 2 + 4 + 1 + 2
+    for lines in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1 and re.fullmatch(r"\| ---( \| ---:)+ \|", lines[1])
+
+
+def test_markdown_takes_no_text_for_markup() -> None:
+    text = markdown_report("A <b> title\n# second", scores(), ["run_1/__init__ *x* `y` [z](u) | <script>"])
+    assert "<b>" not in text and "<script>" not in text and "<i>" not in text
+    assert text.splitlines()[0] == r"# A &lt;b&gt; title \# second"
+    assert r"- run_1/\_\_init\_\_ \*x\* \`y\` \[z\](u) \| &lt;script&gt;" in text
+    assert r"| &lt;b&gt;x\|y&lt;/b&gt; |" in text and r"## Odd &lt;b&gt;\|\*" in text
+
+
+def test_html_takes_no_text_for_markup() -> None:
+    text = html_report('<b>"T"</title>', scores(), ["<script>alert(1)</script>"])
+    rest = without_library(text)
+    page = read(rest)
+    assert "b" not in page.tags and "i" not in page.tags and "<b>x" not in rest and "alert(1)&lt;/script&gt;" in rest
+    assert "<b>x|y</b>" in page.cells, "as text"
+    assert page.tags.count("script") == rest.count("</script>")
+
+
+def test_html_is_one_file_that_loads_nothing() -> None:
+    text = html_report("Report", scores(), [])
+    assert text.count(get_plotlyjs()) == 1
+    rest = without_library(text)
+    assert 'src="http' not in rest and 'href="http' not in rest and "@import" not in rest and "url(" not in rest
+    assert not read(rest).loads
+    assert "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'" in rest
+
+
+def test_html_has_a_figure_beside_each_table_of_a_task() -> None:
+    rest = without_library(html_report("Report", scores(), []))
+    order = re.findall(r"<h2>|<table>|Plotly\.newPlot", rest)
+    one, with_bins, with_all = ["<table>", "Plotly.newPlot"], ["<table>", "Plotly.newPlot"] * 2, ["<table>", "Plotly.newPlot"] * 3
+    assert order == ["<table>"] * 2 + ["<h2>", *one, "<h2>", *with_all, "<h2>", *with_bins, "<h2>", *one]
+
+
+@pytest.mark.parametrize("make", [markdown_report, html_report])
+def test_a_report_without_scores_or_notes_still_says_what_it_is(make) -> None:
+    text = make("Nothing", [], [])
+    assert "Nothing" in text and "Measures" in text and "Plotly.newPlot" not in without_library(text)

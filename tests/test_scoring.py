@@ -1,0 +1,305 @@
+"""Scores of predictions against annotations: official measures, frames without a prediction, intervals over videos."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.scoring import TaskScore, score
+from hsemotion_space.learn.series import Series
+from hsemotion_space.metrics import bootstrap_additive, concordance, expected_calibration_error, f1_per_class
+from hsemotion_space.tasks import (
+    ACTION_UNITS,
+    AFF_WILD2_EXPRESSION,
+    CHALLENGE,
+    COMPOUND_EXPRESSION,
+    EXPRESSION,
+    MIMICRY_INTENSITY,
+    VALENCE_AROUSAL,
+    Task,
+)
+
+NAN = float("nan")
+TWO_UNITS = ACTION_UNITS.subset(["AU1", "AU12"])
+
+
+def series(video: str, frames: list[int], values: list[list[float]]) -> Series:
+    return Series(video, np.array(frames, np.int64), np.array(values, np.float32))
+
+
+def make(task: Task, videos: int, seed: int) -> tuple[list[Series], list[Series]]:
+    """Return random labels and related predictions for every frame."""
+    rng, labels, predictions = np.random.default_rng(seed), [], []
+    for number in range(videos):
+        frames = np.arange(1, rng.integers(20, 60)) if task.scope == "frame" else np.zeros(1, np.int64)
+        shape = (len(frames), len(task.labels))
+        if task.kind == "one_of":
+            target = rng.integers(0, len(task.labels) - 1, (len(frames), 1)).astype(np.float32)  # the last class is absent
+            values = rng.dirichlet(np.ones(len(task.labels)), len(frames))
+            values[np.arange(len(frames)), target[:, 0].astype(int)] += 0.3
+            values /= values.sum(1, keepdims=True)
+        elif task.kind == "independent" and task.scope == "frame":
+            target = (rng.random(shape) < 0.3).astype(np.float32)
+            values = 0.3 * target + 0.7 * rng.random(shape)
+        else:
+            target = rng.uniform(task.low, task.high, shape)
+            values = np.clip(0.6 * target + 0.2 * rng.normal(size=shape), task.low, task.high)
+        labels.append(Series(str(number), frames, target.astype(np.float32)))
+        predictions.append(Series(str(number), frames, values.astype(np.float32)))
+    return labels, predictions
+
+
+def joined(given: list[Series]) -> np.ndarray:
+    return np.concatenate([item.values for item in given])
+
+
+def counts(result: TaskScore) -> tuple[int, int, int, int]:
+    return result.frames_labeled, result.frames_predicted, result.frames_filled, result.frames_missing_video
+
+
+# Official measures, with a prediction for each frame
+
+
+def test_valence_and_arousal_are_scored_by_concordance_over_all_frames() -> None:
+    labels, predictions = make(VALENCE_AROUSAL, 6, 1)
+    result = score(VALENCE_AROUSAL, labels, predictions, rounds=50)
+    expected = [concordance(joined(predictions)[:, k], joined(labels)[:, k]) for k in (0, 1)]
+    assert result.measure == "P_VA" and result.value == pytest.approx(np.mean(expected))
+    assert [label.value for label in result.per_label] == pytest.approx(expected)
+    assert [(label.name, label.support) for label in result.per_label] == [
+        ("Valence", len(joined(labels))),
+        ("Arousal", len(joined(labels))),
+    ]
+    assert math.isnan(result.accuracy) and math.isnan(result.ece) and result.confusion.shape == (0, 0) and not result.calibration.count.size
+    per_video = np.mean([concordance(p.values[:, 0], t.values[:, 0]) for p, t in zip(predictions, labels, strict=True)])
+    assert result.per_label[0].value != pytest.approx(per_video, abs=1e-4), "not a mean over videos"
+
+
+@pytest.mark.parametrize("task", [AFF_WILD2_EXPRESSION, COMPOUND_EXPRESSION])
+def test_classes_are_scored_by_macro_f1_over_all_classes(task: Task) -> None:
+    labels, predictions = make(task, 5, 2)
+    result = score(task, labels, predictions, rounds=50)
+    target, values = joined(labels)[:, 0].astype(int), joined(predictions)
+    chosen, every = values.argmax(1), range(len(task.labels))
+    assert result.measure == "macro F1"
+    assert result.value == pytest.approx(f1_score(target, chosen, labels=every, average="macro", zero_division=0))
+    assert [label.value for label in result.per_label] == pytest.approx(
+        f1_score(target, chosen, labels=every, average=None, zero_division=0)
+    )
+    assert [label.support for label in result.per_label] == np.bincount(target, minlength=len(every)).tolist()
+    assert result.per_label[-1].support == 0 and result.per_label[-1].value == 0
+    np.testing.assert_array_equal(result.confusion, confusion_matrix(target, chosen, labels=every))
+    assert result.accuracy == pytest.approx(accuracy_score(target, chosen))
+    assert result.ece == pytest.approx(expected_calibration_error(values.max(1), chosen == target))
+    assert result.calibration.count.sum() == len(target)
+
+
+def test_units_are_scored_by_the_mean_f1_of_the_present() -> None:
+    labels, predictions = make(ACTION_UNITS, 5, 3)
+    target, values = joined(labels), joined(predictions)
+    for thresholds in (None, np.linspace(0.2, 0.8, 12).tolist()):
+        result = score(ACTION_UNITS, labels, predictions, thresholds, rounds=50)
+        said = values >= np.float32(0.5 if thresholds is None else thresholds)
+        expected = [f1_score(target[:, k], said[:, k], zero_division=0) for k in range(12)]
+        assert result.measure == "mean F1" and result.value == pytest.approx(np.mean(expected))
+        assert [label.value for label in result.per_label] == pytest.approx(expected)
+        assert [label.support for label in result.per_label] == target.sum(0).tolist()
+        assert result.ece == pytest.approx(expected_calibration_error(values, target)) and math.isnan(result.accuracy)
+        assert result.calibration.count.sum() == target.size and result.confusion.shape == (0, 0)
+
+
+def test_intensities_of_clips_are_scored_by_the_mean_correlation() -> None:
+    labels, predictions = make(MIMICRY_INTENSITY, 40, 4)
+    result = score(MIMICRY_INTENSITY, labels, predictions, rounds=50)
+    expected = [pearsonr(joined(predictions)[:, k], joined(labels)[:, k]).statistic for k in range(6)]
+    assert result.measure == "mean Pearson r" and result.value == pytest.approx(np.mean(expected), abs=1e-6)
+    assert [label.value for label in result.per_label] == pytest.approx(expected, abs=1e-6)
+    assert (result.videos, counts(result)) == (40, (40, 40, 0, 0))
+    assert math.isnan(result.ece) and math.isnan(result.accuracy)
+
+
+def test_a_unit_is_present_at_its_threshold() -> None:
+    labels, predictions = [series("a", [1, 2], [[1, 0], [0, 1]])], [series("a", [1, 2], [[0.3, 0.1], [0.29, 0.9]])]
+    assert score(TWO_UNITS, labels, predictions, [0.3, 0.9]).value == 1
+    assert score(TWO_UNITS, labels, predictions).value == 0.5, "0.5 by default"
+
+
+def test_constant_predictions_get_no_credit() -> None:
+    va_labels, _ = make(VALENCE_AROUSAL, 3, 5)
+    constant = [Series(item.video, item.frames, np.full_like(item.values, 0.1)) for item in va_labels]
+    assert score(VALENCE_AROUSAL, va_labels, constant, rounds=20).value == pytest.approx(0, abs=1e-9)
+    clips, _ = make(MIMICRY_INTENSITY, 9, 5)
+    result = score(MIMICRY_INTENSITY, clips, [Series(item.video, item.frames, np.full_like(item.values, 0.1)) for item in clips], rounds=20)
+    assert (result.value, result.interval) == (0, (0, 0))
+
+
+# Frames and videos without annotation or prediction
+
+
+def test_rows_without_annotation_do_not_count() -> None:
+    labels, predictions = make(AFF_WILD2_EXPRESSION, 4, 6)
+    for item in labels[:3]:
+        item.values[::3] = NAN
+    labels[3].values[:] = NAN
+    kept = [Series(item.video, item.frames[item.known], item.values[item.known]) for item in labels[:3]]
+    full, less = (score(AFF_WILD2_EXPRESSION, given, predictions, rounds=20) for given in (labels, kept))
+    assert full.value == less.value and full.interval == less.interval and full.videos == 3
+    assert counts(full) == (len(joined(kept)), len(joined(kept)), 0, 0)
+
+
+def test_one_missing_dimension_leaves_the_frame_out() -> None:
+    labels = [series("a", [1, 2, 3], [[0, 0], [1, NAN], [1, 1]])]
+    result = score(VALENCE_AROUSAL, labels, [series("a", [1, 2, 3], [[0, 0], [-1, -1], [1, 1]])])
+    assert result.value == 1 and result.frames_labeled == 2
+
+
+def test_frames_without_prediction_are_interpolated_by_frame_number_and_ends_are_held() -> None:
+    frames = [1, 2, 3, 4, 5, 6, 8, 20]
+    predictions = [series("a", [2, 3, 4, 6, 10], [[0.1, 0], [NAN, NAN], [0.5, -1], [0.9, NAN], [-0.1, 0.5]])]
+    filled = [[0.1, 0], [0.1, 0], [0.3, -0.5], [0.5, -1], [0.4, -0.75], [0.3, -0.5], [0.1, 0], [-0.1, 0.5]]
+    result = score(VALENCE_AROUSAL, [series("a", frames, filled)], predictions)
+    assert result.value == pytest.approx(1), "these are the values that the frames should have got"
+    assert counts(result) == (8, 2, 6, 0), "2 and 4; 10 is not annotated, a row with NaN is no prediction"
+    assert all(math.isnan(bound) for bound in result.interval), "a single video says nothing about others"
+
+
+def test_classes_are_chosen_after_the_interpolation() -> None:
+    task = AFF_WILD2_EXPRESSION.subset(["Neutral", "Anger", "Fear"])
+    predictions = [series("a", [1, 5], [[0.6, 0.4, 0], [0, 0.4, 0.6]])]
+    result = score(task, [series("a", [1, 2, 3, 4, 5, 6], [[0], [0], [1], [2], [2], [2]])], predictions)
+    assert result.value == 1 and counts(result) == (6, 2, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "chosen"), [(AFF_WILD2_EXPRESSION, 0), (EXPRESSION, 5), (COMPOUND_EXPRESSION, 0)], ids=["first", "inside", "none"]
+)
+def test_a_video_without_crops_is_called_neutral(task: Task, chosen: int) -> None:
+    labels = [series("a", [1, 2], [[1], [2]]), series("b", [1, 2, 3], [[chosen], [1], [chosen]])]
+    perfect = np.eye(len(task.labels), dtype=np.float32)[[1, 2]]
+    no_crops = Series("b", np.array([1, 2, 3]), np.full((3, len(task.labels)), NAN, np.float32))
+    given = [Series("a", np.array([1, 2]), perfect)]
+    for predictions in (given, [*given, no_crops]):
+        result = score(task, labels, predictions)
+        assert counts(result) == (5, 2, 0, 3) and result.videos == 2
+        assert result.confusion[chosen, chosen] == 2 and result.confusion[1, chosen] == 1 and result.accuracy == pytest.approx(4 / 5)
+        sure = 1 / len(task.labels)
+        assert result.ece == pytest.approx(3 / 5 * (2 / 3 - sure), abs=1e-6), "equal probabilities"
+
+
+def test_other_videos_without_prediction_get_zeros() -> None:
+    va = score(VALENCE_AROUSAL, [series("a", [1, 2], [[0, 0], [0, 0]])], [])
+    assert va.value == 1 and counts(va) == (2, 0, 0, 2)
+    units = score(TWO_UNITS, [series("a", [1, 2], [[1, 0], [0, 0]]), series("b", [1], [[1, 1]])], [series("b", [1], [[1, 1]])])
+    assert [label.value for label in units.per_label] == pytest.approx([2 / 3, 1]) and counts(units) == (3, 1, 0, 2)
+    clips = [series("00001", [0], [[1] * 6]), series("00002", [0], [[0] * 6]), series("00003", [0], [[0.5] * 6])]
+    mimicry = score(MIMICRY_INTENSITY, clips, [clips[0], replace(clips[2], values=np.full((1, 6), NAN, np.float32))])
+    assert mimicry.value == pytest.approx(pearsonr([1, 0, 0.5], [1, 0, 0]).statistic) and counts(mimicry) == (3, 1, 0, 2)
+
+
+def test_dropping_hard_frames_does_not_raise_the_score() -> None:
+    """The upstream evaluation leaves frames without a crop out; here they stay in."""
+    labels = [series("a", [1, 2, 3, 4], [[0], [1], [0], [1]])]
+    task = AFF_WILD2_EXPRESSION.subset(["Neutral", "Anger"])
+    result = score(task, labels, [series("a", [1, 3], [[1, 0], [1, 0]])])
+    assert result.accuracy == 0.5 and counts(result) == (4, 2, 2, 0)
+
+
+def test_videos_without_labels_are_ignored_and_order_does_not_matter() -> None:
+    labels, predictions = make(ACTION_UNITS, 5, 7)
+    others = [Series("other", np.array([1]), np.full((1, 3), 9, np.float32))] * 2
+    plain, mixed = score(ACTION_UNITS, labels, predictions), score(ACTION_UNITS, iter(labels), iter([*others, *predictions[::-1]]))
+    assert mixed.value == plain.value and mixed.interval == plain.interval and counts(mixed) == counts(plain)
+
+
+def test_values_are_bounded_as_in_a_submission() -> None:
+    labels = [series("a", [1, 2], [[-1, 1], [1, -1]])]
+    assert score(VALENCE_AROUSAL, labels, [series("a", [1, 2], [[-1.5, 3], [1.01, -2]])]).value == 1
+
+
+# Intervals
+
+
+@pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
+def test_the_interval_is_that_of_whole_videos_drawn_anew(task: Task) -> None:
+    labels, predictions = make(task, 7, 8)
+    result = score(task, labels, predictions, rounds=30, seed=4)
+    rng, values = np.random.default_rng(4), []
+    for _ in range(30):
+        drawn = np.repeat(np.arange(7), rng.multinomial(7, np.full(7, 1 / 7)))
+        again = [[replace(given[video], video=str(place)) for place, video in enumerate(drawn)] for given in (labels, predictions)]
+        values.append(score(task, *again, rounds=1).value)
+    assert result.interval == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1e-6)
+    assert result.interval[0] < result.value < result.interval[1]
+    assert score(task, labels, predictions, rounds=30, seed=5).interval != result.interval
+
+
+def test_the_interval_is_wider_than_that_of_single_frames() -> None:
+    labels, predictions = [], []
+    rng = np.random.default_rng(9)
+    task = AFF_WILD2_EXPRESSION.subset(["Neutral", "Anger"])
+    for number in range(12):  # in each video all frames are right or all are wrong
+        target = rng.integers(0, 2, 50)
+        right = number % 2 == 0
+        labels.append(Series(str(number), np.arange(1, 51), target[:, None].astype(np.float32)))
+        predictions.append(Series(str(number), np.arange(1, 51), np.eye(2, dtype=np.float32)[target if right else 1 - target]))
+    result = score(task, labels, predictions)
+    rows = np.zeros((600, 4))
+    rows[np.arange(600), 2 * joined(labels)[:, 0].astype(int) + joined(predictions).argmax(1)] = 1
+    low, high = bootstrap_additive(rows, lambda sums: float(f1_per_class(sums.reshape(2, 2)).mean()))
+    assert result.interval[1] - result.interval[0] > 4 * (high - low)
+
+
+# What cannot be scored
+
+
+@pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
+def test_nothing_annotated_is_an_error(task: Task) -> None:
+    blank = Series("a", np.array([0]), np.full((1, 1 if task.kind == "one_of" else len(task.labels)), NAN, np.float32))
+    for labels in ([], [blank]):
+        with pytest.raises(DataError, match=rf"no annotated {task.scope} to score {task.title} on\."):
+            score(task, labels, [])
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        (VALENCE_AROUSAL, [0, -5], r"a, frame 3, is -5; expected -1 to 1"),
+        (AFF_WILD2_EXPRESSION, [-1], r"frame 3, is -1; expected a class from 0 to 7"),
+        (AFF_WILD2_EXPRESSION, [1.5], r"is 1\.5; expected a class"),
+        (COMPOUND_EXPRESSION, [7], r"is 7; expected a class from 0 to 6"),
+        (TWO_UNITS, [1, -1], r"is -1; expected 0 or 1, or NaN"),
+        (AFF_WILD2_EXPRESSION, [0, 1], r"labels of a have 2 columns; Expression needs 1"),
+        (TWO_UNITS, [0, 1, 0], r"labels of a have 3 columns; Action units needs 2"),
+        (MIMICRY_INTENSITY, [0.5] * 6, r"one per clip, with frame 0"),
+    ],
+)
+def test_labels_that_are_not_of_the_task_are_refused(task: Task, row: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        score(task, [series("a", [3], [row])], [])
+
+
+def test_predictions_that_are_not_of_the_task_are_refused() -> None:
+    labels = [series("a", [1], [[1]])]
+    with pytest.raises(DataError, match="predictions of a have 2 columns; Expression needs 8"):
+        score(AFF_WILD2_EXPRESSION, labels, [series("a", [1], [[1, 0]])])
+    with pytest.raises(DataError, match="must sum to 1"):
+        score(AFF_WILD2_EXPRESSION, labels, [series("a", [1], [[3, -1, 0, 0, 0, 0, 0, 0]])])
+
+
+def test_a_video_given_twice_is_an_error() -> None:
+    one = series("a", [1], [[0, 0]])
+    for labels, predictions, what in (([one, one], [], "labels"), ([one], [one, one], "predictions")):
+        with pytest.raises(DataError, match=f"{what} have a twice"):
+            score(VALENCE_AROUSAL, labels, predictions)
+
+
+@pytest.mark.parametrize(("task", "thresholds"), [(TWO_UNITS, [0.5]), (VALENCE_AROUSAL, [0.5, 0.5]), (MIMICRY_INTENSITY, [0.5] * 6)])
+def test_thresholds_belong_to_units_one_for_each(task: Task, thresholds: list[float]) -> None:
+    with pytest.raises(ValueError, match="Thresholds belong to units"):
+        score(task, [], [], thresholds)
