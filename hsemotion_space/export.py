@@ -40,6 +40,7 @@ _HEAD: Final[dict[str, tuple[str, str]]] = {
 _TAIL: Final[dict[str, tuple[str, str]]] = {
     "checkpoint_id": ("string", "The checkpoint that made the values."),
     "checkpoint_sha256": ("string", "SHA-256 of its weights file."),
+    "heads_sha256": ("string", "SHA-256 of its file of heads; empty if it has none."),
     "schema_version": ("int64", "Version of this table; changes when a column changes its name or meaning."),
 }
 
@@ -177,6 +178,7 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
         "media_sha256": [analysis.media.sha256] * count, "media_kind": [analysis.media.kind] * count, "source": [source] * count,
         "frame_index": pa.array(index, mask=index < 0), "time_s": times_s, "track_id": np.full(count, track.track_id),
         "checkpoint_id": [analysis.checkpoint.id] * count, "checkpoint_sha256": [analysis.checkpoint.sha256] * count,
+        "heads_sha256": [analysis.checkpoint.heads_sha256] * count,
         "schema_version": np.full(count, SCHEMA_VERSION),
     }  # fmt: skip
     boxes = np.column_stack([track.boxes_xyxy, track.detection_scores])
@@ -235,7 +237,9 @@ def _analysis(analysis: Analysis, source: str) -> dict[str, Json]:
             "sha256": media.sha256, "kind": media.kind, "width": media.width, "height": media.height,
             "duration_s": media.duration_s, "notices": list(media.notices),
         },
-        "checkpoint": {"id": checkpoint.id, "title": checkpoint.title, "sha256": checkpoint.sha256},
+        "checkpoint": {
+            "id": checkpoint.id, "title": checkpoint.title, "sha256": checkpoint.sha256, "heads_sha256": checkpoint.heads_sha256,
+        },
         "notices": list(analysis.notices),
         "frame_times_s": _numbers(analysis.frame_times_s),
         "faces": [_face(face) for face in analysis.faces],
@@ -267,4 +271,10 @@ def _of(face: FaceResult, scope: str) -> Iterable[Timeline]:
 
 def _described(value: Timeline | Prediction) -> dict[str, Json]:
     task = value.task
-    return {"task": task.name, "task_version": task.version, "labels": list(task.label_names), "provenance": value.provenance}
+    given: dict[str, Json] = {
+        "task": task.name,
+        "task_version": task.version,
+        "labels": list(task.label_names),
+        "provenance": value.provenance,
+    }
+    return given | ({"thresholds": list(value.thresholds)} if value.thresholds else {})

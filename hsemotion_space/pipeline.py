@@ -16,7 +16,7 @@ from hsemotion_space.backbones import load_backbone
 from hsemotion_space.detection import FaceDetector, MtcnnDetector
 from hsemotion_space.engine import EngineOptions, Runner, load, normalize
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, find_checkpoint
-from hsemotion_space.hub.resolve import resolve
+from hsemotion_space.hub.resolve import load_heads, resolve
 from hsemotion_space.media import MediaError, open_clip, read_image, sniff
 from hsemotion_space.readout import read_tracks
 from hsemotion_space.settings import PipelineConfig, Settings
@@ -70,6 +70,7 @@ def load_network(checkpoint: Checkpoint, options: EngineOptions) -> Network:
         module = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
     except (ValueError, SafetensorError) as error:
         raise CheckpointError(f"{checkpoint.title} cannot be loaded: {error}") from error
+    load_heads(checkpoint)  # complains now rather than after a long clip
     size = checkpoint.input.size
     return Network(checkpoint, load(module, np.zeros((2, 3, size, size), np.float32), options))
 
@@ -247,7 +248,7 @@ def _assemble(info: MediaInfo, batcher: _Batcher, preview: _Preview, times: list
         notices.append(NO_FACE)
     return Analysis(
         media=info,
-        checkpoint=CheckpointRef(checkpoint.id, checkpoint.title, checkpoint.sha256),
+        checkpoint=CheckpointRef(checkpoint.id, checkpoint.title, checkpoint.sha256, checkpoint.heads_sha256),
         frame_times_s=np.array(times, np.float64),
         faces=read_tracks(tracks, checkpoint, smoothing),
         notices=tuple(notices),

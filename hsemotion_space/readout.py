@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hsemotion_space.heads import apply_heads
 from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.hub.resolve import load_heads
 from hsemotion_space.temporal import smooth, summarize
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack, Timeline
 
@@ -18,10 +19,13 @@ def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> Fa
         track: with the scores of this checkpoint's backbone.
         checkpoint: gives the heads.
         smoothing: factor on the window of each task, 0 for none.
+
+    Raises:
+        CheckpointError: if the weights of a head cannot be used.
     """
     timelines = []
-    for head, values in apply_heads(checkpoint, track.scores):
-        raw = Timeline(head.task, head.provenance, track.times_s, values)
+    for head, values in apply_heads(checkpoint, load_heads(checkpoint), track):
+        raw = Timeline(head.task, head.provenance, track.times_s[: len(values)], values, head.thresholds)
         timelines.append(smooth(raw, head.task.smoothing_s * smoothing))
     return FaceResult(track, tuple(timelines), tuple(summarize(timeline) for timeline in timelines))
 
@@ -37,6 +41,6 @@ def reread(analysis: Analysis, checkpoint: Checkpoint, smoothing: float) -> Anal
     Raises:
         ValueError: if the analysis was made by another checkpoint.
     """
-    if analysis.checkpoint.sha256 != checkpoint.sha256:
+    if (analysis.checkpoint.sha256, analysis.checkpoint.heads_sha256) != (checkpoint.sha256, checkpoint.heads_sha256):
         raise ValueError(f"This analysis was made by {analysis.checkpoint.title}, not by {checkpoint.title}.")
     return replace(analysis, faces=read_tracks((face.track for face in analysis.faces), checkpoint, smoothing))

@@ -131,12 +131,16 @@ class FaceTrack:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Values of one task for one track: ``times_s`` (T,), ``values`` (T, K); a clip-level task has T = 1."""
+    """Values of one task for one track: ``times_s`` (T,), ``values`` (T, K); a clip-level task has T = 1.
+
+    ``thresholds`` (K,) are decision thresholds of independent labels, () if there are none.
+    """
 
     task: Task
     provenance: Provenance
     times_s: npt.NDArray[np.float64]
     values: FloatArray
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_shape("Timeline", "values", self.values, (len(self.times_s), len(self.task.labels)))
@@ -150,6 +154,7 @@ class Prediction:
         values: (K,) mean over the frames.
         spread: (K,) standard deviation over the frames; NaN where there is only one.
         frames: number of frames behind it.
+        thresholds: (K,) decision thresholds of independent labels, () if there are none.
     """
 
     task: Task
@@ -157,6 +162,7 @@ class Prediction:
     values: FloatArray
     spread: FloatArray
     frames: int
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.task.labels)
@@ -171,11 +177,12 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
-    """Which weights made an analysis: ``sha256`` is the digest of the weights file."""
+    """Which weights made an analysis: digests of the weights file and of the file of heads, empty if there is none."""
 
     id: str
     title: str
     sha256: str
+    heads_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

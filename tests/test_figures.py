@@ -172,6 +172,19 @@ def test_whiskers_show_the_spread_inside_the_range_and_only_where_there_is_one()
     assert "SD" in figures.bars([prediction], ids).layout.xaxis.title.text
 
 
+def test_bars_mark_the_threshold_of_each_unit_and_stress_what_reaches_it() -> None:
+    prediction = of(make_analysis(1), ACTION_UNITS)[0][0]
+    thresholds = tuple(0.3 + 0.05 * k for k in range(12))
+    fig = figures.bars([dataclasses.replace(prediction, thresholds=thresholds)], [1])
+    marks = [(shape.x0, shape.x1, (shape.y0 + shape.y1) / 2) for shape in fig.layout.shapes]
+    assert marks == [(limit, limit, pytest.approx(row)) for row, limit in enumerate(thresholds)]
+    assert "dotted: decision threshold" in fig.layout.xaxis.title.text
+    stressed = [note.text.startswith("<b>") for note in fig.layout.annotations if note.xanchor == "left" and note.y in
+                [label.short for label in ACTION_UNITS.labels]]  # fmt: skip
+    assert stressed == [value >= limit for value, limit in zip(prediction.values, thresholds, strict=True)]
+    assert "dotted" not in figures.bars([prediction], [1]).layout.xaxis.title.text
+
+
 def test_bars_take_the_union_of_label_subsets() -> None:
     predictions, ids = of(make_analysis(2), EXPRESSION)
     seven = EXPRESSION.subset([name for name in EXPRESSION.label_names if name != "Contempt"])

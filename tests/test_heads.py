@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 
@@ -10,11 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hsemotion_space.heads import activate, apply_heads, pair_mean, sigmoid, softmax
+from hsemotion_space.heads import activate, apply_heads, clip_statistics, pair_mean, run_layers, sigmoid, softmax, word_norm_prior
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec, InputSpec
-from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, VALENCE_AROUSAL
+from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
 
 PROBABILITIES = arrays(np.float32, (3, 8), elements=st.floats(0.0, 1.0, width=32))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    scores: np.ndarray
+    embeddings: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
 
 def checkpoint(*heads: HeadSpec) -> Checkpoint:
@@ -77,9 +83,10 @@ def test_heads_take_their_columns_in_their_order() -> None:
         checkpoint(
             HeadSpec(three, "scores", "trained", (4, 0, 9)),
             HeadSpec(VALENCE_AROUSAL, "scores", "trained", (1, 0)),
-            HeadSpec(COMPOUND_EXPRESSION.subset(["Fearfully surprised"]), "pair_mean", "rule", source="expression"),
+            HeadSpec(COMPOUND_EXPRESSION.subset(["Fearfully surprised"]), "pair_mean", "rule", sources=("expression",)),
         ),
-        scores,
+        {},
+        Outputs(scores),
     )
     assert [head.task.name for head, _ in results] == ["expression", "valence_arousal", "compound_expression"]
     np.testing.assert_allclose(results[0][1], softmax(scores[:, [4, 0, 9]]))
@@ -90,11 +97,99 @@ def test_heads_take_their_columns_in_their_order() -> None:
 def test_temperature_divides_logits() -> None:
     scores = np.array([[1, 3, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
     head = HeadSpec(EXPRESSION.subset(["Anger", "Fear"]), "scores", "trained", (0, 1))
-    cold, warm = (apply_heads(checkpoint(replace(head, temperature=t)), scores)[0][1] for t in (1.0, 4.0))
+    cold, warm = (apply_heads(checkpoint(replace(head, temperature=t)), {}, Outputs(scores))[0][1] for t in (1.0, 4.0))
     np.testing.assert_allclose(np.log(cold[0, 1] / cold[0, 0]), 2, rtol=1e-5)
     np.testing.assert_allclose(np.log(warm[0, 1] / warm[0, 0]), 0.5, rtol=1e-5)
 
 
 def test_a_rule_needs_its_source_first() -> None:
     with pytest.raises(CheckpointError, match="compound_expression reads 'expression'"):
-        apply_heads(checkpoint(HeadSpec(COMPOUND_EXPRESSION, "pair_mean", "rule", source="expression")), np.zeros((1, 10), np.float32))
+        apply_heads(
+            checkpoint(HeadSpec(COMPOUND_EXPRESSION, "pair_mean", "rule", sources=("expression",))),
+            {},
+            Outputs(np.zeros((1, 10), np.float32)),
+        )
+
+
+def layers(*shapes: tuple[int, int], seed: int = 0) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    rng = np.random.default_rng(seed)
+    return tuple((rng.normal(0, 0.5, shape).astype(np.float32), rng.normal(0, 0.5, shape[0]).astype(np.float32)) for shape in shapes)
+
+
+def test_layers_have_a_relu_between_them_and_none_at_the_end() -> None:
+    (w0, b0), (w1, b1) = given_layers = layers((3, 2), (2, 3))
+    x = np.random.default_rng(1).normal(0, 1, (5, 2)).astype(np.float32)
+    expected = [
+        [sum(max(0.0, float(w0[j] @ row + b0[j])) * float(w1[k, j]) for j in range(3)) + float(b1[k]) for k in range(2)] for row in x
+    ]
+    np.testing.assert_allclose(run_layers(given_layers, x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run_layers(given_layers[:1], x), x @ w0.T + b0, rtol=1e-6)
+
+
+def test_a_linear_head_on_valence_and_arousal_ends_in_tanh() -> None:
+    scores = np.random.default_rng(0).normal(0, 1, (4, 10)).astype(np.float32)
+    ((weight, bias),) = head = layers((2, 10))
+    made = apply_heads(
+        checkpoint(HeadSpec(VALENCE_AROUSAL, "linear", "trained", reads="scores")), {"valence_arousal": head}, Outputs(scores)
+    )
+    np.testing.assert_allclose(made[0][1], np.tanh(scores @ weight.T + bias), rtol=1e-5)
+
+
+def test_heads_read_embeddings_scores_or_both() -> None:
+    rng = np.random.default_rng(0)
+    outputs = Outputs(rng.normal(0, 1, (4, 10)).astype(np.float32), rng.normal(0, 1, (4, 6)).astype(np.float32))
+    inputs = {"scores": outputs.scores, "embeddings": outputs.embeddings, "both": np.concatenate([outputs.embeddings, outputs.scores], 1)}
+    for reads, given_input in inputs.items():
+        head = layers((5, given_input.shape[1]), (12, 5))
+        spec = HeadSpec(ACTION_UNITS, "mlp", "trained", reads=reads, temperature=2.0)
+        made = apply_heads(checkpoint(spec), {"action_units": head}, outputs)
+        np.testing.assert_allclose(made[0][1], sigmoid(run_layers(head, given_input) / 2), rtol=1e-5)
+
+
+def test_clip_statistics_by_hand() -> None:
+    values = np.array([[1, 0], [3, 0], [2, 6]], np.float32)
+    np.testing.assert_allclose(clip_statistics(values), [[2, 2, np.sqrt(2 / 3), np.sqrt(8), 1, 0, 3, 6]], rtol=1e-6)
+
+
+def test_a_clip_level_head_gives_one_row_and_nothing_for_a_single_frame() -> None:
+    outputs = Outputs(np.random.default_rng(0).normal(0, 1, (7, 10)).astype(np.float32))
+    spec, head = HeadSpec(MIMICRY_INTENSITY, "clip_statistics", "trained", reads="scores"), layers((6, 40))
+    made = apply_heads(checkpoint(spec), {"mimicry_intensity": head}, outputs)
+    np.testing.assert_allclose(made[0][1], sigmoid(run_layers(head, clip_statistics(outputs.scores))), rtol=1e-5)
+    assert made[0][1].shape == (1, 6)
+    assert apply_heads(checkpoint(spec), {"mimicry_intensity": head}, Outputs(outputs.scores[:1])) == []
+
+
+def test_the_prior_is_its_formula() -> None:
+    affect = np.array([[0.9, 0.6], [0.7, 0.8]], np.float32)
+    neutral = np.array([0.1, 0.3], np.float32)
+    values = word_norm_prior(MIMICRY_INTENSITY, affect, neutral)
+    joy = (2 * 0.980 - 1, 2 * 0.824 - 1)
+    empathic_pain = (0.729 + 0.012 - 1, 0.349 + 0.765 - 1)  # the mean of the words empathy and pain
+    for name, (valence, arousal) in (("Joy", joy), ("Empathic Pain", empathic_pain)):
+        expected = 0.8 * np.exp(-((0.8 - valence) ** 2 + (0.7 - arousal) ** 2) / (2 * 0.5**2))
+        assert values[0, MIMICRY_INTENSITY.index(name)] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_prior_says_nothing_of_a_neutral_face_and_moves_with_the_clip() -> None:
+    affect = np.array([[0.9, 0.6]] * 3, np.float32)
+    assert not word_norm_prior(MIMICRY_INTENSITY, affect, np.ones(3, np.float32)).any()
+    happy, hurt = (word_norm_prior(MIMICRY_INTENSITY, affect * sign, np.zeros(3, np.float32))[0] for sign in (1, (-0.5, 1)))
+    joy, pain = MIMICRY_INTENSITY.index("Joy"), MIMICRY_INTENSITY.index("Empathic Pain")
+    assert happy[joy] > happy[pain]
+    assert hurt[pain] > hurt[joy]
+
+
+def test_the_prior_reads_affect_and_neutral_faces_of_the_heads_before_it() -> None:
+    scores = np.random.default_rng(0).normal(0, 1, (5, 10)).astype(np.float32)
+    made = apply_heads(
+        checkpoint(
+            HeadSpec(EXPRESSION, "scores", "trained", tuple(range(8))),
+            HeadSpec(VALENCE_AROUSAL, "scores", "trained", (8, 9)),
+            HeadSpec(MIMICRY_INTENSITY, "prior", "prior", sources=("valence_arousal", "expression")),
+        ),
+        {},
+        Outputs(scores),
+    )
+    neutral = softmax(scores[:, :8])[:, EXPRESSION.index("Neutral")]
+    np.testing.assert_allclose(made[2][1], word_norm_prior(MIMICRY_INTENSITY, np.clip(scores[:, 8:], -1, 1), neutral), rtol=1e-6)

@@ -72,14 +72,18 @@ def test_the_weights_file_cannot_lie_outside_of_the_folder(folder: Path) -> None
         ("columns = [8, 9]", 'columns = [8, 9]\nlabels = ["Valence", "Joy"]', "valence_arousal: .*no label 'Joy'"),
         ("columns = [8, 9]", "columns = [9]", "valence_arousal needs 2 columns"),
         ("columns = [8, 9]", "columns = [8, 10]", "valence_arousal needs 2 columns"),
-        ('kind = "pair_mean"', 'kind = "mlp"', "compound_expression kind must be one of .*mlp"),
+        ('kind = "pair_mean"', 'kind = "forest"', "compound_expression kind must be one of .*forest"),
+        ('kind = "pair_mean"', 'kind = "mlp"', "compound_expression source must name no task, got 'expression'"),
+        ('kind = "pair_mean"', 'kind = "prior"', "compound_expression: a head of kind prior does not give values per frame"),
+        ('columns = [8, 9]', 'columns = [8, 9]\nreads = "pixels"', "valence_arousal reads must be one of .*pixels"),
+        ('kind = "pair_mean"\nprovenance = "rule"\nsource = "expression"', 'kind = "mlp"\nprovenance = "rule"', "heads_sha256 is missing"),
         ('provenance = "rule"', 'provenance = "guess"', "compound_expression provenance must be one of .*guess"),
         ("columns = [8, 9]", "columns = [8, 9]\ntemperature = 0", "valence_arousal temperature must be positive"),
         ("columns = [8, 9]", "columns = [8, 9]\nthresholds = [0.5]", "valence_arousal needs 2 thresholds or none, got 1"),
-        ('source = "expression"', 'source = "action_units"', "compound_expression source must be a task that comes before it"),
+        ('source = "expression"', 'source = "action_units"', "compound_expression source must name one task that comes before it"),
         ('source = "expression"', 'source = "valence_arousal"', "compound_expression source valence_arousal lacks labels"),
         ('task = "valence_arousal"', 'task = "expression"\nlabels = ["Fear", "Anger"]', "expression is there twice"),
-        ('task = "valence_arousal"', 'task = "mimicry_intensity"\nlabels = ["Joy", "Amusement"]', "cannot be read from single frames"),
+        ('task = "valence_arousal"', 'task = "mimicry_intensity"\nlabels = ["Joy", "Amusement"]', "scores does not give values per clip"),
         ("[input]", "[input", "cannot be read"),
     ],
 )  # fmt: skip
@@ -99,7 +103,7 @@ def test_a_missing_manifest_is_told_without_a_path(tmp_path: Path) -> None:
 def test_a_rule_follows_what_it_reads(tmp_path: Path) -> None:
     first, *others = HEADS.split("[[heads]]")[1:]
     write(tmp_path / "late", heads="".join("[[heads]]" + text for text in (*others, first)))
-    with pytest.raises(CheckpointError, match="compound_expression source must be a task that comes before it"):
+    with pytest.raises(CheckpointError, match="compound_expression source must name one task that comes before it"):
         read_manifest(tmp_path / "late")
 
 

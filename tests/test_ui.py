@@ -35,6 +35,9 @@ def test_table_names_every_face_task_and_provenance() -> None:
 
 def test_words_follow_the_kind_of_task() -> None:
     words = {prediction.task.kind: in_words(prediction) for prediction in make_analysis().faces[0].predictions}
+    units = next(prediction for prediction in make_analysis().faces[0].predictions if prediction.task.name == "action_units")
+    present = replace(units, thresholds=(0.0, 1.1, 0.0, *[1.1] * 9))
+    assert (in_words(present), in_words(replace(units, thresholds=(1.1,) * 12))) == ("AU1, AU4", "none")
     assert "\u00a0%" in words["one_of"]
     assert words["continuous"].startswith("Valence ")
     assert words["independent"].count(",") == 3

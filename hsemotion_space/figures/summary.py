@@ -50,9 +50,14 @@ def bars(predictions: Sequence[Prediction], track_ids: Sequence[int]) -> go.Figu
     fig.update_xaxes(range=[task.low, task.high], nticks=6, zeroline=task.low < 0, zerolinecolor=TEXT, title={"text": note, "standoff": 4})
     fig.update_yaxes(categoryorder="array", categoryarray=shorts, range=[len(shorts) - 0.5, -0.5], showgrid=False)
     fig.update_layout(barmode="group", bargap=0.3, showlegend=not one, margin_r=40 if one else 8)
+    if thresholds := predictions[0].thresholds:
+        rows = dict(zip([label.short for label in predictions[0].task.labels], thresholds, strict=True))
+        look = {"type": "line", "line": {"color": TEXT, "width": 2, "dash": "dot"}}
+        places = [(shorts.index(short), limit) for short, limit in rows.items()]
+        fig.update_layout(shapes=[look | {"x0": limit, "x1": limit, "y0": row - 0.45, "y1": row + 0.45} for row, limit in places])
     if one:
         for column, (short, value) in enumerate(zip(shorts, predictions[0].values.tolist(), strict=True)):
-            strong = task.kind == "one_of" and column == predictions[0].top
+            strong = column == predictions[0].top if task.kind == "one_of" else bool(thresholds) and value >= thresholds[column]
             text = f"<b>{value:.2f}</b>" if strong else f"{value:.2f}"
             fig.add_annotation(text=text, x=1, y=short, xref="paper", xanchor="left", showarrow=False)
     thickness, below = 24 if one else max(24, 8 + 10 * len(predictions)), 36 + 20 * bool(note) + 28 * (not one)
@@ -78,8 +83,9 @@ def _add_bars(fig: go.Figure, prediction: Prediction, track_id: int, one: bool) 
 
 
 def _spread_note(predictions: Sequence[Prediction]) -> str:
-    """Return what the whiskers mean, or nothing where there are none."""
-    return "mean ± 1 SD over time" if any(np.isfinite(prediction.spread).any() for prediction in predictions) else ""
+    """Return what the whiskers and the dotted marks mean, or nothing where there are none."""
+    whiskers = "mean ± 1 SD over time" if any(np.isfinite(prediction.spread).any() for prediction in predictions) else ""
+    return "; ".join(part for part in (whiskers, "dotted: decision threshold" if predictions[0].thresholds else "") if part)
 
 
 def circumplex(predictions: Sequence[Prediction], track_ids: Sequence[int], trail: Timeline | None = None) -> go.Figure:

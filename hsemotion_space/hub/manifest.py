@@ -14,7 +14,8 @@ from hsemotion_space.types import Provenance
 
 Family = Literal["MobileFaceNet", "MobileViT", "EfficientNet", "DDAMFN"]
 Crop = Literal["box", "square"]
-HeadKind = Literal["scores", "pair_mean"]
+HeadKind = Literal["scores", "linear", "mlp", "clip_statistics", "pair_mean", "prior"]
+Reads = Literal["scores", "embeddings", "both"]
 MANIFEST = "manifest.toml"
 
 
@@ -46,11 +47,15 @@ class HeadSpec:
 
     Attributes:
         task: with the labels of this checkpoint, in its order.
-        kind: ``scores`` takes ``columns`` of the backbone's outputs; ``pair_mean`` averages the two part probabilities of ``source``.
+        kind: ``scores`` takes ``columns`` of the backbone's outputs; ``linear`` and ``mlp`` (hidden layers with ReLU) have weights of
+            their own; ``clip_statistics`` has them too and reads mean, standard deviation, minimum and maximum over
+            the frames; ``pair_mean`` averages the two part probabilities of its source; ``prior`` compares the clip's mean valence and
+            arousal with word norms.
         provenance: trained, rule or prior; shown beside every number.
         columns: which outputs, for ``scores``.
+        reads: what heads with weights read from the backbone; ``both`` is embedding, then scores.
         temperature: divides logits before the softmax or sigmoid.
-        source: the task that a rule reads.
+        sources: the tasks that a rule or a prior reads.
         thresholds: decision threshold per label, for independent labels.
         note: a sentence on how far the numbers go.
     """
@@ -59,10 +64,16 @@ class HeadSpec:
     kind: HeadKind
     provenance: Provenance
     columns: tuple[int, ...] = ()
+    reads: Reads = "embeddings"
     temperature: float = 1.0
-    source: str = ""
+    sources: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
     note: str = ""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the head has layers in the file of heads, as ``<task>.<layer>.weight`` and ``<task>.<layer>.bias``."""
+        return self.kind in ("linear", "mlp", "clip_statistics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +86,11 @@ class Checkpoint:
         folder: where manifest, card and bundled weights lie.
         bundled: file name of the bundled weights; empty if there are none.
         sha256: digest of the weights file.
+        heads_sha256: digest of the file of heads beside it; empty if no head has weights of its own.
         arch, arch_args: for ``timm.create_model``.
         dim, outputs: width of the embedding and of the scores.
         summary: one sentence for the picker.
+        recommended: taken when nothing is chosen, and listed first.
     """
 
     id: str
@@ -95,6 +108,8 @@ class Checkpoint:
     summary: str = ""
     parameters: int = 0
     arch_args: Mapping[str, int] = field(default_factory=dict)
+    heads_sha256: str = ""
+    recommended: bool = False
 
     def head(self, task: str) -> HeadSpec | None:
         """Return the head of a task, or None if this checkpoint has none."""
@@ -149,31 +164,47 @@ def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
     temperature = table.get("temperature", 1.0)
     if not isinstance(temperature, int | float) or temperature <= 0:
         raise CheckpointError(f"{where} temperature must be positive, got {temperature!r}.")
+    if (kind in ("clip_statistics", "prior")) != (task.scope == "clip"):
+        raise CheckpointError(f"{where}: a head of kind {kind} does not give values per {task.scope}.")
+    sources = table.get("source", [])
     return HeadSpec(
         task,
         kind,
         cast("Provenance", _choice(table["provenance"], get_args(Provenance), f"{where} provenance")),
         tuple(columns),
+        cast("Reads", _choice(table.get("reads", "embeddings"), get_args(Reads), f"{where} reads")),
         float(temperature),
-        str(table.get("source", "")),
+        (sources,) if isinstance(sources, str) else tuple(str(name) for name in cast("list[object]", sources)),
         thresholds,
         str(table.get("note", "")),
     )
 
 
+def _check_sources(head: HeadSpec, before: Mapping[str, HeadSpec], where: str) -> None:
+    """A rule and a prior read tasks that come before them and have the labels that they need."""
+    wanted, words = {"pair_mean": (1, "one task that comes before it"), "prior": (2, "two tasks that come before it")}.get(
+        head.kind, (0, "no task")
+    )
+    if len(head.sources) != wanted or not set(head.sources) <= before.keys():
+        raise CheckpointError(f"{where} source must name {words}, got {', '.join(head.sources)!r}.")
+    labels = [set(before[name].task.label_names) for name in head.sources]
+    if head.kind == "pair_mean":
+        fits = all(len(label.parts) == 2 and set(label.parts) <= labels[0] for label in head.task.labels)
+    else:
+        fits = head.kind != "prior" or (
+            labels[0] == {"Valence", "Arousal"} and "Neutral" in labels[1] and all(label.norm for label in head.task.labels)
+        )
+    if not fits:
+        raise CheckpointError(f"{where} source {' and '.join(head.sources)} lacks labels that this task is made of.")
+
+
 def _heads(tables: Sequence[Mapping[str, object]], outputs: int) -> tuple[HeadSpec, ...]:
-    """Read every head; a rule must follow the task that it reads, and no kind of head reads clip-level tasks yet."""
     heads: dict[str, HeadSpec] = {}
     for head in (_head(table, outputs) for table in tables):
         where = f"[[heads]] {head.task.name}"
-        if head.task.name in heads or head.task.scope == "clip":
-            raise CheckpointError(f"{where} {'is there twice' if head.task.name in heads else 'cannot be read from single frames'}.")
-        if head.kind == "pair_mean":
-            names = set(heads[head.source].task.label_names) if head.source in heads else set()
-            if not names:
-                raise CheckpointError(f"{where} source must be a task that comes before it, got {head.source!r}.")
-            if not all(len(label.parts) == 2 and set(label.parts) <= names for label in head.task.labels):
-                raise CheckpointError(f"{where} source {head.source} lacks labels that this task is made of.")
+        if head.task.name in heads:
+            raise CheckpointError(f"{where} is there twice.")
+        _check_sources(head, heads, where)
         heads[head.task.name] = head
     return tuple(heads.values())
 
@@ -190,9 +221,13 @@ def read_manifest(folder: Path) -> Checkpoint:
         sha256 = str(source.get("sha256", ""))
         if table["id"] != folder.name:
             raise CheckpointError(f"id must be the folder's name, got {table['id']!r}.")
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise CheckpointError("[source] sha256 must be 64 lower-case hexadecimal digits.")
+        heads_sha256 = str(source.get("heads_sha256", ""))
+        if not all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in (sha256, heads_sha256 or sha256)):
+            raise CheckpointError("[source] sha256 and heads_sha256 must be 64 lower-case hexadecimal digits.")
         outputs = int(backbone["outputs"])
+        heads = _heads(table["heads"], outputs)
+        if any(head.has_weights for head in heads) and not heads_sha256:
+            raise CheckpointError("[source] heads_sha256 is missing, but there are heads with weights of their own.")
         return Checkpoint(
             id=folder.name,
             title=str(table["title"]),
@@ -205,10 +240,12 @@ def read_manifest(folder: Path) -> Checkpoint:
             dim=int(backbone["dim"]),
             outputs=outputs,
             input=_input(table["input"]),
-            heads=_heads(table["heads"], outputs),
+            heads=heads,
             summary=str(table.get("summary", "")),
             parameters=int(backbone.get("parameters", 0)),
             arch_args={str(key): int(value) for key, value in backbone.get("args", {}).items()},
+            heads_sha256=heads_sha256,
+            recommended=bool(table.get("recommended", False)),
         )
     except KeyError as error:
         raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} lacks {error}.") from error
@@ -221,7 +258,7 @@ def read_manifest(folder: Path) -> Checkpoint:
 
 
 def list_checkpoints(root: Path) -> tuple[Checkpoint, ...]:
-    """Return every checkpoint below ``root`` by id.
+    """Return every checkpoint below ``root``, recommended ones first, then by id.
 
     Raises:
         CheckpointError: if a manifest is wrong or there is none at all.
@@ -229,7 +266,7 @@ def list_checkpoints(root: Path) -> tuple[Checkpoint, ...]:
     folders = sorted(file.parent for file in root.glob(f"*/{MANIFEST}"))
     if not folders:
         raise CheckpointError(f"There is no checkpoint below {root.name}/; set HSEMOTION_CHECKPOINTS to the folder that has them.")
-    return tuple(read_manifest(folder) for folder in folders)
+    return tuple(sorted((read_manifest(folder) for folder in folders), key=lambda checkpoint: (not checkpoint.recommended, checkpoint.id)))
 
 
 def find_checkpoint(root: Path, checkpoint_id: str) -> Checkpoint:

@@ -45,6 +45,9 @@ def in_words(prediction: Prediction) -> str:
         return f"{task.labels[prediction.top].name} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
     if task.kind == "continuous":
         return ", ".join(f"{label.name} {value:+.2f}" for label, value in zip(task.labels, values, strict=True))
+    if prediction.thresholds:
+        present = [label.short for label, value, limit in zip(task.labels, values, prediction.thresholds, strict=True) if value >= limit]
+        return ", ".join(present) or "none"
     order = sorted(range(len(values)), key=lambda column: -values[column])[:MOST_UNITS]
     return ", ".join(f"{task.labels[column].short} {values[column]:.2f}" for column in order)
 
@@ -59,15 +62,17 @@ def face_table(analysis: Analysis) -> str:
     if not analysis.faces:
         return ""
     clip = analysis.media.kind == "clip"
+    shown = {prediction.task.name: prediction for face in analysis.faces for prediction in face.predictions}
     heads = "".join(
         f"<th scope='col'>{escape(prediction.task.title)}<small>{escape(PROVENANCE_WORDS[prediction.provenance])}</small></th>"
-        for prediction in analysis.faces[0].predictions
+        for prediction in shown.values()
     )
     rows = []
     for face in analysis.faces:
         number = face.track.track_id
         swatch = f"<span class='swatch' style='background:{face_color(number)}'></span>"
-        cells = "".join(f"<td>{escape(in_words(prediction))}</td>" for prediction in face.predictions)
+        given = {prediction.task.name: in_words(prediction) for prediction in face.predictions}
+        cells = "".join(f"<td>{escape(given.get(name, 'too short'))}</td>" for name in shown)
         seen = f"<td>{escape(_seen(face))}</td>" if clip else ""
         rows.append(f"<tr><th scope='row'>{swatch}Face {number}</th>{seen}{cells}</tr>")
     seen_head = "<th scope='col'>Seen</th>" if clip else ""
