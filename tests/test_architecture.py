@@ -42,6 +42,7 @@ HOMES = {
     "scipy": "tracking learn",
     "starlette": "ui",
     "timm": "backbones",
+    "tomlkit": "learn",
     "torch": "engine detection backbones learn",
     "tqdm": "learn cli",
 }

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsemotion_space import __version__
+from hsemotion_space.cli.console import complain
+from hsemotion_space.cli.learn import add_evaluate, add_learn
 from hsemotion_space.hub.manifest import CheckpointError, list_checkpoints
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
 
@@ -22,22 +24,18 @@ PROGRESS_COLUMNS = 100
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 for a file that failed, 2 for a wrong call."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         handler: Callable[[argparse.Namespace], int] = options.handler
         return handler(options)
     except (SettingsError, CheckpointError) as error:
-        return _complain(str(error), 2)
+        return complain(str(error), 2)
     except KeyboardInterrupt:
-        return _complain("Stopped.", 130)
+        return complain("Stopped.", 130)
 
 
-def _complain(words: str, status: int) -> int:
-    print(f"hsemotion-space: {words}", file=sys.stderr)
-    return status
-
-
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each sets ``handler``."""
     parser = argparse.ArgumentParser(prog="hsemotion-space", description="Facial affect in pictures and clips.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -45,9 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     checkpoints = commands.add_parser("checkpoints", help="list checkpoints").add_subparsers(required=True, metavar="COMMAND")
     checkpoints.add_parser("list", help="show every checkpoint and what its numbers are").set_defaults(handler=_list_checkpoints)
     commands.add_parser("serve", help="serve the page").set_defaults(handler=_serve)
-    learn = commands.add_parser("learn", help="train and evaluate").add_subparsers(required=True, metavar="COMMAND")
-    _add_learn_backbone(learn.add_parser("backbone", help="train a backbone by a recipe"))
-    _add_learn_export(learn.add_parser("export", help="write the weights of a training run into a checkpoint folder"))
+    add_learn(commands.add_parser("learn", help="train backbones and heads, make predictions and submissions"))
+    add_evaluate(commands.add_parser("evaluate", help="score predictions or a checkpoint by the official measures"))
     return parser
 
 
@@ -66,35 +63,19 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(handler=_analyze)
 
 
-def _add_learn_backbone(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", type=Path, help="recipe.toml")
-    parser.add_argument("--data", type=Path, required=True, help="folder that the recipe's file patterns start from")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run; an interrupted run is resumed")
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes; run again to go on")
-    parser.set_defaults(handler=_learn_backbone)
-
-
-def _add_learn_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder that gets model.safetensors and training.json")
-    parser.set_defaults(handler=_learn_export)
-
-
 def _analyze(options: argparse.Namespace) -> int:
     from hsemotion_space.export import SUFFIXES, ExportError, write  # noqa: PLC0415  heavy
 
     config = PipelineConfig(options.checkpoint, options.fps, options.smoothing, options.detect_every)
     if options.out and options.out.suffix.lower() not in SUFFIXES:
-        return _complain(f"--out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.", 2)
+        return complain(f"--out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.", 2)
     try:
         analyses, failed = _analyze_all(options.paths, config)
         if options.out:
             write(list(analyses.values()), options.out, [path.name for path in analyses])
             print(f"Wrote {options.out}")
     except (ExportError, OSError) as error:
-        return _complain(str(error), 2)
+        return complain(str(error), 2)
     return 1 if failed else 0
 
 
@@ -112,7 +93,7 @@ def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Pa
             analyses[path] = pipeline.analyze(path, config, _reporter(path.name))
         except MediaError as error:
             failed += 1
-            _complain(f"{path.name}: {error}", 1)
+            complain(f"{path.name}: {error}", 1)
             continue
         _show(path.name, analyses[path])
     return analyses, failed
@@ -167,26 +148,5 @@ def _serve(_: argparse.Namespace) -> int:
     try:
         launch(Settings.from_env())
     except OSError as error:
-        return _complain(f"{error} Set HSEMOTION_PORT to a free port.", 2)
-    return 0
-
-
-def _learn_backbone(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.data import DataError  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.run import train  # noqa: PLC0415
-
-    try:
-        return 0 if train(options.recipe, options.data, options.run, options.minutes) else 3
-    except DataError as error:
-        return _complain(str(error), 2)
-
-
-def _learn_export(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.data import DataError  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.run import export_run  # noqa: PLC0415
-
-    try:
-        export_run(options.recipe, options.data, options.run, options.checkpoint)
-    except DataError as error:
-        return _complain(str(error), 2)
+        return complain(f"{error} Set HSEMOTION_PORT to a free port.", 2)
     return 0

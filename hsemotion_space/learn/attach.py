@@ -1,0 +1,112 @@
+"""Put trained heads into a checkpoint folder: the file of heads, the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import tomlkit
+from safetensors.numpy import load_file, save
+from tomlkit.items import AoT
+
+from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, read_manifest
+from hsemotion_space.hub.resolve import HEADS_FILE, load_heads
+from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.trained_head import TrainedHead
+from hsemotion_space.tasks import get_task
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A head for a checkpoint.
+
+    Attributes:
+        head: trained on features of the checkpoint's weights.
+        note: a sentence on how far the numbers go, with the figure that was reached and on what.
+        thresholds: (K,) of independent labels, empty for none.
+    """
+
+    head: TrainedHead
+    note: str
+    thresholds: tuple[float, ...] = ()
+
+
+def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
+    """Put heads into a checkpoint, each in place of the head of its task if there is one, and return the checkpoint.
+
+    The weights are stored in half precision; the manifest keeps its comments and its order.
+
+    Args:
+        attachments: at most one per task.
+        folder: of the checkpoint.
+
+    Raises:
+        DataError: if a head was trained on other weights, or has other labels than the app's task.
+        CheckpointError: if the manifest is wrong, before or afterwards.
+    """
+    checkpoint = read_manifest(folder)
+    file = folder / HEADS_FILE
+    tensors = dict(load_file(file)) if file.exists() else {}
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    for item in attachments:
+        _check(item.head, checkpoint)
+        name = item.head.task.name
+        tensors = {key: array for key, array in tensors.items() if key.split(".")[0] != name}
+        for number, layer in enumerate(item.head.layers):
+            for part, array in zip(("weight", "bias"), layer, strict=True):
+                tensors[f"{name}.{number}.{part}"] = np.ascontiguousarray(array, np.float16)
+        _describe(document, item)
+    content = save(dict(sorted(tensors.items())))
+    document["source"]["heads_sha256"] = hashlib.sha256(content).hexdigest()  # type: ignore[index]
+    file.write_bytes(content)
+    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+    changed = read_manifest(folder)
+    load_heads(changed)
+    return changed
+
+
+def set_temperature(folder: Path, task: str, temperature: float) -> None:
+    """Write the temperature of a head into the manifest of a checkpoint folder.
+
+    Raises:
+        DataError: if the checkpoint has no such head.
+    """
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    for entry in cast("AoT", document["heads"]):
+        if entry["task"] == task:
+            entry["temperature"] = temperature
+            (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+            return
+    raise DataError(f"{folder.name} has no head for {task}.")
+
+
+def _check(head: TrainedHead, checkpoint: Checkpoint) -> None:
+    if head.sha256 != checkpoint.sha256:
+        raise DataError(f"The head was trained on features of {head.checkpoint or 'elsewhere'}, not of the weights of {checkpoint.id}.")
+    if other := sorted(set(head.task.label_names) ^ set(get_task(head.task.name).label_names)):
+        raise DataError(f"The labels {', '.join(other)} differ from those of the app's task; such a head is for the challenge alone.")
+
+
+def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:
+    """Replace or add the entry of one head."""
+    head = item.head
+    entry = tomlkit.table()
+    entry.add("task", head.task.name)
+    entry.add("kind", head.kind)
+    entry.add("reads", head.reads)
+    entry.add("provenance", "trained")
+    if head.temperature != 1.0:
+        entry.add("temperature", head.temperature)
+    if item.thresholds:
+        entry.add("thresholds", list(item.thresholds))
+    entry.add("note", item.note)
+    entries = cast("AoT", document["heads"])
+    places = [place for place, old in enumerate(entries) if old["task"] == head.task.name]
+    if places:
+        entries[places[0]] = entry
+    else:
+        entries.append(entry)

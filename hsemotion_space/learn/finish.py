@@ -1,0 +1,119 @@
+"""From an exported starter to a complete one: temperature, heads for action units and compound expressions, speed, card."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+
+from hsemotion_space.backbones import Backbone, load_backbone
+from hsemotion_space.engine import EngineOptions, load
+from hsemotion_space.hub.card import Json, model_card
+from hsemotion_space.hub.manifest import Checkpoint, read_manifest
+from hsemotion_space.learn.attach import attach_heads, set_temperature
+from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.recipe import read_recipe
+from hsemotion_space.learn.run import RECORD
+from hsemotion_space.learn.scoring import TaskScore
+from hsemotion_space.learn.sources import load_sources
+from hsemotion_space.learn.stills import Embedder, HeadResult, calibrate_expression, load_posed, train_posed_heads
+from hsemotion_space.tasks import EXPRESSION
+
+TIMED_RUNS = 30
+
+
+def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
+    """Calibrate the expression scores, train the heads on posed pictures, and write what they reached into record, manifest and card.
+
+    Args:
+        recipe_file: of the backbone; names the sources for the calibration.
+        data: folder with the sources.
+        folder: of the exported checkpoint.
+        posed: pattern of Parquet files with posed pictures, below ``data``.
+
+    Raises:
+        DataError: if the data or the record cannot be used.
+        CheckpointError: if the checkpoint cannot be used.
+    """
+    recipe, checkpoint = read_recipe(recipe_file), read_manifest(folder)
+    record = _record(folder, checkpoint)
+    state = load_file(folder / checkpoint.bundled)
+    backbone = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
+    sources, _ = load_sources(recipe, data)
+    calibration = calibrate_expression(sources, Embedder(checkpoint, backbone))
+    set_temperature(folder, EXPRESSION.name, calibration.temperature)
+    print(f"Expression: temperature {calibration.temperature:g}; calibration errors {calibration.ece}")  # noqa: T201
+    checkpoint = read_manifest(folder)
+    faces = load_posed(sorted(data.glob(posed)), checkpoint.input.size * 9 // 8)
+    results = train_posed_heads(faces, Embedder(checkpoint, backbone))
+    for result in results:
+        print(f"{result.score.task.title}: {_words(result.score)}")  # noqa: T201
+    checkpoint = attach_heads([replace(result.attachment, note=_note(result)) for result in results], folder)
+    record["expression_calibration"] = {
+        "temperature": calibration.temperature,
+        "ece": {name: {"before": round(before, 4), "after": round(after, 4)} for name, (before, after) in calibration.ece.items()},
+    }
+    record["heads"] = {result.score.task.name: _figures(result) for result in results}
+    record["ms_per_face"] = {name: round(_milliseconds(checkpoint, backbone, name), 2) for name in ("openvino", "torch")}
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    (folder / "README.md").write_text(model_card(checkpoint, record), "utf-8")
+
+
+def _record(folder: Path, checkpoint: Checkpoint) -> dict[str, Json]:
+    try:
+        record: dict[str, Json] = json.loads((folder / RECORD).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / RECORD} cannot be read ({error}); run `hsemotion-space learn export` first.") from error
+    if record.get("weights_sha256") != checkpoint.sha256:
+        raise DataError(f"{folder / RECORD} is about other weights than the manifest; run `hsemotion-space learn export` first.")
+    return record
+
+
+def _words(score: TaskScore) -> str:
+    low, high = score.interval
+    return f"{score.measure} {score.value:.3f} ({low:.3f} to {high:.3f}) on {score.frames_labeled} pictures of {score.videos} people"
+
+
+def _note(result: HeadResult) -> str:
+    score = result.score
+    rule = f"; the untrained rule reaches {result.rule.value:.2f}" if result.rule else ""
+    return (
+        f"{score.measure[0].upper()}{score.measure[1:]} {score.value:.2f} on {score.frames_labeled} held-out posed pictures of "
+        f"{score.videos} people{rule}; not tested on spontaneous faces"
+    )
+
+
+def _figures(result: HeadResult) -> dict[str, Json]:
+    """Return what ``training.json`` records about a head."""
+    figures: dict[str, Json] = {
+        "temperature": result.attachment.head.temperature,
+        "thresholds": list(result.attachment.thresholds),
+        "ece": {"before": round(result.ece_before, 4), "after": round(result.score.ece, 4)},
+        "trained": _scored(result.score),
+    }
+    return figures | ({"rule": _scored(result.rule)} if result.rule else {})
+
+
+def _scored(score: TaskScore) -> dict[str, Json]:
+    return {
+        "measure": score.measure, "value": round(score.value, 4), "interval": [round(bound, 4) for bound in score.interval],
+        "pictures": score.frames_labeled, "people": score.videos,
+        "accuracy": None if np.isnan(score.accuracy) else round(score.accuracy, 4),
+        "per_label": {row.name: {"value": round(row.value, 4), "support": row.support} for row in score.per_label},
+    }  # fmt: skip
+
+
+def _milliseconds(checkpoint: Checkpoint, backbone: Backbone, engine: str) -> float:
+    """Return the median time of one face through the backbone, batch of one, one after the other."""
+    size = checkpoint.input.size
+    run = load(backbone, np.zeros((2, 3, size, size), np.float32), EngineOptions(engine))  # type: ignore[arg-type]
+    face, times = np.zeros((1, 3, size, size), np.float32), []
+    for _ in range(TIMED_RUNS):
+        started = time.perf_counter()
+        run(face)
+        times.append((time.perf_counter() - started) * 1000)
+    return float(np.median(times))

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import pearsonr
+from sklearn.metrics import log_loss
+
+from hsemotion_space.heads import run_layers, sigmoid, softmax
+from hsemotion_space.learn.calibration import calibrate, fit_temperature, negative_log_likelihood, reliability
+from hsemotion_space.learn.challenge import train_head, tuning_videos
+from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.features import FeatureTable
+from hsemotion_space.learn.heads import (
+    MIMICRY_WEIGHTS,
+    HeadOptions,
+    balanced_binary_cross_entropy,
+    balanced_cross_entropy,
+    correlation_loss,
+    fit_head,
+    make_loss,
+    paper_options,
+    undo_balance,
+)
+from hsemotion_space.learn.series import Series
+from hsemotion_space.learn.trained_head import TrainedHead, challenge_task, join, load_head, predict, save_head
+from hsemotion_space.metrics import concordance
+from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
+
+RNG = np.random.default_rng(0)
+
+
+def table(videos: dict[str, np.ndarray], embeddings: dict[str, np.ndarray], scores: dict[str, np.ndarray] | None = None) -> FeatureTable:
+    names = tuple(sorted(videos))
+    starts = np.cumsum([0, *(len(videos[name]) for name in names)])
+    parts = [(scores or {}).get(name, np.zeros((len(videos[name]), 0), np.float32)) for name in names]
+    return FeatureTable(
+        names, starts, np.concatenate([videos[name] for name in names]),
+        np.concatenate([embeddings[name] for name in names]).astype(np.float16), np.concatenate(parts).astype(np.float32), "c", "ab" * 32,
+    )  # fmt: skip
+
+
+def exact(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits.astype(np.float64))
+    return shares / shares.sum(1, keepdims=True)
+
+
+def test_the_papers_heads_have_the_papers_sizes() -> None:
+    counts = {}
+    for task, width in ((VALENCE_AROUSAL, 10), (AFF_WILD2_EXPRESSION, 1280), (ACTION_UNITS, 1280), (MIMICRY_INTENSITY, 40)):
+        features = RNG.normal(0, 1, (4, width)).astype(np.float32)
+        labels = np.arange(4) if task.kind == "one_of" else RNG.random((4, len(task.labels))).round()
+        fitted = fit_head(task, features, labels, replace(paper_options(task), epochs=1))
+        counts[task.name] = sum(weight.size + bias.size for weight, bias in fitted.layers)
+    assert counts == {"valence_arousal": 22, "expression": 165_000, "action_units": 165_516, "mimicry_intensity": 3_014}
+
+
+def test_the_weights_of_the_mimicry_loss_are_those_of_the_paper() -> None:
+    weights = np.array(MIMICRY_WEIGHTS) / sum(MIMICRY_WEIGHTS)
+    np.testing.assert_allclose(weights, [0.471, 0.059, 0.118, 0.235, 0.059, 0.059], atol=5e-4)
+
+
+def test_balanced_cross_entropy_by_an_independent_formula() -> None:
+    targets = np.array([0, 0, 0, 0, 1, 1, 2])
+    logits = RNG.normal(0, 2, (7, 3)).astype(np.float32)
+    weights = np.array([1, 2, 4])[targets]
+    expected = log_loss(targets, exact(logits), sample_weight=weights, normalize=False) / len(targets)
+    made = balanced_cross_entropy(targets, 3)(torch.from_numpy(logits), torch.from_numpy(targets))
+    assert float(made) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_absent_class_has_no_weight() -> None:
+    loss = balanced_cross_entropy(np.array([0, 0, 2]), 4)
+    value = loss(torch.zeros(2, 4), torch.tensor([1, 3]))
+    assert float(value) == 0
+
+
+def test_balanced_binary_cross_entropy_by_hand() -> None:
+    targets = np.array([[1, 0], [0, 0], [0, 0], [0, 1]], np.float32)  # shares of ones: a quarter each
+    p = 1 / (1 + np.exp(-np.array([[0.5, -1], [2, 0], [-3, 1], [0, 0.2]])))
+    weights = np.where(targets == 1, 4 / (2 * 1), 4 / (2 * 3))
+    expected = -(weights * (targets * np.log(p) + (1 - targets) * np.log(1 - p))).mean()
+    made = balanced_binary_cross_entropy(targets)(torch.tensor(np.log(p / (1 - p))).float(), torch.from_numpy(targets))
+    assert float(made) == pytest.approx(expected, rel=1e-5)
+
+
+def test_undoing_the_balance_gives_back_the_frequency_of_rare_units() -> None:
+    x = RNG.normal(0, 1, (4000, 3)).astype(np.float32)
+    targets = (x[:, :1] * 2 + RNG.normal(0, 1, (4000, 1)) > 3.5).astype(np.float32)
+    task = ACTION_UNITS.subset(["AU1"])
+    fitted = fit_head(task, x, targets, HeadOptions(hidden=0, epochs=30, lr=0.02))
+    before, after = (sigmoid(run_layers(layers, x)).mean() for layers in (fitted.layers, undo_balance(fitted.layers, targets)))
+    assert targets.mean() < 0.1
+    assert before > 2 * targets.mean()
+    assert after == pytest.approx(targets.mean(), rel=0.2)
+    assert np.isfinite(undo_balance(fitted.layers, np.zeros((4, 1), np.float32))[0][1]).all()
+
+
+def test_correlation_loss_agrees_with_scipy() -> None:
+    x, y = RNG.normal(0, 1, (50, 3)), RNG.random((50, 3))
+    weights = np.array([0.5, 0.3, 0.2])
+    expected = 1 - sum(weight * pearsonr(x[:, k], y[:, k])[0] for k, weight in enumerate(weights))
+    made = correlation_loss(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weights))
+    assert float(made) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_loss_of_valence_and_arousal_is_one_minus_the_mean_concordance() -> None:
+    raw, target = RNG.normal(0, 1, (40, 2)).astype(np.float32), RNG.uniform(-1, 1, (40, 2)).astype(np.float32)
+    expected = 1 - np.mean([concordance(np.tanh(raw[:, k]), target[:, k]) for k in (0, 1)])
+    made = make_loss(VALENCE_AROUSAL, target)(torch.from_numpy(raw), torch.from_numpy(target))
+    assert float(made) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
+def test_a_head_learns_a_signal_that_is_there_and_reads_features_as_they_are(task) -> None:
+    x = (RNG.normal(0, 1, (600, 12)) * np.linspace(0.1, 30, 12) + 5).astype(np.float16)
+    signal = (x.astype(np.float32) - 5) / np.linspace(0.1, 30, 12)
+    count = len(task.labels)
+    if task.kind == "one_of":
+        targets = signal[:, :count].argmax(1)
+    else:
+        targets = np.tanh(signal[:, :count]) if task.kind == "continuous" else (signal[:, :count] > 0.5).astype(np.float32)
+    options = HeadOptions(hidden=0 if task.kind == "continuous" else 32, epochs=40, batch=64, lr=0.01)
+    fitted = fit_head(task, x[:400], targets[:400], options)
+    raw = run_layers(fitted.layers, x[400:].astype(np.float32))
+    held = targets[400:]
+    if task.kind == "one_of":
+        assert (raw.argmax(1) == held).mean() > 0.8
+    else:
+        reached = [np.corrcoef(np.tanh(raw[:, k]), held[:, k])[0, 1] for k in range(count)]
+        assert min(reached) > 0.8
+    assert fitted.losses[-1] < fitted.losses[0] / 2
+
+
+def test_the_best_epoch_on_the_tuning_rows_is_kept() -> None:
+    x, y = RNG.normal(0, 1, (64, 4)).astype(np.float32), RNG.random((64, 2)).astype(np.float32)
+    seen = []
+
+    def measure(layers) -> float:
+        seen.append(layers)
+        return [0.1, 0.5, 0.3][len(seen) - 1]
+
+    fitted = fit_head(VALENCE_AROUSAL, x, y, HeadOptions(hidden=0, epochs=3, batch=16), measure)
+    assert (fitted.epoch, fitted.measures) == (2, (0.1, 0.5, 0.3))
+    assert np.array_equal(fitted.layers[0][0], seen[1][0][0])
+    assert not np.array_equal(fitted.layers[0][0], seen[2][0][0])
+
+
+def test_one_seed_gives_one_head_and_leaves_the_global_generator_alone() -> None:
+    x, y = RNG.normal(0, 1, (64, 4)).astype(np.float32), RNG.integers(0, 8, 64)
+    torch.manual_seed(1)
+    before = torch.rand(1)
+    torch.manual_seed(1)
+    first, again = (fit_head(EXPRESSION, x, y, HeadOptions(epochs=2, dropout=0.5)) for _ in range(2))
+    other = fit_head(EXPRESSION, x, y, HeadOptions(epochs=2, dropout=0.5, seed=1))
+    assert torch.equal(torch.rand(1), before)
+    assert np.array_equal(first.layers[0][0], again.layers[0][0])
+    assert not np.array_equal(first.layers[0][0], other.layers[0][0])
+
+
+def test_rows_without_labels_or_too_few_are_told() -> None:
+    with pytest.raises(DataError, match="got 1 and 1"):
+        fit_head(VALENCE_AROUSAL, np.zeros((1, 3), np.float32), np.zeros((1, 2)), HeadOptions())
+
+
+def test_frames_meet_their_labels_and_sound_serves_both_people() -> None:
+    videos = {"a": np.array([1, 3, 4]), "talk": np.array([1, 2])}
+    features = table(videos, {"a": np.array([[1.0], [3], [4]]), "talk": np.array([[10.0], [20]])})
+    nan = np.nan
+    labels = [
+        Series("a", np.array([1, 2, 3, 4]), np.array([[5], [6], [nan], [7]], np.float32)),
+        Series("talk_left", np.array([2]), np.array([[0]], np.float32)),
+        Series("talk_right", np.array([1]), np.array([[1]], np.float32)),
+        Series("elsewhere", np.array([1, 2]), np.array([[1], [1]], np.float32)),
+    ]
+    rows = join(AFF_WILD2_EXPRESSION, "embeddings", features, labels)
+    assert rows.inputs[:, 0].tolist() == [1, 4, 20, 10]
+    assert rows.targets.tolist() == [5, 7, 0, 1]
+    assert rows.without_features == 3  # frame 2 of a, both of elsewhere
+    with pytest.raises(DataError, match="No annotated frame of expression has features"):
+        join(AFF_WILD2_EXPRESSION, "embeddings", features, labels[3:])
+
+
+def test_clips_are_read_through_their_statistics() -> None:
+    features = table({"00001": np.array([1, 2])}, {"00001": np.array([[1.0], [3]])})
+    labels = [
+        Series("00001", np.array([0]), np.full((1, 6), 0.5, np.float32)),
+        Series("00002", np.array([0]), np.zeros((1, 6), np.float32)),
+    ]
+    rows = join(MIMICRY_INTENSITY, "embeddings", features, labels)
+    assert rows.inputs.tolist() == [[2, 1, 1, 3]]
+    assert rows.without_features == 1
+
+
+def test_a_head_survives_its_files_and_knows_its_features(tmp_path: Path) -> None:
+    layers = ((RNG.normal(0, 1, (12, 3)).astype(np.float32), np.zeros(12, np.float32)),)
+    head = TrainedHead(ACTION_UNITS, "embeddings", layers, 1.5, "c", "ab" * 32, {"epoch": 3})
+    save_head(head, tmp_path / "head")
+    again = load_head(tmp_path / "head")
+    features = table({"a": np.array([1, 5])}, {"a": RNG.normal(0, 1, (2, 3))})
+    (made,), (expected,) = list(predict(again, features)), list(predict(head, features))
+    assert made.frames.tolist() == [1, 5]
+    assert np.array_equal(made.values, expected.values)
+    assert again.record == {"epoch": 3}
+    with pytest.raises(DataError, match="trained on features of c, these are of other"):
+        list(predict(head, replace(features, checkpoint="other", sha256="cd" * 32)))
+    with pytest.raises(DataError, match="reads 3 numbers, the features have 4"):
+        list(predict(head, table({"a": np.array([1])}, {"a": np.zeros((1, 4))})))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("head.json", b"{}"), ("head.json", b"no"), ("head.safetensors", b"\x00" * 9), ("head.safetensors", None)]
+)
+def test_a_damaged_head_is_told(tmp_path: Path, file: str, content: bytes | None) -> None:
+    save_head(TrainedHead(ACTION_UNITS, "embeddings", ((np.zeros((12, 3)), np.zeros(12)),), 1.0, "", "", {}), tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(DataError, match="no usable trained head"):
+        load_head(tmp_path)
+
+
+def test_an_unknown_task_is_told() -> None:
+    with pytest.raises(DataError, match="no task 'smile'; the tasks are valence_arousal, expression"):
+        challenge_task("smile")
+
+
+def test_tuning_videos_take_no_part_in_training_and_choose_epoch_and_temperature() -> None:
+    names = [f"v{number}" for number in range(40)]
+    videos = {name: np.arange(1, 21) for name in names}
+    embeddings = {name: RNG.normal(0, 1, (20, 8)) for name in names}
+    labels = [Series(name, videos[name], embeddings[name].argmax(1)[:, None].astype(np.float32)) for name in names]
+    tuning = tuning_videos(names, 0.25)
+    assert len(tuning) == 10
+    poisoned = [Series(s.video, s.frames, (7 - s.values) if s.video in tuning else s.values) for s in labels]
+    options = HeadOptions(hidden=0, epochs=8, batch=64, lr=0.02)
+    features = table(videos, embeddings)
+    head, fooled = (train_head(AFF_WILD2_EXPRESSION, features, given, options, 0.25) for given in (labels, poisoned))
+    assert head.record["tuning_videos"] == len(tuning)
+    assert len(head.record["tuning_measures"]) == 8
+    assert head.temperature != 1.0
+    right = np.mean([(s.values[:, 0] == p.values.argmax(1)).mean() for s, p in zip(labels, predict(head, features, names), strict=True)])
+    assert right > 0.8  # and with wrong labels on the tuning videos alone, only choices change:
+    assert max(fooled.record["tuning_measures"]) < 0.5
+    assert fooled.record["losses"] == head.record["losses"]
+    plain = train_head(AFF_WILD2_EXPRESSION, features, labels, options, 0)
+    assert (plain.temperature, plain.record["epoch"], plain.record["videos"]) == (1.0, 8, 40)
+
+
+def test_both_people_of_a_recording_are_on_one_side() -> None:
+    videos = [f"{number}{side}" for number in range(10) for side in ("_left", "_right")]
+    chosen = tuning_videos(videos, 0.3)
+    assert len(chosen) == 6
+    assert {video.replace("_left", "_right") for video in chosen} == {video for video in chosen if video.endswith("_right")}
+    assert chosen == tuning_videos(videos[::-1], 0.3)
+    assert tuning_videos(videos, 0) == set()
+    assert len(tuning_videos(["a", "b", "c"], 0.01)) == len(tuning_videos(["a", "b"], 0.9)) == 1
+
+
+def test_likelihood_agrees_with_scikit_learn() -> None:
+    logits, targets = RNG.normal(0, 2, (60, 8)).astype(np.float32), np.arange(60) % 8
+    expected = log_loss(targets, exact(logits / 1.7))
+    assert negative_log_likelihood(EXPRESSION, logits, targets, 1.7) == pytest.approx(expected, rel=1e-4)
+    units = (RNG.random((60, 12)) < 0.3).astype(np.float32)
+    logits = RNG.normal(0, 2, (60, 12)).astype(np.float32)
+    expected = np.mean([log_loss(units[:, k], 1 / (1 + np.exp(-logits[:, k] / 0.6)), labels=[0, 1]) for k in range(12)])
+    assert negative_log_likelihood(ACTION_UNITS, logits, units, 0.6) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_made_the_labels_is_found_and_calibrates(true_temperature: float) -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 2, (20_000, 8)).astype(np.float32)
+    targets = (softmax(logits / true_temperature).cumsum(1) > rng.random((20_000, 1))).argmax(1)
+    made = calibrate(EXPRESSION, (logits[:10_000], targets[:10_000]), (logits[10_000:], targets[10_000:]))
+    assert made.temperature == pytest.approx(true_temperature, rel=0.05)
+    assert made.ece_after < 0.02
+    assert made.ece_before > 0.1 or true_temperature == 1.0
+    assert reliability(EXPRESSION, logits, targets, made.temperature).error == pytest.approx(made.ece_after, abs=0.02)
+
+
+def test_valence_has_no_temperature() -> None:
+    with pytest.raises(DataError, match="A temperature needs rows of a task with probabilities"):
+        fit_temperature(VALENCE_AROUSAL, np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32))
