@@ -19,7 +19,8 @@ from PIL import Image
 
 from hsemotion_space.engine import EngineOptions
 from hsemotion_space.hub.manifest import Checkpoint, InputSpec, read_manifest
-from hsemotion_space.learn.features import extract, read_features
+from hsemotion_space.learn.feature_table import read_features
+from hsemotion_space.learn.features import extract
 from hsemotion_space.pipeline import Network, load_network
 from hsemotion_space.temporal import box_smooth, gaussian_smooth
 from hsemotion_space.types import FloatArray

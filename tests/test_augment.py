@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hsemotion_space.learn.augment import Augmentation, augment, plain
+from hsemotion_space.learn.augment import Augmentation, augment, normalize, plain
 
 
 def rgba(count: int = 6, size: int = 36) -> Tensor:
@@ -50,3 +50,11 @@ def test_plain_only_resizes_and_fills() -> None:
     torch.testing.assert_close(result[0, :, 3, 6], torch.tensor([1.0, 0.2, 0.0]))
     assert plain(images, 4).shape == (1, 3, 4, 4)
     assert plain(images, 4)[0, :, 0, 0].abs().max() == 0
+
+
+def test_pictures_are_normalized_by_one_number_or_by_channel() -> None:
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(normalize(images, 0.5, 0.25), (images - 0.5) / 0.25)
+    result = normalize(images, (0.1, 0.2, 0.3), (1.0, 2.0, 4.0))
+    for channel, (mean, std) in enumerate(((0.1, 1.0), (0.2, 2.0), (0.3, 4.0))):
+        torch.testing.assert_close(result[:, channel], (images[:, channel] - mean) / std)

@@ -19,7 +19,7 @@ from hsemotion_space.hub.manifest import read_manifest
 from hsemotion_space.hub.resolve import load_heads
 from hsemotion_space.learn.challenge import Post, frames_of, labels_of, load_post, measure, post_process, save_post, tune
 from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.features import read_features
+from hsemotion_space.learn.feature_table import read_features
 from hsemotion_space.learn.formats.affwild2 import list_faces
 from hsemotion_space.learn.formats.hume import list_clips
 from hsemotion_space.learn.postprocess import Smoothing

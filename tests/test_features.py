@@ -16,14 +16,8 @@ from PIL import Image
 from hsemotion_space.engine import EngineOptions, normalize
 from hsemotion_space.hub.manifest import Checkpoint, InputSpec
 from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.features import (
-    ExtractOptions,
-    ExtractProgress,
-    FeatureTable,
-    assign_by_time,
-    extract,
-    read_features,
-)
+from hsemotion_space.learn.feature_table import FeatureTable, assign_by_time, read_features
+from hsemotion_space.learn.features import ExtractOptions, ExtractProgress, extract
 from hsemotion_space.pipeline import Network, load_network
 from hsemotion_space.types import FloatArray
 

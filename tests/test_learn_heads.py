@@ -13,7 +13,7 @@ from hsemotion_space.heads import run_layers, sigmoid, softmax
 from hsemotion_space.learn.calibration import calibrate, fit_temperature, negative_log_likelihood, reliability
 from hsemotion_space.learn.challenge import train_head, tuning_videos
 from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.features import FeatureTable
+from hsemotion_space.learn.feature_table import FeatureTable
 from hsemotion_space.learn.heads import (
     MIMICRY_WEIGHTS,
     HeadOptions,

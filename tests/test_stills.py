@@ -154,3 +154,12 @@ def test_a_starter_from_the_recipe_to_the_card(posed: Path, tmp_path: Path, caps
     assert min(record["ms_per_face"].values()) > 0
     assert main(["learn", "export", *common, *run, *checkpoint]) == 0  # the same weights: the heads stay
     assert load_heads(read_manifest(folder)).keys() == {"compound_expression", "action_units"}
+    capsys.readouterr()
+    (folder / "recipe.toml").write_text("seed = 1\n" + RECIPE, "utf-8")
+    assert main(["learn", "backbone", *common, "--run", str(tmp_path / "other")]) == 0
+    assert main(["learn", "export", *common, "--run", str(tmp_path / "other"), *checkpoint]) == 0
+    assert "Dropped heads that were trained on other weights: compound_expression, action_units" in capsys.readouterr().out
+    changed = read_manifest(folder)
+    assert [(head.task.name, head.temperature) for head in changed.heads] == [("expression", 1.0), ("valence_arousal", 1.0)]
+    assert changed.heads_sha256 == ""
+    assert not (folder / "heads.safetensors").exists()

@@ -15,7 +15,8 @@ from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import CHALLENGE
 
 if TYPE_CHECKING:
-    from hsemotion_space.learn.features import ExtractProgress, FeatureTable
+    from hsemotion_space.learn.feature_table import FeatureTable
+    from hsemotion_space.learn.features import ExtractProgress
     from hsemotion_space.learn.scoring import TaskScore
 
 Handler = Callable[[argparse.Namespace], int]
@@ -192,7 +193,7 @@ def _head(options: argparse.Namespace) -> int:
     from dataclasses import replace  # noqa: PLC0415
 
     from hsemotion_space.learn.challenge import labels_of, train_head  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.features import read_features  # noqa: PLC0415
+    from hsemotion_space.learn.feature_table import read_features  # noqa: PLC0415
     from hsemotion_space.learn.heads import paper_options  # noqa: PLC0415
     from hsemotion_space.learn.trained_head import challenge_task, save_head  # noqa: PLC0415
 
@@ -213,7 +214,7 @@ def _head(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from hsemotion_space.learn.challenge import checkpoint_predictions  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.features import read_features  # noqa: PLC0415
+    from hsemotion_space.learn.feature_table import read_features  # noqa: PLC0415
     from hsemotion_space.learn.series import write_series  # noqa: PLC0415
     from hsemotion_space.learn.trained_head import challenge_task, load_head, predict  # noqa: PLC0415
 
@@ -320,7 +321,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace, checkpoint_id: str) -> FeatureTable:
-    from hsemotion_space.learn.features import read_features  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.feature_table import read_features  # noqa: PLC0415  heavy
 
     if options.features:
         return read_features(options.features)

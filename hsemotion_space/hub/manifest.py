@@ -16,6 +16,7 @@ Family = Literal["MobileFaceNet", "MobileViT", "EfficientNet", "DDAMFN"]
 Crop = Literal["box", "square"]
 HeadKind = Literal["scores", "linear", "mlp", "clip_statistics", "pair_mean", "prior"]
 Reads = Literal["scores", "embeddings", "both"]
+WEIGHTED_KINDS: tuple[HeadKind, ...] = ("linear", "mlp", "clip_statistics")  # with layers of their own
 MANIFEST = "manifest.toml"
 
 
@@ -73,7 +74,7 @@ class HeadSpec:
     @property
     def has_weights(self) -> bool:
         """Whether the head has layers in the file of heads, as ``<task>.<layer>.weight`` and ``<task>.<layer>.bias``."""
-        return self.kind in ("linear", "mlp", "clip_statistics")
+        return self.kind in WEIGHTED_KINDS
 
 
 @dataclass(frozen=True, slots=True)

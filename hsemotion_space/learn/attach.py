@@ -11,9 +11,9 @@ from typing import cast
 import numpy as np
 import tomlkit
 from safetensors.numpy import load_file, save
-from tomlkit.items import AoT
+from tomlkit.items import AoT, Table
 
-from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, read_manifest
+from hsemotion_space.hub.manifest import MANIFEST, WEIGHTED_KINDS, Checkpoint, read_manifest
 from hsemotion_space.hub.resolve import HEADS_FILE, load_heads
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.trained_head import TrainedHead
@@ -67,6 +67,29 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
     changed = read_manifest(folder)
     load_heads(changed)
     return changed
+
+
+def drop_heads(folder: Path, sha256: str) -> list[str]:
+    """Write the digest of new weights into the manifest; if they differ, take out the heads that were trained on the old ones.
+
+    Returns:
+        the tasks whose heads were taken out.
+    """
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    source, entries = cast("Table", document["source"]), cast("AoT", document["heads"])
+    dropped: list[str] = []
+    if str(source["sha256"]) != sha256:
+        source["sha256"] = sha256
+        source.pop("heads_sha256", None)
+        (folder / HEADS_FILE).unlink(missing_ok=True)
+        dropped = [str(entry["task"]) for entry in entries if entry["kind"] in WEIGHTED_KINDS]
+        for place in reversed(range(len(entries))):
+            if str(entries[place]["task"]) in dropped:
+                del entries[place]
+            else:
+                entries[place].pop("temperature", None)
+    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+    return dropped
 
 
 def set_temperature(folder: Path, task: str, temperature: float) -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+ChannelValue = float | tuple[float, float, float]  # one number for all channels, or one each for red, green, blue
+
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
@@ -111,3 +113,9 @@ def plain(rgba: Tensor, size: int, background: float = 0.0) -> Tensor:
     images = rgba.permute(0, 3, 1, 2).float() / 255
     images = functional.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
     return images[:, :3] * images[:, 3:] + background * (1 - images[:, 3:])
+
+
+def normalize(images: Tensor, mean: ChannelValue, std: ChannelValue) -> Tensor:
+    """Return (B, 3, H, W) minus ``mean``, divided by ``std``."""
+    shift, scale = (torch.tensor(value, dtype=images.dtype).reshape(-1, 1, 1) for value in (mean, std))
+    return (images - shift) / scale

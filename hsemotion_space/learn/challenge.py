@@ -14,7 +14,7 @@ from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.resolve import Layers, load_heads
 from hsemotion_space.learn.calibration import fit_temperature, reliability
 from hsemotion_space.learn.data import DataError, fold_of
-from hsemotion_space.learn.features import FeatureTable
+from hsemotion_space.learn.feature_table import FeatureTable
 from hsemotion_space.learn.formats.affwild2 import audio_video, read_labels
 from hsemotion_space.learn.formats.hume import read_clip_labels
 from hsemotion_space.learn.formats.lists import read_list

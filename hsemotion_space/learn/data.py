@@ -1,4 +1,4 @@
-"""Parquet image datasets in memory: labels as target distributions, a fixed split, and masks of blacked-out backgrounds."""
+"""Labeled face pictures: labels as target distributions, a fixed split, and Parquet datasets in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,10 @@ from scipy import ndimage
 
 from hsemotion_space.metrics import concordance
 from hsemotion_space.tasks import EXPRESSION
-from hsemotion_space.types import BoolArray, ByteArray, FloatArray
+from hsemotion_space.types import BoolArray, ByteArray, FloatArray, IntArray
 
-VALIDATION_SHARE = 0.1
+TRAINING, TUNING, TEST = 0, 1, 2  # values of `FaceImages.split`
+TEST_SHARE = 0.1
 DARK_LEVEL = 10  # a pixel whose brightest channel is below this counts as blacked out
 MASKED_SHARE = 0.08  # an image with a larger blacked-out border region is a masked one
 SQUARE_MARGIN = 1.0  # crops of annotated faces: side of the square in longer sides of the face box
@@ -29,8 +31,21 @@ CATEGORY_WORDS = {
 }  # fmt: skip
 
 
+Crop = Literal["square", "box"]  # of a face box: the square around its middle, or the box itself squashed to a square (AffectNet)
+
+
 class DataError(ValueError):
     """A dataset cannot be used; the message says which file and why."""
+
+
+class Pictures(Protocol):
+    """Pictures of one size: an array, or files that are decoded when they are asked for."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, rows: IntArray, /) -> ByteArray:
+        """Return (len(rows), S, S, 4) RGBA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +54,28 @@ class FaceImages:
 
     Attributes:
         source: short name for logs.
-        images: (N, S, S, 4) RGBA; alpha 0 where the source blacked the background out.
+        images: (N, S, S, 4) RGBA; alpha 0 where a Parquet source blacked the background out.
         expression: (N, 8) target distribution in the order of the expression task; a row of NaN has no label.
         valence_arousal: (N, 2) in -1..1, NaN where there is none.
-        validation: (N,) True for the fixed validation split.
+        split: (N,) `TRAINING`, `TUNING` (choices are made on it) or `TEST` (only figures are reported on it); fixed by a hash.
         counted: (N,) True where the label is sure enough to be scored (for votes: a majority of at least six).
-        sha256: digest of the files' bytes.
+        sha256: digest of the files' bytes; of a source of single pictures, of their names, sizes, boxes and labels.
     """
 
     source: str
-    images: ByteArray
+    images: Pictures
     expression: FloatArray
     valence_arousal: FloatArray
-    validation: BoolArray
+    split: ByteArray
     counted: BoolArray
     sha256: str
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def rows(self, split: int, counted: bool = False) -> IntArray:
+        """Return the indices of a split, only those with a sure label if ``counted``."""
+        return np.flatnonzero((self.split == split) & (self.counted | (not counted)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +134,62 @@ def blacked_out(rgb: ByteArray) -> BoolArray:
     return np.asarray(ndimage.binary_dilation(region, iterations=2), np.bool_)
 
 
-def _decode(data: bytes, face_box: Sequence[float] | None, size: int) -> ByteArray:
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    if face_box is not None:
-        x0, y0, x1, y1 = (value * scale for value, scale in zip(face_box, image.size * 2, strict=True))
+def open_picture(data: bytes) -> Image.Image:
+    """Decode a picture to RGB.
+
+    Raises:
+        DataError: if it is damaged; the caller puts the place in front.
+    """
+    try:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except Exception as error:  # Pillow raises whatever its codecs raise
+        raise DataError(f"is not a readable picture: {error}") from error
+
+
+def cut_face(image: Image.Image, box_xyxy: Sequence[float] | None, size: int, crop: Crop = "square", cutout: bool = False) -> ByteArray:
+    """Return a face as (size, size, 4) RGBA.
+
+    Args:
+        image: an RGB picture.
+        box_xyxy: the face in px, None for the whole picture.
+        size: side of the result in px.
+        crop: what is cut out around the box; ``box`` ends where the picture ends, ``square`` is black beyond it.
+        cutout: whether a blacked-out background becomes transparent; else everything is opaque.
+
+    Raises:
+        DataError: if the box is empty; the caller puts the place in front.
+    """
+    if box_xyxy is not None:
+        image = image.crop(_region(box_xyxy, image.size, crop))
+    rgb = np.asarray(image)
+    opaque = ~blacked_out(rgb) if cutout else np.ones(rgb.shape[:2], np.bool_)
+    rgba = Image.fromarray(np.dstack([rgb, np.where(opaque, 255, 0).astype(np.uint8)]))
+    return np.asarray(rgba.resize((size, size), Image.Resampling.BILINEAR if image.width < 2 * size else Image.Resampling.BOX))
+
+
+def _region(box_xyxy: Sequence[float], size: tuple[int, int], crop: Crop) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = box_xyxy
+    if crop == "square":
         half, cx, cy = SQUARE_MARGIN * max(x1 - x0, y1 - y0) / 2, (x0 + x1) / 2, (y0 + y1) / 2
-        image = image.crop((round(cx - half), round(cy - half), round(cx + half), round(cy + half)))
-    alpha = Image.fromarray(np.where(blacked_out(np.asarray(image)), 0, 255).astype(np.uint8))
-    image.putalpha(alpha)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR if image.width < 2 * size else Image.Resampling.BOX))
+        region = round(cx - half), round(cy - half), round(cx + half), round(cy + half)
+    else:
+        region = max(0, round(x0)), max(0, round(y0)), min(size[0], round(x1)), min(size[1], round(y1))
+    if region[0] >= region[2] or region[1] >= region[3]:
+        raise DataError(f"has no pixel inside the face box {tuple(box_xyxy)}.")
+    return region
+
+
+def _decode(data: object, face_box: object, size: int, crop: Crop, where: str) -> ByteArray:
+    """Decode the picture of a Parquet row; its face box is in shares of the picture."""
+    try:
+        if not isinstance(data, bytes):
+            raise DataError("has no picture in the column image.")
+        image, box = open_picture(data), None
+        if isinstance(face_box, list):
+            box = [value * scale for value, scale in zip(face_box, image.size * 2, strict=True)]
+        return cut_face(image, box, size, crop, cutout=True)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where} {error}" if isinstance(error, DataError) else f"{where} has an unusable face box: {error}.") from error
 
 
 def _rows(files: Sequence[Path]) -> Iterator[dict[str, object]]:
@@ -135,38 +201,50 @@ def _rows(files: Sequence[Path]) -> Iterator[dict[str, object]]:
             raise DataError(f"{file} is not a usable Parquet file: {error}") from error
 
 
-def load_images(source: str, files: Sequence[Path], size: int, votes: VoteRegression | None = None) -> FaceImages:
+def split_of(key: bytes, in_test_file: bool | None, tuning: float) -> int:
+    """Return the split of one row; ``in_test_file`` is None where no part of the source is set aside for the test."""
+    fold = fold_of(key)
+    if in_test_file if in_test_file is not None else fold < TEST_SHARE:
+        return TEST
+    start = TEST_SHARE if in_test_file is None else 0.0
+    return TUNING if fold < start + tuning else TRAINING
+
+
+def load_images(
+    source: str, files: Sequence[Path], size: int, votes: VoteRegression | None = None, tuning: float = 0.05, *, crop: Crop = "square"
+) -> FaceImages:
     """Decode one source.
 
     Args:
         source: name for logs and results.
         files: Parquet files with an ``image`` struct of ``bytes`` and one kind of label; a file with ``validation`` in its name is
-            the validation split, else a ``subject`` column or the image bytes decide by a fixed hash.
+            the test split, else a ``subject`` column or the image bytes decide by a fixed hash.
         size: side of the stored images in px.
         votes: gives proxy valence and arousal to rows with votes.
+        tuning: share of the rows (of the subjects, where there are any) in the tuning split.
+        crop: how a ``face_box``, given in shares of the picture, is cut out.
 
     Raises:
-        DataError: if a file cannot be read or no row has a label.
+        DataError: if a file or a picture (then with its row, the first is 1) cannot be read, or no row has a label.
     """
     if not files:
         raise DataError(f"No file was given for {source!r}.")
     given_split = any("validation" in file.name for file in files)
-    pool, keep, targets, sure, validation = ThreadPoolExecutor(2), [], [], [], []
+    pool, keep, targets, sure, split = ThreadPoolExecutor(2), [], [], [], []
     digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
             raise DataError(f"{file} does not exist.")
         digest.update(file.read_bytes())
-        for row in _rows([file]):
+        for number, row in enumerate(_rows([file]), 1):
             label, image = _targets(row), row.get("image")
             if label is None or not isinstance(image, dict):
                 continue
-            box = row.get("face_box")
-            keep.append(pool.submit(_decode, image["bytes"], box if isinstance(box, list) else None, size))
+            keep.append(pool.submit(_decode, image.get("bytes"), row.get("face_box"), size, crop, f"{file}, row {number},"))
             targets.append(label[0])
             sure.append(label[1])
-            key = str(row["subject"]).encode() if "subject" in row else image["bytes"]
-            validation.append("validation" in file.name if given_split else fold_of(key) < VALIDATION_SHARE)
+            key = str(row["subject"]).encode() if "subject" in row else image.get("bytes") or b""
+            split.append(split_of(key, "validation" in file.name if given_split else None, tuning))
     if not keep:
         raise DataError(f"No labeled image in {', '.join(map(str, files))}; columns expected: image and expression, category or votes_*.")
     expression = np.stack(targets)
@@ -174,7 +252,7 @@ def load_images(source: str, files: Sequence[Path], size: int, votes: VoteRegres
     if votes is not None and f"votes_{EXPRESSION.label_names[0].lower()}" in next(_rows(files)):
         affect = np.clip(expression @ votes.coefficients, -1, 1)
     images = np.stack([job.result() for job in keep])
-    return FaceImages(source, images, expression, affect, np.array(validation), np.array(sure), digest.hexdigest())
+    return FaceImages(source, images, expression, affect, np.array(split, np.uint8), np.array(sure), digest.hexdigest())
 
 
 def fit_votes(csv_file: Path) -> VoteRegression:

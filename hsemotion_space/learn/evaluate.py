@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hsemotion_space.learn.augment import plain
-from hsemotion_space.learn.data import FaceImages
+from hsemotion_space.learn.augment import ChannelValue, normalize, plain
+from hsemotion_space.learn.data import TEST, FaceImages
 from hsemotion_space.metrics import confusion, f1_per_class, recall_per_class
 from hsemotion_space.tasks import EXPRESSION
 
@@ -25,11 +25,11 @@ class InputOptions(Protocol):
         """Side of the input in px."""
 
     @property
-    def mean(self) -> float:
+    def mean(self) -> ChannelValue:
         """Subtracted from values in 0..1."""
 
     @property
-    def std(self) -> float:
+    def std(self) -> ChannelValue:
         """Divides the values after that."""
 
 
@@ -55,7 +55,7 @@ def predict_scores(model: nn.Module, faces: FaceImages, rows: np.ndarray, option
     with torch.inference_mode():
         for start in range(0, len(rows), EVALUATION_BATCH):
             batch = plain(torch.from_numpy(faces.images[rows[start : start + EVALUATION_BATCH]]), options.size, background)
-            scores.append(model(((batch - options.mean) / options.std).to(device)).float().cpu().numpy())
+            scores.append(model(normalize(batch, options.mean, options.std).to(device)).float().cpu().numpy())
     return np.concatenate(scores)
 
 
@@ -75,7 +75,9 @@ def score_expression(scores: np.ndarray, targets: np.ndarray) -> ExpressionResul
     )
 
 
-def evaluate_expression(model: nn.Module, faces: FaceImages, options: InputOptions, background: float = 0.0) -> ExpressionResult:
-    """Score a model on the counted rows of the validation split of one source."""
-    rows = np.flatnonzero(faces.validation & faces.counted)
+def evaluate_expression(
+    model: nn.Module, faces: FaceImages, options: InputOptions, split: int = TEST, background: float = 0.0
+) -> ExpressionResult:
+    """Score a model on the counted rows of one split of one source."""
+    rows = faces.rows(split, counted=True)
     return score_expression(predict_scores(model, faces, rows, options, background), faces.expression[rows])

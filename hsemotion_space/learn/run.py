@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from pathlib import Path
 
-import torch
+import numpy as np
 from safetensors.torch import save
 from tqdm import tqdm
 
 from hsemotion_space.hub.card import model_card
 from hsemotion_space.hub.manifest import MANIFEST, read_manifest
-from hsemotion_space.learn.data import DataError, VoteRegression
-from hsemotion_space.learn.evaluate import evaluate_expression
-from hsemotion_space.learn.train import Progress, Trainer, load_sources, read_recipe
+from hsemotion_space.learn.attach import drop_heads
+from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages, VoteRegression
+from hsemotion_space.learn.evaluate import EVALUATION_BATCH, evaluate_expression
+from hsemotion_space.learn.recipe import read_recipe
+from hsemotion_space.learn.sources import load_sources
+from hsemotion_space.learn.train import STATE, Progress, Trainer, read_log
 from hsemotion_space.tasks import EXPRESSION
 
-WEIGHTS, TRAINING = "model.safetensors", "training.json"
+WEIGHTS, RECORD = "model.safetensors", "training.json"
+HEADS = "heads."  # tensors of heads that were trained on a backbone and are kept beside it
 BACKGROUNDS = {"black": 0.0, "gray": 0.5, "white": 1.0}  # behind masked faces, to see what the mask itself gives away
 
 
@@ -32,11 +35,14 @@ def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bo
     recipe = read_recipe(recipe_file)
     sources, votes = load_sources(recipe, data)
     for source in sources:
-        print(f"{source.source}: {int((~source.validation).sum())} for training, {int(source.validation.sum())} held out")  # noqa: T201
+        counts = [len(source.rows(split)) for split in (TRAINING, TUNING, TEST)]
+        print(f"{source.source}: {counts[0]} for training, {counts[1]} for tuning, {counts[2]} for the test")  # noqa: T201
     if votes is not None:
         valence, arousal = votes.ccc_out_of_sample
         print(f"proxy valence and arousal from votes: out-of-sample CCC {valence:.3f} and {arousal:.3f}")  # noqa: T201
-    trainer = Trainer(recipe, sources, run)
+    trainer = Trainer(recipe, sources, run, data / recipe.init if recipe.init else None)
+    if trainer.start is not None:
+        print(f"started from {trainer.start.file}: {trainer.start.loaded} tensors, random are {', '.join(trainer.start.fresh) or 'none'}")  # noqa: T201
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
 
         def report(progress: Progress) -> None:
@@ -49,27 +55,27 @@ def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bo
 def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     """Write ``model.safetensors`` (float16), ``training.json`` and the card of a run; the evaluation uses the rounded weights.
 
+    Heads in the folder stay if the weights are the same; else they were trained on other ones and are taken out of the manifest.
+
     Raises:
         DataError: if there is no run, or the recipe or the data cannot be used.
     """
-    if not (run / "state.pt").exists():
+    if not (run / STATE).exists():
         raise DataError(f"There is no training run in {run}; run `hsemotion-space learn backbone` first.")
     recipe = read_recipe(recipe_file)
     sources, votes = load_sources(recipe, data)
     trainer = Trainer(recipe, sources, run)
     model = trainer.averaged().half().float()
-    state = {key: value.half() if value.is_floating_point() else value for key, value in trainer.average.items()}
-    content = save({key: value.cpu().contiguous() for key, value in state.items()}, {"format": "pt"})
+    state = {key: value.half() if value.is_floating_point() else value for key, value in trainer.weights().items()}
+    state = {key: value.cpu().contiguous() for key, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(content)
+    content = save(state, {"format": "pt"})
     evaluation = {}
-    with torch.inference_mode():
-        for source in sources:
-            masked = (source.images[..., 3].min(axis=(1, 2)) == 0).mean() > 0.5
-            for name, level in BACKGROUNDS.items() if masked else [("", 0.0)]:
-                result = evaluate_expression(model, source, recipe, level)
-                key = f"{source.source}, {name} background" if name else source.source
-                evaluation[key] = {**result.as_dict(), "confusion": result.confusion}
+    for source in sources:
+        for name, level in BACKGROUNDS.items() if _is_masked(source) else [("", 0.0)]:
+            result = evaluate_expression(model, source, recipe, background=level)
+            key = f"{source.source}, {name} background" if name else source.source
+            evaluation[key] = {**result.as_dict(), "confusion": result.confusion}
     report = {
         "command": f"hsemotion-space learn backbone {folder.name}/recipe.toml --data DATA --run RUN",
         "weights_sha256": hashlib.sha256(content).hexdigest(),
@@ -79,11 +85,19 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
         **trainer.describe(),
         "proxy": _proxy(votes),
         "evaluation": evaluation,
-        "epochs": [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()],
+        "epochs": read_log(run, trainer.step),
     }
-    (folder / TRAINING).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    (folder / WEIGHTS).write_bytes(content)
+    (folder / RECORD).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(f"Wrote {len(content) / 1e6:.2f} MB of weights with SHA-256 {report['weights_sha256']}")  # noqa: T201
     _follow_up(folder, str(report["weights_sha256"]))
+
+
+def _is_masked(source: FaceImages) -> bool:
+    """Return whether most pictures of the test have a blacked-out background."""
+    rows = source.rows(TEST, counted=True)
+    parts = [source.images[rows[start : start + EVALUATION_BATCH]] for start in range(0, len(rows), EVALUATION_BATCH)]
+    return bool(np.mean(np.concatenate([part[..., 3].min(axis=(1, 2)) == 0 for part in parts])) > 0.5)
 
 
 def _follow_up(folder: Path, sha256: str) -> None:
@@ -92,8 +106,10 @@ def _follow_up(folder: Path, sha256: str) -> None:
     if not manifest.exists():
         print(f"Write {manifest} next; CONTRIBUTING.md tells how.")  # noqa: T201
         return
-    manifest.write_text(re.sub(r'^sha256 = "[0-9a-f]*"', f'sha256 = "{sha256}"', manifest.read_text("utf-8"), flags=re.MULTILINE), "utf-8")
-    record = json.loads((folder / TRAINING).read_text("utf-8"))
+    dropped = drop_heads(folder, sha256)
+    if dropped:
+        print(f"Dropped heads that were trained on other weights: {', '.join(dropped)}. Run `hsemotion-space learn finish`.")  # noqa: T201
+    record = json.loads((folder / RECORD).read_text("utf-8"))
     (folder / "README.md").write_text(model_card(read_manifest(folder), record), "utf-8")
 
 

@@ -1,12 +1,11 @@
-"""Train a backbone with the multi-task objective: seeded, resumable, within a time budget."""
+"""Train a backbone with the multi-task objective: seeded, resumable bit for bit, within a time budget."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,54 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from hsemotion_space.backbones import create_model
-from hsemotion_space.learn.augment import Augmentation, augment
-from hsemotion_space.learn.data import DataError, FaceImages, VoteRegression, fit_votes, load_images
-from hsemotion_space.learn.evaluate import evaluate_expression
-from hsemotion_space.learn.losses import class_weights, multitask_loss
-from hsemotion_space.types import IntArray
+from hsemotion_space.learn.batches import Ahead, Batch, BatchMaker
+from hsemotion_space.learn.data import TEST, TUNING, DataError, FaceImages
+from hsemotion_space.learn.evaluate import ExpressionResult, evaluate_expression
+from hsemotion_space.learn.losses import multitask_loss
+from hsemotion_space.learn.optim import Terms, make_optimizer, plain_step, sharpness_aware_step, train_only
+from hsemotion_space.learn.recipe import Recipe
+from hsemotion_space.learn.start import Start, load_start
 
 OUTPUTS = 10  # eight expression logits, valence, arousal
 LOG_EVERY = 50  # steps between progress calls
+STATE, BEST, LOG = "state.pt", "best.pt", "log.jsonl"
 
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One dataset of the mix: ``files`` are globs below the data folder, ``share`` its part of every batch."""
-
-    name: str
-    files: tuple[str, ...]
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides a training run besides the data; read from ``recipe.toml``."""
-
-    arch: str
-    size: int
-    sources: tuple[Source, ...]
-    votes: str = ""  # csv that maps expression votes to valence and arousal, below the data folder
-    mean: float = 0.5
-    std: float = 0.5
-    steps: int = 10_000
-    steps_per_epoch: int = 500
-    batch: int = 64
-    peak_lr: float = 2e-3
-    warmup: float = 0.03  # share of the steps
-    decay: float = 0.4  # share of the steps at the end, linear to zero
-    weight_decay: float = 0.05
-    class_weight_power: float = 0.5
-    label_smoothing: float = 0.1
-    ema: float = 0.998
-    seed: int = 0
-    compile: bool = True
-    bfloat16: bool = True
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def lr(self, step: int) -> float:
-        """Return the learning rate of a step: linear warm-up, plateau, linear decay."""
-        rise, fall = max(1, round(self.warmup * self.steps)), max(1, round(self.decay * self.steps))
-        return self.peak_lr * min(1.0, (step + 1) / rise, max(0, self.steps - step) / fall)
+State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,106 +39,80 @@ class Progress:
     images_per_s: float
 
 
-def read_recipe(file: Path) -> Recipe:
-    """Read and check a recipe.
+@dataclass(slots=True)
+class Losses:
+    """Sums and counts of loss terms over some steps."""
 
-    Raises:
-        DataError: with the file and the key that is wrong.
-    """
-    try:
-        table = tomllib.loads(file.read_text("utf-8"))
-        sources = tuple(Source(row["name"], tuple(row["files"]), float(row["share"])) for row in table.pop("sources"))
-        augmentation = Augmentation(**table.pop("augmentation", {}))
-        return Recipe(sources=sources, augmentation=augmentation, **table)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file} is not a usable recipe: {error}") from error
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
+    def add(self, terms: Mapping[str, float]) -> None:
+        """Take in the terms of one step."""
+        for key, value in terms.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+            self.counts[key] = self.counts.get(key, 0) + 1
 
-def load_sources(recipe: Recipe, data: Path) -> tuple[list[FaceImages], VoteRegression | None]:
-    """Load every source at 9/8 of the input size, so that small zooms and shifts keep detail.
-
-    Raises:
-        DataError: if a source cannot be used for training and for validation.
-    """
-    votes = fit_votes(data / recipe.votes) if recipe.votes else None
-    size = recipe.size * 9 // 8
-    sources = []
-    for source in recipe.sources:
-        files = sorted(file for pattern in source.files for file in data.glob(pattern))
-        images = load_images(source.name, files, size, votes)
-        if images.validation.all() or not (images.validation & images.counted).any():
-            raise DataError(f"{source.name} needs at least one row for training and one with a sure label for validation.")
-        sources.append(images)
-    return sources, votes
+    def means(self) -> dict[str, float]:
+        """Return the mean of every term over the steps that had it."""
+        return {key: value / self.counts[key] for key, value in self.sums.items()}
 
 
-class BatchMaker:
-    """Batches that depend on (seed, step) alone, so that a resumed run sees what an unbroken one would."""
-
-    def __init__(self, recipe: Recipe, sources: list[FaceImages]) -> None:
-        self.recipe = recipe
-        self.sources = sources
-        self.training = [np.flatnonzero(~source.validation) for source in sources]
-        self._orders: dict[int, tuple[int, IntArray]] = {}  # per source: number of the pass, its permutation of the rows
-        shares = np.array([source.share for source in recipe.sources])
-        self.counts = np.diff(np.round(np.concatenate([[0], np.cumsum(shares / shares.sum())]) * recipe.batch)).astype(int)
-        mixed = [
-            torch.from_numpy(source.expression[rows]) * (count / len(rows))
-            for source, rows, count in zip(sources, self.training, self.counts, strict=True)
-        ]
-        self.class_weights = class_weights(torch.cat(mixed) * 1000, recipe.class_weight_power)
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images (B, 3, S, S) normalized, expression (B, 8), valence and arousal (B, 2)."""
-        images, expression, affect = [], [], []
-        for number, (source, count) in enumerate(zip(self.sources, self.counts.tolist(), strict=True)):
-            picks = [self._pick(number, position) for position in range(step * count, (step + 1) * count)]
-            images.append(source.images[picks])
-            expression.append(source.expression[picks])
-            affect.append(source.valence_arousal[picks])
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-        x = augment(torch.from_numpy(np.concatenate(images)), self.recipe.size, self.recipe.augmentation, generator)
-        x = (x - self.recipe.mean) / self.recipe.std
-        x = x.contiguous(memory_format=torch.channels_last)
-        return x, torch.from_numpy(np.concatenate(expression)), torch.from_numpy(np.concatenate(affect))
-
-    def _pick(self, number: int, position: int) -> int:
-        """Return a row of a source; its passes, each a fresh permutation of the training rows, form one endless series."""
-        rows = self.training[number]
-        turn, place = divmod(position, len(rows))
-        if number not in self._orders or self._orders[number][0] != turn:
-            self._orders[number] = turn, np.random.default_rng([self.recipe.seed, number, turn]).permutation(rows)
-        return int(self._orders[number][1][place])
+def read_log(run: Path, last_step: int) -> list[dict[str, object]]:
+    """Return the epochs in the log of a run up to a step; a line that a killed process left unfinished does not count."""
+    rows = []
+    for line in (run / LOG).read_text("utf-8").splitlines() if (run / LOG).exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return [row for row in rows if row["step"] <= last_step]
 
 
-def _build(recipe: Recipe) -> nn.Module:
-    """Return a network with random weights; only the architectures of this package are built for one input size."""
-    args = {"img_size": recipe.size} if recipe.arch.startswith(("mobilefacenet", "ddamfn")) else {}
-    return create_model(recipe.arch, OUTPUTS, **args)
+def _write(file: Path, state: Mapping[str, object]) -> None:
+    """Write a file that is there either wholly or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    torch.save(dict(state), partial)
+    partial.replace(file)
 
 
 class Trainer:
-    """One training run in a folder: ``state.pt`` (resumable), ``log.jsonl`` (one line per epoch)."""
+    """One training run in a folder: ``state.pt`` (resumable), ``log.jsonl`` (one line per epoch), ``best.pt`` if the recipe chooses.
 
-    def __init__(self, recipe: Recipe, sources: list[FaceImages], run: Path) -> None:
+    A step depends on the state before it, the seed and its number alone, so on a CPU a killed and resumed run gives the same bits as an
+    unbroken one.
+
+    Args:
+        recipe: what to do.
+        sources: the data, in the order of the recipe.
+        run: folder of the run, resumed if there is one.
+        start: file of weights to start from; random weights if None.
+    """
+
+    def __init__(self, recipe: Recipe, sources: list[FaceImages], run: Path, start: Path | None = None) -> None:
         self.recipe, self.sources, self.run = recipe, sources, run
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model: nn.Module = _build(recipe).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.peak_lr, fused=True)
+        self.model = self._build()
+        self.classifier: nn.Module = self.model.get_classifier()  # type: ignore[operator]
         self.batches = BatchMaker(recipe, sources)
         self.class_weights = self.batches.class_weights.to(self.device)
-        self.step, self.elapsed_s = 0, 0.0
+        self.step, self.elapsed_s, self.losses = 0, 0.0, Losses()
+        self.start: Start | None = None
+        if start is not None and not (run / STATE).exists():
+            self.start = load_start(self.model, self.classifier, start)
+        self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.optimizer = make_optimizer(self.model, recipe.peak_lr, recipe.weight_decay)
         self._resume()
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if recipe.compile else self.model
 
+    def _build(self) -> nn.Module:
+        """Return a network with random weights on the device of the training."""
+        model = create_model(self.recipe.arch, OUTPUTS, **self.recipe.args)
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
     def _resume(self) -> None:
-        file = self.run / "state.pt"
+        file = self.run / STATE
         if not file.exists():
             return
         state = torch.load(file, weights_only=True, map_location=self.device)
@@ -183,84 +121,130 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.elapsed_s = state["average"], state["step"], state["elapsed_s"]
+        if "losses" in state:  # absent from runs of the first version
+            self.losses = Losses(*state["losses"])
+            self.start = None if state["start"] is None else Start(**{**state["start"], "fresh": tuple(state["start"]["fresh"])})
 
     def _save(self) -> None:
-        state = {
+        _write(self.run / STATE, {
             "arch": self.recipe.arch, "size": self.recipe.size, "model": self.model.state_dict(), "average": self.average,
             "optimizer": self.optimizer.state_dict(), "step": self.step, "elapsed_s": self.elapsed_s,
-        }  # fmt: skip
-        partial = self.run / "state.pt.partial"
-        torch.save(state, partial)
-        partial.replace(self.run / "state.pt")
+            "losses": (self.losses.sums, self.losses.counts), "start": None if self.start is None else asdict(self.start),
+        })  # fmt: skip
 
-    def _train_step(self) -> dict[str, float]:
+    def _train_step(self, batch: Batch) -> dict[str, float]:
+        recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr(self.step)
-        images, expression, affect = (tensor.to(self.device) for tensor in self.batches(self.step))
-        self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            scores = self.forward(images)
-        terms = multitask_loss(scores.float(), expression, affect, self.class_weights, self.recipe.label_smoothing)
-        self.optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
+            group["lr"] = recipe.lr(self.step)
+        train_only(self.model, self.classifier if self.step < recipe.head_steps else None)
+        images, expression, affect = (tensor.to(self.device) for tensor in batch)
+
+        def objective() -> Terms:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+                scores = self.forward(images)
+            return multitask_loss(scores.float(), expression, affect, self.class_weights, recipe.label_smoothing)
+
+        seed = int(np.random.SeedSequence([recipe.seed, self.step]).generate_state(1, np.uint64)[0])
+        if recipe.optimizer == "sam":
+            terms = sharpness_aware_step(self.model, self.optimizer, objective, seed, recipe.rho)
+        else:
+            terms = plain_step(self.model, self.optimizer, objective, seed)
         self.step += 1
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            state = self.model.state_dict()
-            moving = [key for key, value in state.items() if value.is_floating_point()]
-            torch._foreach_lerp_([self.average[key] for key in moving], [state[key] for key in moving], 1 - decay)
-            for key in state.keys() - set(moving):
-                self.average[key].copy_(state[key])
-        return {key: float(value.detach()) for key, value in terms.items()}
+        self._move_average(min(recipe.ema, (1 + self.step) / (10 + self.step)))
+        return {key: float(value) for key, value in terms.items()}
+
+    @torch.no_grad()
+    def _move_average(self, decay: float) -> None:
+        state = self.model.state_dict()
+        moving = [key for key, value in state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[key] for key in moving], [state[key] for key in moving], 1 - decay)
+        for key in state.keys() - set(moving):
+            self.average[key].copy_(state[key])
+
+    def _model_with(self, weights: State) -> nn.Module:
+        model = self._build()
+        model.load_state_dict(dict(weights))
+        return model.eval()
+
+    def best(self) -> tuple[int, float]:
+        """Return step and mean accuracy on the tuning split of ``best.pt``; (0, -1) before there is one."""
+        if not (self.run / BEST).exists():
+            return 0, -1.0
+        state = torch.load(self.run / BEST, weights_only=True, map_location="cpu")
+        return state["step"], state["accuracy"]
+
+    def weights(self) -> State:
+        """Return what the run gives: the averaged weights after the last step, or those of the epoch that the recipe chooses."""
+        if self.recipe.choose == "best" and (self.run / BEST).exists():
+            average: State = torch.load(self.run / BEST, weights_only=True, map_location=self.device)["average"]
+            return average
+        return self.average
 
     def averaged(self) -> nn.Module:
-        """Return a fresh model with the exponential average of the weights, in evaluation mode, on the device of the training."""
-        model = _build(self.recipe).to(self.device)
-        model.load_state_dict(self.average)
-        return model.eval()
+        """Return a fresh model with :meth:`weights`, in evaluation mode, on the device of the training."""
+        return self._model_with(self.weights())
 
     def fit(self, minutes: float = math.inf, report: Callable[[Progress], None] | None = None) -> bool:
         """Train to the last step or until the time is up; return whether the run is complete.
 
         The state is saved after every epoch and at the end of the budget, so a killed run loses at most one epoch.
         """
-        deadline, reported_s = time.monotonic() + minutes * 60, self.elapsed_s
-        recent: list[dict[str, float]] = []
-        while self.step < self.recipe.steps and time.monotonic() < deadline:
-            started = time.monotonic()
-            recent.append(self._train_step())
-            self.elapsed_s += time.monotonic() - started
-            if self.step % LOG_EVERY == 0 and report is not None:
-                losses = {key: float(np.mean([row[key] for row in recent[-LOG_EVERY:] if key in row])) for key in recent[-1]}
-                report(Progress(self.step, self.recipe.steps, losses, LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s)))
-                reported_s = self.elapsed_s
-            if self.step % self.recipe.steps_per_epoch == 0 or self.step == self.recipe.steps:
-                self._finish_epoch(recent)
-                recent = []
+        deadline, reported_s, recent = time.monotonic() + minutes * 60, self.elapsed_s, Losses()
+        self._trim_log()
+        with Ahead(self.batches, self.recipe.steps) as batches:
+            while self.step < self.recipe.steps and time.monotonic() < deadline:
+                started = time.monotonic()
+                terms = self._train_step(batches(self.step))
+                self.elapsed_s += time.monotonic() - started
+                self.losses.add(terms)
+                recent.add(terms)
+                if self.step % LOG_EVERY == 0 and report is not None:
+                    speed = LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s)
+                    report(Progress(self.step, self.recipe.steps, recent.means(), speed))
+                    reported_s, recent = self.elapsed_s, Losses()
+                if self.step % self.recipe.steps_per_epoch == 0 or self.step == self.recipe.steps:
+                    self._finish_epoch()
         self._save()
         return self.step >= self.recipe.steps
 
-    def _finish_epoch(self, recent: list[dict[str, float]]) -> None:
-        model = self.averaged()
+    def _trim_log(self) -> None:
+        """Drop the epochs that a killed process logged but did not save."""
+        rows = read_log(self.run, self.step)
+        partial = self.run / (LOG + ".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        partial.replace(self.run / LOG)
+
+    def _finish_epoch(self) -> None:
+        model = self._model_with(self.average)
+        results = {s.source: evaluate_expression(model, s, self.recipe, TUNING) for s in self.sources}
         row = {
             "step": self.step,
             "minutes": round(self.elapsed_s / 60, 2),
             "lr": self.recipe.lr(self.step),
-            "loss": {key: round(float(np.mean([item[key] for item in recent if key in item])), 4) for key in recent[-1]},
-            "validation": {source.source: evaluate_expression(model, source, self.recipe).as_dict() for source in self.sources},
+            "loss": {key: round(value, 4) for key, value in self.losses.means().items()},
+            "tuning": {name: result.as_dict() for name, result in results.items()},
         }
-        with (self.run / "log.jsonl").open("a", encoding="utf-8") as log:
+        with (self.run / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
+        self.losses = Losses()
+        if self.recipe.choose == "best":
+            self._keep_best(list(results.values()))
         self._save()
 
+    def _keep_best(self, results: list[ExpressionResult]) -> None:
+        accuracy = float(np.mean([result.accuracy for result in results]))
+        if accuracy > self.best()[1]:
+            _write(self.run / BEST, {"average": self.average, "step": self.step, "accuracy": accuracy})
+
     def describe(self) -> dict[str, object]:
-        """Return what ``training.json`` records: recipe, data digests, sizes."""
+        """Return what ``training.json`` records: recipe, weights at the start, chosen epoch, data digests, sizes."""
+        step, accuracy = self.best()
         return {
             "recipe": asdict(self.recipe),
+            "start": None if self.start is None else asdict(self.start),
+            "chosen": {"step": step, "mean_tuning_accuracy": round(accuracy, 4)} if self.recipe.choose == "best" and step else None,
             "data": [
-                {"source": s.source, "sha256": s.sha256, "training": int((~s.validation).sum()), "validation": int(s.validation.sum())}
-                for s in self.sources
+                {"source": s.source, "sha256": s.sha256, "training": len(rows), "tuning": len(s.rows(TUNING)), "test": len(s.rows(TEST))}
+                for s, rows in zip(self.sources, self.batches.training, strict=True)
             ],
         }

@@ -17,7 +17,7 @@ from hsemotion_space.heads import activate, clip_statistics, run_layers
 from hsemotion_space.hub.manifest import HeadKind, Reads
 from hsemotion_space.hub.resolve import Layers
 from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.features import FeatureTable
+from hsemotion_space.learn.feature_table import FeatureTable
 from hsemotion_space.learn.formats.affwild2 import audio_video
 from hsemotion_space.learn.series import Series
 from hsemotion_space.tasks import CHALLENGE, Task

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from learn_makers import RECIPE, encoded, pictures, write_data
+
+from hsemotion_space.learn.data import (
+    TEST,
+    TRAINING,
+    TUNING,
+    DataError,
+    FaceImages,
+    VoteRegression,
+    _name_targets,
+    _vote_targets,
+    blacked_out,
+    cut_face,
+    fit_votes,
+    fold_of,
+    load_images,
+    open_picture,
+)
+from hsemotion_space.learn.recipe import Source
+from hsemotion_space.learn.sources import load_sources
+from hsemotion_space.tasks import EXPRESSION
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def sources(data: Path) -> list[FaceImages]:
+    return load_sources(RECIPE, data)[0]
+
+
+def test_vote_targets() -> None:
+    def row(**votes: float) -> dict[str, object]:
+        return {f"votes_{name.lower()}": 0 for name in EXPRESSION.label_names} | {f"votes_{key}": value for key, value in votes.items()}
+
+    target, sure = _vote_targets(row(fear=6, surprise=4)) or (None, None)
+    assert target is not None
+    assert (target[EXPRESSION.index("Fear")], target.sum(), sure) == (pytest.approx(0.6), pytest.approx(1), True)
+    assert (_vote_targets(row(fear=5, surprise=4)) or (0, None))[1] is False
+    assert (_vote_targets(row(fear=6, surprise=6)) or (0, None))[1] is False
+    assert _vote_targets(row(fear=4, unknown=4)) is None
+    assert _vote_targets(row(fear=4, nf=5)) is None
+    assert _vote_targets(row()) is None
+
+
+def test_name_targets() -> None:
+    def named(text: str) -> dict[str, float] | None:
+        result = _name_targets(text)
+        if result is None:
+            return None
+        return {name: float(share) for name, share in zip(EXPRESSION.label_names, result[0], strict=True) if share}
+
+    assert named("contempt") == {"Contempt": 1}
+    assert named("Sadly fearful") == {"Fear": 0.5, "Sadness": 0.5}
+    assert named("bored") is None
+    assert named("Happily bored") is None
+    assert [(_name_targets(text) or (0, None))[1] for text in ("Happy", "Happily surprised")] == [True, False]
+
+
+def test_blacked_out_finds_the_background_and_nothing_else() -> None:
+    ys, xs = np.mgrid[:80, :80]
+    oval = ((xs - 40) / 30) ** 2 + ((ys - 40) / 36) ** 2 < 1
+    pixels = np.where(oval[:, :, None], 150, 3).astype(np.uint8)
+    pixels[30:40, 30:36] = 0  # a pupil
+    mask = blacked_out(pixels)
+    assert mask[~oval].all()
+    assert not mask[30:40, 30:36].any()
+    assert mask[oval].mean() < 0.15  # the seam
+    dark_corner = np.full((80, 80, 3), 150, np.uint8)
+    dark_corner[:15, :15] = 0
+    assert not blacked_out(dark_corner).any()
+    assert not blacked_out(np.full((80, 80, 3), 11, np.uint8)).any()
+
+
+def test_a_source_is_loaded(sources: list[FaceImages]) -> None:
+    named, voted = sources
+    assert (named.images.shape, named.images.dtype, len(named)) == ((80, 36, 36, 4), np.uint8, 80)
+    assert named.expression.argmax(1).tolist() == [number % 8 for number in range(80)]
+    assert np.isnan(named.valence_arousal).all()
+    assert named.counted.all()
+    np.testing.assert_allclose(voted.expression.sum(1), 1, rtol=1e-5)
+    assert not voted.counted.all()
+    truth = np.linspace(-0.8, 0.8, 8)
+    np.testing.assert_allclose(voted.valence_arousal, np.stack([voted.expression @ truth, voted.expression @ truth[::-1]], 1), atol=1e-4)
+
+
+def test_the_split_is_fixed_and_follows_the_content(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
+    assert fold_of(b"face") == 0x0282D9B79F42C74C / 2**64
+    assert 0.02 < np.mean([fold_of(str(number).encode()) < 0.1 for number in range(1000)]) < 0.18
+    table = pq.read_table(data / "a.parquet")
+    folds = np.array([fold_of(image["bytes"]) for image in table["image"].to_pylist()])
+    assert (sources[0].split == np.where(folds < 0.1, TEST, np.where(folds < 0.1 + 0.2, TUNING, TRAINING))).all()
+    assert [len(sources[0].rows(split)) for split in (TRAINING, TUNING, TEST)] == np.bincount(sources[0].split).tolist()
+    pq.write_table(table.take(list(range(79, -1, -1))), tmp_path / "reversed.parquet")
+    assert load_images("r", [tmp_path / "reversed.parquet"], 16, tuning=0.2).split.tolist() == sources[0].split.tolist()[::-1]
+    subjects = table.append_column("subject", pa.array([f"s{number // 8}" for number in range(80)]))
+    pq.write_table(subjects, tmp_path / "subjects.parquet")
+    split = load_images("s", [tmp_path / "subjects.parquet"], 16, tuning=0.4).split.reshape(10, 8)
+    assert (split == split[:, :1]).all()
+    assert set(split[:, 0]) >= {TRAINING, TUNING}
+
+
+def test_rows_without_a_sure_label_are_left_out_on_request(sources: list[FaceImages]) -> None:
+    voted = sources[1]
+    for split in (TRAINING, TUNING, TEST):
+        everything, counted = voted.rows(split), voted.rows(split, counted=True)
+        assert counted.tolist() == [row for row in everything if voted.counted[row]]
+    assert len(voted.rows(TRAINING, counted=True)) < len(voted.rows(TRAINING))
+
+
+def test_a_file_named_validation_is_the_test_and_the_rest_is_divided_for_tuning(data: Path, tmp_path: Path) -> None:
+    table = pq.read_table(data / "a.parquet")
+    files = [tmp_path / "a-train.parquet", tmp_path / "a-validation.parquet"]
+    pq.write_table(table.slice(0, 60), files[0])
+    pq.write_table(table.slice(60, 20), files[1])
+    folds = np.array([fold_of(image["bytes"]) for image in table["image"].to_pylist()])
+    split = load_images("a", files, 16, tuning=0.3).split
+    assert (split[:60] == np.where(folds[:60] < 0.3, TUNING, TRAINING)).all()
+    assert (split[60:] == TEST).all()
+    assert (split[:60] == TUNING).any()
+
+
+def test_annotated_faces_are_cut_out(tmp_path: Path) -> None:
+    pixels = np.full((40, 80, 3), 200, np.uint8)
+    pixels[10:30, 20:40] = (0, 0, 255)
+    rows = {"image": [{"bytes": encoded(pixels)}], "category": ["Neutral"], "face_box": [[0.25, 0.25, 0.5, 0.75]]}
+    pq.write_table(pa.table(rows), tmp_path / "boxes.parquet")
+    image = load_images("boxes", [tmp_path / "boxes.parquet"], 20).images[0]
+    assert (image == (0, 0, 255, 255)).all()
+
+
+def test_a_box_is_cut_as_a_square_around_it_or_squashed(tmp_path: Path) -> None:
+    pixels = np.full((60, 60, 3), 200, np.uint8)
+    pixels[20:40, 25:35] = (0, 0, 255)
+    rows = {"image": [{"bytes": encoded(pixels)}], "category": ["Neutral"], "face_box": [[25 / 60, 20 / 60, 35 / 60, 40 / 60]]}
+    pq.write_table(pa.table(rows), tmp_path / "boxes.parquet")
+    square, box = (load_images("boxes", [tmp_path / "boxes.parquet"], 20, crop=crop).images[np.array([0])][0] for crop in ("square", "box"))
+    assert (box == (0, 0, 255, 255)).all()
+    assert (square[:, 5:15] == (0, 0, 255, 255)).all()
+    assert (square[:, [*range(5), *range(15, 20)]] == (200, 200, 200, 255)).all()
+    picture = open_picture(encoded(pixels))
+    beyond = cut_face(picture, (-10.0, 20.0, 60.0, 200.0), 60, "box")
+    assert (beyond == np.asarray(picture.crop((0, 20, 60, 60)).resize((60, 60), 2).convert("RGBA"))).all()
+
+
+def test_a_damaged_picture_is_told_with_its_file_and_row(tmp_path: Path) -> None:
+    good = pictures(3, 0)
+    file = tmp_path / "faces.parquet"
+    for content, said in (
+        (good[1][: len(good[1]) // 2], "is not a readable picture"), (b"no picture", "is not a readable picture"),
+        (b"", "is not a readable picture"), (None, "has no picture in the column image"),
+    ):  # fmt: skip
+        images = [{"bytes": data} for data in (good[0], good[1], content, good[2])]
+        pq.write_table(pa.table({"image": images, "expression": ["Fear"] * 4}), file)
+        with pytest.raises(DataError, match=rf"faces\.parquet, row 3, {said}"):
+            load_images("x", [file], 16)
+    for box, said in (
+        ([0.5, 0.5, 0.5, 0.5], "has no pixel"),
+        ([0.1, 0.2], "unusable face box"),
+        ([0.1, None, 0.5, 0.5], "unusable face box"),
+    ):
+        pq.write_table(pa.table({"image": [{"bytes": good[0]}], "expression": ["Fear"], "face_box": [box]}), file)
+        with pytest.raises(DataError, match=rf"faces\.parquet, row 1, .*{said}"):
+            load_images("x", [file], 16)
+
+
+def test_unusable_data_is_told(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("no")
+    pq.write_table(pa.table({"image": [{"bytes": b""}], "expression": ["bored"]}), tmp_path / "unlabeled.parquet")
+    for files, said in (([], "No file"), ([data / "c.parquet"], "does not exist"), ([tmp_path / "text.parquet"], r"text\.parquet"),
+                        ([tmp_path / "unlabeled.parquet"], "No labeled image")):  # fmt: skip
+        with pytest.raises(DataError, match=said):
+            load_images("x", files, 16)
+
+
+def test_a_source_needs_rows_to_train_on_and_to_score(data: Path, tmp_path: Path) -> None:
+    table = pq.read_table(data / "a.parquet").slice(0, 3)
+    pq.write_table(table, tmp_path / "a-validation.parquet")
+    with pytest.raises(DataError, match="a needs a row for training"):
+        load_sources(replace(RECIPE, sources=(Source("a", ("*.parquet",), 1.0),), votes=""), tmp_path)
+
+
+def test_votes_are_fitted_out_of_sample(data: Path, tmp_path: Path) -> None:
+    result: VoteRegression = fit_votes(data / "votes.csv")
+    np.testing.assert_allclose(result.coefficients[:, 0], np.linspace(-0.8, 0.8, 8), atol=1e-5)
+    assert result.ccc_out_of_sample == pytest.approx((1, 1))
+    (tmp_path / "short.csv").write_text("set,votes_anger\na,1\nb,2\n")
+    with pytest.raises(DataError, match="lacks the columns arousal_mean"):
+        fit_votes(tmp_path / "short.csv")

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from learn_makers import RECIPE
+
+from hsemotion_space.learn.augment import Augmentation
+from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.recipe import Recipe, Source, read_recipe
+
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+GOOD = """arch = "x"
+size = 64
+steps = 5
+mean = [0.485, 0.456, 0.406]
+args = { img_size = 64, drop_rate = 0.2 }
+[augmentation]
+gray = 0.5
+[[sources]]
+name = "a"
+files = ["a-*.parquet"]
+share = 1
+"""
+
+
+def test_a_recipe_file_gives_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(GOOD)
+    assert read_recipe(file) == Recipe(
+        "x", 64, (Source("a", ("a-*.parquet",), 1.0),), {"img_size": 64, "drop_rate": 0.2}, mean=(0.485, 0.456, 0.406), steps=5,
+        augmentation=Augmentation(gray=0.5),
+    )  # fmt: skip
+    assert type(read_recipe(file).args["img_size"]) is int
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("steps", "stepz", "the key stepz is not known"),
+        ('arch = "x"', "", "the key arch is missing"),
+        ("gray", "grey", "the key grey of augmentation is not known"),
+        ("[augmentation]\ngray = 0.5", "augmentation = 1", "augmentation must be a table"),
+        ("[[sources]]", "[[source]]", "the key sources is missing"),
+        ("share = 1", "", "the key share of source 1 is missing"),
+        ("share = 1", 'share = "most"', "the key share of source 1 is 'most'; it must be a number"),
+        ("share = 1", "share = true", "the key share of source 1 is True"),
+        ('files = ["a-*.parquet"]', 'files = "a"', "the key files of source 1 is 'a'; it must be a list of texts"),
+        ("share = 1", 'share = 1\nformat = "zip"', "the key format of source 1 is 'zip'; it must be one of 'parquet', 'affectnet-csv'"),
+        ("share = 1", "share = 1\ntuning = 1.5", "the key tuning of source 1 is 1.5; it must be from 0 to 1"),
+        ("size = 64", "size = ", "Invalid value"),
+        ("steps = 5", "steps = 5.5", "the key steps is 5.5; it must be a whole number"),
+        ("steps = 5", "steps = 0", "the key steps is 0; it must be from 1"),
+        ("steps = 5", 'steps = 5\noptimizer = "sgd"', "the key optimizer is 'sgd'; it must be one of 'adamw', 'sam'"),
+        ("steps = 5", "steps = 5\nhead_steps = 5", "head_steps is 5; it must be below steps, 5"),
+        ("steps = 5", "steps = 5\ncompile = 1", "the key compile is 1; it must be true or false"),
+        ("[0.485, 0.456, 0.406]", "[0.485, 0.456]", "the key mean is .*; it must be a number or a list of three"),
+        ("drop_rate = 0.2", 'drop_rate = "a"', "the key args is .*; it must be a table of numbers"),
+        ("share = 1", 'share = 1\n[[sources]]\nname = "a"\nfiles = ["b"]\nshare = 1', "each with a name of its own"),
+    ],
+)
+def test_a_wrong_recipe_is_told_with_its_file_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+    file = tmp_path / "recipe.toml"
+    assert old in GOOD
+    file.write_text(GOOD.replace(old, new))
+    with pytest.raises(DataError, match=rf"(?s)recipe\.toml is not a usable recipe: .*{said}"):
+        read_recipe(file)
+
+
+def test_a_missing_recipe_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.toml"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_no_choice_is_made_on_rows_that_are_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="remove train_on_tuning"):
+        replace(RECIPE, choose="best", sources=(Source("a", ("a",), 1.0, train_on_tuning=True),))
+
+
+def test_every_recipe_of_the_repository_can_be_read() -> None:
+    files = list(CHECKPOINTS.glob("*/recipe.toml"))
+    assert len(files) >= 4
+    for file in files:
+        recipe = read_recipe(file)
+        assert (recipe.steps > 0, recipe.optimizer, recipe.choose) == (True, "adamw", "last")
+
+
+def test_the_first_recipe_still_describes_its_run() -> None:
+    recipe = asdict(read_recipe(CHECKPOINTS / "mobilefacenet-starter" / "recipe.toml"))
+    recorded = json.loads((CHECKPOINTS / "mobilefacenet-starter" / "training.json").read_text("utf-8"))["recipe"]
+    now = json.loads(json.dumps(recipe))
+    for old, new in zip(recorded.pop("sources"), now["sources"], strict=True):
+        assert {key: new[key] for key in old} == old
+        assert new["train_on_tuning"] is True
+    assert {key: now[key] for key in recorded} == recorded
+    assert now["args"] == {"img_size": recorded["size"]}
+
+
+def test_learning_rate_rises_holds_and_falls_to_zero() -> None:
+    recipe = replace(RECIPE, steps=1000, peak_lr=0.002, warmup=0.03, decay=0.4)
+    assert recipe.lr(0) == pytest.approx(0.002 / 30)
+    assert recipe.lr(29) == recipe.lr(600) == 0.002
+    assert recipe.lr(800) == pytest.approx(0.001)
+    assert recipe.lr(999) == pytest.approx(0.002 / 400)
+    assert recipe.lr(1000) == 0
+
+
+def test_the_head_has_its_own_learning_rate_before_the_schedule() -> None:
+    recipe = replace(RECIPE, steps=1000, peak_lr=0.002, warmup=0.03, decay=0.4)
+    later = replace(recipe, steps=1200, head_steps=200, head_lr=0.01)
+    assert {later.lr(step) for step in range(200)} == {0.01}
+    assert [later.lr(200 + step) for step in range(1001)] == [recipe.lr(step) for step in range(1001)]
+
+
+def test_a_constant_schedule_is_constant() -> None:
+    recipe = replace(RECIPE, steps=10, head_steps=3, head_lr=0.01, peak_lr=0.002, schedule="constant")
+    assert [recipe.lr(step) for step in range(10)] == [0.01] * 3 + [0.002] * 7
+
+
+def test_sam_has_no_weight_decay_unless_the_file_has_it(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    for addition, expected in (("", 0.05), ('optimizer = "sam"\n', 0.0), ('optimizer = "sam"\nweight_decay = 0.01\n', 0.01)):
+        file.write_text(addition + GOOD)
+        assert read_recipe(file).weight_decay == expected

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from learn_makers import RECIPE, encoded, pictures
+
+from hsemotion_space.learn.batches import BatchMaker
+from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, fold_of
+from hsemotion_space.learn.formats.samples import FaceSample
+from hsemotion_space.learn.recipe import Source
+from hsemotion_space.learn.sources import load_sources
+from hsemotion_space.learn.store import PictureFiles, faces_from_samples
+from hsemotion_space.tasks import EXPRESSION
+
+
+def sample(image: Path | bytes, number: int, **changes: object) -> FaceSample:
+    plain = FaceSample(
+        image, None, number % 8, (number % 5 / 5, -0.25), None, "validation" if number % 4 == 0 else "train", f"s{number // 2}"
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[FaceSample]:
+    files = [tmp_path / f"{number}.png" for number in range(40)]
+    for file, content in zip(files, pictures(40, 5), strict=True):
+        file.write_bytes(content)
+    return [sample(file, number) for number, file in enumerate(files)]
+
+
+def test_samples_become_a_source_with_their_labels_and_split(samples: list[FaceSample]) -> None:
+    samples[3] = replace(samples[3], expression=None)
+    samples[5] = replace(samples[5], valence_arousal=None)
+    samples[6] = replace(samples[6], expression=None, valence_arousal=None)
+    faces = faces_from_samples("x", iter(samples), 20, 0.3)
+    kept = [*range(6), *range(7, 40)]
+    assert (len(faces), len(faces.images)) == (39, 39)
+    assert faces.expression.argmax(1)[3:].tolist() == [0, *[number % 8 for number in kept[4:]]]  # a row of NaN, then the rest
+    assert np.isnan(faces.expression[3]).all()
+    assert faces.counted.tolist() == [number != 3 for number in kept]
+    assert np.isnan(faces.valence_arousal).any(1).tolist() == [number == 5 for number in kept]
+    assert faces.valence_arousal[1].tolist() == pytest.approx([0.2, -0.25])
+    folds = [fold_of(f"s{number // 2}".encode()) for number in kept]
+    expected = [TEST if number % 4 == 0 else TUNING if fold < 0.3 else TRAINING for number, fold in zip(kept, folds, strict=True)]
+    assert faces.split.tolist() == expected
+    assert {TRAINING, TUNING, TEST} == set(expected)
+
+
+def test_without_a_validation_part_a_tenth_of_the_groups_is_the_test(samples: list[FaceSample]) -> None:
+    unsplit = [replace(item, split="train", group=str(number)) for number, item in enumerate(samples)]
+    folds = np.array([fold_of(item.group.encode()) for item in unsplit])
+    split = faces_from_samples("x", unsplit, 20, 0.2).split
+    assert (split == np.where(folds < 0.1, TEST, np.where(folds < 0.1 + 0.2, TUNING, TRAINING))).all()
+    assert (split == TEST).any()
+
+
+def test_the_digest_of_samples_follows_files_boxes_and_labels(samples: list[FaceSample]) -> None:
+    first = faces_from_samples("x", samples, 20, 0.2).sha256
+    assert faces_from_samples("x", samples, 24, 0.4).sha256 == first
+    for change in ({"expression": 7}, {"valence_arousal": (0.0, 0.5)}, {"face_box_xyxy": (0.0, 0.0, 9.0, 9.0)}, {"image": b"x"}):
+        assert faces_from_samples("x", [replace(samples[0], **change), *samples[1:]], 20, 0.2).sha256 != first
+
+
+def test_pictures_are_decoded_when_they_are_asked_for(tmp_path: Path) -> None:
+    file, pixels = tmp_path / "a.png", np.zeros((40, 80, 3), np.uint8)
+    pixels[10:30, 20:40] = (0, 0, 255)
+    store = PictureFiles([(file, (20.0, 10.0, 40.0, 30.0)), (encoded(pixels), None), (file, (20.0, 10.0, 80.0, 30.0))], 20, "box")
+    file.write_bytes(encoded(pixels))  # after the store was made
+    images = store[np.array([2, 0, 0, 1])]
+    assert (images.shape, images.dtype, len(store)) == ((4, 20, 20, 4), np.uint8, 3)
+    assert (images[1] == (0, 0, 255, 255)).all()
+    assert (images[1] == images[2]).all()
+    assert (images[0][:, :6] == (0, 0, 255, 255)).all()  # a third of a wide box that was squashed
+    assert (images[0][:, 8:, 2] == 0).all()
+    assert (images[..., 3] == 255).all()  # black is not taken for a cut-out background
+    assert store[np.zeros(0, np.int64)].shape == (0, 20, 20, 4)
+
+
+def test_a_damaged_or_missing_file_is_named(samples: list[FaceSample], tmp_path: Path) -> None:
+    faces = faces_from_samples("x", samples, 20, 0.2)
+    (tmp_path / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(DataError, match=r"7\.png is not a readable picture"):
+        faces.images[np.array([3, 7])]
+    (tmp_path / "9.png").unlink()
+    with pytest.raises(DataError, match=r"9\.png cannot be read: No such file"):
+        faces.images[np.array([9])]
+    with pytest.raises(DataError, match=r"9\.png cannot be read: No such file"):
+        faces_from_samples("x", samples, 20, 0.2)
+    with pytest.raises(DataError, match="Picture 2 is not a readable picture"):
+        PictureFiles([(encoded(np.zeros((4, 4, 3), np.uint8)), None), (b"", None)], 8, "box")[np.array([0, 1])]
+    with pytest.raises(DataError, match=r"1\.png has no pixel inside the face box"):
+        PictureFiles([(tmp_path / "1.png", (90.0, 90.0, 99.0, 99.0))], 8, "box")[np.array([0])]
+    with pytest.raises(DataError, match="x has no picture with"):
+        faces_from_samples("x", [replace(samples[0], expression=None, valence_arousal=None)], 20, 0.2)
+
+
+def classes(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Write pictures into class folders and yield them."""
+    for number, content in enumerate(pictures(48, 3)):
+        name = EXPRESSION.label_names[number % 8]
+        place = folder / ("val" if number % 3 == 0 else "train") / name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(content)
+        yield place / f"{number}.png", name
+
+
+def test_a_folder_of_classes_is_trained_on(tmp_path: Path) -> None:
+    written = dict(classes(tmp_path / "faces"))
+    recipe = replace(RECIPE, sources=(Source("f", ("faces",), 1.0, tuning=0.3, format="folder"),), votes="")
+    faces = load_sources(recipe, tmp_path)[0][0]
+    assert len(faces) == len(written)
+    assert len(faces.rows(TEST)) == 16
+    images, expression, affect = BatchMaker(recipe, [faces])(0)
+    assert images.shape == (8, 3, 32, 32)
+    assert expression.sum(1).tolist() == [1] * 8
+    assert affect.isnan().all()
+
+
+def test_an_affectnet_table_is_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[10:30, 20:60] = (200, 0, 0)
+    for number in range(38):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded(pixels))
+    header = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+    rows = [f"{number}.png,20,10,40,20,1;2,{number % 8},0.5,-0.5" for number in range(38)]
+    (tmp_path / "training.csv").write_text("\n".join([header, *rows[:30]]))
+    (tmp_path / "validation.csv").write_text("\n".join(rows[30:]))
+    source = Source("affectnet", ("*.csv",), 1.0, tuning=0.4, format="affectnet-csv", crop="box", images="pictures")
+    faces = load_sources(replace(RECIPE, sources=(source,), votes=""), tmp_path)[0][0]
+    assert (faces.images[np.array([0, 37])] == (200, 0, 0, 255)).all()
+    assert faces.split.tolist() == [TUNING if fold_of(f"{number}.png".encode()) < 0.4 else TRAINING for number in range(30)] + [TEST] * 8
+    assert faces.expression.argmax(1)[0] == EXPRESSION.index("Neutral")
+    assert (faces.valence_arousal == (0.5, -0.5)).all()
+    with pytest.raises(DataError, match="affectnet needs a row for training and one with a sure label for tuning"):
+        load_sources(replace(RECIPE, sources=(replace(source, files=("training.csv",), tuning=0.0),), votes=""), tmp_path)
+
+
+def test_the_affectnet_folders_of_2021_are_trained_on(tmp_path: Path) -> None:
+    for number, content in enumerate(pictures(24, 9)):
+        part = tmp_path / "affectnet" / ("val_set" if number % 3 == 0 else "train_set")
+        for folder in ("images", "annotations"):
+            (part / folder).mkdir(parents=True, exist_ok=True)
+        (part / "images" / f"{number}.png").write_bytes(content)
+        for kind, value in (("exp", number % 8), ("val", 0.1), ("aro", -2.0 if number == 1 else 0.2)):
+            np.save(part / "annotations" / f"{number}_{kind}.npy", np.array(str(value)))
+    source = Source("affectnet", ("affectnet",), 1.0, tuning=0.5, format="affectnet-2021")
+    faces = load_sources(replace(RECIPE, sources=(source,), votes=""), tmp_path)[0][0]
+    assert (len(faces), len(faces.rows(TEST))) == (24, 8)
+    assert np.isnan(faces.valence_arousal).any(1).sum() == 1
+    assert np.nanmax(faces.valence_arousal[:, 0]) == pytest.approx(0.1)
+    assert faces.images[np.array([0])].shape == (1, 36, 36, 4)
+    assert faces.expression.sum(1).tolist() == [1] * 24
+
+
+def test_patterns_that_name_nothing_are_told(tmp_path: Path) -> None:
+    for pattern, said in (("none-*.parquet", "No file was found for a: none-"), ("/none", "must be patterns below the data folder")):
+        with pytest.raises(DataError, match=said):
+            load_sources(replace(RECIPE, sources=(Source("a", (pattern,), 1.0),), votes=""), tmp_path)
