@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,6 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_analyze(commands.add_parser("analyze", help="analyze pictures and clips"))
     checkpoints = commands.add_parser("checkpoints", help="list checkpoints").add_subparsers(required=True, metavar="COMMAND")
     checkpoints.add_parser("list", help="show every checkpoint and what its numbers are").set_defaults(handler=_list_checkpoints)
+    compare = checkpoints.add_parser("compare", help="print what was measured for every trained checkpoint as a Markdown table")
+    compare.set_defaults(handler=_compare_checkpoints)
     commands.add_parser("serve", help="serve the page").set_defaults(handler=_serve)
     add_learn(commands.add_parser("learn", help="train backbones and heads, make predictions and submissions"))
     add_evaluate(commands.add_parser("evaluate", help="score predictions or a checkpoint by the official measures"))
@@ -139,6 +142,18 @@ def _list_checkpoints(_: argparse.Namespace) -> int:
         print(f"{checkpoint.id}  {checkpoint.title}, {checkpoint.family}, {checkpoint.input.size} px, {size}, {checkpoint.license}")
         for head in checkpoint.heads:
             print(f"  {head.task.title}: {head.provenance}{'. ' + head.note if head.note else ''}")
+    return 0
+
+
+def _compare_checkpoints(_: argparse.Namespace) -> int:
+    from hsemotion_space.hub.compare import comparison  # noqa: PLC0415
+
+    found = list_checkpoints(Settings.from_env().checkpoints)
+    records = [(checkpoint, checkpoint.folder / "training.json") for checkpoint in found]
+    try:
+        print(comparison([(checkpoint, json.loads(file.read_text("utf-8"))) for checkpoint, file in records if file.exists()]), end="")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return complain(f"A training record cannot be compared ({error!r}); run `hsemotion-space learn finish` for its checkpoint.", 2)
     return 0
 
 

@@ -66,8 +66,10 @@ SOURCES = {
 HEADS = """
 ## Heads on frozen embeddings, on held-out posed pictures
 One hidden layer of 128 units each, trained on posed portraits (CFEE). Epoch, temperature and thresholds were chosen on other people than
-the ones scored here{caveat}. Intervals (95 %) draw people anew. FACS coding of these pictures is per person and category, and every face is
-posed: **how well the heads do on spontaneous faces is not known.**
+the ones scored here{caveat}.
+Intervals (95 %) draw people anew. The rule needs no training, but the backbone has seen such compound faces of other people, labeled
+as both of their parts. FACS coding of these pictures is per person and category, and every face is posed: **how well the heads do on
+spontaneous faces is not known.**
 
 {tables}
 
@@ -99,10 +101,10 @@ def _table(evaluation: Mapping[str, Mapping[str, Json]]) -> str:
     rows = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     rows.append("| pictures | " + " | ".join(str(evaluation[name]["count"]) for name in names) + " |")
     for key, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
-        rows.append(f"| {title} | " + " | ".join(f"{_number(evaluation[name][key]):.1%}" for name in names) + " |")
+        rows.append(f"| {title} | " + " | ".join(f"{number(evaluation[name][key]):.1%}" for name in names) + " |")
     for label in EXPRESSION.label_names:
-        recalls = [_mapping(evaluation[name]["recall"]).get(label) for name in names]
-        rows.append(f"| recall of {label} | " + " | ".join("" if value is None else f"{_number(value):.0%}" for value in recalls) + " |")
+        recalls = [mapping(evaluation[name]["recall"]).get(label) for name in names]
+        rows.append(f"| recall of {label} | " + " | ".join("" if value is None else f"{number(value):.0%}" for value in recalls) + " |")
     return "\n".join(rows)
 
 
@@ -111,13 +113,23 @@ def _about(item: Mapping[str, Json]) -> str:
     return f"{counts}; {SOURCES.get(str(item['source']), 'see the recipe')}"
 
 
-def _number(value: Json) -> float:
+def number(value: Json) -> float:
+    """Return a number of a record.
+
+    Raises:
+        TypeError: if it is none.
+    """
     if not isinstance(value, int | float):
         raise TypeError(f"expected a number in the training record, got {value!r}")
     return float(value)
 
 
-def _mapping(value: Json) -> Mapping[str, Json]:
+def mapping(value: Json) -> Mapping[str, Json]:
+    """Return a table of a record.
+
+    Raises:
+        TypeError: if it is none.
+    """
     if not isinstance(value, Mapping):
         raise TypeError(f"expected a table in the training record, got {value!r}")
     return value
@@ -133,14 +145,14 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
     Raises:
         TypeError: if the record is not of that form.
     """
-    evaluation = {name: _mapping(result) for name, result in _mapping(record["evaluation"]).items()}
+    evaluation = {name: mapping(result) for name, result in mapping(record["evaluation"]).items()}
     results = [
         RESULT.format(name=name, type=name.split(",")[0], accuracy=result["accuracy"], f1=result["macro_f1"])
         for name, result in evaluation.items()
     ]
-    recipe, proxy = _mapping(record["recipe"]), _mapping(record["proxy"])
+    recipe, proxy = mapping(record["recipe"]), mapping(record["proxy"])
     data = record["data"]
-    sources = [_mapping(item) for item in data] if isinstance(data, Sequence) and not isinstance(data, str) else []
+    sources = [mapping(item) for item in data] if isinstance(data, Sequence) and not isinstance(data, str) else []
     lines = [f"- **{item['source']}**: {_about(item)}" for item in sources]
     return PAGE.format(
         metadata=METADATA.format(family=checkpoint.family.lower(), id=checkpoint.id, results="\n".join(results)),
@@ -152,7 +164,7 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
         megabytes=checkpoint.weights_bytes / 1e6,
         steps=record["steps"],
         batch=recipe["batch"],
-        minutes=_number(record["minutes"]),
+        minutes=number(record["minutes"]),
         data="\n".join(lines) + _about_proxy(proxy.get("ccc_out_of_sample")),
         table=_table(evaluation),
         heads=_heads(record, recipe),
@@ -164,7 +176,7 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
 def _about_proxy(agreement: Json) -> str:
     if not isinstance(agreement, Sequence) or isinstance(agreement, str):
         return ""
-    valence, arousal = (f"{_number(value):.2f}" for value in agreement)
+    valence, arousal = (f"{number(value):.2f}" for value in agreement)
     return (
         f"\n\nThe map from votes to valence and arousal agrees with held-out crowd ratings with a CCC of {valence} (valence) and\n"
         f"{arousal} (arousal). This is a figure of the map, **not** of this network."
@@ -175,33 +187,33 @@ def _heads(record: Record, recipe: Mapping[str, Json]) -> str:
     """Return the section on heads, if the starter has been finished."""
     if "heads" not in record:
         return ""
-    tables = [_head_table(name, _mapping(figures)) for name, figures in _mapping(record["heads"]).items()]
-    calibration = _mapping(record["expression_calibration"])
-    errors = {name: _mapping(ece) for name, ece in _mapping(calibration["ece"]).items()}
-    ece = "; ".join(f"{name} {_number(row['before']):.3f} and {_number(row['after']):.3f}" for name, row in errors.items())
+    tables = [_head_table(name, mapping(figures)) for name, figures in mapping(record["heads"]).items()]
+    calibration = mapping(record["expression_calibration"])
+    errors = {name: mapping(ece) for name, ece in mapping(calibration["ece"]).items()}
+    ece = "; ".join(f"{name} {number(row['before']):.3f} and {number(row['after']):.3f}" for name, row in errors.items())
     sources = recipe["sources"]
-    rows = [_mapping(row) for row in sources] if isinstance(sources, Sequence) and not isinstance(sources, str) else []
+    rows = [mapping(row) for row in sources] if isinstance(sources, Sequence) and not isinstance(sources, str) else []
     caveat = CAVEAT if any(row.get("train_on_tuning") for row in rows) else ""
     return HEADS.format(caveat=caveat, tables="\n\n".join(tables), temperature=calibration["temperature"], ece=ece)
 
 
 def _head_table(name: str, figures: Mapping[str, Json]) -> str:
-    systems = {kind: _mapping(figures[kind]) for kind in ("trained", "rule") if kind in figures}
+    systems = {kind: mapping(figures[kind]) for kind in ("trained", "rule") if kind in figures}
     title = name.replace("_", " ").capitalize()
     rows = [f"| {title} | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
     rows.append(f"| {systems['trained']['measure']} | " + " | ".join(_with_interval(system) for system in systems.values()) + " |")
-    for label in _mapping(systems["trained"]["per_label"]):
-        cells = [_mapping(_mapping(system["per_label"])[label]) for system in systems.values()]
-        values = " | ".join(f"{_number(cell['value']):.2f}" for cell in cells)
+    for label in mapping(systems["trained"]["per_label"]):
+        cells = [mapping(mapping(system["per_label"])[label]) for system in systems.values()]
+        values = " | ".join(f"{number(cell['value']):.2f}" for cell in cells)
         rows.append(f"| F1 of {label} ({cells[0]['support']} pictures) | {values} |")
-    ece, trained = _mapping(figures["ece"]), systems["trained"]
-    about = f"{trained['pictures']} pictures of {trained['people']} people; calibration error {_number(ece['before']):.3f} before and"
-    return "\n".join(rows) + f"\n\n{about} {_number(ece['after']):.3f} after the temperature of {figures['temperature']}."
+    ece, trained = mapping(figures["ece"]), systems["trained"]
+    about = f"{trained['pictures']} pictures of {trained['people']} people; calibration error {number(ece['before']):.3f} before and"
+    return "\n".join(rows) + f"\n\n{about} {number(ece['after']):.3f} after the temperature of {figures['temperature']}."
 
 
 def _with_interval(system: Mapping[str, Json]) -> str:
     interval = system["interval"]
     if not isinstance(interval, Sequence) or isinstance(interval, str):
         raise TypeError(f"expected an interval in the training record, got {interval!r}")
-    low, high = (_number(bound) for bound in interval)
-    return f"{_number(system['value']):.3f} ({low:.3f} to {high:.3f})"
+    low, high = (number(bound) for bound in interval)
+    return f"{number(system['value']):.3f} ({low:.3f} to {high:.3f})"

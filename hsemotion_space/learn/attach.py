@@ -17,7 +17,7 @@ from hsemotion_space.hub.manifest import MANIFEST, WEIGHTED_KINDS, Checkpoint, r
 from hsemotion_space.hub.resolve import HEADS_FILE, load_heads
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.trained_head import TrainedHead
-from hsemotion_space.tasks import get_task
+from hsemotion_space.tasks import TASKS, get_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _check(head: TrainedHead, checkpoint: Checkpoint) -> None:
 
 
 def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:
-    """Replace or add the entry of one head."""
+    """Replace the entry of one head, or add it in the order of the tasks."""
     head = item.head
     entry = tomlkit.table()
     entry.add("task", head.task.name)
@@ -127,9 +127,12 @@ def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:
     if item.thresholds:
         entry.add("thresholds", list(item.thresholds))
     entry.add("note", item.note)
+    entry.add(tomlkit.nl())
     entries = cast("AoT", document["heads"])
     places = [place for place, old in enumerate(entries) if old["task"] == head.task.name]
     if places:
         entries[places[0]] = entry
     else:
-        entries.append(entry)
+        order = [task.name for task in TASKS]
+        later = (place for place, old in enumerate(entries) if order.index(str(old["task"])) > order.index(head.task.name))
+        entries.insert(next(later, len(entries)), entry)

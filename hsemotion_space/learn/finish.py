@@ -1,17 +1,15 @@
-"""From an exported starter to a complete one: temperature, heads for action units and compound expressions, speed, card."""
+"""From an exported starter to a complete one: temperature, heads for action units and compound expressions, card."""
 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.torch import load_file
 
-from hsemotion_space.backbones import Backbone, load_backbone
-from hsemotion_space.engine import EngineOptions, load
+from hsemotion_space.backbones import load_backbone
 from hsemotion_space.hub.card import Json, model_card
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
 from hsemotion_space.learn.attach import attach_heads, set_temperature
@@ -22,8 +20,6 @@ from hsemotion_space.learn.scoring import TaskScore
 from hsemotion_space.learn.sources import load_sources
 from hsemotion_space.learn.stills import Embedder, HeadResult, calibrate_expression, load_posed, train_posed_heads
 from hsemotion_space.tasks import EXPRESSION
-
-TIMED_RUNS = 30
 
 
 def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
@@ -58,7 +54,6 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
         "ece": {name: {"before": round(before, 4), "after": round(after, 4)} for name, (before, after) in calibration.ece.items()},
     }
     record["heads"] = {result.score.task.name: _figures(result) for result in results}
-    record["ms_per_face"] = {name: round(_milliseconds(checkpoint, backbone, name), 2) for name in ("openvino", "torch")}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(checkpoint, record), "utf-8")
 
@@ -105,15 +100,3 @@ def _scored(score: TaskScore) -> dict[str, Json]:
         "accuracy": None if np.isnan(score.accuracy) else round(score.accuracy, 4),
         "per_label": {row.name: {"value": round(row.value, 4), "support": row.support} for row in score.per_label},
     }  # fmt: skip
-
-
-def _milliseconds(checkpoint: Checkpoint, backbone: Backbone, engine: str) -> float:
-    """Return the median time of one face through the backbone, batch of one, one after the other."""
-    size = checkpoint.input.size
-    run = load(backbone, np.zeros((2, 3, size, size), np.float32), EngineOptions(engine))  # type: ignore[arg-type]
-    face, times = np.zeros((1, 3, size, size), np.float32), []
-    for _ in range(TIMED_RUNS):
-        started = time.perf_counter()
-        run(face)
-        times.append((time.perf_counter() - started) * 1000)
-    return float(np.median(times))
