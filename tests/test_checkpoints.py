@@ -12,7 +12,8 @@ from safetensors.torch import load
 from hsemotion_space.backbones import load_backbone
 from hsemotion_space.engine import EngineOptions, normalize
 from hsemotion_space.hub.manifest import Checkpoint, list_checkpoints
-from hsemotion_space.hub.resolve import resolve
+from hsemotion_space.hub.compare import comparison
+from hsemotion_space.hub.resolve import load_heads, resolve
 from hsemotion_space.pipeline import load_network
 
 ROOT = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -64,6 +65,34 @@ def test_card_quotes_the_record(checkpoint: Checkpoint) -> None:
         assert f"{result['accuracy']:.1%}" in card, name
         for label, recall in result["recall"].items():
             assert f"{recall:.0%}" in card, (name, label)
+
+
+@pytest.mark.parametrize("checkpoint", BUNDLED, ids=lambda checkpoint: checkpoint.id)
+def test_notes_and_card_hold_the_figures_of_the_record(checkpoint: Checkpoint) -> None:
+    record = json.loads((checkpoint.folder / "training.json").read_text("utf-8"))
+    card = (checkpoint.folder / "README.md").read_text("utf-8")
+    notes = {head.task.name: head.note for head in checkpoint.heads}
+    for source in ("ferplus", "web_faces, black background"):
+        assert f"{record['evaluation'][source]['accuracy']:.0%}".replace("%", " %") in notes["expression"]
+    for task, figures in record["heads"].items():
+        assert f"{figures['trained']['value']:.2f}" in notes[task]
+        head = checkpoint.head(task)
+        assert head is not None
+        assert (list(head.thresholds), head.temperature) == (figures["thresholds"], figures["temperature"])
+        for name, row in figures["trained"]["per_label"].items():
+            assert f"F1 of {name} ({row['support']} pictures) | {row['value']:.2f}" in card
+    assert load_heads(checkpoint).keys() == record["heads"].keys()
+    assert checkpoint.head("mimicry_intensity").provenance == "prior"
+    total = checkpoint.weights_bytes + (checkpoint.folder / "heads.safetensors").stat().st_size
+    assert total < 10_000_000
+
+
+def test_the_comparison_in_the_docs_is_that_of_the_records() -> None:
+    records = [(item, json.loads((item.folder / "training.json").read_text("utf-8"))) for item in BUNDLED]
+    assert comparison(records) in (ROOT.parent / "docs" / "starters.md").read_text("utf-8")
+    assert BUNDLED[0].recommended
+    best = max(records, key=lambda pair: pair[1]["evaluation"]["ferplus"]["accuracy"])
+    assert best[0] is BUNDLED[0]
 
 
 def test_the_starter_beats_the_floor_it_was_trained_for() -> None:

@@ -75,7 +75,7 @@ def _words(score: TaskScore) -> str:
 
 def _note(result: HeadResult) -> str:
     score = result.score
-    rule = f"; the untrained rule reaches {result.rule.value:.2f}" if result.rule else ""
+    rule = f"; the untrained rule reaches {result.rule.value:.2f}; presumes that the face shows one of the compounds" if result.rule else ""
     return (
         f"{score.measure[0].upper()}{score.measure[1:]} {score.value:.2f} on {score.frames_labeled} held-out posed pictures of "
         f"{score.videos} people{rule}; not tested on spontaneous faces"

@@ -35,7 +35,7 @@ SLOWEST_UPLOAD_S = 300.0  # added to the age at which files are deleted, so that
 
 LEAD = """
 # HSEmotion Space
-Facial affect in pictures and clips: expression, valence and arousal, compound expressions.
+Facial affect in pictures and clips: expression, valence and arousal, action units, compound expressions, mimicry intensity.
 
 <p class="fine">These models describe how a face <em>looks</em> to them. They do not know what a person feels, and they are wrong more
 often for some people than for others. Not for use on people at work or in education, nor for any decision about a person. Only add
