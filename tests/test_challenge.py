@@ -17,7 +17,18 @@ from PIL import Image
 from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import read_manifest
 from hsemotion_space.hub.resolve import load_heads
-from hsemotion_space.learn.challenge import Post, frames_of, labels_of, load_post, measure, post_process, save_post, tune
+from hsemotion_space.learn.challenge import (
+    Choices,
+    Post,
+    frames_of,
+    labels_of,
+    load_post,
+    load_rates,
+    measure,
+    post_process,
+    save_post,
+    tune,
+)
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.feature_table import read_features
 from hsemotion_space.learn.formats.affwild2 import list_faces
@@ -126,7 +137,7 @@ def test_no_smoothing_is_chosen_where_every_frame_stands_alone() -> None:
     rng = np.random.default_rng(0)
     labels = [Series(f"v{k}", np.arange(1, 101), rng.uniform(-1, 1, (100, 2)).astype(np.float32)) for k in range(5)]
     noisy = [Series(s.video, s.frames, (s.values + rng.normal(0, 0.3, s.values.shape)).clip(-1, 1).astype(np.float32)) for s in labels]
-    assert tune(VALENCE_AROUSAL, [noisy], labels, [Smoothing("box", width) for width in (0, 3, 10)]).smoothing.width == 0
+    assert tune(VALENCE_AROUSAL, [noisy], labels, Choices(tuple(Smoothing("box", width) for width in (0, 3, 10)))).smoothing.width == 0
 
 
 @pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
@@ -240,6 +251,21 @@ def test_settings_belong_to_a_task(tmp_path: Path) -> None:
     (tmp_path / "post.json").write_text('{"smoothing": 3}', "utf-8")
     with pytest.raises(DataError, match="no usable settings"):
         load_post(tmp_path / "post.json", ACTION_UNITS)
+
+
+def test_widths_in_seconds_follow_the_frame_rate_of_each_video(tmp_path: Path) -> None:
+    (tmp_path / "rates.json").write_text('{"slow": 2.0}', "utf-8")
+    frames, values = np.arange(1, 8), np.eye(7, 2, -3, np.float32)
+    raw = [Series(name, frames, values) for name in ("slow", "usual")]
+    post, rates = Post(VALENCE_AROUSAL, Smoothing("box", 0.5, "seconds")), load_rates(tmp_path / "rates.json")
+    slow, usual = post_process(post, [raw], dict.fromkeys(("slow", "usual"), frames), rates)
+    assert np.count_nonzero(slow.values[:, 0]) == 3  # half a second is one frame to each side
+    assert np.count_nonzero(usual.values[:, 0]) == 7  # and fifteen where nothing is known
+    assert load_rates(None) == {}
+    for text in ('{"slow": 0}', "[1]", '{"slow": "fast"}'):
+        (tmp_path / "rates.json").write_text(text, "utf-8")
+        with pytest.raises(DataError, match=r"rates\.json"):
+            load_rates(tmp_path / "rates.json")
 
 
 def test_missing_frames_are_completed_before_they_are_smoothed(tmp_path: Path) -> None:

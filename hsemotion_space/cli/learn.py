@@ -6,6 +6,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,16 @@ def add_learn(parser: argparse.ArgumentParser) -> None:
     post.add_argument("--tuning-share", type=float, default=0.15, help="as given to `learn head` (default %(default)g)")
     post.add_argument("--box", type=float, nargs="+", help="half widths to try; the ones of the paper if left out")
     post.add_argument("--gaussian", type=float, nargs="+", default=[], help="standard deviations to try")
-    post.add_argument("--unit", choices=["frames", "seconds"], default="frames", help="of the widths; seconds take 30 frames per second")
+    post.add_argument("--unit", choices=["frames", "seconds"], default="frames", help="of the widths")
+    post.add_argument("--weights", type=float, nargs="+", help="weights of the first of two systems to try; 0 to 1 in tenths if left out")
+    _rates(post)
     post.add_argument("--out", type=Path, required=True, help="json file with the settings")
     post.set_defaults(handler=_guarded(_tune))
     post = commands.add_parser("post", help="complete predictions over frames without a face, blend, smooth")
     _systems(post)
     post.add_argument("--post", type=Path, required=True, help="settings from `learn tune`")
     post.add_argument("--frames", type=Path, required=True, help="labels or an official list: the frames that are wanted")
+    _rates(post)
     post.add_argument("--out", type=Path, required=True)
     post.set_defaults(handler=_guarded(_post))
     submit = commands.add_parser("submit", help="write the file that the challenge asks for")
@@ -108,6 +112,10 @@ def _add_heads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _systems(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="one file, or two that are blended")
+
+
+def _rates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--frame-rates", type=Path, help="json object: frames per second by video, for widths in seconds; 30 if left out")
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -179,19 +187,20 @@ def _extract(options: argparse.Namespace, checkpoint_id: str, out: Path) -> None
     network = load_network(checkpoint, EngineOptions(settings.engine, settings.cache / "openvino", settings.threads))
     faces = list_clips(options.faces) if options.any_names else list_faces(options.faces)
 
+    rates = [0.0]
+
     def show(progress: ExtractProgress) -> None:
+        rates.append(progress.images_per_s)
         if sys.stderr.isatty():
             print(f"\r{progress.done:,} faces, {progress.images_per_s:.0f} per second", end="", file=sys.stderr, flush=True)
 
     result = extract(faces, network, out, report=show)
-    print(f"{result.rows:,} of {result.faces:,} faces by {checkpoint.id} in {out}")
+    print(f"{result.rows:,} of {result.faces:,} faces by {checkpoint.id} in {out}, {rates[-1]:.0f} per second")
     for line in result.skipped:
         print(f"  left out: {line}")
 
 
 def _head(options: argparse.Namespace) -> int:
-    from dataclasses import replace  # noqa: PLC0415
-
     from hsemotion_space.learn.challenge import labels_of, train_head  # noqa: PLC0415  heavy
     from hsemotion_space.learn.feature_table import read_features  # noqa: PLC0415
     from hsemotion_space.learn.heads import paper_options  # noqa: PLC0415
@@ -233,7 +242,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import PAPER_WINDOWS, labels_of, save_post, tune, tuning_videos  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.challenge import PAPER_WINDOWS, Choices, labels_of, load_rates, save_post, tune, tuning_videos  # noqa: PLC0415  heavy
     from hsemotion_space.learn.postprocess import Smoothing  # noqa: PLC0415
     from hsemotion_space.learn.series import read_series  # noqa: PLC0415
     from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
@@ -245,7 +254,10 @@ def _tune(options: argparse.Namespace) -> int:
     boxes = options.box or PAPER_WINDOWS
     candidates = [Smoothing("box", width, options.unit) for width in boxes]
     candidates += [Smoothing("gaussian", width, options.unit) for width in options.gaussian]
-    post = tune(task, [list(read_series(file, task)) for file in options.predictions], labels, candidates)
+    choices = Choices(tuple(candidates), rates=load_rates(options.frame_rates))
+    if options.weights:
+        choices = replace(choices, weights=tuple(options.weights))
+    post = tune(task, [list(read_series(file, task)) for file in options.predictions], labels, choices)
     save_post(post, options.out)
     smoothing = post.smoothing
     words = f"{smoothing.kind} of {smoothing.width:g} {smoothing.unit}" if smoothing.width else "no smoothing"
@@ -256,13 +268,14 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _post(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import frames_of, load_post, post_process  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.challenge import frames_of, load_post, load_rates, post_process  # noqa: PLC0415  heavy
     from hsemotion_space.learn.series import read_series, write_series  # noqa: PLC0415
     from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
 
     task = challenge_task(options.task)
     wanted = frames_of(options.frames, task)
-    done = post_process(load_post(options.post, task), [read_series(file, task) for file in options.predictions], wanted)
+    systems = [read_series(file, task) for file in options.predictions]
+    done = post_process(load_post(options.post, task), systems, wanted, load_rates(options.frame_rates))
     count = write_series(options.out, task, done)
     absent = sorted(wanted.keys() - {series.video for series in done})
     print(f"{count:,} predictions in {options.out}; {len(absent)} of {len(wanted)} videos have none")

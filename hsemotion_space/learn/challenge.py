@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,16 @@ from hsemotion_space.learn.formats.hume import read_clip_labels
 from hsemotion_space.learn.formats.lists import read_list
 from hsemotion_space.learn.formats.submission import read_submission
 from hsemotion_space.learn.heads import HeadOptions, fit_head
-from hsemotion_space.learn.postprocess import Smoothing, blend_all, complete, smooth_all, tune_blend, tune_smoothing, tune_thresholds
+from hsemotion_space.learn.postprocess import (
+    GRID,
+    Smoothing,
+    blend_all,
+    complete,
+    smooth_all,
+    tune_blend,
+    tune_smoothing,
+    tune_thresholds,
+)
 from hsemotion_space.learn.scoring import score
 from hsemotion_space.learn.series import Series
 from hsemotion_space.learn.trained_head import TrainedHead, join, predict
@@ -144,14 +153,40 @@ def load_post(file: Path, task: Task) -> Post:
     return post
 
 
-def tune(task: Task, systems: Sequence[Sequence[Series]], labels: Sequence[Series], candidates: Sequence[Smoothing]) -> Post:
+def load_rates(file: Path | None) -> dict[str, float]:
+    """Read frames per second by video from a JSON object; an empty table without a file.
+
+    Raises:
+        DataError: if the file is not of that form.
+    """
+    if file is None:
+        return {}
+    try:
+        rates = {str(video): float(rate) for video, rate in json.loads(file.read_text("utf-8")).items()}
+    except (OSError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{file} must be a JSON object of frames per second by video: {error}.") from error
+    if wrong := [video for video, rate in rates.items() if not rate > 0]:
+        raise DataError(f"{file}: the frame rate of {wrong[0]} must be positive.")
+    return rates
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What :func:`tune` may choose from; ``rates`` gives frames per second by video for widths in seconds, 30 where it is silent."""
+
+    smoothings: tuple[Smoothing, ...]
+    weights: tuple[float, ...] = (0.0, *GRID, 1.0)
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+
+def tune(task: Task, systems: Sequence[Sequence[Series]], labels: Sequence[Series], choices: Choices) -> Post:
     """Choose the blend of two systems, the smoothing and then the thresholds on labels of tuning videos.
 
     Args:
         task: with the labels of the files.
         systems: one or two, each with raw predictions.
         labels: of the tuning videos.
-        candidates: smoothings to try; a clip-level task is never smoothed.
+        choices: what to try; a clip-level task is never smoothed.
 
     Raises:
         DataError: if the labels name no video of the predictions.
@@ -160,22 +195,29 @@ def tune(task: Task, systems: Sequence[Sequence[Series]], labels: Sequence[Serie
     whole = [[complete(series, wanted[series.video]) for series in system if series.video in wanted] for system in systems]
     if not all(whole):
         raise DataError(f"The tuning labels name no video of the predictions of {task.name}.")
-    choices = candidates if task.scope == "frame" else [Smoothing()]
     best, value = Post(task, Smoothing()), -np.inf
-    for candidate in choices:
-        smoothed = [smooth_all(system, candidate) for system in whole]
-        weights = tune_blend(task, (smoothed[0], smoothed[1]), labels, measure, per_label=task.scope == "clip")[0] if whole[1:] else ()
+    for candidate in choices.smoothings if task.scope == "frame" else [Smoothing()]:
+        smoothed = [smooth_all(system, candidate, choices.rates) for system in whole]
+        weights = _blend_weights(task, smoothed, labels, choices.weights)
         mixed = blend_all(smoothed[0], smoothed[1], weights) if weights else smoothed[0]
         reached = tune_smoothing(task, mixed, labels, [Smoothing()], measure)[1][0][1]
         if reached > value:
             best, value = Post(task, candidate, (), weights), reached
     if task.kind == "independent" and task.scope == "frame":
-        mixed = post_process(best, whole, wanted)
+        mixed = post_process(best, whole, wanted, choices.rates)
         best = Post(task, best.smoothing, tune_thresholds(task, mixed, labels), best.weights)
     return best
 
 
-def post_process(post: Post, systems: Sequence[Iterable[Series]], wanted: dict[str, IntArray]) -> list[Series]:
+def _blend_weights(task: Task, systems: Sequence[Sequence[Series]], labels: Sequence[Series], grid: Sequence[float]) -> tuple[float, ...]:
+    if len(systems) == 1:
+        return ()
+    return tune_blend(task, (systems[0], systems[1]), labels, measure, grid, per_label=task.scope == "clip")[0]
+
+
+def post_process(
+    post: Post, systems: Sequence[Iterable[Series]], wanted: dict[str, IntArray], rates: Mapping[str, float] | None = None
+) -> list[Series]:
     """Complete the predictions over the wanted frames, blend two systems, then smooth.
 
     Raises:
@@ -185,7 +227,7 @@ def post_process(post: Post, systems: Sequence[Iterable[Series]], wanted: dict[s
         raise DataError(f"The settings are for {2 if post.weights else 1} systems of predictions, {len(systems)} were given.")
     whole = [[complete(series, wanted[series.video]) for series in system if series.video in wanted] for system in systems]
     mixed = blend_all(whole[0], whole[1], post.weights) if post.weights else whole[0]
-    return smooth_all(mixed, post.smoothing)
+    return smooth_all(mixed, post.smoothing, rates)
 
 
 def checkpoint_predictions(checkpoint: Checkpoint, table: FeatureTable, task: Task) -> Iterator[Series]:
