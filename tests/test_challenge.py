@@ -15,8 +15,9 @@ from checkpoint_makers import change_manifest, make_checkpoint
 from PIL import Image
 
 from hsemotion_space.cli import main
-from hsemotion_space.hub.manifest import read_manifest
+from hsemotion_space.hub.manifest import CheckpointError, read_manifest
 from hsemotion_space.hub.resolve import load_heads
+from hsemotion_space.learn.attach import Attachment, attach_heads, drop_heads
 from hsemotion_space.learn.challenge import (
     Choices,
     Post,
@@ -35,7 +36,8 @@ from hsemotion_space.learn.formats.affwild2 import list_faces
 from hsemotion_space.learn.formats.hume import list_clips
 from hsemotion_space.learn.postprocess import Smoothing
 from hsemotion_space.learn.scoring import score
-from hsemotion_space.learn.series import Series, read_series, write_series
+from hsemotion_space.learn.series import Series, read_series, read_thresholds, write_series
+from hsemotion_space.learn.trained_head import load_head
 from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
 
 FRAME_TASKS = [task for task in CHALLENGE if task.scope == "frame"]
@@ -194,6 +196,15 @@ def test_a_checkpoint_is_scored_with_its_own_heads(
     run("evaluate", "--task", task.name, "--checkpoint", "small", "--faces", *world.challenge.roots, "--labels", world.paths(task)[1])
     value = world.score(task, folder / "raw.parquet", spec.thresholds)
     out = capsys.readouterr().out
+    own = world.folder / "own.parquet"
+    run("learn", "predict", "--checkpoint", "small", "--task", task.name, "--features", world.folder / "network-frames", "--out", own)
+    assert read_thresholds(own) == spec.thresholds
+    capsys.readouterr()
+    run("evaluate", "--task", task.name, "--predictions", own, "--labels", world.paths(task)[1])
+    again = capsys.readouterr().out
+    assert [line for line in again.splitlines() if line.startswith("| AU")] == [
+        line for line in out.splitlines() if line.startswith("| AU")
+    ]
     assert any(f"| {value + step / 1000:.3f} |" in out for step in (-1, 0, 1))  # half-precision weights
     table = read_features(world.folder / "network-frames")
     assert table.checkpoint == "small"
@@ -234,12 +245,71 @@ def test_a_trained_mimicry_head_takes_the_place_of_the_prior(world: World, chain
     [
         (["learn", "head", "--task", "expression", "--features", "nowhere", "--labels", "l", "--out", "o"], "nowhere"),
         (["evaluate", "--task", "expression", "--checkpoint", "small", "--labels", "l"], "needs --features or --faces"),
-        (["evaluate", "--task", "expression", "--predictions", "p.parquet", "--labels", "nowhere"], "nowhere"),
+        (["evaluate", "--task", "expression", "--predictions", "p.parquet", "--labels", "nowhere"], "p.parquet"),
     ],
 )
 def test_what_is_missing_is_named(world: World, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", ["-0.1", "0.6", "15"])
+def test_shares_are_shares(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["learn", "head", "--task", "expression", "--features", "f", "--labels", "l", "--out", "o", "--tuning-share", share])
+    assert "must be from 0 to 0.5" in capsys.readouterr().err
+
+
+def test_what_cannot_be_meant_is_refused(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, (_, labels, _) = VALENCE_AROUSAL, world.paths(VALENCE_AROUSAL)
+    write_series(tmp_path / "p.parquet", task, [Series("nowhere", np.array([1]), np.zeros((1, 2), np.float32))])
+    assert main(["evaluate", "--task", task.name, "--predictions", str(tmp_path / "p.parquet"), "--labels", str(labels)]) == 2
+    assert "The predictions have none of the annotated videos" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["learn", "features", "--faces", str(tmp_path / "empty"), "--out", str(tmp_path / "f")]) == 2
+    assert "No picture was found" in capsys.readouterr().err
+    clips = [
+        "learn",
+        "submit",
+        "--task",
+        "mimicry_intensity",
+        "--predictions",
+        str(tmp_path / "e.parquet"),
+        "--out",
+        str(tmp_path / "e.txt"),
+    ]
+    write_series(tmp_path / "e.parquet", MIMICRY_INTENSITY, [])
+    assert main([*clips, "--frames", str(world.paths(AFF_WILD2_EXPRESSION)[2])]) == 2
+    assert "the id of a clip" in capsys.readouterr().err
+    with pytest.raises(DataError, match="There is no tuning video for valence_arousal"):
+        tune(task, [[]], [], Choices((Smoothing(),)))
+    with pytest.raises(DataError, match="3 were given"):
+        tune(task, [[], [], []], [Series("v", np.array([1]), np.zeros((1, 2), np.float32))], Choices((Smoothing(),)))
+
+
+def test_a_table_of_clips_may_have_its_columns_in_any_order(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("Joy,Filename\n0.5,00007\n0.1,00002\n", "utf-8")
+    assert frames_of(tmp_path / "c.csv", MIMICRY_INTENSITY).keys() == {"00007", "00002"}
+
+
+def test_an_attachment_that_does_not_fit_changes_nothing(world: World, chain: Callable[[Task, str], Path], tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "small", size=32, settled=True).folder
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(CheckpointError, match="12 thresholds or none, got 1"):
+        attach_heads([Attachment(load_head(chain(ACTION_UNITS, "network") / "head"), "x", (0.5,))], folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_new_weights_take_heads_and_what_reads_them_out_of_the_manifest(
+    world: World, chain: Callable[[Task, str], Path], tmp_path: Path
+) -> None:
+    prior = '[[heads]]\ntask = "mimicry_intensity"\nkind = "prior"\nprovenance = "prior"\nsource = ["valence_arousal", "expression"]\n'
+    folder = make_checkpoint(tmp_path / "small", size=32, settled=True).folder
+    change_manifest(folder, ("[[heads]]\ntask = \"compound", prior + "[[heads]]\ntask = \"compound"))  # fmt: skip
+    attach_heads([Attachment(load_head(chain(VALENCE_AROUSAL, "network") / "head"), "x")], folder)
+    assert drop_heads(folder, read_manifest(folder).sha256) == []
+    assert drop_heads(folder, "ab" * 32) == ["valence_arousal", "mimicry_intensity"]
+    assert [head.task.name for head in read_manifest(folder).heads] == ["expression", "compound_expression"]
 
 
 def test_settings_belong_to_a_task(tmp_path: Path) -> None:
@@ -248,6 +318,10 @@ def test_settings_belong_to_a_task(tmp_path: Path) -> None:
     assert load_post(tmp_path / "post.json", ACTION_UNITS) == post
     with pytest.raises(DataError, match="tuned for action_units, not for expression"):
         load_post(tmp_path / "post.json", AFF_WILD2_EXPRESSION)
+    text = (tmp_path / "post.json").read_text("utf-8")
+    (tmp_path / "post.json").write_text(text.replace('"weights": []', '"weights": [0.5]'), "utf-8")
+    with pytest.raises(DataError, match="thresholds and weights must be none or 12"):
+        load_post(tmp_path / "post.json", ACTION_UNITS)
     (tmp_path / "post.json").write_text('{"smoothing": 3}', "utf-8")
     with pytest.raises(DataError, match="no usable settings"):
         load_post(tmp_path / "post.json", ACTION_UNITS)

@@ -320,3 +320,11 @@ def test_frames_take_the_vector_of_their_share_of_the_time() -> None:
     assert assign_by_time(vectors, 0).shape == (0, 1)
     with pytest.raises(DataError, match="no vectors to assign"):
         assign_by_time(np.zeros((0, 4), np.float32), 3)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    for value in (np.nan, 1e6):  # too large for half precision
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, value], pa.float32()), 2)
+        pq.write_table(pa.table({"video": ["a"], "frame": [1], "embedding": vectors}), tmp_path / "f.parquet")
+        with pytest.raises(DataError, match=r"f\.parquet: embedding has numbers that are not finite, or too large for float16"):
+            read_features(tmp_path / "f.parquet")

@@ -21,6 +21,7 @@ from hsemotion_space.learn.heads import (
     balanced_cross_entropy,
     correlation_loss,
     fit_head,
+    fit_scale,
     make_loss,
     paper_options,
     undo_balance,
@@ -168,7 +169,8 @@ def test_rows_without_labels_or_too_few_are_told() -> None:
 
 def test_frames_meet_their_labels_and_sound_serves_both_people() -> None:
     videos = {"a": np.array([1, 3, 4]), "talk": np.array([1, 2])}
-    features = table(videos, {"a": np.array([[1.0], [3], [4]]), "talk": np.array([[10.0], [20]])})
+    ours = table(videos, {"a": np.array([[1.0], [3], [4]]), "talk": np.array([[10.0], [20]])})
+    features = replace(ours, checkpoint="", sha256="")  # of sound
     nan = np.nan
     labels = [
         Series("a", np.array([1, 2, 3, 4]), np.array([[5], [6], [nan], [7]], np.float32)),
@@ -180,8 +182,33 @@ def test_frames_meet_their_labels_and_sound_serves_both_people() -> None:
     assert rows.inputs[:, 0].tolist() == [1, 4, 20, 10]
     assert rows.targets.tolist() == [5, 7, 0, 1]
     assert rows.without_features == 3  # frame 2 of a, both of elsewhere
+    assert join(AFF_WILD2_EXPRESSION, "embeddings", ours, labels).targets.tolist() == [5, 7], "faces are of one person"
+    with pytest.raises(DataError, match="have no scores"):
+        join(AFF_WILD2_EXPRESSION, "scores", features, labels)
     with pytest.raises(DataError, match="No annotated frame of expression has features"):
         join(AFF_WILD2_EXPRESSION, "embeddings", features, labels[3:])
+
+
+def test_predictions_from_sound_are_there_for_both_people() -> None:
+    ours = table({"talk": np.array([1, 2])}, {"talk": np.array([[10.0], [20]])})
+    head = TrainedHead(VALENCE_AROUSAL, "embeddings", ((np.ones((2, 1)), np.zeros(2)),), 1.0, "c", ours.sha256, {})
+    assert [series.video for series in predict(head, ours)] == ["talk"]
+    assert list(predict(head, ours, ["talk_left"])) == []
+    sound, reader = replace(ours, checkpoint="", sha256=""), replace(head, checkpoint="", sha256="")
+    made = {series.video: series.values for series in predict(reader, sound)}
+    assert made.keys() == {"talk", "talk_left", "talk_right"}
+    assert np.array_equal(made["talk_left"], made["talk"])
+
+
+def test_the_scale_of_a_head_trained_on_correlations_is_that_of_its_labels() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(0, 1, (400, 3)).astype(np.float32)
+    targets = sigmoid(np.stack([inputs[:, 0] * 0.5 - 3, inputs[:, 1] * 2 + 1], 1))
+    layers = ((np.array([[30.0, 0, 0], [0, -0.01, 0]], np.float32) * np.array([[1], [-1]], np.float32), np.array([5.0, 9.0], np.float32)),)
+    fitted = fit_scale(layers, inputs, targets)
+    made = sigmoid(run_layers(fitted, inputs))
+    np.testing.assert_allclose(made, targets, atol=0.01)
+    assert np.corrcoef(run_layers(fitted, inputs)[:, 0], run_layers(layers, inputs)[:, 0])[0, 1] == pytest.approx(1)
 
 
 def test_clips_are_read_through_their_statistics() -> None:
@@ -219,8 +246,28 @@ def test_a_damaged_head_is_told(tmp_path: Path, file: str, content: bytes | None
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_bytes(content)
-    with pytest.raises(DataError, match="no usable trained head"):
+    with pytest.raises(DataError, match=r"no usable trained head|is not the file that head\.json describes"):
         load_head(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 1}, {"hidden": -1}, {"dropout": 1.0}, {"lr": 0.0}], ids=str)
+def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=r"A head needs hidden >= 0, epochs >= 1"):
+        HeadOptions(**wrong)
+
+
+def test_a_swapped_weights_file_is_noticed(tmp_path: Path) -> None:
+    for number in (1, 2):
+        layer = (np.full((12, 3), number, np.float32), np.zeros(12, np.float32))
+        save_head(TrainedHead(ACTION_UNITS, "embeddings", (layer,), 1.0, "", "", {}), tmp_path / str(number))
+    (tmp_path / "1" / "head.safetensors").write_bytes((tmp_path / "2" / "head.safetensors").read_bytes())
+    with pytest.raises(DataError, match=r"is not the file that head\.json describes"):
+        load_head(tmp_path / "1")
+
+
+def test_few_tuning_rows_give_no_temperature() -> None:
+    logits, targets = RNG.normal(0, 9, (199, 8)).astype(np.float32), np.arange(199) % 8
+    assert calibrate(EXPRESSION, (logits, targets), (logits, targets)).temperature == 1.0
 
 
 def test_an_unknown_task_is_told() -> None:

@@ -150,6 +150,8 @@ def test_a_starter_from_the_recipe_to_the_card(posed: Path, tmp_path: Path, caps
     card = (folder / "README.md").read_text("utf-8")
     low, high = units["trained"]["interval"]
     assert f"{units['trained']['value']:.3f} ({low:.3f} to {high:.3f})" in card
+    assert "random weights" in card
+    assert "Contempt is almost absent" not in card, "that is about other data"
     assert f"| F1 of AU23 ({units['trained']['per_label']['AU23']['support']} pictures)" in card
     assert main(["learn", "export", *common, *run, *checkpoint]) == 0  # the same weights: the heads stay
     assert load_heads(read_manifest(folder)).keys() == {"compound_expression", "action_units"}
@@ -162,3 +164,8 @@ def test_a_starter_from_the_recipe_to_the_card(posed: Path, tmp_path: Path, caps
     assert [(head.task.name, head.temperature) for head in changed.heads] == [("expression", 1.0), ("valence_arousal", 1.0)]
     assert changed.heads_sha256 == ""
     assert not (folder / "heads.safetensors").exists()
+    (folder / "recipe.toml").write_text(RECIPE.replace("size = 32", "size = 64"), "utf-8")
+    before = (folder / "model.safetensors").read_bytes()
+    assert main(["learn", "export", *common, "--run", str(tmp_path / "other"), *checkpoint]) == 2
+    assert "is for test_byobnet at 32 px, the recipe is for test_byobnet at 64 px" in capsys.readouterr().err
+    assert (folder / "model.safetensors").read_bytes() == before

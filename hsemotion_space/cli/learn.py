@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsemotion_space.cli.console import complain
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
+from hsemotion_space.hub.manifest import find_checkpoint
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import CHALLENGE
 
@@ -32,7 +32,7 @@ def add_learn(parser: argparse.ArgumentParser) -> None:
     post = commands.add_parser("tune", help="choose smoothing, thresholds and the blend of two systems on the tuning videos")
     _systems(post)
     post.add_argument("--labels", type=Path, required=True, help="labels of the training set that the heads were trained on")
-    post.add_argument("--tuning-share", type=float, default=0.15, help="as given to `learn head` (default %(default)g)")
+    post.add_argument("--tuning-share", type=_share, default=0.15, help="as given to `learn head` (default %(default)g)")
     post.add_argument("--box", type=float, nargs="+", help="half widths to try; the ones of the paper if left out")
     post.add_argument("--gaussian", type=float, nargs="+", default=[], help="standard deviations to try")
     post.add_argument("--unit", choices=["frames", "seconds"], default="frames", help="of the widths")
@@ -87,7 +87,9 @@ def _add_heads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     head.add_argument("--task", choices=TASKS, required=True)
     head.add_argument("--features", type=Path, required=True, help="folder of shards, or one Parquet file, such as audio features")
     head.add_argument("--labels", type=Path, required=True, help="folder of label files, or the csv of a clip-level task")
-    head.add_argument("--tuning-share", type=float, default=0.15, help="share of the videos that choices are made on (default %(default)g)")
+    head.add_argument(
+        "--tuning-share", type=_share, default=0.15, help="share of the videos that choices are made on (default %(default)g)"
+    )
     head.add_argument("--reads", choices=["scores", "embeddings", "both"], help="as in the paper if left out")
     for name, kind in (("hidden", int), ("epochs", int), ("batch", int), ("lr", float), ("l2", float), ("dropout", float), ("seed", int)):
         head.add_argument(f"--{name}", type=kind, help="as in the paper if left out")
@@ -107,6 +109,13 @@ def _add_heads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     attach.add_argument("--note", required=True, help="one sentence: the figure that was reached, and on what")
     attach.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint")
     attach.set_defaults(handler=_guarded(_attach))
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 0.5:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 0.5, got {text}")
+    return value
 
 
 def _systems(parser: argparse.ArgumentParser) -> None:
@@ -138,11 +147,9 @@ def _guarded(work: Handler) -> Handler:
     """Turn a problem with the data into a sentence and exit status 2."""
 
     def handler(options: argparse.Namespace) -> int:
-        from hsemotion_space.learn.data import DataError  # noqa: PLC0415  heavy
-
         try:
             return work(options)
-        except (DataError, CheckpointError) as error:
+        except ValueError as error:  # DataError, CheckpointError, or an option out of its range
             return complain(str(error), 2)
         except OSError as error:
             return complain(f"{error.filename or 'A file'}: {error.strerror or error}.", 2)
@@ -195,6 +202,8 @@ def _extract(options: argparse.Namespace, checkpoint_id: str, out: Path) -> None
             print(f"\r{progress.done:,} faces, {progress.images_per_s:.0f} per second", end="", file=sys.stderr, flush=True)
 
     result = extract(faces, network, out, report=show)
+    if not result.faces:
+        raise ValueError("No picture was found; --faces wants folders with a folder of pictures per video.")
     print(f"{result.rows:,} of {result.faces:,} faces by {checkpoint.id} in {out}, {rates[-1]:.0f} per second")
     for line in result.skipped:
         print(f"  left out: {line}")
@@ -222,21 +231,23 @@ def _head(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import checkpoint_predictions  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.challenge import checkpoint_predictions, checkpoint_thresholds  # noqa: PLC0415  heavy
     from hsemotion_space.learn.feature_table import read_features  # noqa: PLC0415
     from hsemotion_space.learn.series import write_series  # noqa: PLC0415
     from hsemotion_space.learn.trained_head import challenge_task, load_head, predict  # noqa: PLC0415
 
+    thresholds: tuple[float, ...] = ()
     table = read_features(options.features)
     if options.head:
         head = load_head(options.head)
         task, made = head.task, predict(head, table)
     elif options.task:
         task = challenge_task(options.task)
-        made = checkpoint_predictions(find_checkpoint(Settings.from_env().checkpoints, options.checkpoint), table, task)
+        checkpoint = find_checkpoint(Settings.from_env().checkpoints, options.checkpoint)
+        made, thresholds = checkpoint_predictions(checkpoint, table, task), checkpoint_thresholds(checkpoint, task)
     else:
         return complain("--checkpoint needs --task.", 2)
-    count = write_series(options.out, task, made)
+    count = write_series(options.out, task, made, thresholds)
     print(f"{count:,} predictions of {task.title.lower()} in {options.out}")
     return 0
 
@@ -251,7 +262,7 @@ def _tune(options: argparse.Namespace) -> int:
     given = list(labels_of(options.labels, task))
     chosen = tuning_videos([series.video for series in given], options.tuning_share)
     labels = [series for series in given if series.video in chosen]
-    boxes = options.box or PAPER_WINDOWS
+    boxes = options.box or [width / (30 if options.unit == "seconds" else 1) for width in PAPER_WINDOWS]
     candidates = [Smoothing("box", width, options.unit) for width in boxes]
     candidates += [Smoothing("gaussian", width, options.unit) for width in options.gaussian]
     choices = Choices(tuple(candidates), rates=load_rates(options.frame_rates))
@@ -269,14 +280,14 @@ def _tune(options: argparse.Namespace) -> int:
 
 def _post(options: argparse.Namespace) -> int:
     from hsemotion_space.learn.challenge import frames_of, load_post, load_rates, post_process  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.series import read_series, write_series  # noqa: PLC0415
+    from hsemotion_space.learn.series import read_series, read_thresholds, write_series  # noqa: PLC0415
     from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
 
-    task = challenge_task(options.task)
+    task, settings = challenge_task(options.task), load_post(options.post, challenge_task(options.task))
     wanted = frames_of(options.frames, task)
     systems = [read_series(file, task) for file in options.predictions]
-    done = post_process(load_post(options.post, task), systems, wanted, load_rates(options.frame_rates))
-    count = write_series(options.out, task, done)
+    done = post_process(settings, systems, wanted, load_rates(options.frame_rates))
+    count = write_series(options.out, task, done, settings.thresholds or read_thresholds(options.predictions[0]))
     absent = sorted(wanted.keys() - {series.video for series in done})
     print(f"{count:,} predictions in {options.out}; {len(absent)} of {len(wanted)} videos have none")
     if absent:
@@ -287,14 +298,14 @@ def _post(options: argparse.Namespace) -> int:
 def _submit(options: argparse.Namespace) -> int:
     from hsemotion_space.learn.challenge import load_post  # noqa: PLC0415  heavy
     from hsemotion_space.learn.formats.submission import write_submission  # noqa: PLC0415
-    from hsemotion_space.learn.series import read_series  # noqa: PLC0415
+    from hsemotion_space.learn.series import read_series, read_thresholds  # noqa: PLC0415
     from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
 
     task = challenge_task(options.task)
     if len(options.predictions) != 1:
         return complain("A submission is made of one file of predictions; blend two with `learn post` first.", 2)
-    thresholds = load_post(options.post, task).thresholds or None if options.post else None
-    report = write_submission(options.out, task, read_series(options.predictions[0], task), options.frames, thresholds)
+    thresholds = load_post(options.post, task).thresholds if options.post else read_thresholds(options.predictions[0])
+    report = write_submission(options.out, task, read_series(options.predictions[0], task), options.frames, thresholds or None)
     print(f"{report.frames:,} rows in {options.out}, {report.interpolated:,} of them interpolated")
     if report.without_prediction:
         print(f"  neutral values for {len(report.without_prediction)} videos without a prediction: {', '.join(report.without_prediction)}")
@@ -314,23 +325,31 @@ def _attach(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import checkpoint_predictions, labels_of, load_post, submitted  # noqa: PLC0415  heavy
+    from hsemotion_space.learn.challenge import (  # noqa: PLC0415  heavy
+        checkpoint_predictions,
+        checkpoint_thresholds,
+        labels_of,
+        load_post,
+        submitted,
+    )
     from hsemotion_space.learn.scoring import score  # noqa: PLC0415
-    from hsemotion_space.learn.series import read_series  # noqa: PLC0415
+    from hsemotion_space.learn.series import read_series, read_thresholds  # noqa: PLC0415
     from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
 
     task = challenge_task(options.task)
     thresholds = load_post(options.post, task).thresholds if options.post else ()
     labels = labels_of(options.labels, task)
     if options.predictions:
-        read = submitted if options.predictions.suffix == ".txt" else read_series
+        text = options.predictions.suffix == ".txt"
+        read = submitted if text else read_series
+        thresholds = thresholds if options.post or text else read_thresholds(options.predictions)
         return _report(score(task, labels, read(options.predictions, task), thresholds or None), options)
     if not (options.features or options.faces):
         return complain("--checkpoint needs --features or --faces.", 2)
     checkpoint = find_checkpoint(Settings.from_env().checkpoints, options.checkpoint)
-    spec = checkpoint.head(task.name)
+    thresholds = thresholds or checkpoint_thresholds(checkpoint, task)
     made = checkpoint_predictions(checkpoint, _table(options, checkpoint.id), task)
-    return _report(score(task, labels, made, thresholds or (spec.thresholds if spec else ()) or None), options)
+    return _report(score(task, labels, made, thresholds or None), options)
 
 
 def _table(options: argparse.Namespace, checkpoint_id: str) -> FeatureTable:
@@ -344,6 +363,8 @@ def _table(options: argparse.Namespace, checkpoint_id: str) -> FeatureTable:
 
 
 def _report(result: TaskScore, options: argparse.Namespace) -> int:
+    if result.frames_missing_video == result.frames_labeled:
+        return complain("The predictions have none of the annotated videos.", 2)
     from hsemotion_space.learn.report import html_report, markdown_report  # noqa: PLC0415  heavy
 
     title = f"{result.task.title}: {options.predictions.name if options.predictions else options.checkpoint}"

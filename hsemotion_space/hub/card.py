@@ -34,24 +34,22 @@ PAGE = """{metadata}
 
 {summary}
 
-`{arch}`, {parameters:,} parameters, square face crops of {size} px, {megabytes:.1f} MB of 16-bit weights. Trained from random weights for
-{steps:,} steps of {batch} pictures, {minutes:.0f} minutes on two CPU cores that were doing other work as well.
+`{arch}`, {parameters:,} parameters, square face crops of {size} px, {megabytes:.1f} MB of 16-bit weights. Trained from {start} for
+{steps:,} steps of {batch} pictures in {minutes:.0f} minutes{machine}.
 
 ## Data
 {data}
 
 ## Expression, on held-out pictures
-Pictures were held out by a fixed hash (FER+: its own validation part; posed: by person). They had no part in training, nor in the choice of
-an epoch. FER+ counts pictures with a majority of at least six votes. Blacked-out backgrounds are shown as three gray
-levels, to see whether the mask itself gives anything away.
+Pictures were held out by the data's own split or by a fixed hash, by person where persons are known. They had no part in training, nor in
+the choice of an epoch.{held_out}
 
 {table}
 {heads}{limits}
 ## Made with
 ```sh
-hsemotion-space learn backbone checkpoints/{id}/recipe.toml --data DATA --run RUN
-hsemotion-space learn export checkpoints/{id}/recipe.toml --data DATA --run RUN --checkpoint checkpoints/{id}
-hsemotion-space learn finish checkpoints/{id}/recipe.toml --data DATA --checkpoint checkpoints/{id}
+hsemotion-space learn backbone {recipe} --data DATA --run RUN
+hsemotion-space learn export {recipe} --data DATA --run RUN --checkpoint checkpoints/{id}{finish}
 ```
 `training.json` has the recipe, the digests of the data, and the figures of every epoch.
 """
@@ -78,22 +76,33 @@ on held-out pictures before and after: {ece}.
 """
 CAVEAT = ", but the backbone had seen those people's expressions in training"
 
-LIMITS = """
-## Limits
-- It describes how a face looks to a network, not what a person feels. Expressions are no reliable sign of feelings.
-- **Valence and arousal are proxy values.** No training picture has a rated valence or arousal. Targets were computed from the votes on
-  expressions by a linear map that was fitted on crowd ratings of other pictures. How close the outputs are to human ratings is not known.
-- **Action units** and **compound expressions** were learned from posed portraits.
-- **Emotional mimicry intensity is a prior**: a formula over word norms, never compared with measured intensities.
-- Contempt is almost absent from the data and is hardly ever predicted.
-- Most pictures show adults, looking at the camera, many of them acting or public figures. No figures by age, sex or skin color could be
-  computed, because the data has no such labels. Expect errors to differ between groups of people.
-
+FINISH = "\nhsemotion-space learn finish {recipe} --data DATA --checkpoint checkpoints/{id}"
+HELD_OUT = """ FER+ counts pictures with a majority of at least six votes. Blacked-out
+backgrounds are shown as three gray levels, to see whether the mask itself gives anything away."""
+LOOKS = "It describes how a face looks to a network, not what a person feels. Expressions are no reliable sign of feelings."
+PROXIES = """**Valence and arousal are proxy values.** No training picture has a rated valence or arousal. Targets were computed from the
+  votes on expressions by a linear map that was fitted on crowd ratings of other pictures. How close the outputs are to human ratings is
+  not known."""
+POSED = "**Action units** and **compound expressions** were learned from posed portraits."
+RULE = "**{title}** is an untrained rule on top of the expression probabilities."
+PRIOR = "**{title} is a prior**: a formula over word norms, never compared with measured intensities."
+THIN = """Contempt is almost absent from the data and is hardly ever predicted.
+- Most pictures show adults, looking at the camera, many of them acting or public figures."""
+GROUPS = "No figures by age, sex or skin color were computed. Expect errors to differ between groups of people."
+USE = """
 ## Use
 For research and teaching, on pictures of people who agree. Not for people at work or in education, hiring, surveillance, diagnosis, lie
-detection, or any decision about a person. The pictures it learned from are third-party research material; the weights are for research
-use only.
+detection, or any decision about a person. Terms of the weights: {license}.
 """
+
+
+def _limits(checkpoint: Checkpoint, record: Record, starter: bool) -> str:
+    """Return the sections on limits and use: only what is true of this checkpoint."""
+    lines = [LOOKS, *([PROXIES] if record["proxy"] else []), *([POSED] if "heads" in record else [])]
+    words = {"rule": RULE, "prior": PRIOR}
+    lines += [words[head.provenance].format(title=head.task.title) for head in checkpoint.heads if head.provenance in words]
+    lines += [*([THIN] if starter else []), GROUPS]
+    return "\n## Limits\n" + "\n".join(f"- {line}" for line in lines) + "\n" + USE.format(license=checkpoint.license)
 
 
 def _table(evaluation: Mapping[str, Mapping[str, Json]]) -> str:
@@ -154,6 +163,8 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
     data = record["data"]
     sources = [mapping(item) for item in data] if isinstance(data, Sequence) and not isinstance(data, str) else []
     lines = [f"- **{item['source']}**: {_about(item)}" for item in sources]
+    starter = {str(item["source"]) for item in sources} <= SOURCES.keys()
+    recipe_file = str(record["command"]).split()[3]
     return PAGE.format(
         metadata=METADATA.format(family=checkpoint.family.lower(), id=checkpoint.id, results="\n".join(results)),
         title=checkpoint.title,
@@ -164,11 +175,16 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
         megabytes=checkpoint.weights_bytes / 1e6,
         steps=record["steps"],
         batch=recipe["batch"],
+        start=mapping(start)["file"] if (start := record.get("start")) else "random weights",
         minutes=number(record["minutes"]),
+        machine=" on two CPU cores that were doing other work as well" if starter else "",
+        held_out=HELD_OUT if starter else "",
         data="\n".join(lines) + _about_proxy(proxy.get("ccc_out_of_sample")),
         table=_table(evaluation),
         heads=_heads(record, recipe),
-        limits=LIMITS,
+        limits=_limits(checkpoint, record, starter),
+        recipe=recipe_file,
+        finish=FINISH.format(recipe=recipe_file, id=checkpoint.id) if "heads" in record else "",
         id=checkpoint.id,
     )
 

@@ -47,6 +47,11 @@ ROWS: tuple[tuple[str, Cell], ...] = (
     ("mean F1, posed action units (12)", _head("action_units")),
     ("calibration error, web faces", _expression_ece("web_faces")),
     ("calibration error, FER+", _expression_ece("ferplus")),
+    ("calibration error, posed basic", _expression_ece("posed")),
+    (
+        "calibration error, compound",
+        lambda _, record: _before_after(mapping(mapping(mapping(record["heads"])["compound_expression"])["ece"])),
+    ),
     ("calibration error, units", lambda _, record: _before_after(mapping(mapping(mapping(record["heads"])["action_units"])["ece"]))),
     *((f"F1 of {name}", _unit(name)) for name in ACTION_UNITS.label_names),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,21 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
         _describe(document, item)
     content = save(dict(sorted(tensors.items())))
     document["source"]["heads_sha256"] = hashlib.sha256(content).hexdigest()  # type: ignore[index]
-    file.write_bytes(content)
-    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
-    changed = read_manifest(folder)
-    load_heads(changed)
-    return changed
+    with tempfile.TemporaryDirectory(dir=folder) as place:  # checked as a whole before anything is replaced
+        draft = Path(place) / folder.name
+        draft.mkdir()
+        (draft / HEADS_FILE).write_bytes(content)
+        (draft / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+        load_heads(read_manifest(draft))
+        (draft / HEADS_FILE).replace(file)
+        (draft / MANIFEST).replace(folder / MANIFEST)
+    return read_manifest(folder)
 
 
 def drop_heads(folder: Path, sha256: str) -> list[str]:
     """Write the digest of new weights into the manifest; if they differ, take out the heads that were trained on the old ones.
+
+    Rules and priors that read such a head go with it.
 
     Returns:
         the tasks whose heads were taken out.
@@ -83,6 +90,7 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
         source.pop("heads_sha256", None)
         (folder / HEADS_FILE).unlink(missing_ok=True)
         dropped = [str(entry["task"]) for entry in entries if entry["kind"] in WEIGHTED_KINDS]
+        dropped += [str(entry["task"]) for entry in entries if set(_sources(entry)) & set(dropped)]  # rules and priors that read them
         for place in reversed(range(len(entries))):
             if str(entries[place]["task"]) in dropped:
                 del entries[place]
@@ -90,6 +98,11 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
                 entries[place].pop("temperature", None)
     (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
     return dropped
+
+
+def _sources(entry: Table) -> list[str]:
+    given = entry.get("source", [])
+    return [str(given)] if isinstance(given, str) else [str(name) for name in given]
 
 
 def set_temperature(folder: Path, task: str, temperature: float) -> None:

@@ -19,7 +19,7 @@ from hsemotion_space.learn.formats.affwild2 import audio_video, read_labels
 from hsemotion_space.learn.formats.hume import read_clip_labels
 from hsemotion_space.learn.formats.lists import read_list
 from hsemotion_space.learn.formats.submission import read_submission
-from hsemotion_space.learn.heads import HeadOptions, fit_head
+from hsemotion_space.learn.heads import HeadOptions, fit_head, fit_scale
 from hsemotion_space.learn.postprocess import (
     GRID,
     Smoothing,
@@ -106,6 +106,9 @@ def train_head(task: Task, table: FeatureTable, labels: Iterable[Series], option
         return measure(task, tuning, list(predict(head(layers), table, [series.video for series in tuning])))
 
     fitted = fit_head(task, rows.inputs, rows.targets, options, value if tuning else None)
+    layers = (
+        fit_scale(fitted.layers, rows.inputs.astype(np.float32), rows.targets.astype(np.float32)) if task.scope == "clip" else fitted.layers
+    )
     record: dict[str, object] = {
         "options": asdict(options), "rows": len(rows.inputs), "annotated_without_features": rows.without_features,
         "videos": len(training), "tuning_videos": len(tuning), "tuning_share": share, "epoch": fitted.epoch,
@@ -114,11 +117,11 @@ def train_head(task: Task, table: FeatureTable, labels: Iterable[Series], option
     temperature = 1.0
     if tuning and task.kind != "continuous" and task.scope == "frame":
         held = join(task, options.reads, table, tuning)
-        raw = head(fitted.layers).raw(held.inputs)
+        raw = head(layers).raw(held.inputs)
         temperature = fit_temperature(task, raw, held.targets)
         errors = [round(reliability(task, raw, held.targets, number).error, 4) for number in (1.0, temperature)]
         record["tuning_ece"] = {"before": errors[0], "after": errors[1]}
-    return head(fitted.layers, temperature, record)
+    return head(layers, temperature, record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,13 @@ def load_post(file: Path, task: Task) -> Post:
     """
     try:
         given = json.loads(file.read_text("utf-8"))
+        if given["task"] != task.name:
+            raise DataError(f"{file} was tuned for {given['task']}, not for {task.name}.")
         post = Post(task, Smoothing(**given["smoothing"]), tuple(given["thresholds"]), tuple(given["weights"]))
+        if any(len(numbers) not in (0, len(task.labels)) for numbers in (post.thresholds, post.weights)):
+            raise ValueError(f"thresholds and weights must be none or {len(task.labels)}")
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file} has no usable settings: {error}.") from error
-    if given["task"] != task.name:
-        raise DataError(f"{file} was tuned for {given['task']}, not for {task.name}.")
+        raise error if isinstance(error, DataError) else DataError(f"{file} has no usable settings: {error}.") from error
     return post
 
 
@@ -191,6 +196,10 @@ def tune(task: Task, systems: Sequence[Sequence[Series]], labels: Sequence[Serie
     Raises:
         DataError: if the labels name no video of the predictions.
     """
+    if not labels:
+        raise DataError(f"There is no tuning video for {task.name}; give a larger --tuning-share, or labels of two recordings or more.")
+    if not 1 <= len(systems) <= 2:
+        raise DataError(f"One system of predictions can be tuned, or two can be blended; {len(systems)} were given.")
     wanted = {series.video: series.frames for series in labels}
     whole = [[complete(series, wanted[series.video]) for series in system if series.video in wanted] for system in systems]
     if not all(whole):
@@ -228,6 +237,14 @@ def post_process(
     whole = [[complete(series, wanted[series.video]) for series in system if series.video in wanted] for system in systems]
     mixed = blend_all(whole[0], whole[1], post.weights) if post.weights else whole[0]
     return smooth_all(mixed, post.smoothing, rates)
+
+
+def checkpoint_thresholds(checkpoint: Checkpoint, task: Task) -> tuple[float, ...]:
+    """Return the thresholds of a checkpoint's head in the order of the labels of ``task``, () if it has none."""
+    spec = checkpoint.head(task.name)
+    if spec is None or not spec.thresholds:
+        return ()
+    return tuple(spec.thresholds[spec.task.index(name)] for name in task.label_names)
 
 
 def checkpoint_predictions(checkpoint: Checkpoint, table: FeatureTable, task: Task) -> Iterator[Series]:

@@ -179,4 +179,8 @@ def _fill(files: Sequence[Path], name: str, place: IntArray, result: npt.NDArray
                 column = parquet.read_row_group(group, columns=[name]).column(name).combine_chunks()
                 if column.null_count or column.values.null_count:
                     raise DataError(f"{file}: {name} has rows without numbers.")
-                result[target[wanted]] = column.flatten().to_numpy().reshape(len(target), -1)[wanted]
+                numbers = column.flatten().to_numpy().reshape(len(target), -1)[wanted]
+                with np.errstate(over="ignore"):
+                    result[target[wanted]] = numbers
+                if not np.isfinite(result[target[wanted]]).all():
+                    raise DataError(f"{file}: {name} has numbers that are not finite, or too large for {result.dtype}.")

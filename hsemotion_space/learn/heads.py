@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hsemotion_space.heads import run_layers
 from hsemotion_space.hub.manifest import Reads
 from hsemotion_space.hub.resolve import Layers
 from hsemotion_space.learn.data import DataError
@@ -48,6 +49,12 @@ class HeadOptions:
     dropout: float = 0.0
     label_weights: tuple[float, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.hidden < 0 or self.epochs < 1 or self.batch < 2 or self.lr <= 0 or self.l2 < 0 or not 0 <= self.dropout < 1:
+            raise DataError(
+                f"A head needs hidden >= 0, epochs >= 1, batch >= 2, lr > 0, l2 >= 0 and dropout from 0 to below 1, got {self}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,36 @@ def undo_balance(layers: Layers, targets: FloatArray) -> Layers:
     share = targets.mean(0).clip(0.5 / len(targets), 1 - 0.5 / len(targets))
     weight, bias = layers[-1]
     return (*layers[:-1], (weight, (bias + np.log(share / (1 - share))).astype(np.float32)))
+
+
+def fit_scale(layers: Layers, inputs: FloatArray, targets: FloatArray) -> Layers:
+    """Return layers whose sigmoids are close to the targets, after training on correlations, which leave scale and offset free.
+
+    Each label's raw output z becomes a z + b with a > 0 that minimize the squared error of its sigmoid, so the order stays.
+
+    Args:
+        layers: of a clip-level task.
+        inputs: (N, D) of the training rows.
+        targets: (N, K) in 0..1.
+    """
+    raw = torch.from_numpy(run_layers(layers, inputs)).double()
+    wanted = torch.from_numpy(targets).double()
+    center, spread = raw.mean(0), raw.std(0).clamp_min(1e-6)
+    start = torch.logit(wanted.mean(0).clamp(0.01, 0.99))
+    log_scale, offset = torch.zeros_like(start, requires_grad=True), start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([log_scale, offset], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        error = ((log_scale.exp() * (raw - center) / spread + offset).sigmoid() - wanted).square().mean()
+        error.backward()  # type: ignore[no-untyped-call]
+        return error
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    scale = (log_scale.detach().exp() / spread).numpy()
+    shift = (offset.detach() - log_scale.detach().exp() / spread * center).numpy()
+    weight, bias = layers[-1]
+    return (*layers[:-1], ((weight * scale[:, None]).astype(np.float32), (bias * scale + shift).astype(np.float32)))
 
 
 def correlation_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from hsemotion_space.hub.manifest import MANIFEST, read_manifest
 from hsemotion_space.learn.attach import drop_heads
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages, VoteRegression
 from hsemotion_space.learn.evaluate import EVALUATION_BATCH, evaluate_expression
-from hsemotion_space.learn.recipe import read_recipe
+from hsemotion_space.learn.recipe import Recipe, read_recipe
 from hsemotion_space.learn.sources import load_sources
 from hsemotion_space.learn.train import STATE, Progress, Trainer, read_log
 from hsemotion_space.tasks import EXPRESSION
@@ -63,6 +63,7 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     if not (run / STATE).exists():
         raise DataError(f"There is no training run in {run}; run `hsemotion-space learn backbone` first.")
     recipe = read_recipe(recipe_file)
+    _check_target(recipe, folder)
     sources, votes = load_sources(recipe, data)
     trainer = Trainer(recipe, sources, run)
     model = trainer.averaged().half().float()
@@ -77,7 +78,7 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
             key = f"{source.source}, {name} background" if name else source.source
             evaluation[key] = {**result.as_dict(), "confusion": result.confusion}
     report = {
-        "command": f"hsemotion-space learn backbone {folder.name}/recipe.toml --data DATA --run RUN",
+        "command": f"hsemotion-space learn backbone {recipe_file.as_posix()} --data DATA --run RUN",
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "minutes": round(trainer.elapsed_s / 60, 1),
@@ -91,6 +92,18 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     (folder / RECORD).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(f"Wrote {len(content) / 1e6:.2f} MB of weights with SHA-256 {report['weights_sha256']}")  # noqa: T201
     _follow_up(folder, str(report["weights_sha256"]))
+
+
+def _check_target(recipe: Recipe, folder: Path) -> None:
+    """Refuse to write into the folder of another network."""
+    if not (folder / MANIFEST).exists():
+        return
+    checkpoint = read_manifest(folder)
+    wanted = (recipe.arch, dict(recipe.args), recipe.size)
+    if (checkpoint.arch, dict(checkpoint.arch_args), checkpoint.input.size) != wanted:
+        raise DataError(
+            f"{folder} is for {checkpoint.arch} at {checkpoint.input.size} px, the recipe is for {recipe.arch} at {recipe.size} px."
+        )
 
 
 def _is_masked(source: FaceImages) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,14 +69,15 @@ def check_thresholds(task: Task, thresholds: Sequence[float] | None) -> FloatArr
     return np.array(thresholds, np.float32)
 
 
-def write_series(file: Path, task: Task, rows: Iterable[Series]) -> int:
+def write_series(file: Path, task: Task, rows: Iterable[Series], thresholds: Sequence[float] = ()) -> int:
     """Write predictions as Parquet, one row group per video, and return how many frames were written.
 
-    Columns: ``video``, ``frame``, then one float column per label of the task, null where there is no prediction.
+    Columns: ``video``, ``frame``, then one float column per label of the task, null where there is no prediction. The decision
+    ``thresholds`` of units, if any, are in the metadata.
     """
     names = ["video", "frame", *task.label_names]
     kinds = [pa.string(), pa.int64(), *[pa.float32()] * len(task.labels)]
-    schema = pa.schema(list(zip(names, kinds, strict=True)), metadata={"task": task.name})
+    schema = pa.schema(list(zip(names, kinds, strict=True)), metadata={"task": task.name, "thresholds": json.dumps(list(thresholds))})
     partial, count = file.with_name(file.name + ".partial"), 0
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for series in rows:
@@ -86,6 +88,19 @@ def write_series(file: Path, task: Task, rows: Iterable[Series]) -> int:
             count += len(series.frames)
     partial.replace(file)
     return count
+
+
+def read_thresholds(file: Path) -> tuple[float, ...]:
+    """Return the decision thresholds that :func:`write_series` wrote, () if there are none.
+
+    Raises:
+        DataError: if the file is no predictions file.
+    """
+    try:
+        given = json.loads((pq.read_schema(file).metadata or {}).get(b"thresholds", b"[]"))
+        return tuple(float(value) for value in given)
+    except (OSError, pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(f"{file} is not a usable predictions file: {error}") from error
 
 
 def read_series(file: Path, task: Task) -> Iterator[Series]:

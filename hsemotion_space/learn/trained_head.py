@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 from hsemotion_space.heads import activate, clip_statistics, run_layers
 from hsemotion_space.hub.manifest import HeadKind, Reads
@@ -24,6 +24,7 @@ from hsemotion_space.tasks import CHALLENGE, Task
 from hsemotion_space.types import FloatArray, IntArray
 
 WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
+SIDES = ("_left", "_right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,10 @@ def load_head(folder: Path) -> TrainedHead:
     """
     try:
         given = json.loads((folder / DESCRIPTION).read_text("utf-8"))
-        tensors = load_file(folder / WEIGHTS)
+        content = (folder / WEIGHTS).read_bytes()
+        if hashlib.sha256(content).hexdigest() != given["weights_sha256"]:
+            raise DataError(f"{folder / WEIGHTS} is not the file that {DESCRIPTION} describes; train the head again.")
+        tensors = load(content)
         task = challenge_task(given["task"])
         if list(task.label_names) != given["labels"]:
             raise DataError(f"{folder / DESCRIPTION} has the labels {', '.join(given['labels'])}; expected {', '.join(task.label_names)}.")
@@ -119,9 +123,9 @@ def read_inputs(table: FeatureTable, reads: Reads, rows: slice | IntArray) -> np
 
 
 def rows_of(table: FeatureTable, video: str) -> slice | None:
-    """Return the rows of a video; features of a sound track serve both people of a ``_left``, ``_right`` pair."""
+    """Return the rows of a video; features from elsewhere, of sound, serve both people of a ``_left``, ``_right`` pair."""
     rows = table.rows(video)
-    return rows if rows is not None else table.rows(audio_video(video))
+    return rows if rows is not None or table.sha256 else table.rows(audio_video(video))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,8 @@ def join(task: Task, reads: Reads, table: FeatureTable, labels: Iterable[Series]
             missing += len(known) - len(here)
             inputs.append(read_inputs(table, reads, rows.start + here))
             targets.append(series.values[known][there])
+    if reads == "scores" and not table.scores.shape[1]:
+        raise DataError("These features have no scores; let the head read embeddings.")
     if not sum(len(part) for part in inputs):
         raise DataError(f"No annotated frame of {task.name} has features; do the labels and the features name the same videos?")
     values = np.concatenate(targets)
@@ -166,7 +172,8 @@ def predict(head: TrainedHead, table: FeatureTable, videos: Iterable[str] | None
     Args:
         head: a trained head.
         table: features of the same weights.
-        videos: which ones, all by default; those without features are left out.
+        videos: which ones; those without features are left out. All by default, and of features from elsewhere, which may be of sound,
+            every video once more as ``_left`` and ``_right``.
 
     Raises:
         DataError: if the features come from other weights or have another width.
@@ -175,7 +182,10 @@ def predict(head: TrainedHead, table: FeatureTable, videos: Iterable[str] | None
         raise DataError(
             f"The head was trained on features of {head.checkpoint or 'elsewhere'}, these are of {table.checkpoint or 'elsewhere'}."
         )
-    for video in table.videos if videos is None else videos:
+    if videos is None:
+        sides = ("",) if table.sha256 else ("", *SIDES)
+        videos = dict.fromkeys(f"{video}{side}" for video in table.videos for side in sides)
+    for video in videos:
         rows = rows_of(table, video)
         if rows is None:
             continue

@@ -58,8 +58,8 @@ def listed_clips(file: Path, rows: Iterator[Row]) -> Iterator[ListedFrame]:
     seen: set[str] = set()
     for line, (name, *cells) in rows:
         clip = name.removesuffix(".mp4")
-        if not clip:
-            raise wrong(file, line, "a clip in the first column", name)
+        if not clip or "/" in clip:
+            raise wrong(file, line, "the id of a clip", name)
         if clip in seen:
             raise wrong(file, line, "every clip once", name)
         seen.add(clip)
@@ -76,9 +76,12 @@ def read_list(file: Path, clips: bool) -> Iterator[ListedFrame]:
     first = next(rows, None)
     if first is None:
         return
-    headers = (CLIP_HEADER,) if clips else FRAME_HEADERS
-    if normal(first[1][0]) not in map(normal, headers):
+    headers = [normal(header) for header in ((CLIP_HEADER,) if clips else FRAME_HEADERS)]
+    columns = [column for column, cell in enumerate(first[1]) if normal(cell) in headers]
+    if not columns:
         rows = chain([first], rows)
+    elif columns[0]:
+        rows = ((line, [cells[columns[0]], *cells[: columns[0]], *cells[columns[0] + 1 :]]) for line, cells in rows)
     yield from listed_clips(file, rows) if clips else listed_frames(file, rows)
 
 
