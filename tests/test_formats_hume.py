@@ -51,7 +51,7 @@ def test_an_empty_value_is_a_clip_that_is_not_annotated(tmp_path: Path) -> None:
         ("2,0,0,0,0,0,nan", "6 numbers from 0 to 1"),
         ("2,0,0,0,0,0", "7 columns as in the header"),
         ("2,0,0,0,0,0,0,0", "7 columns as in the header"),
-        (",0,0,0,0,0,0", "a clip in the first column"),
+        (",0,0,0,0,0,0", "the id of a clip"),
         ("1,0,0,0,0,0,0", "every clip once, got '1'"),
         ("1.mp4,0,0,0,0,0,0", "every clip once"),
     ],
