@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.postprocess import (
-    PostProcess,
     Smoothing,
     blend,
     blend_all,
@@ -109,7 +108,6 @@ def test_no_smoothing_changes_nothing() -> None:
     series = draw(0, 9)
     for smoothing in (Smoothing(), Smoothing("none", 5), Smoothing("box", 0), Smoothing("gaussian", 0, "seconds")):
         assert smooth_series(series, smoothing) is series
-    assert PostProcess(Smoothing()).thresholds is None
     for width in (-1.0, NAN, float("inf")):
         with pytest.raises(ValueError, match="must be 0 or more"):
             Smoothing("box", width)

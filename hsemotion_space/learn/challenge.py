@@ -17,7 +17,7 @@ from hsemotion_space.learn.data import DataError, fold_of
 from hsemotion_space.learn.feature_table import FeatureTable
 from hsemotion_space.learn.formats.affwild2 import audio_video, read_labels
 from hsemotion_space.learn.formats.hume import read_clip_labels
-from hsemotion_space.learn.formats.lists import read_list
+from hsemotion_space.learn.formats.lists import read_frame_list, read_list
 from hsemotion_space.learn.formats.submission import read_submission
 from hsemotion_space.learn.heads import HeadOptions, fit_head, fit_scale
 from hsemotion_space.learn.postprocess import (
@@ -58,8 +58,9 @@ def frames_of(path: Path, task: Task) -> dict[str, IntArray]:
     if path.is_dir():
         return {series.video: series.frames for series in labels_of(path, task)}
     frames: dict[str, list[int]] = {}
-    for row in read_list(path, task.scope == "clip"):
-        frames.setdefault(row.video, []).append(row.frame)
+    clips = ((row.video, [row.frame]) for row in read_list(path, clips=True))
+    for video, numbers in clips if task.scope == "clip" else read_frame_list(path):
+        frames.setdefault(video, []).extend(numbers)
     return {video: np.array(sorted(numbers), np.int64) for video, numbers in frames.items()}
 
 

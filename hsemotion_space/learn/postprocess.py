@@ -54,14 +54,6 @@ class Smoothing:
         return self.width * (FRAME_RATE if self.unit == "seconds" else 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class PostProcess:
-    """What is done to the predictions of a task: ``thresholds`` has one per label of an ``independent`` task, None elsewhere."""
-
-    smoothing: Smoothing
-    thresholds: Thresholds | None = None
-
-
 def complete(series: Series, frames_wanted: IntArray) -> Series:
     """Return predictions at all wanted frames: linear between the frames that have one, the first and the last one held beyond.
 
