@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Provenance = Literal["trained", "rule", "prior"]
+PROVENANCE_WORDS: Final[dict[Provenance, str]] = {"trained": "trained", "rule": "rule, not trained", "prior": "prior, unvalidated"}
+"""What a reader sees beside every number."""
 
 
 def check_shape(owner: str, name: str, array: npt.NDArray[np.generic], expected: tuple[int | None, ...]) -> None:

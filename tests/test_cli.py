@@ -27,7 +27,7 @@ def test_analyze_prints_and_writes_every_format(workplace: Path, capsys: pytest.
         assert main(["analyze", str(workplace / "two.png"), "--out", str(workplace / f"out.{suffix}")]) == 0
     printed = capsys.readouterr().out
     assert "two.png: picture, 320 x 240 px, 2 faces  [random]" in printed
-    assert "Compound expression (rule)" in printed
+    assert "Compound expression (rule, not trained)" in printed
     rows = list(csv.DictReader((workplace / "out.csv").read_text("utf-8").splitlines()))
     table = pq.read_table(workplace / "out.parquet").to_pylist()
     faces = json.loads((workplace / "out.json").read_text("utf-8"))
@@ -63,4 +63,4 @@ def test_checkpoints_are_listed_with_their_provenance(workplace: Path, capsys: p
     assert main(["checkpoints", "list"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("random  ")
-    assert "Compound expression: rule" in printed
+    assert "Compound expression: rule, not trained" in printed

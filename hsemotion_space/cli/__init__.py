@@ -15,6 +15,7 @@ from hsemotion_space.cli.console import complain
 from hsemotion_space.cli.learn import add_evaluate, add_learn
 from hsemotion_space.hub.manifest import CheckpointError, list_checkpoints
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
+from hsemotion_space.types import PROVENANCE_WORDS
 
 if TYPE_CHECKING:
     from hsemotion_space.types import Analysis, Prediction
@@ -125,7 +126,7 @@ def _show(name: str, analysis: Analysis) -> None:
         seen = f", {track.times_s[0]:.2f} to {track.times_s[-1]:.2f} s in {len(track.times_s)} frames" if media.kind == "clip" else ""
         print(f"  face {track.track_id}{seen}")
         for prediction in face.predictions:
-            print(f"    {prediction.task.title} ({prediction.provenance}): {_in_words(prediction)}")
+            print(f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}): {_in_words(prediction)}")
 
 
 def _in_words(prediction: Prediction) -> str:
@@ -141,7 +142,7 @@ def _list_checkpoints(_: argparse.Namespace) -> int:
         size = f"{checkpoint.weights_bytes / 1e6:.1f} MB" if checkpoint.weights_bytes else "weights not here"
         print(f"{checkpoint.id}  {checkpoint.title}, {checkpoint.family}, {checkpoint.input.size} px, {size}, {checkpoint.license}")
         for head in checkpoint.heads:
-            print(f"  {head.task.title}: {head.provenance}{'. ' + head.note if head.note else ''}")
+            print(f"  {head.task.title}: {PROVENANCE_WORDS[head.provenance]}{'. ' + head.note if head.note else ''}")
     return 0
 
 

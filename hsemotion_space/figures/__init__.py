@@ -2,7 +2,7 @@
 
 from hsemotion_space.figures.over_time import timeline
 from hsemotion_space.figures.picture import annotate
-from hsemotion_space.figures.style import FACE_COLORS, PROVENANCE_TEXT, empty, face_color, face_dash
+from hsemotion_space.figures.style import FACE_COLORS, empty, face_color, face_dash
 from hsemotion_space.figures.summary import bars, circumplex
 
-__all__ = ["FACE_COLORS", "PROVENANCE_TEXT", "annotate", "bars", "circumplex", "empty", "face_color", "face_dash", "timeline"]
+__all__ = ["FACE_COLORS", "annotate", "bars", "circumplex", "empty", "face_color", "face_dash", "timeline"]

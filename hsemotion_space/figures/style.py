@@ -13,12 +13,11 @@ from typing import Final
 
 import plotly.graph_objects as go
 
-from hsemotion_space.types import Provenance
+from hsemotion_space.types import PROVENANCE_WORDS, Provenance
 
 FACE_COLORS: Final = ("#2a84c6", "#d55e00", "#00916b", "#b0609c", "#a87b00", "#8a6bd1", "#7a8288", "#1496a8")
 FACE_DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 FACE_PATTERNS: Final = ("", "/", ".", "x", "-", "+", "\\", "|")
-PROVENANCE_TEXT: Final[dict[Provenance, str]] = {"trained": "trained", "rule": "rule, not trained", "prior": "prior, unvalidated"}
 MAX_POINTS: Final = 600
 NOTHING: Final = "No face to show yet."
 TEXT: Final = "#7d8189"
@@ -46,8 +45,8 @@ def ink(color: str) -> str:
 def provenance_text(provenances: Sequence[Provenance], track_ids: Sequence[int]) -> str:
     """Return the words for the provenance of a figure, face by face where it differs."""
     if len(set(provenances)) == 1:
-        return PROVENANCE_TEXT[provenances[0]]
-    return "; ".join(f"face {number}: {PROVENANCE_TEXT[given]}" for number, given in zip(track_ids, provenances, strict=True))
+        return PROVENANCE_WORDS[provenances[0]]
+    return "; ".join(f"face {number}: {PROVENANCE_WORDS[given]}" for number, given in zip(track_ids, provenances, strict=True))
 
 
 def empty(message: str) -> go.Figure:

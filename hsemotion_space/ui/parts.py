@@ -12,9 +12,8 @@ from gradio.data_classes import FileData, ImageData
 
 from hsemotion_space.figures import face_color
 from hsemotion_space.hub.manifest import Checkpoint
-from hsemotion_space.types import Analysis, FaceResult, Prediction
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction
 
-PROVENANCE_WORDS = {"trained": "trained", "rule": "rule, not trained", "prior": "prior, unvalidated"}
 MOST_UNITS = 4  # independent labels named in a table cell
 
 
