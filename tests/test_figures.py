@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from analysis_makers import make_analysis
+from contrast import contrast
 
 from hsemotion_space import figures
 from hsemotion_space.figures.style import CLEAR, MAX_POINTS, ink
@@ -28,17 +29,6 @@ def over_time(analysis: Analysis, task: Task) -> go.Figure:
 
 def texts(fig: go.Figure) -> str:
     return "\n".join(annotation.text for annotation in fig.layout.annotations)
-
-
-def luminance(color: str) -> float:
-    red, green, blue = (int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
-    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 # Colors of faces

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from contrast import contrast
 from plotly.offline import get_plotlyjs
 
 from hsemotion_space.figures.evaluation import (
@@ -33,17 +34,6 @@ def every_figure() -> list[go.Figure]:
         reliability_figure(calibration_bins([], [])),
         per_label_figure(NAMES, [0.5, -0.25, 0], ["#0072b2", "#d55e00", "#555555"], "F1"),
     ]
-
-
-def luminance(color: str) -> float:
-    red, green, blue = (int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
-    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("number", range(4))
