@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    checkpoints = [checkpoint for checkpoint in list_checkpoints(Settings.from_env().checkpoints) if checkpoint.weights_bytes]
+    checkpoints = [checkpoint for checkpoint in list_checkpoints(Settings.from_env().checkpoint_roots) if checkpoint.weights_bytes]
     systems = {(item.id, name): load_network(item, EngineOptions(name)) for item in checkpoints for name in ("openvino", "torch")}
     measured: dict[tuple[str, str, int], list[float]] = {}
     for _ in range(rounds):

@@ -21,9 +21,11 @@ from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+Phase = Literal["download", "analysis"]
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 MAX_WAITING = 16
 PROGRESS_EVERY_S = 0.1
+DOWNLOAD_LIMIT_S = 1800.0  # what fetching weights may take on top of the analysis
 MEMORY_BYTES = 4 * 2**30  # what one analysis may take on top of the loaded networks
 CANCEL_GRACE_S = 5.0  # a worker that does not stop by itself in this time is killed
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -37,10 +39,14 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job is: ``done`` of ``total`` frames while running, ``message`` when it failed, ``analysis`` when it is done."""
+    """Where a job is: ``done`` of ``total`` frames while running, ``message`` when it failed, ``analysis`` when it is done.
+
+    In the phase ``download`` the weights are being fetched, and ``done`` and ``total`` are bytes.
+    """
 
     id: str
     state: State
+    phase: Phase = "analysis"
     done: int = 0
     total: int = 0
     message: str = ""
@@ -64,6 +70,8 @@ class _Job:
     request: _Request
     status: JobStatus
     cancel: bool = False
+    asked_s: float = 0.0  # when the worker got it
+    running_s: float = 0.0  # when it got the weights, as far as known
     changed_s: float = field(default_factory=time.monotonic)
 
 
@@ -109,28 +117,44 @@ def work(connection: Connection, settings: Settings) -> None:
             return
         if not isinstance(request, _Request):
             continue  # a cancel that arrived after its job had finished
-        last = 0.0
-
-        def report(done: int, total: int) -> None:
-            nonlocal last
-            if connection.poll():
-                raise Cancelled
-            if time.monotonic() - last >= PROGRESS_EVERY_S:
-                last = time.monotonic()
-                connection.send(("progress", done, total))
-
+        reporter = _Reporter(connection, Cancelled)
         try:
-            answer: tuple[object, ...] = ("done", pipeline.analyze(request.path, request.config, report))
+            pipeline.network(request.config.checkpoint, reporter.downloading)
+            answer: tuple[object, ...] = ("done", pipeline.analyze(request.path, request.config, reporter.analyzing))
         except Cancelled:
             connection.recv()
             answer = ("cancelled",)
-        except (MediaError, CheckpointError, EngineError) as error:
+        except CheckpointError as error:
+            answer = ("unavailable", str(error))
+        except (MediaError, EngineError) as error:
             answer = ("failed", str(error))
         except Exception:  # the job fails, the worker lives
             reference = uuid.uuid4().hex[:8]
             log.exception("job %s failed (%s)", request.id, reference)
             answer = ("failed", f"The analysis failed for an unexpected reason. Please report it with the code {reference}.")
         connection.send(answer)
+
+
+class _Reporter:
+    """Sends progress of one job, not too often; a message from the other side means that the job is to stop."""
+
+    def __init__(self, connection: Connection, stop: type[Exception]) -> None:
+        self.connection, self.stop, self.last = connection, stop, 0.0
+
+    def downloading(self, done: int, total: int) -> None:
+        """Report bytes."""
+        self._send("download", done, total)
+
+    def analyzing(self, done: int, total: int) -> None:
+        """Report frames."""
+        self._send("analysis", done, total)
+
+    def _send(self, phase: Phase, done: int, total: int) -> None:
+        if self.connection.poll():
+            raise self.stop
+        if time.monotonic() - self.last >= PROGRESS_EVERY_S:
+            self.last = time.monotonic()
+            self.connection.send(("progress", phase, done, total))
 
 
 class JobRunner:
@@ -143,6 +167,7 @@ class JobRunner:
 
     def __init__(self, settings: Settings, warm: bool = True) -> None:
         self.settings = settings
+        self.problems: dict[str, str] = {}  # why a checkpoint could not be had the last time, by its id
         self._jobs: dict[str, _Job] = {}
         self._waiting: deque[str] = deque()
         self._wake = threading.Condition()
@@ -277,7 +302,8 @@ class JobRunner:
         connection = self._connection
         if connection is None:
             raise OSError("no worker")
-        sent, told, started = False, 0.0, time.monotonic()
+        sent, told = False, 0.0
+        job.asked_s = job.running_s = time.monotonic()
         while True:
             if job.cancel and not sent:
                 with self._wake:
@@ -285,7 +311,8 @@ class JobRunner:
                 return
             if self._ready and not sent:
                 connection.send(job.request)
-                sent, started = True, time.monotonic()
+                sent = True
+                job.asked_s = job.running_s = time.monotonic()
             if connection.poll(0.05):
                 answer = connection.recv()
                 if answer[0] == "ready":
@@ -295,7 +322,7 @@ class JobRunner:
             if job.cancel and not told:
                 told = time.monotonic()
                 connection.send("cancel")
-            overdue = time.monotonic() - started > self.settings.job_time_limit_s
+            overdue = time.monotonic() - job.running_s > self.settings.job_time_limit_s
             if self._closed or overdue or (told and time.monotonic() - told > CANCEL_GRACE_S):
                 self._stop_worker()
                 with self._wake:
@@ -308,13 +335,19 @@ class JobRunner:
         """Note an answer of the worker; return whether it was the last one."""
         with self._wake:
             if answer[0] == "progress":
-                job.status = replace(job.status, done=int(str(answer[1])), total=int(str(answer[2])))
+                phase: Phase = "download" if answer[1] == "download" else "analysis"
+                job.status = replace(job.status, phase=phase, done=int(str(answer[2])), total=int(str(answer[3])))
+                if phase == "download" and time.monotonic() - job.asked_s < DOWNLOAD_LIMIT_S:
+                    job.running_s = time.monotonic()
                 self._wake.notify_all()
                 return False
             if answer[0] == "done" and isinstance(answer[1], Analysis):
+                self.problems.pop(answer[1].checkpoint.id, None)
                 self._set(job, "done", analysis=answer[1])
             elif answer[0] == "cancelled":
                 self._set(job, "cancelled")
             else:
+                if answer[0] == "unavailable":
+                    self.problems[job.request.config.checkpoint] = str(answer[1])
                 self._set(job, "failed", str(answer[1]))
             return True

@@ -15,6 +15,7 @@ from hsemotion_space.alignment import align_face
 from hsemotion_space.backbones import load_backbone
 from hsemotion_space.detection import FaceDetector, MtcnnDetector
 from hsemotion_space.engine import EngineOptions, Runner, load, normalize
+from hsemotion_space.hub.fetch import silent
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, find_checkpoint
 from hsemotion_space.hub.resolve import load_heads, resolve
 from hsemotion_space.media import MediaError, open_clip, read_image, sniff
@@ -57,14 +58,20 @@ class Network:
     run: Runner
 
 
-def load_network(checkpoint: Checkpoint, options: EngineOptions) -> Network:
+def load_network(checkpoint: Checkpoint, options: EngineOptions, cache: Path | None = None, report: Report = silent) -> Network:
     """Load verified weights into the engine.
 
+    Args:
+        checkpoint: its manifest.
+        options: of the engine.
+        cache: the cache folder of the settings; the usual one if left out.
+        report: called with bytes done and bytes in total while the weights are downloaded.
+
     Raises:
-        CheckpointError: if the file is missing, is not what the manifest says, or does not fit its architecture.
+        CheckpointError: if the file cannot be had, is not what the manifest says, or does not fit its architecture.
         EngineError: if the engine cannot run it.
     """
-    content = resolve(checkpoint)
+    content = resolve(checkpoint, cache or Settings().cache, report)
     try:
         state = load_tensors(content)
         module = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
@@ -154,20 +161,36 @@ class Pipeline:
     def __init__(self, settings: Settings, detector: FaceDetector | None = None) -> None:
         self.settings = settings
         self.options = EngineOptions(settings.engine, settings.cache / "openvino", settings.threads)
+        self.standard = ""  # id of the checkpoint that is taken when none is named
         self._networks: dict[str, Network] = {}
         self._given_detector = detector
         self._detectors: dict[tuple[int, int], FaceDetector] = {}
 
-    def network(self, checkpoint_id: str) -> Network:
-        """Return a loaded checkpoint.
+    @classmethod
+    def from_pretrained(cls, checkpoint_id: str = "") -> Pipeline:
+        """Return a pipeline that uses one checkpoint unless told otherwise, with the settings of the environment.
+
+        Raises:
+            CheckpointError: if it is unknown or its weights cannot be had.
+        """
+        pipeline = cls(Settings.from_env())
+        pipeline.standard = pipeline.network(checkpoint_id).checkpoint.id
+        return pipeline
+
+    def network(self, checkpoint_id: str, report: Report = silent) -> Network:
+        """Return a loaded checkpoint; an empty id takes the standard one.
+
+        Args:
+            checkpoint_id: from the list of checkpoints.
+            report: called with bytes done and bytes in total while the weights are downloaded.
 
         Raises:
             CheckpointError: if it is unknown or cannot be loaded.
         """
-        checkpoint = find_checkpoint(self.settings.checkpoints, checkpoint_id)
+        checkpoint = find_checkpoint(self.settings.checkpoint_roots, checkpoint_id or self.standard)
         network = self._networks.get(checkpoint.id)
         if network is None or network.checkpoint != checkpoint:  # the manifest may have changed with the same weights
-            network = self._networks[checkpoint.id] = load_network(checkpoint, self.options)
+            network = self._networks[checkpoint.id] = load_network(checkpoint, self.options, self.settings.cache, report)
         return network
 
     def detector(self, config: PipelineConfig) -> FaceDetector:

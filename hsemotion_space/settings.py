@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -65,18 +66,28 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hsemotion-space"
 
 
+def _default_data() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "hsemotion-space"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator chooses, each by an environment variable ``HSEMOTION_<NAME>``.
 
     Attributes:
         checkpoints: folder of the checkpoint folders.
-        cache: folder for converted models.
+        cache: folder for converted networks, published files and imported checkpoints.
         engine: ``openvino`` or ``torch``; ``auto`` takes torch on a GPU and OpenVINO on a CPU.
         threads: of the engine; 0 leaves the choice to it.
         host, port: where the page is served.
         job_time_limit_s: an analysis that takes longer is stopped.
         results_ttl_s: how long a finished analysis and its files are kept.
+        feedback: whether corrections are taken.
+        feedback_data: folder for the feedback database and the key of this server.
+        feedback_database: SQLAlchemy URL; a SQLite file in ``feedback_data`` if empty.
+        feedback_repo: dataset repository of the Hub that consented feedback is published to; nothing is published if empty.
+        feedback_secret: text that the server's keys are made from; a random one, kept in ``feedback_data``, if empty.
+        review_token: what a reviewer must know; nobody can review on the page if empty.
     """
 
     checkpoints: Path = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -87,14 +98,29 @@ class Settings:
     port: int = 7860
     job_time_limit_s: float = 180.0
     results_ttl_s: float = 900.0
+    feedback: Literal["on", "off"] = "on"
+    feedback_data: Path = field(default_factory=_default_data)
+    feedback_database: str = ""
+    feedback_repo: str = ""
+    feedback_secret: str = field(default="", repr=False)
+    review_token: str = field(default="", repr=False)
     limits: MediaLimits = field(default_factory=MediaLimits)
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", "openvino", "torch"):
             raise SettingsError(f"{ENV_PREFIX}ENGINE must be auto, openvino or torch, got {self.engine!r}.")
+        if self.feedback not in ("on", "off"):
+            raise SettingsError(f"{ENV_PREFIX}FEEDBACK must be on or off, got {self.feedback!r}.")
+        if self.feedback_repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.feedback_repo):
+            raise SettingsError(f"{ENV_PREFIX}FEEDBACK_REPO must be owner/name, got {self.feedback_repo!r}.")
         for name, low, high in (("threads", 0, 1024), ("port", 0, 65535), ("job_time_limit_s", 0, 86400), ("results_ttl_s", 0, 86400)):
             if not low <= getattr(self, name) <= high:
                 raise SettingsError(f"{ENV_PREFIX}{name.upper()} must be from {low} to {high}, got {getattr(self, name)!r}.")
+
+    @property
+    def checkpoint_roots(self) -> tuple[Path, ...]:
+        """Folders of checkpoint folders: the project's, then what was imported on this machine."""
+        return self.checkpoints, self.cache / "checkpoints"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:

@@ -32,19 +32,23 @@ NEIGHBORS = {("media", "images"), ("pipeline", "readout"), ("cli", "ui")}  # hal
 HOMES = {
     "av": "media",
     "facenet_pytorch": "detection",
+    "filelock": "hub feedback",
     "gradio": "ui",
+    "httpx2": "hub feedback",
     "huggingface_hub": "hub feedback",
+    "krippendorff": "feedback",
     "multiprocessing": "jobs",
     "openvino": "engine",
     "plotly": "figures",
-    "pyarrow": "export learn",
+    "pyarrow": "export feedback learn",
     "safetensors": "hub pipeline learn",
     "scipy": "tracking learn",
+    "sqlalchemy": "feedback",
     "starlette": "ui",
     "timm": "backbones",
-    "tomlkit": "learn",
+    "tomlkit": "hub learn",
     "torch": "engine detection backbones learn",
-    "tqdm": "learn cli",
+    "tqdm": "hub learn cli",
 }
 EVERYWHERE = {"numpy", "PIL"}
 WITH_TORCH = {"engine", "detection", "backbones", "pipeline", "learn"}

@@ -17,8 +17,8 @@ from hsemotion_space.hub.resolve import load_heads, resolve
 from hsemotion_space.pipeline import load_network
 
 ROOT = Path(__file__).resolve().parent.parent / "checkpoints"
-CHECKPOINTS = list_checkpoints(ROOT)
-BUNDLED = [checkpoint for checkpoint in CHECKPOINTS if checkpoint.bundled]
+CHECKPOINTS = list_checkpoints([ROOT])
+BUNDLED = [checkpoint for checkpoint in CHECKPOINTS if checkpoint.source.bundled]
 
 
 def test_something_is_bundled() -> None:

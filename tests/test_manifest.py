@@ -45,9 +45,11 @@ def test_size_of_bundled_weights(folder: Path) -> None:
     assert read_manifest(folder).weights_bytes == 5
 
 
-def test_the_weights_file_cannot_lie_outside_of_the_folder(folder: Path) -> None:
-    change_manifest(folder, ('"model.safetensors"', '"../../secret.safetensors"'))
-    assert read_manifest(folder).bundled == "secret.safetensors"
+@pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd", "..", ".hidden", "a/b", "a\\b"])
+def test_the_weights_file_cannot_lie_outside_of_the_folder(folder: Path, name: str) -> None:
+    change_manifest(folder, ('"model.safetensors"', f"'{name}'"))
+    with pytest.raises(CheckpointError, match="bundled must be a plain file name"):
+        read_manifest(folder)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,15 @@ def test_the_weights_file_cannot_lie_outside_of_the_folder(folder: Path) -> None
         ("title = ", "titel = ", "lacks 'title'"),
         ('"MobileFaceNet"', '"ResNet"', "family must be one of .*ResNet"),
         (SHA256, SHA256.upper(), "sha256"),
-        ("[source]", "[sauce]", "sha256"),
+        ("[source]", "[sauce]", "lacks 'source'"),
+        (f'bundled = "model.safetensors"\nsha256 = "{SHA256}"', "", "must name bundled weights"),
+        (f'sha256 = "{SHA256}"', "", "sha256 is missing"),
+        ('bundled = "model.safetensors"', 'hub = "a/b"', "hub must be a table"),
+        ('bundled = "model.safetensors"', 'hub = { repo = "a/b", revision = "main", filename = "m" }', "revision must be a commit of 40"),
+        ('bundled = "model.safetensors"', f'hub = {{ repo = "a", revision = "{"0" * 40}", filename = "m" }}', "repo must be owner/name"),
+        ('bundled = "model.safetensors"', f'hub = {{ repo = "a/b", revision = "{"0" * 40}" }}', "need a filename"),
+        ('bundled = "model.safetensors"', 'bundled = "model.safetensors"\nbytes = "ten"', "bytes must be a number"),
+        ('bundled = "model.safetensors"', 'upstream = { filename = "a.pt", git_blob_sha1 = "12" }', "git_blob_sha1 must be 40"),
         ("[backbone]", "[backbones]", "lacks 'backbone'"),
         ("dim = 512", "", "lacks 'dim'"),
         ("outputs = 10", 'outputs = "ten"', "ten"),
@@ -116,14 +126,14 @@ def test_the_folder_is_the_registry(folder: Path) -> None:
     root = folder.parent
     write(root / "big")
     (root / "notes").mkdir()
-    assert [checkpoint.id for checkpoint in list_checkpoints(root)] == ["big", "small"]
-    assert find_checkpoint(root, "big").id == "big"
+    assert [checkpoint.id for checkpoint in list_checkpoints([root])] == ["big", "small"]
+    assert find_checkpoint([root], "big").id == "big"
     with pytest.raises(CheckpointError, match="no checkpoint 'large'; there are big, small"):
-        find_checkpoint(root, "large")
+        find_checkpoint([root], "large")
     (folder / "model.safetensors").write_bytes(b"1")
-    assert find_checkpoint(root, "").id == "small"  # the first one that has its weights
+    assert find_checkpoint([root], "").id == "small"  # the first one that has its weights
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="HSEMOTION_CHECKPOINTS"):
-        list_checkpoints(tmp_path / "nowhere")
+        list_checkpoints([tmp_path / "nowhere"])

@@ -18,6 +18,7 @@ from face_makers import picture_with
 from page_makers import ROOT, free_port, serve_page
 from PIL import Image
 
+from hsemotion_space.hub.resolve import Whereabouts, locate
 from hsemotion_space.ui.app import sweep
 from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list, progress_bar
 
@@ -46,15 +47,19 @@ def test_words_follow_the_kind_of_task() -> None:
 def test_strings_of_users_and_manifests_are_escaped(tmp_path: Path) -> None:
     assert "<script>" not in notice_list(["<script>alert(1)</script>"])
     checkpoint = replace(make_checkpoint(tmp_path / "x"), summary="<img src=x onerror=1>", license="<b>")
-    assert "<img" not in checkpoint_card(checkpoint)
-    assert "<b>" not in checkpoint_card(checkpoint)
+    assert "<img" not in checkpoint_card(checkpoint, Whereabouts("here"))
+    assert "<b>" not in checkpoint_card(checkpoint, Whereabouts("here"))
 
 
-def test_card_says_when_weights_are_missing(tmp_path: Path) -> None:
+def test_card_says_what_is_missing_and_why(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "x")
-    assert "weights not here" not in checkpoint_card(checkpoint)
-    (checkpoint.folder / checkpoint.bundled).unlink()
-    assert "weights not here" in checkpoint_card(checkpoint)
+    whole = checkpoint_card(checkpoint, locate(checkpoint, tmp_path))
+    assert "Action Units" in whole.title() and whole.count("not predicted by this checkpoint") == 2
+    assert "role='status'" not in whole
+    (checkpoint.folder / checkpoint.source.bundled).unlink()
+    assert "is missing; restore it" in checkpoint_card(checkpoint, locate(checkpoint, tmp_path))
+    told = checkpoint_card(checkpoint, locate(checkpoint, tmp_path), "The server answers <503>.")
+    assert "The server answers &lt;503&gt;." in told
 
 
 def test_progress_bar_is_announced() -> None:

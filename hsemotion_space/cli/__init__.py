@@ -1,9 +1,8 @@
-"""``hsemotion-space``: analyze files, list checkpoints, serve the page, train."""
+"""``hsemotion-space``: analyze files, get and publish checkpoints, serve the page, train."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsemotion_space import __version__
-from hsemotion_space.cli.console import complain
+from hsemotion_space.cli.checkpoints import add_checkpoints
+from hsemotion_space.cli.console import complain, downloading
 from hsemotion_space.cli.learn import add_evaluate, add_learn
-from hsemotion_space.hub.manifest import CheckpointError, list_checkpoints
+from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
 from hsemotion_space.types import PROVENANCE_WORDS
 
@@ -42,10 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_analyze(commands.add_parser("analyze", help="analyze pictures and clips"))
-    checkpoints = commands.add_parser("checkpoints", help="list checkpoints").add_subparsers(required=True, metavar="COMMAND")
-    checkpoints.add_parser("list", help="show every checkpoint and what its numbers are").set_defaults(handler=_list_checkpoints)
-    compare = checkpoints.add_parser("compare", help="print what was measured for every trained checkpoint as a Markdown table")
-    compare.set_defaults(handler=_compare_checkpoints)
+    add_checkpoints(commands.add_parser("checkpoints", help="list, fetch, import and publish checkpoints"))
     commands.add_parser("serve", help="serve the page").set_defaults(handler=_serve)
     add_learn(commands.add_parser("learn", help="train backbones and heads, make predictions and submissions"))
     add_evaluate(commands.add_parser("evaluate", help="score predictions or a checkpoint by the official measures"))
@@ -90,6 +87,8 @@ def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Pa
     settings = Settings.from_env()
     limits = replace(settings.limits, clip_duration_s=UNLIMITED_S, clip_frames=10**7, clip_packets=10**8, decode_deadline_s=UNLIMITED_S)
     pipeline = Pipeline(replace(settings, limits=replace(limits, clip_bytes=2**40)))
+    with downloading("weights") as report:
+        pipeline.network(config.checkpoint, report)
     analyses: dict[Path, Analysis] = {}
     failed = 0
     for path in paths:
@@ -135,27 +134,6 @@ def _in_words(prediction: Prediction) -> str:
         range(len(names)) if prediction.task.kind == "continuous" else sorted(range(len(names)), key=lambda k: -prediction.values[k])[:3]
     )
     return ", ".join(f"{names[k]} {prediction.values[k]:.2f}" for k in order)
-
-
-def _list_checkpoints(_: argparse.Namespace) -> int:
-    for checkpoint in list_checkpoints(Settings.from_env().checkpoints):
-        size = f"{checkpoint.weights_bytes / 1e6:.1f} MB" if checkpoint.weights_bytes else "weights not here"
-        print(f"{checkpoint.id}  {checkpoint.title}, {checkpoint.family}, {checkpoint.input.size} px, {size}, {checkpoint.license}")
-        for head in checkpoint.heads:
-            print(f"  {head.task.title}: {PROVENANCE_WORDS[head.provenance]}{'. ' + head.note if head.note else ''}")
-    return 0
-
-
-def _compare_checkpoints(_: argparse.Namespace) -> int:
-    from hsemotion_space.hub.compare import comparison  # noqa: PLC0415
-
-    found = list_checkpoints(Settings.from_env().checkpoints)
-    records = [(checkpoint, checkpoint.folder / "training.json") for checkpoint in found]
-    try:
-        print(comparison([(checkpoint, json.loads(file.read_text("utf-8"))) for checkpoint, file in records if file.exists()]), end="")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return complain(f"A training record cannot be compared ({error!r}); run `hsemotion-space learn finish` for its checkpoint.", 2)
-    return 0
 
 
 def _serve(_: argparse.Namespace) -> int:

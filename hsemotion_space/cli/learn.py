@@ -190,7 +190,7 @@ def _extract(options: argparse.Namespace, checkpoint_id: str, out: Path) -> None
     from hsemotion_space.pipeline import load_network  # noqa: PLC0415
 
     settings = Settings.from_env()
-    checkpoint = find_checkpoint(settings.checkpoints, checkpoint_id)
+    checkpoint = find_checkpoint(settings.checkpoint_roots, checkpoint_id)
     network = load_network(checkpoint, EngineOptions(settings.engine, settings.cache / "openvino", settings.threads))
     faces = list_clips(options.faces) if options.any_names else list_faces(options.faces)
 
@@ -243,7 +243,7 @@ def _predict(options: argparse.Namespace) -> int:
         task, made = head.task, predict(head, table)
     elif options.task:
         task = challenge_task(options.task)
-        checkpoint = find_checkpoint(Settings.from_env().checkpoints, options.checkpoint)
+        checkpoint = find_checkpoint(Settings.from_env().checkpoint_roots, options.checkpoint)
         made, thresholds = checkpoint_predictions(checkpoint, table, task), checkpoint_thresholds(checkpoint, task)
     else:
         return complain("--checkpoint needs --task.", 2)
@@ -346,7 +346,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _report(score(task, labels, read(options.predictions, task), thresholds or None), options)
     if not (options.features or options.faces):
         return complain("--checkpoint needs --features or --faces.", 2)
-    checkpoint = find_checkpoint(Settings.from_env().checkpoints, options.checkpoint)
+    checkpoint = find_checkpoint(Settings.from_env().checkpoint_roots, options.checkpoint)
     thresholds = thresholds or checkpoint_thresholds(checkpoint, task)
     made = checkpoint_predictions(checkpoint, _table(options, checkpoint.id), task)
     return _report(score(task, labels, made, thresholds or None), options)

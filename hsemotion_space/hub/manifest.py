@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from hsemotion_space.hub.source import CheckpointError, Source, read_source
 from hsemotion_space.tasks import Task, get_task
 from hsemotion_space.types import Provenance
 
@@ -19,9 +20,8 @@ Reads = Literal["scores", "embeddings", "both"]
 WEIGHTED_KINDS: tuple[HeadKind, ...] = ("linear", "mlp", "clip_statistics")  # with layers of their own
 MANIFEST = "manifest.toml"
 
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names it and says what to do."""
+__all__ = ["Checkpoint", "CheckpointError", "HeadSpec", "InputSpec", "find_checkpoint", "list_checkpoints", "read_manifest"]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,7 @@ class Checkpoint:
         id: the folder's name.
         title: what a user reads.
         folder: where manifest, card and bundled weights lie.
-        bundled: file name of the bundled weights; empty if there are none.
-        sha256: digest of the weights file.
-        heads_sha256: digest of the file of heads beside it; empty if no head has weights of its own.
+        source: where the weights come from, and what they must be.
         arch, arch_args: for ``timm.create_model``.
         dim, outputs: width of the embedding and of the scores.
         summary: one sentence for the picker.
@@ -99,8 +97,7 @@ class Checkpoint:
     family: Family
     license: str
     folder: Path
-    bundled: str
-    sha256: str
+    source: Source
     arch: str
     dim: int
     outputs: int
@@ -109,7 +106,6 @@ class Checkpoint:
     summary: str = ""
     parameters: int = 0
     arch_args: Mapping[str, int] = field(default_factory=dict)
-    heads_sha256: str = ""
     recommended: bool = False
 
     def head(self, task: str) -> HeadSpec | None:
@@ -117,10 +113,21 @@ class Checkpoint:
         return next((head for head in self.heads if head.task.name == task), None)
 
     @property
+    def sha256(self) -> str:
+        """Digest by which results name the weights: of the weights file or, before it was converted, of the published file."""
+        published = self.source.upstream.digest if self.source.upstream else self.source.weights
+        return self.source.weights.sha256 or published.sha256 or published.git_blob_sha1
+
+    @property
+    def heads_sha256(self) -> str:
+        """Digest of the file of heads; empty if no head has weights of its own."""
+        return self.source.heads.sha256
+
+    @property
     def weights_bytes(self) -> int:
         """Size of the bundled weights file, 0 if it is not there."""
-        file = self.folder / self.bundled
-        return file.stat().st_size if self.bundled and file.is_file() else 0
+        file = self.folder / self.source.bundled
+        return file.stat().st_size if self.source.bundled and file.is_file() else 0
 
 
 def _choice(value: object, allowed: tuple[str, ...], where: str) -> str:
@@ -218,16 +225,12 @@ def read_manifest(folder: Path) -> Checkpoint:
     """
     try:
         table = tomllib.loads((folder / MANIFEST).read_text("utf-8"))
-        backbone, source = table["backbone"], table.get("source", {})
-        sha256 = str(source.get("sha256", ""))
+        backbone, source = table["backbone"], read_source(table["source"])
         if table["id"] != folder.name:
             raise CheckpointError(f"id must be the folder's name, got {table['id']!r}.")
-        heads_sha256 = str(source.get("heads_sha256", ""))
-        if not all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in (sha256, heads_sha256 or sha256)):
-            raise CheckpointError("[source] sha256 and heads_sha256 must be 64 lower-case hexadecimal digits.")
         outputs = int(backbone["outputs"])
         heads = _heads(table["heads"], outputs)
-        if any(head.has_weights for head in heads) and not heads_sha256:
+        if any(head.has_weights for head in heads) and not source.heads.known:
             raise CheckpointError("[source] heads_sha256 is missing, but there are heads with weights of their own.")
         return Checkpoint(
             id=folder.name,
@@ -235,8 +238,7 @@ def read_manifest(folder: Path) -> Checkpoint:
             family=cast("Family", _choice(table["family"], get_args(Family), "family")),
             license=str(table["license"]),
             folder=folder,
-            bundled=Path(str(source.get("bundled", ""))).name,
-            sha256=sha256,
+            source=source,
             arch=str(backbone["arch"]),
             dim=int(backbone["dim"]),
             outputs=outputs,
@@ -245,7 +247,6 @@ def read_manifest(folder: Path) -> Checkpoint:
             summary=str(table.get("summary", "")),
             parameters=int(backbone.get("parameters", 0)),
             arch_args={str(key): int(value) for key, value in backbone.get("args", {}).items()},
-            heads_sha256=heads_sha256,
             recommended=bool(table.get("recommended", False)),
         )
     except KeyError as error:
@@ -258,25 +259,38 @@ def read_manifest(folder: Path) -> Checkpoint:
         raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} cannot be read ({error}).") from error
 
 
-def list_checkpoints(root: Path) -> tuple[Checkpoint, ...]:
-    """Return every checkpoint below ``root``, recommended ones first, then by id.
+def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
+    """Return every checkpoint, recommended ones first, then by id.
+
+    Args:
+        roots: folders of checkpoint folders. The first one is the project's; later ones hold what was imported, win over the same id
+            before them, and a manifest in them that cannot be read is passed over with a warning.
 
     Raises:
-        CheckpointError: if a manifest is wrong or there is none at all.
+        CheckpointError: if a manifest below the first root is wrong or there is none at all.
     """
-    folders = sorted(file.parent for file in root.glob(f"*/{MANIFEST}"))
-    if not folders:
-        raise CheckpointError(f"There is no checkpoint below {root.name}/; set HSEMOTION_CHECKPOINTS to the folder that has them.")
-    return tuple(sorted((read_manifest(folder) for folder in folders), key=lambda checkpoint: (not checkpoint.recommended, checkpoint.id)))
+    found = {checkpoint.id: checkpoint for checkpoint in map(read_manifest, _folders(roots[0]))}
+    for folder in (folder for root in roots[1:] for folder in _folders(root)):
+        try:
+            found[folder.name] = read_manifest(folder)
+        except CheckpointError as error:
+            log.warning("an imported checkpoint was passed over: %s", error)
+    if not found:
+        raise CheckpointError(f"There is no checkpoint below {roots[0].name}/; set HSEMOTION_CHECKPOINTS to the folder that has them.")
+    return tuple(sorted(found.values(), key=lambda checkpoint: (not checkpoint.recommended, not checkpoint.weights_bytes, checkpoint.id)))
 
 
-def find_checkpoint(root: Path, checkpoint_id: str) -> Checkpoint:
+def _folders(root: Path) -> list[Path]:
+    return sorted(file.parent for file in root.glob(f"*/{MANIFEST}"))
+
+
+def find_checkpoint(roots: Sequence[Path], checkpoint_id: str) -> Checkpoint:
     """Return one checkpoint by id; an empty id takes the first one whose weights are bundled.
 
     Raises:
         CheckpointError: if there is no such checkpoint.
     """
-    checkpoints = list_checkpoints(root)
+    checkpoints = list_checkpoints(roots)
     for checkpoint in checkpoints:
         if checkpoint.id == checkpoint_id or (not checkpoint_id and checkpoint.weights_bytes):
             return checkpoint

@@ -1,17 +1,21 @@
-"""From a manifest to a verified weights file and to the small heads beside it."""
+"""From a manifest to verified bytes: bundled, then the caches of this machine, then the Hub, then the authors' published file."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
+from hsemotion_space.hub.fetch import Report, cached_on_hub, from_hub, from_upstream, silent, upstream_file
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec
+from hsemotion_space.hub.source import Digest
+from hsemotion_space.hub.upstream import read_upstream
 from hsemotion_space.types import FloatArray
 
 Layers: TypeAlias = tuple[tuple[FloatArray, FloatArray], ...]
@@ -22,32 +26,105 @@ HEADS_FILE = "heads.safetensors"
 _cache: dict[str, HeadWeights] = {}  # by digests of the file and of what is read from it; a head is some hundred kilobytes
 
 
-def resolve(checkpoint: Checkpoint) -> bytes:
-    """Return the bytes of the weights file, read once and verified, so that what is loaded is what was checked.
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """How the weights of a checkpoint can be had, as far as can be told without reading or asking for them.
+
+    Attributes:
+        place: ``here``, or what must be done first: ``download`` (by itself, when first used), ``import`` (by the operator) or ``missing``.
+        size_bytes: size of what would be downloaded, 0 if not known.
+        words: what a user reads beside the name; empty if they are here.
+    """
+
+    place: Literal["here", "download", "import", "missing"]
+    size_bytes: int = 0
+    words: str = ""
+
+
+def published_files(cache: Path) -> Path:
+    """Return the folder below the cache for files as their authors published them."""
+    return cache / "upstream"
+
+
+def locate(checkpoint: Checkpoint, cache: Path) -> Whereabouts:
+    """Tell where the weights are, without a request.
+
+    Args:
+        checkpoint: its manifest.
+        cache: the cache folder of the settings.
+    """
+    source = checkpoint.source
+    if source.bundled:
+        words = f"checkpoints/{checkpoint.id}/{source.bundled} is missing; restore it from the repository"
+        return Whereabouts("here") if checkpoint.weights_bytes else Whereabouts("missing", words=words)
+    if source.hub:
+        here = cached_on_hub(source.hub, source.hub.filename) is not None
+        return (
+            Whereabouts("here")
+            if here
+            else Whereabouts("download", source.weights.size_bytes, _size("downloaded when first used", source.weights))
+        )
+    if source.upstream and source.upstream.pinned:
+        here = upstream_file(source.upstream, published_files(cache)).is_file()
+        words = _size("downloaded from its authors when first used", source.upstream.digest)
+        return Whereabouts("here") if here else Whereabouts("download", source.upstream.digest.size_bytes, words)
+    return Whereabouts("import", words=f"not here yet; get it with `hsemotion-space checkpoints import {checkpoint.id}`")
+
+
+def _size(words: str, digest: Digest) -> str:
+    return f"{words}, {digest.size_bytes / 1e6:.0f} MB" if digest.size_bytes else words
+
+
+def resolve(checkpoint: Checkpoint, cache: Path, report: Report = silent) -> bytes:
+    """Return the weights as safetensors, read once and verified, so that what is loaded is what was checked.
+
+    Args:
+        checkpoint: its manifest.
+        cache: the cache folder of the settings.
+        report: called with bytes done and bytes in total while something is downloaded.
 
     Raises:
-        CheckpointError: if the file is missing or its digest differs from the manifest's.
+        CheckpointError: if the file cannot be had, or differs from what the manifest says.
     """
-    return _verified(checkpoint, checkpoint.bundled, checkpoint.sha256)
+    source = checkpoint.source
+    if source.bundled:
+        return _bundled(checkpoint, source.bundled, source.weights)
+    if source.hub:
+        return from_hub(checkpoint.title, source.hub, source.hub.filename, source.weights, report)
+    if source.upstream and source.upstream.pinned:
+        content = from_upstream(checkpoint.title, source.upstream, published_files(cache), report)
+        return save(dict(read_upstream(content, source.upstream.filename).tensors))
+    raise CheckpointError(f"{checkpoint.title} is {locate(checkpoint, cache).words}, or pick another checkpoint.")
 
 
-def _verified(checkpoint: Checkpoint, name: str, sha256: str) -> bytes:
+def _bundled(checkpoint: Checkpoint, name: str, digest: Digest) -> bytes:
     file = checkpoint.folder / name
-    shown = f"checkpoints/{checkpoint.id}/{name or 'model.safetensors'}"  # does not tell where the project lies
-    if not name or not file.is_file():
+    shown = f"checkpoints/{checkpoint.id}/{name}"  # does not tell where the project lies
+    if not file.is_file():
         raise CheckpointError(f"{checkpoint.title}: the weights file is missing. Restore {shown} or pick another checkpoint.")
     content = file.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != sha256:
+    if not digest.matches(content):
         raise CheckpointError(
-            f"{checkpoint.title}: {shown} has the SHA-256 {digest[:12]}… but the manifest says {sha256[:12] or 'nothing'}…; "
-            "the file was not loaded. Restore it from the repository."
+            f"{checkpoint.title}: {shown} is not the file that the manifest means (SHA-256 {digest.sha256[:12]}…); it was not loaded. "
+            "Restore it from the repository."
         )
     return content
 
 
+def heads_file(checkpoint: Checkpoint, report: Report = silent) -> bytes:
+    """Return the file of heads, which lies beside the manifest or beside the weights on the Hub.
+
+    Raises:
+        CheckpointError: if the file cannot be had, or differs from what the manifest says.
+    """
+    source = checkpoint.source
+    if source.hub and not (checkpoint.folder / HEADS_FILE).is_file():
+        return from_hub(checkpoint.title, source.hub, HEADS_FILE, source.heads, report)
+    return _bundled(checkpoint, HEADS_FILE, source.heads)
+
+
 def load_heads(checkpoint: Checkpoint) -> HeadWeights:
-    """Return the layers of every head that has any, as float32; they lie in a small file of their own beside the manifest.
+    """Return the layers of every head that has any, as float32; they lie in a small file of their own.
 
     Raises:
         CheckpointError: if the file cannot be used, or a head's tensors are missing or do not fit its inputs and labels.
@@ -58,7 +135,7 @@ def load_heads(checkpoint: Checkpoint) -> HeadWeights:
     key = f"{checkpoint.folder} {checkpoint.heads_sha256} {wanted}"
     if key not in _cache:
         try:
-            tensors = load(_verified(checkpoint, HEADS_FILE, checkpoint.heads_sha256))
+            tensors = load(heads_file(checkpoint))
         except SafetensorError as error:
             raise CheckpointError(f"{checkpoint.title}: {HEADS_FILE} cannot be read ({error}).") from error
         _cache[key] = {head.task.name: _layers(checkpoint, head, tensors) for head in wanted}

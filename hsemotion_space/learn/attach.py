@@ -62,7 +62,9 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
                 tensors[f"{name}.{number}.{part}"] = np.ascontiguousarray(array, np.float16)
         _describe(document, item)
     content = save(dict(sorted(tensors.items())))
-    document["source"]["heads_sha256"] = hashlib.sha256(content).hexdigest()  # type: ignore[index]
+    source = cast("Table", document["source"])
+    source["heads_sha256"] = hashlib.sha256(content).hexdigest()
+    source.pop("heads_bytes", None)
     with tempfile.TemporaryDirectory(dir=folder) as place:  # checked as a whole before anything is replaced
         draft = Path(place) / folder.name
         draft.mkdir()
@@ -87,7 +89,8 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
     dropped: list[str] = []
     if str(source["sha256"]) != sha256:
         source["sha256"] = sha256
-        source.pop("heads_sha256", None)
+        for key in ("heads_sha256", "heads_bytes", "bytes", "hub"):
+            source.pop(key, None)
         (folder / HEADS_FILE).unlink(missing_ok=True)
         dropped = [str(entry["task"]) for entry in entries if entry["kind"] in WEIGHTED_KINDS]
         dropped += [str(entry["task"]) for entry in entries if set(_sources(entry)) & set(dropped)]  # rules and priors that read them

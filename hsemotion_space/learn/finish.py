@@ -37,7 +37,7 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
     """
     recipe, checkpoint = read_recipe(recipe_file), read_manifest(folder)
     record = _record(folder, checkpoint)
-    state = load_file(folder / checkpoint.bundled)
+    state = load_file(folder / checkpoint.source.bundled)
     backbone = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
     sources, _ = load_sources(recipe, data)
     calibration = calibrate_expression(sources, Embedder(checkpoint, backbone))

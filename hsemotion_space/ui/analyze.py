@@ -12,27 +12,19 @@ import numpy as np
 
 from hsemotion_space import figures
 from hsemotion_space.export import write
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, find_checkpoint
-from hsemotion_space.jobs import JobError, JobRunner, JobStatus
+from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
+from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.readout import reread
-from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
+from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis, FaceResult, Prediction
-from hsemotion_space.ui.parts import RawImage, RawVideo, checkpoint_card, face_table, in_words, notice_list, progress_bar
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.parts import RawImage, RawVideo, face_table, in_words, notice_list, progress_bar
+from hsemotion_space.ui.picker import Picker, refresh_after
 
 ALL_FACES = "All faces"
 MOST_FACES = 6  # plotted together; the table always has all
 Kind = Literal["image", "clip"]
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What the handlers work with."""
-
-    settings: Settings
-    runner: JobRunner
-    checkpoints: tuple[Checkpoint, ...]
-    results: Path  # folder for files to download
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +57,7 @@ class _Choice:
     smoothing: float = PipelineConfig().smoothing
 
 
-def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
+def build_tab(kind: Kind, desk: Desk, picker: Picker) -> None:
     """Lay out one tab and connect its events."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
@@ -97,16 +89,18 @@ def build_tab(kind: Kind, desk: Desk, picker: gr.Dropdown) -> None:
         return _show_again(desk, job, face, *factor)
 
     everything = [view.job, view.progress, cancel, *view.shown]
-    start.click(
-        run, [source, picker, *options], everything, show_progress="hidden", api_visibility="private", concurrency_id="analyze",
+    analyzed = start.click(
+        run, [source, picker.choice, *options], everything, show_progress="hidden", api_visibility="private", concurrency_id="analyze",
         concurrency_limit=4, trigger_mode="always_last",
     )  # fmt: skip
+    refresh_after(desk, analyzed, picker)
     if isinstance(source, RawImage):
         source.input(lambda job: _cancel(desk, job), view.job, None, api_visibility="private", queue=False)
-        source.input(
-            run_new, [source, picker], everything, show_progress="hidden", api_visibility="private", concurrency_id="analyze",
+        shown = source.input(
+            run_new, [source, picker.choice], everything, show_progress="hidden", api_visibility="private", concurrency_id="analyze",
             trigger_mode="always_last",
         )  # fmt: skip
+        refresh_after(desk, shown, picker)
     else:
         source.clear(lambda: _emptied(view, kind), None, everything, show_progress="hidden", api_visibility="private", queue=False)
     gr.on(
@@ -196,12 +190,15 @@ def _emptied(view: View, kind: Kind) -> list[object]:
 def _known_checkpoint(desk: Desk, checkpoint: object) -> str:
     if not isinstance(checkpoint, str):
         raise SettingsError("Please pick one backbone.")
-    return find_checkpoint(desk.settings.checkpoints, checkpoint).id
+    return find_checkpoint(desk.settings.checkpoint_roots, checkpoint).id
 
 
 def _progress(status: JobStatus) -> str:
     if status.state == "queued":
         return progress_bar(0, 0, "Waiting for earlier analyses…")
+    if status.phase == "download":
+        of = f" of {status.total / 1e6:.1f}" if status.total else ""
+        return progress_bar(status.done, status.total, f"Downloading the weights: {status.done / 1e6:.1f}{of} MB")
     if not status.total:
         return progress_bar(0, 0, "Starting…")
     return progress_bar(status.done, status.total, f"{status.done} of about {status.total} frames")
@@ -283,7 +280,7 @@ def _show_again(desk: Desk, job_id: str, face: str, smoothing: float = PipelineC
         status = desk.runner.status(str(job_id))
         if status.analysis is None:
             raise JobError("There is no finished analysis to show. Please press Analyze.")
-        checkpoint = find_checkpoint(desk.settings.checkpoints, status.analysis.checkpoint.id)
+        checkpoint = find_checkpoint(desk.settings.checkpoint_roots, status.analysis.checkpoint.id)
         config = PipelineConfig(smoothing=smoothing)
         analysis = reread(status.analysis, checkpoint, config.smoothing)
     except (JobError, CheckpointError, SettingsError, ValueError) as error:
@@ -297,19 +294,3 @@ def _cancel(desk: Desk, job_id: str) -> None:
             desk.runner.cancel(str(job_id))
         except JobError:
             return
-
-
-def build_picker(desk: Desk) -> gr.Dropdown:
-    """Lay out the backbone picker with a card for the choice."""
-    usable = [checkpoint for checkpoint in desk.checkpoints if checkpoint.weights_bytes]
-    first = usable[0] if usable else desk.checkpoints[0]
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=300):
-            picker = gr.Dropdown([(item.title, item.id) for item in desk.checkpoints], value=first.id, label="Backbone")
-        with gr.Column(scale=7, min_width=300):
-            card = gr.HTML(checkpoint_card(first))
-    cards = {checkpoint.id: checkpoint_card(checkpoint) for checkpoint in desk.checkpoints}
-    picker.change(
-        lambda chosen: cards.get(chosen, "") if isinstance(chosen, str) else "", picker, card, queue=False, api_visibility="private"
-    )
-    return picker

@@ -26,8 +26,10 @@ from hsemotion_space import __version__
 from hsemotion_space.hub.manifest import list_checkpoints
 from hsemotion_space.jobs import JobRunner
 from hsemotion_space.settings import Settings
-from hsemotion_space.ui.analyze import Desk, build_picker, build_tab
+from hsemotion_space.ui.analyze import build_tab
+from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.guard import Guard, GuardLimits
+from hsemotion_space.ui.picker import build_picker, refresh
 
 STYLE = Path(__file__).with_name("style.css")
 SWEEP_EVERY_S = 60.0
@@ -69,7 +71,7 @@ def build(settings: Settings, runner: JobRunner, folder: Path) -> gr.Blocks:
     Raises:
         CheckpointError: if a manifest is wrong.
     """
-    desk = Desk(settings, runner, list_checkpoints(settings.checkpoints), folder / "results")
+    desk = Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results")
     minutes = round((settings.results_ttl_s + SLOWEST_UPLOAD_S + SWEEP_EVERY_S) / 60)
     with gr.Blocks(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
         gr.Markdown(LEAD, elem_classes="lead")
@@ -79,6 +81,10 @@ def build(settings: Settings, runner: JobRunner, folder: Path) -> gr.Blocks:
                 build_tab("image", desk, picker)
             with gr.Tab("Clip", id="clip"):
                 build_tab("clip", desk, picker)
+        demo.load(
+            lambda chosen: refresh(desk, chosen), picker.choice, [picker.choice, picker.card], queue=False, show_progress="hidden",
+            api_visibility="private",
+        )  # fmt: skip
         gr.Markdown(PRIVACY.format(minutes=minutes, version=__version__), elem_classes="lead")
     demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return cast("gr.Blocks", demo)

@@ -12,6 +12,8 @@ from gradio.data_classes import FileData, ImageData
 
 from hsemotion_space.figures import face_color
 from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.hub.resolve import Whereabouts
+from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction
 
 MOST_UNITS = 4  # independent labels named in a table cell
@@ -88,13 +90,19 @@ def notice_list(notices: Sequence[str]) -> str:
     return f"<ul class='notices' role='status'>{items}</ul>" if items else ""
 
 
-def checkpoint_card(checkpoint: Checkpoint) -> str:
-    """Return what a user should know before picking a checkpoint."""
-    size = checkpoint.weights_bytes / 1e6
+def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "") -> str:
+    """Return what a user should know before picking a checkpoint.
+
+    Args:
+        checkpoint: its manifest.
+        where: how its weights can be had.
+        problem: why they could not be had the last time.
+    """
+    size = (checkpoint.weights_bytes or where.size_bytes) / 1e6
     facts = [
         checkpoint.family,
         f"{checkpoint.parameters / 1e6:.2f} M parameters" if checkpoint.parameters else "",
-        f"{size:.1f} MB" if size else "weights not here",
+        f"{size:.1f} MB" if size else "",
         f"{checkpoint.input.size} px input",
         checkpoint.license,
     ]
@@ -103,8 +111,15 @@ def checkpoint_card(checkpoint: Checkpoint) -> str:
         f"{'. ' + escape(head.note) if head.note else ''}</li>"
         for head in checkpoint.heads
     )
+    heads += "".join(
+        f"<li><strong>{escape(task.title)}</strong>: not predicted by this checkpoint</li>"
+        for task in TASKS
+        if checkpoint.head(task.name) is None
+    )
+    state = problem or (where.words and f"The weights are {where.words}.")
+    state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
     line = " · ".join(escape(fact) for fact in facts if fact)
-    return f"<div class='card'><p>{line}</p><p>{escape(checkpoint.summary)}</p><ul>{heads}</ul></div>"
+    return f"<div class='card'><p>{line}</p>{state}<p>{escape(checkpoint.summary)}</p><ul>{heads}</ul></div>"
 
 
 def progress_bar(done: int, total: int, words: str) -> str:

@@ -1,0 +1,117 @@
+"""``hsemotion-space checkpoints``: what there is, and how it gets here and to the Hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from hsemotion_space.cli.console import complain, downloading
+from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_checkpoints
+from hsemotion_space.hub.resolve import heads_file, locate, resolve
+from hsemotion_space.hub.source import Digest
+from hsemotion_space.settings import Settings
+from hsemotion_space.tasks import TASKS
+from hsemotion_space.types import PROVENANCE_WORDS
+
+IMPORT = """
+NAME is a published checkpoint of the list: its file is downloaded from its authors. FILE is such a file on this machine, a whole
+network or a state dict that torch.save wrote. Nothing in it is executed: its tensors are taken out, checked against the architecture, and
+written as safetensors with a manifest into the cache, where every command and the page find them.
+"""
+
+
+def add_checkpoints(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("list", help="show every checkpoint and what its numbers are").set_defaults(handler=_list)
+    compare = commands.add_parser("compare", help="print what was measured for every trained checkpoint as a Markdown table")
+    compare.set_defaults(handler=_compare)
+    fetch = commands.add_parser("fetch", help="download and verify weights, for use without a network")
+    fetch.add_argument("ids", nargs="+", metavar="ID")
+    fetch.set_defaults(handler=_fetch)
+    importing = commands.add_parser("import", help="convert a published file into a checkpoint, safely", description=IMPORT)
+    importing.add_argument("what", metavar="NAME|FILE")
+    importing.add_argument(
+        "--like", default="", metavar="ID", help="the published checkpoint whose manifest fits FILE; found by name or form if left out"
+    )
+    importing.add_argument("--id", default="", help="id of the new checkpoint; that of the manifest if left out")
+    importing.set_defaults(handler=_import)
+    publish = commands.add_parser("publish", help="put a checkpoint on the Hugging Face Hub; takes the token from HF_TOKEN")
+    publish.add_argument("id", metavar="ID")
+    publish.add_argument("--repo", required=True, metavar="OWNER/NAME")
+    publish.add_argument("--private", action="store_true")
+    publish.add_argument("--dry-run", action="store_true", help="show everything, send nothing")
+    publish.set_defaults(handler=_publish)
+
+
+def _list(_: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    for checkpoint in list_checkpoints(settings.checkpoint_roots):
+        where = locate(checkpoint, settings.cache)
+        state = where.words or (f"{checkpoint.weights_bytes / 1e6:.1f} MB" if checkpoint.weights_bytes else "in the cache")
+        print(f"{checkpoint.id}  {checkpoint.title}, {checkpoint.family}, {checkpoint.input.size} px, {checkpoint.license}; {state}")
+        for head in checkpoint.heads:
+            print(f"  {head.task.title}: {PROVENANCE_WORDS[head.provenance]}{'. ' + head.note if head.note else ''}")
+        for task in (task for task in TASKS if checkpoint.head(task.name) is None):
+            print(f"  {task.title}: not predicted by this checkpoint")
+    return 0
+
+
+def _compare(_: argparse.Namespace) -> int:
+    from hsemotion_space.hub.compare import comparison  # noqa: PLC0415
+
+    found = list_checkpoints(Settings.from_env().checkpoint_roots)
+    records = [(checkpoint, checkpoint.folder / "training.json") for checkpoint in found]
+    try:
+        print(comparison([(checkpoint, json.loads(file.read_text("utf-8"))) for checkpoint, file in records if file.exists()]), end="")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return complain(f"A training record cannot be compared ({error!r}); run `hsemotion-space learn finish` for its checkpoint.", 2)
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    settings = Settings.from_env()
+    for checkpoint in [find_checkpoint(settings.checkpoint_roots, name) for name in options.ids]:
+        with downloading(checkpoint.id) as report:
+            size = len(resolve(checkpoint, settings.cache, report))
+            if checkpoint.heads_sha256:
+                size += len(heads_file(checkpoint, report))
+        print(f"{checkpoint.id}: {size / 1e6:.1f} MB, as the manifest says")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from hsemotion_space.engine import EngineOptions  # noqa: PLC0415  heavy
+    from hsemotion_space.hub.imports import Order, import_checkpoint  # noqa: PLC0415
+    from hsemotion_space.pipeline import load_network  # noqa: PLC0415  heavy
+
+    settings = Settings.from_env()
+    order = Order(options.what, options.like, options.id)
+    with downloading(Path(options.what).name) as report:
+        done = import_checkpoint(
+            order, settings.checkpoint_roots, settings.cache, lambda checkpoint: load_network(checkpoint, EngineOptions("torch")), report
+        )
+    print(done)
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from hsemotion_space.hub.publish import describe, prepare, publish, write_back  # noqa: PLC0415
+
+    settings = Settings.from_env()
+    checkpoint = find_checkpoint(settings.checkpoint_roots, options.id)
+    weights = resolve(checkpoint, settings.cache)
+    heads = heads_file(checkpoint) if checkpoint.heads_sha256 else b""
+    publication = prepare(checkpoint, weights, heads)
+    if options.dry_run:
+        print(describe(publication, options.repo))
+        return 0
+    token = os.environ.get("HF_TOKEN", "")
+    if not token:
+        raise CheckpointError("HF_TOKEN is not set; make a token that may write to this repository and set it. `--dry-run` needs none.")
+    source = publish(publication, options.repo, token, options.private)
+    write_back(checkpoint.folder, source, Digest.of(weights), Digest.of(heads) if heads else Digest())
+    print(f"Published {checkpoint.id} as {source.repo} at {source.revision}; its manifest names it now.")
+    return 0

@@ -1,0 +1,182 @@
+"""A published file becomes a checkpoint of this machine: safetensors and a manifest in the cache, checked before it takes its place."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import tomlkit
+from safetensors.numpy import save
+from tomlkit.items import Table
+
+from hsemotion_space.hub.fetch import Report, from_upstream, from_upstream_unchecked, silent
+from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, find_checkpoint, list_checkpoints, read_manifest
+from hsemotion_space.hub.resolve import published_files
+from hsemotion_space.hub.source import Digest, UpstreamSource
+from hsemotion_space.hub.upstream import Upstream, read_upstream
+
+CARD = "README.md"
+WEIGHTS_FILE = "model.safetensors"
+MOST_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A converted checkpoint and what was found in the published file.
+
+    Attributes:
+        checkpoint: as it is listed from now on.
+        upstream: what the file contained.
+        filename, sha256, size_bytes: of the published file.
+        known: whether the digest was known before, and so proves that the file is the published one.
+    """
+
+    checkpoint: Checkpoint
+    upstream: Upstream
+    filename: str
+    sha256: str
+    size_bytes: int
+    known: bool
+
+    def __str__(self) -> str:
+        checkpoint, weights = self.checkpoint, self.checkpoint.source.weights
+        proof = "which the project knew" if self.known else "which nobody has confirmed; it is fixed in the new manifest from now on"
+        return (
+            f"{self.filename}: {self.upstream.layout}, {len(self.upstream.tensors)} tensors, {self.upstream.outputs} outputs from "
+            f"{self.upstream.dim} numbers\n"
+            f"  published file: {self.size_bytes:,} bytes, SHA-256 {self.sha256}, {proof}\n"
+            f"  names in the file, none of which was run or imported: {', '.join(self.upstream.classes)}\n"
+            f"  loads strictly into {checkpoint.arch}\n"
+            f"  written: {weights.size_bytes:,} bytes of safetensors, SHA-256 {weights.sha256}\n"
+            f"{checkpoint.id} is ready: hsemotion-space analyze photo.jpg --checkpoint {checkpoint.id}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be imported: ``what`` is an id or a file; ``like`` and ``new_id`` may be empty."""
+
+    what: str
+    like: str = ""
+    new_id: str = ""
+
+
+def import_checkpoint(
+    order: Order, roots: Sequence[Path], cache: Path, check: Callable[[Checkpoint], object], report: Report = silent
+) -> Imported:
+    """Convert a published file and add it to the checkpoints of this machine, in the last of ``roots``.
+
+    Args:
+        order: what is to be imported.
+        roots: folders of checkpoint folders.
+        cache: the cache folder of the settings.
+        check: raises a CheckpointError if the weights do not fit the architecture.
+        report: called with bytes done and bytes in total during a download.
+
+    Raises:
+        CheckpointError: if the file cannot be had or read, or fits no manifest; nothing is changed then.
+    """
+    published = [checkpoint for checkpoint in list_checkpoints(roots[:1]) if checkpoint.source.upstream]
+    model = next((checkpoint for checkpoint in published if checkpoint.id == order.what), None)
+    if model is None:
+        filename, content = _read(Path(order.what), [checkpoint.id for checkpoint in published])
+        upstream = read_upstream(content, filename)
+        model = _find_model(published, upstream, filename, order.like)
+    else:
+        filename, content = _download(model, cache, report)
+        upstream = read_upstream(content, filename)
+        _compare(find_checkpoint(roots, model.id), filename, content)
+    known = cast("UpstreamSource", model.source.upstream).digest
+    if known.known and not known.matches(content) and not (order.new_id and order.new_id != model.id):
+        raise CheckpointError(
+            f"{filename} is not the file that the manifest of {model.id} means. If it is another one, give it a name of its own with --id."
+        )
+    sha256 = hashlib.sha256(content).hexdigest()
+    new_id, weights, card = order.new_id or model.id, save(dict(upstream.tensors)), model.folder / CARD
+    manifest = _manifest(model, new_id, weights, (filename, sha256, len(content))).encode()
+    files = {MANIFEST: manifest, WEIGHTS_FILE: weights, **({CARD: card.read_bytes()} if card.is_file() else {})}
+    checkpoint = _install(roots[-1] / new_id, files, check)
+    return Imported(checkpoint, upstream, filename, sha256, len(content), known.matches(content))
+
+
+def _read(file: Path, known: Sequence[str]) -> tuple[str, bytes]:
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise CheckpointError(f"{file.name} is larger than {MOST_BYTES / 2**30:g} GiB; no published file is.")
+        return file.name, file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{file.name} is neither a published checkpoint ({', '.join(known)}) nor a file that can be read ({error.strerror})."
+        ) from error
+
+
+def _download(model: Checkpoint, cache: Path, report: Report) -> tuple[str, bytes]:
+    source = cast("UpstreamSource", model.source.upstream)
+    if not source.url:
+        raise CheckpointError(
+            f"{model.title} has no fixed address. Download {source.filename} from {source.page} and import it as a file: "
+            f"hsemotion-space checkpoints import {source.filename}"
+        )
+    fetch = from_upstream if source.pinned else from_upstream_unchecked
+    return source.filename, fetch(model.title, source, published_files(cache), report)
+
+
+def _compare(before: Checkpoint, filename: str, content: bytes) -> None:
+    """A download must not differ from the one that was imported before."""
+    known = before.source.upstream.digest if before.source.upstream else Digest()
+    if known.known and not known.matches(content):
+        raise CheckpointError(
+            f"{filename} differs from the file that was imported before (SHA-256 {known.sha256}); nothing was changed. If you trust the "
+            "new one, download it by hand and import it as a file."
+        )
+
+
+def _find_model(published: Sequence[Checkpoint], upstream: Upstream, filename: str, like: str) -> Checkpoint:
+    """Return the checkpoint whose manifest describes the file: the named one, else by file name, else the only one of this form."""
+    fitting = [item for item in published if (item.dim, item.outputs) == (upstream.dim, upstream.outputs)]
+    for wanted in (like, Path(filename).stem):
+        for item in published:
+            if wanted == item.id or (not like and filename == cast("UpstreamSource", item.source.upstream).filename):
+                return item
+        if like:
+            raise CheckpointError(f"There is no published checkpoint {like!r}; there are {', '.join(item.id for item in published)}.")
+    if len(fitting) != 1:
+        form = f"{upstream.outputs} outputs from {upstream.dim} numbers"
+        choice = f"Choose one with --like: {', '.join(item.id for item in fitting)}." if fitting else "No published checkpoint is like it."
+        raise CheckpointError(f"{filename} has {form}, and its name does not tell which network it is. {choice}")
+    return fitting[0]
+
+
+def _manifest(model: Checkpoint, new_id: str, weights: bytes, published: tuple[str, str, int]) -> str:
+    """Return the manifest of the new checkpoint; ``published`` is name, SHA-256 and size of the file it was converted from."""
+    if not re.fullmatch(r"[\w-][\w.-]*", new_id):
+        raise CheckpointError(f"--id must consist of letters, digits, '-', '_' and '.', got {new_id!r}.")
+    document = tomlkit.parse((model.folder / MANIFEST).read_text("utf-8"))
+    document["id"] = new_id
+    if new_id != model.id:
+        document["title"] = f"{model.title} as {new_id}"
+    source = cast("Table", document["source"])
+    source["bundled"], source["sha256"], source["bytes"] = WEIGHTS_FILE, hashlib.sha256(weights).hexdigest(), len(weights)
+    upstream = cast("Table", source["upstream"])
+    upstream["filename"], upstream["sha256"], upstream["bytes"] = published
+    return tomlkit.dumps(document)
+
+
+def _install(folder: Path, files: Mapping[str, bytes], check: Callable[[Checkpoint], object]) -> Checkpoint:
+    """Write a checkpoint beside its place, check it there, and move it in."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as place:
+        draft = Path(place) / folder.name
+        draft.mkdir()
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+        check(read_manifest(draft))
+        if folder.exists():
+            folder.rename(Path(place) / "before")
+        draft.rename(folder)
+    return read_manifest(folder)

@@ -1,0 +1,190 @@
+"""Published files become checkpoints of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_makers import manifest_text
+from fake_hub import FakeHub, environment, use
+
+from hsemotion_space.backbones import create_model, load_backbone
+from hsemotion_space.engine import EngineOptions
+from hsemotion_space.hub.imports import Imported, Order, import_checkpoint
+from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, find_checkpoint, list_checkpoints, read_manifest
+from hsemotion_space.hub.resolve import locate, resolve
+from hsemotion_space.hub.source import Digest
+from hsemotion_space.pipeline import load_network
+
+BUNDLED = 'bundled = "model.safetensors"\nsha256 = "'
+
+
+def network_file(outputs: int = 10, seed: int = 0) -> tuple[bytes, torch.nn.Module]:
+    """Return a state dict as ``torch.save`` writes it, and the network."""
+    torch.manual_seed(seed)
+    model = create_model("mobilefacenet_small", outputs, img_size=32).eval()
+    stream = io.BytesIO()
+    torch.save(model.state_dict(), stream)
+    return stream.getvalue(), model
+
+
+def publish(root: Path, name: str, upstream: str) -> Checkpoint:
+    """Add a checkpoint that comes from a published file."""
+    (root / name).mkdir(parents=True)
+    text = manifest_text(name, "", "mobilefacenet_small", 32).replace(f'{BUNDLED}"', f"upstream = {{ {upstream} }}")
+    (root / name / MANIFEST).write_text(text, "utf-8")
+    (root / name / "README.md").write_text("card", "utf-8")
+    return read_manifest(root / name)
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> tuple[Path, Path]:
+    publish(tmp_path / "project", "small_mtl", 'filename = "small_mtl.pt", page = "https://example.org"')
+    return tmp_path / "project", tmp_path / "cache" / "checkpoints"
+
+
+def strict(checkpoint: Checkpoint) -> object:
+    return load_network(checkpoint, EngineOptions("torch", threads=1))
+
+
+def bring_in(roots: tuple[Path, Path], what: str | Path, **options: str) -> Imported:
+    return import_checkpoint(Order(str(what), **options), roots, roots[1].parent, strict)
+
+
+def test_a_file_is_converted_checked_and_listed(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    content, model = network_file()
+    (tmp_path / "small_mtl.pt").write_bytes(content)
+    before = find_checkpoint(roots, "small_mtl")
+    assert locate(before, tmp_path).place == "import"
+    with pytest.raises(CheckpointError, match="`hsemotion-space checkpoints import small_mtl`, or pick another"):
+        resolve(before, tmp_path)
+    imported = bring_in(roots, tmp_path / "small_mtl.pt")
+    checkpoint = find_checkpoint(roots, "small_mtl")
+    assert checkpoint == imported.checkpoint
+    assert (locate(checkpoint, tmp_path).place, checkpoint.heads) == ("here", before.heads)
+    assert checkpoint.source.upstream.digest == Digest.of(content)
+    assert (checkpoint.folder / "README.md").read_text() == "card"
+    told = str(imported)
+    assert hashlib.sha256(content).hexdigest() in told and "nobody has confirmed" in told and "10 outputs from 512" in told
+    faces = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    from safetensors.torch import load
+
+    converted = load_backbone(
+        checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, load(resolve(checkpoint, tmp_path))
+    )
+    with torch.no_grad():
+        assert np.array_equal(converted(faces)[1].numpy(), model(faces).numpy())
+
+
+def test_importing_again_replaces_it_as_a_whole(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    for seed in range(2):
+        content, _ = network_file(seed=seed)
+        (tmp_path / "small_mtl.pt").write_bytes(content)
+        imported = bring_in(roots, tmp_path / "small_mtl.pt")
+        assert find_checkpoint(roots, "small_mtl").source.upstream.digest == Digest.of(content)
+        assert imported.checkpoint.weights_bytes > 1_000_000
+    assert [path.name for path in roots[1].iterdir()] == ["small_mtl"]
+
+
+def test_weights_that_do_not_fit_change_nothing(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    content, _ = network_file(outputs=8)
+    (tmp_path / "small_mtl.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"cannot be loaded: .*fc\.weight has shape \(8, 512\) instead of \(10, 512\)"):
+        bring_in(roots, tmp_path / "small_mtl.pt")
+    (tmp_path / "small_mtl.pt").write_bytes(b"<html>not found</html>")
+    with pytest.raises(CheckpointError, match=r"small_mtl\.pt"):
+        bring_in(roots, tmp_path / "small_mtl.pt")
+    assert not list(roots[1].glob("*"))
+    assert find_checkpoint(roots, "small_mtl").source.bundled == ""
+
+
+def test_the_manifest_is_found_by_name_by_form_or_by_choice(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    content, _ = network_file()
+    (tmp_path / "mine.pt").write_bytes(content)
+    assert bring_in(roots, tmp_path / "mine.pt", new_id="mine").checkpoint.id == "mine"
+    publish(roots[0], "other_mtl", 'filename = "other_mtl.pt"')
+    with pytest.raises(CheckpointError, match=r"10 outputs from 512 numbers, .* Choose one with --like: .*other_mtl"):
+        bring_in(roots, tmp_path / "mine.pt")
+    made = bring_in(roots, tmp_path / "mine.pt", like="other_mtl", new_id="mine.2").checkpoint
+    assert (made.id, made.title) == ("mine.2", "Test other_mtl as mine.2")
+    with pytest.raises(CheckpointError, match="There is no published checkpoint 'third'"):
+        bring_in(roots, tmp_path / "mine.pt", like="third")
+    for bad in ("../x", ".x", "a/b", "a b"):
+        with pytest.raises(CheckpointError, match="--id must consist of"):
+            bring_in(roots, tmp_path / "mine.pt", like="other_mtl", new_id=bad)
+    (tmp_path / "eight.pt").write_bytes(network_file(outputs=8)[0])
+    with pytest.raises(CheckpointError, match="No published checkpoint is like it"):
+        bring_in(roots, tmp_path / "eight.pt")
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt is neither a published checkpoint \(.*small_mtl.*\) nor a file") as caught:
+        bring_in(roots, tmp_path / "nowhere.pt")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_known_digest_must_be_met(tmp_path: Path) -> None:
+    content, _ = network_file()
+    roots = tmp_path / "project", tmp_path / "cache" / "checkpoints"
+    publish(roots[0], "small_mtl", f'filename = "small_mtl.pt", sha256 = "{hashlib.sha256(content).hexdigest()}", bytes = {len(content)}')
+    (tmp_path / "small_mtl.pt").write_bytes(network_file(seed=1)[0])
+    with pytest.raises(CheckpointError, match="not the file that the manifest of small_mtl means"):
+        bring_in(roots, tmp_path / "small_mtl.pt")
+    (tmp_path / "small_mtl.pt").write_bytes(content)
+    assert "which the project knew" in str(bring_in(roots, tmp_path / "small_mtl.pt"))
+
+
+def test_a_broken_import_is_passed_over(roots: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
+    (roots[1] / "broken").mkdir(parents=True)
+    (roots[1] / "broken" / MANIFEST).write_text("id = 3")
+    assert [checkpoint.id for checkpoint in list_checkpoints(roots)] == ["small_mtl"]
+    assert "broken" in caplog.text
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with FakeHub() as fake, use(fake, monkeypatch, tmp_path / "hf"):
+        yield fake
+
+
+def test_a_name_is_downloaded_with_and_without_a_known_digest(hub: FakeHub, tmp_path: Path) -> None:
+    content, _ = network_file()
+    url = hub.add_raw("0" * 40 + "/small_mtl.pt", content)
+    roots = tmp_path / "project", tmp_path / "cache" / "checkpoints"
+    publish(roots[0], "small_mtl", f'filename = "small_mtl.pt", url = "{url}"')
+    publish(roots[0], "pinned_mtl", f'filename = "pinned.pt", url = "{url}", sha256 = "{hashlib.sha256(content).hexdigest()}"')
+    assert not bring_in(roots, "small_mtl").known
+    assert bring_in(roots, "pinned_mtl").known
+    hub.add_raw("0" * 40 + "/small_mtl.pt", network_file(seed=1)[0])
+    with pytest.raises(CheckpointError, match=r"small_mtl\.pt differs from the file that was imported before"):
+        bring_in(roots, "small_mtl")
+    publish(roots[0], "by_hand", 'filename = "hand.pt", page = "https://example.org"')
+    with pytest.raises(CheckpointError, match=r"no fixed address. Download hand\.pt from https://example\.org and import it as a file"):
+        bring_in(roots, "by_hand")
+
+
+def test_the_command_imports_and_lists(hub: FakeHub, tmp_path: Path) -> None:
+    content, _ = network_file()
+    url = hub.add_raw("1/small_mtl.pt", content)
+    publish(tmp_path / "project", "small_mtl", f'filename = "small_mtl.pt", url = "{url}"')
+    env = {
+        **os.environ, **environment(hub, tmp_path / "hf"), "HSEMOTION_CHECKPOINTS": str(tmp_path / "project"),
+        "HSEMOTION_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+
+    def command(*words: str) -> str:
+        run = subprocess.run(
+            [sys.executable, "-m", "hsemotion_space", "checkpoints", *words], env=env, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    assert "not here yet; get it with `hsemotion-space checkpoints import small_mtl`" in command("list")
+    assert "small_mtl is ready" in command("import", "small_mtl")
+    assert "MB" in command("list")
+    assert "as the manifest says" in command("fetch", "small_mtl")
