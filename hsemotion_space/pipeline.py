@@ -202,12 +202,12 @@ class Pipeline:
             self._detectors[key] = MtcnnDetector(self.options, *key)
         return self._detectors[key]
 
-    def analyze(self, path: Path, config: PipelineConfig, report: Report | None = None) -> Analysis:
+    def analyze(self, path: Path | str, config: PipelineConfig | None = None, report: Report | None = None) -> Analysis:
         """Analyze a picture or a clip; which of the two is decided by its content.
 
         Args:
             path: of the file.
-            config: what the user chose.
+            config: what the user chose; the usual values if left out.
             report: called with (frames done, frames expected); raises :class:`Cancelled` to stop.
 
         Raises:
@@ -215,6 +215,7 @@ class Pipeline:
             CheckpointError: if the checkpoint cannot be used.
             EngineError: if the engine cannot run a network.
         """
+        path, config = Path(path), config or PipelineConfig()
         kind = sniff(path)
         network, detector = self.network(config.checkpoint), self.detector(config)
         batcher, preview = _Batcher(network), _Preview()

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,13 +24,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve_page(folder: Path) -> Iterator[str]:
-    """Yield the address of a page with a random checkpoint on the torch engine; check that it leaves nothing behind."""
+def serve_page(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield the address of a page with a random checkpoint on the torch engine; check that it leaves nothing behind.
+
+    ``environ`` is added to its environment.
+    """
     make_checkpoint(folder / "checkpoints" / "random")
     port = free_port()
     environment = {
         **os.environ, "HSEMOTION_CHECKPOINTS": str(folder / "checkpoints"), "HSEMOTION_PORT": str(port), "HSEMOTION_ENGINE": "torch",
         "HSEMOTION_THREADS": "1", "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache"),
+        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"), **(environ or {}),
     }  # fmt: skip
     process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"

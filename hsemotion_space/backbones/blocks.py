@@ -5,12 +5,16 @@ Convolution blocks are not shared: the key names of published weights number the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TypeVar, cast
 
+from timm.models import load_pretrained, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 TRUNK_STRIDE = 16  # the trunks halve their input four times
-TIMM_OPTIONS = frozenset({"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"})  # timm passes these to every entry point
+OUTPUTS = 10  # eight expressions, valence and arousal
+TIMM_OPTIONS = frozenset({"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "cache_dir"})  # for every entry point
 
 
 def trunk_map_size(family: str, img_size: int) -> int:
@@ -24,19 +28,6 @@ def trunk_map_size(family: str, img_size: int) -> int:
     return img_size // TRUNK_STRIDE
 
 
-def check_options(family: str, pretrained: bool, others: Iterable[str]) -> None:
-    """Check what timm passes to an entry point besides the options it names.
-
-    Raises:
-        ValueError: if timm's own weights are asked for.
-        TypeError: naming options that the family does not have.
-    """
-    if pretrained:
-        raise ValueError(f"{family} has no timm weights; load a checkpoint of this project instead.")
-    if unknown := sorted(set(others) - TIMM_OPTIONS):
-        raise TypeError(f"{family} has no option {', '.join(unknown)}.")
-
-
 class EmbeddingClassifier(nn.Module):
     """Images to embeddings to scores, with the methods and attributes by which timm addresses a model.
 
@@ -47,6 +38,9 @@ class EmbeddingClassifier(nn.Module):
     """
 
     fc: nn.Module
+    output_layers: tuple[str, ...] = ("fc",)  # the children whose shape depends on the number of outputs
+    pretrained_cfg: Mapping[str, object]
+    default_cfg: Mapping[str, object]
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -76,3 +70,49 @@ class EmbeddingClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) to scores (B, K)."""
         return self.forward_head(self.forward_features(x))
+
+
+ModelT = TypeVar("ModelT", bound=EmbeddingClassifier)
+
+
+def build(arch: str, make: Callable[[int], ModelT], pretrained: bool, num_classes: int | None, others: Mapping[str, object]) -> ModelT:
+    """Build the model of one of timm's entry points, with weights of the Hub if timm was asked for them.
+
+    Args:
+        arch: name of the entry point.
+        make: builds the network with a number of outputs.
+        pretrained: whether to load the weights that the config names; with another number of outputs the output layer stays fresh.
+        num_classes: number of outputs; None takes that of the config or, without one, ten.
+        others: what timm passes besides the options that the entry point names; ``pretrained_cfg`` is the config of a model of the Hub.
+
+    Raises:
+        ValueError: if weights are asked for without such a config.
+        TypeError: naming options that the architecture does not have.
+    """
+    config = _read_config(arch, others)
+    if pretrained and not config:
+        raise ValueError(f"{arch} has no timm weights; load a checkpoint of this project instead.")
+    if unknown := sorted(others.keys() - TIMM_OPTIONS):
+        raise TypeError(f"{arch} has no option {', '.join(unknown)}.")
+    outputs = cast("int", config.get("num_classes", OUTPUTS)) if num_classes is None else num_classes
+    model = make(outputs)
+    if config:
+        model.pretrained_cfg = model.default_cfg = config
+    if pretrained:
+        load_pretrained(model, config, outputs, filter_fn=_fit_outputs, cache_dir=cast("str | None", others.get("cache_dir")))
+    return model
+
+
+def _read_config(arch: str, others: Mapping[str, object]) -> dict[str, object]:
+    """Return the config of a model of the Hub, or of a folder like it; empty if timm was given a plain name."""
+    config, changes = others.get("pretrained_cfg"), others.get("pretrained_cfg_overlay")
+    if not isinstance(config, dict):
+        return {}
+    resolved = resolve_pretrained_cfg(arch, config, changes if isinstance(changes, dict) else None)
+    return {key: value for key, value in asdict(resolved).items() if value is not None}
+
+
+def _fit_outputs(state: Mapping[str, Tensor], model: EmbeddingClassifier) -> dict[str, Tensor]:
+    """Leave out output layers that were made for another number of outputs."""
+    fits = "fc.weight" in state and len(state["fc.weight"]) == model.num_classes
+    return {key: tensor for key, tensor in state.items() if fits or key.split(".")[0] not in model.output_layers}

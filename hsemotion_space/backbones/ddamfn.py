@@ -11,7 +11,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hsemotion_space.backbones.blocks import EmbeddingClassifier, check_options, trunk_map_size
+from hsemotion_space.backbones.blocks import OUTPUTS, EmbeddingClassifier, build, trunk_map_size
 
 DIM = 512
 REDUCTION = 32  # of the channels inside an attention
@@ -174,7 +174,9 @@ class DDAMFN(EmbeddingClassifier):
         img_size: side of the square input in px, a multiple of 16.
     """
 
-    def __init__(self, num_classes: int = 10, num_head: int = 2, img_size: int = 112) -> None:
+    output_layers = ("fc", "bn")
+
+    def __init__(self, num_classes: int = OUTPUTS, num_head: int = 2, img_size: int = 112) -> None:
         super().__init__(DIM)
         if num_head < 1:
             raise ValueError(f"DDAMFN needs at least one attention head, got {num_head}.")
@@ -219,7 +221,6 @@ class DDAMFN(EmbeddingClassifier):
 
 
 @register_model
-def ddamfn(pretrained: bool = False, num_classes: int = 10, img_size: int = 112, num_head: int = 2, **others: object) -> DDAMFN:
+def ddamfn(pretrained: bool = False, num_classes: int | None = None, img_size: int = 112, num_head: int = 2, **others: object) -> DDAMFN:
     """DDAMFN: 112 px, 512-d, two attention heads."""
-    check_options("DDAMFN", pretrained, others)
-    return DDAMFN(num_classes, num_head, img_size)
+    return build("ddamfn", lambda outputs: DDAMFN(outputs, num_head, img_size), pretrained, num_classes, others)

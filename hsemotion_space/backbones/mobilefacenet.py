@@ -5,7 +5,7 @@ from __future__ import annotations
 from timm.models import register_model
 from torch import Tensor, nn
 
-from hsemotion_space.backbones.blocks import EmbeddingClassifier, check_options, trunk_map_size
+from hsemotion_space.backbones.blocks import OUTPUTS, EmbeddingClassifier, build, trunk_map_size
 
 
 class Chain(nn.Module):
@@ -110,7 +110,7 @@ class MobileFaceNet(EmbeddingClassifier):
         img_size: side of the square input in px, a multiple of 16.
     """
 
-    def __init__(self, num_classes: int = 10, dim: int = 512, scale: int = 2, img_size: int = 112) -> None:
+    def __init__(self, num_classes: int = OUTPUTS, dim: int = 512, scale: int = 2, img_size: int = 112) -> None:
         super().__init__(dim)
         self.features = MobileFaceTrunk(dim, scale, img_size)
         self.reset_classifier(num_classes)
@@ -125,14 +125,12 @@ class MobileFaceNet(EmbeddingClassifier):
 
 
 @register_model
-def mobilefacenet(pretrained: bool = False, num_classes: int = 10, img_size: int = 112, **others: object) -> MobileFaceNet:
+def mobilefacenet(pretrained: bool = False, num_classes: int | None = None, img_size: int = 112, **others: object) -> MobileFaceNet:
     """MobileFaceNet of twice the original width: 112 px, 512-d, the variant of HSEmotion."""
-    check_options("MobileFaceNet", pretrained, others)
-    return MobileFaceNet(num_classes, scale=2, img_size=img_size)
+    return build("mobilefacenet", lambda outputs: MobileFaceNet(outputs, scale=2, img_size=img_size), pretrained, num_classes, others)
 
 
 @register_model
-def mobilefacenet_small(pretrained: bool = False, num_classes: int = 10, img_size: int = 112, **others: object) -> MobileFaceNet:
+def mobilefacenet_small(pretrained: bool = False, num_classes: int | None = None, img_size: int = 112, **others: object) -> MobileFaceNet:
     """MobileFaceNet of the original width: 112 px, 512-d."""
-    check_options("MobileFaceNet", pretrained, others)
-    return MobileFaceNet(num_classes, scale=1, img_size=img_size)
+    return build("mobilefacenet_small", lambda outputs: MobileFaceNet(outputs, scale=1, img_size=img_size), pretrained, num_classes, others)

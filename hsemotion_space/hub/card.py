@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -11,9 +12,9 @@ from hsemotion_space.tasks import EXPRESSION
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 Record: TypeAlias = Mapping[str, Json]
 
+KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0")
 METADATA = """---
-license: other
-license_name: research-use-only
+{license}
 library_name: timm
 pipeline_tag: image-classification
 tags: [facial-expression-recognition, valence-arousal, affective-computing, {family}]
@@ -96,6 +97,14 @@ detection, or any decision about a person. Terms of the weights: {license}.
 """
 
 
+def _license(words: str) -> str:
+    """Return the lines of metadata on the license, of which the Hub knows some by name."""
+    if (known := words.lower()) in KNOWN_LICENSES:
+        return f"license: {known}"
+    name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
+    return f"license: other\nlicense_name: {name}\nlicense_link: LICENSE"
+
+
 def _limits(checkpoint: Checkpoint, record: Record, starter: bool) -> str:
     """Return the sections on limits and use: only what is true of this checkpoint."""
     lines = [LOOKS, *([PROXIES] if record["proxy"] else []), *([POSED] if "heads" in record else [])]
@@ -166,7 +175,9 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
     starter = {str(item["source"]) for item in sources} <= SOURCES.keys()
     recipe_file = str(record["command"]).split()[3]
     return PAGE.format(
-        metadata=METADATA.format(family=checkpoint.family.lower(), id=checkpoint.id, results="\n".join(results)),
+        metadata=METADATA.format(
+            license=_license(checkpoint.license), family=checkpoint.family.lower(), id=checkpoint.id, results="\n".join(results)
+        ),
         title=checkpoint.title,
         summary=checkpoint.summary,
         arch=checkpoint.arch,

@@ -68,6 +68,7 @@ def from_hub(title: str, source: HubSource, filename: str, digest: Digest, repor
     if cached is not None and digest.matches(content := cached.read_bytes()):
         return content
     _refuse_offline(title, damaged=cached is not None)
+    report(0, digest.size_bytes)
     stale = cached is not None
     place = f"{filename} of {source.repo} on the Hugging Face Hub"
 
@@ -92,6 +93,7 @@ def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Repo
     if target.is_file() and source.digest.matches(content := target.read_bytes()):
         return content
     _refuse_offline(title, damaged=target.is_file())
+    report(0, source.digest.size_bytes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
@@ -144,7 +146,7 @@ def _get(source: UpstreamSource, partial: Path, report: Report) -> bytes:
             partial.unlink(missing_ok=True)
             raise _Failed("the partial file did not fit")
         if response.status_code not in (200, 206):
-            raise _refusal(response.status_code, response.headers.get("Retry-After", ""))
+            raise _refusal(source.filename, source.page or source.url, response)
         with partial.open("ab" if response.status_code == 206 else "wb") as file:
             _pour(response, file, source.digest.size_bytes, report)
     content = partial.read_bytes()
@@ -194,7 +196,7 @@ def _attempt(title: str, place: str, once: Callable[[], bytes]) -> bytes:
         raise CheckpointError(f"{title}: there is no {place}, or it is private. Correct [source] in its manifest.") from error
     except HfHubHTTPError as error:
         response = error.response
-        raise _refusal(response.status_code, response.headers.get("Retry-After", "")) from error
+        raise _refusal(title, place, response) from error
     except httpx2.TimeoutException as error:
         raise _Failed("the server does not answer") from error
     except httpx2.HTTPError as error:
@@ -205,11 +207,12 @@ def _attempt(title: str, place: str, once: Callable[[], bytes]) -> bytes:
         _disk(title, error)
 
 
-def _refusal(status: int, retry_after: str) -> Exception:
+def _refusal(title: str, place: str, response: httpx2.Response) -> Exception:
     """Return the failure of a try that may be repeated, or the error of one that may not."""
+    status, retry_after = response.status_code, response.headers.get("Retry-After", "")
     if status == 429 or status >= 500:
         return _Failed(f"the server answers {status}", float(retry_after) if retry_after.isdecimal() else 0.0)
-    return CheckpointError(f"The server answers {status} for a weights file. Correct [source] in its manifest.")
+    return CheckpointError(f"{title}: {place} answers {status}. Correct [source] in its manifest, or pick another checkpoint.")
 
 
 def _disk(title: str, error: OSError) -> NoReturn:

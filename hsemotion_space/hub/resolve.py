@@ -68,7 +68,10 @@ def locate(checkpoint: Checkpoint, cache: Path) -> Whereabouts:
         here = upstream_file(source.upstream, published_files(cache)).is_file()
         words = _size("downloaded from its authors when first used", source.upstream.digest)
         return Whereabouts("here") if here else Whereabouts("download", source.upstream.digest.size_bytes, words)
-    return Whereabouts("import", words=f"not here yet; get it with `hsemotion-space checkpoints import {checkpoint.id}`")
+    what, first = checkpoint.id, "get it with"
+    if source.upstream and not source.upstream.url:
+        what, first = source.upstream.filename, f"download {source.upstream.filename} from {source.upstream.page}, then run"
+    return Whereabouts("import", words=f"not here yet; {first} `hsemotion-space checkpoints import {what}`")
 
 
 def _size(words: str, digest: Digest) -> str:

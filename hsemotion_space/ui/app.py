@@ -18,6 +18,7 @@ from typing import cast
 # Read by Gradio and the Hub client when they are imported: nothing about visitors leaves this server.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
 
 import gradio as gr
 from starlette.middleware import Middleware
