@@ -1,0 +1,207 @@
+"""Published files become the tensors that were saved, in the names of today."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from legacy.make import CASES, create, old_names, outputs, own_name, packed
+from torch import nn
+from upstream_makers import LAYER, LEGACY, archive, pickled, small, table, tensor, with_random_weights
+
+from hsemotion_space.backbones import Backbone, create_model, load_backbone
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.upstream import STATE_DICT, Upstream, read_upstream
+
+LAYOUTS = {"b0": "timm.models.efficientnet.EfficientNet", "b2": "timm.models.efficientnet.EfficientNet"}
+LAYOUTS |= {"mobilevit": "timm.models.byobnet.ByobNet", "mobilefacenet": "torch.nn.modules.container.Sequential", "ddamfn": STATE_DICT}
+
+
+def saved(value: object) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
+
+
+def read(value: object) -> Upstream:
+    return read_upstream(saved(value), "weights.pt")
+
+
+def loaded(upstream: Upstream, name: str) -> Backbone:
+    case = CASES[name]
+    assert (upstream.outputs, upstream.dim) == (case.outputs, case.dim)
+    return load_backbone(case.now, {}, case.dim, case.outputs, {key: torch.from_numpy(array) for key, array in upstream.tensors.items()})
+
+
+def layer(**more: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"fc.weight": torch.rand(2, 3), **more}
+
+
+@pytest.fixture
+def one_thread() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield None
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_files_of_the_time_give_every_tensor_by_its_name_of_today(name: str) -> None:
+    content, expected = with_random_weights(name, seed=3)
+    upstream = read_upstream(content, f"{name}.pt")
+    assert upstream.layout == LAYOUTS[name.partition("-")[0]]
+    assert [key.replace("classifier.0.", "classifier.") for key in expected] == list(upstream.tensors)
+    for array, wanted in zip(upstream.tensors.values(), expected.values(), strict=True):
+        assert array.dtype == wanted.dtype
+        assert np.array_equal(array, wanted)
+        assert array.flags.c_contiguous and array.flags.writeable and array.flags.owndata
+    state = loaded(upstream, name).model.state_dict()
+    assert list(state) == list(upstream.tensors)
+    assert all(np.array_equal(state[key].numpy(), array) for key, array in upstream.tensors.items())
+
+
+def old_timm_name(module: str) -> str:
+    """Return under which name timm 0.4.5 had what is now in ``timm.layers``."""
+    return own_name(module.replace("timm.layers.", "timm.models.layers.")).replace("._efficientnet", ".efficientnet")
+
+
+@pytest.mark.parametrize("name", ["b0-timm-0.4.5", "mobilevit-timm-0.9.16", "mobilefacenet", "ddamfn"])
+def test_modules_under_old_names_compute_the_same_bits_after_conversion(name: str, one_thread: object) -> None:
+    case = CASES[name]
+    model = create(case, case.now)
+    images, embeddings, scores = outputs(case, model)
+    with old_names(model, old_timm_name):
+        upstream = read(packed(case, model))
+    if case.arch != "ddamfn":
+        assert not [cls for cls in upstream.classes if cls.startswith(("timm.layers", "hsemotion_space"))]
+    with torch.inference_mode():
+        now = loaded(upstream, name)(torch.from_numpy(images))
+    assert np.ptp(scores) > 1e-3
+    assert np.array_equal(now[0].numpy(), embeddings)
+    assert np.array_equal(now[1].numpy(), scores)
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders with the versions of timm, filled when they are first asked for."""
+    return {version: tmp_path_factory.mktemp("timm") for version in {case.timm for case in CASES.values()}}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CASES)
+def test_the_original_library_computes_the_same_bits(name: str, libraries: dict[str, Path], one_thread: object) -> None:
+    case = CASES[name]
+    folder = libraries[case.timm]
+    if case.timm and not (folder / "timm").exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), f"timm=={case.timm}"]
+        if subprocess.run(command, capture_output=True, check=False, timeout=120).returncode:
+            pytest.skip(f"pip cannot install timm {case.timm} here")
+    subprocess.run([sys.executable, str(LEGACY / "make.py"), "whole", name, str(folder)], check=True, timeout=120)
+    upstream = read_upstream((folder / f"{name}.pt").read_bytes(), f"{name}.pt")
+    with np.load(folder / f"{name}.npz") as then, torch.inference_mode():
+        embeddings, scores = loaded(upstream, name)(torch.from_numpy(then["images"]))
+        assert np.ptp(then["scores"]) > 1e-3
+        assert np.array_equal(embeddings.numpy(), then["embeddings"])
+        assert np.array_equal(scores.numpy(), then["scores"])
+
+
+def test_the_smallest_file_is_read() -> None:
+    upstream = read_upstream(small(), "small.pt")
+    assert (upstream.layout, upstream.outputs, upstream.dim) == (STATE_DICT, 2, 3)
+    assert upstream.tensors["fc.weight"].tolist() == [[0, 0.25, 0.5], [0.75, 1, 1.25]]
+    assert upstream.tensors["fc.bias"].tolist() == [1, 1.25]
+    assert upstream.classes == ("collections.OrderedDict", "torch.FloatStorage", "torch._utils._rebuild_tensor_v2")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool])
+def test_numbers_keep_their_type_and_value(dtype: torch.dtype) -> None:
+    values = (torch.rand(3, 4, 5) * 200 - 50).abs().to(dtype)
+    assert np.array_equal(read(layer(x=values)).tensors["x"], values.numpy())
+    assert read(layer(x=values)).tensors["x"].dtype == values.numpy().dtype
+
+
+def test_bfloat16_becomes_float32_without_a_change() -> None:
+    values = (torch.randn(50, 7) * 10.0 ** torch.arange(-3, 4)).to(torch.bfloat16)
+    for shown in (values, values[3, 4]):
+        array = read(layer(x=shown)).tensors["x"]
+        assert array.dtype == np.float32
+        assert np.array_equal(array, shown.float().numpy())
+
+
+def test_views_of_one_storage_are_copied_apart() -> None:
+    base = torch.rand(6, 8)
+    views = {"t": base.T, "part": base[1:4, ::3], "column": base[:, 2], "one": base[5, 7], "none": base[2:2], "thin": base[:, :1]}
+    tensors = read(layer(**{key: view.detach() for key, view in views.items()}, room=torch.rand(100))).tensors
+    for key, view in views.items():
+        assert np.array_equal(tensors[key], view.numpy()), key
+        assert not any(np.shares_memory(tensors[key], other) for name, other in tensors.items() if name != key)
+
+
+def test_a_module_gives_its_state_dict_in_order_and_no_more() -> None:
+    block = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Sequential(nn.PReLU(4), nn.Identity()))
+    block.register_buffer("kept", torch.rand(2))
+    block.register_buffer("left_out", torch.rand(2), persistent=False)
+    block.register_parameter("absent", None)
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(OrderedDict(a=block, b=shared, c=shared, d=nn.ReLU(), fc=nn.Linear(4, 3)))
+    model.d = None
+    for whole in (model, nn.DataParallel(model, device_ids=[])):
+        tensors = read(whole).tensors
+        assert list(tensors) == list(model.state_dict())
+        assert all(np.array_equal(tensors[key], value.numpy()) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model"])
+def test_weights_are_found_among_other_things(key: str) -> None:
+    state = create_model("mobilefacenet_small", 3, img_size=32).state_dict()
+    for packed_state in (state, {f"module.{name}": value for name, value in state.items()}):
+        upstream = read({"iter": 1 << 40, key: packed_state, "note": [None, 0.5, ("a", True)]})
+        assert upstream.layout == STATE_DICT
+        assert list(upstream.tensors) == list(state)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_that_are_not_finite_are_refused_by_their_key(bad: float, dtype: torch.dtype) -> None:
+    values = torch.zeros(4, 5, dtype=dtype)
+    values[2, 3] = bad
+    with pytest.raises(CheckpointError, match=r"^weights\.pt is refused: its tensor 'some\.bias' has values that are not finite\.$"):
+        read(layer(**{"some.bias": values}))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({}, "holds neither a module nor a dict of tensors"),
+        ([torch.zeros(3)], "holds neither a module nor a dict of tensors"),
+        ({"features.weight": torch.zeros(3, 3)}, "has no output layer"),
+        ({"fc.weight": torch.zeros(3)}, "has no output layer"),
+        ({"fc.weight": torch.zeros(2, 3), "epoch": 3}, "its entry 'epoch' is not a named tensor"),
+        ({"fc.weight": torch.zeros(2, 3), 5: torch.zeros(2)}, "its entry 5 is not a named tensor"),
+        ({"classifier.weight": torch.zeros(2, 3), "classifier.0.weight": torch.zeros(2, 3)}, "'classifier.weight' is there twice"),
+        ({"fc.weight": torch.zeros(2, 3), "x" * 257: torch.zeros(2)}, "too long a name"),
+        (nn.Linear(3, 2), "has no output layer"),
+    ],
+)
+def test_files_without_usable_weights_are_refused_with_a_reason(value: object, words: str) -> None:
+    with pytest.raises(CheckpointError, match=words) as caught:
+        read(value)
+    assert str(caught.value).startswith("weights.pt ")
+
+
+def test_messages_name_the_file_and_not_where_it_lies() -> None:
+    with pytest.raises(CheckpointError, match=r"^weights\.pt is empty\. Download it again\.$"):
+        read_upstream(b"", "/some/place/weights.pt")
+
+
+def test_an_archive_in_any_folder_and_without_extras_is_read() -> None:
+    program = b"\x80\x02" + table(LAYER) + b"."
+    entries = {"data.pkl": program, "data/0": bytes(24), "byteorder": b"little", ".data/serialization_id": b"1", ".format_version": b"1"}
+    assert read_upstream(archive(entries, "Gewichte für Ü"), "x.pt").dim == 3
+    assert read_upstream(pickled(table({"fc.weight": tensor((2, 3), (0, 2))})), "x.pt").tensors["fc.weight"].tolist() == [[0, 0.5, 1]] * 2

@@ -1,0 +1,253 @@
+"""Hostile files: each is refused with a reason, nothing in it is run, and it costs little."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import random
+import struct
+import sys
+import time
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+from upstream_makers import LAYER, VALUES, archive, call, module, name, number, pickled, row, storage, table, tensor, text
+
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.upstream import read_upstream
+
+FORBIDDEN = ("os.", "subprocess.", "import", "exec", "compile", "open", "socket.", "ctypes.", "shutil.", "pickle.find_class")
+_state: dict[str, bool] = {"listening": False}
+_heard: list[str] = []
+
+
+def _listen(event: str, _: object) -> None:
+    if _state["listening"] and event.startswith(FORBIDDEN):
+        _heard.append(event)
+
+
+sys.addaudithook(_listen)
+with contextlib.suppress(CheckpointError):  # what Python imports by itself the first time
+    read_upstream(pickled(call("os system")), "bad.pt")
+
+
+def refused(content: bytes) -> str:
+    """Return why a file was refused, during which no file was opened, no module imported, and nothing compiled or started."""
+    _heard.clear()
+    with pytest.raises(CheckpointError) as caught:
+        _state["listening"] = True
+        try:
+            read_upstream(content, "bad.pt")
+        finally:
+            _state["listening"] = False
+    assert not _heard
+    words = str(caught.value)
+    assert words.startswith("bad.pt ") and words.endswith("."), words
+    return words
+
+
+def unpickling(body: bytes) -> str:
+    return refused(pickled(body))
+
+
+COMMAND = text("echo harm")
+CALLS = {
+    "os.system": call("os system", COMMAND),
+    "posix.system": call("posix system", COMMAND),
+    "nt.system": call("nt system", COMMAND),
+    "builtins.eval": call("builtins eval", text("1 + 1")),
+    "builtins.exec": call("__builtin__ exec", text("x = 1")),
+    "builtins.getattr": call("builtins getattr", name("torch Size"), text("__class__")),
+    "builtins.__import__": call("builtins __import__", text("os")),
+    "importlib": call("importlib import_module", text("os")),
+    "subprocess": call("subprocess Popen", COMMAND),
+    "functools.partial": call("functools partial", name("os system"), COMMAND),
+    "operator.attrgetter": call("operator attrgetter", text("system")),
+    "torch.load": call("torch.serialization load", text("x")),
+    "torch.hub": call("torch.hub load", text("x")),
+    "torch.jit": call("torch.jit load", text("x")),
+    "torch.ops": call("torch._ops load_library", text("x")),
+    "numpy": call("numpy load", text("x")),
+    "numpy reconstruct": call("numpy.core.multiarray _reconstruct", name("numpy ndarray"), row(number(0)), text("b")),
+    "dotted class": call("collections OrderedDict.__init__.__globals__", text("x")),
+    "dotted module": call("torch.nn.modules.os system", COMMAND) + name("os system"),
+    "runpy": call("runpy run_path", text("x")),
+    "codecs": call("_codecs encode", text("x"), text("latin1")),
+    "copyreg": call("copyreg _reconstructor", name("torch Size")),
+    "webbrowser": call("webbrowser open", text("http://127.0.0.1")),
+    "main": call("__main__ Net"),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_what_is_not_needed_for_weights_is_refused_by_its_name(case: str) -> None:
+    words = unpickling(CALLS[case])
+    assert "it names" in words
+    assert "Do not load it with anything else either" in words
+
+
+@pytest.mark.parametrize("case", CALLS)
+@pytest.mark.parametrize("place", ["parameter", "argument", "state", "key of a module", "storage"])
+def test_the_same_inside_of_something_allowed(case: str, place: str) -> None:
+    body = CALLS[case]
+    nested = {
+        "parameter": lambda: module({"fc": module({}, {**LAYER, "bad": body})}),
+        "argument": lambda: call("timm.models.any Any", body),
+        "state": lambda: name("timm.models.any Any") + b")\x81" + table({"_parameters": body}) + b"b",
+        "key of a module": lambda: module({"fc": body}),
+        "storage": lambda: tensor((2, 3), (3, 1), stored=row(text("storage"), body, text("0"), text("cpu"), number(6)) + b"Q"),
+    }[place]()
+    assert "it names" in unpickling(nested)
+
+
+def test_a_pickle_made_by_python_that_runs_a_command_is_refused() -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            import os
+
+            return os.system, ("echo harm",)
+
+    for protocol in range(6):
+        for content in (pickle.dumps(Harm(), protocol), pickle.dumps({"fc.weight": [Harm()]}, protocol)):
+            refused(archive({"data.pkl": content, "version": b"3\n"}))
+            refused(content)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"i" + b"os\nsystem\n", b"(" + COMMAND + b"ios\nsystem\n", b"(cos\nsystem\n" + COMMAND + b"o", b"\x93", b"\x82\x01",
+        b"\x83\x01\x00", b"P0\n",
+        b"\x96" + struct.pack("<Q", 2**60), b"\x97", b"\x98", b"\x8d" + struct.pack("<Q", 2**60),
+        b"\x8b" + struct.pack("<i", 2**30),
+        b"T" + struct.pack("<i", -1), b"X" + struct.pack("<I", 2**32 - 1), b"\x8a\xff",
+        b"I1" + b"0" * 100_000 + b"\n", b"0", b"1", b"2", b"R", b"b",
+        b"\x81", b"t", b"u", b"s", b"e", b"a", b"h\x05", b"j\xff\xff\xff\xff", b"q\x00", b"Q", b"\x85", b")R", b"N.",
+        b"N" * 3, b"((((", b"",
+    ],
+)  # fmt: skip
+def test_instructions_that_do_not_belong_there_are_refused(body: bytes) -> None:
+    unpickling(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        tensor((2, 3), (3, -1)), tensor((-2, 3), (3, 1)), tensor((2, 3), (3, 1), -1), tensor((2, 3), (3, 1), 1), tensor((7,), (1,)),
+        tensor((2, 3), (3,)), tensor((2**62, 4), (0, 1)), tensor((2**31, 2**31), (0, 0)), tensor((1,), (2**62,), 2**63),
+        tensor((1,) * 9, (0,) * 9),
+        tensor((2**40, 3), (0, 1)), tensor((6,), (1,), stored=storage(count=2**62)), tensor((6,), (1,), stored=storage(count=7)),
+        tensor((6,), (1,), stored=storage("../0")), tensor((6,), (1,), stored=storage("1")),
+        tensor((6,), (1,), stored=storage(kind="torch Size")),
+        tensor((6,), (1,), stored=storage(kind="torch QInt8Storage")),
+    ],
+)  # fmt: skip
+def test_tensors_that_do_not_lie_in_their_storage_are_refused(body: bytes) -> None:
+    unpickling(table({"fc.weight": body}))
+
+
+def timed(content: bytes, seconds: float = 1.0, times: float = 100.0) -> None:
+    """Refuse a file in little time and memory."""
+    tracemalloc.start()
+    started = time.perf_counter()
+    refused(content)
+    took, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert took < seconds * 5, took  # tracemalloc slows it down
+    assert peak < times * len(content) + 5_000_000, peak
+
+
+def test_bombs_cost_little() -> None:
+    laughs = b"]q\x00" + b"".join(b"(" + b"h" + bytes([k]) + (b"h" + bytes([k])) * 9 + b"tq" + bytes([k + 1]) for k in range(40))
+    timed(pickled(laughs))
+    timed(pickled(table({f"fc{k}.weight": tensor((2**14, 3), (0, 1)) for k in range(2000)})))
+    timed(pickled(b"]" * 250_000 + b"a" * 249_999))
+    timed(pickled(b"(" * 250_000))
+    deep = b""
+    for _ in range(2000):
+        deep = module({"x": deep} if deep else {})
+        if len(deep) > 300_000:
+            break
+    timed(pickled(deep))
+    timed(
+        pickled(
+            name("timm.models.any Any")
+            + b")\x81q\x00"
+            + table({"_parameters": table({}), "_buffers": table({}), "_modules": table({"x": b"h\x00"})})
+            + b"b"
+        )
+    )
+
+
+def zipped(entries: list[tuple[str, bytes]], kind: int = zipfile.ZIP_STORED) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", kind) as file:
+        for path, content in entries:
+            file.writestr(zipfile.ZipInfo(path) if kind == zipfile.ZIP_STORED else path, content)
+    return stream.getvalue()
+
+
+PROGRAM = b"\x80\x02" + table(LAYER) + b"."
+GOOD = [("a/data.pkl", PROGRAM), ("a/data/0", VALUES.tobytes())]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [*GOOD, ("../../etc/passwd", b"x")], [*GOOD, ("/etc/passwd", b"x")], [*GOOD, ("a/../../x", b"x")], [*GOOD, ("a\\..\\x", b"x")],
+        [*GOOD, ("a/data/../x", b"x")], [*GOOD, ("b/data/1", b"x")], [*GOOD, ("a/data.pkl", PROGRAM)], [*GOOD, ("a/data/0", bytes(24))],
+        [*GOOD, ("a/code/__torch__.py", b"x")], [*GOOD, ("a/constants.pkl", b"x")], [*GOOD, ("a/extra.py", b"x")], [*GOOD, ("a/", b"")],
+        [*GOOD, ("a/byteorder", b"big")], GOOD[1:], GOOD[:1], [("data.pkl", PROGRAM)], [],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_archives_that_pytorch_does_not_write_are_refused(entries: list[tuple[str, bytes]]) -> None:
+    refused(zipped(entries))
+
+
+def test_zip_bombs_are_refused_before_they_are_unpacked() -> None:
+    timed(zipped([("a/data.pkl", bytes(200_000_000)), GOOD[1]], zipfile.ZIP_DEFLATED), 1.0, 300.0)
+    timed(zipped([*GOOD, *((f"a/data/{k}", b"") for k in range(1, 100_000))]), 1.0)
+    lying = bytearray(zipped(GOOD))
+    place = lying.index(b"PK\x01\x02")
+    lying[place + 20 : place + 28] = struct.pack("<II", 2**31, 2**31)
+    timed(bytes(lying))
+
+
+def test_other_files_are_told_apart() -> None:
+    for content, words in (
+        (b"<!DOCTYPE html><html>Not found", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "LFS"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "1.6"),
+        (struct.pack("<Q", 2) + b'{"x"', "safetensors"),
+        (b"\x89HDF\r\n\x1a\n", ""),
+        (bytes(100), "not a PyTorch file"),
+    ):
+        assert words in refused(content)
+
+
+def test_a_file_that_ends_anywhere_is_refused() -> None:
+    whole = zipped(GOOD)
+    for end in range(0, len(whole) - 1, max(1, len(whole) // 60)):
+        refused(whole[:end])
+
+
+def test_a_changed_byte_gives_the_same_tensors_or_a_reason() -> None:
+    whole, draw, survived = zipped([*GOOD, ("a/version", b"3\n")]), random.Random(0), 0
+    for _ in range(400):
+        changed = bytearray(whole)
+        for _ in range(draw.choice((1, 1, 2, 5))):
+            changed[draw.randrange(len(changed))] = draw.randrange(256)
+        try:
+            upstream = read_upstream(bytes(changed), "changed.pt")
+        except CheckpointError:
+            continue
+        survived += 1
+        for key, wanted in (("fc.weight", VALUES.reshape(2, 3)), ("fc.bias", VALUES[4:])):
+            found = upstream.tensors.get(key)
+            assert found is None or np.array_equal(found, wanted) or found.shape != wanted.shape
+    assert 0 < survived < 200
