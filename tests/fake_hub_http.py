@@ -197,8 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answer, fault: Fault | None) -> None:
         body = sent = answer.body
-        if fault and fault.kind in BODY_KINDS:
-            at = len(body) // 2 if fault.at is None else fault.at
+        if fault and body and fault.kind in BODY_KINDS:
+            at = len(body) // 2 if fault.at is None else min(fault.at, len(body) - 1)
             if fault.kind == "flip":
                 body = sent = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
             else:

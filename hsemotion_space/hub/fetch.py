@@ -31,6 +31,7 @@ Report = Callable[[int, int], None]
 TRIES: Final = 3
 TIMEOUT_S: Final = 15.0  # without a byte
 LONGEST_WAIT_S: Final = 30.0
+SILENT: Final = "the server does not answer"
 CHUNK: Final = 2**18
 sleep = time.sleep  # replaced in tests
 
@@ -47,9 +48,9 @@ def is_offline() -> bool:
 class _Failed(Exception):  # noqa: N818  never leaves this module
     """One try failed; another one may do better after ``wait_s``."""
 
-    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+    def __init__(self, reason: str, wait_s: float = 0.0, last: bool = False) -> None:
         super().__init__(reason)
-        self.wait_s = wait_s
+        self.wait_s, self.last = wait_s, last
 
 
 def cached_on_hub(source: HubSource, filename: str) -> Path | None:
@@ -99,7 +100,7 @@ def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Repo
         with FileLock(f"{target}.lock"):
             if target.is_file() and source.digest.matches(content := target.read_bytes()):
                 return content  # another process was faster
-            content = _persist(title, _place(source), source.digest.matches, lambda: _get(source, _partial(target), report))
+            content = _persist(title, _place(source), source.digest.matches, lambda: _get(title, source, _partial(target), report))
             _partial(target).replace(target)
             return content
     except OSError as error:
@@ -118,7 +119,7 @@ def from_upstream_unchecked(title: str, source: UpstreamSource, folder: Path, re
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            return _persist(title, _place(source), bool, lambda: _get(source, Path(place) / "download", report))
+            return _persist(title, _place(source), bool, lambda: _get(title, source, Path(place) / "download", report))
     except OSError as error:
         _disk(title, error)
 
@@ -136,7 +137,7 @@ def _partial(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
-def _get(source: UpstreamSource, partial: Path, report: Report) -> bytes:
+def _get(title: str, source: UpstreamSource, partial: Path, report: Report) -> bytes:
     """Download into the partial file, after what is there already, and return its content."""
     done = partial.stat().st_size if partial.is_file() else 0
     headers = {"Range": f"bytes={done}-"} if done else {}
@@ -146,7 +147,7 @@ def _get(source: UpstreamSource, partial: Path, report: Report) -> bytes:
             partial.unlink(missing_ok=True)
             raise _Failed("the partial file did not fit")
         if response.status_code not in (200, 206):
-            raise _refusal(source.filename, source.page or source.url, response)
+            raise _refusal(title, _place(source), response)
         with partial.open("ab" if response.status_code == 206 else "wb") as file:
             _pour(response, file, source.digest.size_bytes, report)
     content = partial.read_bytes()
@@ -178,12 +179,12 @@ def _persist(title: str, place: str, is_good: Callable[[bytes], bool], once: Cal
                 return content
             raise _Failed("what arrived is not what the manifest says, so nothing of it was loaded")
         except _Failed as failure:
-            reason, wait_s = str(failure), max(failure.wait_s, 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
-        if attempt < TRIES:
-            sleep(min(wait_s, LONGEST_WAIT_S))
-    raise CheckpointError(
-        f"{title}: {place} could not be had in {TRIES} tries: {reason}. Try again in a few minutes, or pick another checkpoint."
-    )
+            reason, last = str(failure), failure.last
+            wait_s = max(failure.wait_s, 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
+        if last or attempt == TRIES:
+            break
+        sleep(min(wait_s, LONGEST_WAIT_S))
+    raise CheckpointError(f"{title}: {place} could not be had: {reason}. Try again in a few minutes, or pick another checkpoint.")
 
 
 def _attempt(title: str, place: str, once: Callable[[], bytes]) -> bytes:
@@ -191,14 +192,15 @@ def _attempt(title: str, place: str, once: Callable[[], bytes]) -> bytes:
     try:
         return once()
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        if isinstance(error, LocalEntryNotFoundError):  # the client has tried five times
-            raise _Failed("the server does not answer") from error
+        if isinstance(error, LocalEntryNotFoundError):  # the client has tried five times to ask for the size
+            answer = error.__cause__
+            raise (_refusal(title, place, answer.response) if isinstance(answer, HfHubHTTPError) else _Failed(SILENT, last=True)) from error
         raise CheckpointError(f"{title}: there is no {place}, or it is private. Correct [source] in its manifest.") from error
     except HfHubHTTPError as error:
         response = error.response
         raise _refusal(title, place, response) from error
     except httpx2.TimeoutException as error:
-        raise _Failed("the server does not answer") from error
+        raise _Failed(SILENT) from error
     except httpx2.HTTPError as error:
         raise _Failed(f"the connection broke ({type(error).__name__})") from error
     except OSError as error:
