@@ -163,16 +163,16 @@ def test_a_damaged_copy_is_replaced_or_refused(place: Place, monkeypatch: pytest
     assert kept is not None
     for damaged in (CONTENT[:-1] + b"?", CONTENT[:100], b"", CONTENT + b"?"):
         kept.resolve().write_bytes(damaged)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(fetch, "is_offline", lambda: True)
         with pytest.raises(CheckpointError, match="Small is damaged on this machine, and HF_HUB_OFFLINE=1 forbids downloads"):
             place.fetch()
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(fetch, "is_offline", lambda: False)
         assert place.fetch() == CONTENT
         assert kept.read_bytes() == CONTENT
 
 
 def test_offline_without_a_copy_is_told_and_asks_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(fetch, "is_offline", lambda: True)
     with pytest.raises(CheckpointError, match="Small is not on this machine, and HF_HUB_OFFLINE=1 forbids downloads"):
         place.fetch()
     assert place.hub.requests == []
