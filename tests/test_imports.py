@@ -64,7 +64,10 @@ def test_a_file_is_converted_checked_and_listed(roots: tuple[Path, Path], tmp_pa
     (tmp_path / "small_mtl.pt").write_bytes(content)
     before = find_checkpoint(roots, "small_mtl")
     assert locate(before, tmp_path).place == "import"
-    with pytest.raises(CheckpointError, match=r"download small_mtl\.pt from https://example\.org, then run `hsemotion-space checkpoints import small_mtl\.pt`, or pick"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"download small_mtl\.pt from https://example\.org, then run `hsemotion-space checkpoints import small_mtl\.pt`, or pick",
+    ):
         resolve(before, tmp_path)
     imported = bring_in(roots, tmp_path / "small_mtl.pt")
     checkpoint = find_checkpoint(roots, "small_mtl")

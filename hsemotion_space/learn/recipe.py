@@ -9,10 +9,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_type_hints
 
+from hsemotion_space.feedback.columns import TIERS
 from hsemotion_space.learn.augment import Augmentation, ChannelValue
 from hsemotion_space.learn.data import Crop, DataError
 
-Format = Literal["parquet", "affectnet-csv", "affectnet-2021", "folder"]
+Format = Literal["parquet", "affectnet-csv", "affectnet-2021", "folder", "feedback"]
 Table = TypeVar("Table")
 
 
@@ -22,12 +23,13 @@ class Source:
 
     Attributes:
         files: globs below the data folder, of Parquet files (``parquet``), of tables (``affectnet-csv``; one with ``validation`` in
-            its name is the test), or of folders with everything in them (``affectnet-2021``, ``folder``).
+            its name is the test), or of folders with everything in them (``affectnet-2021``, ``folder``, ``feedback``).
         share: its part of every batch.
         tuning: share of its rows (of its subjects) that choices are made on.
         train_on_tuning: whether those rows are trained on as well, so that no choice made on them can be trusted.
         crop: how the box of a face is cut out, see ``learn.data.Crop``.
         images: folder below the data folder that the paths in an AffectNet table start from; the table's own if empty.
+        tiers: which rows of ``feedback`` count.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Source:
     format: Format = "parquet"
     crop: Crop = "square"
     images: str = ""
+    tiers: tuple[str, ...] = TIERS[1:]
 
 
 @dataclass(frozen=True, slots=True)

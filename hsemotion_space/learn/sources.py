@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages, VoteRegression, fit_votes, load_images
 from hsemotion_space.learn.formats.affectnet import read_folder_2021, read_manual_csv
+from hsemotion_space.learn.formats.feedback import read_feedback
 from hsemotion_space.learn.formats.folders import read_image_folder
 from hsemotion_space.learn.formats.samples import FaceSample, Split
 from hsemotion_space.learn.recipe import Recipe, Source
@@ -38,7 +39,11 @@ def _load(source: Source, data: Path, size: int, votes: VoteRegression | None) -
         raise DataError(f"No file was found for {source.name}: {', '.join(source.files)} in {data}.")
     if source.format == "parquet":
         return load_images(source.name, files, size, votes, source.tuning, crop=source.crop)
-    samples = (sample for file in files for sample in _samples(source, file, data))
+    samples = (
+        read_feedback(files, source.tuning, source.tiers)
+        if source.format == "feedback"
+        else (sample for file in files for sample in _samples(source, file, data))
+    )
     return faces_from_samples(source.name, samples, size, source.tuning, crop=source.crop)
 
 

@@ -20,7 +20,9 @@ pytestmark = needs_chromium
 def published(hub: FakeHub, folder: Path, environ: dict[str, str]) -> None:
     """Publish a checkpoint with the command and leave only its manifest here."""
     checkpoint = make_checkpoint(folder / "checkpoints" / "far", seed=1)
-    (checkpoint.folder / "README.md").write_text("---\nlicense: apache-2.0\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [faces]\n---\n# Far\n", "utf-8")
+    (checkpoint.folder / "README.md").write_text(
+        "---\nlicense: apache-2.0\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [faces]\n---\n# Far\n", "utf-8"
+    )
     words = ["checkpoints", "publish", "far", "--repo", "faces/far"]
     run = subprocess.run(
         [sys.executable, "-m", "hsemotion_space", *words], cwd=ROOT, capture_output=True, text=True, check=False,
