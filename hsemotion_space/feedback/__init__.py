@@ -1,0 +1,1 @@
+"""Corrections by visitors: records, consent, store, publishing, agreement."""

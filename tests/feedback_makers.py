@@ -1,0 +1,113 @@
+"""Makers of feedback records, stored records and crops.
+
+make_record()                                   # Anna says that picture 0 shows Sadness
+make_record(3, contributor=BEN, verdict="correct")
+make_stored(make_record(3), number=7, state="sealed")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+from hsemotion_space.feedback.records import (
+    Consent,
+    FeedbackRecord,
+    Predicted,
+    Review,
+    State,
+    StoredRecord,
+    Subject,
+    TaskPrediction,
+    Values,
+    Verdict,
+)  # fmt: skip
+from hsemotion_space.tasks import TASKS, Task
+
+NOW_S = 1_750_000_000.0
+"""A day in June 2025."""
+BOX = (0.25, 0.125, 0.75, 0.875)
+SCOPES = ("labels", "crop", "publish")
+SAD: Mapping[str, Values] = {"expression": {"Sadness": 1.0}}
+
+
+def hash_of(text: str, length: int = 32) -> str:
+    """Return hexadecimal digits that stand for an id or a keyed hash."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+ANNA, BEN, CARL = (hash_of(name) for name in ("Anna", "Ben", "Carl"))
+"""Contributors."""
+
+
+def make_prediction(task: Task, top: int = 4, frames: int = 1) -> TaskPrediction:
+    """Predict one task: the label with index ``top`` is the strongest; a spread only for several frames."""
+    count = len(task.labels)
+    shares = np.full(count, 0.2 / (count - 1))
+    shares[top % count] = 0.8
+    values = {label: round(float(share), 6) for label, share in zip(task.label_names, shares, strict=True)}
+    spread = dict.fromkeys(task.label_names, 0.0625) if frames > 1 and task.scope == "frame" else {}
+    return TaskPrediction(task.name, task.version, "trained" if task.kind != "continuous" else "prior", values, spread, frames)
+
+
+def make_predicted(kind: str = "image", top: int = 4) -> Predicted:
+    """Predict every task of a picture, or of a clip (which has mimicry intensity too)."""
+    tasks = [make_prediction(task, top, 1 if kind == "image" else 25) for task in TASKS if task.scope == "frame" or kind == "clip"]
+    return Predicted("starter", hash_of("weights", 64), hash_of("heads", 64), hash_of("preprocessing", 64), tuple(tasks))
+
+
+def make_record(
+    number: int = 0,
+    *,
+    record_id: str = "",
+    contributor: str = ANNA,
+    media: str = "",
+    kind: str = "image",
+    face: int = 1,
+    span_s: tuple[float, ...] = (),
+    verdict: Verdict = "wrong",
+    corrected: Mapping[str, Values] | None = None,
+    scopes: tuple[str, ...] = SCOPES,
+    comment: str = "",
+    top: int = 4,
+) -> FeedbackRecord:
+    """Make a statement about picture ``number``; its id follows from the contributor and everything that was said."""
+    subject = Subject(media or hash_of(f"picture {number}"), kind, face, BOX, span_s)
+    said = corrected if corrected is not None else SAD if verdict == "wrong" else {}
+    name = repr(
+        (subject, contributor, verdict, sorted((task, sorted(values.items())) for task, values in said.items()), scopes, comment, top)
+    )
+    consent = Consent("1", scopes, adult_and_permitted=True)
+    return FeedbackRecord(
+        record_id or hash_of(name), contributor, subject, make_predicted(kind, top), verdict, dict(said), consent, comment
+    )
+
+
+def make_stored(
+    record: FeedbackRecord | None = None,
+    *,
+    number: int = 1,
+    created_s: float = NOW_S,
+    state: State = "received",
+    batch: str = "",
+    superseded: bool = False,
+    review: Review = "",
+    reverted: bool = False,
+    gold: bool = False,
+    crop: bytes = b"",
+) -> StoredRecord:
+    """Put a record (by default about picture ``number``) into the form that the store returns."""
+    record = record or make_record(number)
+    return StoredRecord(number, record, created_s, state, batch, superseded, review, reverted, gold, crop)
+
+
+def make_crop(number: int = 0, side: int = 32) -> bytes:
+    """Return a PNG of noise, which no compression makes small and no two numbers share."""
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
