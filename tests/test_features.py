@@ -15,6 +15,7 @@ from PIL import Image
 
 from hsemotion_space.engine import EngineOptions, normalize
 from hsemotion_space.hub.manifest import Checkpoint, InputSpec
+from hsemotion_space.hub.source import Digest, Source
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.feature_table import FeatureTable, assign_by_time, read_features
 from hsemotion_space.learn.features import ExtractOptions, ExtractProgress, extract
@@ -22,7 +23,9 @@ from hsemotion_space.pipeline import Network, load_network
 from hsemotion_space.types import FloatArray
 
 SPEC = InputSpec(8, "box", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CHECKPOINT = Checkpoint("plain", "Plain", "MobileFaceNet", "none", Path(), "", "ab" * 32, "none", 6, 2, SPEC, ())
+CHECKPOINT = Checkpoint(
+    "plain", "Plain", "MobileFaceNet", "none", Path(), Source("", Digest("ab" * 32), Digest(), None, None), "none", 6, 2, SPEC, ()
+)
 SMALL = ExtractOptions(batch=3, shard=8, threads=2)
 
 
@@ -306,7 +309,7 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
 def test_shards_of_different_checkpoints_are_not_mixed(tmp_path: Path) -> None:
     crops = make_crops(tmp_path / "crops", (4,))
     extract(crops, NETWORK, tmp_path / "features")
-    extract(crops, Network(replace(CHECKPOINT, sha256="cd" * 32), colors), tmp_path / "other")
+    extract(crops, Network(replace(CHECKPOINT, source=replace(SOURCE, weights=Digest("cd" * 32))), colors), tmp_path / "other")
     (tmp_path / "other/part-00000.parquet").rename(tmp_path / "features/part-00001.parquet")
     with pytest.raises(DataError, match="are of different checkpoints; keep only those of one"):
         read_features(tmp_path / "features")

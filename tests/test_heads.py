@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from hsemotion_space.heads import activate, apply_heads, clip_statistics, pair_mean, run_layers, sigmoid, softmax, word_norm_prior
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec, InputSpec
+from hsemotion_space.hub.source import Digest, Source
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
 
 PROBABILITIES = arrays(np.float32, (3, 8), elements=st.floats(0.0, 1.0, width=32))
@@ -25,7 +26,7 @@ class Outputs:
 
 def checkpoint(*heads: HeadSpec) -> Checkpoint:
     spec = InputSpec(64, "box", 0.0, (0, 0, 0), (1, 1, 1))
-    return Checkpoint("x", "X", "MobileFaceNet", "", Path("x"), "", "0" * 64, "", 4, 10, spec, heads)
+    return Checkpoint("x", "X", "MobileFaceNet", "", Path("x"), Source("", Digest("0" * 64), Digest(), None, None), "", 4, 10, spec, heads)
 
 
 def test_softmax_by_hand_and_at_extremes() -> None:

@@ -9,6 +9,7 @@ from checkpoint_makers import manifest_text
 
 from hsemotion_space.heads import softmax
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
+from hsemotion_space.hub.source import Digest
 from hsemotion_space.readout import read_track, read_tracks, reread
 from hsemotion_space.temporal import smooth
 from hsemotion_space.types import Analysis, CheckpointRef, FaceTrack, MediaInfo, Timeline
@@ -70,6 +71,6 @@ def test_reread_equals_a_new_analysis(checkpoint: Checkpoint) -> None:
 
 
 def test_reread_refuses_another_checkpoint(checkpoint: Checkpoint) -> None:
-    other = replace(checkpoint, sha256="cd" * 32, title="Another")
+    other = replace(checkpoint, source=replace(checkpoint.source, weights=Digest("cd" * 32)), title="Another")
     with pytest.raises(ValueError, match="made by Test small, not by Another"):
         reread(make_analysis(checkpoint, 1.0), other, 1.0)
