@@ -23,9 +23,8 @@ from hsemotion_space.pipeline import Network, load_network
 from hsemotion_space.types import FloatArray
 
 SPEC = InputSpec(8, "box", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CHECKPOINT = Checkpoint(
-    "plain", "Plain", "MobileFaceNet", "none", Path(), Source("", Digest("ab" * 32), Digest(), None, None), "none", 6, 2, SPEC, ()
-)
+SOURCE = Source("", Digest("ab" * 32), Digest(), None, None)
+CHECKPOINT = Checkpoint("plain", "Plain", "MobileFaceNet", "none", Path(), SOURCE, "none", 6, 2, SPEC, ())
 SMALL = ExtractOptions(batch=3, shard=8, threads=2)
 
 
@@ -236,7 +235,7 @@ def test_a_folder_of_another_listing_or_checkpoint_is_refused(tmp_path: Path) ->
     ):
         with pytest.raises(DataError, match="belongs to another listing of faces; use another folder"):
             extract(wrong, NETWORK, folder, SMALL)
-    for change in ({"sha256": "cd" * 32}, {"id": "other"}, {"input": replace(SPEC, size=16)}):
+    for change in ({"source": replace(SOURCE, weights=Digest("cd" * 32))}, {"id": "other"}, {"input": replace(SPEC, size=16)}):
         with pytest.raises(DataError, match=r"part-00000\.parquet belongs to another checkpoint .*; use another folder"):
             extract(crops, Network(replace(CHECKPOINT, **change), colors), folder, SMALL)
     (folder / "part-00001.parquet").unlink()
