@@ -44,9 +44,9 @@ def describe(desk: Desk, chosen: object) -> tuple[list[tuple[str, str]], str]:
         checkpoints = desk.checkpoints
     for checkpoint in checkpoints:
         where, problem = locate(checkpoint, desk.settings.cache), desk.runner.problems.get(checkpoint.id, "")
-        beside = {"here": "", "download": "download", "import": "to be imported", "missing": "missing"}[where.place]
+        beside = {"here": "", "download": "download", "import": "not on this server", "missing": "missing"}[where.place]
         beside = "could not be had" if problem else beside
-        choices.append((f"{checkpoint.title} ({beside})" if beside else checkpoint.title, checkpoint.id))
+        choices.append((f"{checkpoint.title} · {beside}" if beside else checkpoint.title, checkpoint.id))
         if checkpoint.id == chosen:
             card = checkpoint_card(checkpoint, where, problem)
     return choices, card

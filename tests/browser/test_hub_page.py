@@ -44,7 +44,7 @@ def test_a_published_checkpoint_is_picked_downloaded_and_used(tmp_path: Path) ->
         with serve_page(tmp_path, environ) as url:
             page, _ = open_page(browser, url, "light", 1280)
             page.get_by_label("Backbone").click()
-            page.get_by_role("option", name="Test far (download)").click()
+            page.get_by_role("option", name="Test far · download").click()
             page.get_by_text("The weights are downloaded when first used").wait_for()
             page.locator("input[type=file]").first.set_input_files(picture)
             page.locator(".notices:visible", has_text="there is no model.safetensors of faces/far").wait_for()
