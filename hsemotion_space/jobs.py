@@ -28,7 +28,7 @@ PROGRESS_EVERY_S = 0.1
 DOWNLOAD_LIMIT_S = 1800.0  # what fetching weights may take on top of the analysis
 MEMORY_BYTES = 4 * 2**30  # what one analysis may take on top of the loaded networks
 CANCEL_GRACE_S = 5.0  # a worker that does not stop by itself in this time is killed
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SECRETS = ("HSEMOTION_FEEDBACK_SECRET", "HSEMOTION_REVIEW_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,7 @@ class _Job:
 
 
 def _limit_worker() -> None:
-    """Keep a runaway worker from filling the disk, and secrets out of its reach."""
-    for name in SECRETS:
-        os.environ.pop(name, None)
+    """Keep a runaway worker from filling the disk."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # noqa: PLC0415  not on every platform
 
@@ -273,7 +271,11 @@ class JobRunner:
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
         self._process = context.Process(target=work, args=(remote, self.settings), name="analysis", daemon=True)
-        self._process.start()
+        hidden = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+        try:
+            self._process.start()
+        finally:
+            os.environ.update(hidden)
         remote.close()
         self._ready = False
 

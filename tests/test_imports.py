@@ -76,6 +76,7 @@ def test_a_file_is_converted_checked_and_listed(roots: tuple[Path, Path], tmp_pa
     assert (locate(checkpoint, tmp_path).place, checkpoint.heads) == ("here", before.heads)
     assert checkpoint.source.upstream.digest == Digest.of(content)
     assert (checkpoint.folder / "README.md").read_text() == "card"
+    assert checkpoint.summary == "Imported from a file that nobody has confirmed to be the published one."
     told = str(imported)
     assert hashlib.sha256(content).hexdigest() in told and "nobody has confirmed" in told and "10 outputs from 512" in told
     faces = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -140,7 +141,9 @@ def test_a_known_digest_must_be_met(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not the file that the manifest of small_mtl means"):
         bring_in(roots, tmp_path / "small_mtl.pt")
     (tmp_path / "small_mtl.pt").write_bytes(content)
-    assert "which the project knew" in str(bring_in(roots, tmp_path / "small_mtl.pt"))
+    imported = bring_in(roots, tmp_path / "small_mtl.pt")
+    assert "which the project knew" in str(imported)
+    assert imported.checkpoint.summary == ""
 
 
 def test_a_broken_import_is_passed_over(roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import operator
+import random
 import subprocess
 import sys
+import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 import torch
 from legacy.make import CASES, create, old_names, outputs, own_name, packed
 from torch import nn
-from upstream_makers import LAYER, LEGACY, archive, pickled, small, table, tensor, with_random_weights
+from upstream_makers import LAYER, LEGACY, VALUES, archive, module, name, pickled, small, table, tensor, with_random_weights
 
 from hsemotion_space.backbones import Backbone, create_model, load_backbone
 from hsemotion_space.hub.manifest import CheckpointError
@@ -143,6 +146,23 @@ def test_views_of_one_storage_are_copied_apart() -> None:
         assert not any(np.shares_memory(tensors[key], other) for name, other in tensors.items() if name != key)
 
 
+def test_any_view_is_copied_exactly_or_refused_because_it_leaves_its_storage() -> None:
+    draw, seen = random.Random(0), set()
+    for _ in range(600):
+        dims = draw.randrange(4)
+        shape, strides, offset = [draw.randrange(4) for _ in range(dims)], [draw.randrange(5) for _ in range(dims)], draw.randrange(7)
+        places = [offset + sum(map(operator.mul, place, strides)) for place in np.ndindex(*shape)]
+        inside = max(places, default=0) < VALUES.size
+        seen.add((dims, inside))
+        content = pickled(table({**LAYER, "x": tensor(shape, strides, offset)}))
+        if inside:
+            assert read_upstream(content, "x.pt").tensors["x"].tolist() == VALUES[np.array(places, dtype=int)].reshape(shape).tolist()
+        else:
+            with pytest.raises(CheckpointError, match="reaches beyond its storage"):
+                read_upstream(content, "x.pt")
+    assert len(seen) == 8
+
+
 def test_a_module_gives_its_state_dict_in_order_and_no_more() -> None:
     block = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Sequential(nn.PReLU(4), nn.Identity()))
     block.register_buffer("kept", torch.rand(2))
@@ -160,7 +180,7 @@ def test_a_module_gives_its_state_dict_in_order_and_no_more() -> None:
 @pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model"])
 def test_weights_are_found_among_other_things(key: str) -> None:
     state = create_model("mobilefacenet_small", 3, img_size=32).state_dict()
-    for packed_state in (state, {f"module.{name}": value for name, value in state.items()}):
+    for packed_state in (state, {f"module.{part}": value for part, value in state.items()}):
         upstream = read({"iter": 1 << 40, key: packed_state, "note": [None, 0.5, ("a", True)]})
         assert upstream.layout == STATE_DICT
         assert list(upstream.tensors) == list(state)
@@ -182,6 +202,7 @@ def test_values_that_are_not_finite_are_refused_by_their_key(bad: float, dtype: 
         ([torch.zeros(3)], "holds neither a module nor a dict of tensors"),
         ({"features.weight": torch.zeros(3, 3)}, "has no output layer"),
         ({"fc.weight": torch.zeros(3)}, "has no output layer"),
+        ({"fc.weight": torch.zeros(0, 3)}, "has no output layer"),
         ({"fc.weight": torch.zeros(2, 3), "epoch": 3}, "its entry 'epoch' is not a named tensor"),
         ({"fc.weight": torch.zeros(2, 3), 5: torch.zeros(2)}, "its entry 5 is not a named tensor"),
         ({"classifier.weight": torch.zeros(2, 3), "classifier.0.weight": torch.zeros(2, 3)}, "'classifier.weight' is there twice"),
@@ -205,3 +226,43 @@ def test_an_archive_in_any_folder_and_without_extras_is_read() -> None:
     entries = {"data.pkl": program, "data/0": bytes(24), "byteorder": b"little", ".data/serialization_id": b"1", ".format_version": b"1"}
     assert read_upstream(archive(entries, "Gewichte für Ü"), "x.pt").dim == 3
     assert read_upstream(pickled(table({"fc.weight": tensor((2, 3), (0, 2))})), "x.pt").tensors["fc.weight"].tolist() == [[0, 0.5, 1]] * 2
+
+
+def test_a_changed_pickle_gives_finite_arrays_or_a_reason() -> None:
+    """The archive is intact here, so that no checksum stands before the pickle."""
+    draw, instructions = random.Random(0), b"NR(}])tuesabhqXcKJ\x81\x85\x86\x87\x88\x89Qr j.\x8aGlM"
+    programs = [b"\x80\x02" + body + b"." for body in (table(LAYER), module({"fc": module({}, LAYER)}), table({"model": table(LAYER)}))]
+    reasons, read_again = set(), 0
+    for _ in range(3000):
+        changed = bytearray(draw.choice(programs))
+        for _ in range(draw.choice((1, 1, 2, 4))):
+            place, source = draw.randrange(2, len(changed)), draw.randrange(2, len(changed))
+            length = draw.randrange(1, 20)
+            match draw.randrange(4):
+                case 0:
+                    changed[place] = draw.randrange(256)
+                case 1:
+                    changed[place] = draw.choice(instructions)
+                case 2:
+                    changed[place:place] = changed[source : source + length]
+                case 3:
+                    del changed[place : min(place + length, len(changed) - 4)]
+        try:
+            upstream = read_upstream(archive({"data.pkl": bytes(changed), "data/0": VALUES.tobytes()}), "x.pt")
+        except CheckpointError as error:
+            reasons.add(str(error)[:40])
+            continue
+        read_again += 1
+        assert all(set(array.ravel().tolist()) <= set(VALUES.tolist()) for array in upstream.tensors.values())
+    assert read_again > 10
+    assert len(reasons) > 10
+
+
+def test_a_long_name_costs_no_more_than_its_own_length() -> None:
+    content = pickled(name("timm." + "a." * 400_000 + "a Any"))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"it names 'timm\.a\.a"):
+        read_upstream(content, "x.pt")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * len(content)

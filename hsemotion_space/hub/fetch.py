@@ -6,14 +6,16 @@ import errno
 import os
 import random
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
 import httpx2
 from filelock import FileLock
-from huggingface_hub import constants, get_session, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -48,9 +50,9 @@ def is_offline() -> bool:
 class _Failed(Exception):  # noqa: N818  never leaves this module
     """One try failed; another one may do better after ``wait_s``."""
 
-    def __init__(self, reason: str, wait_s: float = 0.0, last: bool = False) -> None:
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
-        self.wait_s, self.last = wait_s, last
+        self.wait_s = wait_s
 
 
 def cached_on_hub(source: HubSource, filename: str) -> Path | None:
@@ -65,23 +67,59 @@ def from_hub(title: str, source: HubSource, filename: str, digest: Digest, repor
     Raises:
         CheckpointError: telling why the file cannot be had; wrong bytes are never returned.
     """
-    cached = cached_on_hub(source, filename)
-    if cached is not None and digest.matches(content := cached.read_bytes()):
+    content = _kept(cached := cached_on_hub(source, filename), digest)
+    if content is not None:
         return content
     _refuse_offline(title, damaged=cached is not None)
-    report(0, digest.size_bytes)
     stale = cached is not None
     place = f"{filename} of {source.repo} on the Hugging Face Hub"
+    meter = _meter(report, digest.size_bytes)
 
     def once() -> bytes:
         nonlocal stale
-        path = hf_hub_download(
-            source.repo, filename, revision=source.revision, token=False, force_download=stale, tqdm_class=_meter(report, digest.size_bytes)
-        )
+        report(0, digest.size_bytes)
+        with _refusals_end_the_try(title, place):
+            _ask(source, filename)
+            try:
+                path = hf_hub_download(source.repo, filename, revision=source.revision, token=False, force_download=stale, tqdm_class=meter)
+            except (LocalEntryNotFoundError, ValueError) as error:  # it answered a moment ago
+                raise _Failed(SILENT) from error
         stale = True
         return Path(path).read_bytes()
 
     return _persist(title, place, digest.matches, once)
+
+
+def _kept(file: Path | None, digest: Digest) -> bytes | None:
+    """Return the content of a file of this machine if it is the right one; one that cannot be read is not."""
+    with suppress(OSError):
+        if file is not None and file.is_file() and digest.matches(content := file.read_bytes()):
+            return content
+    return None
+
+
+def _ask(source: HubSource, filename: str) -> None:
+    """Ask once for the file's head; the download asks again, but would go on for minutes and then hide what it met."""
+    head = get_hf_file_metadata(hf_hub_url(source.repo, filename, revision=source.revision), token=False, timeout=TIMEOUT_S)
+    if head.commit_hash != source.revision:
+        raise _Failed("what answers is not the Hub")
+
+
+@contextmanager
+def _refusals_end_the_try(title: str, place: str) -> Iterator[None]:
+    """End a try when the server is busy or fails; the Hub client would wait for as long as it is told, be it hours."""
+    thread = threading.get_ident()
+
+    def hear(response: httpx2.Response) -> None:
+        if threading.get_ident() == thread and _may_pass(response.status_code):
+            raise _refusal(title, place, response)
+
+    listeners = get_session().event_hooks["response"]
+    listeners.append(hear)
+    try:
+        yield
+    finally:
+        listeners.remove(hear)
 
 
 def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Report = silent) -> bytes:
@@ -91,14 +129,14 @@ def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Repo
         CheckpointError: telling why the file cannot be had; wrong bytes are never returned.
     """
     target = upstream_file(source, folder)
-    if target.is_file() and source.digest.matches(content := target.read_bytes()):
+    if (content := _kept(target, source.digest)) is not None:
         return content
     _refuse_offline(title, damaged=target.is_file())
     report(0, source.digest.size_bytes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if target.is_file() and source.digest.matches(content := target.read_bytes()):
+            if (content := _kept(target, source.digest)) is not None:
                 return content  # another process was faster
             content = _persist(title, _place(source), source.digest.matches, lambda: _get(title, source, _partial(target), report))
             _partial(target).replace(target)
@@ -179,11 +217,9 @@ def _persist(title: str, place: str, is_good: Callable[[bytes], bool], once: Cal
                 return content
             raise _Failed("what arrived is not what the manifest says, so nothing of it was loaded")
         except _Failed as failure:
-            reason, last = str(failure), failure.last
-            wait_s = max(failure.wait_s, 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
-        if last or attempt == TRIES:
-            break
-        sleep(min(wait_s, LONGEST_WAIT_S))
+            reason, wait_s = str(failure), max(failure.wait_s, 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
+        if attempt < TRIES:
+            sleep(min(wait_s, LONGEST_WAIT_S))
     raise CheckpointError(f"{title}: {place} could not be had: {reason}. Try again in a few minutes, or pick another checkpoint.")
 
 
@@ -192,13 +228,9 @@ def _attempt(title: str, place: str, once: Callable[[], bytes]) -> bytes:
     try:
         return once()
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        if isinstance(error, LocalEntryNotFoundError):  # the client has tried five times to ask for the size
-            answer = error.__cause__
-            raise (_refusal(title, place, answer.response) if isinstance(answer, HfHubHTTPError) else _Failed(SILENT, last=True)) from error
-        raise CheckpointError(f"{title}: there is no {place}, or it is private. Correct [source] in its manifest.") from error
+        raise _nowhere(title, place) from error
     except HfHubHTTPError as error:
-        response = error.response
-        raise _refusal(title, place, response) from error
+        raise _refusal(title, place, error.response) from error
     except httpx2.TimeoutException as error:
         raise _Failed(SILENT) from error
     except httpx2.HTTPError as error:
@@ -209,12 +241,22 @@ def _attempt(title: str, place: str, once: Callable[[], bytes]) -> bytes:
         _disk(title, error)
 
 
+def _may_pass(status: int) -> bool:
+    return status == 429 or status >= 500
+
+
 def _refusal(title: str, place: str, response: httpx2.Response) -> Exception:
     """Return the failure of a try that may be repeated, or the error of one that may not."""
     status, retry_after = response.status_code, response.headers.get("Retry-After", "")
-    if status == 429 or status >= 500:
+    if _may_pass(status):
         return _Failed(f"the server answers {status}", float(retry_after) if retry_after.isdecimal() else 0.0)
+    if status == 404:
+        return _nowhere(title, place)
     return CheckpointError(f"{title}: {place} answers {status}. Correct [source] in its manifest, or pick another checkpoint.")
+
+
+def _nowhere(title: str, place: str) -> CheckpointError:
+    return CheckpointError(f"{title}: there is no {place}, or it is private. Correct [source] in its manifest.")
 
 
 def _disk(title: str, error: OSError) -> NoReturn:

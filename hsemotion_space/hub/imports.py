@@ -160,6 +160,8 @@ def _manifest(model: Checkpoint, new_id: str, weights: bytes, published: tuple[s
     document["id"] = new_id
     if new_id != model.id:
         document["title"] = f"{model.title} as {new_id}"
+    if not cast("UpstreamSource", model.source.upstream).digest.known:
+        document["summary"] = f"{model.summary} Imported from a file that nobody has confirmed to be the published one.".strip()
     source = cast("Table", document["source"])
     source["bundled"], source["sha256"], source["bytes"] = WEIGHTS_FILE, hashlib.sha256(weights).hexdigest(), len(weights)
     upstream = cast("Table", source["upstream"])

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+REPO = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", re.ASCII)  # what the Hub takes for a name
+
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names it and says what to do."""
@@ -65,8 +67,8 @@ class HubSource:
     filename: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
-            raise CheckpointError(f"[source] hub repo must be owner/name, got {self.repo!r}.")
+        if not REPO.fullmatch(self.repo):
+            raise CheckpointError(f"[source] hub repo must be owner/name, as the Hub takes it, got {self.repo!r}.")
         if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise CheckpointError(f"[source] hub revision must be a commit of 40 hexadecimal digits, got {self.revision!r}.")
 

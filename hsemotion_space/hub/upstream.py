@@ -87,7 +87,7 @@ def _read(content: bytes) -> Upstream:
             raise CheckpointError("is refused: its tensors share numbers and would take more room than the file itself.")
         tensors = _copy(archive, members, views)
     layer = next((f"{name}.weight" for name in CLASSIFIERS if f"{name}.weight" in tensors), "")
-    if not layer or tensors[layer].ndim != 2:
+    if not layer or tensors[layer].ndim != 2 or not tensors[layer].size:
         raise CheckpointError(f"has no output layer; one of {', '.join(f'{name}.weight' for name in CLASSIFIERS)} should be a matrix.")
     outputs, dim = tensors[layer].shape
     return Upstream(layout, tensors, classes, outputs, dim)

@@ -18,6 +18,7 @@ import numpy as np
 from hsemotion_space.hub.manifest import CheckpointError
 
 MAX_INSTRUCTIONS = 300_000  # the largest published layout has 60,000
+MAX_NAME = 256  # the pattern below takes many times the room of a long name
 MAX_DIMS = 8
 MAX_EXTENT = 1 << 40
 MAX_INT_KEY = 1 << 31  # larger numbers can be chosen so that a dict becomes slow
@@ -199,7 +200,7 @@ class _Machine:
     def name(self, text: object) -> None:
         name = str(text)
         dotted = name.replace(" ", ".")
-        if name not in _KNOWN and not _INERT.fullmatch(name):
+        if name not in _KNOWN and (len(name) > MAX_NAME or not _INERT.fullmatch(name)):
             raise CheckpointError(
                 f"is refused: it names {quote(dotted)}, which weights do not need. Do not load it with anything else either."
             )
