@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_makers import manifest_text
+from checkpoint_makers import make_checkpoint, manifest_text
 from fake_hub import FakeHub, environment, use
 
 from hsemotion_space.backbones import create_model, load_backbone
@@ -97,6 +97,14 @@ def test_importing_again_replaces_it_as_a_whole(roots: tuple[Path, Path], tmp_pa
         assert find_checkpoint(roots, "small_mtl").source.upstream.digest == Digest.of(content)
         assert imported.checkpoint.weights_bytes > 1_000_000
     assert [path.name for path in roots[1].iterdir()] == ["small_mtl"]
+
+
+def test_an_imported_checkpoint_is_not_taken_unless_it_is_named(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    make_checkpoint(roots[0] / "zebra", size=32)
+    (tmp_path / "small_mtl.pt").write_bytes(network_file()[0])
+    bring_in(roots, tmp_path / "small_mtl.pt", new_id="alpha")
+    assert [checkpoint.id for checkpoint in list_checkpoints(roots)] == ["zebra", "alpha", "small_mtl"]
+    assert find_checkpoint(roots, "").id == "zebra"
 
 
 def test_weights_that_do_not_fit_change_nothing(roots: tuple[Path, Path], tmp_path: Path) -> None:

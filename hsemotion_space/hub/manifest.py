@@ -260,7 +260,7 @@ def read_manifest(folder: Path) -> Checkpoint:
 
 
 def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
-    """Return every checkpoint, recommended ones first, then by id.
+    """Return every checkpoint: recommended ones first, then bundled, then imported ones, then the others; by id among equals.
 
     Args:
         roots: folders of checkpoint folders. The first one is the project's; later ones hold what was imported, win over the same id
@@ -270,6 +270,7 @@ def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
         CheckpointError: if a manifest below the first root is wrong or there is none at all.
     """
     found = {checkpoint.id: checkpoint for checkpoint in map(read_manifest, _folders(roots[0]))}
+    ours = {name for name, checkpoint in found.items() if checkpoint.weights_bytes}
     for folder in (folder for root in roots[1:] for folder in _folders(root)):
         try:
             found[folder.name] = read_manifest(folder)
@@ -277,7 +278,7 @@ def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
             log.warning("an imported checkpoint was passed over: %s", error)
     if not found:
         raise CheckpointError(f"There is no checkpoint below {roots[0].name}/; set HSEMOTION_CHECKPOINTS to the folder that has them.")
-    return tuple(sorted(found.values(), key=lambda checkpoint: (not checkpoint.recommended, not checkpoint.weights_bytes, checkpoint.id)))
+    return tuple(sorted(found.values(), key=lambda item: (not item.recommended, item.id not in ours, not item.weights_bytes, item.id)))
 
 
 def _folders(root: Path) -> list[Path]:
