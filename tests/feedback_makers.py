@@ -25,7 +25,7 @@ from hsemotion_space.feedback.records import (
     TaskPrediction,
     Values,
     Verdict,
-)  # fmt: skip
+)
 from hsemotion_space.tasks import TASKS, Task
 
 NOW_S = 1_750_000_000.0

@@ -1,0 +1,206 @@
+"""The open database of the store: checked and migrated at the start, one writer, every commit on the disk."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from hsemotion_space.feedback.migrations import migrate, newest, version_of
+from hsemotion_space.feedback.opening import (
+    BUSY_TIMEOUT_S,
+    back_up,
+    is_damage,
+    make_engine,
+    parse,
+    reason_of,
+    remove_copies,
+    set_aside,
+    sync,
+    take,
+)
+from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.tables import METADATA
+
+WRITER_LOCK: Final = 0x68736665
+"""Number of the lock by which replicas on PostgreSQL write one after the other."""
+FAILURES: Final = (SQLAlchemyError, sqlite3.Error, OSError)
+
+
+class Database:
+    """Connections for reading and for the one writer.
+
+    Attributes:
+        notices: what the operator must know, for example that a damaged file was set aside.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float], read_only: bool) -> None:
+        address = parse(url)
+        self.notices: list[str] = []
+        self._clock, self._read_only, self._closed = clock, read_only, False
+        self._file = Path(address.database or "") if address.get_backend_name() == "sqlite" else None
+        self._mutex = threading.Lock()
+        self._file_lock = None if self._file is None or read_only else take(self._file)
+        try:
+            self._engine = make_engine(address, self._file, read_only)
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        """Check and migrate; a damaged SQLite file makes way for a new one."""
+        try:
+            version = self._check_or_set_aside()
+            if self._read_only and version < newest():
+                raise FeedbackError("The feedback database is of an older version; start the program once to bring it up to date.")
+            if version == newest():
+                return
+            if self._file is not None and version > 0:
+                back_up(self._file, f"backup-v{version}-{self._moment()}")
+            with self._begin_writing() as connection:
+                migrate(connection)
+            if self._file is not None:
+                sync(self._file.parent)
+        except FAILURES as error:
+            raise FeedbackError(f"The feedback database cannot be opened: {reason_of(error)}.") from error
+
+    def _check_or_set_aside(self) -> int:
+        """Return the version of the database, 0 for the new one that follows a damaged one."""
+        try:
+            return self._check()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if self._file is None or self._read_only or not is_damage(error):
+                raise
+        self._engine.dispose()
+        name = set_aside(self._file, self._moment())
+        self.notices.append(f"The feedback database was damaged. It was set aside as {name}, and a new one was started.")
+        return self._check()
+
+    def _check(self) -> int:
+        """Return the version of a database that is whole, as far as a quick check tells."""
+        with self._engine.connect() as connection:
+            if self._file is not None:
+                found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+                if found != "ok":
+                    raise sqlite3.DatabaseError(found)
+            version = version_of(connection)
+            for table in METADATA.sorted_tables if version == newest() else ():
+                connection.execute(select(table).limit(0))
+        return version
+
+    @contextmanager
+    def _begin_writing(self) -> Iterator[Connection]:
+        with self._engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
+            if self._file is None:
+                connection.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection that sees one state of the database.
+
+        Raises:
+            FeedbackError: if it cannot be read.
+        """
+        self._check_open()
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                yield connection
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise FeedbackError(f"The feedback database could not be read: {reason_of(error)}.") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give the connection of the one writer; what it did is on the disk when the block ends without an error.
+
+        Raises:
+            FeedbackError: if it could not be saved; nothing of it is to be acknowledged then.
+        """
+        self._check_writable()
+        with self._mutex:
+            try:
+                with self._begin_writing() as connection:
+                    yield connection
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                self._engine.dispose()
+                raise FeedbackError(f"This could not be saved: {reason_of(error)}. Please try again later.") from error
+
+    def check_space(self, reserve_bytes: int) -> None:
+        """Refuse to go on if the disk is nearly full.
+
+        Raises:
+            FeedbackError: if less than ``reserve_bytes`` are free where a SQLite file lies.
+        """
+        if self._file is not None and shutil.disk_usage(self._file.parent).free < reserve_bytes:
+            raise FeedbackError("This could not be saved: the disk is nearly full. Please try again later.")
+
+    def scrub(self, needle: str) -> None:
+        """Overwrite what was deleted: rewrite the tables, empty the write-ahead log, and remove old copies of a file.
+
+        On PostgreSQL the tables are rewritten; how long its write-ahead log and its backups are kept is for its operator to say.
+
+        Args:
+            needle: copies (backups, files set aside) that contain this text are removed.
+
+        Raises:
+            FeedbackError: if it must be repeated, because of a full disk or somebody who reads for long.
+        """
+        self._check_writable()
+        with self._mutex:
+            try:
+                with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT", begin="") as connection:
+                    if self._file is None:
+                        for table in METADATA.sorted_tables:
+                            connection.execute(text(f"VACUUM FULL {table.name}"))
+                        return
+                    connection.exec_driver_sql("VACUUM")
+                    _empty_log(connection)
+                remove_copies(self._file, needle.encode())
+            except FAILURES as error:
+                self._engine.dispose()
+                raise FeedbackError(
+                    f"The rows are deleted, but their bytes could not be overwritten yet: {reason_of(error)}. Please repeat the erasure."
+                ) from error
+
+    def close(self) -> None:
+        """Close the connections and make place for another writer."""
+        if self._closed:
+            return
+        self._closed = True
+        engine: Engine | None = getattr(self, "_engine", None)
+        with self._mutex:
+            if engine is not None:
+                engine.dispose()
+            if self._file_lock is not None:
+                self._file_lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise FeedbackError("The feedback database is closed.")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._read_only:
+            raise FeedbackError("The feedback database was opened for reading only.")
+
+    def _moment(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def _empty_log(connection: Connection) -> None:
+    """Move the write-ahead log into the file and cut it to nothing, waiting for readers as long as for a writer."""
+    until_s = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one():
+        if time.monotonic() > until_s:
+            raise OSError(0, "somebody is reading")
+        time.sleep(0.05)

@@ -1,0 +1,49 @@
+"""When to try again after a failure: random waits that grow with every one, and a break after several in a row."""
+
+from __future__ import annotations
+
+import random
+from typing import Final, Literal
+
+from hsemotion_space.feedback.remote import LONGEST_ASKED_S
+
+Breaker = Literal["closed", "open", "half-open"]
+
+SHORTEST_WAIT_S: Final = 2.0
+LONGEST_WAIT_S: Final = 900.0
+BREAK_AFTER: Final = 5  # failures in a row
+BREAK_S: Final = 300.0
+
+
+class Pace:
+    """When to try again.
+
+    Attributes:
+        failures: in a row.
+        next_try_s: UTC in seconds since 1970; 0 if nothing holds it up.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.next_try_s = 0.0
+
+    def allows(self, now_s: float) -> bool:
+        """Return whether it is time for a try."""
+        return not 0 < self.next_try_s - now_s <= LONGEST_ASKED_S  # a clock that was put back stops nothing
+
+    def failed(self, now_s: float, asked_s: float) -> None:
+        """Note a failure and draw the time of the next try, which is not before ``asked_s`` have passed."""
+        self.failures += 1
+        most_s = min(LONGEST_WAIT_S, SHORTEST_WAIT_S * 2 ** min(self.failures, 20))
+        least_s = BREAK_S if self.failures >= BREAK_AFTER else SHORTEST_WAIT_S
+        self.next_try_s = now_s + max(random.uniform(0, most_s), least_s, asked_s)  # noqa: S311
+
+    def succeeded(self) -> None:
+        """Note that all is well."""
+        self.failures, self.next_try_s = 0, 0.0
+
+    def breaker(self, now_s: float) -> Breaker:
+        """Return ``open`` during a break, ``half-open`` when the next try decides, and ``closed`` otherwise."""
+        if self.failures < BREAK_AFTER:
+            return "closed"
+        return "half-open" if self.allows(now_s) else "open"

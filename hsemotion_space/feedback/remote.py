@@ -1,0 +1,193 @@
+"""The dataset repository on the Hugging Face Hub: what publishing and erasing ask of it, every failure a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, hf_hub_url, set_client_factory
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+
+from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.hub.source import Digest
+
+KIND: Final = "dataset"
+TIMEOUT_S = 30.0  # without a byte
+CONNECT_S: Final = 5.0
+LONGEST_ASKED_S: Final = 3600.0
+
+
+class HubFailure(FeedbackError):  # noqa: N818  it is a FeedbackError with one more fact
+    """The Hub did not do what was asked; ``wait_s`` is how long it wants to be left alone."""
+
+    def __init__(self, sentence: str, wait_s: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.wait_s = wait_s
+
+
+class Repository:
+    """A dataset repository, whose token appears in no message.
+
+    Every method raises HubFailure if the Hub does not do what is asked.
+
+    Args:
+        repo: ``owner/name``.
+        token: of somebody who may write there.
+
+    Raises:
+        FeedbackError: if the name or the token cannot be one.
+    """
+
+    def __init__(self, repo: str, token: str) -> None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise FeedbackError(f"The dataset repository must be owner/name, got {repo!r}.")
+        if not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise FeedbackError(
+                "The token is empty or has characters that no token has. Copy it again from huggingface.co/settings/tokens."
+            )
+        self.repo = repo
+        self._token = token
+        self._api = HfApi(token=token)
+
+    @contextmanager
+    def session(self, timeout_s: float = 0.0) -> Iterator[None]:
+        """Let no request of the client library wait for ever within the block, as a commit that is never answered does by default.
+
+        Args:
+            timeout_s: for every byte; TIMEOUT_S if it is 0.
+        """
+        usual = get_session()
+        hooks, waits = usual.event_hooks, usual.timeout
+
+        def use(timeout: httpx2.Timeout) -> None:
+            set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=timeout))
+
+        longest_s = timeout_s or TIMEOUT_S
+        use(httpx2.Timeout(longest_s, connect=min(CONNECT_S, longest_s)))
+        try:
+            yield
+        finally:
+            use(waits)
+
+    def head(self, *, create: bool = False) -> str:
+        """Return the newest commit; empty if there is no repository and none is to be made (private, with manual access)."""
+        with self._sentences():
+            try:
+                return self._head()
+            except RepositoryNotFoundError:
+                if not create:
+                    return ""
+            self._api.create_repo(self.repo, repo_type=KIND, private=True, exist_ok=True)
+            with suppress(HfHubHTTPError):  # it is private all the same
+                self._api.update_repo_settings(self.repo, repo_type=KIND, gated="manual")
+            return self._head()
+
+    def _head(self) -> str:
+        return str(self._api.dataset_info(self.repo).sha)
+
+    def listing(self, folder: str, revision: str, *, recursive: bool = False) -> Mapping[str, Digest]:
+        """Return what the files in a folder (empty: the uppermost one) are, by path; none if there is no such folder."""
+        with self._sentences():
+            try:
+                found = list(self._api.list_repo_tree(self.repo, folder or None, recursive=recursive, revision=revision, repo_type=KIND))
+            except EntryNotFoundError:
+                return {}
+        return {item.path: _digest(item) for item in found if isinstance(item, RepoFile)}
+
+    def read(self, path: str, revision: str) -> bytes:
+        """Return a file, checked, without a copy on this machine's disk; empty if there is none."""
+        digest = self.listing(path.rpartition("/")[0], revision).get(path)
+        if digest is None:
+            return b""
+        with self._sentences():
+            url = hf_hub_url(self.repo, path, repo_type=KIND, revision=revision)
+            response = get_session().get(url, headers={"Authorization": f"Bearer {self._token}"})
+            response.raise_for_status()
+        if not digest.matches(response.content):
+            raise HubFailure(f"{path} of {self.repo} does not arrive as it is there.")
+        return response.content
+
+    def commit(self, head: str, message: str, files: Mapping[str, bytes], gone: Collection[str] = ()) -> str:
+        """Add and remove files in one commit and return its id; refused if somebody else was faster.
+
+        Args:
+            head: the commit that it follows, so that a request which is carried out late changes nothing.
+            message: first line of the commit.
+            files: content by path.
+            gone: paths to remove.
+        """
+        with self._sentences():
+            operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+            removals = [CommitOperationDelete(path) for path in gone]
+            made = self._api.create_commit(self.repo, [*operations, *removals], commit_message=message, repo_type=KIND, parent_commit=head)
+            return made.oid
+
+    def forget(self, digests: Collection[str], paths: Collection[str], message: str) -> None:
+        """Delete the bytes of large files for good, and the history that could still name them or contain small ones.
+
+        Args:
+            digests: SHA-256 of files, also of those that were sent and never committed.
+            paths: where they were.
+            message: of the one commit that is left.
+        """
+        with self._sentences():
+            if lost := [file for file in self._api.list_lfs_files(self.repo, repo_type=KIND) if _is_one(file, digests, paths)]:
+                self._api.permanently_delete_lfs_files(self.repo, lost, rewrite_history=True, repo_type=KIND)
+            self._api.super_squash_history(self.repo, commit_message=message, repo_type=KIND)
+            if any(_is_one(file, digests, paths) for file in self._api.list_lfs_files(self.repo, repo_type=KIND)):
+                raise HubFailure(f"{self.repo} still stores files that were to be deleted for good.")
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """Turn whatever the client library raises into a sentence."""
+        try:
+            yield
+        except FeedbackError:
+            raise
+        except HFValidationError as error:
+            raise HubFailure(f"{self.repo!r} is no name for a repository of the Hub.") from error
+        except OfflineModeIsEnabled as error:
+            raise HubFailure("HF_HUB_OFFLINE=1 forbids requests. Unset it to publish.") from error
+        except (httpx2.HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # an upload in a thread
+            raise self._failure(cause) from error
+
+    def _failure(self, error: BaseException) -> HubFailure:
+        if isinstance(error, HfHubHTTPError | httpx2.HTTPStatusError):
+            status, after = error.response.status_code, error.response.headers.get("Retry-After", "")
+            return HubFailure(_refusal(status, self.repo), min(float(after), LONGEST_ASKED_S) if after.isdecimal() else 0.0)
+        if isinstance(error, httpx2.TimeoutException):
+            return HubFailure("The Hub does not answer.")
+        if isinstance(error, httpx2.HTTPError | OSError):
+            return HubFailure(f"The connection to the Hub broke ({type(error).__name__}).")
+        return HubFailure("The Hub answers with something that is not understood.")
+
+
+def _digest(file: RepoFile) -> Digest:
+    return Digest(file.lfs.sha256, size_bytes=file.lfs.size) if file.lfs else Digest(git_blob_sha1=file.blob_id, size_bytes=file.size)
+
+
+def _is_one(file: object, digests: Collection[str], paths: Collection[str]) -> bool:
+    return getattr(file, "file_oid", "") in digests or getattr(file, "filename", "") in paths
+
+
+def _refusal(status: int, repo: str) -> str:
+    words = {
+        401: f"The Hub does not accept the token. Make one that may write to {repo} at huggingface.co/settings/tokens.",
+        403: f"The token may not write to {repo}. Use one with write permission.",
+        404: f"There is no {repo} on the Hub, or the token may not see it.",
+        409: f"Somebody else is changing {repo} at the moment.",
+        412: f"Somebody else has changed {repo} in the meantime.",
+        429: "The Hub asks to wait, because there were too many requests.",
+    }
+    return words.get(status, f"The Hub answers {status}.")

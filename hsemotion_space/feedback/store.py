@@ -1,0 +1,300 @@
+"""The store of corrections: append-only, durable when it answers, erasable without a trace."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, TypeAlias, get_args
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, not_, select, update
+
+from hsemotion_space.feedback.database import Database
+from hsemotion_space.feedback.queries import AT_ONCE, PUBLISHABLE, STORED, bury, erasures, find_batch, freeze, parts, put
+from hsemotion_space.feedback.records import FeedbackError, FeedbackRecord, Review, State, StoredRecord
+from hsemotion_space.feedback.tables import (
+    BATCHES,
+    CROPS,
+    ERASURES,
+    META,
+    RECORDS,
+    REVIEWS,
+    TOMBSTONES,
+    Ack,
+    Batch,
+    Erased,
+    batch_of,
+    check_crop,
+    check_record,
+    row_of,
+    stored_of,
+    tombstone_of,
+)
+
+Encode: TypeAlias = Callable[[Sequence[StoredRecord]], bytes]
+
+RESERVE_BYTES: Final = 100 * 2**20  # so that pushing and erasing still work when nothing is accepted any more
+ERROR_LENGTH: Final = 500
+
+
+class FeedbackStore:
+    """Records, their batches and what was erased, in a SQLite file or in PostgreSQL.
+
+    Every method that changes something has it on the disk when it returns, and raises FeedbackError if it could not be saved.
+
+    Args:
+        url: for SQLAlchemy, ``sqlite:///FILE`` or ``postgresql://...``.
+        clock: UTC in seconds since 1970.
+        read_only: do not take the place of the one writer; everything that changes something is refused.
+        reserve_bytes: nothing is accepted while less is free on the disk of a SQLite file.
+
+    Raises:
+        FeedbackError: if it cannot be opened, has another writer, or is newer than this program.
+    """
+
+    def __init__(
+        self, url: str, clock: Callable[[], float] = time.time, *, read_only: bool = False, reserve_bytes: int = RESERVE_BYTES
+    ) -> None:
+        self._clock, self._reserve_bytes = clock, reserve_bytes
+        self._database = Database(url, clock, read_only)
+
+    def __enter__(self) -> FeedbackStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the operator must know, for example that a damaged file was set aside."""
+        return tuple(self._database.notices)
+
+    def close(self) -> None:
+        """Close the database and make place for another writer."""
+        self._database.close()
+
+    def add(self, record: FeedbackRecord, crop: bytes = b"", *, gold: bool = False) -> Ack:
+        """Save a record; one that is there already is left as it is.
+
+        Args:
+            record: checked anew.
+            crop: PNG of at most MOST_CROP_BYTES, or empty.
+            gold: whether it is about an item whose answer is known.
+
+        Raises:
+            FeedbackError: if it is not valid, was erased before, or could not be saved.
+        """
+        clean = check_record(record)
+        check_crop(crop)
+        self._database.check_space(self._reserve_bytes)
+        with self._database.writing() as connection:
+            if connection.scalar(select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest == tombstone_of(clean.id))):
+                raise FeedbackError("This correction was erased on request and cannot be added again.")
+            state = connection.scalar(select(RECORDS.c.state).where(RECORDS.c.id == clean.id))
+            if state is not None:
+                return Ack(clean.id, False, state)
+            connection.execute(insert(RECORDS).values(row_of(clean, crop, float(self._clock()), gold)))
+            if crop:
+                connection.execute(insert(CROPS).values(record=clean.id, png=crop))
+        return Ack(clean.id, True, "received")
+
+    def records(
+        self, *, contributor: str = "", batch: str = "", states: Collection[State] = (), after: int = 0, limit: int = 0
+    ) -> list[StoredRecord]:
+        """Return records in the order of arrival; damaged ones are left out and noticed.
+
+        Args:
+            contributor: only of this one, of all if empty.
+            batch: only of this one, of all if empty.
+            states: only in these, in all if empty.
+            after: only those with a higher number.
+            limit: at most so many, 0 for all.
+        """
+        where = [RECORDS.c.number > after]
+        if contributor:
+            where.append(RECORDS.c.contributor == contributor)
+        if batch:
+            where.append(RECORDS.c.batch == batch)
+        if states:
+            where.append(RECORDS.c.state.in_(states))
+        with self._database.reading() as connection:
+            return self._read(connection, where, limit)
+
+    def _read(self, connection: Connection, where: Collection[ColumnElement[bool]], limit: int) -> list[StoredRecord]:
+        found: list[StoredRecord] = []
+        with connection.execute(STORED.where(*where), execution_options={"yield_per": AT_ONCE}) as rows:
+            for row in rows.mappings():
+                try:
+                    found.append(stored_of(row))
+                except FeedbackError as error:
+                    self._notice(str(error))
+                if limit and len(found) == limit:
+                    break
+        return found
+
+    def _notice(self, sentence: str) -> None:
+        if sentence not in self._database.notices:
+            self._database.notices.append(sentence)
+
+    def counts(self) -> Mapping[State, int]:
+        """Return the number of records in every state."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(RECORDS.c.state, func.count()).group_by(RECORDS.c.state))
+            found = {str(state): int(count) for state, count in rows}
+        return {state: found.get(state, 0) for state in get_args(State)}
+
+    def seal(self, limit: int, encode: Encode) -> Batch | None:
+        """Freeze the oldest records that may be published, and whose contributor said nothing newer, as the bytes of a batch.
+
+        Args:
+            limit: at most so many.
+            encode: makes the bytes; if it raises, nothing is sealed.
+
+        Returns:
+            None if there is nothing to seal.
+        """
+        with self._database.writing() as connection:
+            stored = self._read(connection, [PUBLISHABLE], limit)
+            return freeze(connection, stored, encode(stored), float(self._clock())) if stored else None
+
+    def batches(self, pushed: bool | None = None) -> list[Batch]:
+        """Return batches in the order of sealing; damaged ones are left out and noticed.
+
+        Args:
+            pushed: those that are on the Hub, or those that are to be pushed (without stale ones); None for all.
+        """
+        query = select(BATCHES).order_by(BATCHES.c.number)
+        if pushed is not None:
+            query = query.where(BATCHES.c.oid != "") if pushed else query.where(BATCHES.c.oid == "", not_(BATCHES.c.stale))
+        found = []
+        with self._database.reading() as connection:
+            for row in connection.execute(query).mappings():
+                try:
+                    found.append(batch_of(row))
+                except FeedbackError as error:
+                    self._notice(str(error))
+        return found
+
+    def batch(self, batch: str) -> Batch:
+        """Return one batch.
+
+        Raises:
+            FeedbackError: if there is none of this id, or it is damaged.
+        """
+        with self._database.reading() as connection:
+            return find_batch(connection, batch)
+
+    def mark_pushed(self, batch: str, oid: str) -> None:
+        """Note the commit with which a batch reached the Hub."""
+        self._mark(batch, "pushed", oid=oid, pushed_s=float(self._clock()), error="")
+
+    def mark_verified(self, batch: str) -> None:
+        """Note that a batch was read back from the Hub."""
+        self._mark(batch, "verified", verified_s=float(self._clock()))
+
+    def mark_failed(self, batch: str, error: str, next_try_s: float) -> None:
+        """Note that a batch could not be pushed, and when to try again."""
+        self._mark(batch, None, attempts=BATCHES.c.attempts + 1, error=error[:ERROR_LENGTH], next_try_s=next_try_s)
+
+    def _mark(self, batch: str, state: State | None, **values: object) -> None:
+        with self._database.writing() as connection:
+            find_batch(connection, batch)
+            connection.execute(update(BATCHES).where(BATCHES.c.id == batch).values(values))
+            if state is not None:
+                connection.execute(update(RECORDS).where(RECORDS.c.batch == batch).values(state=state))
+
+    def replace_batch(self, old: str, encode: Encode) -> Batch | None:
+        """Seal the rows that an erasure left of a stale batch as a new one; asked again, return the same.
+
+        Returns:
+            None if none are left.
+
+        Raises:
+            FeedbackError: if the batch is not stale.
+        """
+        with self._database.writing() as connection:
+            batch = find_batch(connection, old)
+            if not batch.stale:
+                raise FeedbackError(f"Batch {old} contains no erased row.")
+            if batch.replaced_by:
+                return find_batch(connection, batch.replaced_by)
+            stored = self._read(connection, [RECORDS.c.batch == old], 0)
+            if not stored:
+                return None
+            new = freeze(connection, stored, encode(stored), float(self._clock()))
+            connection.execute(update(BATCHES).where(BATCHES.c.id == old).values(replaced_by=new.id))
+            return new
+
+    def erase(self, contributor: str) -> Erased:
+        """Remove everything of a contributor, so that no byte of it is left in the files of this database.
+
+        Batches with a row of theirs lose their bytes and become stale. Asked again, it does again what may not have been finished.
+        """
+        key = tombstone_of(contributor)
+        with self._database.writing() as connection:
+            theirs = RECORDS.c.contributor == contributor
+            found = connection.execute(select(RECORDS.c.id, RECORDS.c.batch).where(theirs).order_by(RECORDS.c.number)).all()
+            records, batches = tuple(row.id for row in found), {row.batch for row in found if row.batch}
+            for part in parts(records):
+                bury(connection, part)
+            for batch in batches:
+                connection.execute(update(BATCHES).where(BATCHES.c.id == batch).values(body=b"", stale=True, error=""))
+            connection.execute(delete(CROPS).where(CROPS.c.record.in_(select(RECORDS.c.id).where(theirs))))
+            connection.execute(delete(RECORDS).where(theirs))
+            earlier = [one for one in erasures(connection) if one.contributor == key]
+            named = tuple(sorted(batches.union(*(one.batches for one in earlier))))
+            requested_s = earlier[0].requested_s if earlier else float(self._clock())
+            put(connection, ERASURES, {"contributor": key}, {"requested_s": requested_s, "batches": json.dumps(named)})
+        self._database.scrub(contributor)
+        return Erased(key, requested_s, named, records)
+
+    def pending_erasures(self) -> list[Erased]:
+        """Return the erasures that are not finished elsewhere, the oldest first."""
+        with self._database.reading() as connection:
+            return erasures(connection)
+
+    def finish_erasure(self, contributor: str) -> None:
+        """Note that an erasure is finished everywhere; ``contributor`` is one, or the SHA-256 in an :class:`Erased`."""
+        with self._database.writing() as connection:
+            connection.execute(delete(ERASURES).where(ERASURES.c.contributor.in_([contributor, tombstone_of(contributor)])))
+
+    def tombstones(self) -> frozenset[str]:
+        """Return what is kept of the ids of erased records: :func:`tombstone_of` each."""
+        with self._database.reading() as connection:
+            return frozenset(connection.scalars(select(TOMBSTONES.c.digest)))
+
+    def bury(self, records: Collection[str]) -> None:
+        """Add tombstones for erased records that were found elsewhere, so that they cannot come back."""
+        with self._database.writing() as connection:
+            for part in parts(tuple(records)):
+                bury(connection, part)
+
+    def review(self, record: str, decision: Review, reviewer: str) -> None:
+        """Note the decision of a reviewer, who may change it; all decisions are kept.
+
+        Raises:
+            FeedbackError: if there is no such record or decision.
+        """
+        if decision not in get_args(Review):
+            raise FeedbackError("A review is approved, rejected, or empty.")
+        with self._database.writing() as connection:
+            if not connection.execute(update(RECORDS).where(RECORDS.c.id == record).values(review=decision)).rowcount:
+                raise FeedbackError("There is no such correction.")
+            values = {"record": record, "decision": decision, "reviewer": reviewer[:100], "created_s": float(self._clock())}
+            connection.execute(insert(REVIEWS).values(values))
+
+    def revert(self, contributor: str) -> int:
+        """Set aside everything that a contributor said so far; return how many records this changed."""
+        theirs = RECORDS.c.contributor == contributor
+        with self._database.writing() as connection:
+            return connection.execute(update(RECORDS).where(theirs, not_(RECORDS.c.reverted)).values(reverted=True)).rowcount
+
+    def get_meta(self, key: str) -> str:
+        """Return a note by its key, empty if there is none."""
+        with self._database.reading() as connection:
+            return connection.scalar(select(META.c.value).where(META.c.key == key)) or ""
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a note."""
+        with self._database.writing() as connection:
+            put(connection, META, {"key": key}, {"value": value})

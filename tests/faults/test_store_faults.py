@@ -1,0 +1,370 @@
+"""What breaks under the store: processes are killed, disks fill up, fail and lie, files are damaged, people are forgotten."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from feedback_makers import ANNA, BEN, NOW_S, make_crop, make_record
+from feedback_postgres import MISSING, fresh_schema, postgres_server
+from sqlalchemy import Connection, text
+
+from hsemotion_space.feedback import migrations, opening
+from hsemotion_space.feedback.records import FeedbackError, StoredRecord
+from hsemotion_space.feedback.store import FeedbackStore
+
+TESTS = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "OMP_NUM_THREADS": "1"}
+STRACE = shutil.which("strace")
+needs_strace = pytest.mark.skipif(STRACE is None, reason="needs strace to see and to fail system calls")
+
+
+def encode(stored: Sequence[StoredRecord]) -> bytes:
+    return b"\n".join(one.record.id.encode() + b" " + one.record.comment.encode() + one.crop for one in stored)
+
+
+def writer(url: str, *words: object) -> list[str]:
+    return [sys.executable, str(TESTS / "feedback_writer.py"), url, *map(str, words)]
+
+
+def run_writer(url: str, *words: object, strace: Sequence[str] = ()) -> list[str]:
+    """Return the lines that a writer printed."""
+    tracer = [str(STRACE), "-f", "-o", "/dev/null", *strace] if strace else []
+    result = subprocess.run([*tracer, *writer(url, *words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def acks(lines: Sequence[str]) -> list[str]:
+    return [line.split()[1] for line in lines if line.startswith("ack ")]
+
+
+def check_nothing_lost(file: Path, acknowledged: Sequence[str]) -> int:
+    """Check that all of these are there, that the file is whole and that no record is in two batches; return the number of records."""
+    with FeedbackStore(f"sqlite:///{file}") as store:
+        there = {one.record.id for one in store.records()}
+        sealed = [name for batch in store.batches() for name in batch.body.decode().split()]
+        assert store.notices == ()
+        assert sum(store.counts().values()) == len(there)
+    assert len(set(acknowledged) - there) == 0
+    assert len(sealed) == len(set(sealed))
+    assert set(sealed) <= there
+    connection = sqlite3.connect(file)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+    return len(there)
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.long)])
+def test_no_acknowledged_record_is_lost_when_the_process_is_killed(tmp_path: Path, kills: int) -> None:
+    file, rng, acknowledged = tmp_path / "feedback.sqlite", random.Random(kills), list[str]()
+    for turn in range(kills):
+        with subprocess.Popen(writer(f"sqlite:///{file}", "threads", turn), env=ENVIRONMENT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.2))
+            process.kill()
+            acknowledged += acks((first + process.stdout.read()).decode().splitlines())
+            assert process.wait() == -signal.SIGKILL
+    check_nothing_lost(file, acknowledged)
+    assert len(set(acknowledged)) == len(acknowledged) >= kills
+
+
+@needs_strace
+def test_every_acknowledgment_follows_a_sync_of_what_was_written(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    watched = ["-f", "-y", "-s", "64", "-e", "trace=pwrite64,write,fsync,fdatasync", "-o", str(trace)]
+    command = [str(STRACE), *watched, *writer(f"sqlite:///{tmp_path / 'feedback.sqlite'}", "count", 100)]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    written, unsynced, good = False, set[str](), 0
+    for line in trace.read_text().splitlines():
+        call = re.match(r"\d+ +(\w+)\(\d+<([^>]*)>", line)
+        if call is None:
+            continue
+        name, path = call.groups()
+        if name == "pwrite64" and path.endswith(("feedback.sqlite", "feedback.sqlite-wal")):
+            written = True
+            unsynced.add(path)
+        elif name in ("fsync", "fdatasync") and line.endswith("= 0"):
+            unsynced.discard(path)
+        elif name == "write" and '"ack ' in line:
+            good += written and not unsynced
+            written = False
+    assert len(acks(result.stdout.splitlines())) == good == 100
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize(("call", "every"), [("pwrite64", 97), ("pwrite64", 131), ("fdatasync,fsync", 7), ("fdatasync,fsync", 4)])
+def test_a_failing_disk_gives_no_false_acknowledgment(tmp_path: Path, call: str, every: int, error: str) -> None:
+    file = tmp_path / "feedback.sqlite"
+    run_writer(f"sqlite:///{file}", "count", 1)
+    lines = run_writer(
+        f"sqlite:///{file}", "count", 40, strace=["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=2+{every}"]
+    )
+    assert lines[-1] == "done"
+    assert len(acks(lines)) == 40  # each in the end
+    assert sum(line.startswith("failed This could not be saved") for line in lines) >= 3
+    check_nothing_lost(file, acks(lines))
+
+
+@needs_strace
+@pytest.mark.long
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "fsync", "ftruncate", "unlink"])
+def test_each_system_call_of_a_writer_may_fail_once(tmp_path: Path, call: str) -> None:
+    failures = 0
+    for when in range(1, 61):
+        file = tmp_path / str(when) / "feedback.sqlite"
+        file.parent.mkdir()
+        lines = run_writer(f"sqlite:///{file}", "count", 4, strace=["-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}"])
+        failures += any(line.startswith("failed") for line in lines)
+        assert len(acks(lines)) == 4
+        check_nothing_lost(file, acks(lines))
+    assert failures >= {"pwrite64": 40, "fdatasync": 3}.get(call, 0)  # the others are seldom, or not missed
+
+
+def test_a_limit_on_the_size_of_files_gives_no_false_acknowledgment(tmp_path: Path) -> None:
+    file = tmp_path / "feedback.sqlite"
+    lines = run_writer(f"sqlite:///{file}", "file-limit", 60)
+    assert lines[-1] == "done"  # it works again once there is room
+    assert sum(line.startswith("failed This could not be saved") for line in lines) > 5
+    assert len(acks(lines)) > 5
+    assert check_nothing_lost(file, acks(lines)) == len(acks(lines))
+
+
+@pytest.mark.parametrize(("pragma", "reason"), [("max_page_count=60", "the disk is full"), ("query_only=ON", "read-only")])
+def test_a_full_or_read_only_database_says_so_and_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pragma: str, reason: str
+) -> None:
+    file, done = tmp_path / "feedback.sqlite", list[str]()
+    FeedbackStore(f"sqlite:///{file}").close()
+    monkeypatch.setattr(opening, "PRAGMAS", (*opening.PRAGMAS, pragma))
+    with FeedbackStore(f"sqlite:///{file}") as store:
+        with pytest.raises(FeedbackError, match=f"could not be saved: .*{reason}"):
+            for number in range(100):
+                done.append(store.add(make_record(number), make_crop(number)).id)
+        assert len(done) < 100
+        monkeypatch.undo()
+        assert [one.record.id for one in store.records()] == done
+        done += [store.add(make_record(number), make_crop(number)).id for number in range(len(done), len(done) + 20)]
+    assert check_nothing_lost(file, done) == len(done)
+
+
+def test_a_file_that_may_not_be_written_is_a_sentence() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with FeedbackStore(f"sqlite:///{folder / 'feedback.sqlite'}") as store:
+            store.add(make_record(1))
+        folder.chmod(0o555)
+        (folder / "feedback.sqlite").chmod(0o444)
+        (folder / "feedback.sqlite.lock").unlink(missing_ok=True)
+        program = (
+            "import os\nfrom hsemotion_space.feedback.store import FeedbackStore\nif os.geteuid() == 0: os.setuid(65534)\n"
+            f"try: FeedbackStore('sqlite:///{folder / 'feedback.sqlite'}')\nexcept ValueError as error: print(error)"
+        )
+        result = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        folder.chmod(0o755)
+    assert result.stdout.startswith("The feedback database cannot be opened"), result.stderr
+    assert name not in result.stdout
+
+
+def test_nothing_is_accepted_when_the_disk_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(tmp_path)
+    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}", reserve_bytes=1000) as store:
+        store.add(make_record(1))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=999))
+        with pytest.raises(FeedbackError, match="nearly full"):
+            store.add(make_record(2))
+        batch = store.seal(10, encode)
+        assert batch is not None  # what is there can still be pushed and erased
+        store.mark_pushed(batch.id, "a" * 40)
+        assert len(store.erase(ANNA).records) == 1
+        monkeypatch.undo()
+        assert store.add(make_record(2)).created
+
+
+def make_database(file: Path, records: int = 40) -> dict[str, StoredRecord]:
+    with FeedbackStore(f"sqlite:///{file}", lambda: NOW_S) as store:
+        for number in range(records):
+            store.add(make_record(number, contributor=BEN if number % 2 else ANNA), make_crop(number, 24))
+        store.seal(10, encode)
+        return {one.record.id: one for one in store.records()}
+
+
+def flip(file: Path, place: int, mask: int = 0xFF) -> None:
+    data = bytearray(file.read_bytes())
+    data[place] ^= mask
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [0, 7, 15, 100, 4096, 8192, 3 * 4096 + 3, 5 * 4096])
+def test_a_damaged_file_is_set_aside_and_a_new_one_started(tmp_path: Path, place: int) -> None:
+    file = tmp_path / "feedback.sqlite"
+    make_database(file)
+    flip(file, place)
+    damaged = file.read_bytes()
+    with pytest.raises(FeedbackError, match="damaged"):
+        FeedbackStore(f"sqlite:///{file}", read_only=True)
+    assert file.read_bytes() == damaged
+    with FeedbackStore(f"sqlite:///{file}", lambda: NOW_S) as store:
+        aside = tmp_path / "feedback.sqlite.corrupt-20250615T150640Z"
+        assert store.notices == (f"The feedback database was damaged. It was set aside as {aside.name}, and a new one was started.",)
+        assert aside.read_bytes() == damaged
+        assert store.records() == []
+        store.add(make_record(1))
+    flip(file, 0)
+    with FeedbackStore(f"sqlite:///{file}", lambda: NOW_S) as store:  # in the same second
+        assert "20250615T150640Z-2" in store.notices[0]
+    assert aside.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"SQLite format 3\0", bytes(8192), b"not a database " * 1000])
+def test_a_file_of_something_else_does_not_stop_the_store(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "feedback.sqlite"
+    file.write_bytes(content)
+    with FeedbackStore(f"sqlite:///{file}") as store:
+        store.add(make_record(1))
+        assert bool(store.notices) == (len(content) > 1)
+
+
+@pytest.mark.parametrize("flips", [120, pytest.param(2000, marks=pytest.mark.long)])
+def test_no_flipped_byte_makes_the_store_tell_something_wrong(tmp_path: Path, flips: int) -> None:
+    original = tmp_path / "original.sqlite"
+    truth, rng, outcomes = make_database(original, 12), random.Random(1), {"aside": 0, "left out": 0, "refused": 0, "unharmed": 0}
+    content = original.read_bytes()
+    for turn in range(flips):
+        file = tmp_path / str(turn) / "feedback.sqlite"
+        file.parent.mkdir()
+        file.write_bytes(content)
+        flip(file, rng.randrange(len(content)), 1 << rng.randrange(8))
+        try:
+            with FeedbackStore(f"sqlite:///{file}") as store:
+                found, notices, batches = store.records(), store.notices, store.batches()
+                store.add(make_record(1000))
+                assert make_record(1000).id in {one.record.id for one in store.records()}
+        except FeedbackError:
+            outcomes["refused"] += 1
+            continue
+        for one in found:
+            assert (one.record, one.crop, one.created_s) == (truth[one.record.id].record, truth[one.record.id].crop, NOW_S)
+        assert all(len(batch.body) > 10 for batch in batches if not batch.stale)
+        assert notices or len(found) == len(truth)
+        outcomes["aside" if any("set aside" in notice for notice in notices) else "left out" if notices else "unharmed"] += 1
+        shutil.rmtree(file.parent)
+    assert outcomes["aside"] > 0
+    assert outcomes["left out"] > 0
+    assert outcomes["refused"] <= flips / 20
+
+
+def found_in(folder: Path, needles: dict[str, bytes]) -> set[str]:
+    """Return the names of the needles that are in the bytes of a file below a folder."""
+    contents = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    return {name for name, needle in needles.items() if any(needle in content for content in contents)}
+
+
+def needles_of(records: Sequence[StoredRecord]) -> dict[str, bytes]:
+    """Name what must not be found after an erasure: ids, comments, contributors, media and parts of crops."""
+    needles = {}
+    for one in records:
+        number = one.number
+        needles |= {f"id {number}": one.record.id.encode(), f"comment {number}": one.record.comment.encode()}
+        needles |= {f"contributor {number}": one.record.contributor.encode(), f"media {number}": one.record.subject.media.encode()}
+        needles |= {f"crop {number} at {start}": one.crop[start : start + 24] for start in range(64, len(one.crop) - 24, 400)}
+    return needles
+
+
+def fill(store: FeedbackStore) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Write for two contributors, also into batches; return the needles of both."""
+    for number in range(60):
+        contributor, comment = (ANNA if number % 3 else BEN), f"canary-{number:04d}-of-a-comment"
+        store.add(make_record(number, contributor=contributor, comment=comment), make_crop(number, 20 + number))
+        if number % 20 == 19:
+            store.seal(12, encode)
+    store.mark_pushed(store.batches()[0].id, "a" * 40)
+    return needles_of(store.records(contributor=ANNA)), needles_of(store.records(contributor=BEN))
+
+
+def add_a_column(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
+
+
+def test_after_an_erasure_no_byte_is_left_in_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "feedback.sqlite"
+    with FeedbackStore(f"sqlite:///{file}") as store:
+        gone, kept = fill(store)
+        assert found_in(tmp_path, gone) == gone.keys()  # most of it in the write-ahead log
+    shutil.copy(file, tmp_path / "feedback.sqlite.corrupt-20250615T150640Z")
+    monkeypatch.setattr(migrations, "MIGRATIONS", (add_a_column,))
+    with FeedbackStore(f"sqlite:///{file}") as store:
+        assert len(list(tmp_path.glob("*.backup-*"))) == 1
+        other = FeedbackStore(f"sqlite:///{file}", read_only=True)
+        other.records(limit=1)  # a reader that is not in the middle of anything
+        store.add(make_record(99, comment="canary-in-the-log"), make_crop(99))
+        gone |= needles_of(store.records(contributor=ANNA, after=60))
+        assert found_in(tmp_path, gone) == gone.keys()
+        erased = store.erase(ANNA)
+        assert len(erased.records) == 41
+        assert found_in(tmp_path, gone) == set()
+        assert found_in(tmp_path, kept) >= {name for name in kept if not name.startswith("crop")}
+        for batch in erased.batches:
+            store.replace_batch(batch, encode)
+        store.finish_erasure(ANNA)
+        assert found_in(tmp_path, gone) == set()
+        other.close()
+    assert found_in(tmp_path, gone) == set()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["feedback.sqlite"]
+
+
+def test_an_erasure_waits_for_a_reader_or_asks_to_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "feedback.sqlite"
+    monkeypatch.setattr("hsemotion_space.feedback.database.BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_S", 0.2)
+    with FeedbackStore(f"sqlite:///{file}") as store:
+        store.add(make_record(1, comment="canary"), make_crop(1))
+        reader = sqlite3.connect(file, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM feedback_records").fetchone()
+        with pytest.raises(FeedbackError, match=r"deleted, but their bytes .* repeat the erasure"):
+            store.erase(ANNA)
+        assert store.records() == []
+        assert len(store.pending_erasures()) == 1
+        reader.execute("COMMIT")
+        store.erase(ANNA)
+        reader.close()
+        assert found_in(tmp_path, {"comment": b"canary", "contributor": ANNA.encode()}) == set()
+
+
+def test_an_erasure_rewrites_the_tables_of_postgresql() -> None:
+    if os.environ.get("TEST_POSTGRES_URL"):
+        pytest.skip("needs the files of the server")
+    with postgres_server() as server:
+        if not server:
+            pytest.skip(MISSING)
+        data = Path(server.partition("host=")[2]) / "data"
+        with fresh_schema(server) as url, FeedbackStore(url) as store:
+            for number in range(20):
+                store.add(make_record(number, contributor=ANNA if number % 2 else BEN, comment=f"canary-{number:04d}"))
+            gone, kept = needles_of(store.records(contributor=ANNA)), needles_of(store.records(contributor=BEN))
+            checkpoint(server)
+            assert found_in(data / "base", gone) >= {name for name in gone if name.startswith("contributor")}
+            store.erase(ANNA)
+            checkpoint(server)
+            assert found_in(data / "base", gone) == set()
+            assert found_in(data / "base", kept) >= {name for name in kept if name.startswith("contributor")}
+
+
+def checkpoint(server: str) -> None:
+    with __import__("psycopg").connect(server, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")

@@ -1,0 +1,349 @@
+"""Erasing what somebody gave: no byte of it may be left here, at the head, in the history or among the large files."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake_hub import FakeHub, Fault, use
+from feedback_makers import ANNA, BEN, CARL, hash_of, make_crop
+from feedback_publishing import REPO, TOKEN, Server, batches_on, everything_in, everything_on, pseudonym, published_ids
+
+from hsemotion_space.feedback import remote
+from hsemotion_space.feedback.card import CARD, ERASED, Counts, read_counts
+from hsemotion_space.feedback.erasure import DOWNLOADED, Erasure, erase
+from hsemotion_space.feedback.rows import decode
+from hsemotion_space.feedback.store import FeedbackStore
+from hsemotion_space.feedback.tables import tombstone_of
+
+DORA = hash_of("Dora")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(remote, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 0.3)
+    with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
+        yield hub
+
+
+@pytest.fixture
+def server(hub: FakeHub, tmp_path: Path) -> Iterator[Server]:
+    server = Server(hub, tmp_path / "here")
+    yield server
+    server.store.close()
+
+
+class Traces:
+    """What Anna gave, as bytes that must be found before and not afterwards."""
+
+    def __init__(self, server: Server, hub: FakeHub) -> None:
+        self.hub, self.server = hub, server
+        stored = server.store.records(contributor=ANNA)
+        self.here = [ANNA.encode(), *(one.record.id.encode() for one in stored), *(one.crop for one in stored if one.crop)]
+        self.published = [pseudonym(ANNA).encode(), *self.here[1:]]
+        bodies = [batch.body for batch in server.store.batches() if batch.body]
+        self.bodies = [body for body in bodies if any(need in _open(body) for need in self.published)]
+
+    def there(self) -> list[bytes]:
+        """Return what of it the Hub stores."""
+        blobs = everything_on(self.hub)
+        return [need for need in [*self.published, *self.bodies] if any(need in blob for blob in blobs)]
+
+    def left_here(self) -> list[bytes]:
+        """Return what of it lies on this disk, also in a cache of the client library."""
+        blobs = everything_in(self.server.folder.parent)
+        return [need for need in [*self.here, *self.bodies] if any(need in blob for blob in blobs)]
+
+
+def _open(body: bytes) -> bytes:
+    return b"".join(repr((row.id, row.contributor)).encode() + row.crop for row in decode(body))
+
+
+@pytest.fixture
+def traces(server: Server, hub: FakeHub) -> Traces:
+    """Publish two files with rows of Anna and Ben, and one of Carl alone; Dora has been erased before."""
+    server.say(1, DORA)
+    server.pass_time(61)
+    erase(server.store, DORA, server.publisher)
+    server.clock.now_s += 61
+    for _ in range(2):
+        server.say(2, ANNA, crop=True)
+        server.say(3, BEN, crop=True)
+        server.pass_time(61)
+    server.say(2, CARL)
+    server.pass_time(61)
+    found = Traces(server, hub)
+    assert found.there() == [*found.published, *found.bodies]
+    assert set(found.left_here()) >= set(found.here[:5])
+    return found
+
+
+def others(server: Server) -> list[str]:
+    return [one.record.id for name in (BEN, CARL) for one in server.store.records(contributor=name)]
+
+
+def test_nothing_is_left_anywhere_and_the_others_rows_are(server: Server, hub: FakeHub, traces: Traces) -> None:
+    carls = set(batches_on(hub).items()) - {(path, body) for path, body in batches_on(hub).items() if body in traces.bodies}
+    report = erase(server.store, ANNA, server.publisher)
+    assert report == Erasure(4, "gone")
+    assert traces.there() == []
+    assert traces.left_here() == []
+    assert published_ids(hub) == dict.fromkeys(others(server), 1)
+    assert carls <= set(batches_on(hub).items())
+    assert set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values())
+    assert len(hub.commits(REPO, kind="dataset")) == 1
+    assert server.store.pending_erasures() == []
+    assert {row.state for row in server.store.records()} == {"verified"}
+
+
+def test_what_is_left_of_several_files_is_replaced_in_one_commit(server: Server, hub: FakeHub, traces: Traces) -> None:
+    hub.requests.clear()
+    erase(server.store, ANNA, server.publisher)
+    assert len(hub.seen("POST", "/commit/main")) == 1
+
+
+def test_the_card_and_the_list_of_erased_rows_are_brought_up_to_date(server: Server, hub: FakeHub, traces: Traces) -> None:
+    ids = [one.record.id for one in server.store.records(contributor=ANNA)]
+    erase(server.store, ANNA, server.publisher)
+    files = hub.files(REPO, kind="dataset")
+    assert files[ERASED].decode().split() == sorted(tombstone_of(name) for name in [*ids, server.said[0]])
+    rows = [row for body in batches_on(hub).values() for row in decode(body)]
+    assert read_counts(files[CARD].decode()) == Counts.of(rows).changed(Counts(), Counts(), 0)
+    erase(server.store, CARL, server.publisher)
+    assert len(hub.files(REPO, kind="dataset")[ERASED].split()) == 7
+    assert read_counts(hub.files(REPO, kind="dataset")[CARD].decode()).contributors == 1
+
+
+def test_who_erases_later_is_taken_out_of_the_files_that_replaced_others(server: Server, hub: FakeHub, traces: Traces) -> None:
+    erase(server.store, ANNA, server.publisher)
+    assert erase(server.store, BEN, server.publisher).published == "gone"
+    assert set(published_ids(hub)) == {one.record.id for one in server.store.records(contributor=CARL)}
+    assert not [blob for blob in everything_on(hub) if pseudonym(BEN).encode() in blob]
+    assert len(batches_on(hub)) == 1
+
+
+def test_what_comes_afterwards_is_published_as_always(server: Server, hub: FakeHub, traces: Traces) -> None:
+    erase(server.store, ANNA, server.publisher)
+    server.say(2, BEN)
+    server.drain()
+    assert published_ids(hub) == dict.fromkeys(others(server), 1)
+    assert read_counts(hub.files(REPO, kind="dataset")[CARD].decode()).records == 10
+
+
+STEPS = {
+    "the repository is asked for": Fault("status", rf"/api/datasets/{REPO}$"),
+    "files are listed": Fault("status", "/tree/", count=10),
+    "an old file is read": Fault("truncate", r"/resolve/.*parquet"),
+    "the card is read": Fault("garbage", "/resolve/.*README"),
+    "the list of erased rows is read": Fault("flip", "/resolve/.*erased"),
+    "new files are announced": Fault("garbage", "preupload"),
+    "new files are sent": Fault("status", "/lfs/", "PUT", count=20),
+    "the commit is refused": Fault("status", "/commit/main", status=412),
+    "the commit breaks": Fault("reset", "/commit/main"),
+    "the answer to the commit is lost": Fault("lost_response", "/commit/main"),
+    "the commit hangs": Fault("hang", "/commit/main", wait_s=2),
+    "large files are listed": Fault("garbage", "/lfs-files$"),
+    "large files are deleted": Fault("status", "/lfs-files/batch"),
+    "the answer to deleting is lost": Fault("lost_response", "/lfs-files/batch"),
+    "history is squashed": Fault("status", "/super-squash/"),
+    "the answer to squashing is lost": Fault("lost_response", "/super-squash/"),
+}
+
+
+@pytest.mark.parametrize("fault", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("restart", [False, True], ids=["goes on", "restarts"])
+def test_what_fails_on_the_way_stays_pending_until_it_is_done(
+    server: Server, hub: FakeHub, traces: Traces, fault: Fault, restart: bool
+) -> None:
+    fault.hits = 0
+    hub.fail(fault)
+    report = erase(server.store, ANNA, server.publisher)
+    assert fault.hits
+    assert (report.records, report.published) == (4, "pending")
+    assert report.reason
+    assert traces.left_here() == []
+    hub.clear_faults()
+    if restart:
+        server.crash()
+    assert server.publisher.status().erasures == 1
+    assert server.drain(1).erasures == 0
+    assert traces.there() == []
+    assert published_ids(hub) == dict.fromkeys(others(server), 1)
+    assert len(hub.files(REPO, kind="dataset")[ERASED].split()) == 5
+
+
+class PowerCutError(BaseException):
+    """Nothing can catch this."""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (FeedbackStore, "replace_batch"),
+        (remote.Repository, "commit"),
+        (FeedbackStore, "mark_pushed"),
+        (remote.Repository, "forget"),
+        (FeedbackStore, "finish_erasure"),
+    ],
+)
+def test_a_crash_at_any_step_is_made_up_for(
+    server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch, place: type, name: str, after: bool
+) -> None:
+    usual: Callable[..., object] = getattr(place, name)
+
+    def cut(*given: object) -> None:
+        if after:
+            usual(*given)
+        raise PowerCutError
+
+    server.store.erase(ANNA)
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(place, name, cut)
+        server.publisher.step()
+    server.crash()
+    server.drain(1)
+    assert traces.there() == []
+    assert traces.left_here() == []
+    assert published_ids(hub) == dict.fromkeys(others(server), 1)
+
+
+def test_a_sealed_file_with_an_erased_row_is_never_pushed(server: Server, hub: FakeHub) -> None:
+    hub.fail(Fault("status", f"/api/datasets/{REPO}", count=None))
+    server.say(2, ANNA, crop=True)
+    server.say(2, BEN)
+    server.pass_time(61)
+    found = Traces(server, hub)
+    assert len(found.bodies) == 1
+    assert erase(server.store, ANNA, server.publisher).published == "pending"
+    hub.clear_faults()
+    server.drain(1)
+    assert found.there() == found.left_here() == []
+    assert published_ids(hub) == dict.fromkeys(others(server), 1)
+
+
+def test_bytes_that_were_sent_and_never_committed_are_deleted_too(server: Server, hub: FakeHub) -> None:
+    hub.fail(Fault("status", "/commit/main"))
+    server.say(2, ANNA, crop=True)
+    server.say(1, BEN)
+    server.pass_time(61)
+    found = Traces(server, hub)
+    assert found.bodies == list(hub.lfs_objects(REPO, kind="dataset").values())
+    assert erase(server.store, ANNA, server.publisher).published == "gone"
+    server.drain(1)
+    assert found.there() == found.left_here() == []
+    assert published_ids(hub) == dict.fromkeys(others(server), 1)
+
+
+def test_what_was_published_without_this_server_knowing_is_erased(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> None:
+        raise PowerCutError
+
+    server.say(3, ANNA, crop=True)
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(server.store, "mark_pushed", cut)
+        server.pass_time(61)
+    found = Traces(server, hub)
+    server.crash()
+    assert erase(server.store, ANNA, server.publisher) == Erasure(3, "gone")
+    assert found.there() == found.left_here() == []
+    assert not batches_on(hub)
+
+
+def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(server: Server, hub: FakeHub, tmp_path: Path) -> None:
+    server.say(2, ANNA, crop=True)
+    server.say(2, BEN)
+    found = Traces(server, hub)
+    found.bodies.clear()
+    server.store.close()
+    shutil.copytree(server.folder, tmp_path / "copy" / "here")
+    server.start()
+    server.pass_time(61)
+    erase(server.store, ANNA, server.publisher)
+    server.hub.commit(REPO, {}, kind="dataset", delete=list(batches_on(hub)))  # so that Ben's rows may come from the copy
+    copy = Server(hub, tmp_path / "copy" / "here", server.clock)
+    copy.drain(1)
+    assert {one.record.contributor for one in copy.store.records()} == {BEN}
+    copy.store.close()
+    assert found.there() == found.left_here() == []
+    assert published_ids(hub) == dict.fromkeys(others(server), 1)
+
+
+def test_somebody_elses_bytes_in_place_of_a_file_do_not_stop_an_erasure(server: Server, hub: FakeHub, traces: Traces) -> None:
+    path = next(path for path, body in batches_on(hub).items() if body in traces.bodies)
+    hub.commit(REPO, {path: b"PAR1 damaged"}, kind="dataset")
+    assert erase(server.store, ANNA, server.publisher).published == "gone"
+    assert [need for need in traces.there() if need != b"PAR1 damaged"] == []
+
+
+def test_several_people_are_erased_in_one_go(server: Server, hub: FakeHub, traces: Traces) -> None:
+    for name in (ANNA, BEN, CARL):
+        server.store.erase(name)
+    assert server.publisher.status().erasures == 3
+    hub.requests.clear()
+    assert server.publisher.settle(10) == ""
+    assert len(hub.seen("POST", "/commit/main")) == len(hub.seen("POST", "/super-squash/")) == 1
+    assert not batches_on(hub)
+    assert not hub.lfs_objects(REPO, kind="dataset")
+    assert server.store.counts() == dict.fromkeys(server.store.counts(), 0)
+
+
+def test_an_erasure_does_not_wait_for_the_minute_but_the_next_commit_does(server: Server, hub: FakeHub, traces: Traces) -> None:
+    assert erase(server.store, ANNA, server.publisher).published == "gone"
+    server.say(30, BEN)
+    assert not server.pass_time(59)
+    assert server.pass_time(1)
+
+
+def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server, hub: FakeHub) -> None:
+    server.say(2, ANNA, crop=True, scopes=("labels", "crop"))
+    crop = make_crop(0)
+    assert any(crop in blob for blob in everything_in(server.folder))
+    hub.requests.clear()
+    report = erase(server.store, ANNA, server.publisher)
+    assert report.words == "2 statements are erased here, with the pictures. Nothing of them was published."
+    assert not any(crop in blob for blob in everything_in(server.folder))
+    assert not hub.requests
+    assert not server.store.pending_erasures()
+
+
+def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(server: Server, hub: FakeHub, traces: Traces) -> None:
+    report = erase(server.store, ANNA)
+    assert report.published == "pending"
+    assert "NOT gone yet: this server may not publish at present" in report.words
+    assert traces.left_here() == []
+    assert traces.there()
+    assert erase(server.store, ANNA, server.publisher) == Erasure(0, "gone")
+    assert traces.there() == []
+
+
+def test_who_asks_does_not_wait_for_a_hub_that_hangs(server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 2.0)
+    hub.fail(Fault("hang", f"/api/datasets/{REPO}$", wait_s=0.5))
+    started_s = time.monotonic()
+    report = erase(server.store, ANNA, server.publisher, wait_s=0.1)
+    assert time.monotonic() - started_s < 0.4
+    assert report == Erasure(4, "pending", "the Hub takes long to answer")
+    until_s = time.monotonic() + 5
+    while server.store.pending_erasures() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert traces.there() == []
+
+
+def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeHub, traces: Traces) -> None:
+    hub.fail(Fault("status", "/super-squash/", status=403))
+    words = erase(server.store, ANNA, server.publisher).words
+    assert words.startswith(
+        "4 statements are erased here, with the pictures. What was published of them is NOT gone yet: The token may not write"
+    )
+    assert words.endswith(f"This is tried again until it is done. {DOWNLOADED}")
+    assert TOKEN not in words
+    server.drain(1)
+    assert Erasure(1, "gone").words == (
+        "1 statement is erased here, with its picture. It is also gone from the published dataset, from its history and from its store of "
+        f"files. {DOWNLOADED}"
+    )
