@@ -18,8 +18,9 @@ from fake_hub import FakeHub
 from feedback_makers import ANNA, NOW_S, make_crop, make_record
 from sqlalchemy import event
 
-from hsemotion_space.feedback.publish import Publisher, PublishStatus
+from hsemotion_space.feedback.publish import Publisher
 from hsemotion_space.feedback.rows import encode, record_ids
+from hsemotion_space.feedback.status import PublishStatus
 from hsemotion_space.feedback.store import FeedbackStore
 
 REPO = "org/feedback"

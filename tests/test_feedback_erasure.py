@@ -136,6 +136,7 @@ def test_what_comes_afterwards_is_published_as_always(server: Server, hub: FakeH
 
 STEPS = {
     "the repository is asked for": Fault("status", rf"/api/datasets/{REPO}$"),
+    "the repository does not answer": Fault("hang", rf"/api/datasets/{REPO}$", wait_s=5),
     "files are listed": Fault("status", "/tree/", count=10),
     "an old file is read": Fault("truncate", r"/resolve/.*parquet"),
     "the card is read": Fault("garbage", "/resolve/.*README"),
@@ -292,7 +293,21 @@ def test_several_people_are_erased_in_one_go(server: Server, hub: FakeHub, trace
     assert server.store.counts() == dict.fromkeys(server.store.counts(), 0)
 
 
+def test_two_people_of_one_file_who_are_erased_while_the_hub_fails_leave_the_third(server: Server, hub: FakeHub) -> None:
+    server.say(1, ANNA)
+    server.say(1, BEN)
+    (left,) = server.say(1, CARL)
+    server.pass_time(61)
+    for name in (ANNA, BEN):
+        hub.fail(Fault("status", "/commit/main"))
+        assert erase(server.store, name, server.publisher).published == "pending"
+    server.drain(1)
+    assert published_ids(hub) == {left: 1}
+    assert set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values())
+
+
 def test_an_erasure_does_not_wait_for_the_minute_but_the_next_commit_does(server: Server, hub: FakeHub, traces: Traces) -> None:
+    server.clock.now_s += 100
     assert erase(server.store, ANNA, server.publisher).published == "gone"
     server.say(30, BEN)
     assert not server.pass_time(59)

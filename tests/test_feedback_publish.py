@@ -101,6 +101,16 @@ def test_there_is_at_most_one_commit_a_minute(server: Server) -> None:
     assert server.commits == len(times_s)
 
 
+def test_between_two_commits_nothing_is_sealed_and_nothing_asked(server: Server, hub: FakeHub) -> None:
+    server.say(1)
+    server.pass_time(61)
+    hub.requests.clear()
+    server.say(30)
+    server.pass_time(59)
+    assert not hub.requests
+    assert server.store.counts()["sealed"] == 0
+
+
 def test_the_limit_of_one_commit_a_minute_survives_restarts(server: Server) -> None:
     times_s = []
     for _ in range(20):
@@ -308,6 +318,7 @@ def test_stopping_takes_no_longer_than_it_may_and_loses_nothing(server: Server, 
     assert time.monotonic() - started_s < 1
     hub.clear_faults()
     server.publisher._thread.join(5)
+    assert not server.publisher._thread.is_alive()
     server.crash()
     server.drain()
     assert published_ids(hub) == dict.fromkeys(ids, 1)

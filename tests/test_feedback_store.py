@@ -499,3 +499,16 @@ def test_the_tables_of_a_new_and_of_a_migrated_database_have_the_version(tmp_pat
     connection = sqlite3.connect(tmp_path / "new.sqlite")
     assert connection.execute("PRAGMA user_version").fetchone() == (migrations.newest(),)
     connection.close()
+
+
+def test_of_several_replicas_only_one_changes_the_hub_at_a_time(store: FeedbackStore, url: str) -> None:
+    with store.turn() as mine:
+        assert mine
+        if url.startswith("postgresql"):
+            with FeedbackStore(url) as replica, replica.turn() as theirs:
+                assert not theirs
+    with store.turn() as mine:
+        assert mine
+    if url.startswith("postgresql"):
+        with FeedbackStore(url) as replica, replica.turn() as theirs:
+            assert theirs

@@ -33,6 +33,8 @@ from hsemotion_space.feedback.tables import METADATA
 
 WRITER_LOCK: Final = 0x68736665
 """Number of the lock by which replicas on PostgreSQL write one after the other."""
+HUB_LOCK: Final = WRITER_LOCK + 1
+"""Number of the lock by which they change the Hub one at a time."""
 FAILURES: Final = (SQLAlchemyError, sqlite3.Error, OSError)
 
 
@@ -134,6 +136,28 @@ class Database:
             except (SQLAlchemyError, sqlite3.Error) as error:
                 self._engine.dispose()
                 raise FeedbackError(f"This could not be saved: {reason_of(error)}. Please try again later.") from error
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Hold the lock of who changes the Hub, if nobody else has it; a SQLite file has one writer anyway.
+
+        Raises:
+            FeedbackError: if the server of the database cannot be reached.
+        """
+        self._check_writable()
+        if self._file is not None:
+            yield True
+            return
+        try:
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                mine = bool(connection.scalar(select(func.pg_try_advisory_lock(HUB_LOCK))))
+                try:
+                    yield mine
+                finally:
+                    if mine:
+                        connection.scalar(select(func.pg_advisory_unlock(HUB_LOCK)))
+        except SQLAlchemyError as error:
+            raise FeedbackError(f"The feedback database could not be asked: {reason_of(error)}.") from error
 
     def check_space(self, reserve_bytes: int) -> None:
         """Refuse to go on if the disk is nearly full.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from hsemotion_space.feedback.card import CARD, ERASED, Counts, counts_in, dataset_card, rows_of
-from hsemotion_space.feedback.erasure import erase_remotely
-from hsemotion_space.feedback.pace import LONGEST_WAIT_S, Breaker, Pace
+from hsemotion_space.feedback.erasure import erase_remotely, foreign_files
+from hsemotion_space.feedback.pace import LONGEST_WAIT_S, Pace
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.remote import HubFailure, Repository
+from hsemotion_space.feedback.rows import Row
+from hsemotion_space.feedback.status import PublishStatus
 from hsemotion_space.feedback.store import Encode, FeedbackStore
 from hsemotion_space.feedback.tables import Batch, tombstone_of
 from hsemotion_space.hub.source import Digest
@@ -27,51 +27,13 @@ COMMIT_BYTES: Final = 64 * 2**20
 TICK_S: Final = 1.0
 ERASE_TIMEOUT_S: Final = 10.0
 TRIED, COMMITTED = "publish.tried_s", "publish.committed_s"
-
-
-@dataclass(frozen=True, slots=True)
-class PublishStatus:
-    """How publishing goes.
-
-    Attributes:
-        repo: where to.
-        saved, sealed, published: records that are here only, on their way, and on the Hub.
-        last_commit_s: UTC in seconds since 1970; 0 if there was none.
-        error: why the last try failed; empty if it did not.
-        breaker: ``open`` while nothing is tried after many failures, ``half-open`` when the next try decides.
-        next_try_s: UTC in seconds since 1970; 0 if nothing holds it up.
-        erasures: that are not finished on the Hub.
-    """
-
-    repo: str
-    saved: int
-    sealed: int
-    published: int
-    last_commit_s: float
-    error: str
-    breaker: Breaker
-    next_try_s: float
-    erasures: int
-
-    @property
-    def words(self) -> str:
-        """Sentences for the page and the command line."""
-        parts = [f"{self.saved} saved here, {self.sealed} on the way to {self.repo}, {self.published} published."]
-        parts += [f"Last commit {_moment(self.last_commit_s)}."] if self.last_commit_s else []
-        if self.error:
-            parts.append(f"Publishing fails at present: {self.error} What waits stays saved here; next try {_moment(self.next_try_s)}.")
-        if self.erasures:
-            parts.append(f"{self.erasures} {'erasure is' if self.erasures == 1 else 'erasures are'} not finished there yet.")
-        return " ".join(parts)
+UNKNOWN_FILES: Final = "publish.unknown_files"
+"""Note that says whether the repository had files at first contact that the database did not know: ``yes``, ``no``, empty before."""
 
 
 def _asked_s(error: FeedbackError) -> float:
     """Return how long the Hub asked to be left alone."""
     return error.wait_s if isinstance(error, HubFailure) else 0.0
-
-
-def _moment(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 class Publisher:
@@ -106,10 +68,10 @@ class Publisher:
         self._pace = Pace()
         self._error = ""
         self._timeout_s = 0.0
-        self._sealed_s, self._received = -FLUSH_AGE_S, 0  # at the last sealing
-        self._waiting = True  # something may be left from before the start
+        self._sealed_s, self._received = -FLUSH_AGE_S, 0  # at the last sealing; the first is due at once
         self._trying: list[Batch] = []
         self._unverified: list[Batch] = []
+        self.searched_out: Collection[str] = ()  # contributors, as in ``Erased``, of whom rows were erased that the store did not know
         self._busy = threading.Lock()
         self._stopping, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="feedback-publisher", daemon=True)
@@ -176,13 +138,30 @@ class Publisher:
     def _settle(self) -> str:
         with self._busy:
             try:
-                with self._remote.session(ERASE_TIMEOUT_S):
-                    self._erase()
-                    self._verify()
+                with self._store.turn() as mine, self._remote.session(ERASE_TIMEOUT_S):
+                    if mine:
+                        self._erase()
+                        self._verify()
             except FeedbackError as error:
                 self._failed(str(error), _asked_s(error))
                 return str(error)
         return ""
+
+    def find(self, pseudonym: str) -> Sequence[Row]:
+        """Return the published rows of a contributor in files that the store does not know, because its database was lost once.
+
+        Args:
+            pseudonym: the published one.
+
+        Raises:
+            FeedbackError: if the Hub does not answer as it should.
+        """
+        if self._store.get_meta(UNKNOWN_FILES) == "no":
+            return []
+        with self._busy, self._remote.session(ERASE_TIMEOUT_S):
+            head = self._remote.head()
+            paths = foreign_files(self._store, self._remote, head) if head else []
+            return [row for path in paths for row in rows_of(self._remote.read(path, head)) if row.contributor == pseudonym]
 
     def step(self, *, last: bool = False) -> bool:
         """Do what is due: finish erasures, seal, push, read back.
@@ -198,13 +177,14 @@ class Publisher:
             if not last and not self._pace.allows(now_s):
                 return False
             try:
-                return self._work(now_s, last)
+                with self._store.turn() as mine:
+                    return mine and self._work(now_s, last)
             except FeedbackError as error:
                 self._failed(str(error), _asked_s(error))
                 return False
 
     def _failed(self, error: str, asked_s: float) -> None:
-        self._error, self._waiting = error, True
+        self._error, self._sealed_s = error, -FLUSH_AGE_S
         self._pace.failed(self._clock(), asked_s)
         trying, self._trying = self._trying, []
         for batch in trying:
@@ -229,7 +209,7 @@ class Publisher:
         if not self._may_commit(now_s):
             return False
         new = self._store.counts()["received"] - self._received
-        return self._waiting or new >= FLUSH_RECORDS or not 0 <= now_s - self._sealed_s < FLUSH_AGE_S
+        return new >= FLUSH_RECORDS or not 0 <= now_s - self._sealed_s < FLUSH_AGE_S
 
     def _may_commit(self, now_s: float) -> bool:
         return not 0 <= now_s - self._noted(COMMITTED) < COMMIT_EVERY_S
@@ -241,15 +221,17 @@ class Publisher:
         """Return what one commit can take: batches that wait already, then new ones."""
         batches = self._store.batches(pushed=False)[:COMMIT_BATCHES]
         size = sum(len(batch.body) for batch in batches)
-        while (room := len(batches) < COMMIT_BATCHES and size < COMMIT_BYTES) and (new := self._store.seal(BATCH_ROWS, self._encode)):
+        while len(batches) < COMMIT_BATCHES and size < COMMIT_BYTES and (new := self._store.seal(BATCH_ROWS, self._encode)):
             batches.append(new)
             size += len(new.body)
-        self._sealed_s, self._received, self._waiting = now_s, self._store.counts()["received"], not room
+        self._sealed_s, self._received = now_s, self._store.counts()["received"]
         return batches
 
     def _push(self, batches: Sequence[Batch], last: bool) -> bool:
         """Commit what is not there yet; a file is never overwritten."""
         head = self._remote.head(create=True)
+        if not self._store.get_meta(UNKNOWN_FILES):
+            self._store.set_meta(UNKNOWN_FILES, "yes" if foreign_files(self._store, self._remote, head) else "no")
         found: dict[str, Digest] = {}
         for folder in {batch.path.rpartition("/")[0] for batch in batches}:
             found.update(self._remote.listing(folder, head))
@@ -260,7 +242,6 @@ class Publisher:
                 self._store.mark_failed(batch.id, "Another file lies in its place.", self._clock() + LONGEST_WAIT_S)
         missing = self._without_erased([batch for batch in batches if batch.path not in found], head)
         if not missing or not (last or self._may_commit(self._clock())):
-            self._waiting = self._waiting or bool(missing)
             return False
         added = Counts.of([row for batch in missing for row in rows_of(batch.body)])
         counts = counts_in(self._remote, head).changed(added, Counts(), self._newcomers(missing))
@@ -291,7 +272,7 @@ class Publisher:
             theirs = {one.record.contributor for one in self._store.records(batch=batch.id) if tombstone_of(one.record.id) in gone}
             for contributor in theirs:
                 self._store.erase(contributor)
-            if not theirs and not self._store.batch(batch.id).stale:
+            if not self._store.batch(batch.id).stale:
                 clean.append(batch)
         return clean
 
@@ -311,5 +292,6 @@ class Publisher:
             self._store.mark_verified(batch.id)
 
     def _erase(self) -> None:
-        self._unverified += erase_remotely(self._store, self._remote, self._encode, self._texts)
+        pushed, self.searched_out = erase_remotely(self._store, self._remote, self._encode, self._texts)
+        self._unverified += pushed
         self._store.set_meta(COMMITTED, repr(self._clock()))

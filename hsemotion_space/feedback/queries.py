@@ -59,7 +59,16 @@ def find_batch(connection: Connection, batch: str) -> Batch:
 def erasures(connection: Connection) -> list[Erased]:
     """Return pending erasures, the oldest first."""
     rows = connection.execute(select(ERASURES).order_by(ERASURES.c.requested_s, ERASURES.c.contributor))
-    return [Erased(row.contributor, row.requested_s, tuple(json.loads(row.batches))) for row in rows]
+    return [
+        Erased(row.contributor, row.requested_s, tuple(json.loads(row.batches)), (), row.alias, tuple(json.loads(row.files)))
+        for row in rows
+    ]
+
+
+def put_erasure(connection: Connection, erased: Erased) -> None:
+    """Keep a pending erasure, in the place of an earlier state of it."""
+    values = {"requested_s": erased.requested_s, "batches": json.dumps(erased.batches)}
+    put(connection, ERASURES, {"contributor": erased.contributor}, {**values, "alias": erased.alias, "files": json.dumps(erased.files)})
 
 
 def bury(connection: Connection, records: Sequence[str]) -> None:

@@ -68,16 +68,18 @@ class Repository:
         """
         usual = get_session()
         hooks, waits = usual.event_hooks, usual.timeout
-
-        def use(timeout: httpx2.Timeout) -> None:
-            set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=timeout))
-
         longest_s = timeout_s or TIMEOUT_S
-        use(httpx2.Timeout(longest_s, connect=min(CONNECT_S, longest_s)))
+        limit = httpx2.Timeout(longest_s, connect=min(CONNECT_S, longest_s)).as_dict()
+
+        def hurry(request: httpx2.Request) -> None:
+            request.extensions["timeout"] = limit  # some methods of the library ask for no limit, whatever the client has
+
+        hurried = {**hooks, "request": [*hooks["request"], hurry]}
+        set_client_factory(lambda: httpx2.Client(event_hooks=hurried, follow_redirects=True))
         try:
             yield
         finally:
-            use(waits)
+            set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=waits))
 
     def head(self, *, create: bool = False) -> str:
         """Return the newest commit; empty if there is no repository and none is to be made (private, with manual access)."""
@@ -135,13 +137,17 @@ class Repository:
     def forget(self, digests: Collection[str], paths: Collection[str], message: str) -> None:
         """Delete the bytes of large files for good, and the history that could still name them or contain small ones.
 
+        Those that no path of the newest commit names go with them: they were replaced, or sent and never committed.
+
         Args:
-            digests: SHA-256 of files, also of those that were sent and never committed.
+            digests: SHA-256 of files.
             paths: where they were.
             message: of the one commit that is left.
         """
+        named = {digest.sha256 for digest in self.listing("", self.head(), recursive=True).values() if digest.sha256}
         with self._sentences():
-            if lost := [file for file in self._api.list_lfs_files(self.repo, repo_type=KIND) if _is_one(file, digests, paths)]:
+            stored = list(self._api.list_lfs_files(self.repo, repo_type=KIND))
+            if lost := [file for file in stored if _is_one(file, digests, paths) or getattr(file, "file_oid", "") not in named]:
                 self._api.permanently_delete_lfs_files(self.repo, lost, rewrite_history=True, repo_type=KIND)
             self._api.super_squash_history(self.repo, commit_message=message, repo_type=KIND)
             if any(_is_one(file, digests, paths) for file in self._api.list_lfs_files(self.repo, repo_type=KIND)):

@@ -147,6 +147,16 @@ def _in_order(task: Task, values: Values) -> list[float | None]:
     return [values.get(label) for label in task.label_names]
 
 
+def without(body: bytes, unwanted: Callable[[str], bool]) -> bytes:
+    """Return a batch without the rows of unwanted contributors (published pseudonyms); empty if none are left.
+
+    Raises:
+        FeedbackError: if it is no batch.
+    """
+    keep = [not unwanted(row.contributor) for row in decode(body)]
+    return write_table(pq.read_table(pa.BufferReader(body)).filter(pa.array(keep))) if any(keep) else b""
+
+
 def record_ids(body: bytes) -> tuple[str, ...]:
     """Return the ids of the records in a batch.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final, TypeAlias, get_args
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, not_, select, update
 
 from hsemotion_space.feedback.database import Database
-from hsemotion_space.feedback.queries import AT_ONCE, PUBLISHABLE, STORED, bury, erasures, find_batch, freeze, parts, put
+from hsemotion_space.feedback.queries import AT_ONCE, PUBLISHABLE, STORED, bury, erasures, find_batch, freeze, parts, put, put_erasure
 from hsemotion_space.feedback.records import FeedbackError, FeedbackRecord, Review, State, StoredRecord
 from hsemotion_space.feedback.tables import (
     BATCHES,
@@ -216,19 +217,25 @@ class FeedbackStore:
             batch = find_batch(connection, old)
             if not batch.stale:
                 raise FeedbackError(f"Batch {old} contains no erased row.")
-            if batch.replaced_by:
-                return find_batch(connection, batch.replaced_by)
-            stored = self._read(connection, [RECORDS.c.batch == old], 0)
+            while batch.replaced_by:  # whose rows may have been erased in turn
+                batch = find_batch(connection, batch.replaced_by)
+            if not batch.stale:
+                return batch
+            stored = self._read(connection, [RECORDS.c.batch == batch.id], 0)
             if not stored:
                 return None
             new = freeze(connection, stored, encode(stored), float(self._clock()))
-            connection.execute(update(BATCHES).where(BATCHES.c.id == old).values(replaced_by=new.id))
+            connection.execute(update(BATCHES).where(BATCHES.c.id == batch.id).values(replaced_by=new.id))
             return new
 
-    def erase(self, contributor: str) -> Erased:
+    def erase(self, contributor: str, alias: str = "") -> Erased:
         """Remove everything of a contributor, so that no byte of it is left in the files of this database.
 
         Batches with a row of theirs lose their bytes and become stale. Asked again, it does again what may not have been finished.
+
+        Args:
+            contributor: pseudonym, as in the records.
+            alias: as in :class:`Erased`.
         """
         key = tombstone_of(contributor)
         with self._database.writing() as connection:
@@ -241,17 +248,22 @@ class FeedbackStore:
                 connection.execute(update(BATCHES).where(BATCHES.c.id == batch).values(body=b"", stale=True, error=""))
             connection.execute(delete(CROPS).where(CROPS.c.record.in_(select(RECORDS.c.id).where(theirs))))
             connection.execute(delete(RECORDS).where(theirs))
-            earlier = [one for one in erasures(connection) if one.contributor == key]
-            named = tuple(sorted(batches.union(*(one.batches for one in earlier))))
-            requested_s = earlier[0].requested_s if earlier else float(self._clock())
-            put(connection, ERASURES, {"contributor": key}, {"requested_s": requested_s, "batches": json.dumps(named)})
+            earlier = next((one for one in erasures(connection) if one.contributor == key), Erased(key, float(self._clock()), ()))
+            named = tuple(sorted(batches.union(earlier.batches)))
+            erased = replace(earlier, batches=named, alias=alias or earlier.alias)
+            put_erasure(connection, erased)
         self._database.scrub(contributor)
-        return Erased(key, requested_s, named, records)
+        return replace(erased, records=records)
 
     def pending_erasures(self) -> list[Erased]:
         """Return the erasures that are not finished elsewhere, the oldest first."""
         with self._database.reading() as connection:
             return erasures(connection)
+
+    def note_files(self, erased: Erased, files: Collection[str]) -> None:
+        """Add paths to the files of a pending erasure, before they are replaced on the Hub."""
+        with self._database.writing() as connection:
+            put_erasure(connection, replace(erased, files=tuple(sorted({*erased.files, *files}))))
 
     def finish_erasure(self, contributor: str) -> None:
         """Note that an erasure is finished everywhere; ``contributor`` is one, or the SHA-256 in an :class:`Erased`."""
@@ -288,6 +300,12 @@ class FeedbackStore:
         theirs = RECORDS.c.contributor == contributor
         with self._database.writing() as connection:
             return connection.execute(update(RECORDS).where(theirs, not_(RECORDS.c.reverted)).values(reverted=True)).rowcount
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Tell whether it is this process's turn to change the Hub; of several on one database it is only one's at a time."""
+        with self._database.turn() as mine:
+            yield mine
 
     def get_meta(self, key: str) -> str:
         """Return a note by its key, empty if there is none."""

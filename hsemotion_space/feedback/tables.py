@@ -112,6 +112,8 @@ ERASURES: Final = Table(
     Column("contributor", String(64), primary_key=True),
     Column("requested_s", Double, nullable=False),
     Column("batches", Text, nullable=False),
+    Column("alias", String(64), nullable=False, default=""),
+    Column("files", Text, nullable=False, default="[]"),
 )  # fmt: skip
 META: Final = Table("feedback_meta", METADATA, Column("key", String(100), primary_key=True), Column("value", Text, nullable=False))
 
@@ -166,13 +168,16 @@ class Erased:
         requested_s: UTC in seconds since 1970.
         batches: ids of the batches that contained rows.
         records: ids of the rows that this call removed; nobody can tell them afterwards.
+        alias: SHA-256 of the published pseudonym, if the Hub must be searched for rows that this database does not know; else empty.
+        files: paths of files with such rows, noted before they are replaced.
     """
 
     contributor: str
     requested_s: float
     batches: tuple[str, ...]
     records: tuple[str, ...] = ()
-    pending: bool = True
+    alias: str = ""
+    files: tuple[str, ...] = ()
 
 
 def tombstone_of(name: str) -> str:

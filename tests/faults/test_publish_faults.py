@@ -24,7 +24,7 @@ KINDS: dict[str, Callable[[random.Random], Fault]] = {
         "status", rng.choice([COMMIT, "/resolve/"]), status=429, headers={"Retry-After": str(rng.choice([5, 90, 400]))}
     ),
     "cut": lambda rng: Fault(rng.choice(["reset", "cut"]), rng.choice([COMMIT, "/resolve/", INFO])),
-    "hang": lambda rng: Fault("hang", COMMIT, wait_s=rng.choice([0.05, 2.0])),
+    "hang": lambda rng: Fault("hang", rng.choice([COMMIT, INFO]), wait_s=rng.choice([0.05, 2.0])),
     "lost response": lambda rng: Fault("lost_response", rng.choice([COMMIT, "/lfs/"])),
     "garbage": lambda rng: Fault("garbage", rng.choice([COMMIT, "preupload", "/tree/", "/resolve/", "/objects/batch"])),
     "overtaken": lambda rng: Fault("status", COMMIT, status=rng.choice([409, 412])),

@@ -1,0 +1,98 @@
+"""How often corrections may be sent, by one client and by all together."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from hsemotion_space.feedback.records import FeedbackError
+
+Entry: TypeAlias = tuple[float, str]
+"""When, and by which client."""
+
+MINUTE_S: Final = 60
+HOUR_S: Final = 3600
+DAY_S: Final = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """At most ``count`` within any ``window_s`` seconds, which are at most a day."""
+
+    count: int
+    window_s: int
+
+
+PER_CLIENT: Final = (Rule(5, MINUTE_S), Rule(50, DAY_S))
+TOGETHER: Final = (Rule(600, HOUR_S),)
+
+
+class Limits:
+    """Counts what is sent. At most a day of it is remembered, which the rule for all together bounds.
+
+    Args:
+        clock: seconds that never go back, whatever is done to the time of day.
+        per_client, together: rules.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, per_client: Sequence[Rule] = PER_CLIENT, together: Sequence[Rule] = TOGETHER
+    ) -> None:
+        self._clock, self._per_client, self._together = clock, per_client, together
+        self._all: deque[Entry] = deque()
+        self._of: dict[str, list[Entry]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, client: str) -> float:
+        """Count one; return its time, by which it can be given back.
+
+        Raises:
+            FeedbackError: if it is one too many, which is not counted; the message says when to try again.
+        """
+        with self._lock:
+            now = self._clock()
+            self._forget(now - DAY_S)
+            _check(self._of.get(client, []), self._per_client, now, "You have sent as many corrections as are taken from one place")
+            _check(self._all, self._together, now, "Very many corrections are arriving just now")
+            self._of.setdefault(client, []).append((now, client))
+            self._all.append((now, client))
+            return now
+
+    def give_back(self, client: str, taken: float) -> None:
+        """Take back what :meth:`take` counted."""
+        with self._lock:
+            if (taken, client) in self._of.get(client, []):
+                self._all.remove((taken, client))
+                self._drop((taken, client))
+
+    def __len__(self) -> int:
+        """Return the number of entries in memory."""
+        return len(self._all)
+
+    def _forget(self, before: float) -> None:
+        while self._all and self._all[0][0] <= before:
+            self._drop(self._all.popleft())
+
+    def _drop(self, entry: Entry) -> None:
+        _, client = entry
+        self._of[client].remove(entry)
+        if not self._of[client]:
+            del self._of[client]
+
+
+def _check(entries: Sequence[Entry], rules: Sequence[Rule], now: float, complaint: str) -> None:
+    waits = [entries[-rule.count][0] + rule.window_s - now for rule in rules if len(entries) >= rule.count]
+    if waits and max(waits) > 0:
+        raise FeedbackError(f"{complaint}. Please try again in {_in_words(max(waits))}.")
+
+
+def _in_words(wait_s: float) -> str:
+    """Return a time rounded up to whole units, the largest that it is longer than."""
+    unit, size = next(((unit, size) for unit, size in (("hour", HOUR_S), ("minute", MINUTE_S)) if wait_s > size), ("second", 1))
+    count = math.ceil(wait_s / size)
+    return f"{count} {unit}{'s' if count > 1 else ''}"

@@ -1,0 +1,219 @@
+"""How far corrections can be relied on: votes, trust, and what several people agree on."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
+
+from hsemotion_space.feedback.columns import TIERS
+from hsemotion_space.feedback.records import FeedbackRecord, StoredRecord, Values
+from hsemotion_space.tasks import Task, get_task
+
+Gold: TypeAlias = Mapping[str, Mapping[str, Values]]
+"""Known answers: by item, by task."""
+
+RAW, AGREED, REVIEWED = TIERS
+TOLERANCE: Final = 0.15
+"""Numbers that differ by so much of the range of their task are the same answer."""
+QUORUM: Final = 2  # contributors
+PRIOR_AGREED, PRIOR_ASKED = 1.4, 2.0  # what a newcomer is taken to have answered: one wrong gold answer costs the trust
+LEAST_TRUST: Final = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How often a contributor gave the known answer: ``right`` of ``asked``, each a task of a gold item."""
+
+    right: int = 0
+    asked: int = 0
+
+    @property
+    def share(self) -> float:
+        """Share of right answers, 0..1, drawn towards that of a newcomer."""
+        return (self.right + PRIOR_AGREED) / (self.asked + PRIOR_ASKED)
+
+    def enough(self, proven: int) -> bool:
+        """Whether the contributor counts, who must have answered gold at least ``proven`` times."""
+        return self.asked >= proven and self.share >= LEAST_TRUST
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """The answer to one task of an item.
+
+    Attributes:
+        values: by label; of one class, that class with 1; of units, those that the tier was reached for; empty for "not a face".
+        tier: one of ``TIERS``.
+        support: number of contributors who gave it.
+    """
+
+    values: Values
+    tier: str
+    support: int
+
+
+class Vote(NamedTuple):
+    """The newest statement of one contributor about one item, and its answers by task, empty values for "not a face"."""
+
+    one: StoredRecord
+    answers: Mapping[str, Values]
+
+
+def answers_of(record: FeedbackRecord) -> Mapping[str, Values]:
+    """Return what a record says, by task.
+
+    That all is correct confirms the most probable class where a trained head chose among several; numbers that nobody looked at are not
+    confirmed. That it is not a face answers every task with no values.
+    """
+    if record.verdict == "wrong":
+        return record.corrected
+    tasks = record.predicted.tasks
+    if record.verdict == "not_a_face":
+        return {prediction.task: {} for prediction in tasks}
+    if record.verdict == "cannot_tell":
+        return {}
+    chosen = [prediction for prediction in tasks if get_task(prediction.task).kind == "one_of" and prediction.provenance == "trained"]
+    return {prediction.task: {max(prediction.values, key=lambda label: prediction.values[label]): 1.0} for prediction in chosen}
+
+
+def votes(records: Sequence[StoredRecord]) -> Mapping[str, Sequence[Vote]]:
+    """Return by item one vote per contributor: the newest that was neither rejected nor set aside."""
+    newest: dict[tuple[str, str], StoredRecord] = {}
+    for one in records:
+        key = (one.record.subject.item, one.record.contributor)
+        if _counts(one) and not one.superseded and (key not in newest or newest[key].number < one.number):
+            newest[key] = one
+    by_item: dict[str, list[Vote]] = defaultdict(list)
+    for (item, _), one in newest.items():
+        by_item[item].append(Vote(one, answers_of(one.record)))
+    return by_item
+
+
+def _counts(one: StoredRecord) -> bool:
+    return not one.reverted and one.review != "rejected"
+
+
+def trust(records: Sequence[StoredRecord], gold: Gold) -> Mapping[str, Trust]:
+    """Return how far each contributor can be trusted, from their votes on items whose answers are known."""
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for item, given in votes(records).items():
+        for vote in given:
+            contributor = vote.one.record.contributor
+            for task, known in gold.get(item, {}).items():
+                if task in vote.answers:
+                    asked[contributor] += 1
+                    right[contributor] += same(get_task(task), vote.answers[task], known)
+    return {one.record.contributor: Trust(right[one.record.contributor], asked[one.record.contributor]) for one in records}
+
+
+def same(task: Task, first: Values, second: Values) -> bool:
+    """Return whether two answers say the same about the labels that both judge, of which there must be one unless both are empty."""
+    if not first or not second:
+        return not first and not second
+    if task.kind == "one_of":
+        return first.keys() == second.keys()
+    both = first.keys() & second.keys()
+    return bool(both) and all(_close(task, [first[label], second[label]]) for label in both)
+
+
+def _close(task: Task, numbers: Sequence[float]) -> bool:
+    """Return whether numbers are one answer: for units of a frame on the same side, else near each other."""
+    if task.kind == "independent" and task.scope == "frame":
+        middle = (task.low + task.high) / 2
+        return len({number >= middle for number in numbers}) == 1
+    return max(numbers) - min(numbers) <= TOLERANCE * (task.high - task.low) + 1e-9
+
+
+def consensus(records: Sequence[StoredRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, Mapping[str, Agreed]]:
+    """Return the answer to every task of every item that anybody judged.
+
+    An approved statement is ``reviewed``, whatever others say before or after, its contributor included; ``agreed`` needs two trusted
+    contributors who say the same and none who contradicts; all else is ``raw``. Newcomers are trusted unless ``proven`` asks for more, so
+    somebody who makes up contributors can make or prevent ``agreed``, but never ``reviewed``.
+
+    Args:
+        records: of the store, all of them.
+        gold: known answers.
+        proven: so many gold answers must a contributor have given to be trusted.
+    """
+    known = trust(records, gold or {})
+    trusted = {contributor for contributor, one in known.items() if one.enough(proven)}
+    result: dict[str, dict[str, Agreed]] = {}
+    for item, given in votes(records).items():
+        names = dict.fromkeys(name for vote in given for name in vote.answers)
+        if names:
+            result[item] = {name: _consensus(get_task(name), given, trusted) for name in names}
+    for one in sorted(records, key=lambda one: one.number):
+        if one.review == "approved" and not one.reverted:
+            for name, values in answers_of(one.record).items():
+                kept = result.setdefault(one.record.subject.item, {})
+                kept[name] = Agreed(values, REVIEWED, 1)
+    return result
+
+
+def _consensus(task: Task, given: Sequence[Vote], trusted: Collection[str]) -> Agreed:
+    everybody = [vote.answers[task.name] for vote in given if task.name in vote.answers]
+    reliable = [vote.answers[task.name] for vote in given if task.name in vote.answers and vote.one.record.contributor in trusted]
+    values = dict(_shared(task, reliable))
+    if values:
+        support = sum(any(label in answer for label in values) for answer in reliable)
+        return Agreed(values, AGREED, support)
+    if len(reliable) >= QUORUM and not any(reliable):
+        return Agreed({}, AGREED, len(reliable))
+    return _raw(task, everybody)
+
+
+def _shared(task: Task, answers: Sequence[Values]) -> Iterator[tuple[str, float]]:
+    """Yield the labels that a quorum judged in the same way and nobody in another."""
+    if not all(answers):
+        return
+    if task.kind == "one_of":
+        if len(answers) >= QUORUM and all(answer.keys() == answers[0].keys() for answer in answers):
+            yield from answers[0].items()
+        return
+    agreed = []
+    for label in task.label_names:
+        numbers = [answer[label] for answer in answers if label in answer]
+        if len(numbers) >= QUORUM and _close(task, numbers):
+            agreed.append((label, sum(numbers) / len(numbers)))
+    if task.kind == "independent" or len(agreed) == len(task.labels):
+        yield from agreed
+
+
+def _raw(task: Task, answers: Sequence[Values]) -> Agreed:
+    """Return the most frequent class, or the mean of numbers, of those who see a face, unless more do not."""
+    faces = [answer for answer in answers if answer]
+    if 2 * len(faces) < len(answers):
+        return Agreed({}, RAW, len(answers) - len(faces))
+    if task.kind == "one_of":
+        label, support = Counter(sorted(next(iter(answer)) for answer in faces)).most_common(1)[0]
+        return Agreed({label: 1.0}, RAW, support)
+    numbers = {label: [answer[label] for answer in faces if label in answer] for label in task.label_names}
+    return Agreed({label: sum(given) / len(given) for label, given in numbers.items() if given}, RAW, len(faces))
+
+
+def tiers(records: Sequence[StoredRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, str]:
+    """Return the tier of every record, by id: ``agreed`` if everything that it says is part of what was agreed or reviewed.
+
+    Args:
+        records: of the store, all of them.
+        gold: known answers.
+        proven: so many gold answers must a contributor have given to be trusted.
+    """
+    known = consensus(records, gold, proven)
+    found = {}
+    for one in records:
+        answers = answers_of(one.record)
+        theirs = known.get(one.record.subject.item, {})
+        shared = bool(answers) and all(
+            name in theirs and _part_of(get_task(name), values, theirs[name]) for name, values in answers.items()
+        )
+        found[one.record.id] = REVIEWED if one.review == "approved" else AGREED if shared and _counts(one) else RAW
+    return found
+
+
+def _part_of(task: Task, values: Values, agreed: Agreed) -> bool:
+    return agreed.tier != RAW and values.keys() <= agreed.values.keys() and same(task, values, agreed.values)

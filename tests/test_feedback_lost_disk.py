@@ -1,0 +1,179 @@
+"""A server whose disk was emptied at a restart, as on a Space: what was published before can still be listed and erased by receipt code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_hub import FakeHub, Fault, use
+from feedback_makers import make_crop, make_record
+from feedback_publishing import REPO, TOKEN, Clock, Server, batches_on, everything_on, published_ids
+
+from hsemotion_space.feedback import remote
+from hsemotion_space.feedback.card import CARD, ERASED, Counts, read_counts
+from hsemotion_space.feedback.keys import Keys
+from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.rows import decode
+from hsemotion_space.feedback.service import Feedback, open_feedback
+from hsemotion_space.feedback.tables import tombstone_of
+from hsemotion_space.settings import Settings
+
+SECRET = "a secret of forty characters, more or less"
+KEYS = Keys(SECRET.encode())
+ANNAS, BENS = KEYS.code("Anna"), KEYS.code("Ben")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(remote, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 0.3)
+    with FakeHub(token=TOKEN) as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
+        yield hub
+
+
+def start(folder: Path, token: str = TOKEN) -> Feedback:
+    return open_feedback(Settings(feedback_data=folder, feedback_repo=REPO, feedback_secret=SECRET), token)
+
+
+def say(feedback: Feedback, code: str, numbers: range, crop: bool = True) -> list[str]:
+    ids = []
+    for number in numbers:
+        record = make_record(number, contributor=KEYS.contributor(code))
+        ids.append(feedback.store.add(record, make_crop(number) if crop else b"").id)
+    return ids
+
+
+@pytest.fixture
+def empty(hub: FakeHub, tmp_path: Path) -> Iterator[tuple[Feedback, list[str], list[str]]]:
+    """Yield a server without a disk's memory, and the ids of what Anna and Ben had published from it, in one file and in one of Ben."""
+    before = start(tmp_path / "before")
+    annas, bens = say(before, ANNAS, range(3)), say(before, BENS, range(3, 5))
+    before.publisher.flush()
+    bens += say(before, BENS, range(5, 7))
+    before.publisher.flush()
+    before.close()
+    assert published_ids(hub) == dict.fromkeys([*annas, *bens], 1)
+    after = start(tmp_path / "after")
+    yield after, annas, bens
+    after.close(0.1)
+
+
+def pictures(hub: FakeHub, numbers: range) -> list[bytes]:
+    return [crop for number in numbers if any((crop := make_crop(number)) in blob for blob in everything_on(hub))]
+
+
+def test_what_only_the_hub_has_is_listed(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]]) -> None:
+    feedback, annas, _ = empty
+    given = feedback.given(ANNAS)
+    assert (list(given.here), sorted(row.id for row in given.published)) == ([], sorted(annas))
+    assert not feedback.given(KEYS.code("Carl")).published
+
+
+def test_what_only_the_hub_has_is_erased_and_the_rest_stays(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]]) -> None:
+    feedback, annas, bens = empty
+    assert len(pictures(hub, range(3))) == 3
+    bens_own = [body for body in batches_on(hub).values() if {row.id for row in decode(body)} <= set(bens)]
+    report = feedback.erase(ANNAS)
+    assert (report.records, report.published) == (0, "gone")
+    assert published_ids(hub) == dict.fromkeys(bens, 1)
+    assert pictures(hub, range(3)) == []
+    pseudonym = KEYS.pseudonym(KEYS.contributor(ANNAS)).encode()
+    assert not [blob for blob in everything_on(hub) if pseudonym in blob]
+    assert len(hub.commits(REPO, kind="dataset")) == 1
+    assert set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values()) > set(bens_own)
+    files = hub.files(REPO, kind="dataset")
+    assert set(files[ERASED].decode().split()) == {tombstone_of(name) for name in annas}
+    rows = [row for body in batches_on(hub).values() for row in decode(body)]
+    assert read_counts(files[CARD].decode()) == Counts.of(rows).changed(Counts(), Counts(), 0)
+    assert not feedback.store.pending_erasures()
+    assert feedback.store.tombstones() == {tombstone_of(name) for name in annas}
+    assert not feedback.given(ANNAS).published
+
+
+def test_rows_here_and_rows_only_there_go_together(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]]) -> None:
+    feedback, _, bens = empty
+    say(feedback, ANNAS, range(10, 12))
+    feedback.publisher.flush()
+    say(feedback, ANNAS, range(12, 13))
+    report = feedback.erase(ANNAS)
+    assert (report.records, report.published) == (3, "gone")
+    assert published_ids(hub) == dict.fromkeys(bens, 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", "/tree/", status=403), Fault("truncate", r"/resolve/.*parquet"), Fault("status", "/commit/main"),
+        Fault("lost_response", "/commit/main"), Fault("status", "lfs-files", status=403), Fault("lost_response", "/super-squash/"),
+    ],
+    ids=["listing", "reading", "commit", "commit, answer lost", "large files", "squash, answer lost"],
+)  # fmt: skip
+def test_a_fault_on_the_way_leaves_it_pending_until_it_is_done(
+    hub: FakeHub, empty: tuple[Feedback, list[str], list[str]], fault: Fault, tmp_path: Path
+) -> None:
+    feedback, _, bens = empty
+    hub.fail(fault)
+    report = feedback.erase(ANNAS)
+    assert fault.hits
+    assert report.published == "pending"
+    assert "NOT gone yet" in report.words
+    feedback.store.close()
+    again = start(tmp_path / "after")
+    assert again.store.pending_erasures()
+    again.publisher.flush()
+    assert not again.store.pending_erasures()
+    assert published_ids(hub) == dict.fromkeys(bens, 1)
+    assert pictures(hub, range(3)) == []
+    assert len(hub.commits(REPO, kind="dataset")) == 1
+    again.close(0.1)
+
+
+def test_who_has_nothing_there_is_told_so_and_nothing_changes(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]]) -> None:
+    feedback, _, _ = empty
+    before = [commit.oid for commit in hub.commits(REPO, kind="dataset")]
+    report = feedback.erase(KEYS.code("Carl"))
+    assert (report.records, report.published) == (0, "absent")
+    assert "was searched and has nothing more" in report.words
+    assert [commit.oid for commit in hub.commits(REPO, kind="dataset")] == before
+
+
+def test_a_server_that_made_the_repository_itself_need_not_search(hub: FakeHub, tmp_path: Path) -> None:
+    feedback = start(tmp_path / "here")
+    say(feedback, ANNAS, range(1))
+    feedback.publisher.flush()
+    hub.requests.clear()
+    assert feedback.erase(BENS).published == "none"
+    assert not feedback.given(ANNAS).published
+    assert not hub.requests
+    feedback.close(0.1)
+
+
+def test_without_a_token_the_search_is_pending(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]], tmp_path: Path) -> None:
+    without = start(tmp_path / "without", token="")
+    assert without.erase(ANNAS).published == "pending"
+    without.close()
+    again = start(tmp_path / "without")
+    again.publisher.flush()
+    assert pictures(hub, range(3)) == []
+    again.close(0.1)
+
+
+def test_publishing_without_a_lasting_secret_is_refused(tmp_path: Path) -> None:
+    settings = Settings(feedback_data=tmp_path, feedback_repo=REPO)
+    with pytest.raises(FeedbackError, match="set HSEMOTION_FEEDBACK_SECRET"):
+        open_feedback(settings, TOKEN)
+    open_feedback(settings).close()  # without a token nothing is published, so nothing can be out of reach
+
+
+def test_rows_that_wait_for_other_files_are_not_called_erased(hub: FakeHub, tmp_path: Path) -> None:
+    server = Server(hub, tmp_path / "here", Clock())
+    server.say(1, KEYS.contributor(ANNAS))
+    (left,) = server.say(1, KEYS.contributor(BENS))
+    server.pass_time(61)
+    server.store.erase(KEYS.contributor(ANNAS))
+    server.drain(1)
+    assert published_ids(hub) == {left: 1}
+    assert left not in hub.files(REPO, kind="dataset")[ERASED].decode()
+    assert tombstone_of(left) not in hub.files(REPO, kind="dataset")[ERASED].decode()
+    server.store.close()
