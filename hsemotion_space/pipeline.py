@@ -22,7 +22,17 @@ from hsemotion_space.media import MediaError, open_clip, read_image, sniff
 from hsemotion_space.readout import read_tracks
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.tracking import FaceTracker, without_doubles
-from hsemotion_space.types import Analysis, ByteArray, CheckpointRef, FaceDetections, FaceTrack, FloatArray, Frame, MediaInfo
+from hsemotion_space.types import (
+    THUMBNAIL_HALF,
+    Analysis,
+    ByteArray,
+    CheckpointRef,
+    FaceDetections,
+    FaceTrack,
+    FloatArray,
+    Frame,
+    MediaInfo,
+)
 
 BATCH = 32  # faces per run of the backbone, across faces and frames
 PREVIEW_SIDE = 1280  # px
@@ -290,7 +300,7 @@ def _shrink(rgb: ByteArray, side: int) -> ByteArray:
 def _thumbnail(rgb: ByteArray, box: FloatArray) -> ByteArray:
     """Return the face with a little of what is around it, at most THUMBNAIL_SIDE px."""
     height, width = rgb.shape[:2]
-    center, half = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2])) * 0.65
+    center, half = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2])) * THUMBNAIL_HALF
     x0, y0 = (int(max(value, 0)) for value in center - half)
     x1, y1 = (int(min(value, limit)) for value, limit in zip(center + half, (width, height), strict=True))
     return _shrink(np.ascontiguousarray(rgb[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]), THUMBNAIL_SIDE)

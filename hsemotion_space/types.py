@@ -17,6 +17,8 @@ BoolArray = npt.NDArray[np.bool_]
 Provenance = Literal["trained", "rule", "prior"]
 PROVENANCE_WORDS: Final[dict[Provenance, str]] = {"trained": "trained", "rule": "rule, not trained", "prior": "prior, unvalidated"}
 """What a reader sees beside every number."""
+THUMBNAIL_HALF: Final = 0.65
+"""Half of the side of a track's thumbnail, in longer sides of the box."""
 
 
 def check_shape(owner: str, name: str, array: npt.NDArray[np.generic], expected: tuple[int | None, ...]) -> None:

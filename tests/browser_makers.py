@@ -27,12 +27,14 @@ def start_browser() -> Iterator[playwright.Browser]:
         chromium.close()
 
 
-def open_page(browser: playwright.Browser, url: str, theme: str, width: int) -> tuple[playwright.Page, list[str]]:
-    """Return the open page and the growing list of what it asked for."""
+def open_page(browser: playwright.Browser, url: str, theme: str, width: int, *, agreed: bool = True) -> tuple[playwright.Page, list[str]]:
+    """Return the open page, whose analyses are agreed to, and the growing list of what it asked for."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     page.set_default_timeout(PATIENCE_MS)
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
     page.goto(f"{url}/?__theme={theme}")
     page.get_by_role("heading", name="HSEmotion Space").wait_for()
+    if agreed:
+        page.get_by_label("Analyze what I add").check()
     return page, requested

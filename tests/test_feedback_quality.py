@@ -8,7 +8,7 @@ import pytest
 from feedback_makers import ANNA, BEN, CARL, hash_of, make_record, make_stored
 
 from hsemotion_space.feedback.agreement import ALONE, ONE_ANSWER, Agreement, agreement
-from hsemotion_space.feedback.quality import Agreed, Trust, answers_of, consensus, same, tiers, trust, votes
+from hsemotion_space.feedback.quality import Agreed, Trust, answers_of, consensus, known_answers, same, tiers, trust, votes
 from hsemotion_space.feedback.records import Review, StoredRecord, Values, Verdict
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, TASKS, VALENCE_AROUSAL
 
@@ -202,6 +202,18 @@ def test_trust_follows_the_known_answers() -> None:
     assert found[ANNA].share > found[CARL].share > found[BEN].share
     assert [one.enough(0) for one in found.values()] == [True, False, True]
     assert [one.enough(1) for one in found.values()] == [True, False, False]
+
+
+def test_known_answers_are_what_a_reviewer_marked_and_did_not_take_back() -> None:
+    log = Log()
+    log.say(ANNA, "Fear")
+    log.say(BEN, "Anger", item=1)
+    log.say(CARL, units("AU1"), item=2)
+    log.say(CARL, "Fear", item=3, review="rejected")
+    marked = [replace(one, gold=one.number != 2) for one in log.stored]
+    assert known_answers(marked) == {item_of(0): expression("Fear"), item_of(2): units("AU1")}
+    corrected = replace(log.say(ANNA, "Sadness"), gold=True)
+    assert known_answers([corrected, *marked])[item_of(0)] == expression("Sadness")
 
 
 def test_who_is_wrong_on_gold_neither_agrees_nor_contradicts() -> None:

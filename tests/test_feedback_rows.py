@@ -15,9 +15,9 @@ import pytest
 from feedback_makers import ANNA, BEN, CARL, NOW_S, hash_of, make_crop, make_record, make_stored
 from PIL import Image
 
-from hsemotion_space.feedback.columns import COLUMNS, EXPORT_COLUMNS, EXPORT_SCHEMA, KINDS, SCHEMA, TIERS
+from hsemotion_space.feedback.columns import COLUMNS, EXPORT_COLUMNS, EXPORT_SCHEMA, KINDS, SCHEMA
 from hsemotion_space.feedback.export import FILE_ROWS, Choice, export, export_own
-from hsemotion_space.feedback.records import FeedbackError, StoredRecord, Values, record_from_json
+from hsemotion_space.feedback.records import TIERS, FeedbackError, StoredRecord, Values, record_from_json
 from hsemotion_space.feedback.rows import MOST_ROWS, ROW_GROUP, decode, encode, record_ids, to_table, write_table
 from hsemotion_space.tasks import TASKS, Task
 

@@ -56,12 +56,12 @@ def ids(stored: Sequence[StoredRecord]) -> list[str]:
 
 def test_what_was_acknowledged_is_read_back_as_it_was(store: FeedbackStore, url: str) -> None:
     clip = make_record(2, kind="clip", span_s=(0.5, 1.25), comment="Größer 😀 than <b>", scopes=("labels",))
-    assert store.add(make_record(1), make_crop(1), gold=True) == Ack(make_record(1).id, True, "received")
+    assert store.add(make_record(1), make_crop(1)) == Ack(make_record(1).id, True, "received")
     assert store.add(clip) == Ack(clip.id, True, "received")
     store.close()
     with FeedbackStore(url) as again:
         first, second = again.records()
-    assert (first.record, first.crop, first.created_s, first.gold) == (make_record(1), make_crop(1), NOW_S, True)
+    assert (first.record, first.crop, first.created_s, first.gold) == (make_record(1), make_crop(1), NOW_S, False)
     assert (second.record, second.crop, second.state, second.batch, second.gold) == (clip, b"", "received", "", False)
     assert second.number > first.number
 
@@ -512,3 +512,12 @@ def test_of_several_replicas_only_one_changes_the_hub_at_a_time(store: FeedbackS
     if url.startswith("postgresql"):
         with FeedbackStore(url) as replica, replica.turn() as theirs:
             assert theirs
+
+
+def test_gold_is_marked_and_taken_back(store: FeedbackStore) -> None:
+    name = store.add(make_record(1)).id
+    for gold in (True, False):
+        store.mark_gold(name, gold)
+        assert [one.gold for one in store.records()] == [gold]
+    with pytest.raises(FeedbackError, match="no such correction"):
+        store.mark_gold("0" * 32, True)

@@ -11,9 +11,8 @@ import torch
 from feedback_makers import hash_of, make_crop, make_record, make_stored
 from learn_makers import RECIPE
 
-from hsemotion_space.feedback.columns import TIERS
 from hsemotion_space.feedback.export import Choice, export
-from hsemotion_space.feedback.records import StoredRecord, Values, Verdict
+from hsemotion_space.feedback.records import TIERS, StoredRecord, Values, Verdict
 from hsemotion_space.feedback.rows import decode, encode
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages, split_of
 from hsemotion_space.learn.formats.affwild2 import list_faces, read_labels

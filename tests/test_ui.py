@@ -104,17 +104,17 @@ def upload(page: str, name: str, content: bytes) -> str:
     return str(answer.json()[0])
 
 
-def function_index(page: str, target: str) -> int:
-    for number, dependency in enumerate(httpx.get(f"{page}/config").json()["dependencies"]):
-        if any(event == target for _, event in dependency["targets"]):
-            return number
-    raise AssertionError(target)
+def function_index(page: str, button: str) -> int:
+    """Return the number of what the first button with a caption does."""
+    config = httpx.get(f"{page}/config").json()
+    wanted = next(item["id"] for item in config["components"] if item["props"].get("value") == button)
+    return next(number for number, item in enumerate(config["dependencies"]) if [wanted, "click"] in item["targets"])
 
 
 def run(page: str, data: list[object]) -> str:
     """Call the picture tab's handler as the page does, and return everything it streamed."""
     session = f"test{time.monotonic_ns()}"
-    body = {"data": data, "fn_index": function_index(page, "click"), "session_hash": session, "event_data": None, "trigger_id": None}
+    body = {"data": data, "fn_index": function_index(page, "Analyze"), "session_hash": session, "event_data": None, "trigger_id": None}
     joined = httpx.post(f"{page}/gradio_api/queue/join", json=body, timeout=30)
     assert joined.status_code == 200, joined.text
     lines = []
@@ -137,18 +137,25 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def test_picture_is_analyzed_on_the_page(page: str) -> None:
-    answer = run(page, [file_data(upload(page, "two.png", png(picture_with([(10, 20), (170, 60)], (240, 320))))), "random"])
+    answer = run(page, [file_data(upload(page, "two.png", png(picture_with([(10, 20), (170, 60)], (240, 320))))), "random", True])
     assert '"success":true' in answer.replace(" ", "")
     assert "Face 2" in answer
     assert "rule, not trained" in answer
     assert ".csv" in answer
 
 
+@pytest.mark.parametrize("agreed", [False, None, "true", 1, [True]])
+def test_without_the_tick_nothing_is_analyzed(page: str, agreed: object) -> None:
+    answer = run(page, [file_data(upload(page, "two.png", png(picture_with([(10, 20)], (240, 320))))), "random", agreed])
+    assert "Face 1" not in answer
+    assert "Please tick" in answer or '"success":false' in answer.replace(" ", "")
+
+
 def test_errors_on_the_page_are_sentences(page: str) -> None:
-    broken = run(page, [file_data(upload(page, "x.png", b"not a picture at all")), "random"])
+    broken = run(page, [file_data(upload(page, "x.png", b"not a picture at all")), "random", True])
     assert "notices" in broken
     assert str(ROOT) not in broken
-    unknown = run(page, [file_data(upload(page, "y.png", png(np.zeros((64, 64, 3), np.uint8)))), "no-such-backbone"])
+    unknown = run(page, [file_data(upload(page, "y.png", png(np.zeros((64, 64, 3), np.uint8)))), "no-such-backbone", True])
     assert "Traceback" not in unknown
     assert "no-such-backbone" in unknown
 

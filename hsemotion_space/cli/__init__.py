@@ -1,4 +1,4 @@
-"""``hsemotion-space``: analyze files, get and publish checkpoints, serve the page, train."""
+"""``hsemotion-space``: analyze files, get and publish checkpoints, look after feedback, serve the page, train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from hsemotion_space import __version__
 from hsemotion_space.cli.checkpoints import add_checkpoints
 from hsemotion_space.cli.console import complain, downloading
+from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
+from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
 from hsemotion_space.types import PROVENANCE_WORDS
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         handler: Callable[[argparse.Namespace], int] = options.handler
         return handler(options)
-    except (SettingsError, CheckpointError) as error:
+    except (SettingsError, CheckpointError, FeedbackError) as error:
         return complain(str(error), 2)
     except KeyboardInterrupt:
         return complain("Stopped.", 130)
@@ -43,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_analyze(commands.add_parser("analyze", help="analyze pictures and clips"))
     add_checkpoints(commands.add_parser("checkpoints", help="list, fetch, import and publish checkpoints"))
+    add_feedback(commands.add_parser("feedback", help="status, export, review, publishing and erasure of corrections"))
     commands.add_parser("serve", help="serve the page").set_defaults(handler=_serve)
     add_learn(commands.add_parser("learn", help="train backbones and heads, make predictions and submissions"))
     add_evaluate(commands.add_parser("evaluate", help="score predictions or a checkpoint by the official measures"))

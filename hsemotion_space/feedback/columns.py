@@ -11,9 +11,6 @@ import pyarrow as pa
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import PROVENANCE_WORDS
 
-TIERS: Final = ("raw", "agreed", "reviewed")
-"""How sure a row is, from the least: one person said it, several said the same, a reviewer looked at it."""
-
 
 class Column(NamedTuple):
     """One column: a key of ``KINDS``, and what it means."""

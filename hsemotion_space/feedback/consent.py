@@ -24,9 +24,9 @@ class Step:
 
 PROCESS: Final = Step(
     "process",
-    "Analyze my picture or clip now",
-    "Using this page means this step. The file is sent to this server, analyzed, and deleted together with the result soon after. "
-    "Nothing of it is kept unless you tick a step below.",
+    "Analyze what I add",
+    "Needed to use this page. What I add is sent to this server, analyzed, and deleted together with the result soon afterwards. Nothing "
+    "of it is kept unless I tick that beside a result.",
 )
 LABELS: Final = Step(
     "labels",
@@ -67,7 +67,7 @@ def version_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-VERSION: Final = "2026-11-24-61f35d8c"
+VERSION: Final = "2026-11-25-b1da5a10"
 """Day on which the present texts were first used, and their :func:`version_hash`."""
 _EARLIER: Final[Mapping[str, str]] = {}
 TEXTS: Final[Mapping[str, str]] = {**_EARLIER, VERSION: wording()}

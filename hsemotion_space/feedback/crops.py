@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 
 from hsemotion_space.feedback.records import FeedbackError
-from hsemotion_space.types import Analysis, ByteArray, FaceTrack, FloatArray
+from hsemotion_space.types import THUMBNAIL_HALF, Analysis, ByteArray, FaceTrack, FloatArray
 
 MOST_SIDE: Final = 224  # px
-AROUND: Final = 0.65  # half of the side of a thumbnail, in longer sides of the box; as the pipeline cuts it
 GRAY: Final = 128
 MARGIN: Final = 0.15  # by which the box of another face is widened on each side, in its sides
 BLEED: Final = 2  # px of the thumbnail into which its neighbors were mixed when it was made smaller
@@ -81,7 +80,7 @@ def _boxes_near(other: FaceTrack, track: FaceTrack) -> Iterator[FloatArray]:
 def _region(analysis: Analysis, track: FaceTrack) -> tuple[int, int, int, int]:
     """Return the part of the picture that a thumbnail shows (left, top, right, bottom in px); its shape must fit it."""
     box = track.boxes_xyxy[surest_row(track)]
-    center, half = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2])) * AROUND
+    center, half = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2])) * THUMBNAIL_HALF
     x0, y0 = (int(max(value, 0)) for value in center - half)
     x1, y1 = (int(min(value, limit)) for value, limit in zip(center + half, (analysis.media.width, analysis.media.height), strict=True))
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)

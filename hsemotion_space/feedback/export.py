@@ -9,14 +9,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hsemotion_space.feedback.columns import TIERS
-from hsemotion_space.feedback.records import FeedbackError, Json, StoredRecord, to_json
-from hsemotion_space.feedback.rows import shows_crop, to_table, write_table
+from hsemotion_space.feedback.records import TIERS, FeedbackError, Json, StoredRecord, to_json
+from hsemotion_space.feedback.rows import Row, shows_crop, to_table, write_table
 
 FILE: Final = "train-{:05}.parquet"
 DATA: Final = "data"
@@ -151,17 +150,19 @@ def _card(report: ExportReport, own: bool) -> str:
     )
 
 
-def export_own(stored: Sequence[StoredRecord], file: Path) -> int:
+def export_own(stored: Sequence[StoredRecord], file: Path, published: Sequence[Row] = ()) -> int:
     """Write everything that is kept of one contributor as JSON, with comments, exact times and crops (base64); return how much it is.
 
     Args:
         stored: the records of the contributor, in whatever state.
         file: replaced if it exists; it is there either wholly or not at all.
+        published: rows of theirs that only the published dataset has.
 
     Raises:
         FeedbackError: if the file cannot be written.
     """
-    document = {"own_data_version": OWN_VERSION, "records": list(_own_records(stored))}
+    rows = [{**asdict(row), "crop": base64.b64encode(row.crop).decode()} for row in published]
+    document = {"own_data_version": OWN_VERSION, "records": list(_own_records(stored)), "published": rows}
     partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
         partial.write_text(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
@@ -171,7 +172,7 @@ def export_own(stored: Sequence[StoredRecord], file: Path) -> int:
     finally:
         with suppress(OSError):
             partial.unlink()
-    return len(stored)
+    return len(stored) + len(rows)
 
 
 def _own_records(stored: Sequence[StoredRecord]) -> Iterator[Mapping[str, Json]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from hsemotion_space.feedback.card import CARD, ERASED, Counts, counts_in, dataset_card, rows_of
+from hsemotion_space.feedback.check import check_there
 from hsemotion_space.feedback.erasure import erase_remotely, foreign_files
 from hsemotion_space.feedback.pace import LONGEST_WAIT_S, Pace
 from hsemotion_space.feedback.records import FeedbackError
@@ -70,7 +71,7 @@ class Publisher:
         self._timeout_s = 0.0
         self._sealed_s, self._received = -FLUSH_AGE_S, 0  # at the last sealing; the first is due at once
         self._trying: list[Batch] = []
-        self._unverified: list[Batch] = []
+        self._unverified = [batch for batch in store.batches(pushed=True) if not batch.verified_s and not batch.stale]
         self.searched_out: Collection[str] = ()  # contributors, as in ``Erased``, of whom rows were erased that the store did not know
         self._busy = threading.Lock()
         self._stopping, self._wake = threading.Event(), threading.Event()
@@ -162,6 +163,15 @@ class Publisher:
             head = self._remote.head()
             paths = foreign_files(self._store, self._remote, head) if head else []
             return [row for path in paths for row in rows_of(self._remote.read(path, head)) if row.contributor == pseudonym]
+
+    def check(self) -> list[str]:
+        """Read everything that is published again and return what is wrong with it.
+
+        Raises:
+            FeedbackError: if the Hub does not answer as it should.
+        """
+        with self._busy, self._remote.session(self._timeout_s):
+            return check_there(self._store, self._remote)
 
     def step(self, *, last: bool = False) -> bool:
         """Do what is due: finish erasures, seal, push, read back.

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from hsemotion_space.feedback.columns import TIERS
-from hsemotion_space.feedback.records import FeedbackRecord, StoredRecord, Values
+from hsemotion_space.feedback.records import TIERS, FeedbackRecord, StoredRecord, Values
 from hsemotion_space.tasks import Task, get_task
 
 Gold: TypeAlias = Mapping[str, Mapping[str, Values]]
@@ -93,6 +92,13 @@ def votes(records: Sequence[StoredRecord]) -> Mapping[str, Sequence[Vote]]:
 
 def _counts(one: StoredRecord) -> bool:
     return not one.reverted and one.review != "rejected"
+
+
+def known_answers(records: Sequence[StoredRecord]) -> Gold:
+    """Return the known answers: what the records say that a reviewer marked as gold, the newest of each item."""
+    return {
+        one.record.subject.item: answers_of(one.record) for one in sorted(records, key=lambda one: one.number) if one.gold and _counts(one)
+    }
 
 
 def trust(records: Sequence[StoredRecord], gold: Gold) -> Mapping[str, Trust]:

@@ -20,6 +20,8 @@ Values: TypeAlias = Mapping[str, float]
 """By the name of the label, in the range of its task."""
 
 SCHEMA_VERSION: Final = 1
+TIERS: Final = ("raw", "agreed", "reviewed")
+"""How sure a record is, from the least: one person said it, several said the same, a reviewer looked at it."""
 COMMENT_LENGTH: Final = 500
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
@@ -129,7 +131,7 @@ class StoredRecord:
         superseded: whether the same contributor has said something newer about the same item.
         review: decision of a reviewer; empty if there is none.
         reverted: whether everything of its contributor was set aside.
-        gold: whether it is about an item whose answer is known.
+        gold: whether it states a known answer, by which contributors are judged.
         crop: PNG of the face, empty if it was not to be kept.
     """
 

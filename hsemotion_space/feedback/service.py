@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hsemotion_space.feedback.consent import TEXTS
@@ -11,6 +11,7 @@ from hsemotion_space.feedback.intake import Intake
 from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.limits import Limits
 from hsemotion_space.feedback.publish import UNKNOWN_FILES, Publisher
+from hsemotion_space.feedback.quality import known_answers, tiers
 from hsemotion_space.feedback.records import FeedbackError, StoredRecord
 from hsemotion_space.feedback.rows import Row, encode
 from hsemotion_space.feedback.store import FeedbackStore
@@ -68,6 +69,10 @@ class Feedback:
         search = unknown == "yes" or (bool(self.settings.feedback_repo) and unknown != "no")
         alias = tombstone_of(self.keys.pseudonym(contributor)) if search else ""
         return erase(self.store, contributor, self.publisher, alias)
+
+    def tiers(self, records: Sequence[StoredRecord]) -> Mapping[str, str]:
+        """Return the tier of every record, by id; ``records`` are all of the store."""
+        return tiers(records, known_answers(records))
 
     @property
     def words(self) -> str:

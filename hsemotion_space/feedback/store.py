@@ -74,13 +74,12 @@ class FeedbackStore:
         """Close the database and make place for another writer."""
         self._database.close()
 
-    def add(self, record: FeedbackRecord, crop: bytes = b"", *, gold: bool = False) -> Ack:
+    def add(self, record: FeedbackRecord, crop: bytes = b"") -> Ack:
         """Save a record; one that is there already is left as it is.
 
         Args:
             record: checked anew.
             crop: PNG of at most MOST_CROP_BYTES, or empty.
-            gold: whether it is about an item whose answer is known.
 
         Raises:
             FeedbackError: if it is not valid, was erased before, or could not be saved.
@@ -94,7 +93,7 @@ class FeedbackStore:
             state = connection.scalar(select(RECORDS.c.state).where(RECORDS.c.id == clean.id))
             if state is not None:
                 return Ack(clean.id, False, state)
-            connection.execute(insert(RECORDS).values(row_of(clean, crop, float(self._clock()), gold)))
+            connection.execute(insert(RECORDS).values(row_of(clean, crop, float(self._clock()))))
             if crop:
                 connection.execute(insert(CROPS).values(record=clean.id, png=crop))
         return Ack(clean.id, True, "received")
@@ -294,6 +293,16 @@ class FeedbackStore:
                 raise FeedbackError("There is no such correction.")
             values = {"record": record, "decision": decision, "reviewer": reviewer[:100], "created_s": float(self._clock())}
             connection.execute(insert(REVIEWS).values(values))
+
+    def mark_gold(self, record: str, gold: bool) -> None:
+        """Say whether what a record states is a known answer, by which contributors are judged.
+
+        Raises:
+            FeedbackError: if there is no such record.
+        """
+        with self._database.writing() as connection:
+            if not connection.execute(update(RECORDS).where(RECORDS.c.id == record).values(gold=gold)).rowcount:
+                raise FeedbackError("There is no such correction.")
 
     def revert(self, contributor: str) -> int:
         """Set aside everything that a contributor said so far; return how many records this changed."""

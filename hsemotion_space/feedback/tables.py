@@ -230,12 +230,12 @@ def digest_of(body: str, created_s: float, crop: bytes) -> str:
     return hashlib.sha256(f"{body}\n{created_s!r}\n{hashlib.sha256(crop).hexdigest()}".encode()).hexdigest()
 
 
-def row_of(record: FeedbackRecord, crop: bytes, created_s: float, gold: bool) -> Mapping[str, object]:
+def row_of(record: FeedbackRecord, crop: bytes, created_s: float) -> Mapping[str, object]:
     """Return the columns of a checked record that has arrived."""
     body = canonical(to_json(record))
     return {
         "id": record.id, "contributor": record.contributor, "item": record.subject.item, "created_s": created_s, "state": "received",
-        "gold": gold, "publish": "publish" in record.consent.scopes, "body": body, "digest": digest_of(body, created_s, crop),
+        "publish": "publish" in record.consent.scopes, "body": body, "digest": digest_of(body, created_s, crop),
     }  # fmt: skip
 
 

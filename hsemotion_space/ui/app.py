@@ -24,12 +24,16 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from hsemotion_space import __version__
+from hsemotion_space.feedback.consent import PROCESS
+from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.hub.manifest import list_checkpoints
 from hsemotion_space.jobs import JobRunner
 from hsemotion_space.settings import Settings
-from hsemotion_space.ui.analyze import build_tab
+from hsemotion_space.ui.analyze import Shared, build_tab
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.guard import Guard, GuardLimits
+from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker, refresh
 
 STYLE = Path(__file__).with_name("style.css")
@@ -45,7 +49,8 @@ often for some people than for others. Not for use on people at work or in educa
 pictures of people who agree.</p>
 """
 PRIVACY = """
-<p class="fine">What you add is analyzed on this server and deleted within {minutes} minutes; nothing is kept, and nobody is identified.
+<p class="fine">What you add is analyzed on this server and deleted within {minutes} minutes; nobody is identified, and nothing is kept
+but corrections that you send, as far as you tick it there.
 Version {version}.</p>
 """
 
@@ -56,32 +61,36 @@ class Server:
 
     demo: gr.Blocks
     runner: JobRunner
+    feedback: Feedback | None
     folder: Path
     url: str
 
     def close(self) -> None:
-        """Stop everything; safe to call twice."""
+        """Stop everything, but publish first what waits; safe to call twice."""
         self.demo.close(verbose=False)
+        if self.feedback is not None:
+            self.feedback.close()
         self.runner.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def build(settings: Settings, runner: JobRunner, folder: Path) -> gr.Blocks:
-    """Return the page.
-
-    Raises:
-        CheckpointError: if a manifest is wrong.
-    """
-    desk = Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results")
+def build(desk: Desk) -> gr.Blocks:
+    """Return the page."""
+    settings = desk.settings
     minutes = round((settings.results_ttl_s + SLOWEST_UPLOAD_S + SWEEP_EVERY_S) / 60)
     with gr.Blocks(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
         gr.Markdown(LEAD, elem_classes="lead")
         picker = build_picker(desk)
+        agreed = gr.Checkbox(False, label=PROCESS.title, info=PROCESS.text)
+        shared = Shared(picker, agreed, build_receipt())
         with gr.Tabs():
             with gr.Tab("Picture", id="image"):
-                build_tab("image", desk, picker)
+                build_tab("image", desk, shared)
             with gr.Tab("Clip", id="clip"):
-                build_tab("clip", desk, picker)
+                build_tab("clip", desk, shared)
+            if settings.feedback == "on":
+                with gr.Tab("My data", id="data") as tab:
+                    build_my_data(desk, tab, shared.receipt)
         demo.load(
             lambda chosen: refresh(desk, chosen), picker.choice, [picker.choice, picker.card], queue=False, show_progress="hidden",
             api_visibility="private",
@@ -94,7 +103,8 @@ def build(settings: Settings, runner: JobRunner, folder: Path) -> gr.Blocks:
 def theme() -> gr.themes.Base:
     """Return the theme; system fonts, so that no font is fetched from elsewhere."""
     fonts = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
-    return gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"))
+    base = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"))
+    return base.set(block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300")
 
 
 def launch(settings: Settings, block: bool = True) -> Server:
@@ -111,8 +121,10 @@ def launch(settings: Settings, block: bool = True) -> Server:
     stop = _stop_on_signal() if block else threading.Event()  # before anything is made that must be deleted again
     folder = Path(tempfile.mkdtemp(prefix="hsemotion-space-"))
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+    token = os.environ.pop("HF_TOKEN", "")  # it is for publishing alone
     runner = JobRunner(settings)
-    demo = build(settings, runner, folder)
+    feedback, problem = _open(settings, token)
+    demo = build(Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results", feedback, problem))
     limits = GuardLimits(upload_bytes=max(settings.limits.clip_bytes, settings.limits.image_bytes) + 2**20)
     _, url, _ = demo.launch(
         server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True, share=False, show_error=False,
@@ -120,7 +132,7 @@ def launch(settings: Settings, block: bool = True) -> Server:
         ssr_mode=False, state_session_capacity=500, theme=theme(), css_paths=STYLE,
         app_kwargs={"middleware": [Middleware(Guard, limits=limits)], "docs_url": None, "redoc_url": None, "openapi_url": None},
     )  # fmt: skip
-    server = Server(demo, runner, folder, url)
+    server = Server(demo, runner, feedback, folder, url)
     atexit.register(server.close)
     threading.Thread(target=_sweep_for_ever, args=(folder, settings.results_ttl_s + SLOWEST_UPLOAD_S), name="sweeper", daemon=True).start()
     print(f"HSEmotion Space is running on {url}", flush=True)  # noqa: T201  the one line a user waits for
@@ -129,6 +141,22 @@ def launch(settings: Settings, block: bool = True) -> Server:
             pass
         server.close()
     return server
+
+
+def _open(settings: Settings, token: str) -> tuple[Feedback | None, str]:
+    """Return where corrections go, or why they are not taken, in which case the page works all the same."""
+    if settings.feedback == "off":
+        return None, ""
+    try:
+        feedback = open_feedback(settings, token)
+    except FeedbackError as error:
+        print(f"Corrections are not taken: {error}", file=sys.stderr)  # noqa: T201
+        return None, str(error)
+    for notice in feedback.store.notices:
+        print(notice, file=sys.stderr)  # noqa: T201
+    if feedback.publisher is not None:
+        feedback.publisher.start()
+    return feedback, ""
 
 
 def _stop_on_signal() -> threading.Event:

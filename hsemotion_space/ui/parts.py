@@ -84,6 +84,16 @@ def face_table(analysis: Analysis) -> str:
     )
 
 
+def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return texts as an HTML table that can be scrolled with the keyboard."""
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return (
+        f"<div class='face-table' tabindex='0' role='region' aria-label='{escape(caption)}'><table><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
 def notice_list(notices: Sequence[str]) -> str:
     """Return notices as an HTML list; empty for none."""
     items = "".join(f"<li>{escape(notice)}</li>" for notice in notices)

@@ -8,8 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from hsemotion_space.feedback.columns import TIERS
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.records import TIERS, FeedbackError
 from hsemotion_space.feedback.rows import Row, decode
 from hsemotion_space.learn.data import DataError, split_of
 from hsemotion_space.learn.formats.affwild2 import write_labels

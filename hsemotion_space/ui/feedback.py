@@ -1,0 +1,232 @@
+"""The correction form beside every result: generated from the tasks, outside of the queue of analyses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Final
+
+import gradio as gr
+
+from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
+from hsemotion_space.feedback.crops import find_track, preview
+from hsemotion_space.feedback.intake import Receipt, Submission
+from hsemotion_space.feedback.records import COMMENT_LENGTH, FeedbackError
+from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
+from hsemotion_space.jobs import JobError
+from hsemotion_space.settings import SettingsError
+from hsemotion_space.tasks import TASKS, Task
+from hsemotion_space.types import Analysis
+from hsemotion_space.ui.desk import Desk
+
+NOT_SAID: Final = ""
+VERDICTS: Final = (
+    ("It is right", "correct"),
+    ("It is wrong", "wrong"),
+    ("I cannot tell", "cannot_tell"),
+    ("This is not a face", "not_a_face"),
+)
+STEPS: Final = tuple(step for step in LADDER if step.name in ASKED)
+REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a visitor may correct: the result that is shown, and a ticket for every face, by its number as text."""
+
+    job: str = ""
+    smoothing: float | None = None
+    tickets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The components that ask for one task: one for a class; else a tick that the answer counts, then the answer."""
+
+    task: Task
+    parts: tuple[gr.components.Component, ...]
+
+    def answer(self, values: Sequence[object]) -> object:
+        """Return what was answered, unchecked, or None if nothing was."""
+        if self.task.kind == "one_of":
+            return None if values[0] == NOT_SAID else values[0]
+        if values[0] is not True:
+            return None
+        if _is_checklist(self.task):
+            present = values[1] if isinstance(values[1], list) else []
+            return {label.name: float(label.name in present) for label in self.task.labels}
+        return dict(zip(self.task.label_names, values[1:], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The components of one form that a new result fills."""
+
+    box: gr.Accordion
+    face: gr.Dropdown
+    start: gr.Number
+    end: gr.Number
+    verdict: gr.Radio
+    told: gr.HTML
+
+    @property
+    def filled(self) -> list[gr.blocks.Block]:
+        """Components in the order of :func:`form_updates`."""
+        return [self.box, self.face, self.start, self.end, self.verdict, self.told]
+
+
+def _is_checklist(task: Task) -> bool:
+    return task.kind == "independent" and task.scope == "frame"
+
+
+def _question(task: Task) -> Question:
+    if task.kind == "one_of":
+        choices = [("not said", NOT_SAID), *((label.name, label.name) for label in task.labels)]
+        return Question(task, (gr.Dropdown(choices, value=NOT_SAID, label=task.title),))
+    count = gr.Checkbox(False, label=f"I judge {task.title.lower()}")
+    with gr.Group(visible=False) as answers:
+        if _is_checklist(task):
+            choices = [(f"{label.short} {label.description.rstrip('.')}", label.name) for label in task.labels]
+            parts: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=f"{task.title}: tick all that are visible")]
+        else:
+            middle = (task.low + task.high) / 2 if task.kind == "continuous" else task.low
+            parts = [gr.Slider(task.low, task.high, middle, step=0.05, label=label.name, info=label.description) for label in task.labels]
+    count.change(lambda yes: gr.update(visible=yes is True), count, answers, queue=False, api_visibility="private", show_progress="hidden")
+    return Question(task, (count, *parts))
+
+
+def build_form(kind: str, desk: Desk, offer: gr.State, receipt: gr.Textbox) -> Form:
+    """Lay out the form, hidden until there is a face, and connect its events.
+
+    Args:
+        kind: of the media.
+        desk: of the page.
+        offer: state with the :class:`Offer` of what is shown.
+        receipt: the field of the page with the receipt code, which all forms share.
+    """
+    with gr.Accordion("Is this right? Say what you see", open=False, visible=False, elem_classes="feedback") as box:
+        with gr.Row():
+            face = gr.Dropdown([], label="Face", info="as numbered above", min_width=120)
+            start = gr.Number(0, label="From second", minimum=0, precision=2, visible=kind == "clip", min_width=120)
+            end = gr.Number(0, label="To second", minimum=0, precision=2, visible=kind == "clip", min_width=120)
+        verdict = gr.Radio(list(VERDICTS), label="What the network says about this face")
+        with gr.Column(visible=False) as corrections:
+            gr.Markdown("What would be right? Answer what you can see; leave the rest.")
+            questions = [_question(task) for task in TASKS if kind == "clip" or task.scope == "frame"]
+        comment = gr.Textbox(label="Comment (optional)", info="No names, please.", max_length=COMMENT_LENGTH, lines=2)
+        gr.Markdown("**What may be kept?** Nothing is, unless you tick it.")
+        scopes = [gr.Checkbox(False, label=step.title, info=step.text) for step in STEPS]
+        crop = gr.Image(label="The picture that would be kept", visible=False, interactive=False, height=224, format="png", buttons=[])
+        statement = gr.Checkbox(False, label=STATEMENT)
+        gr.Markdown(
+            "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data* before you send."
+        )
+        send = gr.Button("Send", variant="primary")
+        told = gr.HTML()
+    form = Form(box, face, start, end, verdict, told)
+    wants_crop = scopes[[step is CROP for step in STEPS].index(True)]
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    verdict.change(lambda chosen: gr.update(visible=chosen == "wrong"), verdict, corrections, **quiet)
+    gr.on([wants_crop.change, face.change], lambda *given: _preview(desk, *given), [offer, face, wants_crop], crop, **quiet)
+    face.change(lambda given, number: _span(desk, given, number), [offer, face], [start, end], **quiet)
+
+    def submit(request: gr.Request, given: Offer, number: object, *said: object) -> list[object]:
+        submission = _read(kind, questions, given, number, said)
+        return _submit(desk, given, submission, request)
+
+    answers = [part for question in questions for part in question.parts]
+    fields = [offer, face, verdict, comment, statement, receipt, start, end, *scopes, *answers]
+    send.click(submit, fields, [receipt, told], **quiet)
+    return form
+
+
+def _read(kind: str, questions: Sequence[Question], given: Offer, number: object, said: Sequence[object]) -> Submission:
+    """Return what a visitor said, unchecked; ``said`` follows the order of the fields in :func:`build_form`."""
+    verdict, comment, statement, code, start_s, end_s = said[:6]
+    ticks, values = said[6 : 6 + len(STEPS)], said[6 + len(STEPS) :]
+    corrected: dict[str, object] = {}
+    for question in questions:
+        answer = question.answer(values[: len(question.parts)])
+        values = values[len(question.parts) :]
+        if answer is not None:
+            corrected[question.task.name] = answer
+    return Submission(
+        ticket=given.tickets.get(str(number), ""), verdict=verdict, corrected=corrected if verdict == "wrong" else {},
+        span_s=[start_s, end_s] if kind == "clip" else [], comment=comment,
+        scopes=[step.name for step, tick in zip(STEPS, ticks, strict=True) if tick is True], adult_and_permitted=statement, code=code,
+    )  # fmt: skip
+
+
+def _submit(desk: Desk, given: Offer, submission: Submission, request: gr.Request) -> list[object]:
+    """Return updates for the receipt code and for what is told."""
+    try:
+        if submission.verdict is None:
+            raise FeedbackError("Please say first whether what the network says is right.")
+        analysis = desk.analysis(given.job, given.smoothing)
+        receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request))
+    except REFUSALS as error:
+        return [gr.skip(), f"<p class='problem' role='alert'>Not saved. {escape(str(error))}</p>"]
+    return [receipt.code, _thanks(receipt)]
+
+
+def _thanks(receipt: Receipt) -> str:
+    return (
+        f"<div class='receipt' role='status'><p>{escape(receipt.words)} Your receipt code: <code>{escape(receipt.code)}</code></p>"
+        "<p>Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My data</em>.</p></div>"
+    )
+
+
+def client_of(request: gr.Request) -> str:
+    """Return the address by which what is sent is counted.
+
+    Behind the proxy of a Space that is the last one in ``X-Forwarded-For``, which the proxy wrote; what stands before it anybody can write.
+    """
+    forwarded = request.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
+    return forwarded.split(",")[-1].strip() or (request.client.host if request.client else "")
+
+
+def _preview(desk: Desk, given: Offer, number: object, wanted: object) -> object:
+    """Return the very pixels that would be kept, or nothing."""
+    if wanted is not True:
+        return gr.update(visible=False, value=None)
+    try:
+        return gr.update(visible=True, value=preview(desk.analysis(given.job, given.smoothing), int(str(number))))
+    except (*REFUSALS, ValueError):
+        return gr.update(visible=False, value=None)
+
+
+def _span(desk: Desk, given: Offer, number: object) -> list[object]:
+    """Return the times of the chosen face."""
+    try:
+        times = find_track(desk.analysis(given.job, given.smoothing), int(str(number))).times_s
+    except (*REFUSALS, ValueError):
+        return [gr.skip(), gr.skip()]
+    return [round(float(times[0]), 2), round(float(times[-1]), 2)]
+
+
+def make_offer(desk: Desk, job_id: str, analysis: Analysis, smoothing: float | None) -> Offer:
+    """Return what may be corrected of a result, with a ticket for every face."""
+    if desk.feedback is None:
+        return Offer(job_id, smoothing)
+    try:
+        checkpoint = find_checkpoint(desk.settings.checkpoint_roots, analysis.checkpoint.id)
+    except CheckpointError:  # its manifest was changed while the page runs
+        return Offer(job_id, smoothing)
+    preprocessing = hashlib.sha256(repr(checkpoint.input).encode()).hexdigest()
+    tickets = desk.feedback.intake.offer(analysis, preprocessing)
+    return Offer(job_id, smoothing, {str(number): ticket for number, ticket in tickets.items()})
+
+
+def form_updates(analysis: Analysis | None) -> list[object]:
+    """Return updates for ``Form.filled``, for a new result or none."""
+    if analysis is None or not analysis.faces:
+        return [gr.update(visible=False), *[gr.skip()] * 4, ""]
+    choices = [(f"Face {item.track.track_id}", str(item.track.track_id)) for item in analysis.faces]
+    times = analysis.faces[0].track.times_s
+    return [
+        gr.update(visible=True, open=False), gr.update(choices=choices, value=choices[0][1]),
+        round(float(times[0]), 2), round(float(times[-1]), 2), None, "",
+    ]  # fmt: skip

@@ -1,0 +1,97 @@
+"""What a contributor gave: list, download, erase, by receipt code."""
+
+from __future__ import annotations
+
+import uuid
+from html import escape
+
+import gradio as gr
+
+from hsemotion_space.feedback.export import export_own
+from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.service import Given
+from hsemotion_space.feedback.words import about, said
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.parts import table
+
+STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
+NOTHING = "<p role='status'>Nothing is kept under this code.</p>"
+
+
+def build_receipt() -> gr.Textbox:
+    """Return the field for the receipt code, which the correction forms fill too; :func:`build_my_data` shows it."""
+    return gr.Textbox(
+        label="Receipt code", max_lines=1, max_length=100, render=False, buttons=["copy"],
+        info="You get it with your first correction. Put it in before you send more, and all of it stays together.",
+    )  # fmt: skip
+
+
+def build_my_data(desk: Desk, tab: gr.Tab, receipt: gr.Textbox) -> None:
+    """Lay out the tab and connect its events."""
+    gr.Markdown("Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody needs an account.")
+    receipt.render()  # type: ignore[no-untyped-call]
+    with gr.Row():
+        show = gr.Button("List", variant="primary")
+        download = gr.DownloadButton("Download everything", interactive=False)
+    listed = gr.HTML()
+    sure = gr.Checkbox(False, label="Erase everything I gave under this code. This cannot be undone.")
+    remove = gr.Button("Erase", variant="stop")
+    told = gr.HTML()
+    status = gr.HTML(elem_classes="fine")
+    show.click(lambda code: _list(desk, code), receipt, [listed, download, told], queue=False, api_visibility="private")
+    remove.click(
+        lambda code, yes: _erase(desk, code, yes), [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private"
+    )
+    tab.select(lambda: _status(desk), None, status, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def _status(desk: Desk) -> str:
+    try:
+        words = desk.open_feedback.words
+    except FeedbackError as error:
+        words = str(error)
+    return f"<p role='status'>Corrections on this server: {escape(words)}</p>"
+
+
+def _refusal(error: Exception) -> str:
+    return f"<p class='problem' role='alert'>{escape(str(error))}</p>"
+
+
+def _list(desk: Desk, code: object) -> tuple[str, object, str]:
+    """Return the list, an update for the download, and nothing told."""
+    try:
+        given = desk.open_feedback.given(str(code or ""))
+        if not given.here and not given.published:
+            return NOTHING, gr.update(interactive=False, value=None), ""
+        file = desk.results / uuid.uuid4().hex / "my-data.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        export_own(given.here, file, given.published)
+    except FeedbackError as error:
+        return _refusal(error), gr.update(interactive=False, value=None), ""
+    return _table(given), gr.update(interactive=True, value=str(file)), ""
+
+
+def _table(given: Given) -> str:
+    rows: list[list[str]] = []
+    for one in given.here:
+        subject = one.record.subject
+        state = f"{STATES[one.state]}{', replaced by a newer one' if one.superseded else ''}"
+        what, verdict = about(subject.kind, subject.face, subject.span_s), one.record.verdict.replace("_", " ")
+        rows.append([what, verdict, said(one.record.corrected), "yes" if one.crop else "no", state])
+    for row in given.published:
+        what, verdict = about(row.kind, row.face, row.span_s), row.verdict.replace("_", " ")
+        rows.append([what, verdict, said(row.corrected), "yes" if row.crop else "no", "published"])
+    return table("What you gave", ["About", "Verdict", "Correction", "Picture kept", "State"], rows)
+
+
+def _erase(desk: Desk, code: object, yes: object) -> tuple[object, object, object, object]:
+    """Return what is told, and updates for the list, the download and the tick."""
+    try:
+        if yes is not True:
+            raise FeedbackError("Please tick that everything is to be erased.")
+        report = desk.open_feedback.erase(str(code or ""))
+    except FeedbackError as error:
+        return _refusal(error), gr.skip(), gr.skip(), gr.skip()
+    if not report.records and report.published == "none":
+        return NOTHING, "", gr.update(interactive=False, value=None), False
+    return f"<p role='status'>{escape(report.words)}</p>", "", gr.update(interactive=False, value=None), False
