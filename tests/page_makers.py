@@ -29,7 +29,8 @@ def serve_page(folder: Path, environ: Mapping[str, str] | None = None) -> Iterat
 
     ``environ`` is added to its environment.
     """
-    make_checkpoint(folder / "checkpoints" / "random")
+    if not (folder / "checkpoints").exists():  # served again with the same data
+        make_checkpoint(folder / "checkpoints" / "random")
     port = free_port()
     environment = {
         **os.environ, "HSEMOTION_CHECKPOINTS": str(folder / "checkpoints"), "HSEMOTION_PORT": str(port), "HSEMOTION_ENGINE": "torch",

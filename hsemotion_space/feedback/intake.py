@@ -121,7 +121,7 @@ class Intake:
         }
 
     def submit(self, analysis: Analysis, submission: Submission, client: str) -> Receipt:
-        """Check a correction and keep it; the same one sent again is kept once.
+        """Check a correction and keep it; the same one sent again is kept once. Only what is kept counts against the limits.
 
         Args:
             analysis: that it is about.
@@ -134,6 +134,16 @@ class Intake:
         now_s = self._clock()
         counted_as = self._keys.client(client, int(now_s // DAY_S))
         taken = self._limits.take(counted_as)
+        try:
+            receipt = self._keep(analysis, submission, now_s)
+        except FeedbackError:
+            self._limits.give_back(counted_as, taken)
+            raise
+        if not receipt.created:
+            self._limits.give_back(counted_as, taken)
+        return receipt
+
+    def _keep(self, analysis: Analysis, submission: Submission, now_s: float) -> Receipt:
         ticket = verify(self._keys, submission.ticket, now_s)
         face, predicted = self._predicted(analysis, ticket)
         verdict = read_verdict(submission.verdict)
@@ -150,8 +160,6 @@ class Intake:
         record = FeedbackRecord(name, contributor, subject, predicted, verdict, corrected, consent, comment)
         crop = make_crop(analysis, face.track.track_id) if CROP.name in consent.scopes else b""
         answer = self._store.add(record, crop)
-        if not answer.created:
-            self._limits.give_back(counted_as, taken)
         words = "Saved here." if answer.created else "You had sent this before; it is kept once."
         return Receipt(code, record.id, answer.created, answer.state, words)
 

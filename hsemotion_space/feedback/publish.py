@@ -19,9 +19,8 @@ from hsemotion_space.feedback.store import Encode, FeedbackStore
 from hsemotion_space.feedback.tables import Batch, tombstone_of
 from hsemotion_space.hub.source import Digest
 
-FLUSH_RECORDS: Final = 20
-FLUSH_AGE_S: Final = 60.0
 COMMIT_EVERY_S: Final = 60.0
+"""A statement is pushed as soon as this has passed since the last commit: at once if it is alone, with those of a minute otherwise."""
 BATCH_ROWS: Final = 100
 COMMIT_BATCHES: Final = 50
 COMMIT_BYTES: Final = 64 * 2**20
@@ -69,7 +68,6 @@ class Publisher:
         self._pace = Pace()
         self._error = ""
         self._timeout_s = 0.0
-        self._sealed_s, self._received = -FLUSH_AGE_S, 0  # at the last sealing; the first is due at once
         self._trying: list[Batch] = []
         self._unverified = [batch for batch in store.batches(pushed=True) if not batch.verified_s and not batch.stale]
         self.searched_out: Collection[str] = ()  # contributors, as in ``Erased``, of whom rows were erased that the store did not know
@@ -194,7 +192,7 @@ class Publisher:
                 return False
 
     def _failed(self, error: str, asked_s: float) -> None:
-        self._error, self._sealed_s = error, -FLUSH_AGE_S
+        self._error = error
         self._pace.failed(self._clock(), asked_s)
         trying, self._trying = self._trying, []
         for batch in trying:
@@ -202,7 +200,7 @@ class Publisher:
 
     def _work(self, now_s: float, last: bool) -> bool:
         erasing = bool(self._store.pending_erasures())
-        self._trying = self._seal(now_s) if last or self._is_due(now_s) else []
+        self._trying = self._seal() if last or (self._may_commit(now_s) and self._store.waits()) else []
         made = False
         if erasing or self._trying or self._unverified:
             with self._remote.session(self._timeout_s):
@@ -215,26 +213,19 @@ class Publisher:
             self._error = ""
         return made
 
-    def _is_due(self, now_s: float) -> bool:
-        if not self._may_commit(now_s):
-            return False
-        new = self._store.counts()["received"] - self._received
-        return new >= FLUSH_RECORDS or not 0 <= now_s - self._sealed_s < FLUSH_AGE_S
-
     def _may_commit(self, now_s: float) -> bool:
         return not 0 <= now_s - self._noted(COMMITTED) < COMMIT_EVERY_S
 
     def _noted(self, key: str) -> float:
         return float(self._store.get_meta(key) or 0)
 
-    def _seal(self, now_s: float) -> list[Batch]:
+    def _seal(self) -> list[Batch]:
         """Return what one commit can take: batches that wait already, then new ones."""
         batches = self._store.batches(pushed=False)[:COMMIT_BATCHES]
         size = sum(len(batch.body) for batch in batches)
         while len(batches) < COMMIT_BATCHES and size < COMMIT_BYTES and (new := self._store.seal(BATCH_ROWS, self._encode)):
             batches.append(new)
             size += len(new.body)
-        self._sealed_s, self._received = now_s, self._store.counts()["received"]
         return batches
 
     def _push(self, batches: Sequence[Batch], last: bool) -> bool:

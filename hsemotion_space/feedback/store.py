@@ -143,6 +143,12 @@ class FeedbackStore:
             found = {str(state): int(count) for state, count in rows}
         return {state: found.get(state, 0) for state in get_args(State)}
 
+    def waits(self) -> bool:
+        """Return whether something could be pushed: records that may be published, or sealed batches."""
+        sealed = select(BATCHES.c.id).where(BATCHES.c.oid == "", not_(BATCHES.c.stale))
+        with self._database.reading() as connection:
+            return any(connection.execute(query.limit(1)).first() for query in (sealed, select(RECORDS.c.id).where(PUBLISHABLE)))
+
     def seal(self, limit: int, encode: Encode) -> Batch | None:
         """Freeze the oldest records that may be published, and whose contributor said nothing newer, as the bytes of a batch.
 

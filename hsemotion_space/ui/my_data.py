@@ -21,7 +21,7 @@ NOTHING = "<p role='status'>Nothing is kept under this code.</p>"
 def build_receipt() -> gr.Textbox:
     """Return the field for the receipt code, which the correction forms fill too; :func:`build_my_data` shows it."""
     return gr.Textbox(
-        label="Receipt code", max_lines=1, max_length=100, render=False, buttons=["copy"],
+        label="Receipt code", max_lines=1, max_length=100, render=False,
         info="You get it with your first correction. Put it in before you send more, and all of it stays together.",
     )  # fmt: skip
 

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_hub import FakeHub, use
+from feedback_makers import make_crop, make_record
+from feedback_publishing import REPO, TOKEN, batches_on, everything_on, published_ids
+
+from hsemotion_space.cli import main
+from hsemotion_space.feedback.keys import Keys
+from hsemotion_space.feedback.records import Values, Verdict
+from hsemotion_space.feedback.store import FeedbackStore
+
+SECRET = "a secret of forty characters, more or less"
+KEYS = Keys(SECRET.encode())
+CODES = [KEYS.code(str(number)) for number in range(4)]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HSEMOTION_FEEDBACK_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HSEMOTION_FEEDBACK_SECRET", SECRET)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def hub(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setenv("HSEMOTION_FEEDBACK_REPO", REPO)
+    with FakeHub(token=TOKEN) as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+
+
+def open_store(data: Path) -> FeedbackStore:
+    return FeedbackStore(f"sqlite:///{data / 'feedback.sqlite'}", reserve_bytes=0)
+
+
+def say(
+    data: Path,
+    person: int,
+    number: int,
+    label: str = "Fear",
+    verdict: Verdict = "wrong",
+    scopes: tuple[str, ...] = ("labels", "crop", "publish"),
+) -> str:
+    corrected: dict[str, Values] = {"expression": {label: 1.0}} if verdict == "wrong" else {}
+    contributor = KEYS.contributor(CODES[person])
+    record = make_record(number, contributor=contributor, verdict=verdict, corrected=corrected, scopes=scopes, comment="a comment")
+    with open_store(data) as store:
+        return store.add(record, make_crop(number) if "crop" in scopes else b"").id
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    status = main(["feedback", *map(str, words)])
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def test_without_a_database_that_is_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["status"], ["export", data / "x"], ["verify"], ["review"]):
+        assert run(capsys, *words) == (2, "hsemotion-space: There is no feedback database feedback.sqlite yet.\n")
+
+
+def test_status_tells_counts_tiers_and_agreement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for person in (0, 1):
+        say(data, person, 1)
+        say(data, person, 2, "Anger")
+    say(data, 2, 3)
+    status, out = run(capsys, "status")
+    assert status == 0
+    assert "5 saved here. Nothing is published from here." in out
+    assert "Tiers: 1 raw, 4 agreed, 0 reviewed" in out
+    assert "Expression: 1.000 (nominal), 2 items, 2 people" in out
+    assert "Action units, AU1: No item was judged by two people." in out
+
+
+def test_status_works_while_the_page_writes_and_other_commands_say_why_not(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say(data, 0, 1)
+    with open_store(data):
+        assert run(capsys, "status")[0] == 0
+        assert run(capsys, "verify")[0] == 0
+        status, out = run(capsys, "erase", CODES[0])
+    assert status == 2
+    assert "Another process writes to the feedback database" in out
+
+
+def test_an_export_has_the_tier_that_was_asked_for_and_loads(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    for person in (0, 1):
+        say(data, person, 1)
+    say(data, 2, 2, scopes=("labels", "crop"))
+    status, out = run(capsys, "export", tmp_path / "agreed")
+    assert (status, out) == (
+        0,
+        f"Wrote 2 rows by 2 contributors on 1 faces, 2 with a picture, to {tmp_path / 'agreed'}. Left out: 1 not to be published.\n",
+    )
+    rows = datasets.load_dataset(str(tmp_path / "agreed"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["corrected_expression"] == ["Fear", "Fear"]
+    assert "3 rows" in run(capsys, "export", tmp_path / "own", "--own", "--tier", "raw")[1]
+    status, out = run(capsys, "export", tmp_path / "agreed")
+    assert (status, "is not empty" in out) == (2, True)
+
+
+def test_records_are_reviewed_by_the_start_of_their_id(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fear, anger, doubt = say(data, 0, 1), say(data, 1, 1, "Anger"), say(data, 2, 2, verdict="cannot_tell")
+    _, out = run(capsys, "review")
+    for name, words in ((fear, "image, face 1: wrong Expression: Fear"), (anger, "Expression: Anger"), (doubt, "cannot tell")):
+        assert re.search(f"{name[:12]}.*{words}", out)
+    assert "comment: 'a comment'" in out
+    assert "3 wait for a review." in out
+    assert run(capsys, "review", fear[:12], "--gold") == (0, "1 approved as known answers.\n")
+    assert run(capsys, "review", anger[:12], "--reject", "--reviewer", "Mia") == (0, "1 rejected.\n")
+    with open_store(data) as store:
+        found = {one.record.id: (one.review, one.gold) for one in store.records()}
+    assert found == {fear: ("approved", True), anger: ("rejected", False), doubt: ("", False)}
+    assert "1 wait for a review." in run(capsys, "review")[1]
+    assert "1 reviewed" in run(capsys, "status")[1]
+
+
+def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        say(data, 0, number)
+    other = say(data, 1, 9)
+    assert run(capsys, "review", "--revert", KEYS.contributor(CODES[0])[:8]) == (0, "3 records were set aside.\n")
+    with open_store(data) as store:
+        assert [one.record.id for one in store.records() if not one.reverted] == [other]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["review", "ab"], "Say --approve, --reject or --gold"),
+        (["review", "--approve"], "Name the records"),
+        (["review", "zz", "--approve"], "No record begins with 'zz'"),
+        (["review", "", "--approve"], "More than one record begins"),
+        (["review", "--revert", "zz"], "No contributor begins"),
+        (["push"], "Set HSEMOTION_FEEDBACK_REPO"),
+        (["erase", "nonsense"], "typing mistake"),
+    ],
+)
+def test_what_cannot_be_done_is_said(data: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str) -> None:
+    say(data, 0, 1)
+    say(data, 1, 2)
+    status, out = run(capsys, *words)
+    assert (status, complaint in out) == (2, True), out
+
+
+def test_push_verify_and_erase(data: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+    mine, others = say(data, 0, 1), [say(data, 1, 2), say(data, 2, 3)]
+    status, out = run(capsys, "push")
+    assert (status, "3 published" in out) == (0, True)
+    assert set(published_ids(hub)) == {mine, *others}
+    assert run(capsys, "verify") == (0, f"3 records and their batches were read here and in {REPO}; no problems.\n")
+    status, out = run(capsys, "erase", CODES[0])
+    assert status == 0
+    assert "1 statement is erased here, with its picture. It is also gone from the published dataset" in out
+    assert set(published_ids(hub)) == set(others)
+    assert not any(make_crop(1) in blob for blob in everything_on(hub))
+    assert run(capsys, "verify")[0] == 0
+    assert TOKEN not in out
+
+
+def test_an_erasure_that_the_hub_refused_is_finished_later(
+    data: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(data, 0, 1)
+    run(capsys, "push")
+    monkeypatch.delenv("HF_TOKEN")
+    status, out = run(capsys, "erase", CODES[0])
+    assert (status, "NOT gone yet" in out) == (1, True)
+    assert "Set HSEMOTION_FEEDBACK_REPO" in run(capsys, "erase")[1]
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert run(capsys, "erase") == (0, "1 of 1 erasures were finished on the Hub.\n")
+    assert not batches_on(hub)
+
+
+def test_verify_finds_what_was_changed_here_and_there(data: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+    say(data, 0, 1)
+    run(capsys, "push")
+    say(data, 1, 2)
+    run(capsys, "push")
+    first, second = batches_on(hub)
+    hub.commit(REPO, {first: b"PAR1 nonsense PAR1"}, kind="dataset")
+    hub.commit(REPO, {"data/copy.parquet": hub.files(REPO, kind="dataset")[second]}, kind="dataset")
+    status, out = run(capsys, "verify")
+    assert status == 1
+    for problem in (f"{first} is not what was published.", f"{first} has no row", "1 rows are there more than once."):
+        assert problem in out
+    hub.commit(REPO, {}, delete=[second], kind="dataset")
+    assert f"{second} was published and is not there any more." in run(capsys, "verify")[1]
+
+
+def test_verify_finds_a_damaged_record(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say(data, 0, 1)
+    with open_store(data) as store, store._database._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE feedback_records SET body = replace(body, 'Fear', 'Joy')")
+    status, out = run(capsys, "verify")
+    assert (status, "The correction with number 1 is damaged and left out." in out) == (1, True)
