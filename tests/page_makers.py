@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def serve_page(folder: Path, environ: Mapping[str, str] | None = None) -> Iterat
     finally:
         process.terminate()
         output, _ = process.communicate(timeout=30)
-    refusals = output.count(b"\ngradio.exceptions.Error: ")  # Gradio prints its own refusals of values that are not on offer
+    refusals = len(re.findall(rb"\ngradio\.exceptions\.(?:Error|InvalidPathError): ", output))  # Gradio prints what it refuses by itself
     assert output.count(b"Traceback (most recent call last)") == refusals, output.decode()
     assert process.returncode == 0
     assert not list(folder.glob("hsemotion-space-*")), "what visitors added must be gone"

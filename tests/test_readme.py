@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from face_makers import picture_with
+from page_makers import serve_page
 from PIL import Image
 
 from hsemotion_space.cli import make_parser
@@ -19,7 +20,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 def test_the_python_example_gives_embeddings_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(picture_with([(60, 40)], (240, 320))).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    [code] = [text for language, text in BLOCKS if language == "python"]
+    [code] = [text for language, text in BLOCKS if language == "python" and "Client(" not in text]
     assert len([line for line in code.splitlines() if line]) == 3
     names: dict[str, object] = {}
     exec(code, names)
@@ -28,6 +29,17 @@ def test_the_python_example_gives_embeddings_and_predictions(tmp_path: Path, mon
     assert embeddings.shape == (1, 512)
     assert [prediction.task.name for prediction in predictions][:2] == ["expression", "valence_arousal"]
     assert {prediction.provenance for prediction in predictions} <= {"trained", "rule", "prior"}
+
+
+def test_the_example_for_programs_analyzes_and_corrects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(picture_with([(60, 40)], (240, 320))).save(tmp_path / "photo.jpg")
+    [code] = [text for language, text in BLOCKS if language == "python" and "Client(" in text]
+    names: dict[str, object] = {}
+    with serve_page(tmp_path) as url:
+        monkeypatch.chdir(tmp_path)
+        exec(code.replace("http://127.0.0.1:7860", url), names)
+    assert len(names["faces"]) == 1
+    assert names["receipt"]["message"] == "Saved here."
 
 
 @pytest.mark.parametrize("line", re.findall(r"^\.venv/bin/hsemotion-space (.*?)(?:\s+#.*)?$", README, re.MULTILINE))

@@ -31,6 +31,7 @@ from hsemotion_space.hub.manifest import list_checkpoints
 from hsemotion_space.jobs import JobRunner
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui.analyze import Shared, build_tab
+from hsemotion_space.ui.api import build_api
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.guard import Guard, GuardLimits
 from hsemotion_space.ui.my_data import build_my_data, build_receipt
@@ -91,6 +92,7 @@ def build(desk: Desk) -> gr.Blocks:
             if settings.feedback == "on":
                 with gr.Tab("My data", id="data") as tab:
                     build_my_data(desk, tab, shared.receipt)
+        build_api(desk)
         demo.load(
             lambda chosen: refresh(desk, chosen), picker.choice, [picker.choice, picker.card], queue=False, show_progress="hidden",
             api_visibility="private",

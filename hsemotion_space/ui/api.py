@@ -1,0 +1,186 @@
+"""Endpoints for programs: the same analyses and corrections as on the page, typed and described.
+
+``gradio_client.Client(URL).view_api()`` lists them; the README has an example.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, TypedDict
+
+import gradio as gr
+from gradio.data_classes import FileData
+from gradio.events import api
+
+from hsemotion_space.export import Json, document
+from hsemotion_space.feedback.intake import Submission
+from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_checkpoints
+from hsemotion_space.hub.resolve import locate
+from hsemotion_space.jobs import JobError
+from hsemotion_space.settings import PipelineConfig, SettingsError
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.feedback import REFUSALS, client_of, make_offer
+
+Kind = Literal["image", "clip"]
+NO_CONSENT: Final = (
+    "Nothing is analyzed unless consent is true: the persons shown agree that this server analyzes the file now and deletes it."
+)
+NO_FILE: Final = "The file must be uploaded to this server: wrap its path in gradio_client.handle_file."
+
+
+class CheckpointInfo(TypedDict):
+    """One checkpoint: where its weights are, and the provenance of each task's numbers."""
+
+    id: str
+    title: str
+    family: str
+    license: str
+    weights: str
+    tasks: dict[str, str]
+
+
+class AnalysisResult(TypedDict):
+    """An analysis in the form of the JSON export, its id, and a ticket for a correction of each face, by its number."""
+
+    job: str
+    analysis: dict[str, Json]
+    tickets: dict[str, str]
+
+
+class Statement(TypedDict, total=False):
+    """What a person says about one face, as :func:`build_api` describes it."""
+
+    verdict: str
+    corrected: dict[str, Json]
+    span_s: list[float]
+    comment: str
+    receipt_code: str
+
+
+class ConsentGiven(TypedDict):
+    """What may be kept (``labels``, ``crop``, ``publish``), and whether everybody is an adult and permitted it."""
+
+    keep: list[str]
+    adult_and_permitted: bool
+
+
+class ReceiptInfo(TypedDict):
+    """The code to list and erase by, the id of the record, whether it is new, and a sentence."""
+
+    receipt_code: str
+    record: str
+    created: bool
+    message: str
+
+
+def build_api(desk: Desk) -> None:
+    """Add the endpoints to the page."""
+
+    def analyze_image(image: FileData, consent: bool, checkpoint: str = "") -> AnalysisResult:
+        """Analyze every face of a picture.
+
+        Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that the file is analyzed now, and
+        the id of a checkpoint (empty for the usual one).
+        """
+        return _analyze(desk, "image", image, consent, PipelineConfig(checkpoint))
+
+    def analyze_clip(
+        clip: FileData, consent: bool, checkpoint: str = "", sample_fps: float = 10.0, smoothing: float = 1.0
+    ) -> AnalysisResult:
+        """Analyze the faces of a clip over time.
+
+        Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that the file is analyzed now, the
+        id of a checkpoint (empty for the usual one), frames analyzed per second (0 for all, at most 60), and the factor on each task's
+        smoothing window (0 to 3).
+        """
+        return _analyze(desk, "clip", clip, consent, _config(checkpoint, sample_fps, smoothing))
+
+    def submit_feedback(job: str, ticket: str, statement: Statement, consent: ConsentGiven, request: gr.Request) -> ReceiptInfo:
+        """Say whether a result is right, and what would be right instead.
+
+        Take ``job`` and the face's ``ticket`` from an analysis of the last minutes. The statement has a ``verdict`` (correct, wrong,
+        cannot_tell, not_a_face), for "wrong" what would be ``corrected`` by task, and if you like a time range ``span_s`` of a clip, a
+        ``comment``, and the ``receipt_code`` of earlier corrections. The consent says what to ``keep`` (labels, crop, publish) and with
+        ``adult_and_permitted`` that everybody is 18 or older and permitted it.
+        """
+        return _submit(desk, job, _submission(ticket, statement, consent), request)
+
+    def list_the_checkpoints() -> list[CheckpointInfo]:
+        """List the checkpoints, with the provenance of each task's numbers."""
+        return _checkpoints(desk)
+
+    api(analyze_image, api_name="analyze_image", concurrency_id="analyze", concurrency_limit=4)
+    api(analyze_clip, api_name="analyze_clip", concurrency_id="analyze", concurrency_limit=4)
+    api(submit_feedback, api_name="submit_feedback", queue=False)
+    api(list_the_checkpoints, api_name="list_checkpoints", queue=False)
+
+
+def _config(checkpoint: object, sample_fps: object, smoothing: object) -> PipelineConfig:
+    try:
+        return PipelineConfig(str(checkpoint), sample_fps, smoothing)  # type: ignore[arg-type]  # it checks them
+    except SettingsError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def _analyze(desk: Desk, kind: Kind, media: object, consent: object, config: PipelineConfig) -> AnalysisResult:
+    try:
+        if consent is not True:
+            raise SettingsError(NO_CONSENT)
+        path = _uploaded(media)
+        checkpoint = find_checkpoint(desk.settings.checkpoint_roots, config.checkpoint).id
+        job = desk.runner.submit(path, PipelineConfig(checkpoint, config.sample_fps, config.smoothing))
+        *_, last = desk.runner.watch(job)
+        if last.analysis is None:
+            raise JobError(last.message or "The analysis was cancelled.")
+        if last.analysis.media.kind != kind:
+            raise JobError(f"This is no {'picture' if kind == 'image' else 'clip'}; use analyze_{last.analysis.media.kind}.")
+    except REFUSALS as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    offer = make_offer(desk, job, last.analysis, None)
+    return {"job": job, "analysis": document([last.analysis]), "tickets": dict(offer.tickets)}
+
+
+def _uploaded(media: object) -> Path:
+    """Return the path of an uploaded file; one of any other place is refused."""
+    given = media.get("path") if isinstance(media, Mapping) else None
+    folder = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
+    if not isinstance(given, str) or "\0" in given:
+        raise SettingsError(NO_FILE)
+    path = Path(given).resolve()
+    if not path.is_relative_to(folder) or not path.is_file():
+        raise SettingsError(NO_FILE)
+    return path
+
+
+def _submission(ticket: object, statement: object, consent: object) -> Submission:
+    said = statement if isinstance(statement, Mapping) else {}
+    given = consent if isinstance(consent, Mapping) else {}
+    return Submission(
+        ticket=ticket, verdict=said.get("verdict"), corrected=said.get("corrected", {}), span_s=said.get("span_s"),
+        comment=said.get("comment", ""), scopes=given.get("keep"), adult_and_permitted=given.get("adult_and_permitted"),
+        code=said.get("receipt_code"),
+    )  # fmt: skip
+
+
+def _submit(desk: Desk, job: object, submission: Submission, request: gr.Request) -> ReceiptInfo:
+    try:
+        receipt = desk.open_feedback.intake.submit(desk.analysis(job, None), submission, client_of(request))
+    except REFUSALS as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    return {"receipt_code": receipt.code, "record": receipt.record_id, "created": receipt.created, "message": receipt.words}
+
+
+def _checkpoints(desk: Desk) -> list[CheckpointInfo]:
+    try:
+        found = list_checkpoints(desk.settings.checkpoint_roots)
+    except CheckpointError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    return [
+        {
+            "id": one.id, "title": one.title, "family": one.family, "license": one.license,
+            "weights": locate(one, desk.settings.cache).place, "tasks": {head.task.name: head.provenance for head in one.heads},
+        }
+        for one in found
+    ]  # fmt: skip
