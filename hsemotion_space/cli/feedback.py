@@ -131,7 +131,7 @@ def _whole(start: str, known: set[str], what: str) -> str:
 def _list_waiting(feedback: Feedback) -> None:
     records = feedback.store.records()
     grades = feedback.tiers(records)
-    waiting = [one for one in records if not (one.review or one.superseded or one.reverted)]
+    waiting = feedback.store.records(waiting=True)
     for one in waiting:
         when = datetime.fromtimestamp(one.created_s, UTC).strftime("%Y-%m-%d %H:%M")
         what = about(one.record.subject.kind, one.record.subject.face, one.record.subject.span_s)

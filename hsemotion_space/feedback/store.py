@@ -11,7 +11,19 @@ from typing import Final, TypeAlias, get_args
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, not_, select, update
 
 from hsemotion_space.feedback.database import Database
-from hsemotion_space.feedback.queries import AT_ONCE, PUBLISHABLE, STORED, bury, erasures, find_batch, freeze, parts, put, put_erasure
+from hsemotion_space.feedback.queries import (
+    AT_ONCE,
+    PUBLISHABLE,
+    STORED,
+    SUPERSEDED,
+    bury,
+    erasures,
+    find_batch,
+    freeze,
+    parts,
+    put,
+    put_erasure,
+)
 from hsemotion_space.feedback.records import FeedbackError, FeedbackRecord, Review, State, StoredRecord
 from hsemotion_space.feedback.tables import (
     BATCHES,
@@ -99,7 +111,14 @@ class FeedbackStore:
         return Ack(clean.id, True, "received")
 
     def records(
-        self, *, contributor: str = "", batch: str = "", states: Collection[State] = (), after: int = 0, limit: int = 0
+        self,
+        *,
+        contributor: str = "",
+        batch: str = "",
+        states: Collection[State] = (),
+        waiting: bool = False,
+        after: int = 0,
+        limit: int = 0,
     ) -> list[StoredRecord]:
         """Return records in the order of arrival; damaged ones are left out and noticed.
 
@@ -107,6 +126,7 @@ class FeedbackStore:
             contributor: only of this one, of all if empty.
             batch: only of this one, of all if empty.
             states: only in these, in all if empty.
+            waiting: only those that wait for a review.
             after: only those with a higher number.
             limit: at most so many, 0 for all.
         """
@@ -117,6 +137,8 @@ class FeedbackStore:
             where.append(RECORDS.c.batch == batch)
         if states:
             where.append(RECORDS.c.state.in_(states))
+        if waiting:
+            where += [RECORDS.c.review == "", not_(RECORDS.c.reverted), not_(SUPERSEDED)]
         with self._database.reading() as connection:
             return self._read(connection, where, limit)
 

@@ -30,12 +30,14 @@ from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.hub.manifest import list_checkpoints
 from hsemotion_space.jobs import JobRunner
 from hsemotion_space.settings import Settings
+from hsemotion_space.ui.about import build_about
 from hsemotion_space.ui.analyze import Shared, build_tab
 from hsemotion_space.ui.api import build_api
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.guard import Guard, GuardLimits
 from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker, refresh
+from hsemotion_space.ui.review import build_review
 
 STYLE = Path(__file__).with_name("style.css")
 SWEEP_EVERY_S = 60.0
@@ -92,6 +94,11 @@ def build(desk: Desk) -> gr.Blocks:
             if settings.feedback == "on":
                 with gr.Tab("My data", id="data") as tab:
                     build_my_data(desk, tab, shared.receipt)
+            if desk.feedback is not None and settings.review_token:
+                with gr.Tab("Review", id="review"):
+                    build_review(desk)
+            with gr.Tab("About", id="about"):
+                build_about(desk, minutes)
         build_api(desk)
         demo.load(
             lambda chosen: refresh(desk, chosen), picker.choice, [picker.choice, picker.card], queue=False, show_progress="hidden",

@@ -129,7 +129,8 @@ def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "
     state = problem or (where.words and f"The weights are {where.words}.")
     state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
     line = " · ".join(escape(fact) for fact in facts if fact)
-    return f"<div class='card'><p>{line}</p>{state}<p>{escape(checkpoint.summary)}</p><ul>{heads}</ul></div>"
+    numbers = f"<details><summary>What its numbers are</summary><ul>{heads}</ul></details>"
+    return f"<div class='card'><p>{line}</p>{state}<p>{escape(checkpoint.summary)}</p>{numbers}</div>"
 
 
 def progress_bar(done: int, total: int, words: str) -> str:

@@ -1,0 +1,163 @@
+"""For reviewers, who know a token: look at corrections one by one, approve, reject, mark known answers; agreement and publishing."""
+
+from __future__ import annotations
+
+import hmac
+import io
+import time
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from hsemotion_space.feedback.agreement import agreement
+from hsemotion_space.feedback.limits import MINUTE_S, Limits, Rule
+from hsemotion_space.feedback.records import TIERS, FeedbackError, Review, StoredRecord
+from hsemotion_space.feedback.words import about, said
+from hsemotion_space.tasks import get_task
+from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.feedback import client_of
+from hsemotion_space.ui.parts import table
+
+REVIEWER = "page"
+TRIES = Limits(time.monotonic, [Rule(10, MINUTE_S)], [Rule(100, MINUTE_S)])
+"""Wrong tokens, by client and together."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Board:
+    """The components that show one record."""
+
+    number: gr.State
+    crop: gr.Image
+    text: gr.HTML
+    buttons: gr.Row
+    told: gr.HTML
+
+    @property
+    def shown(self) -> list[gr.blocks.Block]:
+        return [self.number, self.crop, self.text, self.buttons, self.told]
+
+
+def build_review(desk: Desk) -> None:
+    """Lay out the tab and connect its events; every handler checks the token again."""
+    gr.Markdown("For the people who look after this server. Your decisions are kept with the time.")
+    token = gr.Textbox(label="Review token", type="password", max_lines=1)
+    with gr.Row():
+        start = gr.Button("Show what waits", variant="primary")
+        measure = gr.Button("Agreement and publishing")
+    with gr.Row(equal_height=False):
+        crop = gr.Image(label="The picture that was given", visible=False, interactive=False, height=224, format="png", buttons=[], scale=1)
+        text = gr.HTML()
+    with gr.Row(visible=False) as buttons:
+        approve = gr.Button("Approve", variant="primary")
+        reject = gr.Button("Reject", variant="stop")
+        gold = gr.Button("Approve as known answer")
+        skip = gr.Button("Skip")
+        revert = gr.Button("Set aside everything of this contributor", variant="stop")
+    told = gr.HTML()
+    board = _Board(gr.State(0), crop, text, buttons, told)
+
+    def on(button: gr.Button, act: str) -> None:
+        def handle(request: gr.Request, given: object, number: object) -> list[object]:
+            return _step(desk, request, given, number, act)
+
+        button.click(handle, [token, board.number], board.shown, queue=False, api_visibility="private")
+
+    for button, act in ((start, "start"), (approve, "approved"), (reject, "rejected"), (gold, "gold"), (skip, "skip"), (revert, "revert")):
+        on(button, act)
+
+    def measured(request: gr.Request, given: object) -> str:
+        return _measures(desk, request, given)
+
+    measure.click(measured, token, told, queue=False, api_visibility="private")
+
+
+def check_token(desk: Desk, given: object, client: str) -> None:
+    """Refuse who does not know the token of the settings.
+
+    Raises:
+        FeedbackError: if it is another one, or too many were tried.
+    """
+    taken = TRIES.take(client)
+    known = desk.settings.review_token
+    if not known or not isinstance(given, str) or not hmac.compare_digest(given.encode(), known.encode()):
+        raise FeedbackError("This is not the review token of this server.")
+    TRIES.give_back(client, taken)
+
+
+def _step(desk: Desk, request: gr.Request, given: object, number: object, act: str) -> list[object]:
+    """Carry out a decision on the record with a number and return updates for the next one that waits."""
+    try:
+        check_token(desk, given, client_of(request))
+        number = number if isinstance(number, int) and act != "start" else 0
+        words = _decide(desk, number, act) if number else ""
+        waiting = desk.open_feedback.store.records(waiting=True, after=number, limit=1)
+    except FeedbackError as error:
+        return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(str(error))}</p>"]
+    told = f"<p role='status'>{escape(words)}</p>" if words else ""
+    if not waiting:
+        nothing = "<p role='status'>Nothing more waits for a review.</p>"
+        return [0, gr.update(visible=False, value=None), nothing, gr.update(visible=False), told]
+    [one] = waiting
+    picture = np.asarray(Image.open(io.BytesIO(one.crop)).convert("RGB")) if one.crop else None
+    return [one.number, gr.update(visible=bool(one.crop), value=picture), describe(one), gr.update(visible=True), told]
+
+
+def _decide(desk: Desk, number: int, act: str) -> str:
+    """Return what was done, in a sentence."""
+    store = desk.open_feedback.store
+    one = next(iter(store.records(after=number - 1, limit=1)), None)
+    if one is None or one.number != number:
+        raise FeedbackError("This correction is not there any more.")
+    if act == "skip":
+        return ""
+    if act == "revert":
+        return f"{store.revert(one.record.contributor)} corrections were set aside."
+    decision: Review = "rejected" if act == "rejected" else "approved"
+    store.review(one.record.id, decision, REVIEWER)
+    store.mark_gold(one.record.id, act == "gold")
+    return f"Correction {number} is {decision}{', as a known answer' if act == 'gold' else ''}."
+
+
+def describe(one: StoredRecord) -> str:
+    """Return a record as HTML: what was predicted beside what was said."""
+    record = one.record
+    rows = []
+    for prediction in record.predicted.tasks:
+        task = get_task(prediction.task)
+        values = {label: prediction.values[label] for label in task.label_names if label in prediction.values}
+        top = max(values, key=lambda label: values[label])
+        shown = {top: values[top]} if task.kind == "one_of" else values
+        words = ", ".join(f"{label} {value:.2f}" for label, value in shown.items())
+        right = {task.name: record.corrected[task.name]} if task.name in record.corrected else {}
+        rows.append([task.title, words, PROVENANCE_WORDS[prediction.provenance], said(right).partition(": ")[2]])  # type: ignore[index]
+    what = escape(about(record.subject.kind, record.subject.face, record.subject.span_s))
+    head = f"Number {one.number}, {what}: {escape(record.verdict.replace('_', ' '))}"
+    by = f"by {record.contributor[:8]}, of {escape(record.predicted.checkpoint)}"
+    comment = f"<p>Comment: {escape(record.comment)}</p>" if record.comment else ""
+    answers = table("What was predicted and said", ["Task", "Predicted", "Provenance", "Said"], rows)
+    return f"<p><strong>{head}</strong>, {by}</p>{comment}{answers}"
+
+
+def _measures(desk: Desk, request: gr.Request, given: object) -> str:
+    try:
+        check_token(desk, given, client_of(request))
+        feedback = desk.open_feedback
+        records = feedback.store.records()
+        words, grades = feedback.words, list(feedback.tiers(records).values())
+    except FeedbackError as error:
+        return f"<p class='problem' role='alert'>{escape(str(error))}</p>"
+    rows = [
+        [
+            get_task(one.task).title, one.label, "" if one.alpha is None else f"{one.alpha:.3f}", one.level, str(one.items),
+            str(one.raters), one.reason,
+        ]
+        for one in agreement(records)
+    ]  # fmt: skip
+    measures = table("Agreement (Krippendorff's alpha)", ["Task", "Label", "Alpha", "Level", "Items", "People", "Note"], rows)
+    tiers = ", ".join(f"{grades.count(tier)} {tier}" for tier in TIERS)
+    return f"<p role='status'>{escape(words)} Tiers: {tiers}.</p>{measures}"
