@@ -174,16 +174,19 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def replace(self, data: st.DataObject) -> None:
         old = self.draw_batch(data, stale=True)
-        left, earlier = [row for row in self.rows if row.batch == old], self.parcels[old].replaced_by
         new = self.store.replace_batch(old, encode)
-        if earlier:
+        last = old  # of the batches that took each other's place
+        while self.parcels[last].replaced_by:
+            last = self.parcels[last].replaced_by
+        if not self.parcels[last].stale:
             assert new is not None
-            assert new.id == earlier
-        else:
-            assert (new is None) == (not left)
-            if new is not None:
-                self.take(left, new.id, new.body)
-                self.parcels[old].replaced_by = new.id
+            assert new.id == last
+            return
+        left = [row for row in self.rows if row.batch == last]
+        assert (new is None) == (not left)
+        if new is not None:
+            self.take(left, new.id, new.body)
+            self.parcels[last].replaced_by = new.id
 
     @rule()
     def reopen(self) -> None:
