@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from hsemotion_space.ui.parts import RawImage, RawVideo, progress_bar
 from hsemotion_space.ui.picker import Picker, refresh_after
 from hsemotion_space.ui.view import Kind, View, build_view, draw_again, emptied, fill, told
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NOT_AGREED = f"Please tick “{PROCESS.title}” first. Without it nothing is analyzed."
 
 
@@ -55,6 +58,7 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> None:
             with gr.Row():
                 start = gr.Button("Analyze", variant="primary")
                 cancel = gr.Button("Cancel", interactive=False)
+            example = gr.Button(f"Show an example {'picture' if kind == 'image' else 'clip'}", size="sm", visible=EXAMPLES.is_dir())
         with gr.Column(scale=7, min_width=300):
             view = build_view(kind, desk, shared.receipt)
     smoothing, picker = options[1:], shared.picker
@@ -68,6 +72,12 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> None:
         else:
             yield _ended("", emptied(view))
 
+    def run_example(checkpoint: str, *numbers: float) -> Iterator[list[object]]:
+        path = _copy_example(desk, kind)
+        yield [gr.update(value=path), *_ended("", emptied(view))]
+        for updates in _run(desk, view, _Choice(path, checkpoint, True, *numbers), own=False):
+            yield [gr.skip(), *updates]
+
     everything = [view.job, view.progress, cancel, *view.shown]
     asked = [source, picker.choice, shared.agreed]
     analyzed = start.click(
@@ -75,6 +85,11 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> None:
         concurrency_limit=4, trigger_mode="always_last",
     )  # fmt: skip
     refresh_after(desk, analyzed, picker)
+    shown = example.click(
+        run_example, [picker.choice, *options], [source, *everything], show_progress="hidden", api_visibility="private",
+        concurrency_id="analyze", concurrency_limit=4, trigger_mode="always_last",
+    )  # fmt: skip
+    refresh_after(desk, shown, picker)
     if isinstance(source, RawImage):
         source.input(lambda job: _cancel(desk, job), view.job, None, api_visibility="private", queue=False)
         shown = gr.on(
@@ -110,7 +125,16 @@ def _options(kind: Kind, desk: Desk) -> list[gr.Slider]:
     return [fps, smoothing]
 
 
-def _run(desk: Desk, view: View, choice: _Choice) -> Iterator[list[object]]:
+def _copy_example(desk: Desk, kind: Kind) -> str:
+    """Return the path of a copy, which is swept like everything that visitors add."""
+    name = {"image": "astronaut.jpg", "clip": "astronaut.mp4"}[kind]
+    path = desk.results / uuid.uuid4().hex / name
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(EXAMPLES / name, path)
+    return str(path)
+
+
+def _run(desk: Desk, view: View, choice: _Choice, *, own: bool = True) -> Iterator[list[object]]:
     """Queue an analysis and yield updates until it ends; a closed page cancels it."""
     if not choice.path:
         words = "Please add a picture first." if view.kind == "image" else "Please add a clip first."
@@ -125,7 +149,7 @@ def _run(desk: Desk, view: View, choice: _Choice) -> Iterator[list[object]]:
         job_id = desk.runner.submit(Path(choice.path), config)
         for status in desk.runner.watch(job_id):
             if status.finished:
-                yield _ended(status.id, _shown(desk, view, status))
+                yield _ended(status.id, _shown(desk, view, status, own=own))
                 return
             yield [job_id, gr.update(value=_progress(status), visible=True), gr.update(interactive=True), *skipped]
     except (JobError, SettingsError, CheckpointError) as error:
@@ -157,14 +181,14 @@ def _ended(job_id: str, shown: list[object]) -> list[object]:
     return [job_id, gr.update(value="", visible=False), gr.update(interactive=False), *shown]
 
 
-def _shown(desk: Desk, view: View, status: JobStatus) -> list[object]:
+def _shown(desk: Desk, view: View, status: JobStatus, *, own: bool) -> list[object]:
     if status.analysis is None:
         return told(view, status.message or "The analysis was cancelled.")
     analysis = status.analysis
     if analysis.media.kind != view.kind:
         other = "Picture" if view.kind == "clip" else "Clip"
         analysis = replace(analysis, notices=(*analysis.notices, f"This file is better placed in the {other} tab."))
-    return fill(desk, view, status.id, analysis)
+    return fill(desk, view, status.id, analysis, own=own)
 
 
 def _cancel(desk: Desk, job_id: str) -> None:

@@ -99,15 +99,15 @@ def told(view: View, words: str) -> list[object]:
     return updates
 
 
-def fill(desk: Desk, view: View, job_id: str, analysis: Analysis) -> list[object]:
-    """Return updates for ``View.shown``."""
+def fill(desk: Desk, view: View, job_id: str, analysis: Analysis, *, own: bool = True) -> list[object]:
+    """Return updates for ``View.shown``; what is not the visitor's ``own``, such as an example, cannot be corrected."""
     choices = [ALL_FACES, *(f"Face {item.track.track_id}" for item in analysis.faces)]
     return [
         gr.update(value=notice_list(analysis.notices), visible=bool(analysis.notices)),
         gr.update(value=_annotated(analysis), visible=True),
         gr.update(choices=choices, value=ALL_FACES, visible=len(analysis.faces) > 1),
         *draw(desk, job_id, analysis, ALL_FACES, None),
-        *(form_updates(analysis) if view.form is not None else []),
+        *(form_updates(analysis if own else None) if view.form is not None else []),
     ]
 
 

@@ -83,3 +83,14 @@ def test_a_new_picture_takes_the_place_of_a_running_one(browser: playwright.Brow
     page.wait_for_timeout(1500)
     assert page.locator(".face-table:visible").count() == 0
     page.close()
+
+
+@pytest.mark.parametrize("kind", ["picture", "clip"])
+def test_an_example_is_one_click_away_and_is_nobody_s_to_correct(browser: playwright.Browser, url: str, kind: str) -> None:
+    page, _ = open_page(browser, url, "light", 1280, agreed=False)
+    page.get_by_role("tab", name=kind.capitalize()).click()
+    page.get_by_role("button", name=f"Show an example {kind}").click()
+    page.locator(".face-table:visible").wait_for()
+    assert page.locator(".face-table:visible").get_by_role("row").count() == 2
+    assert page.get_by_role("button", name="Is this right?").locator("visible=true").count() == 0
+    page.close()
