@@ -159,7 +159,7 @@ def test_push_verify_and_erase(data: Path, hub: FakeHub, capsys: pytest.CaptureF
     assert run(capsys, "verify") == (0, f"3 records and their batches were read here and in {REPO}; no problems.\n")
     status, out = run(capsys, "erase", CODES[0])
     assert status == 0
-    assert "1 statement is erased here, with its picture. It is also gone from the published dataset" in out
+    assert "1 statement and 1 picture were erased here. What was published of it is gone too" in out
     assert set(published_ids(hub)) == set(others)
     assert not any(make_crop(1) in blob for blob in everything_on(hub))
     assert run(capsys, "verify")[0] == 0

@@ -89,7 +89,7 @@ def others(server: Server) -> list[str]:
 def test_nothing_is_left_anywhere_and_the_others_rows_are(server: Server, hub: FakeHub, traces: Traces) -> None:
     carls = set(batches_on(hub).items()) - {(path, body) for path, body in batches_on(hub).items() if body in traces.bodies}
     report = erase(server.store, ANNA, server.publisher)
-    assert report == Erasure(4, "gone")
+    assert report == Erasure(4, 4, "gone")
     assert traces.there() == []
     assert traces.left_here() == []
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
@@ -214,7 +214,8 @@ def test_a_crash_at_any_step_is_made_up_for(
 
 
 def test_a_sealed_file_with_an_erased_row_is_never_pushed(server: Server, hub: FakeHub) -> None:
-    hub.fail(Fault("status", f"/api/datasets/{REPO}", count=None))
+    hub.fail(Fault("status", "/commit/main", count=None))
+    hub.fail(Fault("status", "/super-squash/", status=403, count=None))
     server.say(2, ANNA, crop=True)
     server.say(2, BEN)
     server.pass_time(61)
@@ -250,7 +251,7 @@ def test_what_was_published_without_this_server_knowing_is_erased(server: Server
         server.pass_time(61)
     found = Traces(server, hub)
     server.crash()
-    assert erase(server.store, ANNA, server.publisher) == Erasure(3, "gone")
+    assert erase(server.store, ANNA, server.publisher) == Erasure(3, 3, "gone")
     assert found.there() == found.left_here() == []
     assert not batches_on(hub)
 
@@ -286,7 +287,8 @@ def test_several_people_are_erased_in_one_go(server: Server, hub: FakeHub, trace
         server.store.erase(name)
     assert server.publisher.status().erasures == 3
     hub.requests.clear()
-    assert server.publisher.settle(10) == ""
+    assert server.publisher.settle(tombstone_of(CARL), 10) == ""
+    assert not server.store.pending_erasures()
     assert len(hub.seen("POST", "/commit/main")) == len(hub.seen("POST", "/super-squash/")) == 1
     assert not batches_on(hub)
     assert not hub.lfs_objects(REPO, kind="dataset")
@@ -320,7 +322,7 @@ def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server
     assert any(crop in blob for blob in everything_in(server.folder))
     hub.requests.clear()
     report = erase(server.store, ANNA, server.publisher)
-    assert report.words == "2 statements are erased here, with the pictures. Nothing of them was published."
+    assert report.words == "2 statements and 2 pictures were erased here. Nothing of it was published."
     assert not any(crop in blob for blob in everything_in(server.folder))
     assert not hub.requests
     assert not server.store.pending_erasures()
@@ -332,7 +334,7 @@ def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(server: Serve
     assert "NOT gone yet: this server may not publish at present" in report.words
     assert traces.left_here() == []
     assert traces.there()
-    assert erase(server.store, ANNA, server.publisher) == Erasure(0, "gone")
+    assert erase(server.store, ANNA, server.publisher) == Erasure(0, 0, "gone")
     assert traces.there() == []
 
 
@@ -342,7 +344,7 @@ def test_who_asks_does_not_wait_for_a_hub_that_hangs(server: Server, hub: FakeHu
     started_s = time.monotonic()
     report = erase(server.store, ANNA, server.publisher, wait_s=0.1)
     assert time.monotonic() - started_s < 0.4
-    assert report == Erasure(4, "pending", "the Hub takes long to answer")
+    assert report == Erasure(4, 4, "pending", "the Hub takes long to answer")
     until_s = time.monotonic() + 5
     while server.store.pending_erasures() and time.monotonic() < until_s:
         time.sleep(0.01)
@@ -353,12 +355,14 @@ def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeH
     hub.fail(Fault("status", "/super-squash/", status=403))
     words = erase(server.store, ANNA, server.publisher).words
     assert words.startswith(
-        "4 statements are erased here, with the pictures. What was published of them is NOT gone yet: The token may not write"
+        "4 statements and 4 pictures were erased here. What was published of it is NOT gone yet: The token may not write"
     )
     assert words.endswith(f"This is tried again until it is done. {DOWNLOADED}")
     assert TOKEN not in words
     server.drain(1)
-    assert Erasure(1, "gone").words == (
-        "1 statement is erased here, with its picture. It is also gone from the published dataset, from its history and from its store of "
-        f"files. {DOWNLOADED}"
+    assert Erasure(1, 0, "gone").words == (
+        "1 statement and no pictures were erased here. What was published of it is gone too: from the dataset, from its history and from "
+        f"its store of files. {DOWNLOADED}"
     )
+    assert Erasure(0, 0, "none").words == "Nothing was kept here under this code."
+    assert "could NOT be found out yet: The Hub" in Erasure(0, 0, "unknown", "The Hub does not answer.").words

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from fake_hub import FakeHub, Fault, use
@@ -12,6 +15,7 @@ from feedback_publishing import REPO, TOKEN, Clock, Server, batches_on, everythi
 
 from hsemotion_space.feedback import remote
 from hsemotion_space.feedback.card import CARD, ERASED, Counts, read_counts
+from hsemotion_space.feedback.erasure import erase
 from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.rows import decode
@@ -19,6 +23,7 @@ from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.feedback.tables import tombstone_of
 from hsemotion_space.settings import Settings
 
+Emptied: TypeAlias = tuple[Feedback, list[str], list[str]]
 SECRET = "a secret of forty characters, more or less"
 KEYS = Keys(SECRET.encode())
 ANNAS, BENS = KEYS.code("Anna"), KEYS.code("Ben")
@@ -45,7 +50,7 @@ def say(feedback: Feedback, code: str, numbers: range, crop: bool = True) -> lis
 
 
 @pytest.fixture
-def empty(hub: FakeHub, tmp_path: Path) -> Iterator[tuple[Feedback, list[str], list[str]]]:
+def empty(hub: FakeHub, tmp_path: Path) -> Iterator[Emptied]:
     """Yield a server without a disk's memory, and the ids of what Anna and Ben had published from it, in one file and in one of Ben."""
     before = start(tmp_path / "before")
     annas, bens = say(before, ANNAS, range(3)), say(before, BENS, range(3, 5))
@@ -55,6 +60,7 @@ def empty(hub: FakeHub, tmp_path: Path) -> Iterator[tuple[Feedback, list[str], l
     before.close()
     assert published_ids(hub) == dict.fromkeys([*annas, *bens], 1)
     after = start(tmp_path / "after")
+    after.publisher.step()
     yield after, annas, bens
     after.close(0.1)
 
@@ -63,14 +69,14 @@ def pictures(hub: FakeHub, numbers: range) -> list[bytes]:
     return [crop for number in numbers if any((crop := make_crop(number)) in blob for blob in everything_on(hub))]
 
 
-def test_what_only_the_hub_has_is_listed(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]]) -> None:
+def test_what_only_the_hub_has_is_listed(hub: FakeHub, empty: Emptied) -> None:
     feedback, annas, _ = empty
     given = feedback.given(ANNAS)
     assert (list(given.here), sorted(row.id for row in given.published)) == ([], sorted(annas))
     assert not feedback.given(KEYS.code("Carl")).published
 
 
-def test_what_only_the_hub_has_is_erased_and_the_rest_stays(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]]) -> None:
+def test_what_only_the_hub_has_is_erased_and_the_rest_stays(hub: FakeHub, empty: Emptied) -> None:
     feedback, annas, bens = empty
     assert len(pictures(hub, range(3))) == 3
     bens_own = [body for body in batches_on(hub).values() if {row.id for row in decode(body)} <= set(bens)]
@@ -91,7 +97,7 @@ def test_what_only_the_hub_has_is_erased_and_the_rest_stays(hub: FakeHub, empty:
     assert not feedback.given(ANNAS).published
 
 
-def test_rows_here_and_rows_only_there_go_together(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]]) -> None:
+def test_rows_here_and_rows_only_there_go_together(hub: FakeHub, empty: Emptied) -> None:
     feedback, _, bens = empty
     say(feedback, ANNAS, range(10, 12))
     feedback.publisher.flush()
@@ -109,9 +115,7 @@ def test_rows_here_and_rows_only_there_go_together(hub: FakeHub, empty: tuple[Fe
     ],
     ids=["listing", "reading", "commit", "commit, answer lost", "large files", "squash, answer lost"],
 )  # fmt: skip
-def test_a_fault_on_the_way_leaves_it_pending_until_it_is_done(
-    hub: FakeHub, empty: tuple[Feedback, list[str], list[str]], fault: Fault, tmp_path: Path
-) -> None:
+def test_a_fault_on_the_way_leaves_it_pending_until_it_is_done(hub: FakeHub, empty: Emptied, fault: Fault, tmp_path: Path) -> None:
     feedback, _, bens = empty
     hub.fail(fault)
     report = feedback.erase(ANNAS)
@@ -129,13 +133,137 @@ def test_a_fault_on_the_way_leaves_it_pending_until_it_is_done(
     again.close(0.1)
 
 
-def test_who_has_nothing_there_is_told_so_and_nothing_changes(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]]) -> None:
+def test_who_has_nothing_there_is_told_so_and_nothing_changes(hub: FakeHub, empty: Emptied) -> None:
     feedback, _, _ = empty
     before = [commit.oid for commit in hub.commits(REPO, kind="dataset")]
     report = feedback.erase(KEYS.code("Carl"))
-    assert (report.records, report.published) == (0, "absent")
-    assert "was searched and has nothing more" in report.words
+    assert (report.records, report.published, report.words) == (0, "none", "Nothing was kept here under this code.")
     assert [commit.oid for commit in hub.commits(REPO, kind="dataset")] == before
+    assert not feedback.store.pending_erasures()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("status", "/tree/", status=403), Fault("truncate", r"/resolve/.*parquet"), Fault("reset", f"{REPO}$")],
+    ids=["listing", "reading", "head"],
+)
+def test_before_it_is_known_what_was_published_nothing_is_promised(hub: FakeHub, empty: Emptied, fault: Fault, tmp_path: Path) -> None:
+    feedback = start(tmp_path / "third")
+    hub.fail(fault)
+    report = feedback.erase(ANNAS)
+    assert report.published == "unknown"
+    assert "could NOT be found out yet" in report.words
+    assert "could not be looked up" in feedback.given(BENS).problem
+    feedback.publisher.flush()
+    assert pictures(hub, range(3)) == []
+    assert not feedback.store.pending_erasures()
+    assert feedback.given(BENS).problem == ""
+    feedback.close(0.1)
+
+
+def test_publishing_goes_on_while_many_files_are_read(
+    hub: FakeHub, empty: Emptied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsemotion_space.feedback.publish.LEARN_S", -1.0)
+    feedback = start(tmp_path / "third")
+    [new] = say(feedback, ANNAS, range(20, 21))
+    assert feedback.publisher.step()
+    assert not feedback.publisher.knows
+    assert published_ids(hub)[new] == 1
+    assert feedback.erase(ANNAS).published == "pending"
+    monkeypatch.undo()
+    monkeypatch.setattr("hsemotion_space.feedback.publish.LEARN_S", 5.0)
+    with use(hub, monkeypatch, tmp_path / "hub2", timeout_s=1):
+        feedback.publisher.flush()
+    assert feedback.publisher.knows
+    assert pictures(hub, range(3)) == []
+    assert new not in published_ids(hub)
+    feedback.close(0.1)
+
+
+def test_the_same_statement_after_a_lost_disk_is_not_published_twice(hub: FakeHub, empty: Emptied) -> None:
+    feedback, annas, bens = empty
+    assert say(feedback, ANNAS, range(3)) == annas
+    assert feedback.store.counts()["verified"] == 3
+    feedback.publisher.flush()
+    assert published_ids(hub) == dict.fromkeys([*annas, *bens], 1)
+    assert [len(feedback.given(ANNAS).here), len(feedback.given(ANNAS).published)] == [3, 0]
+    assert feedback.erase(ANNAS).published == "gone"
+    assert set(published_ids(hub)) == set(bens)
+
+
+def test_an_old_copy_of_the_database_publishes_nothing_twice(hub: FakeHub, tmp_path: Path) -> None:
+    first = start(tmp_path / "first")
+    ids = say(first, ANNAS, range(3))
+    first.store.close()
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    first = start(tmp_path / "first")
+    first.publisher.flush()
+    first.close(0.1)
+    copy = start(tmp_path / "copy")
+    assert copy.store.counts()["received"] == 3
+    copy.publisher.flush()
+    assert published_ids(hub) == dict.fromkeys(ids, 1)
+    assert copy.store.counts()["verified"] == 3
+    assert copy.publisher.check() == []
+    assert copy.erase(ANNAS).published == "gone"
+    assert not published_ids(hub)
+    copy.close(0.1)
+
+
+def test_who_erased_and_gives_again_after_a_lost_disk_loses_nothing_new(hub: FakeHub, empty: Emptied, tmp_path: Path) -> None:
+    feedback, _, bens = empty
+    feedback.erase(ANNAS)
+    feedback.store.close()
+    third = start(tmp_path / "third")  # which does not know what was erased
+    say(third, ANNAS, range(1))
+    new = say(third, ANNAS, range(30, 32))
+    third.publisher.flush()
+    third.publisher.flush()
+    assert published_ids(hub) == dict.fromkeys([*bens, *new], 1)
+    assert {one.record.id for one in third.store.records()} == set(new)
+    with pytest.raises(FeedbackError, match="was erased on request"):
+        say(third, ANNAS, range(1, 2))
+    third.close(0.1)
+
+
+def test_an_erasure_that_cannot_be_finished_holds_up_no_publishing(hub: FakeHub, tmp_path: Path) -> None:
+    server = Server(hub, tmp_path / "here", Clock())
+    server.say(2, KEYS.contributor(ANNAS))
+    left = server.say(1, KEYS.contributor(BENS))
+    server.pass_time(61)
+    hub.fail(Fault("status", "/super-squash/", status=403, count=None))
+    assert erase(server.store, KEYS.contributor(ANNAS), server.publisher).published == "pending"
+    left += server.say(3, KEYS.contributor(BENS))
+    for _ in range(4):
+        server.pass_time(61)
+    assert published_ids(hub) == dict.fromkeys(left, 1)
+    assert "is not finished" in server.publisher.status().words
+    hub.clear_faults()
+    server.drain(1)
+    assert not server.store.pending_erasures()
+    server.store.close()
+
+
+def test_erasures_of_strangers_hold_up_no_publishing(hub: FakeHub, empty: Emptied) -> None:
+    feedback, annas, bens = empty
+    new = []
+    for number in range(5):
+        new += say(feedback, BENS, range(40 + number, 41 + number))
+        feedback.erase(KEYS.code(f"stranger {number}"))
+    feedback.publisher.step()
+    assert published_ids(hub) == dict.fromkeys([*annas, *bens, *new], 1)
+
+
+def test_one_thread_is_enough_for_any_number_of_erasures(hub: FakeHub, empty: Emptied, tmp_path: Path) -> None:
+    feedback = start(tmp_path / "third")
+    hub.fail(Fault("hang", f"{REPO}$", count=None, wait_s=3.0))
+    before = threading.active_count()
+    for number in range(8):
+        erase(feedback.store, KEYS.contributor(KEYS.code(str(number))), feedback.publisher, "f" * 64, wait_s=0.05)
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith("feedback")]
+    assert len(ours) <= 1, before
+    feedback.store.close()
 
 
 def test_a_server_that_made_the_repository_itself_need_not_search(hub: FakeHub, tmp_path: Path) -> None:
@@ -149,9 +277,9 @@ def test_a_server_that_made_the_repository_itself_need_not_search(hub: FakeHub, 
     feedback.close(0.1)
 
 
-def test_without_a_token_the_search_is_pending(hub: FakeHub, empty: tuple[Feedback, list[str], list[str]], tmp_path: Path) -> None:
+def test_without_a_token_the_search_is_pending(hub: FakeHub, empty: Emptied, tmp_path: Path) -> None:
     without = start(tmp_path / "without", token="")
-    assert without.erase(ANNAS).published == "pending"
+    assert without.erase(ANNAS).published == "unknown"
     without.close()
     again = start(tmp_path / "without")
     again.publisher.flush()

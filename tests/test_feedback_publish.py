@@ -416,7 +416,7 @@ def test_the_token_is_in_no_log_status_error_commit_or_file(server: Server, hub:
             server.say(1)
             server.clock.now_s += 1000
             try:
-                server.publisher._work(server.clock.now_s, last=True)
+                server.publisher._work(server.clock.now_s, last=True, push=True, erase=False)
             except FeedbackError as error:
                 seen.append("".join(traceback.format_exception(error)))
             server.publisher.step(last=True)

@@ -262,7 +262,7 @@ def test_an_erasure_takes_rows_and_bytes_and_leaves_a_tombstone(store: FeedbackS
     store.add(own[2])
     store.review(own[1].id, "approved", "Carla")
     erased = store.erase(ANNA)
-    assert erased == Erased(tombstone_of(ANNA), NOW_S, (batch.id,), tuple(record.id for record in own))
+    assert erased == Erased(tombstone_of(ANNA), NOW_S, (batch.id,), tuple(record.id for record in own), pictures=1)
     assert ids(store.records()) == [other.id]
     assert store.tombstones() == {tombstone_of(record.id) for record in own}
     stale = store.batch(batch.id)
@@ -274,7 +274,7 @@ def test_an_erasure_takes_rows_and_bytes_and_leaves_a_tombstone(store: FeedbackS
     assert store.add(make_record(9)).created  # the same person may say something new
     store.close()
     with FeedbackStore(url) as again:
-        assert again.pending_erasures() == [replace(erased, records=())]
+        assert again.pending_erasures() == [replace(erased, records=(), pictures=0)]
         with pytest.raises(FeedbackError, match="erased"):
             again.add(own[0])
 
@@ -287,8 +287,9 @@ def test_an_erasure_that_is_asked_for_again_keeps_its_batches_until_it_is_finish
     store.add(make_record(2))
     again = store.erase(ANNA)
     assert (again.batches, again.records) == ((batch.id,), (make_record(2).id,))
-    store.erase(BEN)
-    assert [one.contributor for one in store.pending_erasures()] == sorted([tombstone_of(ANNA), tombstone_of(BEN)])
+    store.erase(BEN)  # who gave nothing
+    store.erase(CARL, "f" * 64)
+    assert [one.contributor for one in store.pending_erasures()] == sorted([tombstone_of(ANNA), tombstone_of(CARL)])
     store.finish_erasure(ANNA)
     store.finish_erasure(store.pending_erasures()[0].contributor)
     assert store.pending_erasures() == []
@@ -320,8 +321,8 @@ def test_the_rest_of_a_stale_batch_becomes_one_new_batch(store: FeedbackStore) -
 
 def test_what_was_found_elsewhere_can_be_buried(store: FeedbackStore) -> None:
     names = [hash_of(str(number)) for number in range(1100)]
-    store.bury(names)
-    store.bury(names[:3])
+    store.bury([tombstone_of(name) for name in names])
+    store.bury([tombstone_of(name) for name in names[:3]])
     store.bury([])
     assert len(store.tombstones()) == 1100
     with pytest.raises(FeedbackError, match="erased"):

@@ -147,11 +147,13 @@ def _erase(options: argparse.Namespace) -> int:
         if options.code:
             report = feedback.erase(options.code)
             print(report.words)
-            return 1 if report.published == "pending" else 0
+            return 0 if report.done else 1
         waiting = len(feedback.store.pending_erasures())
         if waiting and feedback.publisher is None:
             raise FeedbackError(NO_TOKEN)
-        reason = feedback.publisher.settle(600) if feedback.publisher is not None and waiting else ""
+        reason = ""
+        for one in feedback.store.pending_erasures():
+            reason = (feedback.publisher.settle(one.contributor, 600) if feedback.publisher is not None else "") or reason
         left = len(feedback.store.pending_erasures())
     print(f"{waiting - left} of {waiting} erasures were finished on the Hub.{' ' + reason if reason else ''}")
     return 1 if left else 0

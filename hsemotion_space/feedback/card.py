@@ -183,6 +183,7 @@ def _metadata(repo: str, counts: Counts) -> str:
         extra_gated_prompt=PROMPT,
         extra_gated_fields={"Affiliation": "text", "What I want to find out": "text", "I keep to these terms": "checkbox"},
     )
+    data["viewer"] = False  # its copy in another branch would outlive an erasure
     data[COUNTS_KEY] = _stated(counts)
     return f"{data.to_yaml()}\n"
 

@@ -39,7 +39,7 @@ LABELS: Final = Step(
 CROP: Final = Step(
     "crop",
     "Also keep the picture of the face",
-    "Kept: a small picture, at most 224 pixels wide, of this face alone; other faces in it are painted over, and details that the file "
+    "Kept: a small picture, at most 224 pixels wide, of this face; other faces found in it are painted over, and details that the file "
     "carried, such as place and camera, are left out. You see it below before you send it. It is still personal data and not anonymous: "
     "whoever knows the face can recognize it. The people who run this server can see it. "
     "It stays until you erase it with your receipt code.",
@@ -67,7 +67,7 @@ def version_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-VERSION: Final = "2026-11-25-b1da5a10"
+VERSION: Final = "2026-11-25-c2ee5dda"
 """Day on which the present texts were first used, and their :func:`version_hash`."""
 _EARLIER: Final[Mapping[str, str]] = {}
 TEXTS: Final[Mapping[str, str]] = {**_EARLIER, VERSION: wording()}

@@ -160,21 +160,27 @@ class Database:
             raise FeedbackError(f"The feedback database could not be asked: {reason_of(error)}.") from error
 
     def check_space(self, reserve_bytes: int) -> None:
-        """Refuse to go on if the disk is nearly full.
+        """Refuse to go on if the disk is nearly full, or has no room to rewrite the file for an erasure.
 
         Raises:
-            FeedbackError: if less than ``reserve_bytes`` are free where a SQLite file lies.
+            FeedbackError: if less than ``reserve_bytes``, or twice its size, are free where a SQLite file lies; 0 switches this off.
         """
-        if self._file is not None and shutil.disk_usage(self._file.parent).free < reserve_bytes:
+        if self._file is None:
+            return
+        try:
+            free = shutil.disk_usage(self._file.parent).free
+            needed = max(reserve_bytes, 2 * self._file.stat().st_size if reserve_bytes else 0)
+        except OSError as error:
+            raise FeedbackError(f"This could not be saved: {reason_of(error)}. Please try again later.") from error
+        if free < needed:
             raise FeedbackError("This could not be saved: the disk is nearly full. Please try again later.")
 
-    def scrub(self, needle: str) -> None:
+    def scrub(self) -> None:
         """Overwrite what was deleted: rewrite the tables, empty the write-ahead log, and remove old copies of a file.
 
-        On PostgreSQL the tables are rewritten; how long its write-ahead log and its backups are kept is for its operator to say.
+        Copies are backups from before a migration, and damaged files that were set aside: nobody can tell what is in them.
 
-        Args:
-            needle: copies (backups, files set aside) that contain this text are removed.
+        On PostgreSQL the tables are rewritten; how long its write-ahead log and its backups are kept is for its operator to say.
 
         Raises:
             FeedbackError: if it must be repeated, because of a full disk or somebody who reads for long.
@@ -189,7 +195,7 @@ class Database:
                         return
                     connection.exec_driver_sql("VACUUM")
                     _empty_log(connection)
-                remove_copies(self._file, needle.encode())
+                remove_copies(self._file)
             except FAILURES as error:
                 self._engine.dispose()
                 raise FeedbackError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 WAIT_S: Final = 20.0
 NOT_HERE: Final = "this server may not publish at present; `hsemotion-space feedback erase` with a token in HF_TOKEN finishes it"
+NOTHING: Final = "Nothing was kept here under this code."
 WORDS: Final = {
-    "none": "Nothing of {them} was published.",
-    "gone": "{They} also gone from the published dataset, from its history and from its store of files.",
-    "absent": "The published dataset was searched and has nothing more of {them}.",
-    "pending": "What was published of {them} is NOT gone yet: {reason}. This is tried again until it is done.",
+    "none": "Nothing of it was published.",
+    "gone": "What was published of it is gone too: from the dataset, from its history and from its store of files.",
+    "pending": "What was published of it is NOT gone yet: {reason}. This is tried again until it is done.",
+    "unknown": "Whether something of it was published could NOT be found out yet: {reason}. This is tried again until it is done.",
 }
 DOWNLOADED: Final = "Copies that others have downloaded cannot be called back; the dataset tells them which rows to remove."
 
@@ -32,24 +33,34 @@ class Erasure:
     """What became of a wish to be erased.
 
     Attributes:
-        records: how many were erased here.
-        published: ``none`` of them, or whether all that was published is ``gone`` or still ``pending``; ``absent`` if the Hub was searched
-            for rows that this database does not know, and had none.
-        reason: why it is pending.
+        records, pictures: how many were erased here.
+        published: ``none`` of them, or whether all that was published is ``gone`` or still ``pending``; ``unknown`` if the Hub could not be
+            asked yet.
+        reason: why it is pending or unknown.
     """
 
     records: int
-    published: Literal["none", "gone", "absent", "pending"]
+    pictures: int
+    published: Literal["none", "gone", "pending", "unknown"]
     reason: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.published in ("none", "gone")
 
     @property
     def words(self) -> str:
         """Sentences for who asked."""
-        one = self.records == 1
-        here = f"{self.records} {'statement is' if one else 'statements are'} erased here, with {'its picture' if one else 'the pictures'}."
-        they, them = ("It is", "it") if one else ("They are", "them")
-        there = WORDS[self.published].format(They=they, them=them, reason=self.reason.rstrip("."))
+        here = f"{_many(self.records, 'statement')} and {_many(self.pictures, 'picture')} were erased here." if self.records else NOTHING
+        if not self.records and self.published == "none":
+            return here
+        there = WORDS[self.published].format(reason=self.reason.rstrip("."))
         return " ".join([here, there, *([DOWNLOADED] if self.published in ("gone", "pending") else [])])
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
 
 
 class _Swap(NamedTuple):
@@ -69,58 +80,54 @@ def erase(store: FeedbackStore, contributor: str, publisher: Publisher | None = 
         store: where it is kept.
         contributor: pseudonym, as in the records.
         publisher: has access to the published dataset; None if there is none.
-        alias: SHA-256 of the published pseudonym, if the Hub may have rows that this database does not know, because it was lost once.
+        alias: SHA-256 of the published pseudonym, if anything was ever published from here or is to be.
         wait_s: how long to wait for the Hub.
 
     Raises:
         FeedbackError: if it could not be erased even here.
     """
-    erased = store.erase(contributor, alias)
-    count = len(erased.records)
+    knows = not alias or (publisher is not None and publisher.knows)
+    there = bool(alias) and bool(store.foreign_paths(alias))
+    erased = store.erase(contributor, alias if there or not knows else "")
+    count, pictures = len(erased.records), erased.pictures
     if not erased.batches and not erased.alias:
         store.finish_erasure(erased.contributor)
-        return Erasure(count, "none")
-    reason = NOT_HERE if publisher is None else publisher.settle(wait_s)
+        return Erasure(count, pictures, "none")
+    reason = NOT_HERE if publisher is None else publisher.settle(erased.contributor, wait_s)
+    there = there or bool(erased.batches or erased.files)
     if any(one.contributor == erased.contributor for one in store.pending_erasures()):
-        return Erasure(count, "pending", reason or "another server is changing the dataset at the moment")
-    return Erasure(count, "gone" if erased.batches or (publisher and erased.contributor in publisher.searched_out) else "absent")
-
-
-def foreign_files(store: FeedbackStore, remote: Repository, head: str) -> list[str]:
-    """Return the paths of published files that this database does not know, because it was lost once or others publish there too."""
-    known = {batch.path for batch in store.batches()}
-    return sorted(path for path in remote.listing("data", head, recursive=True) if path.endswith(".parquet") and path not in known)
+        return Erasure(count, pictures, "pending" if there else "unknown", reason or "another server is changing the dataset")
+    there = there or (publisher is not None and erased.contributor in publisher.found_there)
+    return Erasure(count, pictures, "gone" if there else "none")
 
 
 def erase_remotely(
-    store: FeedbackStore, remote: Repository, encode: Encode, texts: Mapping[str, str]
-) -> tuple[list[Batch], Collection[str]]:
+    store: FeedbackStore, remote: Repository, encode: Encode, texts: Mapping[str, str], head: str
+) -> tuple[list[Batch], str]:
     """Finish the pending erasures on the Hub; doing it again does no harm.
 
     Files with an erased row are replaced in one commit, their bytes are deleted for good, and the history is squashed.
 
     Args:
-        store: its stale batches are replaced.
+        store: knows the published files as of ``head``; its stale batches are replaced.
         remote: repository, within its session.
         encode: makes the bytes of a batch.
         texts: consent texts by version.
+        head: newest commit; empty if there is no repository.
 
     Returns:
-        The batches that took the place of others on the Hub, to be read back, and the contributors (as in ``Erased``) of whom rows were
-        found that this database did not know.
+        The batches that took the place of others on the Hub, to be read back, and the commit that was made, empty if none was.
 
     Raises:
         FeedbackError: if something is left to do; the erasures stay pending then.
     """
     pending = store.pending_erasures()
     names = sorted({batch for one in pending for batch in one.batches})
-    aliases = {one.alias for one in pending if one.alias}
     replaced = {name: store.replace_batch(name, encode) for name in names}
     fresh = {new.id: new for new in replaced.values() if new is not None}
-    old = [store.batch(name) for name in names]
-    found: set[str] = set()
-    if (names or aliases) and (head := remote.head()):
-        unknown = _search(store, remote, head, pending) if aliases else []
+    old, oid = [store.batch(name) for name in names], ""
+    if head:
+        unknown = _search(store, remote, head, pending)
         there = {path for folder in {batch.path.rpartition("/")[0] for batch in old} for path in remote.listing(folder, head)}
         gone = [batch.path for batch in old if batch.path in there]
         if gone or unknown:
@@ -129,33 +136,26 @@ def erase_remotely(
             oid = _replace(store, remote, texts, swaps, new, head=head)
             for batch in new:
                 store.mark_pushed(batch.id, oid)
-        noted = {one.contributor: one.files for one in store.pending_erasures()}
-        found = {contributor for contributor, files in noted.items() if files}
-        if names or found:
-            paths = {batch.path for batch in old}.union(*noted.values())
+        paths = {batch.path for batch in old}.union(*(one.files for one in store.pending_erasures()))
+        if paths:
             remote.forget({batch.sha256 for batch in old}, paths, "Erase rows at the request of their contributors")
     for one in pending:
         store.finish_erasure(one.contributor)
-    return [batch for batch in map(store.batch, fresh) if batch.oid and not batch.verified_s], found
+    return [batch for batch in map(store.batch, fresh) if batch.oid and not batch.verified_s], oid
 
 
 def _search(store: FeedbackStore, remote: Repository, head: str, pending: Sequence[Erased]) -> list[_Swap]:
-    """Find files that this database does not know with rows to be erased, and note their paths for the case of a crash."""
-    swaps, found = [], {one.contributor: set[str]() for one in pending}
-    for path in foreign_files(store, remote, head):
-        body = remote.read(path, head)
-        there = {tombstone_of(row.contributor) for row in rows_of(body)}
-        theirs = [one for one in pending if one.alias in there]
-        if theirs:
-            aliases = {one.alias for one in theirs}
-            store.bury([row.id for row in rows_of(body) if tombstone_of(row.contributor) in aliases])
-            left = without(body, lambda contributor, aliases=aliases: tombstone_of(contributor) in aliases)  # type: ignore[misc]
-            swaps.append(_Swap(path, f"{path.rpartition('/')[0]}/{uuid.uuid4().hex}.parquet" if left else "", left))
-            for one in theirs:
-                found[one.contributor].add(path)
+    """Find rows to be erased in files that this database does not know, and note the paths for the case of a crash."""
+    aliases = {one.alias for one in pending if one.alias}
+    swaps = []
     for one in pending:
-        if found[one.contributor]:
-            store.note_files(one, found[one.contributor])
+        if one.alias and (paths := store.foreign_paths(one.alias)):
+            store.note_files(one, paths)
+    for path in sorted(frozenset[str]().union(*(store.foreign_paths(alias) for alias in aliases))):
+        body = remote.read(path, head)
+        left = without(body, lambda contributor: tombstone_of(contributor) in aliases)
+        store.bury([tombstone_of(row.id) for row in rows_of(body) if tombstone_of(row.contributor) in aliases])
+        swaps.append(_Swap(path, f"{path.rpartition('/')[0]}/{uuid.uuid4().hex}.parquet" if left else "", left))
     return swaps
 
 

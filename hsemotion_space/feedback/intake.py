@@ -136,7 +136,7 @@ class Intake:
         taken = self._limits.take(counted_as)
         try:
             receipt = self._keep(analysis, submission, now_s)
-        except FeedbackError:
+        except Exception:
             self._limits.give_back(counted_as, taken)
             raise
         if not receipt.created:

@@ -27,7 +27,6 @@ SQLITE_REASONS: Final = {
     sqlite3.SQLITE_NOTADB: "the database is damaged",
 }
 PRAGMAS: Final = ("foreign_keys=ON", "trusted_schema=OFF", "secure_delete=ON", "synchronous=FULL")
-CHUNK_BYTES: Final = 2**20
 
 
 def parse(url: str) -> URL:
@@ -173,22 +172,12 @@ def back_up(file: Path, name: str) -> None:
     sync(file.parent)
 
 
-def remove_copies(file: Path, needle: bytes) -> None:
-    """Remove the backups of a file and those that were set aside, if they contain ``needle``."""
+def remove_copies(file: Path) -> None:
+    """Remove the backups of a file and those that were set aside."""
     for copy in file.parent.iterdir():
-        if copy.name.startswith((f"{file.name}.backup-", f"{file.name}.corrupt-")) and _contains(copy, needle):
+        if copy.name.startswith((f"{file.name}.backup-", f"{file.name}.corrupt-")):
             copy.unlink()
     sync(file.parent)
-
-
-def _contains(file: Path, needle: bytes) -> bool:
-    tail = b""
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            if needle in tail + chunk:
-                return True
-            tail = chunk[-len(needle) :]
-    return False
 
 
 def sync(path: Path) -> None:

@@ -15,6 +15,11 @@ BREAK_AFTER: Final = 5  # failures in a row
 BREAK_S: Final = 300.0
 
 
+def is_time(next_try_s: float, now_s: float) -> bool:
+    """Return whether it is time for a try; a clock that was put back stops nothing."""
+    return not 0 < next_try_s - now_s <= LONGEST_ASKED_S
+
+
 class Pace:
     """When to try again.
 
@@ -29,7 +34,7 @@ class Pace:
 
     def allows(self, now_s: float) -> bool:
         """Return whether it is time for a try."""
-        return not 0 < self.next_try_s - now_s <= LONGEST_ASKED_S  # a clock that was put back stops nothing
+        return is_time(self.next_try_s, now_s)
 
     def failed(self, now_s: float, asked_s: float) -> None:
         """Note a failure and draw the time of the next try, which is not before ``asked_s`` have passed."""

@@ -65,18 +65,34 @@ def erasures(connection: Connection) -> list[Erased]:
     ]
 
 
-def put_erasure(connection: Connection, erased: Erased) -> None:
-    """Keep a pending erasure, in the place of an earlier state of it."""
-    values = {"requested_s": erased.requested_s, "batches": json.dumps(erased.batches)}
-    put(connection, ERASURES, {"contributor": erased.contributor}, {**values, "alias": erased.alias, "files": json.dumps(erased.files)})
+def put_erasure(connection: Connection, erased: Erased, *, scrubbed: bool) -> None:
+    """Keep a pending erasure, in the place of an earlier state of it; ``scrubbed`` says that the bytes are overwritten here."""
+    values = {"requested_s": erased.requested_s, "batches": json.dumps(erased.batches), "alias": erased.alias}
+    values |= {"files": json.dumps(erased.files), "scrubbed": scrubbed}
+    put(connection, ERASURES, {"contributor": erased.contributor}, values)
 
 
-def bury(connection: Connection, records: Sequence[str]) -> None:
+def bury(connection: Connection, tombstones: Sequence[str]) -> None:
     """Add the tombstones that are not there yet."""
-    digests = {tombstone_of(record) for record in records}
+    digests = set(tombstones)
     digests -= set(connection.scalars(select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest.in_(digests))))
     if digests:
         connection.execute(insert(TOMBSTONES), [{"digest": digest} for digest in sorted(digests)])
+
+
+def is_scrubbed(connection: Connection, contributor: str) -> bool:
+    """Return whether the bytes of a pending erasure are overwritten here."""
+    return bool(connection.scalar(select(ERASURES.c.scrubbed).where(ERASURES.c.contributor == contributor)))
+
+
+def remove(connection: Connection, records: Sequence[str]) -> int:
+    """Delete records with their pictures and leave tombstones; return the number of pictures."""
+    pictures = 0
+    for part in parts(records):
+        bury(connection, [tombstone_of(record) for record in part])
+        pictures += connection.execute(delete(CROPS).where(CROPS.c.record.in_(part))).rowcount
+        connection.execute(delete(RECORDS).where(RECORDS.c.id.in_(part)))
+    return pictures
 
 
 def put(connection: Connection, table: Table, key: Mapping[str, object], values: Mapping[str, object]) -> None:

@@ -10,7 +10,7 @@ from hsemotion_space.feedback.erasure import Erasure, erase
 from hsemotion_space.feedback.intake import Intake
 from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.limits import Limits
-from hsemotion_space.feedback.publish import UNKNOWN_FILES, Publisher
+from hsemotion_space.feedback.publish import HEAD, Publisher
 from hsemotion_space.feedback.quality import known_answers, tiers
 from hsemotion_space.feedback.records import FeedbackError, StoredRecord
 from hsemotion_space.feedback.rows import Row, encode
@@ -23,13 +23,25 @@ NO_SECRET = (
     "erase what they gave any more."
 )
 
+NOT_SHARED = (
+    f"With a database that several servers share, set {ENV_PREFIX}FEEDBACK_SECRET to the same 40 random characters on each: with different "
+    "ones they would not know each other's receipt codes."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What one contributor gave: ``here`` in the store, and ``published`` rows that only the Hub has, because a disk was lost."""
+    """What one contributor gave.
+
+    Attributes:
+        here: in the store.
+        published: rows that only the Hub has, because a disk was lost.
+        problem: why these could not be looked up; empty if they were.
+    """
 
     here: Sequence[StoredRecord]
     published: Sequence[Row]
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +64,15 @@ class Feedback:
         """Return everything given under a receipt code.
 
         Raises:
-            FeedbackError: if the code is mistyped, or the Hub must be asked and does not answer.
+            FeedbackError: if the code is mistyped.
         """
         contributor = self.keys.contributor(code)
-        rows = self.publisher.find(self.keys.pseudonym(contributor)) if self.publisher is not None else ()
-        return Given(self.store.records(contributor=contributor), rows)
+        here = self.store.records(contributor=contributor)
+        try:
+            rows = self.publisher.find(self.keys.pseudonym(contributor)) if self.publisher is not None else ()
+        except FeedbackError as error:
+            return Given(here, (), str(error))
+        return Given(here, [row for row in rows if row.id not in {one.record.id for one in here}])
 
     def erase(self, code: str) -> Erasure:
         """Erase everything given under a receipt code, here and on the Hub.
@@ -65,10 +81,8 @@ class Feedback:
             FeedbackError: if the code is mistyped, or it could not be erased even here.
         """
         contributor = self.keys.contributor(code)
-        unknown = self.store.get_meta(UNKNOWN_FILES)
-        search = unknown == "yes" or (bool(self.settings.feedback_repo) and unknown != "no")
-        alias = tombstone_of(self.keys.pseudonym(contributor)) if search else ""
-        return erase(self.store, contributor, self.publisher, alias)
+        publishes = bool(self.settings.feedback_repo or self.store.get_meta(HEAD))
+        return erase(self.store, contributor, self.publisher, tombstone_of(self.keys.pseudonym(contributor)) if publishes else "")
 
     def tiers(self, records: Sequence[StoredRecord]) -> Mapping[str, str]:
         """Return the tier of every record, by id; ``records`` are all of the store."""
@@ -107,10 +121,13 @@ def open_feedback(settings: Settings, token: str = "", read_only: bool = False) 
         read_only: do not take the place of the one writer.
 
     Raises:
-        FeedbackError: if the store cannot be opened, or publishing is asked for without a secret that outlives this machine.
+        FeedbackError: if the store cannot be opened, or publishing or sharing is asked for without a secret that
+            outlives this machine.
     """
     if settings.feedback_repo and token and not settings.feedback_secret:
         raise FeedbackError(NO_SECRET.format(repo=settings.feedback_repo))
+    if not database_url(settings).startswith("sqlite") and not settings.feedback_secret:
+        raise FeedbackError(NOT_SHARED)
     keys = Keys.from_settings(settings)
     store = FeedbackStore(database_url(settings), read_only=read_only)
     publisher = None

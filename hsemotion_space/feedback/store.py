@@ -5,37 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final, TypeAlias, get_args
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, not_, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, not_, select, update
 
 from hsemotion_space.feedback.database import Database
+from hsemotion_space.feedback.forgetting import Forgetting
 from hsemotion_space.feedback.queries import (
     AT_ONCE,
     PUBLISHABLE,
     STORED,
     SUPERSEDED,
-    bury,
-    erasures,
     find_batch,
     freeze,
-    parts,
     put,
-    put_erasure,
 )
 from hsemotion_space.feedback.records import FeedbackError, FeedbackRecord, Review, State, StoredRecord
 from hsemotion_space.feedback.tables import (
     BATCHES,
     CROPS,
-    ERASURES,
+    FOREIGN,
     META,
     RECORDS,
     REVIEWS,
     TOMBSTONES,
     Ack,
     Batch,
-    Erased,
     batch_of,
     check_crop,
     check_record,
@@ -50,7 +45,7 @@ RESERVE_BYTES: Final = 100 * 2**20  # so that pushing and erasing still work whe
 ERROR_LENGTH: Final = 500
 
 
-class FeedbackStore:
+class FeedbackStore(Forgetting):
     """Records, their batches and what was erased, in a SQLite file or in PostgreSQL.
 
     Every method that changes something has it on the disk when it returns, and raises FeedbackError if it could not be saved.
@@ -68,8 +63,13 @@ class FeedbackStore:
     def __init__(
         self, url: str, clock: Callable[[], float] = time.time, *, read_only: bool = False, reserve_bytes: int = RESERVE_BYTES
     ) -> None:
-        self._clock, self._reserve_bytes = clock, reserve_bytes
-        self._database = Database(url, clock, read_only)
+        super().__init__(Database(url, clock, read_only), clock)
+        self._reserve_bytes = reserve_bytes
+        if not read_only:
+            try:
+                self._scrub()
+            except FeedbackError as error:
+                self._notice(str(error))
 
     def __enter__(self) -> FeedbackStore:
         return self
@@ -105,10 +105,12 @@ class FeedbackStore:
             state = connection.scalar(select(RECORDS.c.state).where(RECORDS.c.id == clean.id))
             if state is not None:
                 return Ack(clean.id, False, state)
-            connection.execute(insert(RECORDS).values(row_of(clean, crop, float(self._clock()))))
+            published = connection.scalar(select(FOREIGN.c.path).where(FOREIGN.c.record == tombstone_of(clean.id)).limit(1))
+            arrived: State = "verified" if published else "received"
+            connection.execute(insert(RECORDS).values({**row_of(clean, crop, float(self._clock())), "state": arrived}))
             if crop:
                 connection.execute(insert(CROPS).values(record=clean.id, png=crop))
-        return Ack(clean.id, True, "received")
+        return Ack(clean.id, True, arrived)
 
     def records(
         self,
@@ -212,6 +214,25 @@ class FeedbackStore:
         with self._database.reading() as connection:
             return find_batch(connection, batch)
 
+    def batch_paths(self) -> frozenset[str]:
+        """Return the paths of all batches, stale ones included."""
+        with self._database.reading() as connection:
+            return frozenset(connection.scalars(select(BATCHES.c.path)))
+
+    def unverified(self) -> list[Batch]:
+        """Return the batches that were pushed and not read back yet."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(BATCHES).where(BATCHES.c.oid != "", BATCHES.c.verified_s == 0, not_(BATCHES.c.stale)))
+            return [batch_of(row) for row in rows.mappings()]
+
+    def last_of(self, batch: str) -> str:
+        """Return the id of the batch that has the rows of this one now, itself if none took its place."""
+        with self._database.reading() as connection:
+            found = find_batch(connection, batch)
+            while found.replaced_by:
+                found = find_batch(connection, found.replaced_by)
+            return found.id
+
     def mark_pushed(self, batch: str, oid: str) -> None:
         """Note the commit with which a batch reached the Hub."""
         self._mark(batch, "pushed", oid=oid, pushed_s=float(self._clock()), error="")
@@ -254,59 +275,6 @@ class FeedbackStore:
             new = freeze(connection, stored, encode(stored), float(self._clock()))
             connection.execute(update(BATCHES).where(BATCHES.c.id == batch.id).values(replaced_by=new.id))
             return new
-
-    def erase(self, contributor: str, alias: str = "") -> Erased:
-        """Remove everything of a contributor, so that no byte of it is left in the files of this database.
-
-        Batches with a row of theirs lose their bytes and become stale. Asked again, it does again what may not have been finished.
-
-        Args:
-            contributor: pseudonym, as in the records.
-            alias: as in :class:`Erased`.
-        """
-        key = tombstone_of(contributor)
-        with self._database.writing() as connection:
-            theirs = RECORDS.c.contributor == contributor
-            found = connection.execute(select(RECORDS.c.id, RECORDS.c.batch).where(theirs).order_by(RECORDS.c.number)).all()
-            records, batches = tuple(row.id for row in found), {row.batch for row in found if row.batch}
-            for part in parts(records):
-                bury(connection, part)
-            for batch in batches:
-                connection.execute(update(BATCHES).where(BATCHES.c.id == batch).values(body=b"", stale=True, error=""))
-            connection.execute(delete(CROPS).where(CROPS.c.record.in_(select(RECORDS.c.id).where(theirs))))
-            connection.execute(delete(RECORDS).where(theirs))
-            earlier = next((one for one in erasures(connection) if one.contributor == key), Erased(key, float(self._clock()), ()))
-            named = tuple(sorted(batches.union(earlier.batches)))
-            erased = replace(earlier, batches=named, alias=alias or earlier.alias)
-            put_erasure(connection, erased)
-        self._database.scrub(contributor)
-        return replace(erased, records=records)
-
-    def pending_erasures(self) -> list[Erased]:
-        """Return the erasures that are not finished elsewhere, the oldest first."""
-        with self._database.reading() as connection:
-            return erasures(connection)
-
-    def note_files(self, erased: Erased, files: Collection[str]) -> None:
-        """Add paths to the files of a pending erasure, before they are replaced on the Hub."""
-        with self._database.writing() as connection:
-            put_erasure(connection, replace(erased, files=tuple(sorted({*erased.files, *files}))))
-
-    def finish_erasure(self, contributor: str) -> None:
-        """Note that an erasure is finished everywhere; ``contributor`` is one, or the SHA-256 in an :class:`Erased`."""
-        with self._database.writing() as connection:
-            connection.execute(delete(ERASURES).where(ERASURES.c.contributor.in_([contributor, tombstone_of(contributor)])))
-
-    def tombstones(self) -> frozenset[str]:
-        """Return what is kept of the ids of erased records: :func:`tombstone_of` each."""
-        with self._database.reading() as connection:
-            return frozenset(connection.scalars(select(TOMBSTONES.c.digest)))
-
-    def bury(self, records: Collection[str]) -> None:
-        """Add tombstones for erased records that were found elsewhere, so that they cannot come back."""
-        with self._database.writing() as connection:
-            for part in parts(tuple(records)):
-                bury(connection, part)
 
     def review(self, record: str, decision: Review, reviewer: str) -> None:
         """Note the decision of a reviewer, who may change it; all decisions are kept.

@@ -114,7 +114,15 @@ ERASURES: Final = Table(
     Column("batches", Text, nullable=False),
     Column("alias", String(64), nullable=False, default=""),
     Column("files", Text, nullable=False, default="[]"),
+    Column("scrubbed", Boolean, nullable=False, default=False),
 )  # fmt: skip
+FOREIGN: Final = Table(
+    "feedback_foreign", METADATA,
+    Column("path", String(200), primary_key=True),
+    Column("record", String(64), primary_key=True),
+    Column("alias", String(64), nullable=False, index=True),
+)  # fmt: skip
+"""Rows that are published and not in this database, because it was lost once or others publish there too: SHA-256 of id and pseudonym."""
 META: Final = Table("feedback_meta", METADATA, Column("key", String(100), primary_key=True), Column("value", Text, nullable=False))
 
 
@@ -168,8 +176,9 @@ class Erased:
         requested_s: UTC in seconds since 1970.
         batches: ids of the batches that contained rows.
         records: ids of the rows that this call removed; nobody can tell them afterwards.
-        alias: SHA-256 of the published pseudonym, if the Hub must be searched for rows that this database does not know; else empty.
+        alias: SHA-256 of the published pseudonym, if the Hub may have rows that this database does not know; else empty.
         files: paths of files with such rows, noted before they are replaced.
+        pictures: number of pictures that this call removed.
     """
 
     contributor: str
@@ -178,6 +187,7 @@ class Erased:
     records: tuple[str, ...] = ()
     alias: str = ""
     files: tuple[str, ...] = ()
+    pictures: int = 0
 
 
 def tombstone_of(name: str) -> str:
