@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -14,9 +15,10 @@ from safetensors.torch import load as load_tensors
 from hsemotion_space.alignment import align_face
 from hsemotion_space.backbones import load_backbone
 from hsemotion_space.detection import FaceDetector, MtcnnDetector
-from hsemotion_space.engine import EngineOptions, Runner, load, normalize
+from hsemotion_space.drafts import Draft, Outputs
+from hsemotion_space.engine import EngineError, EngineOptions, Runner, load, normalize
 from hsemotion_space.hub.fetch import silent
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, find_checkpoint
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, InputSpec, find_checkpoint
 from hsemotion_space.hub.resolve import load_heads, resolve
 from hsemotion_space.media import MediaError, open_clip, read_image, sniff
 from hsemotion_space.readout import read_tracks
@@ -47,19 +49,6 @@ class Cancelled(Exception):  # noqa: N818  not an error
     """The user stopped the analysis."""
 
 
-@dataclass(slots=True)
-class _Draft:
-    """A track that is still growing."""
-
-    frame_index: list[int] = field(default_factory=list)
-    times_s: list[float] = field(default_factory=list)
-    boxes: list[FloatArray] = field(default_factory=list)
-    detection_scores: list[float] = field(default_factory=list)
-    embeddings: list[FloatArray] = field(default_factory=list)
-    scores: list[FloatArray] = field(default_factory=list)
-    thumbnail: ByteArray = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
-
-
 @dataclass(frozen=True, slots=True)
 class Network:
     """A loaded checkpoint: ``run`` maps normalized faces (B, 3, S, S) to embeddings (B, D) and scores (B, K)."""
@@ -81,7 +70,12 @@ def load_network(checkpoint: Checkpoint, options: EngineOptions, cache: Path | N
         CheckpointError: if the file cannot be had, is not what the manifest says, or does not fit its architecture.
         EngineError: if the engine cannot run it.
     """
-    content = resolve(checkpoint, cache or Settings().cache, report)
+    try:
+        content = resolve(checkpoint, cache or Settings().cache, report)
+    except CheckpointError as error:
+        if checkpoint.title in str(error):
+            raise
+        raise CheckpointError(f"{checkpoint.title}: {error}") from error  # the reader may have chosen several
     try:
         state = load_tensors(content)
         module = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
@@ -89,63 +83,10 @@ def load_network(checkpoint: Checkpoint, options: EngineOptions, cache: Path | N
         raise CheckpointError(f"{checkpoint.title} cannot be loaded: {error}") from error
     load_heads(checkpoint)  # complains now rather than after a long clip
     size = checkpoint.input.size
-    return Network(checkpoint, load(module, np.zeros((2, 3, size, size), np.float32), options))
-
-
-class _Batcher:
-    """Collects faces across frames and tracks and runs them through the backbone in batches."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.drafts: dict[int, _Draft] = {}
-        self._faces: list[ByteArray] = []
-        self._owners: list[_Draft] = []
-
-    def add(self, frame: Frame, faces: FaceDetections, ids: Iterable[int]) -> None:
-        """Queue the faces of one frame."""
-        for row, track_id in enumerate(ids):
-            draft = self.drafts.setdefault(int(track_id), _Draft())
-            box, score = faces.boxes_xyxy[row], float(faces.scores[row])
-            face = align_face(frame.rgb, box, self.network.checkpoint.input)
-            if not draft.detection_scores or score > max(draft.detection_scores):
-                draft.thumbnail = _thumbnail(frame.rgb, box)
-            draft.frame_index.append(frame.index)
-            draft.times_s.append(frame.time_s)
-            draft.boxes.append(box)
-            draft.detection_scores.append(score)
-            self._faces.append(face)
-            self._owners.append(draft)
-        if len(self._faces) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Run what is queued."""
-        for start in range(0, len(self._faces), BATCH):
-            spec = self.network.checkpoint.input
-            batch = normalize(np.stack(self._faces[start : start + BATCH]), spec.mean, spec.std)
-            embeddings, scores = self.network.run(batch)
-            for owner, embedding, score in zip(self._owners[start : start + BATCH], embeddings, scores, strict=True):
-                owner.embeddings.append(embedding)
-                owner.scores.append(score)
-        self._faces, self._owners = [], []
-
-    def tracks(self, shortest: int) -> list[FaceTrack]:
-        """Return the tracks of at least ``shortest`` frames, numbered from 1 in order of appearance."""
-        self.flush()
-        kept = [draft for _, draft in sorted(self.drafts.items()) if len(draft.times_s) >= shortest]
-        return [
-            FaceTrack(
-                number,
-                np.array(draft.frame_index, np.int64),
-                np.array(draft.times_s, np.float64),
-                np.stack(draft.boxes).astype(np.float32),
-                np.array(draft.detection_scores, np.float32),
-                np.stack(draft.embeddings),
-                np.stack(draft.scores),
-                draft.thumbnail,
-            )
-            for number, draft in enumerate(kept, 1)
-        ]
+    try:
+        return Network(checkpoint, load(module, np.zeros((2, 3, size, size), np.float32), options))
+    except EngineError as error:
+        raise EngineError(f"{checkpoint.title}: {error}") from error
 
 
 @dataclass(slots=True)
@@ -160,8 +101,60 @@ class _Preview:
             self.frame, self.faces = Frame(_shrink(frame.rgb, PREVIEW_SIDE), frame.index, frame.time_s), faces
 
 
+class _Batcher:
+    """Collects faces across frames and tracks and runs them through the backbones in batches; keeps the preview.
+
+    A face is aligned once for each ``InputSpec``; backbones that expect the same picture share it.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.networks = networks
+        self.drafts: dict[int, Draft] = {}
+        self.preview = _Preview()
+        self._faces: dict[InputSpec, list[ByteArray]] = {network.checkpoint.input: [] for network in networks}
+        self._owners: list[Draft] = []
+
+    def add(self, frame: Frame, faces: FaceDetections, ids: Iterable[int]) -> None:
+        """Queue the faces of one frame."""
+        self.preview.offer(frame, len(faces))
+        for row, track_id in enumerate(ids):
+            box = faces.boxes_xyxy[row]
+            for spec, queued in self._faces.items():
+                queued.append(align_face(frame.rgb, box, spec))
+            draft = self.drafts.setdefault(int(track_id), Draft(tuple(Outputs() for _ in self.networks)))
+            if draft.add(frame, faces, row):
+                draft.thumbnail = _thumbnail(frame.rgb, box)
+            self._owners.append(draft)
+        if len(self._owners) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Run what is queued."""
+        for start in range(0, len(self._owners), BATCH):
+            rows = slice(start, start + BATCH)
+            for spec, queued in self._faces.items():
+                batch = normalize(np.stack(queued[rows]), spec.mean, spec.std)
+                for place, network in enumerate(self.networks):
+                    if network.checkpoint.input == spec:
+                        self._run(network, batch, [owner.outputs[place] for owner in self._owners[rows]])
+        self._faces, self._owners = {spec: [] for spec in self._faces}, []
+
+    @staticmethod
+    def _run(network: Network, batch: FloatArray, owners: Sequence[Outputs]) -> None:
+        embeddings, scores = network.run(batch)
+        for owner, embedding, score in zip(owners, embeddings, scores, strict=True):
+            owner.embeddings.append(embedding)
+            owner.scores.append(score)
+
+    def tracks(self, shortest: int) -> list[tuple[FaceTrack, ...]]:
+        """Return the tracks of at least ``shortest`` frames, one version per network, numbered from 1 in order of appearance."""
+        self.flush()
+        kept = [draft for _, draft in sorted(self.drafts.items()) if len(draft) >= shortest]
+        return [draft.tracks(number) for number, draft in enumerate(kept, 1)]
+
+
 class Pipeline:
-    """Analyzes files with one checkpoint at a time; networks stay loaded between calls.
+    """Analyzes files with one checkpoint or several; networks stay loaded between calls.
 
     Args:
         settings: of the deployment.
@@ -225,27 +218,59 @@ class Pipeline:
             CheckpointError: if the checkpoint cannot be used.
             EngineError: if the engine cannot run a network.
         """
+        config = config or PipelineConfig()
+        return self.analyze_all(path, (config.checkpoint,), config, report)[0]
+
+    def analyze_all(
+        self, path: Path | str, checkpoints: Sequence[str], config: PipelineConfig | None = None, report: Report | None = None
+    ) -> tuple[Analysis, ...]:
+        """Analyze a picture or a clip with several checkpoints in one pass: it is decoded, and its faces are found and followed, once.
+
+        The analyses have the same media, preview, tracks, boxes and landmarks, and each is bit for bit what :meth:`analyze` gives.
+
+        Args:
+            path: of the file.
+            checkpoints: ids, at least one; an id that is given twice runs once.
+            config: what the user chose, but for the checkpoint; the usual values if left out.
+            report: called with (frames done, frames expected); raises :class:`Cancelled` to stop.
+
+        Returns:
+            One analysis per id, in the given order.
+
+        Raises:
+            MediaError: if the file cannot be used.
+            CheckpointError: if one of the checkpoints cannot be used, naming it; then there is no analysis by the others either.
+            EngineError: if the engine cannot run a network.
+            ValueError: if no checkpoint is given.
+        """
+        if not checkpoints:
+            raise ValueError("Expected at least one checkpoint, got none.")
         path, config = Path(path), config or PipelineConfig()
         kind = sniff(path)
-        network, detector = self.network(config.checkpoint), self.detector(config)
-        batcher, preview = _Batcher(network), _Preview()
+        asked = [self.network(checkpoint_id) for checkpoint_id in checkpoints]
+        batcher = _Batcher(tuple({network.checkpoint.id: network for network in asked}.values()))
+        info, times = self._gather(path, kind, batcher, config, report)
+        analyses = _assemble(info, batcher, times, config.smoothing)
+        return tuple(analyses[network.checkpoint.id] for network in asked)
+
+    def _gather(
+        self, path: Path, kind: Literal["image", "clip"], batcher: _Batcher, config: PipelineConfig, report: Report | None
+    ) -> tuple[MediaInfo, list[float]]:
+        """Fill the batcher with the faces of a file; return what was opened and the time of each analyzed frame in seconds."""
+        detector = self.detector(config)
         if kind == "image":
             info, frame = read_image(path, self.settings.limits)
             faces = without_doubles(detector.detect(frame.rgb, thorough=True))
             batcher.add(frame, faces, range(1, len(faces) + 1))
-            preview.offer(frame, len(faces))
-            times = [frame.time_s]
-        else:
-            with open_clip(path, self.settings.limits, config.sample_fps) as clip:
-                times = []
-                for done, (frame, faces, ids) in enumerate(follow_faces(clip, detector, config.detect_every), 1):
-                    batcher.add(frame, faces, ids)
-                    preview.offer(frame, len(faces))
-                    times.append(frame.time_s)
-                    if report is not None:
-                        report(done, max(done, clip.estimated_frames))
-                info = clip.info
-        return _assemble(info, batcher, preview, times, config.smoothing)
+            return info, [frame.time_s]
+        with open_clip(path, self.settings.limits, config.sample_fps) as clip:
+            times = []
+            for done, (frame, faces, ids) in enumerate(follow_faces(clip, detector, config.detect_every), 1):
+                batcher.add(frame, faces, ids)
+                times.append(frame.time_s)
+                if report is not None:
+                    report(done, max(done, clip.estimated_frames))
+            return clip.info, times
 
 
 def follow_faces(frames: Iterable[Frame], detector: FaceDetector, every: int) -> Iterator[tuple[Frame, FaceDetections, list[int]]]:
@@ -268,10 +293,11 @@ def follow_faces(frames: Iterable[Frame], detector: FaceDetector, every: int) ->
         yield frame, faces, [int(track_id) for track_id in tracker.update(faces, frame.time_s)]
 
 
-def _assemble(info: MediaInfo, batcher: _Batcher, preview: _Preview, times: list[float], smoothing: float) -> Analysis:
-    if preview.frame is None:
+def _assemble(info: MediaInfo, batcher: _Batcher, times: list[float], smoothing: float) -> dict[str, Analysis]:
+    """Return the analysis of each network by the id of its checkpoint."""
+    preview = batcher.preview.frame
+    if preview is None:
         raise MediaError("The clip has no frame that can be decoded.")
-    checkpoint = batcher.network.checkpoint
     tracks = batcher.tracks(BRIEF_FRAMES if len(times) >= 10 else 1)
     notices = list(info.notices)
     brief = len(batcher.drafts) - len(tracks)
@@ -280,15 +306,18 @@ def _assemble(info: MediaInfo, batcher: _Batcher, preview: _Preview, times: list
         notices.append(f"{brief} {many} of fewer than {BRIEF_FRAMES} frames left out, as probable false alarms.")
     if not tracks:
         notices.append(NO_FACE)
-    return Analysis(
-        media=info,
-        checkpoint=CheckpointRef(checkpoint.id, checkpoint.title, checkpoint.sha256, checkpoint.heads_sha256),
-        frame_times_s=np.array(times, np.float64),
-        faces=read_tracks(tracks, checkpoint, smoothing),
-        notices=tuple(notices),
-        preview=preview.frame.rgb,
-        preview_time_s=preview.frame.time_s,
-    )
+    frame_times_s, analyses = np.array(times, np.float64), {}
+    for place, checkpoint in enumerate(network.checkpoint for network in batcher.networks):
+        analyses[checkpoint.id] = Analysis(
+            media=info,
+            checkpoint=CheckpointRef(checkpoint.id, checkpoint.title, checkpoint.sha256, checkpoint.heads_sha256),
+            frame_times_s=frame_times_s,
+            faces=read_tracks((versions[place] for versions in tracks), checkpoint, smoothing),
+            notices=tuple(notices),
+            preview=preview.rgb,
+            preview_time_s=preview.time_s,
+        )
+    return analyses
 
 
 def _shrink(rgb: ByteArray, side: int) -> ByteArray:

@@ -106,6 +106,8 @@ class FaceTrack:
         embeddings: (T, D) of the backbone.
         scores: (T, K) raw outputs of the backbone.
         thumbnail: (S, S, 3) uint8, the surest face.
+        landmarks: (T, 5, 2) in px of the picture: both eyes, nose, both mouth corners; NaN in frames where the detector gave none.
+            (0, 5, 2) if they are not known at all, as for tracks from outside of the pipeline.
     """
 
     track_id: int
@@ -116,6 +118,7 @@ class FaceTrack:
     embeddings: FloatArray
     scores: FloatArray
     thumbnail: ByteArray
+    landmarks: FloatArray = field(default_factory=lambda: np.zeros((0, 5, 2), np.float32))
 
     def __post_init__(self) -> None:
         count = len(self.times_s)
@@ -127,6 +130,7 @@ class FaceTrack:
             ("embeddings", (count, None)),
             ("scores", (count, None)),
             ("thumbnail", (None, None, 3)),
+            ("landmarks", (count if len(self.landmarks) else 0, 5, 2)),
         ):
             check_shape("FaceTrack", name, getattr(self, name), expected)
         if count == 0 or np.any(np.diff(self.times_s) <= 0):
@@ -217,3 +221,56 @@ class Analysis:
     notices: tuple[str, ...] = ()
     preview: ByteArray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
     preview_time_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """How far N checkpoints are apart in one task of one face, frame by frame.
+
+    Attributes:
+        track_id: of the face.
+        task: with the labels that were compared.
+        checkpoints: (N,) at least two; those that have the task.
+        lines: (N,) what each of them says, with T values each.
+        score: (T,) in 0..1, 0 where all say the same.
+        decisions: (T,) in 0..1, the share of decisions in which not all are of one mind; NaN for a task without decisions.
+    """
+
+    track_id: int
+    task: Task
+    checkpoints: tuple[CheckpointRef, ...]
+    lines: tuple[Timeline, ...]
+    score: FloatArray
+    decisions: FloatArray
+
+    def __post_init__(self) -> None:
+        if len(self.lines) < 2 or len(self.checkpoints) != len(self.lines):
+            raise ValueError(
+                f"Disagreement: expected two or more checkpoints with a line each, got {len(self.checkpoints)} and {len(self.lines)}."
+            )
+        count = len(self.times_s)
+        for name in ("score", "decisions"):
+            check_shape("Disagreement", name, getattr(self, name), (count,))
+        for line in self.lines:
+            check_shape("Disagreement", "lines", line.times_s, (count,))
+
+    @property
+    def times_s(self) -> npt.NDArray[np.float64]:
+        """(T,) presentation times; a clip-level task has one, the first of the face."""
+        return self.lines[0].times_s
+
+    @property
+    def provenances(self) -> tuple[Provenance, ...]:
+        """(N,) where the numbers of each checkpoint come from."""
+        return tuple(line.provenance for line in self.lines)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether numbers of different provenance were compared, such as trained ones with those of a rule."""
+        return len(set(self.provenances)) > 1
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """Names of the labels that some of the checkpoints have and some lack."""
+        names = dict.fromkeys(name for line in self.lines for name in line.task.label_names)
+        return tuple(name for name in names if any(name not in line.task.label_names for line in self.lines))

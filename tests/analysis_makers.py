@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -80,3 +82,35 @@ def make_analysis(
         ),
         notices=("A face was too small.",),
     )
+
+
+def change_lines(analysis: Analysis, task: Task, values: FloatArray | Sequence[float], **changes: object) -> Analysis:
+    """Return the analysis with other values (T, K), or the same (K,) in every frame, of one task for all faces."""
+    faces = []
+    for face in analysis.faces:
+        lines = list(face.timelines)
+        for place, line in enumerate(lines):
+            if line.task.name == task.name:
+                given = np.broadcast_to(np.asarray(values, np.float32), (len(line.times_s), len(task.labels))).copy()
+                lines[place] = replace(line, task=task, values=given, **changes)  # type: ignore[arg-type]
+        faces.append(replace(face, timelines=tuple(lines)))
+    return replace(analysis, faces=tuple(faces))
+
+
+def make_siblings(count: int = 2, **options: object) -> tuple[Analysis, ...]:
+    """Return analyses of one clip with the same tracks by several checkpoints, as one pass gives them; all values differ."""
+    first = make_analysis(**options)  # type: ignore[arg-type]
+    made = [replace(first, checkpoint=CheckpointRef("c0", "Checkpoint 0", "0" * 64))]
+    for number in range(1, count):
+        faces = []
+        for face in first.faces:
+            rng = np.random.default_rng([number, face.track.track_id])
+            shape = face.track.scores.shape
+            track = replace(face.track, scores=rng.standard_normal(shape).astype(np.float32))
+            lines = tuple(replace(line, values=make_values(line.task, len(line.times_s), rng)) for line in face.timelines)
+            predictions = tuple(
+                replace(prediction, values=line.values.mean(axis=0)) for prediction, line in zip(face.predictions, lines, strict=True)
+            )
+            faces.append(FaceResult(track, lines, predictions))
+        made.append(replace(first, checkpoint=CheckpointRef(f"c{number}", f"Checkpoint {number}", f"{number}" * 64), faces=tuple(faces)))
+    return tuple(made)

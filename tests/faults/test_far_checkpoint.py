@@ -18,7 +18,6 @@ from fake_hub import FakeHub, Fault, environment, use
 from PIL import Image
 from safetensors.numpy import load, save
 
-from hsemotion_space import jobs
 from hsemotion_space.hub.manifest import read_manifest
 from hsemotion_space.jobs import JobRunner, JobStatus
 from hsemotion_space.pipeline import Pipeline
@@ -114,7 +113,7 @@ def test_a_job_downloads_with_progress_and_recovers_when_the_hub_does(runner: Jo
 def test_a_download_that_hangs_is_cancelled_soon_and_can_be_had_later(
     runner: JobRunner, hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "CANCEL_GRACE_S", 0.5)
+    monkeypatch.setattr("hsemotion_space.jobs.runner.CANCEL_GRACE_S", 0.5)
     hang = hub.fail(Fault("hang", path=WEIGHTS, method="GET", count=None))
     job_id = runner.submit(folder / "face.png", FAR)
     follow(runner, job_id, lambda status: hang.hits > 0)

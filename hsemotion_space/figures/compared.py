@@ -1,0 +1,239 @@
+"""Several checkpoints in one figure: what each says of a face over time, and how far they are apart."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from hsemotion_space.figures.over_time import Times, _gaps, _name_and_shade, _thin
+from hsemotion_space.figures.style import (
+    FACE_COLORS,
+    FACE_DASHES,
+    FACE_PATTERNS,
+    NOTHING,
+    SHADE,
+    TEXT,
+    empty,
+    face_color,
+    finish,
+)
+from hsemotion_space.tasks import Label, get_task
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Disagreement, FloatArray, Timeline
+
+MAX_SERIES: Final = 12  # lines on one pair of axes
+MAX_CHECKPOINTS: Final = len(FACE_DASHES)
+NO_PAIR: Final = "Nothing to compare: pick two or more checkpoints that share a task."
+_KEYS_PER_ROW: Final = 3
+_Said = Sequence[tuple[str, Timeline]]  # title of a checkpoint, what it says
+
+
+def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labels: Sequence[str] = ()) -> go.Figure:
+    """Draw one task of one face as several checkpoints see it: a color per label, a dash per checkpoint; the face's gaps are shaded.
+
+    At most twelve lines are drawn: of more labels than fit, those in which the checkpoints are most apart on average over time. A
+    clip-level task, or a single frame, becomes bars with a pattern per checkpoint.
+
+    Args:
+        analyses: of one media file with the same tracks, one per checkpoint; the first six that have the task are drawn.
+        track_id: of the face.
+        task_name: one of the tasks.
+        labels: names of the labels to draw instead, of which the first ones that fit are drawn.
+
+    Raises:
+        ValueError: if there is no such task, or none of the checkpoints has such a label.
+    """
+    task = get_task(task_name)
+    faces = [(item.checkpoint.title, face) for item in analyses for face in item.faces if face.track.track_id == track_id]
+    every = [(html.escape(title, quote=False), line) for title, face in faces for line in face.timelines if line.task.name == task_name]
+    if not every:
+        return empty(NOTHING if not faces else f"None of these checkpoints says anything about {task.title.lower()}.")
+    said, frame_times_s = every[:MAX_CHECKPOINTS], analyses[0].frame_times_s
+    left = f"{len(said)} of {len(every)} checkpoints" if len(said) < len(every) else ""
+    if task.scope == "clip" or len(frame_times_s) < 2:
+        return _bars(said, left)
+    shown, some = _choose(said, labels)
+    fig = go.Figure()
+    for number, (title, line) in enumerate(said):
+        fig.add_scatter(
+            x=[None], y=[None], mode="lines", name=title, legendgroup=str(number),
+            line={"color": TEXT, "width": 2, "dash": FACE_DASHES[number]},
+        )  # fmt: skip
+        _add_lines(fig, number, (title, line), shown, frame_times_s)
+    gaps = _gaps(*_on_frames(said[0][1].times_s, said[0][1].values, frame_times_s))
+    look = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
+    words = "; ".join(part for part in ("shaded: face not visible" if gaps else "", some, left) if part)
+    fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False, title={"text": words, "standoff": 4})
+    fig.update_yaxes(range=[task.low, task.high], nticks=5, zerolinecolor=TEXT)
+    fig.update_layout(shapes=[look | {"x0": start, "x1": stop} for start, stop in gaps])
+    return finish(fig, 260 + 24 * len(said), _provenances(said), lift=_add_key(fig, shown))
+
+
+def disagreement(found: Sequence[Disagreement], frame_times_s: Times) -> go.Figure:
+    """Draw how far checkpoints are apart over time: a row per face with a line per task; a clip-level task is a level line.
+
+    A single frame becomes bars. Numbers of different provenance that were compared with each other are told above the plot.
+
+    Args:
+        found: any selection for one media file.
+        frame_times_s: (F,) presentation times of all analyzed frames, with or without a face.
+    """
+    if not found:
+        return empty(NO_PAIR)
+    tasks = list(dict.fromkeys(item.task.name for item in found))
+    if len(frame_times_s) < 2:
+        return _score_bars(found)
+    rows = list(dict.fromkeys(item.track_id for item in found))
+    plot = 130 * len(rows) + 30 * (len(rows) - 1)
+    fig = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=30 / plot if len(rows) > 1 else None)
+    shapes: list[dict[str, object]] = []
+    for row, track_id in enumerate(rows, start=1):
+        gaps: list[tuple[float, float]] = []
+        for item in (item for item in found if item.track_id == track_id):
+            times, scores = _on_frames(item.times_s, item.score[:, None], frame_times_s)
+            if item.task.scope == "clip":
+                times, scores = np.array(_span(frame_times_s)), np.full((2, 1), item.score[0], np.float32)
+            else:
+                gaps = _gaps(times, scores)
+            _add_score(fig, row, item, tasks.index(item.task.name), (times, scores[:, 0]))
+        shapes += _name_and_shade(fig, row, track_id, gaps)
+    fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False)
+    fig.update_yaxes(range=[0, 1], nticks=5)
+    if shapes:
+        fig.update_xaxes(title={"text": "shaded: face not visible", "standoff": 4}, row=len(rows))
+    fig.update_layout(shapes=shapes)
+    return finish(fig, plot + 80 + 12 * len(tasks), _pairs_of_provenances(found), lift=20)
+
+
+def _span(frame_times_s: Times) -> list[float]:
+    return [float(frame_times_s[0]), float(frame_times_s[-1])]
+
+
+def _on_frames(times_s: Times, values: FloatArray, frame_times_s: Times) -> tuple[Times, FloatArray]:
+    """Return times (F,) of all frames and values (F, K) with NaN where there are none; times meet at a microsecond."""
+    keys = np.round(np.concatenate([frame_times_s, times_s]) * 1e6).astype(np.int64)
+    ticks = np.unique(keys)
+    placed = np.full((len(ticks), values.shape[1]), np.nan, np.float32)
+    placed[np.searchsorted(ticks, keys[len(frame_times_s) :])] = values
+    return ticks / 1e6, placed
+
+
+def _choose(said: _Said, names: Sequence[str]) -> tuple[list[Label], str]:
+    """Return the labels that fit, in their public order, and words if they are not all."""
+    labels = {label.name: label for _, line in said for label in line.task.labels}
+    if unknown := [name for name in names if name not in labels]:
+        raise ValueError(f"{said[0][1].task.title} has no label {unknown[0]!r}; it has {', '.join(labels)}.")
+    fit = max(1, MAX_SERIES // len(said))
+    wanted, why = list(names), "as chosen"
+    if not wanted:
+        wanted, why = sorted(labels, key=lambda name: _apart(said, name), reverse=True), "those most apart"
+    chosen = [labels[name] for name in labels if name in wanted[:fit]]
+    return chosen, f"{len(chosen)} of {len(labels)} labels, {why}" if len(chosen) < len(labels) else ""
+
+
+def _apart(said: _Said, name: str) -> tuple[float, float]:
+    """Return how far the checkpoints that have a label are apart in it, as a mean over time, then its highest value."""
+    lines = [line.values[:, line.task.index(name)] for _, line in said if name in line.task.label_names]
+    return float(np.ptp(lines, axis=0).mean()), float(np.max(lines))
+
+
+def _trace(times_s: Times, values: FloatArray, color: str, dash: str) -> dict[str, object]:
+    """Return the options of a line with gaps; a point between gaps, which has no line, is marked."""
+    times, thin = _thin(times_s, values)
+    absent = np.concatenate([[True], np.isnan(thin), [True]])
+    lonely = absent[:-2] & ~absent[1:-1] & absent[2:]
+    return {
+        "x": times, "y": thin, "connectgaps": False, "mode": "lines+markers" if lonely.any() else "lines",
+        "marker": {"size": np.where(lonely, 5, 0).astype(np.float32)} if lonely.any() else None,
+        "line": {"color": color, "width": 2, "dash": dash},
+    }  # fmt: skip
+
+
+def _add_lines(fig: go.Figure, number: int, said: tuple[str, Timeline], labels: Sequence[Label], frame_times_s: Times) -> None:
+    title, line = said
+    times, values = _on_frames(line.times_s, line.values, frame_times_s)
+    for label in (label for label in labels if label.name in line.task.label_names):
+        fig.add_scatter(
+            **_trace(times, values[:, line.task.index(label.name)], label.color, FACE_DASHES[number]), name=f"{label.short}, {title}",
+            legendgroup=str(number), showlegend=False,
+            hovertemplate=f"<b>{label.name}</b><br>%{{x:.2f}} s: %{{y:.2f}}<extra>{title}</extra>",
+        )  # fmt: skip
+
+
+def _add_key(fig: go.Figure, labels: Sequence[Label]) -> int:
+    """Write the colors of the labels above the plot; return the room that it takes in px."""
+    keys = [f'<span style="color:{label.color}">■</span> {label.short}' for label in labels]
+    rows = ["  ".join(keys[start : start + _KEYS_PER_ROW]) for start in range(0, len(keys), _KEYS_PER_ROW)]
+    fig.add_annotation(
+        text="<br>".join(rows), x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", align="left", showarrow=False
+    )
+    return 4 + 16 * len(rows)
+
+
+def _bars(said: _Said, left: str) -> go.Figure:
+    """Draw one value per label and checkpoint."""
+    task, labels = said[0][1].task, {label.name: label for _, line in said for label in line.task.labels}
+    fig, shorts = go.Figure(), [label.short for label in labels.values()]
+    for number, (title, line) in enumerate(said):
+        fig.add_bar(
+            x=line.values[0], y=[label.short for label in line.task.labels], orientation="h", name=title, hoverinfo="text+name",
+            marker={"color": [label.color for label in line.task.labels], "pattern": _pattern(number)},
+            hovertext=[f"<b>{label.name}</b>: {value:.2f}" for label, value in zip(line.task.labels, line.values[0], strict=True)],
+        )  # fmt: skip
+    fig.update_xaxes(range=[task.low, task.high], nticks=6, zeroline=task.low < 0, zerolinecolor=TEXT, title={"text": left, "standoff": 4})
+    fig.update_yaxes(categoryorder="array", categoryarray=shorts, range=[len(shorts) - 0.5, -0.5], showgrid=False)
+    fig.update_layout(barmode="group", bargap=0.3, showlegend=True)
+    return finish(fig, 64 + 24 * len(said) + max(24, 8 + 10 * len(said)) * len(shorts), _provenances(said))
+
+
+def _pattern(place: int) -> dict[str, object]:
+    """Return the pattern that tells bars apart beside their color."""
+    shape = FACE_PATTERNS[place % len(FACE_PATTERNS)]
+    return {"shape": shape, "fillmode": "overlay", "size": 6, "fgcolor": "#ffffff", "fgopacity": 0.6, "solidity": 0.25}
+
+
+def _add_score(fig: go.Figure, row: int, item: Disagreement, place: int, data: tuple[Times, FloatArray]) -> None:
+    named = {trace.legendgroup for trace in fig.data}
+    title = item.task.title + (", whole clip" if item.task.scope == "clip" else "")
+    fig.add_scatter(
+        **_trace(*data, FACE_COLORS[place % len(FACE_COLORS)], FACE_DASHES[place % len(FACE_DASHES)]), name=title, row=row, col=1,
+        legendgroup=item.task.name, showlegend=item.task.name not in named,
+        hovertemplate=f"<b>{title}</b><br>%{{x:.2f}} s: %{{y:.2f}}<extra>Face {item.track_id}</extra>",
+    )  # fmt: skip
+
+
+def _score_bars(found: Sequence[Disagreement]) -> go.Figure:
+    """Draw one score per task and face."""
+    fig, rows = go.Figure(), list(dict.fromkeys(item.track_id for item in found))
+    titles = list(dict.fromkeys(item.task.title for item in found))
+    for track_id in rows:
+        items = [item for item in found if item.track_id == track_id]
+        fig.add_bar(
+            x=np.array([item.score[0] for item in items], np.float32), y=[item.task.title for item in items], orientation="h",
+            name=f"Face {track_id}", marker={"color": face_color(track_id), "pattern": _pattern(track_id - 1)}, hoverinfo="text+name",
+            hovertext=[f"<b>{item.task.title}</b>: {item.score[0]:.2f}" for item in items],
+        )  # fmt: skip
+    fig.update_xaxes(range=[0, 1], nticks=6)
+    fig.update_yaxes(categoryorder="array", categoryarray=titles, range=[len(titles) - 0.5, -0.5], showgrid=False)
+    fig.update_layout(barmode="group", bargap=0.3, showlegend=len(rows) > 1)
+    return finish(fig, 64 + max(24, 8 + 10 * len(rows)) * len(titles), _pairs_of_provenances(found))
+
+
+def _provenances(said: _Said) -> str:
+    """Return the words for the provenance, checkpoint by checkpoint where it differs."""
+    words = [PROVENANCE_WORDS[line.provenance] for _, line in said]
+    if len(set(words)) == 1:
+        return words[0]
+    return "; ".join(f"{title}: {word}" for (title, _), word in zip(said, words, strict=True))
+
+
+def _pairs_of_provenances(found: Sequence[Disagreement]) -> str:
+    """Return the words for the provenance, task by task where it differs; ``against`` where different ones were compared."""
+    words = {item.task.title: " against ".join(PROVENANCE_WORDS[given] for given in dict.fromkeys(item.provenances)) for item in found}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return "; ".join(f"{title}: {word}" for title, word in words.items())

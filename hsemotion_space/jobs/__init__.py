@@ -1,0 +1,6 @@
+"""A bounded queue of analyses in one warm worker process: progress, cancel, time limit, recovery from crashes."""
+
+from hsemotion_space.jobs.runner import JobRunner
+from hsemotion_space.jobs.status import JobError, JobStatus, Phase, State
+
+__all__ = ["JobError", "JobRunner", "JobStatus", "Phase", "State"]

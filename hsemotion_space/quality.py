@@ -1,0 +1,221 @@
+"""How far a face can be judged at all: what in the picture, and in the answer, speaks against it.
+
+Everything is computed from an analysis, without a network. The bounds were measured on real faces with the bundled checkpoints or are
+choices; ``docs/quality.md`` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hsemotion_space.hub.manifest import InputSpec
+from hsemotion_space.types import THUMBNAIL_HALF, Analysis, ByteArray, FaceResult, FaceTrack, FloatArray, MediaInfo, Prediction, check_shape
+
+Kind = Literal["unsure", "small", "blurred", "outside", "turned", "undecided", "several"]
+KINDS: Final[tuple[Kind, ...]] = ("unsure", "small", "blurred", "outside", "turned", "undecided", "several")
+"""The most serious first: no face, no detail, not the whole face, not the side that the network knows, no clear answer, which face."""
+
+LEAST_SCORE: Final = 0.99
+"""Of the detector. Measured: below it, answers are right less often."""
+MOST_ENLARGED: Final = 2.0
+"""Times that a face is enlarged. Measured: beyond it, more than a fifth of the faces change their first label."""
+LEAST_SHARPNESS: Final = 0.02
+"""See :func:`sharpness`. Measured: below it, more than a fifth of the faces change their first label."""
+MOST_OUTSIDE: Final = 0.2
+"""Share of the box. Measured: beyond it, more than a fifth of the faces change their first label."""
+MOST_YAW: Final = 0.2
+"""See :func:`pose`. Measured: beyond it, answers are right less often."""
+USUAL_PITCH: Final = 0.55
+MOST_PITCH: Final = 0.25
+"""See :func:`pose`. A choice: the pose cannot be told from an open mouth by five points."""
+MOST_ROLL: Final = 15.0
+"""Degrees. Measured: beyond it, more than a fifth of the faces change their first label."""
+LEAST_LEAD: Final = 0.15
+"""Of the first label over the second. Measured: below it, the second one is right nearly as often."""
+MEASURED_SIDE: Final = 64  # px to which a face is scaled before its sharpness is measured
+
+
+@dataclass(frozen=True, slots=True)
+class QualityFlag:
+    """One reason not to rely on a face.
+
+    Attributes:
+        kind: which of ``KINDS``.
+        text: sentences for the reader, with the number.
+        value: what was measured.
+        threshold: the bound that it passed.
+    """
+
+    kind: Kind
+    text: str
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class FaceQuality:
+    """The flags of one track, the most serious first; none says that nothing was found, not that the numbers are right."""
+
+    track_id: int
+    flags: tuple[QualityFlag, ...]
+
+
+def quality(analysis: Analysis, spec: InputSpec) -> tuple[FaceQuality, ...]:
+    """Return what speaks against relying on each face of an analysis, in the order of its faces.
+
+    Of a clip, sizes, places, scores and poses are medians over the frames of the face, and sharpness is that of its thumbnail.
+
+    Args:
+        analysis: of a picture or a clip.
+        spec: the input of the checkpoint that made it.
+    """
+    together = _most_at_once(analysis.faces)
+    return tuple(FaceQuality(face.track.track_id, tuple(_flags(face, analysis.media, spec, together))) for face in analysis.faces)
+
+
+def _flags(face: FaceResult, media: MediaInfo, spec: InputSpec, together: int) -> Iterator[QualityFlag]:
+    """Yield the flags in the order of ``KINDS``."""
+    track = face.track
+    yield from _unsure(track)
+    yield from _small(track, spec)
+    yield from _blurred(track, media)
+    yield from _outside(track, media)
+    yield from _turned(track)
+    for prediction in face.predictions:
+        if prediction.task.kind == "one_of" and len(prediction.task.labels) > 1:
+            yield from _undecided(prediction)
+    if together > 1:
+        text = f"There are {together} faces in the picture at once; make sure that you read the numbers of face {track.track_id}."
+        yield QualityFlag("several", text, together, 1)
+
+
+def _most_at_once(faces: Sequence[FaceResult]) -> int:
+    """Return the largest number of faces in one frame."""
+    frames = np.concatenate([face.track.frame_index for face in faces]) if faces else np.zeros(0, np.int64)
+    return int(np.unique(frames, return_counts=True)[1].max(initial=0))
+
+
+def _unsure(track: FaceTrack) -> Iterator[QualityFlag]:
+    score = float(np.median(track.detection_scores))
+    if score < LEAST_SCORE:
+        text = f"The detector is {score:.3f} sure that this is a face (below {LEAST_SCORE:.3f}); look whether it is one."
+        yield QualityFlag("unsure", text, score, LEAST_SCORE)
+
+
+def _small(track: FaceTrack, spec: InputSpec) -> Iterator[QualityFlag]:
+    sides = np.median(track.boxes_xyxy[:, 2:] - track.boxes_xyxy[:, :2], axis=0)
+    shorter = float(sides.min() if spec.crop == "box" else sides.max()) * (1 + 2 * spec.margin)
+    enlarged = spec.size / max(shorter, 1e-6)
+    if enlarged > MOST_ENLARGED:
+        text = (
+            f"The face is small: {sides.min():.0f} px at its shorter side. This checkpoint looks at {spec.size} px, so it is enlarged "
+            f"{enlarged:.2f} times (more than {MOST_ENLARGED:g}), and the detail in between is invented."
+        )
+        yield QualityFlag("small", text, enlarged, MOST_ENLARGED)
+
+
+def _blurred(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
+    sharp = sharpness(track.thumbnail, _box_in_thumbnail(track, media))
+    if sharp < LEAST_SHARPNESS:
+        text = (
+            f"The face is blurred: sharpness {sharp:.4f} (below {LEAST_SHARPNESS:g}). Blurred so far, more than a fifth of the faces that "
+            "were measured changed their first label."
+        )
+        yield QualityFlag("blurred", text, sharp, LEAST_SHARPNESS)
+
+
+def _box_in_thumbnail(track: FaceTrack, media: MediaInfo) -> FloatArray:
+    """Return the box (4,) of the surest frame in px of the thumbnail, which shows it and a little around it."""
+    box = track.boxes_xyxy[int(np.argmax(track.detection_scores))]
+    center, half = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2])) * THUMBNAIL_HALF
+    low, high = np.maximum(center - half, 0), np.minimum(center + half, (media.width, media.height))
+    height, width = track.thumbnail.shape[:2]
+    scale = np.array((width, height)) / np.maximum(high - low, 1)
+    return np.asarray((box.reshape(2, 2) - low) * scale, np.float32).ravel()
+
+
+def sharpness(rgb: ByteArray, box_xyxy: FloatArray) -> float:
+    """Return how much fine detail a face has, whatever its brightness and contrast: 0 for none.
+
+    The variance of the Laplacian of the luminance (Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000), with
+    the face scaled to 64 x 64 px, divided by the variance of the luminance.
+
+    Args:
+        rgb: (H, W, 3) uint8, at least 1 px.
+        box_xyxy: (4,) the face in px.
+    """
+    check_shape("sharpness", "rgb", rgb, (None, None, 3))
+    image = Image.fromarray(rgb).convert("L")
+    low, high = np.maximum(box_xyxy[:2], 0), np.minimum(box_xyxy[2:], image.size)
+    if not (high - low >= 1).all():
+        return 0.0
+    scaled = image.resize((MEASURED_SIDE, MEASURED_SIDE), Image.Resampling.BILINEAR, box=(*low.tolist(), *high.tolist()))
+    gray = np.asarray(scaled, np.float64)
+    laplacian = gray[1:-1, :-2] + gray[1:-1, 2:] + gray[:-2, 1:-1] + gray[2:, 1:-1] - 4 * gray[1:-1, 1:-1]
+    return float(laplacian.var() / max(gray.var(), 1e-9))
+
+
+def _outside(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
+    boxes = track.boxes_xyxy.astype(np.float64)
+    inside = np.clip(boxes, 0, (media.width, media.height, media.width, media.height))
+    areas = [np.maximum(part[:, 2:] - part[:, :2], 0).prod(axis=1) for part in (boxes, inside)]
+    share = float(np.median(1 - areas[1] / np.maximum(areas[0], 1e-6)))
+    if share > MOST_OUTSIDE:
+        text = f"{share:.1%} of the face lie outside of the picture (more than {MOST_OUTSIDE:.0%}); what is missing is made up."
+        yield QualityFlag("outside", text, share, MOST_OUTSIDE)
+
+
+def pose(landmarks: FloatArray) -> FloatArray:
+    """Return rough signs of the pose of the head (T, 3) from five points in the picture; NaN where they are not known.
+
+    The columns are: yaw, how far the tip of the nose is from the middle between the eyes along their line, in distances of the eyes, 0 for
+    a frontal face; pitch, how far it is down from the eyes to the mouth, 0..1 for most faces; roll, the angle of the line of the eyes in
+    degrees. Yaw and pitch are no angles of the head.
+
+    Args:
+        landmarks: (T, 5, 2) px, both eyes, nose, both mouth corners; the first eye is the left one in the picture.
+    """
+    check_shape("pose", "landmarks", landmarks, (None, 5, 2))
+    points = landmarks.astype(np.float64)
+    across = points[:, 1] - points[:, 0]  # (T, 2)
+    eyes = np.hypot(across[:, 0], across[:, 1])
+    along = across / np.where(eyes > 0, eyes, np.nan)[:, None]
+    down = np.stack([-along[:, 1], along[:, 0]], 1)
+    middle = (points[:, 0] + points[:, 1]) / 2
+    nose, mouth = points[:, 2] - middle, (points[:, 3] + points[:, 4]) / 2 - middle
+    height = (mouth * down).sum(1)
+    yaw = (nose * along).sum(1) / np.where(eyes > 0, eyes, np.nan)
+    pitch = (nose * down).sum(1) / np.where(height > 0, height, np.nan)
+    return np.stack([yaw, pitch, np.degrees(np.arctan2(along[:, 1], along[:, 0]))], 1).astype(np.float32)
+
+
+def _turned(track: FaceTrack) -> Iterator[QualityFlag]:
+    poses = pose(track.landmarks)
+    poses = poses[np.isfinite(poses).all(1)]
+    if not len(poses):
+        return
+    yaw, pitch, roll = np.median(np.abs(poses - (0, USUAL_PITCH, 0)), axis=0).tolist()
+    side = f"turned to the side: the nose is {yaw:.3f} eye distances off the middle (more than {MOST_YAW:g})"
+    up = f"turned up or down: the nose is {pitch:.3f} off its usual height between eyes and mouth (more than {MOST_PITCH:g})"
+    tilt = f"tilted by {roll:.1f} degrees (more than {MOST_ROLL:g})"
+    value, bound, words = max(((yaw, MOST_YAW, side), (pitch, MOST_PITCH, up), (roll, MOST_ROLL, tilt)), key=lambda one: one[0] / one[1])
+    if value > bound:
+        yield QualityFlag("turned", f"The head is {words}.", value, bound)
+
+
+def _undecided(prediction: Prediction) -> Iterator[QualityFlag]:
+    values: npt.NDArray[np.floating] = prediction.values
+    first, second = (int(column) for column in np.argsort(-values, kind="stable")[:2])
+    lead, spread = float(values[first] - values[second]), float(prediction.spread[first])
+    names = [prediction.task.labels[column].name for column in (first, second)]
+    about = f"{prediction.task.title}: {names[0]} is only {lead:.3f} ahead of {names[1]}"
+    if lead < LEAST_LEAD:
+        yield QualityFlag("undecided", f"{about} (less than {LEAST_LEAD:g}).", lead, LEAST_LEAD)
+    elif spread > lead:
+        yield QualityFlag("undecided", f"{about}, less than it varies over the frames ({spread:.3f}).", lead, spread)
