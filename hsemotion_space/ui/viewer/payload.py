@@ -1,0 +1,241 @@
+"""What the linked viewer shows, as plain JSON: frames, faces with their boxes, and every task on one common time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from hsemotion_space.figures import face_color
+from hsemotion_space.figures.style import ink
+from hsemotion_space.tasks import Task
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, FloatArray, Timeline
+
+TIME_DIGITS = 4  # 0.1 ms
+BOX_DIGITS = 4  # below a pixel up to 8K
+VALUE_DIGITS = 3
+Doubles = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.intp]
+Number = float | None
+
+
+class MediaEntry(TypedDict):
+    """The media: ``id`` is its digest, ``url`` where the browser gets it, size in px, duration in seconds."""
+
+    id: str
+    url: str
+    kind: str
+    width: int
+    height: int
+    duration: float
+
+
+class LabelEntry(TypedDict):
+    """One label of a task."""
+
+    name: str
+    short: str
+    color: str
+    description: str
+
+
+class TaskEntry(TypedDict):
+    """One task: bounds of its values, where its numbers come from, and what the band around its lines is."""
+
+    name: str
+    title: str
+    kind: str
+    scope: str
+    low: float
+    high: float
+    words: str
+    labels: list[LabelEntry]
+    band: str
+
+
+class LineEntry(TypedDict):
+    """One task of one face.
+
+    ``values`` and ``band`` hold K lists of F numbers (of one number for a clip-level task), None where the face was not found; ``band``
+    is a standard deviation, empty where there is none. ``top`` holds the F columns of the largest value of a one-of task, else nothing.
+    ``mean`` and ``thresholds`` hold K numbers; ``thresholds`` is empty if the task has none.
+    """
+
+    values: list[list[Number]]
+    band: list[list[Number]]
+    top: list[int | None]
+    mean: list[Number]
+    thresholds: list[float]
+
+
+class FaceEntry(TypedDict):
+    """One face: F ``boxes`` as left, top, right, bottom in shares of the picture, and ``gaps`` in seconds."""
+
+    number: int
+    color: str
+    ink: str
+    boxes: list[list[Number] | None]
+    gaps: list[list[float]]
+    lines: dict[str, LineEntry]
+
+
+class ViewerValue(TypedDict):
+    """The value of the viewer; ``times`` are the F presentation times in seconds that everything else is aligned to."""
+
+    media: MediaEntry
+    times: list[Number]
+    tasks: list[TaskEntry]
+    faces: list[FaceEntry]
+
+
+def viewer_value(analysis: Analysis, media_url: str, unsmoothed: Analysis | None = None) -> ViewerValue:
+    """Return what the viewer shows of an analysis.
+
+    The band around a line is the standard deviation of the values within the task's usual window. It says how restless the values
+    are, not how sure the network is.
+
+    Args:
+        analysis: of a clip or of an image.
+        media_url: where the browser gets the media; a path on this server.
+        unsmoothed: the same analysis without smoothing; the band then shows what smoothing hides. Without it, the band is that of the
+            values as shown.
+    """
+    ticks = _ticks(analysis)
+    raw = {face.track.track_id: face for face in (unsmoothed or analysis).faces}
+    media = analysis.media
+    return {
+        "media": {
+            "id": media.sha256, "url": media_url, "kind": media.kind, "width": media.width, "height": media.height,
+            "duration": float(media.duration_s),
+        },
+        "times": _numbers(ticks / 1e6, TIME_DIGITS),
+        "tasks": _tasks(analysis.faces, len(ticks), unsmoothed is not None),
+        "faces": [_face(face, raw.get(face.track.track_id, face), ticks, (media.width, media.height)) for face in analysis.faces],
+    }  # fmt: skip
+
+
+def _ticks(analysis: Analysis) -> npt.NDArray[np.int64]:
+    """Return all times (F,) in whole microseconds, rising; times of faces and of frames meet there."""
+    parts = [analysis.frame_times_s, *(face.track.times_s for face in analysis.faces)]
+    return np.unique(_microseconds(np.concatenate(parts)))
+
+
+def _microseconds(times_s: Doubles) -> npt.NDArray[np.int64]:
+    return np.round(times_s * 1e6).astype(np.int64)
+
+
+def _numbers(values: npt.NDArray[np.floating], digits: int) -> list[Number]:
+    """Return rounded numbers; None for what JSON cannot say."""
+    rounded = np.round(values.astype(np.float64), digits) + 0.0  # no negative zero
+    plain = rounded.astype(object)
+    plain[~np.isfinite(rounded)] = None
+    listed: list[Number] = plain.tolist()
+    return listed
+
+
+def _tasks(faces: Sequence[FaceResult], frames: int, raw: bool) -> list[TaskEntry]:
+    """Return the tasks of all faces in the order of their first appearance."""
+    lines: dict[str, list[Timeline]] = {}
+    for face in faces:
+        for line in face.timelines:
+            lines.setdefault(line.task.name, []).append(line)
+    return [_task(given, frames, raw) for given in lines.values()]
+
+
+def _task(lines: Sequence[Timeline], frames: int, raw: bool) -> TaskEntry:
+    task = lines[0].task
+    words = " / ".join(dict.fromkeys(PROVENANCE_WORDS[line.provenance] for line in lines))
+    band = f"± 1 SD of the {'unsmoothed' if raw else 'shown'} values within ±{task.smoothing_s:g} s"
+    return {
+        "name": task.name, "title": task.title, "kind": task.kind, "scope": task.scope, "low": task.low, "high": task.high, "words": words,
+        "labels": [{"name": label.name, "short": label.short, "color": label.color, "description": label.description}
+                   for label in task.labels],
+        "band": band if _has_band(task) and frames > 1 else "",
+    }  # fmt: skip
+
+
+def _has_band(task: Task) -> bool:
+    return task.scope == "frame" and task.smoothing_s > 0
+
+
+def _face(face: FaceResult, raw: FaceResult, ticks: npt.NDArray[np.int64], size: tuple[int, int]) -> FaceEntry:
+    track = face.track
+    rows = np.searchsorted(ticks, _microseconds(track.times_s))
+    shares = track.boxes_xyxy / np.asarray([*size, *size], np.float32)
+    boxes: list[list[Number] | None] = [None] * len(ticks)
+    for row, box in zip(rows.tolist(), shares, strict=True):
+        boxes[row] = _numbers(box, BOX_DIGITS) if np.isfinite(box).all() else None
+    bare = {line.task.name: line for line in raw.timelines}
+    return {
+        "number": track.track_id,
+        "color": face_color(track.track_id),
+        "ink": ink(face_color(track.track_id)),
+        "boxes": boxes,
+        "gaps": _gaps(rows, ticks),
+        "lines": {line.task.name: _line(line, bare.get(line.task.name, line), ticks) for line in face.timelines},
+    }
+
+
+def _gaps(rows: Rows, ticks: npt.NDArray[np.int64]) -> list[list[float]]:
+    """Return start and end in seconds of each stretch without the face: from the last frame before it to the first one after it."""
+    seen = np.zeros(len(ticks) + 2, np.bool_)
+    seen[[0, -1]], seen[rows + 1] = True, True
+    edges = np.flatnonzero(np.diff(seen)).reshape(-1, 2)
+    last = len(ticks) - 1
+    return [[round(float(ticks[row]) / 1e6, TIME_DIGITS) for row in (max(start - 1, 0), min(stop, last))] for start, stop in edges]
+
+
+def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEntry:
+    task, finite = line.task, np.isfinite(line.values).all(axis=1)
+    top: list[int | None] = []
+    values, band = line.values, np.zeros((0, len(task.labels)), np.float32)
+    if task.scope == "frame":
+        rows = np.searchsorted(ticks, _microseconds(line.times_s))
+        if task.kind == "one_of":
+            top = [None] * len(ticks)
+            for row, column in zip(rows[finite].tolist(), line.values[finite].argmax(axis=1).tolist(), strict=True):
+                top[row] = column
+        if _has_band(task) and len(line.times_s) > 1:
+            spread = local_deviation(raw.times_s, raw.values, task.smoothing_s)
+            band = _aligned(np.searchsorted(ticks, _microseconds(raw.times_s)), spread, len(ticks))
+        values = _aligned(rows, line.values, len(ticks))
+    return {
+        "values": [_numbers(column, VALUE_DIGITS) for column in values.T],
+        "band": [_numbers(column, VALUE_DIGITS) for column in band.T] if len(band) else [],
+        "top": top,
+        "mean": _numbers(line.values[finite].mean(axis=0) if finite.any() else np.full(len(task.labels), np.nan), VALUE_DIGITS),
+        "thresholds": [float(limit) for limit in line.thresholds],
+    }
+
+
+def _aligned(rows: Rows, values: FloatArray, count: int) -> FloatArray:
+    """Return values (F, K) at all times; NaN where there are none."""
+    everywhere = np.full((count, values.shape[1]), np.nan, np.float32)
+    everywhere[rows] = values
+    return everywhere
+
+
+def local_deviation(times_s: Doubles, values: FloatArray, half_width_s: float) -> FloatArray:
+    """Return the standard deviation (T, K) of the values within ``half_width_s`` before and after each time.
+
+    Args:
+        times_s: (T,) rising; gaps are allowed and do not count.
+        values: (T, K).
+        half_width_s: in seconds; both ends belong to the window.
+
+    Returns:
+        (T, K), NaN where a window holds a single frame or a value that is not finite.
+    """
+    first = np.searchsorted(times_s, times_s - half_width_s - 1e-9)
+    last = np.searchsorted(times_s, times_s + half_width_s + 1e-9, side="right")
+    count = (last - first)[:, None]
+    plain = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    sums, squares, broken = (
+        np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(part, axis=0)]) for part in (plain, plain**2, ~np.isfinite(values))
+    )
+    mean = (sums[last] - sums[first]) / count
+    variance = np.maximum((squares[last] - squares[first]) / count - mean**2, 0)
+    known = (count > 1) & (broken[last] == broken[first])
+    return np.where(known, np.sqrt(variance), np.nan).astype(np.float32)

@@ -1,0 +1,155 @@
+// Timelines drawn by Plotly, bars drawn as elements, and the marks that lie above a timeline.
+
+const MARGIN = { l: 52, r: 12, t: 6, b: 24 }; // fixed, so that all timelines align and a place is a time
+const DASHES = ['0', '8', '2', '8,3,2,3', '13,4', '2,6', '13,3,2,3', '13,3,2,3,2,3']; // in px; as in SVG and, with units, in Plotly
+const MOST_BANDS = 2; // of one timeline
+const LINES_HEIGHT = 150;
+const ROW_HEIGHT = 16;
+const CONFIG = { displayModeBar: false, displaylogo: false, doubleClick: false, responsive: false };
+const CLEAR = 'rgba(0,0,0,0)';
+
+/** Make an element; children that are texts become text nodes, never markup. */
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function makeButton(text, press, attributes = {}) {
+  const button = make('button', { type: 'button', ...attributes }, text);
+  button.addEventListener('click', press);
+  return button;
+}
+
+/** Make a button that is on or off. */
+function makeToggle(text, on, press) {
+  return makeButton(text, press, { 'aria-pressed': String(on) });
+}
+
+const colorOf = (view, face, label) => (view.single ? label.color : face.color);
+const dashOf = (column) => DASHES[column % DASHES.length];
+const plotlyDash = (column) => dashOf(column).replace(/\d+/g, '$&px').replace(/^0px$/, 'solid');
+
+/** Return in how many parts a timeline is drawn: one for three pixels. */
+const bucketsOf = (view) => Math.max(100, Math.round((view.width - MARGIN.l - MARGIN.r) / 3));
+
+/** Return the traces of a task as lines: the color is that of the label, or of the face if there are several. */
+function lineTraces(data, task, view) {
+  const buckets = bucketsOf(view);
+  const banded = view.band ? strongest(task, [view.chosen], MOST_BANDS, view.columns) : [];
+  const bands = [];
+  const lines = [];
+  for (const face of view.faces) {
+    const line = face.lines[task.name];
+    for (const column of line ? view.columns : []) {
+      const label = task.labels[column];
+      const [values, spread] = [line.values[column], line.band[column]];
+      const color = colorOf(view, face, label);
+      if (face === view.chosen && spread && banded.includes(column)) {
+        const outline = thinBand(data.times, values, spread, view.range, buckets / 2, [task.low, task.high]);
+        bands.push({
+          ...outline, type: 'scatter', mode: 'lines', fill: 'toself', hoverinfo: 'skip', fillcolor: `${color}2e`, line: { width: 0 },
+        });
+      }
+      const rows = thin(data.times, values, view.range, buckets);
+      const y = rows.map((row) => (Number.isFinite(values[row]) ? values[row] : null));
+      const missing = (place) => (y[place] ?? null) === null;
+      const lonely = y.map((_, place) => (!missing(place) && missing(place - 1) && missing(place + 1) ? 5 : 0));
+      const alone = lonely.includes(5); // a frame between two gaps has no line
+      lines.push({
+        type: 'scatter', mode: alone ? 'lines+markers' : 'lines', x: rows.map((row) => data.times[row]), y, connectgaps: false,
+        name: label.name,
+        customdata: rows.map((row) => (spread && Number.isFinite(spread[row]) ? ` \u00b1 ${spread[row].toFixed(2)}` : '')),
+        line: { color, width: face === view.chosen ? 2 : 1.3, dash: plotlyDash(column) }, marker: { size: alone ? lonely : 0, color },
+        hovertemplate: `<b>${label.name}</b><br>%{x:.2f} s: %{y:.2f}%{customdata}<extra>Face ${face.number}</extra>`,
+      });
+    }
+  }
+  return [...bands, ...lines];
+}
+
+/** Return the heat map of the chosen face: one row per label. */
+function heatTraces(data, task, view) {
+  const line = view.chosen.lines[task.name];
+  if (!line) return [];
+  const { x, z } = thinHeat(data.times, line.values, view.range, bucketsOf(view));
+  return [{
+    type: 'heatmap', x, z, y: task.labels.map((_, column) => column), zmin: task.low, zmax: task.high, colorscale: 'Cividis',
+    showscale: false, hoverongaps: false, text: z.map((row, column) => row.map(() => task.labels[column].name)),
+    hovertemplate: `<b>%{text}</b><br>%{x:.2f} s: %{z:.2f}<extra>Face ${view.chosen.number}</extra>`,
+  }];
+}
+
+/** Draw a frame-level task into `plot`; only what the range of `view` shows is handed to Plotly. */
+function drawTimeline(plot, data, task, view) {
+  const heat = isHeat(task);
+  const edge = 0.02 * (task.high - task.low);
+  const fixed = { fixedrange: true, zeroline: !heat && task.low < 0, showgrid: !heat };
+  const names = task.labels.map((label) => label.short);
+  const rows = { range: [names.length - 0.5, -0.5], tickvals: [...names.keys()], ticktext: names };
+  const layout = {
+    width: view.width, height: MARGIN.t + MARGIN.b + (heat ? ROW_HEIGHT * names.length : LINES_HEIGHT), margin: MARGIN, autosize: false,
+    showlegend: false, dragmode: false, hovermode: 'closest', paper_bgcolor: CLEAR, plot_bgcolor: CLEAR,
+    font: { family: view.font, size: 11 },
+    xaxis: { range: [...view.range], ticksuffix: ' s', nticks: 6, zeroline: false, showgrid: !heat },
+    yaxis: { ...fixed, ...(heat ? rows : { range: [task.low - edge, task.high + edge], nticks: 5 }) },
+    shapes: view.chosen.gaps.map(([x0, x1]) => ({
+      type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, fillcolor: 'rgba(127,127,127,0.22)', line: { width: 0 }, layer: 'below',
+    })),
+  };
+  return Plotly.react(plot, heat ? heatTraces(data, task, view) : lineTraces(data, task, view), layout, CONFIG);
+}
+
+/** Return a card of a face with a bar per label: its only value, or the mean of a clip-level task. */
+function makeCard(face, tasks, picture) {
+  const swatch = make('i', { class: 'swatch' });
+  swatch.style.background = face.color;
+  const card = make('article', { class: 'face-card', 'aria-label': `Face ${face.number}` });
+  card.append(make('h4', {}, ...(picture ? [picture] : []), swatch, `Face ${face.number}`));
+  for (const task of tasks) {
+    const line = face.lines[task.name];
+    const rows = (line ? task.labels : []).map((label, column) => {
+      const value = line.values[column][0];
+      const known = Number.isFinite(value);
+      const share = (number) => (100 * (clamp(number, task.low, task.high) - task.low)) / (task.high - task.low);
+      const zero = share(0);
+      const bar = make('i', { class: 'fill' });
+      bar.style.left = `${known ? Math.min(zero, share(value)) : 0}%`;
+      bar.style.width = `${known ? Math.abs(share(value) - zero) : 0}%`;
+      bar.style.background = label.color;
+      const number = known ? (task.low < 0 ? signed(value) : value.toFixed(2)) : '\u2013';
+      return make('tr', {}, make('th', { scope: 'row', title: label.description }, label.short),
+        make('td', { class: 'bar', 'aria-hidden': 'true' }, bar), make('td', {}, number));
+    });
+    const caption = make('caption', {}, task.title, ' ', make('small', {}, task.words));
+    card.append(make('table', {}, caption, make('tbody', {}, ...(rows.length ? rows : [make('tr', {}, make('td', {}, 'too short'))]))));
+  }
+  return card;
+}
+
+/** Return the face cut out of an image. */
+function makePortrait(image, box) {
+  const canvas = make('canvas', { width: '96', height: '96', 'aria-hidden': 'true', class: 'portrait' });
+  const [left, top, right, bottom] = box.map((share, side) => share * (side % 2 ? image.naturalHeight : image.naturalWidth));
+  canvas.getContext('2d').drawImage(image, left, top, right - left, bottom - top, 0, 0, 96, 96);
+  return canvas;
+}
+
+/** Place a mark at a time, or a stretch of times, above a timeline; hide it outside of the range shown. */
+function placeMark(mark, width, range, start, end = start) {
+  const inner = width - MARGIN.l - MARGIN.r;
+  const [from, to] = [start, end].map((time) => clamp((time - range[0]) / (range[1] - range[0]), 0, 1));
+  mark.hidden = end < range[0] || start > range[1] || !(inner > 0);
+  mark.style.transform = `translateX(${MARGIN.l + from * inner}px)`;
+  if (end !== start) mark.style.width = `${(to - from) * inner}px`;
+}
+
+/** Return the time of a pointer above a timeline, or null beside it. */
+function timeUnder(box, event, range, anywhere = false) {
+  const place = box.getBoundingClientRect();
+  const [x, y] = [event.clientX - place.left - MARGIN.l, event.clientY - place.top];
+  const inner = place.width - MARGIN.l - MARGIN.r;
+  if (!anywhere && (x < 0 || x > inner || y > place.height - MARGIN.b)) return null;
+  return range[0] + clamp(x / inner, 0, 1) * (range[1] - range[0]);
+}

@@ -1,0 +1,497 @@
+// The viewer itself: what is chosen, and how picture, timelines, numbers and keys follow it.
+
+const MOST_FACES = 6; // drawn together
+const STRONGEST = 2; // labels drawn at first where several faces share a timeline
+const CLICK_PX = 4; // a longer way is a drag
+const READ_EVERY_MS = 200;
+const SETTLE_MS = 250;
+const SPOKEN_KEYS = 8;
+
+const root = element.querySelector('.viewer');
+const find = (selector) => root.querySelector(selector);
+const sections = new Map(); // task name -> {task, box, plot, cursor, selected, chips, note}
+const fresh = () => ({
+  all: false, face: null, hidden: new Set(), labels: new Map(), strongest: new Map(), band: true,
+  range: null, selection: null, caption: null,
+});
+let data = null;
+let state = fresh();
+let outline = ''; // what the sections were built for
+let readAt = 0;
+
+const stage = makeStage(root, {
+  time: (time) => showTime(time),
+  aim: (time) => placeCursors(time),
+  state: () => showPlayback(),
+  problem: (text) => showProblem(text),
+});
+
+// --- what is chosen -------------------------------------------------------------------------------------------------------------------
+
+const chosenFace = () => data.faces.find((face) => face.number === state.face) ?? data.faces[0];
+const range = () => state.range ?? data.span;
+const frameTasks = () => data.tasks.filter((task) => task.scope === 'frame');
+
+/** Return the faces drawn together, the chosen one among them. */
+function shownFaces() {
+  const chosen = chosenFace();
+  if (!state.all) return [chosen];
+  const first = data.faces.slice(0, MOST_FACES);
+  return first.includes(chosen) ? first : [...first.slice(0, -1), chosen];
+}
+
+/** Return the columns drawn of a task: what was chosen, else all, or the strongest at first where faces share the timeline. */
+function shownColumns(task) {
+  const chosen = state.labels.get(task.name);
+  if (chosen) return [...task.labels.keys()].filter((column) => chosen.has(column));
+  if (!state.all) return [...task.labels.keys()];
+  if (!state.strongest.has(task.name)) state.strongest.set(task.name, strongest(task, shownFaces(), STRONGEST));
+  return state.strongest.get(task.name);
+}
+
+/** Return what events tell besides their own: the face, and the range in seconds or null. */
+const circumstances = () => ({
+  face: chosenFace()?.number ?? null,
+  start: state.selection?.end == null ? null : state.selection.start,
+  end: state.selection?.end ?? null,
+});
+
+/** Call `action` once, a while after the last of several calls. */
+function settled(action) {
+  let timer = 0;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(action, SETTLE_MS);
+  };
+}
+
+const tellSeek = settled(() => trigger('seek', { time: stage.time, ...circumstances() }));
+const announce = settled(() => data?.faces.length && (find('.announce').textContent = inWords()));
+
+// --- time -----------------------------------------------------------------------------------------------------------------------------
+
+const lastTime = () => Math.max(data.span[1], Number.isFinite(stage.video.duration) ? stage.video.duration : 0);
+
+function seek(time) {
+  if (!data.clip) return;
+  stage.seek(time, lastTime());
+  tellSeek();
+  announce();
+}
+
+function step(frames) {
+  const index = clamp(frameAt(data.times, stage.time) + frames, 0, data.times.length - 1);
+  stage.video.pause();
+  seek(data.times[index]);
+}
+
+/** Follow the frame on screen: faces, cursors, clock and plane at once; the table a few times a second. */
+function showTime(time) {
+  if (!data) return;
+  const task = data.tasks.find((item) => item.name === state.caption);
+  const index = frameFor(data, time);
+  const chosen = chosenFace();
+  const faces = data.faces.map((face) => ({ face, box: boxAt(data, face, time) })).filter((item) => item.box);
+  stage.paint(faces.map(({ face, box }) => ({
+    box, color: face.color, ink: face.ink, number: face.number, chosen: face === chosen,
+    text: task ? words(task, face.lines[task.name], index) : '',
+  })));
+  followCursor(time);
+  const plane = data.tasks.find(isPlane);
+  find('.plane').hidden = !plane || !chosen;
+  if (plane && chosen) paintPlane(find('.plane'), data, plane, shownFaces(), chosen, time);
+  const last = lastTime();
+  find('.clock').textContent = `${time.toFixed(2)} / ${last.toFixed(2)} s`;
+  Object.assign(find('.position'), { max: last, value: time });
+  find('.position').setAttribute('aria-valuetext', `${time.toFixed(1)} seconds of ${last.toFixed(1)}`);
+  if (!stage.playing || performance.now() - readAt > READ_EVERY_MS) showNumbers(index);
+}
+
+/** Place the cursors; while the clip plays, turn the page of a zoomed timeline when the cursor leaves it. */
+function followCursor(time) {
+  const [start, end] = range();
+  if (state.range && stage.playing && time > end && time < end + 1) showRange([time, time + end - start]);
+  placeCursors(time);
+}
+
+function placeCursors(time = stage.time) {
+  for (const { box, cursor } of sections.values()) if (box) placeMark(cursor, box.clientWidth, range(), time);
+}
+
+/** Write the values of the chosen face at the frame on screen. */
+function showNumbers(index) {
+  readAt = performance.now();
+  const face = chosenFace();
+  find('.now').hidden = !face;
+  if (!face) return;
+  find('.now caption').textContent = data.clip ? `Face ${face.number} now` : `Face ${face.number}`;
+  const rows = data.tasks.map((task) => {
+    const found = words(task, face.lines[task.name], index);
+    const missing = face.lines[task.name] ? 'not found' : 'too short';
+    return make('tr', {}, make('th', { scope: 'row' }, task.title, make('small', {}, task.words)), make('td', {}, found || missing));
+  });
+  find('.now tbody').replaceChildren(...rows);
+}
+
+/** Return the frame on screen in one sentence. */
+function inWords() {
+  const face = chosenFace();
+  const index = frameFor(data, stage.time);
+  const said = frameTasks().map((task) => words(task, face.lines[task.name], index)).filter(Boolean);
+  return `${data.clip ? `${stage.time.toFixed(2)} seconds, ` : ''}face ${face.number}: ${said.join('; ') || 'not found'}`;
+}
+
+function showPlayback() {
+  find('.play').textContent = stage.playing ? 'Pause' : 'Play';
+  find('.play').disabled = !stage.playable;
+  if (!stage.playing && data) {
+    stage.refresh();
+    announce();
+  }
+}
+
+function showProblem(text) {
+  find('.problem').textContent = text;
+  find('.problem').hidden = !text;
+}
+
+// --- ranges ---------------------------------------------------------------------------------------------------------------------------
+
+/** Select a stretch; without an end it is a mark that waits for one. */
+function select(start, end = null) {
+  const rounded = [start, end ?? start].map((time) => Math.round(1000 * clamp(time, ...data.span)) / 1000);
+  rounded.sort((one, other) => one - other);
+  if (end !== null && rounded[0] === rounded[1]) return;
+  state.selection = { start: rounded[0], end: end === null ? null : rounded[1] };
+  showSelection();
+  if (end !== null) trigger('range', circumstances());
+}
+
+function clearSelection() {
+  if (!state.selection) return;
+  state.selection = null;
+  showSelection();
+  trigger('range', circumstances());
+}
+
+function mark(which) {
+  const now = stage.time;
+  const { start, end } = state.selection ?? {};
+  if (which === 'start') select(now, end != null && end > now ? end : null);
+  else if (start != null) select(Math.min(start, now), Math.max(start, now));
+}
+
+function showSelection(shown = state.selection) {
+  const whole = shown && shown.end !== null;
+  for (const { box, selected } of sections.values()) {
+    if (!box) continue;
+    if (whole) placeMark(selected, box.clientWidth, range(), shown.start, shown.end);
+    else selected.hidden = true;
+  }
+  find('.chosen-range').textContent = !shown ? '' : whole
+    ? `Selected: ${shown.start.toFixed(2)} to ${shown.end.toFixed(2)} s`
+    : `The range starts at ${shown.start.toFixed(2)} s; press ] at its end.`;
+  for (const button of root.querySelectorAll('.needs-range')) button.disabled = !whole;
+}
+
+/** Show a stretch of time in all timelines; null for all of it. */
+function showRange(wanted) {
+  const [first, last] = data.span;
+  if (wanted) {
+    const length = clamp(wanted[1] - wanted[0], Math.min(4 * data.step, last - first), last - first);
+    const start = clamp((wanted[0] + wanted[1] - length) / 2, first, last - length);
+    wanted = length >= last - first ? null : [start, start + length];
+  }
+  state.range = wanted;
+  redraw();
+}
+
+function zoom(factor, center = clamp(stage.time, ...range())) {
+  const [start, end] = range();
+  showRange([center - (center - start) * factor, center + (end - center) * factor]);
+}
+
+// --- timelines ------------------------------------------------------------------------------------------------------------------------
+
+let waiting = false;
+/** Draw what is shown, once for any number of changes before the next frame; `drawn` tells when it is done. */
+function redraw() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(async () => {
+    waiting = false;
+    if (!data || !root.isConnected) return;
+    if (!window.Plotly) {
+      setTimeout(redraw, 50); // another viewer on the page is loading it
+      return;
+    }
+    showSelection();
+    placeCursors();
+    await Promise.all([...sections.values()].map(drawSection));
+    root.dispatchEvent(new CustomEvent('drawn'));
+  });
+}
+
+async function drawSection({ task, box, plot, note }) {
+  const width = box?.clientWidth;
+  if (!width || !chosenFace()) return;
+  const faces = shownFaces();
+  const view = {
+    width, range: range(), faces, chosen: chosenFace(), single: faces.length === 1, columns: shownColumns(task), band: state.band,
+    font: getComputedStyle(root).fontFamily,
+  };
+  const parts = [isHeat(task) ? `face ${view.chosen.number}; bright is ${task.high}, dark is ${task.low}` : ''];
+  if (!isHeat(task) && state.band && task.band) {
+    const which = view.columns.length > MOST_BANDS ? `, ${MOST_BANDS} strongest labels` : '';
+    parts.push(`band: ${task.band}, face ${view.chosen.number}${which}`);
+  }
+  if (view.chosen.gaps.length) parts.push(`shaded: face ${view.chosen.number} not found`);
+  if (state.all && data.faces.length > MOST_FACES) parts.push(`${MOST_FACES} of ${data.faces.length} faces`);
+  note.textContent = [task.words, ...parts].filter(Boolean).join(' \u00b7 ');
+  const first = !plot.classList.contains('js-plotly-plot');
+  await drawTimeline(plot, data, task, view);
+  if (first) plot.on('plotly_relayout', (change) => followAxis(change));
+}
+
+/** Follow a timeline whose time axis was dragged. */
+function followAxis(change) {
+  const moved = change['xaxis.range'] ?? [change['xaxis.range[0]'], change['xaxis.range[1]']];
+  if (change['xaxis.autorange']) showRange(null);
+  else if (moved.every(Number.isFinite)) showRange(moved);
+}
+
+function buildSection(task) {
+  const note = make('span', { class: 'note' });
+  const node = make('section', { class: 'task', 'aria-label': task.title }, make('h3', {}, task.title), note);
+  if (task.scope === 'clip') {
+    const cards = make('div', { class: 'cards' });
+    node.append(cards);
+    return { task, node, note, cards };
+  }
+  const chips = make('div', { class: 'chips', role: 'group', 'aria-label': `Labels of ${task.title}` });
+  const label = `${task.title} over time; the numbers are in the table beside the picture`;
+  const plot = make('div', { class: 'plot', role: 'img', 'aria-label': label });
+  const [selected, cursor] = [make('div', { class: 'selected', hidden: '' }), make('div', { class: 'cursor' })];
+  const box = make('div', { class: 'plot-box' }, plot, selected, cursor);
+  node.append(...(isHeat(task) ? [] : [chips]), box);
+  listen(box);
+  new ResizeObserver(() => redraw()).observe(box);
+  return { task, node, note, chips, box, plot, selected, cursor };
+}
+
+/** Click to seek, drag to select, double click to show all, wheel to zoom (with Ctrl) or to move. */
+function listen(box) {
+  let from = null;
+  const under = (event, anywhere) => timeUnder(box, event, range(), anywhere);
+  box.addEventListener('pointerdown', (event) => {
+    from = event.button === 0 && under(event) !== null ? { x: event.clientX, time: under(event), drag: false } : null;
+    if (from) root.focus({ preventScroll: true });
+  });
+  for (const name of ['mousedown', 'touchstart']) { // else Plotly would lay a cover over the page
+    box.addEventListener(name, (event) => from && event.stopPropagation(), { capture: true });
+  }
+  box.addEventListener('pointermove', (event) => {
+    if (!from || (!from.drag && Math.abs(event.clientX - from.x) <= CLICK_PX)) return;
+    if (!from.drag) box.setPointerCapture(event.pointerId);
+    from.drag = true;
+    const ends = [from.time, under(event, true)].sort((one, other) => one - other);
+    showSelection({ start: ends[0], end: ends[1] });
+  });
+  box.addEventListener('pointerup', (event) => {
+    const { time, drag } = from ?? {};
+    from = null;
+    if (drag) select(time, under(event, true));
+    else if (time !== undefined) seek(time);
+  });
+  box.addEventListener('pointercancel', () => {
+    from = null;
+    showSelection();
+  });
+  box.addEventListener('dblclick', (event) => under(event) !== null && showRange(null));
+  box.addEventListener('wheel', (event) => {
+    const across = Math.abs(event.deltaX) > Math.abs(event.deltaY);
+    if (!event.ctrlKey && !(across && state.range)) return;
+    event.preventDefault();
+    const [start, end] = range();
+    const move = ((end - start) * event.deltaX) / box.clientWidth;
+    if (event.ctrlKey) zoom(Math.exp(clamp(event.deltaY, -100, 100) / 250), under(event, true));
+    else showRange([start + move, end + move]);
+  }, { passive: false });
+}
+
+// --- controls -------------------------------------------------------------------------------------------------------------------------
+
+/** Replace buttons without losing the focus of the one that was pressed. */
+function refill(container, buttons) {
+  const place = [...container.children].indexOf(document.activeElement);
+  container.replaceChildren(...buttons);
+  if (place >= 0) container.children[place]?.focus();
+}
+
+function showControls() {
+  const choose = (change) => () => {
+    change();
+    showAll();
+    announce();
+  };
+  const faces = data.faces.map((face) => {
+    const on = face.number === chosenFace().number;
+    const button = makeToggle(`Face ${face.number}`, on, choose(() => (state.face = face.number)));
+    const swatch = make('i', { class: 'swatch' });
+    swatch.style.background = face.color;
+    button.prepend(swatch);
+    return button;
+  });
+  const together = makeToggle('All faces together', state.all, choose(() => (state.all = !state.all)));
+  refill(find('.faces'), data.faces.length > 1 ? [...faces, ...(data.clip ? [together] : [])] : []);
+  const flip = (name) => () => {
+    if (!state.hidden.delete(name)) state.hidden.add(name);
+    showAll();
+  };
+  const band = makeToggle('Bands', state.band, choose(() => (state.band = !state.band)));
+  refill(find('.shown'), [...data.tasks.map((task) => makeToggle(task.title, !state.hidden.has(task.name), flip(task.name))), band]);
+  for (const section of sections.values()) {
+    section.node.hidden = state.hidden.has(section.task.name);
+    if (section.chips) showChips(section);
+  }
+}
+
+/** Show the labels of a task as buttons that are also its legend. */
+function showChips({ task, chips }) {
+  const shown = new Set(shownColumns(task));
+  const single = shownFaces().length === 1;
+  refill(chips, task.labels.map((label, column) => {
+    const button = makeToggle(label.short, shown.has(column), () => {
+      if (!shown.delete(column)) shown.add(column);
+      state.labels.set(task.name, shown);
+      showAll();
+    });
+    const line = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+    line.setAttribute('aria-hidden', 'true');
+    const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+    const color = single ? label.color : 'currentColor';
+    const look = { d: 'M0 4H26', fill: 'none', stroke: color, 'stroke-width': 3, 'stroke-dasharray': dashOf(column) };
+    for (const [name, value] of Object.entries(look)) path.setAttribute(name, value);
+    line.append(path);
+    button.prepend(line);
+    button.title = label.description;
+    return button;
+  }));
+}
+
+/** Show the values of an image, or of a clip-level task, as one card per face. */
+function showCards() {
+  for (const { task, cards, note } of sections.values()) {
+    if (!cards) continue;
+    note.textContent = `${task.words} \u00b7 one value for the whole clip`;
+    cards.replaceChildren(...shownFaces().map((face) => makeCard(face, [task])));
+  }
+  if (data.clip) return;
+  const { image } = stage;
+  const portrait = (face) => (image.naturalWidth && face.boxes[0] ? makePortrait(image, face.boxes[0]) : null);
+  const cards = data.faces.map((face) => makeCard(face, data.tasks, portrait(face)));
+  find('.sections').replaceChildren(make('div', { class: 'cards' }, ...cards));
+}
+
+function showAll() {
+  find('.nothing').hidden = Boolean(data);
+  find('.body').hidden = !data;
+  if (!data) return;
+  for (const node of root.querySelectorAll('.clip-only')) node.hidden = !data.clip;
+  if (data.faces.length) {
+    showControls();
+    showCards();
+  }
+  find('.readout').hidden = !data.faces.length;
+  find('.tools').hidden = !data.clip || !data.faces.length;
+  stage.refresh();
+  redraw();
+}
+
+/** Take a new value; choices, zoom, range and playback stay if it is about the same media. */
+function load() {
+  if (!root.isConnected) return;
+  const before = data?.media;
+  data = props.value ? readPayload(props.value) : null;
+  if (!data) {
+    stage.video.pause();
+    showAll();
+    return;
+  }
+  if (before?.id !== data.media.id || before?.url !== data.media.url) {
+    state = fresh();
+    state.all = data.clip && data.faces.length > 1;
+    showProblem('');
+  }
+  const labels = data.tasks.map((task) => [task.name, ...task.labels.map((label) => label.name)]);
+  const pattern = JSON.stringify([data.media.id, data.media.url, data.clip, data.faces.length > 0, labels]);
+  if (pattern !== outline) {
+    outline = pattern;
+    sections.clear();
+    if (data.clip && data.faces.length) for (const task of data.tasks) sections.set(task.name, buildSection(task));
+    find('.sections').replaceChildren(...[...sections.values()].map((section) => section.node));
+  }
+  for (const task of data.tasks) if (sections.has(task.name)) sections.get(task.name).task = task;
+  const tasks = frameTasks();
+  if (!tasks.some((task) => task.name === state.caption)) state.caption = tasks[0]?.name ?? null;
+  const options = tasks.map((task) => make('option', { value: task.name }, task.title));
+  find('.caption').replaceChildren(...options, make('option', { value: '' }, 'numbers only'));
+  find('.caption').value = state.caption ?? '';
+  find('.caption-choice').hidden = !data.faces.length;
+  stage.load(data.media);
+  showAll();
+  showPlayback();
+}
+
+// --- keys and buttons -----------------------------------------------------------------------------------------------------------------
+
+const KEYS = {
+  ' ': () => stage.toggle(),
+  ArrowLeft: (event) => (event.shiftKey ? seek(stage.time - 1) : step(-1)),
+  ArrowRight: (event) => (event.shiftKey ? seek(stage.time + 1) : step(1)),
+  '[': () => mark('start'),
+  ']': () => mark('end'),
+  Escape: () => clearSelection(),
+  '+': () => zoom(0.5),
+  '-': () => zoom(2),
+  0: () => showRange(null),
+};
+
+root.addEventListener('keydown', (event) => {
+  const { key, target } = event;
+  if (!data || event.ctrlKey || event.altKey || event.metaKey || target.closest('input, select, textarea')) return;
+  if (target.closest('button') && (key === ' ' || key === 'Enter')) return;
+  const number = Number(key);
+  const spoken = key.length === 1 && number >= 1 && number <= SPOKEN_KEYS;
+  if (!spoken && !(data.clip && Object.hasOwn(KEYS, key))) return;
+  event.preventDefault();
+  if (spoken) trigger('label_key', { number, time: stage.time, ...circumstances() });
+  else KEYS[key](event);
+});
+
+find('.play').addEventListener('click', () => stage.toggle());
+find('.back').addEventListener('click', () => step(-1));
+find('.forth').addEventListener('click', () => step(1));
+find('.position').addEventListener('input', (event) => seek(Number(event.target.value)));
+find('.sound').addEventListener('click', (event) => {
+  stage.video.muted = !stage.video.muted;
+  event.target.setAttribute('aria-pressed', String(!stage.video.muted));
+});
+find('.speed').addEventListener('change', (event) => (stage.video.playbackRate = Number(event.target.value)));
+find('.caption').addEventListener('change', (event) => {
+  state.caption = event.target.value;
+  stage.refresh();
+});
+find('.zoom').append(
+  makeButton('Range starts here', () => mark('start')),
+  makeButton('Range ends here', () => mark('end')),
+  makeButton('Clear range', clearSelection, { class: 'needs-range', disabled: '' }),
+  makeButton('Zoom to range', () => showRange([state.selection.start, state.selection.end]), { class: 'needs-range', disabled: '' }),
+  makeButton('Zoom in', () => zoom(0.5)),
+  makeButton('Zoom out', () => zoom(2)),
+  makeButton('Whole clip', () => showRange(null)),
+);
+stage.image.addEventListener('load', () => data && showCards());
+new ResizeObserver(() => data && stage.refresh()).observe(find('.stage'));
+watch('value', load);
+load();

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from analysis_makers import make_analysis, make_face
+
+from hsemotion_space.figures import face_color
+from hsemotion_space.tasks import EXPRESSION, TASKS
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
+from hsemotion_space.ui.viewer import Selection, as_text, build_viewer, media_url, read_label_key, read_selection, viewer_value
+from hsemotion_space.ui.viewer.component import FOLDER, SCRIPTS, serve_plotly
+from hsemotion_space.ui.viewer.payload import local_deviation
+
+
+def with_values(analysis: Analysis, change: dict[tuple[int, int], float]) -> Analysis:
+    """Return the analysis with other values of the first task of the first face, by row and column."""
+    face = analysis.faces[0]
+    values = face.timelines[0].values.copy()
+    for place, value in change.items():
+        values[place] = value
+    changed: FaceResult = replace(face, timelines=(replace(face.timelines[0], values=values), *face.timelines[1:]))
+    return replace(analysis, faces=(changed, *analysis.faces[1:]))
+
+
+def test_shapes_of_a_clip() -> None:
+    analysis = make_analysis(faces=2, frames=30)
+    value = viewer_value(analysis, "/clip.mp4")
+    assert value["media"] == {
+        "id": analysis.media.sha256, "url": "/clip.mp4", "kind": "clip", "width": 640, "height": 480, "duration": analysis.media.duration_s
+    }  # fmt: skip
+    assert len(value["times"]) == 30
+    assert [task["name"] for task in value["tasks"]] == [task.name for task in TASKS]
+    for face in value["faces"]:
+        assert len(face["boxes"]) == 30
+        for task in TASKS:
+            line = face["lines"][task.name]
+            frames = 30 if task.scope == "frame" else 1
+            assert [len(column) for column in line["values"]] == [frames] * len(task.labels)
+            assert [len(column) for column in line["band"]] == ([30] * len(task.labels) if task.scope == "frame" else [])
+            assert len(line["top"]) == (30 if task.kind == "one_of" else 0)
+            assert len(line["mean"]) == len(task.labels)
+
+
+def test_words_of_tasks_and_colors_of_faces() -> None:
+    analysis = make_analysis(faces=2)
+    value = viewer_value(analysis, "")
+    assert [face["color"] for face in value["faces"]] == [face_color(1), face_color(2)]
+    given = [line.provenance for line in analysis.faces[0].timelines]
+    assert [task["words"] for task in value["tasks"]] == [PROVENANCE_WORDS[provenance] for provenance in given]
+    for entry, task in zip(value["tasks"], TASKS, strict=True):
+        assert (entry["kind"], entry["scope"], entry["low"], entry["high"]) == (task.kind, task.scope, task.low, task.high)
+        assert [(label["name"], label["short"], label["color"]) for label in entry["labels"]] == [
+            (label.name, label.short, label.color) for label in task.labels
+        ]
+
+
+def test_numbers_are_those_of_the_analysis_rounded() -> None:
+    analysis = make_analysis(faces=1, gap=False)
+    value = viewer_value(analysis, "")
+    face, line = analysis.faces[0], analysis.faces[0].timelines[0]
+    shown = np.array(value["faces"][0]["lines"]["expression"]["values"]).T
+    assert np.abs(shown - line.values).max() <= 0.00051
+    assert np.abs(np.array(value["times"]) - analysis.frame_times_s).max() <= 0.000051
+    boxes = np.array(value["faces"][0]["boxes"]) * [640, 480, 640, 480]
+    assert np.abs(boxes - face.track.boxes_xyxy).max() <= 0.05
+    assert value["faces"][0]["lines"]["expression"]["top"] == line.values.argmax(axis=1).tolist()
+    assert all(len(str(number)) <= 6 for column in shown.T.tolist() for number in column)
+
+
+def test_gaps_are_where_the_face_was_not_found() -> None:
+    analysis = make_analysis(faces=2, frames=30)
+    value = viewer_value(analysis, "")
+    whole, parted = value["faces"]
+    assert whole["gaps"] == []
+    times = value["times"]
+    assert parted["gaps"] == [[times[9], times[20]]]
+    absent = [row for row, box in enumerate(parted["boxes"]) if box is None]
+    assert absent == list(range(10, 20))
+    for name in ("expression", "action_units"):
+        for column in (*parted["lines"][name]["values"], *parted["lines"][name]["band"]):
+            assert [row for row, number in enumerate(column) if number is None] == absent
+    assert [row for row, top in enumerate(parted["lines"]["expression"]["top"]) if top is None] == absent
+
+
+def test_a_face_that_comes_late_and_leaves_early_has_gaps_at_both_ends() -> None:
+    times = np.arange(10) / 10
+    face = make_face(1, np.arange(3, 7), times, 0)
+    value = viewer_value(replace(make_analysis(faces=1, frames=10), frame_times_s=times, faces=(face,)), "")
+    assert value["faces"][0]["gaps"] == [[0.0, 0.3], [0.6, 0.9]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_becomes_null(bad: float) -> None:
+    analysis = with_values(make_analysis(faces=1, gap=False), {(4, 2): bad})
+    face = analysis.faces[0]
+    boxes = face.track.boxes_xyxy.copy()
+    boxes[5, 1] = bad
+    analysis = replace(analysis, faces=(replace(face, track=replace(face.track, boxes_xyxy=boxes)),))
+    value = json.loads(as_text(viewer_value(analysis, "")))
+    line = value["faces"][0]["lines"]["expression"]
+    assert line["values"][2][4] is None
+    assert line["top"][4] is None
+    assert line["band"][2][4] is None, "a window with an unknown value has no known spread"
+    assert line["values"][2][3] is not None
+    assert value["faces"][0]["boxes"][5] is None
+    assert None not in line["mean"]
+
+
+def test_text_is_json_without_nan_and_survives_a_round_trip() -> None:
+    value = viewer_value(make_analysis(faces=3), "/clip.mp4")
+    text = as_text(value)
+    assert json.loads(text, parse_constant=pytest.fail) == value
+
+
+def test_an_image_has_one_frame_and_no_band() -> None:
+    value = viewer_value(make_analysis(kind="image"), "/picture.png")
+    assert (value["media"]["kind"], len(value["times"])) == ("image", 1)
+    assert all(task["band"] == "" for task in value["tasks"])
+    assert all(line["band"] == [] for face in value["faces"] for line in face["lines"].values())
+
+
+def test_without_a_face_there_is_nothing_but_the_media() -> None:
+    value = viewer_value(make_analysis(faces=0), "/clip.mp4")
+    assert (value["faces"], value["tasks"], len(value["times"])) == ([], [], 30)
+
+
+def test_the_band_is_the_deviation_within_the_window() -> None:
+    rng = np.random.default_rng(3)
+    times, values = np.sort(rng.uniform(0, 10, 80)), rng.normal(0, 1, (80, 3)).astype(np.float32)
+    found = local_deviation(times, values, 0.5)
+    for row, time in enumerate(times):
+        near = values[np.abs(times - time) <= 0.5].astype(np.float64)
+        assert found[row] == pytest.approx(near.std(axis=0) if len(near) > 1 else np.full(3, np.nan), abs=1e-5, nan_ok=True)
+    assert np.isnan(local_deviation(np.array([0.0, 5.0]), values[:2], 0.5)).all()
+
+
+def test_the_band_shows_what_smoothing_hides() -> None:
+    raw = make_analysis(faces=1, gap=False)
+    face = raw.faces[0]
+    flat = replace(face.timelines[0], values=np.full_like(face.timelines[0].values, 1 / 8))
+    smooth = replace(raw, faces=(replace(face, timelines=(flat, *face.timelines[1:])),))
+    alone, both = viewer_value(smooth, ""), viewer_value(smooth, "", raw)
+    assert np.max(alone["faces"][0]["lines"]["expression"]["band"]) == 0
+    expected = local_deviation(face.timelines[0].times_s, face.timelines[0].values, EXPRESSION.smoothing_s)
+    shown = np.array(both["faces"][0]["lines"]["expression"]["band"]).T
+    assert shown == pytest.approx(expected, abs=0.00051)
+    assert both["faces"][0]["lines"]["expression"]["values"] == alone["faces"][0]["lines"]["expression"]["values"]
+    assert alone["tasks"][0]["band"] == "± 1 SD of the shown values within ±1.67 s"
+    assert both["tasks"][0]["band"] == "± 1 SD of the unsmoothed values within ±1.67 s"
+
+
+def test_the_component_brings_its_files_and_plotly_from_this_server() -> None:
+    viewer = build_viewer()
+    config = viewer.get_config()
+    script = serve_plotly()
+    assert script.stat().st_size > 1_000_000
+    assert config["head"] == f'<script src="{media_url(script)}"></script>'
+    for text in (config["head"], config["js_on_load"], config["html_template"], config["css_template"]):
+        assert "http:" not in text.replace("http://www.w3.org/2000/svg", "")
+        assert "https:" not in text
+    for name in ("html_template", "css_template"):  # both are templates; nothing in them may be one
+        assert not any(mark in config[name] for mark in ("${", "{{", "`", "\\", "@children"))
+
+
+def test_texts_never_become_markup() -> None:
+    for name in SCRIPTS:
+        script = (FOLDER / name).read_text("utf-8")
+        assert not any(way in script for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write")), name
+        assert all(len(line) <= 140 for line in script.splitlines()), name
+
+
+def test_events_of_the_viewer_can_be_listened_to() -> None:
+    viewer = build_viewer()
+    assert all(callable(getattr(viewer, name)) for name in ("range", "label_key", "seek"))
+    with pytest.raises(AttributeError):
+        viewer.wink  # noqa: B018
+
+
+def test_a_path_becomes_an_address() -> None:
+    assert media_url(Path("/folder/a b#1?.mp4")) == "/gradio_api/file=/folder/a%20b%231%3F.mp4"
+
+
+@pytest.mark.parametrize(
+    ("brought", "expected"),
+    [
+        ({"start": 1, "end": 2.5, "face": 2}, Selection(1.0, 2.5, 2)),
+        ({"start": None, "end": None, "face": 1}, None),
+        ({"start": 2, "end": 1, "face": 1}, None),
+        ({"start": 1, "end": 1, "face": 1}, None),
+        ({"start": -1, "end": 1, "face": 1}, None),
+        ({"start": 0, "end": float("inf"), "face": 1}, None),
+        ({"start": "0", "end": 1, "face": 1}, None),
+        ({"start": 0, "end": 1, "face": 0}, None),
+        ({"start": 0, "end": 1, "face": 1.5}, None),
+        ({"start": 0, "end": True, "face": 1}, None),
+        ({}, None),
+    ],
+)
+def test_a_selection_is_checked(brought: dict[str, object], expected: Selection | None) -> None:
+    assert read_selection(gr.EventData(None, brought)) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(1, 1), (8, 8), (0, None), (9, None), (1.5, None), ("1", None), (True, None), (None, None)]
+)
+def test_a_label_key_is_checked(number: object, expected: int | None) -> None:
+    assert read_label_key(gr.EventData(None, {"number": number})) == expected
