@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PATIENCE_MS = 120_000
+PATIENCE_MS = 60_000
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
@@ -38,3 +39,11 @@ def open_page(browser: playwright.Browser, url: str, theme: str, width: int, *, 
     if agreed:
         page.get_by_label("Analyze what I add").check()
     return page, requested
+
+
+def add_clip(page: playwright.Page, clip: Path) -> None:
+    """Open the clip tab and put a clip into it."""
+    page.get_by_role("tab", name="Clip").click()
+    page.get_by_role("button", name="Show an example clip").wait_for()  # the tab is built when it is first opened
+    page.locator("input[type=file]").last.set_input_files(clip)
+    page.locator("video:visible").first.wait_for()

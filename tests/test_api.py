@@ -96,7 +96,7 @@ def test_a_correction_is_kept_once_and_refused_with_a_sentence(client: Client, r
         ({"consent": {"keep": [], "adult_and_permitted": True}}, "nothing can be kept"),
         ({"consent": {"keep": ["labels"]}}, "18 or older"),
         ({"consent": None}, "What may be kept must be a list"),
-        ({"ticket": result["tickets"]["1"][:-1] + "0"}, "ticket"),
+        ({"ticket": result["tickets"]["1"] + "0"}, "ticket"),
         ({"job": "f" * 32}, "not here any more"),
         ({"statement": statement | {"receipt_code": "ABCD"}}, "typing mistake"),
     ]:
@@ -138,3 +138,15 @@ def test_values_out_of_range_and_unknown_checkpoints_are_named(client: Client, p
     ]:
         with pytest.raises(AppError, match=complaint):
             client.predict(**{"clip": handle_file(picture), "consent": True, "checkpoint": "random", **change}, api_name="/analyze_clip")
+
+
+def test_a_header_that_anybody_can_write_makes_no_new_client(page: str, result: dict[str, object]) -> None:
+    answers = []
+    for number in range(7):
+        statement = {"verdict": "cannot_tell", "comment": f"header {number}"}
+        body = {"data": [result["job"], result["tickets"]["1"], statement, KEEP]}
+        headers = {"X-Forwarded-For": f"198.51.100.{number}"}
+        event = httpx.post(f"{page}/gradio_api/call/submit_feedback", json=body, headers=headers, timeout=30).json()["event_id"]
+        answers.append(httpx.get(f"{page}/gradio_api/call/submit_feedback/{event}", headers=headers, timeout=30).text)
+    assert "Saved here." in answers[0]
+    assert "as many corrections as are taken from one place" in answers[-1]

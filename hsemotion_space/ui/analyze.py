@@ -1,12 +1,18 @@
-"""The picture tab and the clip tab: parse, call, format."""
+"""The picture tab and the clip tab: parse, call, format.
+
+An analysis is a job with an id. A handler waits for it a moment, and after that a timer asks for it, so a page that was reloaded, a second
+tab or a phone that slept finds it again.
+"""
 
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import gradio as gr
 
@@ -14,13 +20,17 @@ from hsemotion_space.feedback.consent import PROCESS
 from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.desk import EXAMPLES, Desk
 from hsemotion_space.ui.parts import RawImage, RawVideo, progress_bar
-from hsemotion_space.ui.picker import Picker, refresh_after
-from hsemotion_space.ui.view import Kind, View, build_view, draw_again, emptied, fill, told
+from hsemotion_space.ui.picker import Picker, refresh
+from hsemotion_space.ui.view import Kind, View, build_summary, build_view, draw_again, emptied, fill, told
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NOT_AGREED = f"Please tick “{PROCESS.title}” first. Without it nothing is analyzed."
+NOT_AGREED: Final = f"Please tick “{PROCESS.title}” first. Without it nothing is analyzed."
+CANCELLED: Final = "The analysis was cancelled."
+MOST_OTHERS: Final = 3
+AT_ONCE_S: Final = 0.8  # so long the first handler waits for a job
+ASK_EVERY_S: Final = 0.5
+QUIET: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,79 +43,110 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
+class Tab:
+    """One tab: what it shows, and the components that run an analysis.
+
+    Attributes:
+        view: what it shows.
+        cancel: its button.
+        timer: asks for the job while it runs.
+        kept: id of the job in the browser, by which the page finds it again after a reload.
+        picker: of the page, which tells what an analysis found out about weights.
+    """
+
+    view: View
+    cancel: gr.Button
+    timer: gr.Timer
+    kept: gr.BrowserState
+    picker: Picker
+
+    @property
+    def outputs(self) -> list[gr.blocks.Block]:
+        """Components in the order of :func:`_state` and ``View.shown``."""
+        summary = self.view.summary
+        return [summary.job, self.kept, self.timer, summary.progress, self.cancel, *self.picker.parts, *self.view.shown]
+
+
+@dataclass(frozen=True, slots=True)
 class _Choice:
     """What a visitor asks for; unchecked."""
 
     path: str | None
     checkpoint: object
     agreed: object
+    others: object = ()
     sample_fps: float = PipelineConfig().sample_fps
     smoothing: float = PipelineConfig().smoothing
 
 
-def build_tab(kind: Kind, desk: Desk, shared: Shared) -> None:
+def build_tab(kind: Kind, desk: Desk, shared: Shared) -> Tab:
     """Lay out one tab and connect its events."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             source: RawImage | RawVideo
             if kind == "image":
-                source = RawImage(
-                    label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", buttons=["fullscreen"]
-                )  # fmt: skip
+                source = RawImage(label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", buttons=["fullscreen"])
             else:
                 source = RawVideo(label="Clip", sources=["upload"], format=None, elem_classes="clip-source")
+            choices = [(one.title, one.id) for one in desk.checkpoints]
+            others = gr.Dropdown(
+                choices, value=[], multiselect=True, max_choices=MOST_OTHERS, label="Compare with",
+                info="The same faces, seen by other backbones too.",
+            )  # fmt: skip
             options = _options(kind, desk)
             with gr.Row():
                 start = gr.Button("Analyze", variant="primary")
                 cancel = gr.Button("Cancel", interactive=False)
             example = gr.Button(f"Show an example {'picture' if kind == 'image' else 'clip'}", size="sm", visible=EXAMPLES.is_dir())
         with gr.Column(scale=7, min_width=300):
-            view = build_view(kind, desk, shared.receipt)
-    smoothing, picker = options[1:], shared.picker
+            summary = build_summary(kind)
+    view = build_view(kind, desk, summary, shared.receipt)
+    timer = gr.Timer(ASK_EVERY_S, active=False)
+    tab = Tab(view, cancel, timer, gr.BrowserState("", storage_key=f"hsemotion-{kind}"), shared.picker)
+    asked = [summary.job, source, shared.picker.choice, shared.agreed, others]
 
-    def run(path: str | None, checkpoint: str, agreed: object, *numbers: float) -> Iterator[list[object]]:
-        yield from _run(desk, view, _Choice(path, checkpoint, agreed, *numbers))
+    def run(earlier: str, *given: Any) -> list[object]:  # the values of _Choice
+        return _start(desk, tab, earlier, _Choice(*given))
 
-    def run_new(path: str | None, checkpoint: str, agreed: object) -> Iterator[list[object]]:
+    def run_new(earlier: str, path: str | None, checkpoint: str, agreed: object, compared: object) -> list[object]:
         if path:
-            yield from run(path, checkpoint, agreed)
-        else:
-            yield _ended("", emptied(view))
+            return run(earlier, path, checkpoint, agreed, compared)
+        _cancel(desk, earlier)
+        return [*_state(desk, checkpoint), *emptied(view)]
 
-    def run_example(checkpoint: str, *numbers: float) -> Iterator[list[object]]:
+    def run_example(earlier: str, checkpoint: str, *given: Any) -> list[object]:
         path = _copy_example(desk, kind)
-        yield [gr.update(value=path), *_ended("", emptied(view))]
-        for updates in _run(desk, view, _Choice(path, checkpoint, True, *numbers), own=False):
-            yield [gr.skip(), *updates]
+        return [path, *_start(desk, tab, earlier, _Choice(path, checkpoint, True, *given))]
 
-    everything = [view.job, view.progress, cancel, *view.shown]
-    asked = [source, picker.choice, shared.agreed]
-    analyzed = start.click(
-        run, [*asked, *options], everything, show_progress="hidden", api_visibility="private", concurrency_id="analyze",
-        concurrency_limit=4, trigger_mode="always_last",
-    )  # fmt: skip
-    refresh_after(desk, analyzed, picker)
-    shown = example.click(
-        run_example, [picker.choice, *options], [source, *everything], show_progress="hidden", api_visibility="private",
-        concurrency_id="analyze", concurrency_limit=4, trigger_mode="always_last",
-    )  # fmt: skip
-    refresh_after(desk, shown, picker)
+    start.click(run, [*asked, *options], tab.outputs, **QUIET)
+    example.click(run_example, [summary.job, shared.picker.choice, others, *options], [source, *tab.outputs], **QUIET)
     if isinstance(source, RawImage):
-        source.input(lambda job: _cancel(desk, job), view.job, None, api_visibility="private", queue=False)
-        shown = gr.on(
-            [source.input, shared.agreed.input], run_new, asked, everything, show_progress="hidden", api_visibility="private",
-            concurrency_id="analyze", trigger_mode="always_last",
-        )  # fmt: skip
-        refresh_after(desk, shown, picker)
+        gr.on([source.input, shared.agreed.input], run_new, asked, tab.outputs, trigger_mode="always_last", **QUIET)
     else:
         source.clear(
-            lambda: _ended("", emptied(view)), None, everything, show_progress="hidden", api_visibility="private", queue=False
-        )  # fmt: skip
-    gr.on(
-        [view.faces.input, *(slider.release for slider in smoothing)], lambda *chosen: draw_again(desk, *chosen),
-        [view.job, view.faces, *smoothing], view.charts, show_progress="hidden", api_visibility="private", queue=False,
-    )  # fmt: skip
-    cancel.click(lambda job: _cancel(desk, job), view.job, None, api_visibility="private", queue=False)
+            lambda earlier, chosen: run_new(earlier, None, chosen, True, ()), [summary.job, tab.picker.choice], tab.outputs, **QUIET
+        )
+    timer.tick(lambda *known: _ask(desk, tab, *known), [summary.job, tab.picker.choice], tab.outputs, **QUIET)
+    cancel.click(lambda *known: _stop(desk, tab, *known), [summary.job, tab.picker.choice], tab.outputs, **QUIET)
+    for slider in options[1:]:
+        again = [view.summary.notices, *view.charts]
+        slider.release(lambda *chosen: draw_again(desk, view, *chosen), [summary.job, slider], again, **QUIET)
+    return tab
+
+
+def attach(desk: Desk, tab: Tab, moment: Callable[..., object]) -> None:
+    """Let the page find the last job of a tab again.
+
+    Args:
+        desk: of the page.
+        tab: whose job is sought.
+        moment: event at which its components are there: the loading of the page, or the first time the tab is chosen.
+    """
+
+    def find(shown: object, kept: object, chosen: object) -> list[object]:
+        return [gr.skip() for _ in tab.outputs] if shown else _ask(desk, tab, kept, chosen)
+
+    moment(find, [tab.view.summary.job, tab.kept, tab.picker.choice], tab.outputs, **QUIET)
 
 
 def _options(kind: Kind, desk: Desk) -> list[gr.Slider]:
@@ -134,29 +175,54 @@ def _copy_example(desk: Desk, kind: Kind) -> str:
     return str(path)
 
 
-def _run(desk: Desk, view: View, choice: _Choice, *, own: bool = True) -> Iterator[list[object]]:
-    """Queue an analysis and yield updates until it ends; a closed page cancels it."""
+def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
+    """Queue an analysis in the place of an earlier one, and return updates for ``Tab.outputs``: its end, if that comes at once."""
     if not choice.path:
-        words = "Please add a picture first." if view.kind == "image" else "Please add a clip first."
-        raise gr.Error(words, title="Nothing to analyze", print_exception=False)
+        words = "Please add a picture first." if tab.view.kind == "image" else "Please add a clip first."
+        return [*_state(desk, choice.checkpoint), *told(tab.view, words)]
+    _cancel(desk, earlier)
     if choice.agreed is not True:
-        yield _ended("", told(view, NOT_AGREED))
-        return
-    skipped: list[object] = [gr.skip() for _ in view.shown]
-    job_id = ""
+        return [*_state(desk, choice.checkpoint), *told(tab.view, NOT_AGREED)]
     try:
         config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
-        job_id = desk.runner.submit(Path(choice.path), config)
-        for status in desk.runner.watch(job_id):
-            if status.finished:
-                yield _ended(status.id, _shown(desk, view, status, own=own))
-                return
-            yield [job_id, gr.update(value=_progress(status), visible=True), gr.update(interactive=True), *skipped]
+        job = desk.runner.submit(Path(choice.path), config, _compared(desk, config.checkpoint, choice.others))
+        desk.show_media(Path(choice.path), job)
     except (JobError, SettingsError, CheckpointError) as error:
-        raise gr.Error(str(error), title="Not analyzed", print_exception=False) from error
-    finally:
-        if job_id:
-            _cancel(desk, job_id)
+        return [*_state(desk, choice.checkpoint), *told(tab.view, str(error))]
+    until_s = time.monotonic() + AT_ONCE_S
+    for _ in desk.runner.watch(job, 0.1):
+        if time.monotonic() > until_s:
+            break
+    return _ask(desk, tab, job, choice.checkpoint)
+
+
+def _ask(desk: Desk, tab: Tab, job: object, chosen: object) -> list[object]:
+    """Return updates for ``Tab.outputs`` from where a job is; ``chosen`` is the checkpoint that the picker shows."""
+    try:
+        status = desk.runner.status(job) if isinstance(job, str) and job else None
+    except JobError:  # it was kept long enough
+        status = None
+    if status is None or (status.state == "cancelled" and not status.message):  # by whoever shows something else now
+        return [gr.skip(), "", gr.Timer(active=False), *[gr.skip() for _ in tab.outputs[3:]]]
+    if not status.finished:
+        return [*_state(desk, chosen, status), *[gr.skip() for _ in tab.view.shown]]
+    shown = fill(desk, tab.view, status) if status.analyses else told(tab.view, status.message)
+    return [*_state(desk, chosen, status), *shown]
+
+
+def _stop(desk: Desk, tab: Tab, job: str, chosen: object) -> list[object]:
+    """Cancel a job, unless it has just finished."""
+    _cancel(desk, job)
+    return [*_state(desk, chosen), *told(tab.view, CANCELLED)]
+
+
+def _state(desk: Desk, chosen: object, status: JobStatus | None = None) -> list[object]:
+    """Return updates for the part of ``Tab.outputs`` that tells whether something runs."""
+    runs = status is not None and not status.finished
+    job = status.id if status is not None else ""
+    bar = gr.update(value=_progress(status), visible=True) if status is not None and runs else gr.update(value="", visible=False)
+    weights = [gr.skip(), gr.skip()] if runs else refresh(desk, chosen)  # the analysis may have found out something about them
+    return [job, job, gr.Timer(active=runs), bar, gr.update(interactive=runs), *weights]
 
 
 def _known_checkpoint(desk: Desk, checkpoint: object) -> str:
@@ -165,9 +231,15 @@ def _known_checkpoint(desk: Desk, checkpoint: object) -> str:
     return find_checkpoint(desk.settings.checkpoint_roots, checkpoint).id
 
 
+def _compared(desk: Desk, first: str, others: object) -> list[str]:
+    if not isinstance(others, list | tuple) or len(others) > MOST_OTHERS:
+        raise SettingsError(f"Please pick at most {MOST_OTHERS} backbones to compare with.")
+    return [first, *(_known_checkpoint(desk, other) for other in others)]
+
+
 def _progress(status: JobStatus) -> str:
     if status.state == "queued":
-        return progress_bar(0, 0, "Waiting for earlier analyses…")
+        return progress_bar(0, 0, f"Waiting for {status.ahead} earlier {'analysis' if status.ahead == 1 else 'analyses'}…")
     if status.phase == "download":
         of = f" of {status.total / 1e6:.1f}" if status.total else ""
         return progress_bar(status.done, status.total, f"Downloading the weights: {status.done / 1e6:.1f}{of} MB")
@@ -176,24 +248,10 @@ def _progress(status: JobStatus) -> str:
     return progress_bar(status.done, status.total, f"{status.done} of about {status.total} frames")
 
 
-def _ended(job_id: str, shown: list[object]) -> list[object]:
-    """Return updates for job, progress and cancel button, before those for ``View.shown``."""
-    return [job_id, gr.update(value="", visible=False), gr.update(interactive=False), *shown]
-
-
-def _shown(desk: Desk, view: View, status: JobStatus, *, own: bool) -> list[object]:
-    if status.analysis is None:
-        return told(view, status.message or "The analysis was cancelled.")
-    analysis = status.analysis
-    if analysis.media.kind != view.kind:
-        other = "Picture" if view.kind == "clip" else "Clip"
-        analysis = replace(analysis, notices=(*analysis.notices, f"This file is better placed in the {other} tab."))
-    return fill(desk, view, status.id, analysis, own=own)
-
-
-def _cancel(desk: Desk, job_id: str) -> None:
-    if job_id:
+def _cancel(desk: Desk, job: object) -> None:
+    """Cancel a job that runs for this page; one that has ended stays as it is."""
+    if isinstance(job, str) and job:
         try:
-            desk.runner.cancel(str(job_id))
+            desk.runner.cancel(job)
         except JobError:
             return

@@ -7,9 +7,7 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,6 +17,8 @@ from typing import cast
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+# Read by uvicorn: by default it believes what any program on this machine writes into X-Forwarded-For.
+os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -31,16 +31,16 @@ from hsemotion_space.hub.manifest import list_checkpoints
 from hsemotion_space.jobs import JobRunner
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui.about import build_about
-from hsemotion_space.ui.analyze import Shared, build_tab
+from hsemotion_space.ui.analyze import Shared, attach, build_tab
 from hsemotion_space.ui.api import build_api
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.guard import Guard, GuardLimits
 from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker, refresh
 from hsemotion_space.ui.review import build_review
+from hsemotion_space.ui.temporary import SWEEP_EVERY_S, hide_environment, make_folder, sweep_for_ever
 
 STYLE = Path(__file__).with_name("style.css")
-SWEEP_EVERY_S = 60.0
 SLOWEST_UPLOAD_S = 300.0  # added to the age at which files are deleted, so that no running upload loses its file
 
 LEAD = """
@@ -88,9 +88,9 @@ def build(desk: Desk) -> gr.Blocks:
         shared = Shared(picker, agreed, build_receipt())
         with gr.Tabs():
             with gr.Tab("Picture", id="image"):
-                build_tab("image", desk, shared)
-            with gr.Tab("Clip", id="clip"):
-                build_tab("clip", desk, shared)
+                picture = build_tab("image", desk, shared)
+            with gr.Tab("Clip", id="clip") as clip_tab:
+                clip = build_tab("clip", desk, shared)
             if settings.feedback == "on":
                 with gr.Tab("My data", id="data") as tab:
                     build_my_data(desk, tab, shared.receipt)
@@ -100,8 +100,10 @@ def build(desk: Desk) -> gr.Blocks:
             with gr.Tab("About", id="about"):
                 build_about(desk, minutes)
         build_api(desk)
+        attach(desk, picture, demo.load)
+        attach(desk, clip, clip_tab.select)
         demo.load(
-            lambda chosen: refresh(desk, chosen), picker.choice, [picker.choice, picker.card], queue=False, show_progress="hidden",
+            lambda chosen: refresh(desk, chosen), picker.choice, picker.parts, queue=False, show_progress="hidden",
             api_visibility="private",
         )  # fmt: skip
         gr.Markdown(PRIVACY.format(minutes=minutes, version=__version__), elem_classes="lead")
@@ -128,12 +130,15 @@ def launch(settings: Settings, block: bool = True) -> Server:
         OSError: if the port is taken.
     """
     stop = _stop_on_signal() if block else threading.Event()  # before anything is made that must be deleted again
-    folder = Path(tempfile.mkdtemp(prefix="hsemotion-space-"))
+    hide_environment()
+    folder = make_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
     token = os.environ.pop("HF_TOKEN", "")  # it is for publishing alone
-    runner = JobRunner(settings)
+    runner = JobRunner(settings, keep=folder / "jobs")
     feedback, problem = _open(settings, token)
-    demo = build(Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results", feedback, problem))
+    demo = build(
+        Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results", folder / "uploads", feedback, problem)
+    )
     limits = GuardLimits(upload_bytes=max(settings.limits.clip_bytes, settings.limits.image_bytes) + 2**20)
     _, url, _ = demo.launch(
         server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True, share=False, show_error=False,
@@ -143,7 +148,7 @@ def launch(settings: Settings, block: bool = True) -> Server:
     )  # fmt: skip
     server = Server(demo, runner, feedback, folder, url)
     atexit.register(server.close)
-    threading.Thread(target=_sweep_for_ever, args=(folder, settings.results_ttl_s + SLOWEST_UPLOAD_S), name="sweeper", daemon=True).start()
+    threading.Thread(target=sweep_for_ever, args=(folder, settings.results_ttl_s + SLOWEST_UPLOAD_S), name="sweeper", daemon=True).start()
     print(f"HSEmotion Space is running on {url}", flush=True)  # noqa: T201  the one line a user waits for
     if block:
         while not stop.wait(1):
@@ -178,27 +183,3 @@ def _stop_on_signal() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     return stop
-
-
-def sweep(folder: Path, age_s: float, now_s: float) -> int:
-    """Delete files below ``folder`` that are older than ``age_s``, then empty folders; return how many files went.
-
-    Gradio's own clean-up leaves aborted uploads and all folders behind.
-    """
-    gone = 0
-    for path in sorted(folder.rglob("*"), reverse=True):
-        try:
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-            elif now_s - path.lstat().st_mtime > age_s:
-                path.unlink()
-                gone += 1
-        except OSError:  # in use, not empty, or gone already
-            continue
-    return gone
-
-
-def _sweep_for_ever(folder: Path, age_s: float) -> None:
-    while folder.exists() and not sys.is_finalizing():
-        sweep(folder, age_s, time.time())
-        time.sleep(SWEEP_EVERY_S)

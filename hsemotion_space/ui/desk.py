@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Feedback
 from hsemotion_space.hub.manifest import Checkpoint, find_checkpoint
-from hsemotion_space.jobs import JobError, JobRunner
+from hsemotion_space.jobs import JobError, JobRunner, JobStatus
 from hsemotion_space.readout import reread
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NOT_TAKEN = "Corrections are not taken on this server."
+
+
+@cache
+def example_digests() -> frozenset[str]:
+    """Return the SHA-256 of the examples that come with the page."""
+    return frozenset(hashlib.sha256(file.read_bytes()).hexdigest() for file in EXAMPLES.glob("astronaut.*"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +36,7 @@ class Desk:
     Attributes:
         settings, runner, checkpoints: of the deployment.
         results: folder for files to download.
+        uploads: folder from which the browser may get files.
         feedback: None if corrections are not taken.
         problem: why not; empty if the operator does not want them.
     """
@@ -31,6 +45,7 @@ class Desk:
     runner: JobRunner
     checkpoints: tuple[Checkpoint, ...]
     results: Path
+    uploads: Path
     feedback: Feedback | None = None
     problem: str = ""
 
@@ -45,8 +60,8 @@ class Desk:
             raise FeedbackError(f"{NOT_TAKEN} {self.problem}".strip())
         return self.feedback
 
-    def analysis(self, job_id: object, smoothing: float | None) -> Analysis:
-        """Return a finished analysis, read again with another smoothing unless that is None.
+    def analysis(self, job: object, smoothing: float | None) -> Analysis:
+        """Return the finished analysis of a job by its first checkpoint, read again with another smoothing unless that is None.
 
         Raises:
             JobError: if there is none.
@@ -54,10 +69,33 @@ class Desk:
             SettingsError: if the smoothing is out of range.
             ValueError: if its checkpoint was changed in the meantime.
         """
-        status = self.runner.status(str(job_id))
-        if status.analysis is None:
+        return self.analyses(self.runner.status(str(job)), smoothing)[0]
+
+    def analyses(self, status: JobStatus, smoothing: float | None) -> tuple[Analysis, ...]:
+        """Return the analyses of a job, read again with another smoothing unless that is None.
+
+        Raises:
+            JobError, CheckpointError, SettingsError, ValueError: as :meth:`analysis`.
+        """
+        if not status.analyses:
             raise JobError("There is no finished analysis to show. Please press Analyze.")
         if smoothing is None:
-            return status.analysis
-        checkpoint = find_checkpoint(self.settings.checkpoint_roots, status.analysis.checkpoint.id)
-        return reread(status.analysis, checkpoint, PipelineConfig(smoothing=smoothing).smoothing)
+            return status.analyses
+        factor, roots = PipelineConfig(smoothing=smoothing).smoothing, self.settings.checkpoint_roots
+        return tuple(reread(one, find_checkpoint(roots, one.checkpoint.id), factor) for one in status.analyses)
+
+    def show_media(self, path: Path, job: str) -> None:
+        """Keep a file as long as its result is shown, where the browser may get it: a link, which costs no room."""
+        folder = self.uploads / "shown" / job
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / ("media" + (path.suffix.lower() if re.fullmatch(r"[.]\w{1,5}", path.suffix) else ""))
+        with suppress(OSError):  # without it there are no pictures, but all numbers
+            try:
+                os.link(path.resolve(), target)
+            except OSError:
+                shutil.copyfile(path, target)
+            os.utime(target)
+
+    def media_of(self, job: str) -> Path | None:
+        """Return the file that belongs to a result, if it is still there."""
+        return next((self.uploads / "shown" / job).glob("media*"), None) if re.fullmatch("[0-9a-f]{32}", job) else None

@@ -21,6 +21,7 @@ from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.viewer import read_label_key, read_selection
 
 NOT_SAID: Final = ""
 VERDICTS: Final = (
@@ -49,6 +50,13 @@ class Question:
     task: Task
     parts: tuple[gr.components.Component, ...]
 
+    @property
+    def unsaid(self) -> list[object]:
+        """Values of the parts when nothing is said."""
+        if self.task.kind == "one_of":
+            return [NOT_SAID]
+        return [False, []] if _is_checklist(self.task) else [False, *[_middle(self.task)] * len(self.task.labels)]
+
     def answer(self, values: Sequence[object]) -> object:
         """Return what was answered, unchecked, or None if nothing was."""
         if self.task.kind == "one_of":
@@ -63,23 +71,50 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The components of one form that a new result fills."""
+    """The components of one form.
+
+    Attributes:
+        box: all of it.
+        face, start, end: which face, and which part of a clip.
+        seen: state with job and face of the picture that was shown as the one that would be kept.
+        crop: that picture.
+        verdict, comment, statement: what is said, and the statement on age and permission.
+        scopes: the steps of the consent ladder.
+        questions: of the tasks.
+        told: what became of it.
+    """
 
     box: gr.Accordion
     face: gr.Dropdown
     start: gr.Number
     end: gr.Number
+    seen: gr.State
+    crop: gr.Image
     verdict: gr.Radio
+    comment: gr.Textbox
+    statement: gr.Checkbox
+    scopes: tuple[gr.Checkbox, ...]
+    questions: tuple[Question, ...]
     told: gr.HTML
+
+    @property
+    def said(self) -> list[gr.blocks.Block]:
+        """Everything about one face: nothing of it holds for another one. In the order of :func:`_unsaid`."""
+        answers = [part for question in self.questions for part in question.parts]
+        return [self.seen, self.crop, self.verdict, self.comment, self.statement, *self.scopes, *answers, self.told]
 
     @property
     def filled(self) -> list[gr.blocks.Block]:
         """Components in the order of :func:`form_updates`."""
-        return [self.box, self.face, self.start, self.end, self.verdict, self.told]
+        return [self.box, self.face, self.start, self.end, *self.said]
 
 
 def _is_checklist(task: Task) -> bool:
     return task.kind == "independent" and task.scope == "frame"
+
+
+def _middle(task: Task) -> float:
+    return (task.low + task.high) / 2 if task.kind == "continuous" else task.low
 
 
 def _question(task: Task) -> Question:
@@ -92,8 +127,9 @@ def _question(task: Task) -> Question:
             choices = [(f"{label.short} {label.description.rstrip('.')}", label.name) for label in task.labels]
             parts: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=f"{task.title}: tick all that are visible")]
         else:
-            middle = (task.low + task.high) / 2 if task.kind == "continuous" else task.low
-            parts = [gr.Slider(task.low, task.high, middle, step=0.05, label=label.name, info=label.description) for label in task.labels]
+            parts = [
+                gr.Slider(task.low, task.high, _middle(task), step=0.05, label=label.name, info=label.description) for label in task.labels
+            ]
     count.change(lambda yes: gr.update(visible=yes is True), count, answers, queue=False, api_visibility="private", show_progress="hidden")
     return Question(task, (count, *parts))
 
@@ -126,29 +162,57 @@ def build_form(kind: str, desk: Desk, offer: gr.State, receipt: gr.Textbox) -> F
         )
         send = gr.Button("Send", variant="primary")
         told = gr.HTML()
-    form = Form(box, face, start, end, verdict, told)
-    wants_crop = scopes[[step is CROP for step in STEPS].index(True)]
+        seen = gr.State(())
+    form = Form(box, face, start, end, seen, crop, verdict, comment, statement, tuple(scopes), tuple(questions), told)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     verdict.change(lambda chosen: gr.update(visible=chosen == "wrong"), verdict, corrections, **quiet)
-    gr.on([wants_crop.change, face.change], lambda *given: _preview(desk, *given), [offer, face, wants_crop], crop, **quiet)
-    face.change(lambda given, number: _span(desk, given, number), [offer, face], [start, end], **quiet)
+    wants_crop = scopes[[step is CROP for step in STEPS].index(True)]
+    wants_crop.input(lambda *given: _preview(desk, *given), [offer, face, wants_crop], [seen, crop], **quiet)
+    face.input(lambda given, number: [*_span(desk, given, number), *_unsaid(form)], [offer, face], [start, end, *form.said], **quiet)
 
-    def submit(request: gr.Request, given: Offer, number: object, *said: object) -> list[object]:
-        submission = _read(kind, questions, given, number, said)
-        return _submit(desk, given, submission, request)
+    def submit(request: gr.Request, given: Offer, number: object, shown: object, *said: object) -> list[object]:
+        submission = _read(form, kind, given, number, said)
+        return _submit(desk, given, shown == (given.job, str(number)), submission, request)
 
     answers = [part for question in questions for part in question.parts]
-    fields = [offer, face, verdict, comment, statement, receipt, start, end, *scopes, *answers]
+    fields = [offer, face, seen, verdict, comment, statement, receipt, start, end, *scopes, *answers]
     send.click(submit, fields, [receipt, told], **quiet)
     return form
 
 
-def _read(kind: str, questions: Sequence[Question], given: Offer, number: object, said: Sequence[object]) -> Submission:
+def connect_viewer(form: Form, viewer: gr.HTML, offer: gr.State) -> None:
+    """Let a range that was dragged in the viewer, and a key from 1 to 8 pressed there, fill the form."""
+    [first, *_] = form.questions
+
+    def take_range(event: gr.EventData, given: Offer) -> list[object]:
+        chosen = read_selection(event)
+        if chosen is None or str(chosen.face) not in given.tickets:
+            return [gr.skip()] * 4
+        return [gr.update(open=True), str(chosen.face), round(chosen.start_s, 2), round(chosen.end_s, 2)]
+
+    def take_label(event: gr.EventData, given: Offer) -> list[object]:
+        number, labels = read_label_key(event), first.task.label_names
+        if number is None or number > len(labels) or not given.tickets:
+            return [gr.skip()] * 3
+        return [gr.update(open=True), "wrong", labels[number - 1]]
+
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    viewer.range(take_range, offer, [form.box, form.face, form.start, form.end], **quiet)
+    viewer.label_key(take_label, offer, [form.box, form.verdict, first.parts[0]], **quiet)
+
+
+def _unsaid(form: Form) -> list[object]:
+    """Return updates for ``Form.said`` when nothing is said yet."""
+    answers = [gr.update(value=value) for question in form.questions for value in question.unsaid]
+    return [(), gr.update(visible=False, value=None), None, "", False, *[False] * len(form.scopes), *answers, ""]
+
+
+def _read(form: Form, kind: str, given: Offer, number: object, said: Sequence[object]) -> Submission:
     """Return what a visitor said, unchecked; ``said`` follows the order of the fields in :func:`build_form`."""
     verdict, comment, statement, code, start_s, end_s = said[:6]
     ticks, values = said[6 : 6 + len(STEPS)], said[6 + len(STEPS) :]
     corrected: dict[str, object] = {}
-    for question in questions:
+    for question in form.questions:
         answer = question.answer(values[: len(question.parts)])
         values = values[len(question.parts) :]
         if answer is not None:
@@ -160,11 +224,13 @@ def _read(kind: str, questions: Sequence[Question], given: Offer, number: object
     )  # fmt: skip
 
 
-def _submit(desk: Desk, given: Offer, submission: Submission, request: gr.Request) -> list[object]:
-    """Return updates for the receipt code and for what is told."""
+def _submit(desk: Desk, given: Offer, seen: bool, submission: Submission, request: gr.Request) -> list[object]:
+    """Return updates for the receipt code and for what is told; a picture is kept only if it was ``seen``."""
     try:
         if submission.verdict is None:
             raise FeedbackError("Please say first whether what the network says is right.")
+        if isinstance(submission.scopes, list) and CROP.name in submission.scopes and not seen:
+            raise FeedbackError(f"Please look at the picture that would be kept: tick “{CROP.title}” again.")
         analysis = desk.analysis(given.job, given.smoothing)
         receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request))
     except REFUSALS as error:
@@ -188,14 +254,15 @@ def client_of(request: gr.Request) -> str:
     return forwarded.split(",")[-1].strip() or (request.client.host if request.client else "")
 
 
-def _preview(desk: Desk, given: Offer, number: object, wanted: object) -> object:
-    """Return the very pixels that would be kept, or nothing."""
+def _preview(desk: Desk, given: Offer, number: object, wanted: object) -> list[object]:
+    """Return what is seen, and the very pixels that would be kept, or nothing."""
     if wanted is not True:
-        return gr.update(visible=False, value=None)
+        return [(), gr.update(visible=False, value=None)]
     try:
-        return gr.update(visible=True, value=preview(desk.analysis(given.job, given.smoothing), int(str(number))))
+        pixels = preview(desk.analysis(given.job, given.smoothing), int(str(number)))
     except (*REFUSALS, ValueError):
-        return gr.update(visible=False, value=None)
+        return [(), gr.update(visible=False, value=None)]
+    return [(given.job, str(number)), gr.update(visible=True, value=pixels)]
 
 
 def _span(desk: Desk, given: Offer, number: object) -> list[object]:
@@ -220,13 +287,11 @@ def make_offer(desk: Desk, job_id: str, analysis: Analysis, smoothing: float | N
     return Offer(job_id, smoothing, {str(number): ticket for number, ticket in tickets.items()})
 
 
-def form_updates(analysis: Analysis | None) -> list[object]:
-    """Return updates for ``Form.filled``, for a new result or none."""
+def form_updates(form: Form, analysis: Analysis | None) -> list[object]:
+    """Return updates for ``Form.filled``, for a new result or none; nothing that was said or ticked before is carried over."""
     if analysis is None or not analysis.faces:
-        return [gr.update(visible=False), *[gr.skip()] * 4, ""]
+        return [gr.update(visible=False), *[gr.skip()] * 3, *_unsaid(form)]
     choices = [(f"Face {item.track.track_id}", str(item.track.track_id)) for item in analysis.faces]
     times = analysis.faces[0].track.times_s
-    return [
-        gr.update(visible=True, open=False), gr.update(choices=choices, value=choices[0][1]),
-        round(float(times[0]), 2), round(float(times[-1]), 2), None, "",
-    ]  # fmt: skip
+    where = [gr.update(choices=choices, value=choices[0][1]), round(float(times[0]), 2), round(float(times[-1]), 2)]
+    return [gr.update(visible=True, open=False), *where, *_unsaid(form)]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import uuid
+import time
 from html import escape
+from pathlib import Path
 
 import gradio as gr
 
 from hsemotion_space.feedback.export import export_own
+from hsemotion_space.feedback.keys import HASH_LENGTH, read_code
+from hsemotion_space.feedback.limits import MINUTE_S, Limits, Rule
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Given
 from hsemotion_space.feedback.words import about, said
 from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.feedback import client_of
 from hsemotion_space.ui.parts import table
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
+LOOKUPS = Limits(time.monotonic, [Rule(20, MINUTE_S)], [Rule(300, MINUTE_S)])
+"""How often codes may be looked up, by one client and by all together."""
 NOTHING = "<p role='status'>Nothing is kept under this code.</p>"
 
 
@@ -38,10 +44,15 @@ def build_my_data(desk: Desk, tab: gr.Tab, receipt: gr.Textbox) -> None:
     remove = gr.Button("Erase", variant="stop")
     told = gr.HTML()
     status = gr.HTML(elem_classes="fine")
-    show.click(lambda code: _list(desk, code), receipt, [listed, download, told], queue=False, api_visibility="private")
-    remove.click(
-        lambda code, yes: _erase(desk, code, yes), [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private"
-    )
+
+    def listed_for(request: gr.Request, code: object) -> list[object]:
+        return _list(desk, client_of(request), code)
+
+    def erased_for(request: gr.Request, code: object, yes: object) -> list[object]:
+        return _erase(desk, client_of(request), code, yes)
+
+    show.click(listed_for, receipt, [listed, download, told], queue=False, api_visibility="private")
+    remove.click(erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private")
     tab.select(lambda: _status(desk), None, status, queue=False, show_progress="hidden", api_visibility="private")
 
 
@@ -57,18 +68,33 @@ def _refusal(error: Exception) -> str:
     return f"<p class='problem' role='alert'>{escape(str(error))}</p>"
 
 
-def _list(desk: Desk, code: object) -> tuple[str, object, str]:
-    """Return the list, an update for the download, and nothing told."""
+def _list(desk: Desk, client: str, code: object) -> list[object]:
+    """Return the list, an update for the download, and what is told."""
+    nothing = gr.update(interactive=False, value=None)
     try:
+        LOOKUPS.take(client)
         given = desk.open_feedback.given(str(code or ""))
+        problem = f"<p class='problem' role='alert'>{escape(given.problem)}</p>" if given.problem else ""
         if not given.here and not given.published:
-            return NOTHING, gr.update(interactive=False, value=None), ""
-        file = desk.results / uuid.uuid4().hex / "my-data.json"
+            return ["" if problem else NOTHING, nothing, problem]
+        file = _download(desk, code)
         file.parent.mkdir(parents=True, exist_ok=True)
         export_own(given.here, file, given.published)
     except FeedbackError as error:
-        return _refusal(error), gr.update(interactive=False, value=None), ""
-    return _table(given), gr.update(interactive=True, value=str(file)), ""
+        return [_refusal(error), nothing, ""]
+    return [_table(given), gr.update(interactive=True, value=str(file)), problem]
+
+
+def _download(desk: Desk, code: object) -> Path:
+    """Return where the download of a contributor lies, under a name that nobody can guess who does not have the code."""
+    name = desk.open_feedback.keys.sign("download", read_code(str(code)))[:HASH_LENGTH]
+    return desk.results / "own" / f"my-data-{name}.json"
+
+
+def _forget_downloads(desk: Desk, code: object) -> None:
+    """Delete what was handed out for download, here and where Gradio copied it."""
+    for copy in desk.results.parent.rglob(_download(desk, code).name):
+        copy.unlink(missing_ok=True)
 
 
 def _table(given: Given) -> str:
@@ -84,14 +110,14 @@ def _table(given: Given) -> str:
     return table("What you gave", ["About", "Verdict", "Correction", "Picture kept", "State"], rows)
 
 
-def _erase(desk: Desk, code: object, yes: object) -> tuple[object, object, object, object]:
+def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
     """Return what is told, and updates for the list, the download and the tick."""
     try:
         if yes is not True:
             raise FeedbackError("Please tick that everything is to be erased.")
+        LOOKUPS.take(client)
         report = desk.open_feedback.erase(str(code or ""))
+        _forget_downloads(desk, code)
     except FeedbackError as error:
-        return _refusal(error), gr.skip(), gr.skip(), gr.skip()
-    if not report.records and report.published == "none":
-        return NOTHING, "", gr.update(interactive=False, value=None), False
-    return f"<p role='status'>{escape(report.words)}</p>", "", gr.update(interactive=False, value=None), False
+        return [_refusal(error), gr.skip(), gr.skip(), gr.skip()]
+    return [f"<p role='status'>{escape(report.words)}</p>", "", gr.update(interactive=False, value=None), False]

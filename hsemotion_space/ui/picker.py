@@ -19,6 +19,11 @@ class Picker:
     choice: gr.Dropdown
     card: gr.HTML
 
+    @property
+    def parts(self) -> list[gr.components.Component]:
+        """Components in the order of :func:`refresh`."""
+        return [self.choice, self.card]
+
 
 def build_picker(desk: Desk) -> Picker:
     """Lay out the backbone picker with a card for the choice."""
@@ -56,11 +61,3 @@ def refresh(desk: Desk, chosen: object) -> list[object]:
     """Return updates for the components of :class:`Picker`."""
     choices, card = describe(desk, chosen)
     return [gr.update(choices=choices), card]
-
-
-def refresh_after(desk: Desk, event: gr.events.Dependency, picker: Picker) -> None:
-    """Let picker and card tell what an analysis found out about the weights."""
-    event.then(
-        lambda chosen: refresh(desk, chosen), picker.choice, [picker.choice, picker.card], queue=False, show_progress="hidden",
-        api_visibility="private",
-    )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from browser_makers import needs_chromium, open_page, playwright, start_browser
+from browser_makers import add_clip, needs_chromium, open_page, playwright, start_browser
 from face_makers import picture_with
 from fake_hub import FakeHub, environment
 from feedback_makers import hash_of, make_crop, make_record
@@ -136,7 +136,7 @@ def test_from_a_flag_to_a_training_step_and_until_nothing_is_left(browser: playw
             page.get_by_text("Please tick that everything is to be erased.").wait_for()
             page.get_by_label("Erase everything I gave").check()
             my_data(page, "Erase")
-            page.get_by_text("1 statement is erased here, with its picture. It is also gone from the published dataset").wait_for()
+            page.get_by_text("1 statement and 1 picture were erased here. What was published of it is gone too").wait_for()
             my_data(page, "List")
             page.get_by_text("Nothing is kept under this code.").wait_for()
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -241,9 +241,7 @@ def test_a_part_of_a_clip_is_corrected_under_one_code_with_the_rest(browser: pla
     page, _ = open_page(browser, url, "light", 1280)
     analyze(page, write_picture(tmp_path))
     code = flag(page)
-    page.get_by_role("tab", name="Clip").click()
-    page.locator("input[type=file]").last.set_input_files(clip)
-    page.locator("video:visible").wait_for()
+    add_clip(page, clip)
     page.get_by_role("button", name="Analyze").locator("visible=true").click()
     page.get_by_role("button", name="Is this right?").locator("visible=true").click()
     page.get_by_label("From second").locator("visible=true").fill("0.5")
@@ -269,17 +267,44 @@ def test_corrections_are_taken_while_the_queue_of_analyses_is_full(browser: play
     page, _ = open_page(browser, url, "light", 1280)
     analyze(page, write_picture(tmp_path))
     path = httpx.post(f"{url}/gradio_api/upload", files={"files": ("long.mp4", clip.read_bytes())}, timeout=30).json()[0]
-    config = httpx.get(f"{url}/config").json()
-    buttons = [item["id"] for item in config["components"] if item["props"].get("value") == "Analyze"]
-    [number] = [place for place, item in enumerate(config["dependencies"]) if [buttons[1], "click"] in item["targets"]]
-    body = {"data": [{"video": {"path": path, "meta": {"_type": "gradio.FileData"}}}, "random", True, 10, 1], "fn_index": number}
-    body["data"][0] = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
 
-    def join(session: str) -> int:
-        return httpx.post(f"{url}/gradio_api/queue/join", json={**body, "session_hash": session}, timeout=30).status_code
+    def join(_: object) -> int:
+        body = {"data": [file, True, "random", 10.0, 1.0]}
+        return httpx.post(f"{url}/gradio_api/call/analyze_clip", json=body, timeout=30).status_code
 
     answers = [join(f"flood{count}") for count in range(60)]
     assert answers.count(503) >= 10
     flag(page)
     assert join("after") == 503
+    page.close()
+
+
+def test_nothing_that_was_ticked_or_said_about_one_picture_holds_for_the_next(
+    browser: playwright.Browser, url: str, tmp_path: Path
+) -> None:
+    page, _ = open_page(browser, url, "light", 1280)
+    analyze(page, write_picture(tmp_path))
+    flag(page, ticks=("Also keep the picture", "Also publish it"))
+    page.get_by_label("Comment").locator("visible=true").fill("about the first")
+    first = page.locator(".feedback img:visible").get_attribute("src")
+    other = tmp_path / "other.png"
+    Image.fromarray(picture_with([(60, 60)], (240, 320))).save(other)
+    page.get_by_role("button", name="Remove Image").or_(page.get_by_role("button", name="Clear")).first.click()
+    page.get_by_text("Add a picture to see").wait_for()
+    analyze(page, other)
+    page.get_by_label("It is wrong").locator("visible=true").check()
+    assert page.locator(".feedback input[type=checkbox]:visible:checked").count() == 0
+    assert page.get_by_label("Comment").locator("visible=true").input_value() == ""
+    assert page.get_by_label("Expression", exact=True).locator("visible=true").input_value() == "not said"
+    assert page.locator(".feedback img:visible").count() == 0
+    send(page)
+    page.locator(".problem:visible").wait_for()
+    choose(page, "Expression", "Anger")
+    for tick in ("Keep my correction", "Also keep the picture", "I am 18 or older"):
+        page.get_by_label(tick).locator("visible=true").check()
+    page.locator(".feedback img:visible").wait_for()
+    assert page.locator(".feedback img:visible").get_attribute("src") != first
+    send(page)
+    page.locator(".receipt:visible").wait_for()
     page.close()

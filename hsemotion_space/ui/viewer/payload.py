@@ -15,7 +15,7 @@ from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, FloatA
 
 TIME_DIGITS = 4  # 0.1 ms
 BOX_DIGITS = 4  # below a pixel up to 8K
-VALUE_DIGITS = 3
+VALUE_DIGITS = 4
 Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 Number = float | None

@@ -1,0 +1,98 @@
+"""The folder for what visitors add: of one server alone, swept while it runs, and removed even if the server was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+PREFIX: Final = "hsemotion-space-"
+LOCK: Final = "lock"
+SWEPT: Final = ("uploads", "results")
+SWEEP_EVERY_S: Final = 60.0
+STARTING_S: Final = 60.0  # so long a folder may be without its lock
+_held: Final[list[int]] = []  # descriptors; what they lock is free when the process ends, however it ends
+
+
+def make_folder() -> Path:
+    """Return a new folder, after removing those of servers that are not running any more."""
+    remove_left_overs(Path(tempfile.gettempdir()), time.time())
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    _lock(descriptor)
+    _held.append(descriptor)
+    return folder
+
+
+def remove_left_overs(parent: Path, now_s: float) -> int:
+    """Remove the folders of servers that were killed; return how many there were."""
+    gone = 0
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if not folder.is_dir() or folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            if not (folder / LOCK).exists():
+                abandoned = now_s - folder.stat().st_mtime > STARTING_S
+            else:
+                descriptor = os.open(folder / LOCK, os.O_RDWR)
+                try:
+                    abandoned = _lock(descriptor)
+                finally:
+                    os.close(descriptor)
+            if abandoned:
+                shutil.rmtree(folder, ignore_errors=True)
+                gone += 1
+    return gone
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock of a file; return whether nobody else has it."""
+    try:
+        import fcntl  # noqa: PLC0415  not on every platform
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def sweep(folder: Path, age_s: float, now_s: float) -> int:
+    """Delete files below ``folder`` that are older than ``age_s``, then empty folders; return how many files went.
+
+    Gradio's own clean-up leaves aborted uploads and all folders behind.
+    """
+    gone = 0
+    for path in sorted(folder.rglob("*"), reverse=True):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            elif now_s - path.lstat().st_mtime > age_s:
+                path.unlink()
+                gone += 1
+        except OSError:  # in use, not empty, or gone already
+            continue
+    return gone
+
+
+def sweep_for_ever(folder: Path, age_s: float) -> None:
+    """Sweep again and again, as long as the folder is there."""
+    while folder.exists() and not sys.is_finalizing():
+        for part in SWEPT:  # what jobs still need lies beside them
+            sweep(folder / part, age_s, time.time())
+        time.sleep(SWEEP_EVERY_S)
+
+
+def hide_environment() -> None:
+    """Keep other processes of this user from reading what this one was started with, which may be secrets (Linux; elsewhere nothing)."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # noqa: PLC0415
+
+        not_dumpable = 4  # PR_SET_DUMPABLE
+        ctypes.CDLL(None).prctl(not_dumpable, 0, 0, 0, 0)
