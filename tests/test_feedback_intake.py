@@ -645,8 +645,13 @@ def take_any(submission: Submission) -> None:
         assert bool(SHARED.store.crops[record.id]) == ("crop" in record.consent.scopes)
 
 
-def test_of_2000_generated_submissions_each_is_refused_with_a_sentence_or_becomes_a_valid_record() -> None:
+def test_of_2000_generated_submissions_each_is_refused_with_a_sentence_or_becomes_a_valid_record(tmp_path: Path) -> None:
     assert {item.name for item in fields(Submission)} == set(RIGHT)
     take_any()
     assert SEEN["kept"] > 200
     assert SEEN["refused"] > 200
+    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store:
+        for name, record in SHARED.store.records.items():
+            assert store.add(record, SHARED.store.crops[name]).created
+        assert {one.record.id: one.record for one in store.records()} == SHARED.store.records
+        assert store.notices == ()

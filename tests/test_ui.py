@@ -155,7 +155,7 @@ def run(page: str, data: list[object]) -> str:
         if "role='progressbar'" not in answer:
             return answer
         time.sleep(0.25)
-        answer = call(page, function_index(page, "tick", type="timer"), session, [None, "random"])
+        answer = call(page, function_index(page, "tick", type="timer"), session, [None, "random", None])
     raise AssertionError(answer)
 
 

@@ -21,6 +21,7 @@ from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.desk import EXAMPLES, Desk
+from hsemotion_space.ui.feedback import Offer
 from hsemotion_space.ui.parts import RawImage, RawVideo, progress_bar
 from hsemotion_space.ui.picker import Picker, refresh
 from hsemotion_space.ui.view import Kind, View, build_summary, build_view, draw_again, emptied, fill, told
@@ -126,7 +127,7 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> Tab:
         source.clear(
             lambda earlier, chosen: run_new(earlier, None, chosen, True, ()), [summary.job, tab.picker.choice], tab.outputs, **QUIET
         )
-    timer.tick(lambda *known: _ask(desk, tab, *known), [summary.job, tab.picker.choice], tab.outputs, **QUIET)
+    timer.tick(lambda *known: _ask(desk, tab, *known), [summary.job, tab.picker.choice, summary.offer], tab.outputs, **QUIET)
     cancel.click(lambda *known: _stop(desk, tab, *known), [summary.job, tab.picker.choice], tab.outputs, **QUIET)
     for slider in options[1:]:
         again = [view.summary.notices, *view.charts]
@@ -196,15 +197,23 @@ def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
     return _ask(desk, tab, job, choice.checkpoint)
 
 
-def _ask(desk: Desk, tab: Tab, job: object, chosen: object) -> list[object]:
-    """Return updates for ``Tab.outputs`` from where a job is; ``chosen`` is the checkpoint that the picker shows."""
+def _ask(desk: Desk, tab: Tab, job: object, chosen: object, offer: Offer | None = None) -> list[object]:
+    """Return updates for ``Tab.outputs`` from where a job is.
+
+    Args:
+        desk: of the page.
+        tab: whose job it is.
+        job: its id.
+        chosen: checkpoint that the picker shows.
+        offer: what is shown; the same result is not shown twice, as that would empty a form that somebody is filling.
+    """
     try:
         status = desk.runner.status(job) if isinstance(job, str) and job else None
     except JobError:  # it was kept long enough
         status = None
     if status is None or (status.state == "cancelled" and not status.message):  # by whoever shows something else now
         return [gr.skip(), "", gr.Timer(active=False), *[gr.skip() for _ in tab.outputs[3:]]]
-    if not status.finished:
+    if not status.finished or (offer is not None and offer.job == status.id):
         return [*_state(desk, chosen, status), *[gr.skip() for _ in tab.view.shown]]
     shown = fill(desk, tab.view, status) if status.analyses else told(tab.view, status.message)
     return [*_state(desk, chosen, status), *shown]

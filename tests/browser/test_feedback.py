@@ -215,7 +215,7 @@ def test_the_form_is_reached_and_filled_by_keyboard_alone(browser: playwright.Br
     page.locator(".face-table:visible").wait_for()
 
     def go_to(name: str, role: str) -> None:
-        for _ in range(40):
+        for _ in range(150):
             page.keyboard.press("Tab")
             if page.get_by_role(role, name=name).and_(page.locator(":focus")).count():
                 return
@@ -231,7 +231,8 @@ def test_the_form_is_reached_and_filled_by_keyboard_alone(browser: playwright.Br
         page.keyboard.press("Space")
     go_to("Send", "button")
     page.keyboard.press("Enter")
-    page.locator(".receipt:visible").wait_for()
+    page.locator(".receipt:visible, .problem:visible").wait_for()
+    assert page.locator(".problem:visible").all_inner_texts() == []
     page.close()
 
 
@@ -276,7 +277,7 @@ def test_corrections_are_taken_while_the_queue_of_analyses_is_full(browser: play
     answers = [join(f"flood{count}") for count in range(60)]
     assert answers.count(503) >= 10
     flag(page)
-    assert join("after") == 503
+    assert 503 in [join(f"after{count}") for count in range(32)], "the queue was full only before"
     page.close()
 
 
