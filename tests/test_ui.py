@@ -150,7 +150,7 @@ def call(page: str, number: int, session: str, data: list[object]) -> str:
 def run(page: str, data: list[object]) -> str:
     """Press Analyze in the picture tab as the page does, ask until there is a result, and return that."""
     session = f"test{time.monotonic_ns()}"
-    answer = call(page, function_index(page, "click", value="Analyze"), session, [None, *data])
+    answer = call(page, function_index(page, "click", value="Analyze"), session, [None, *data, []])
     for _ in range(120):
         if "role='progressbar'" not in answer:
             return answer
