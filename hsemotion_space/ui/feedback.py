@@ -76,6 +76,7 @@ class Form:
     Attributes:
         box: all of it.
         face, start, end: which face, and which part of a clip.
+        about: state with the face that everything below is about.
         seen: state with job and face of the picture that was shown as the one that would be kept.
         crop: that picture.
         verdict, comment, statement: what is said, and the statement on age and permission.
@@ -88,6 +89,7 @@ class Form:
     face: gr.Dropdown
     start: gr.Number
     end: gr.Number
+    about: gr.State
     seen: gr.State
     crop: gr.Image
     verdict: gr.Radio
@@ -106,7 +108,7 @@ class Form:
     @property
     def filled(self) -> list[gr.blocks.Block]:
         """Components in the order of :func:`form_updates`."""
-        return [self.box, self.face, self.start, self.end, *self.said]
+        return [self.box, self.face, self.start, self.end, self.about, *self.said]
 
 
 def _is_checklist(task: Task) -> bool:
@@ -162,13 +164,13 @@ def build_form(kind: str, desk: Desk, offer: gr.State, receipt: gr.Textbox) -> F
         )
         send = gr.Button("Send", variant="primary")
         told = gr.HTML()
-        seen = gr.State(())
-    form = Form(box, face, start, end, seen, crop, verdict, comment, statement, tuple(scopes), tuple(questions), told)
+        about, seen = gr.State(""), gr.State(())
+    form = Form(box, face, start, end, about, seen, crop, verdict, comment, statement, tuple(scopes), tuple(questions), told)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     verdict.change(lambda chosen: gr.update(visible=chosen == "wrong"), verdict, corrections, **quiet)
     wants_crop = scopes[[step is CROP for step in STEPS].index(True)]
     wants_crop.input(lambda *given: _preview(desk, *given), [offer, face, wants_crop], [seen, crop], **quiet)
-    face.input(lambda given, number: [*_span(desk, given, number), *_unsaid(form)], [offer, face], [start, end, *form.said], **quiet)
+    face.input(lambda *chosen: _other_face(desk, form, *chosen), [offer, face, about], [start, end, about, *form.said], **quiet)
 
     def submit(request: gr.Request, given: Offer, number: object, shown: object, *said: object) -> list[object]:
         submission = _read(form, kind, given, number, said)
@@ -180,15 +182,24 @@ def build_form(kind: str, desk: Desk, offer: gr.State, receipt: gr.Textbox) -> F
     return form
 
 
+def _other_face(desk: Desk, form: Form, given: Offer, number: object, about: object) -> list[object]:
+    """Return updates for start, end, ``Form.about`` and ``Form.said``; walking through the field with the keyboard changes nothing."""
+    if str(number) == about:
+        return [gr.skip() for _ in range(3 + len(form.said))]
+    return [*_span(desk, given, number), str(number), *_unsaid(form)]
+
+
 def connect_viewer(form: Form, viewer: gr.HTML, offer: gr.State) -> None:
     """Let a range that was dragged in the viewer, and a key from 1 to 8 pressed there, fill the form."""
     [first, *_] = form.questions
 
-    def take_range(event: gr.EventData, given: Offer) -> list[object]:
+    def take_range(event: gr.EventData, given: Offer, about: object) -> list[object]:
         chosen = read_selection(event)
         if chosen is None or str(chosen.face) not in given.tickets:
-            return [gr.skip()] * 4
-        return [gr.update(open=True), str(chosen.face), round(chosen.start_s, 2), round(chosen.end_s, 2)]
+            return [gr.skip() for _ in form.filled]
+        face, span = str(chosen.face), [round(chosen.start_s, 2), round(chosen.end_s, 2)]
+        said = [gr.skip() for _ in form.said] if face == about else _unsaid(form)
+        return [gr.update(open=True), face, *span, face, *said]
 
     def take_label(event: gr.EventData, given: Offer) -> list[object]:
         number, labels = read_label_key(event), first.task.label_names
@@ -197,7 +208,7 @@ def connect_viewer(form: Form, viewer: gr.HTML, offer: gr.State) -> None:
         return [gr.update(open=True), "wrong", labels[number - 1]]
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    viewer.range(take_range, offer, [form.box, form.face, form.start, form.end], **quiet)
+    viewer.range(take_range, [offer, form.about], form.filled, **quiet)
     viewer.label_key(take_label, offer, [form.box, form.verdict, first.parts[0]], **quiet)
 
 
@@ -290,8 +301,8 @@ def make_offer(desk: Desk, job_id: str, analysis: Analysis, smoothing: float | N
 def form_updates(form: Form, analysis: Analysis | None) -> list[object]:
     """Return updates for ``Form.filled``, for a new result or none; nothing that was said or ticked before is carried over."""
     if analysis is None or not analysis.faces:
-        return [gr.update(visible=False), *[gr.skip()] * 3, *_unsaid(form)]
+        return [gr.update(visible=False), *[gr.skip()] * 3, "", *_unsaid(form)]
     choices = [(f"Face {item.track.track_id}", str(item.track.track_id)) for item in analysis.faces]
     times = analysis.faces[0].track.times_s
     where = [gr.update(choices=choices, value=choices[0][1]), round(float(times[0]), 2), round(float(times[-1]), 2)]
-    return [gr.update(visible=True, open=False), *where, *_unsaid(form)]
+    return [gr.update(visible=True, open=False), *where, choices[0][1], *_unsaid(form)]

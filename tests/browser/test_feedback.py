@@ -281,31 +281,30 @@ def test_corrections_are_taken_while_the_queue_of_analyses_is_full(browser: play
     page.close()
 
 
-def test_nothing_that_was_ticked_or_said_about_one_picture_holds_for_the_next(
-    browser: playwright.Browser, url: str, tmp_path: Path
-) -> None:
-    page, _ = open_page(browser, url, "light", 1280)
-    analyze(page, write_picture(tmp_path))
-    flag(page, ticks=("Also keep the picture", "Also publish it"))
-    page.get_by_label("Comment").locator("visible=true").fill("about the first")
-    first = page.locator(".feedback img:visible").get_attribute("src")
-    other = tmp_path / "other.png"
-    Image.fromarray(picture_with([(60, 60)], (240, 320))).save(other)
-    page.get_by_role("button", name="Remove Image").or_(page.get_by_role("button", name="Clear")).first.click()
-    page.get_by_text("Add a picture to see").wait_for()
-    analyze(page, other)
-    page.get_by_label("It is wrong").locator("visible=true").check()
-    assert page.locator(".feedback input[type=checkbox]:visible:checked").count() == 0
-    assert page.get_by_label("Comment").locator("visible=true").input_value() == ""
-    assert page.get_by_label("Expression", exact=True).locator("visible=true").input_value() == "not said"
-    assert page.locator(".feedback img:visible").count() == 0
-    send(page)
-    page.locator(".problem:visible").wait_for()
-    choose(page, "Expression", "Anger")
-    for tick in ("Keep my correction", "Also keep the picture", "I am 18 or older"):
-        page.get_by_label(tick).locator("visible=true").check()
-    page.locator(".feedback img:visible").wait_for()
-    assert page.locator(".feedback img:visible").get_attribute("src") != first
-    send(page)
-    page.locator(".receipt:visible").wait_for()
-    page.close()
+def test_nothing_that_was_ticked_or_said_about_one_picture_holds_for_the_next(browser: playwright.Browser, tmp_path: Path) -> None:
+    with serve_page(tmp_path) as url:  # of its own, as one address may send five corrections a minute
+        page, _ = open_page(browser, url, "light", 1280)
+        analyze(page, write_picture(tmp_path))
+        flag(page, ticks=("Also keep the picture", "Also publish it"))
+        page.get_by_label("Comment").locator("visible=true").fill("about the first")
+        first = page.locator(".feedback img:visible").get_attribute("src")
+        other = tmp_path / "other.png"
+        Image.fromarray(picture_with([(60, 60)], (240, 320))).save(other)
+        page.get_by_role("button", name="Remove Image").or_(page.get_by_role("button", name="Clear")).first.click()
+        page.get_by_text("Add a picture to see").wait_for()
+        analyze(page, other)
+        page.get_by_label("It is wrong").locator("visible=true").check()
+        assert page.locator(".feedback input[type=checkbox]:visible:checked").count() == 0
+        assert page.get_by_label("Comment").locator("visible=true").input_value() == ""
+        assert page.get_by_label("Expression", exact=True).locator("visible=true").input_value() == "not said"
+        assert page.locator(".feedback img:visible").count() == 0
+        send(page)
+        page.locator(".problem:visible").wait_for()
+        choose(page, "Expression", "Anger")
+        for tick in ("Keep my correction", "Also keep the picture", "I am 18 or older"):
+            page.get_by_label(tick).locator("visible=true").check()
+        page.locator(".feedback img:visible").wait_for()
+        assert page.locator(".feedback img:visible").get_attribute("src") != first
+        send(page)
+        page.locator(".receipt:visible").wait_for()
+        page.close()
