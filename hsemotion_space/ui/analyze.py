@@ -145,7 +145,9 @@ def attach(desk: Desk, tab: Tab, moment: Callable[..., object]) -> None:
     """
 
     def find(shown: object, kept: object, chosen: object) -> list[object]:
-        return [gr.skip() for _ in tab.outputs] if shown else _ask(desk, tab, kept, chosen)
+        if shown or not _is_known(desk, kept):  # then nothing is touched: the visitor may have started something already
+            return [gr.skip() for _ in tab.outputs]
+        return _ask(desk, tab, kept, chosen)
 
     moment(find, [tab.view.summary.job, tab.kept, tab.picker.choice], tab.outputs, **QUIET)
 
@@ -174,6 +176,13 @@ def _copy_example(desk: Desk, kind: Kind) -> str:
     path.parent.mkdir(parents=True)
     shutil.copyfile(EXAMPLES / name, path)
     return str(path)
+
+
+def _is_known(desk: Desk, job: object) -> bool:
+    try:
+        return isinstance(job, str) and bool(job) and bool(desk.runner.status(job))
+    except JobError:  # it was kept long enough
+        return False
 
 
 def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
@@ -207,10 +216,7 @@ def _ask(desk: Desk, tab: Tab, job: object, chosen: object, offer: Offer | None 
         chosen: checkpoint that the picker shows.
         offer: what is shown; the same result is not shown twice, as that would empty a form that somebody is filling.
     """
-    try:
-        status = desk.runner.status(job) if isinstance(job, str) and job else None
-    except JobError:  # it was kept long enough
-        status = None
+    status = desk.runner.status(str(job)) if _is_known(desk, job) else None
     if status is None or (status.state == "cancelled" and not status.message):  # by whoever shows something else now
         return [gr.skip(), "", gr.Timer(active=False), *[gr.skip() for _ in tab.outputs[3:]]]
     if not status.finished or (offer is not None and offer.job == status.id):
