@@ -84,7 +84,9 @@ def choose(page: playwright.Page, label: str, option: str) -> None:
 
 def flag(page: playwright.Page, answer: str = "Fear", ticks: tuple[str, ...] = ()) -> str:
     """Say that face 2 shows another expression and return the receipt code."""
-    choose(page, "Face", "Face 2")
+    with page.expect_response(lambda response: "/run/predict" in response.url):  # another face empties the form
+        choose(page, "Face", "Face 2")
+    page.wait_for_timeout(200)
     page.get_by_label("It is wrong").locator("visible=true").check()
     choose(page, "Expression", answer)
     for tick in ("Keep my correction", *ticks, "I am 18 or older"):
