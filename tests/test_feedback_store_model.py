@@ -156,10 +156,12 @@ class StoreMachine(RuleBasedStateMachine):
     def erase(self, who: str) -> None:
         theirs = [row for row in self.rows if row.record.contributor == who]
         touched = {row.batch for row in theirs if row.batch}
-        self.pending.setdefault(tombstone_of(who), set()).update(touched)
+        if theirs or tombstone_of(who) in self.pending:  # who gave nothing leaves nothing to do
+            self.pending.setdefault(tombstone_of(who), set()).update(touched)
         erased = self.store.erase(who)
         assert erased.records == tuple(row.record.id for row in theirs)
-        assert set(erased.batches) == self.pending[tombstone_of(who)]
+        assert erased.pictures == sum(bool(row.crop) for row in theirs)
+        assert set(erased.batches) == self.pending.get(tombstone_of(who), set())
         self.erased |= set(erased.records)
         self.rows = [row for row in self.rows if row not in theirs]
         for batch in touched:
