@@ -25,6 +25,7 @@ from hsemotion_space.ui.feedback import Offer
 from hsemotion_space.ui.parts import RawImage, RawVideo, progress_bar
 from hsemotion_space.ui.picker import Picker, refresh
 from hsemotion_space.ui.view import Kind, View, build_summary, build_view, draw_again, emptied, fill, told
+from hsemotion_space.ui.words import fixed, say
 
 NOT_AGREED: Final = f"Please tick “{PROCESS.title}” first. Without it nothing is analyzed."
 CANCELLED: Final = "The analysis was cancelled."
@@ -96,8 +97,8 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> Tab:
             )  # fmt: skip
             options = _options(kind, desk)
             with gr.Row():
-                start = gr.Button("Analyze", variant="primary")
-                cancel = gr.Button("Cancel", interactive=False)
+                start = gr.Button(fixed("Analyze"), variant="primary")
+                cancel = gr.Button(fixed("Cancel"), interactive=False)
             example = gr.Button(f"Show an example {'picture' if kind == 'image' else 'clip'}", size="sm", visible=EXAMPLES.is_dir())
         with gr.Column(scale=7, min_width=300):
             summary = build_summary(kind)
@@ -188,7 +189,7 @@ def _is_known(desk: Desk, job: object) -> bool:
 def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
     """Queue an analysis in the place of an earlier one, and return updates for ``Tab.outputs``: its end, if that comes at once."""
     if not choice.path:
-        words = "Please add a picture first." if tab.view.kind == "image" else "Please add a clip first."
+        words = say("Please add a picture first.") if tab.view.kind == "image" else "Please add a clip first."
         return [*_state(desk, choice.checkpoint), *told(tab.view, words)]
     _cancel(desk, earlier)
     if choice.agreed is not True:
