@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -15,58 +16,66 @@ from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import table
+from hsemotion_space.ui.words import fixed, parts_of, retell, say
 
 TEXT = Path(__file__).with_name("about.md")
-TASKS_HERE = "<!-- tasks -->"
+KINDS = {"one_of": "one of them, probabilities", "continuous": "a number each", "independent": "a number for each by itself"}
 STORED = "until you erase them with your receipt code."
 NOT_STORED = "this server takes none."
 
 
-def build_about(desk: Desk, minutes: int) -> None:
+def build_about(desk: Desk, tab: gr.Tab, minutes: int) -> None:
     """Lay out the tab.
 
     Args:
         desk: of the page.
+        tab: in which it stands.
         minutes: after which everything that a visitor added is deleted.
     """
-    numbers, rest = TEXT.read_text("utf-8").split(TASKS_HERE)
-    gr.Markdown(numbers)
-    gr.HTML(_tasks())
-    gr.Markdown(rest.format(minutes=minutes, kept=STORED if desk.feedback is not None else NOT_STORED))
-    with gr.Accordion("The texts that contributors agree to", open=False):
-        gr.Markdown(_consent())
-    gr.Markdown("## Checkpoints")
+    numbers, rest = parts_of(TEXT)
+    gr.Markdown(fixed(numbers))
+    tasks = gr.HTML(_tasks())
+    gr.Markdown(fixed(rest, minutes=minutes, kept=STORED if desk.feedback is not None else NOT_STORED))
+    with gr.Accordion(fixed("The texts that contributors agree to"), open=False):
+        consent = gr.Markdown(_consent())
+    gr.Markdown(fixed("## Checkpoints"))
     choices = [(one.title, one.id) for one in desk.checkpoints]
-    choice = gr.Dropdown(choices, value=desk.checkpoints[0].id, label="Card of")
+    choice = gr.Dropdown(choices, value=desk.checkpoints[0].id, label=fixed("Card of"))
     card = gr.Markdown(read_card(desk.checkpoints[0]), elem_classes="model-card")
-    choice.change(lambda chosen: _card(desk.settings, chosen), choice, card, queue=False, show_progress="hidden", api_visibility="private")
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    choice.change(lambda chosen: _card(desk.settings, chosen), choice, card, **quiet)
+    tab.select(lambda: [_tasks(), _consent()], None, [tasks, consent], **quiet)  # in the language of the visitor
 
 
 def _tasks() -> str:
-    rows = [[task.title, ", ".join(task.label_names), _kind(task), task.metric, _window(task), task.citation] for task in TASKS]
-    return table("Tasks", ["Task", "Labels", "Values", "Official measure", "Smoothing", "Defined in"], rows)
+    rows = [
+        [say(task.title), ", ".join(map(say, task.label_names)), _kind(task), say(task.metric), _window(task), say(task.citation)]
+        for task in TASKS
+    ]
+    return table(
+        say("Tasks"), [say("Task"), say("Labels"), say("Values"), say("Official measure"), say("Smoothing"), say("Defined in")], rows
+    )
 
 
 def _kind(task: Task) -> str:
-    scale = f"{task.low:g} to {task.high:g}"
-    words = {"one_of": "one of them, probabilities", "continuous": "a number each", "independent": "a number for each by itself"}
-    return f"{words[task.kind]}, {scale}{', one per clip' if task.scope == 'clip' else ''}"
+    scale = say("{low} to {high}", low=f"{task.low:g}", high=f"{task.high:g}")
+    return ", ".join([say(KINDS[task.kind]), scale, *([say("one per clip")] if task.scope == "clip" else [])])
 
 
 def _window(task: Task) -> str:
-    return f"±{task.smoothing_s:g} s" if task.smoothing_s else "none"
+    return f"±{task.smoothing_s:g} s" if task.smoothing_s else say("none")
 
 
 def _consent() -> str:
-    steps = "\n".join(f"- **{escape(step.title)}** {escape(step.text)}" for step in LADDER)
-    return f"Version {VERSION}\n\n{steps}\n- **Statement** {STATEMENT}"
+    steps = "\n".join(f"- **{escape(say(step.title))}** {escape(say(step.text))}" for step in LADDER)
+    return f"{say('Version {version}', version=VERSION)}\n\n{steps}\n- **{say('Statement')}** {say(STATEMENT)}"
 
 
 def _card(settings: Settings, chosen: object) -> str:
     try:
         return read_card(find_checkpoint(settings.checkpoint_roots, str(chosen)))
     except CheckpointError as error:
-        return escape(str(error))
+        return escape(retell(str(error)))
 
 
 def read_card(checkpoint: Checkpoint) -> str:
@@ -74,6 +83,8 @@ def read_card(checkpoint: Checkpoint) -> str:
     try:
         text = (checkpoint.folder / "README.md").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
-        heads = "\n".join(f"- {head.task.title}: {PROVENANCE_WORDS[head.provenance]}. {head.note}" for head in checkpoint.heads)
-        return f"# {checkpoint.title}\n\n{checkpoint.summary}\n\n{heads}"
+        heads = "\n".join(
+            f"- {say(head.task.title)}: {say(PROVENANCE_WORDS[head.provenance])}. {retell(head.note)}" for head in checkpoint.heads
+        )
+        return f"# {checkpoint.title}\n\n{retell(checkpoint.summary)}\n\n{heads}"
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)

@@ -25,10 +25,8 @@ from hsemotion_space.ui.feedback import Offer
 from hsemotion_space.ui.parts import RawImage, RawVideo, progress_bar
 from hsemotion_space.ui.picker import Picker, refresh
 from hsemotion_space.ui.view import Kind, View, build_summary, build_view, draw_again, emptied, fill, told
-from hsemotion_space.ui.words import fixed, say
+from hsemotion_space.ui.words import fixed, retell, say
 
-NOT_AGREED: Final = f"Please tick “{PROCESS.title}” first. Without it nothing is analyzed."
-CANCELLED: Final = "The analysis was cancelled."
 MOST_OTHERS: Final = 3
 AT_ONCE_S: Final = 0.8  # so long the first handler waits for a job
 ASK_EVERY_S: Final = 0.5
@@ -87,19 +85,22 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> Tab:
         with gr.Column(scale=4, min_width=300):
             source: RawImage | RawVideo
             if kind == "image":
-                source = RawImage(label="Picture", sources=["upload", "webcam", "clipboard"], type="filepath", buttons=["fullscreen"])
+                source = RawImage(
+                    label=fixed("Picture"), sources=["upload", "webcam", "clipboard"], type="filepath", buttons=["fullscreen"]
+                )
             else:
-                source = RawVideo(label="Clip", sources=["upload"], format=None, elem_classes="clip-source")
+                source = RawVideo(label=fixed("Clip"), sources=["upload"], format=None, elem_classes="clip-source")
             choices = [(one.title, one.id) for one in desk.checkpoints]
             others = gr.Dropdown(
-                choices, value=[], multiselect=True, max_choices=MOST_OTHERS, label="Compare with",
-                info="The same faces, seen by other backbones too.",
+                choices, value=[], multiselect=True, max_choices=MOST_OTHERS, label=fixed("Compare with"),
+                info=fixed("The same faces, seen by other backbones too."),
             )  # fmt: skip
             options = _options(kind, desk)
             with gr.Row():
                 start = gr.Button(fixed("Analyze"), variant="primary")
                 cancel = gr.Button(fixed("Cancel"), interactive=False)
-            example = gr.Button(f"Show an example {'picture' if kind == 'image' else 'clip'}", size="sm", visible=EXAMPLES.is_dir())
+            words = fixed("Show an example picture") if kind == "image" else fixed("Show an example clip")
+            example = gr.Button(words, size="sm", visible=EXAMPLES.is_dir())
         with gr.Column(scale=7, min_width=300):
             summary = build_summary(kind)
     view = build_view(kind, desk, summary, shared.receipt)
@@ -157,15 +158,17 @@ def _options(kind: Kind, desk: Desk) -> list[gr.Slider]:
     if kind == "image":
         return []
     limits, standard = desk.settings.limits, PipelineConfig()
-    gr.Markdown(
-        f"MP4, MOV, MKV, WebM or AVI, up to {limits.clip_bytes // 2**20} MB. Of longer clips the first "
-        f"{limits.clip_duration_s:g} seconds and at most {limits.clip_frames} frames are analyzed."
-    )
-    with gr.Accordion("Options", open=False):
-        fps = gr.Slider(1, 30, standard.sample_fps, step=1, label="Frames analyzed per second")
+    words = fixed(
+        "MP4, MOV, MKV, WebM or AVI, up to {size} MB. Of longer clips the first {seconds} seconds and at most {frames} frames are "
+        "analyzed.",
+        size=limits.clip_bytes // 2**20, seconds=f"{limits.clip_duration_s:g}", frames=limits.clip_frames,
+    )  # fmt: skip
+    gr.Markdown(words)
+    with gr.Accordion(fixed("Options"), open=False):
+        fps = gr.Slider(1, 30, standard.sample_fps, step=1, label=fixed("Frames analyzed per second"))
     smoothing = gr.Slider(
-        0, 3, standard.smoothing, step=0.25, label="Smoothing",
-        info="1 is each task's usual window (±1.67 s for expression), 0 shows every frame as it is. Changes at once.",
+        0, 3, standard.smoothing, step=0.25, label=fixed("Smoothing"),
+        info=fixed("1 is each task's usual window (±1.67 s for expression), 0 shows every frame as it is. Changes at once."),
     )  # fmt: skip
     return [fps, smoothing]
 
@@ -189,17 +192,18 @@ def _is_known(desk: Desk, job: object) -> bool:
 def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
     """Queue an analysis in the place of an earlier one, and return updates for ``Tab.outputs``: its end, if that comes at once."""
     if not choice.path:
-        words = say("Please add a picture first.") if tab.view.kind == "image" else "Please add a clip first."
+        words = say("Please add a picture first.") if tab.view.kind == "image" else say("Please add a clip first.")
         return [*_state(desk, choice.checkpoint), *told(tab.view, words)]
     _cancel(desk, earlier)
     if choice.agreed is not True:
-        return [*_state(desk, choice.checkpoint), *told(tab.view, NOT_AGREED)]
+        words = say("Please tick “{tick}” first. Without it nothing is analyzed.", tick=say(PROCESS.title))
+        return [*_state(desk, choice.checkpoint), *told(tab.view, words)]
     try:
         config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
         job = desk.runner.submit(Path(choice.path), config, _compared(desk, config.checkpoint, choice.others))
         desk.show_media(Path(choice.path), job)
     except (JobError, SettingsError, CheckpointError) as error:
-        return [*_state(desk, choice.checkpoint), *told(tab.view, str(error))]
+        return [*_state(desk, choice.checkpoint), *told(tab.view, retell(str(error)))]
     until_s = time.monotonic() + AT_ONCE_S
     for _ in desk.runner.watch(job, 0.1):
         if time.monotonic() > until_s:
@@ -222,14 +226,14 @@ def _ask(desk: Desk, tab: Tab, job: object, chosen: object, offer: Offer | None 
         return [gr.skip(), "", gr.Timer(active=False), *[gr.skip() for _ in tab.outputs[3:]]]
     if not status.finished or (offer is not None and offer.job == status.id):
         return [*_state(desk, chosen, status), *[gr.skip() for _ in tab.view.shown]]
-    shown = fill(desk, tab.view, status) if status.analyses else told(tab.view, status.message)
+    shown = fill(desk, tab.view, status) if status.analyses else told(tab.view, retell(status.message))
     return [*_state(desk, chosen, status), *shown]
 
 
 def _stop(desk: Desk, tab: Tab, job: str, chosen: object) -> list[object]:
     """Cancel a job, unless it has just finished."""
     _cancel(desk, job)
-    return [*_state(desk, chosen), *told(tab.view, CANCELLED)]
+    return [*_state(desk, chosen), *told(tab.view, say("The analysis was cancelled."))]
 
 
 def _state(desk: Desk, chosen: object, status: JobStatus | None = None) -> list[object]:
@@ -255,13 +259,14 @@ def _compared(desk: Desk, first: str, others: object) -> list[str]:
 
 def _progress(status: JobStatus) -> str:
     if status.state == "queued":
-        return progress_bar(0, 0, f"Waiting for {status.ahead} earlier {'analysis' if status.ahead == 1 else 'analyses'}…")
+        one = say("Waiting for 1 earlier analysis…")
+        return progress_bar(0, 0, one if status.ahead == 1 else say("Waiting for {number} earlier analyses…", number=status.ahead))
     if status.phase == "download":
-        of = f" of {status.total / 1e6:.1f}" if status.total else ""
-        return progress_bar(status.done, status.total, f"Downloading the weights: {status.done / 1e6:.1f}{of} MB")
+        done = f"{status.done / 1e6:.1f} / {status.total / 1e6:.1f}" if status.total else f"{status.done / 1e6:.1f}"
+        return progress_bar(status.done, status.total, say("Downloading the weights: {done} MB", done=done))
     if not status.total:
-        return progress_bar(0, 0, "Starting…")
-    return progress_bar(status.done, status.total, f"{status.done} of about {status.total} frames")
+        return progress_bar(0, 0, say("Starting…"))
+    return progress_bar(status.done, status.total, say("{done} of about {total} frames", done=status.done, total=status.total))
 
 
 def _cancel(desk: Desk, job: object) -> None:

@@ -39,7 +39,7 @@ from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker, refresh
 from hsemotion_space.ui.review import build_review
 from hsemotion_space.ui.temporary import SWEEP_EVERY_S, hide_environment, make_folder, sweep_for_ever
-from hsemotion_space.ui.words import Language, catalog
+from hsemotion_space.ui.words import Language, catalog, fixed
 
 STYLE = Path(__file__).with_name("style.css")
 SLOWEST_UPLOAD_S = 300.0  # added to the age at which files are deleted, so that no running upload loses its file
@@ -83,23 +83,23 @@ def build(desk: Desk) -> gr.Blocks:
     settings = desk.settings
     minutes = round((settings.results_ttl_s + SLOWEST_UPLOAD_S + SWEEP_EVERY_S) / 60)
     with gr.Blocks(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
-        gr.Markdown(LEAD, elem_classes="lead")
+        gr.Markdown(fixed(LEAD), elem_classes="lead")
         picker = build_picker(desk)
-        agreed = gr.Checkbox(False, label=PROCESS.title, info=PROCESS.text)
+        agreed = gr.Checkbox(False, label=fixed(PROCESS.title), info=fixed(PROCESS.text))
         shared = Shared(picker, agreed, build_receipt())
         with gr.Tabs():
-            with gr.Tab("Picture", id="image"):
+            with gr.Tab(fixed("Picture"), id="image"):
                 picture = build_tab("image", desk, shared)
-            with gr.Tab("Clip", id="clip") as clip_tab:
+            with gr.Tab(fixed("Clip"), id="clip") as clip_tab:
                 clip = build_tab("clip", desk, shared)
             if settings.feedback == "on":
-                with gr.Tab("My data", id="data") as tab:
+                with gr.Tab(fixed("My data"), id="data") as tab:
                     build_my_data(desk, tab, shared.receipt)
             if desk.feedback is not None and settings.review_token:
-                with gr.Tab("Review", id="review"):
+                with gr.Tab(fixed("Review"), id="review"):
                     build_review(desk)
-            with gr.Tab("About", id="about"):
-                build_about(desk, minutes)
+            with gr.Tab(fixed("About"), id="about") as about:
+                build_about(desk, about, minutes)
         build_api(desk)
         attach(desk, picture, demo.load)
         attach(desk, clip, clip_tab.select)
@@ -107,7 +107,7 @@ def build(desk: Desk) -> gr.Blocks:
             lambda chosen: refresh(desk, chosen), picker.choice, picker.parts, queue=False, show_progress="hidden",
             api_visibility="private",
         )  # fmt: skip
-        gr.Markdown(PRIVACY.format(minutes=minutes, version=__version__), elem_classes="lead")
+        gr.Markdown(fixed(PRIVACY, minutes=minutes, version=__version__), elem_classes="lead")
     demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return cast("gr.Blocks", demo)
 

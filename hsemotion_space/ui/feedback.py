@@ -22,6 +22,7 @@ from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.viewer import read_label_key, read_selection
+from hsemotion_space.ui.words import fixed, retell, say
 
 NOT_SAID: Final = ""
 VERDICTS: Final = (
@@ -30,7 +31,9 @@ VERDICTS: Final = (
     ("I cannot tell", "cannot_tell"),
     ("This is not a face", "not_a_face"),
 )
+KEEP_IT: Final = "Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My data</em>."
 STEPS: Final = tuple(step for step in LADDER if step.name in ASKED)
+RECEIPT: Final = "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data* before you send."
 REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
 
 
@@ -121,16 +124,18 @@ def _middle(task: Task) -> float:
 
 def _question(task: Task) -> Question:
     if task.kind == "one_of":
-        choices = [("not said", NOT_SAID), *((label.name, label.name) for label in task.labels)]
-        return Question(task, (gr.Dropdown(choices, value=NOT_SAID, label=task.title),))
-    count = gr.Checkbox(False, label=f"I judge {task.title.lower()}")
+        choices = [(fixed("not said"), NOT_SAID), *((fixed(label.name), label.name) for label in task.labels)]
+        return Question(task, (gr.Dropdown(choices, value=NOT_SAID, label=fixed(task.title)),))
+    count = gr.Checkbox(False, label=fixed("I judge: {task}", task=task.title))
     with gr.Group(visible=False) as answers:
         if _is_checklist(task):
-            choices = [(f"{label.short} {label.description.rstrip('.')}", label.name) for label in task.labels]
-            parts: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=f"{task.title}: tick all that are visible")]
+            choices = [(fixed("{unit} {what}", unit=label.short, what=label.description), label.name) for label in task.labels]
+            words = fixed("{task}: tick all that are visible", task=task.title)
+            parts: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=words)]
         else:
             parts = [
-                gr.Slider(task.low, task.high, _middle(task), step=0.05, label=label.name, info=label.description) for label in task.labels
+                gr.Slider(task.low, task.high, _middle(task), step=0.05, label=fixed(label.name), info=fixed(label.description))
+                for label in task.labels
             ]
     count.change(lambda yes: gr.update(visible=yes is True), count, answers, queue=False, api_visibility="private", show_progress="hidden")
     return Question(task, (count, *parts))
@@ -145,24 +150,24 @@ def build_form(kind: str, desk: Desk, offer: gr.State, receipt: gr.Textbox) -> F
         offer: state with the :class:`Offer` of what is shown.
         receipt: the field of the page with the receipt code, which all forms share.
     """
-    with gr.Accordion("Is this right? Say what you see", open=False, visible=False, elem_classes="feedback") as box:
+    with gr.Accordion(fixed("Is this right? Say what you see"), open=False, visible=False, elem_classes="feedback") as box:
         with gr.Row():
-            face = gr.Dropdown([], label="Face", info="as numbered above", min_width=120)
-            start = gr.Number(0, label="From second", minimum=0, precision=2, visible=kind == "clip", min_width=120)
-            end = gr.Number(0, label="To second", minimum=0, precision=2, visible=kind == "clip", min_width=120)
-        verdict = gr.Radio(list(VERDICTS), label="What the network says about this face")
+            face = gr.Dropdown([], label=fixed("Face"), info=fixed("as numbered above"), min_width=120)
+            start = gr.Number(0, label=fixed("From second"), minimum=0, precision=2, visible=kind == "clip", min_width=120)
+            end = gr.Number(0, label=fixed("To second"), minimum=0, precision=2, visible=kind == "clip", min_width=120)
+        verdict = gr.Radio([(fixed(words), name) for words, name in VERDICTS], label=fixed("What the network says about this face"))
         with gr.Column(visible=False) as corrections:
-            gr.Markdown("What would be right? Answer what you can see; leave the rest.")
+            gr.Markdown(fixed("What would be right? Answer what you can see; leave the rest."))
             questions = [_question(task) for task in TASKS if kind == "clip" or task.scope == "frame"]
-        comment = gr.Textbox(label="Comment (optional)", info="No names, please.", max_length=COMMENT_LENGTH, lines=2)
-        gr.Markdown("**What may be kept?** Nothing is, unless you tick it.")
-        scopes = [gr.Checkbox(False, label=step.title, info=step.text) for step in STEPS]
-        crop = gr.Image(label="The picture that would be kept", visible=False, interactive=False, height=224, format="png", buttons=[])
-        statement = gr.Checkbox(False, label=STATEMENT)
-        gr.Markdown(
-            "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data* before you send."
-        )
-        send = gr.Button("Send", variant="primary")
+        comment = gr.Textbox(label=fixed("Comment (optional)"), info=fixed("No names, please."), max_length=COMMENT_LENGTH, lines=2)
+        gr.Markdown(fixed("**What may be kept?** Nothing is, unless you tick it."))
+        scopes = [gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text)) for step in STEPS]
+        crop = gr.Image(
+            label=fixed("The picture that would be kept"), visible=False, interactive=False, height=224, format="png", buttons=[]
+        )  # fmt: skip
+        statement = gr.Checkbox(False, label=fixed(STATEMENT))
+        gr.Markdown(fixed(RECEIPT))
+        send = gr.Button(fixed("Send"), variant="primary")
         told = gr.HTML()
         about, seen = gr.State(""), gr.State(())
     form = Form(box, face, start, end, about, seen, crop, verdict, comment, statement, tuple(scopes), tuple(questions), told)
@@ -245,14 +250,14 @@ def _submit(desk: Desk, given: Offer, seen: bool, submission: Submission, reques
         analysis = desk.analysis(given.job, given.smoothing)
         receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request))
     except REFUSALS as error:
-        return [gr.skip(), f"<p class='problem' role='alert'>Not saved. {escape(str(error))}</p>"]
+        return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=retell(str(error))))}</p>"]
     return [receipt.code, _thanks(receipt)]
 
 
 def _thanks(receipt: Receipt) -> str:
     return (
-        f"<div class='receipt' role='status'><p>{escape(receipt.words)} Your receipt code: <code>{escape(receipt.code)}</code></p>"
-        "<p>Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My data</em>.</p></div>"
+        f"<div class='receipt' role='status'><p>{escape(retell(receipt.words))} {escape(say('Your receipt code:'))} "
+        f"<code>{escape(receipt.code)}</code></p><p>{say(KEEP_IT)}</p></div>"
     )
 
 
@@ -302,7 +307,7 @@ def form_updates(form: Form, analysis: Analysis | None) -> list[object]:
     """Return updates for ``Form.filled``, for a new result or none; nothing that was said or ticked before is carried over."""
     if analysis is None or not analysis.faces:
         return [gr.update(visible=False), *[gr.skip()] * 3, "", *_unsaid(form)]
-    choices = [(f"Face {item.track.track_id}", str(item.track.track_id)) for item in analysis.faces]
+    choices = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in analysis.faces]
     times = analysis.faces[0].track.times_s
     where = [gr.update(choices=choices, value=choices[0][1]), round(float(times[0]), 2), round(float(times[-1]), 2)]
     return [gr.update(visible=True, open=False), *where, choices[0][1], *_unsaid(form)]

@@ -16,32 +16,33 @@ from hsemotion_space.feedback.service import Given
 from hsemotion_space.feedback.words import about, said
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.feedback import client_of
-from hsemotion_space.ui.parts import table
+from hsemotion_space.ui.parts import VERDICT_WORDS, table
+from hsemotion_space.ui.words import fixed, retell, say
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
 LOOKUPS = Limits(time.monotonic, [Rule(20, MINUTE_S)], [Rule(300, MINUTE_S)])
 """How often codes may be looked up, by one client and by all together."""
-NOTHING = "<p role='status'>Nothing is kept under this code.</p>"
+RECEIPT = "You get it with your first correction. Put it in before you send more, and all of it stays together."
+ABOUT = "Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody needs an account."
 
 
 def build_receipt() -> gr.Textbox:
     """Return the field for the receipt code, which the correction forms fill too; :func:`build_my_data` shows it."""
     return gr.Textbox(
-        label="Receipt code", max_lines=1, max_length=100, render=False,
-        info="You get it with your first correction. Put it in before you send more, and all of it stays together.",
+        label=fixed("Receipt code"), max_lines=1, max_length=100, render=False, info=fixed(RECEIPT)
     )  # fmt: skip
 
 
 def build_my_data(desk: Desk, tab: gr.Tab, receipt: gr.Textbox) -> None:
     """Lay out the tab and connect its events."""
-    gr.Markdown("Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody needs an account.")
+    gr.Markdown(fixed(ABOUT))
     receipt.render()  # type: ignore[no-untyped-call]
     with gr.Row():
-        show = gr.Button("List", variant="primary")
-        download = gr.DownloadButton("Download everything", interactive=False)
+        show = gr.Button(fixed("List"), variant="primary")
+        download = gr.DownloadButton(fixed("Download everything"), interactive=False)
     listed = gr.HTML()
-    sure = gr.Checkbox(False, label="Erase everything I gave under this code. This cannot be undone.")
-    remove = gr.Button("Erase", variant="stop")
+    sure = gr.Checkbox(False, label=fixed("Erase everything I gave under this code. This cannot be undone."))
+    remove = gr.Button(fixed("Erase"), variant="stop")
     told = gr.HTML()
     status = gr.HTML(elem_classes="fine")
 
@@ -61,11 +62,11 @@ def _status(desk: Desk) -> str:
         words = desk.open_feedback.words
     except FeedbackError as error:
         words = str(error)
-    return f"<p role='status'>Corrections on this server: {escape(words)}</p>"
+    return f"<p role='status'>{escape(say('Corrections on this server: {state}', state=retell(words)))}</p>"
 
 
-def _refusal(error: Exception) -> str:
-    return f"<p class='problem' role='alert'>{escape(str(error))}</p>"
+def _problem(words: str) -> str:
+    return f"<p class='problem' role='alert'>{escape(retell(words))}</p>" if words else ""
 
 
 def _list(desk: Desk, client: str, code: object) -> list[object]:
@@ -74,14 +75,15 @@ def _list(desk: Desk, client: str, code: object) -> list[object]:
     try:
         LOOKUPS.take(client)
         given = desk.open_feedback.given(str(code or ""))
-        problem = f"<p class='problem' role='alert'>{escape(given.problem)}</p>" if given.problem else ""
+        problem = _problem(given.problem)
         if not given.here and not given.published:
-            return ["" if problem else NOTHING, nothing, problem]
+            words = "" if problem else f"<p role='status'>{escape(say('Nothing is kept under this code.'))}</p>"
+            return [words, nothing, problem]
         file = _download(desk, code)
         file.parent.mkdir(parents=True, exist_ok=True)
         export_own(given.here, file, given.published)
     except FeedbackError as error:
-        return [_refusal(error), nothing, ""]
+        return [_problem(str(error)), nothing, ""]
     return [_table(given), gr.update(interactive=True, value=str(file)), problem]
 
 
@@ -100,14 +102,19 @@ def _forget_downloads(desk: Desk, code: object) -> None:
 def _table(given: Given) -> str:
     rows: list[list[str]] = []
     for one in given.here:
-        subject = one.record.subject
-        state = f"{STATES[one.state]}{', replaced by a newer one' if one.superseded else ''}"
-        what, verdict = about(subject.kind, subject.face, subject.span_s), one.record.verdict.replace("_", " ")
-        rows.append([what, verdict, said(one.record.corrected), "yes" if one.crop else "no", state])
+        subject, state = one.record.subject, say(STATES[one.state])
+        state = say("{state}, replaced by a newer one", state=state) if one.superseded else state
+        what = about(subject.kind, subject.face, subject.span_s)
+        rows.append([retell(what), say(VERDICT_WORDS[one.record.verdict]), said(one.record.corrected, say), _yes(bool(one.crop)), state])
     for row in given.published:
-        what, verdict = about(row.kind, row.face, row.span_s), row.verdict.replace("_", " ")
-        rows.append([what, verdict, said(row.corrected), "yes" if row.crop else "no", "published"])
-    return table("What you gave", ["About", "Verdict", "Correction", "Picture kept", "State"], rows)
+        what = about(row.kind, row.face, row.span_s)
+        rows.append([retell(what), say(VERDICT_WORDS[row.verdict]), said(row.corrected, say), _yes(bool(row.crop)), say("published")])
+    heads = [say("About"), say("Verdict"), say("Correction"), say("Picture kept"), say("State")]
+    return table(say("What you gave"), heads, rows)
+
+
+def _yes(given: bool) -> str:
+    return say("yes") if given else say("no")
 
 
 def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
@@ -119,5 +126,5 @@ def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
         report = desk.open_feedback.erase(str(code or ""))
         _forget_downloads(desk, code)
     except FeedbackError as error:
-        return [_refusal(error), gr.skip(), gr.skip(), gr.skip()]
-    return [f"<p role='status'>{escape(report.words)}</p>", "", gr.update(interactive=False, value=None), False]
+        return [_problem(str(error)), gr.skip(), gr.skip(), gr.skip()]
+    return [f"<p role='status'>{escape(retell(report.words))}</p>", "", gr.update(interactive=False, value=None), False]

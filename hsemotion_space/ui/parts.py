@@ -6,16 +6,20 @@ import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Final
 
 import gradio as gr
 from gradio.data_classes import FileData, ImageData
 
+from hsemotion_space.feedback.records import VERDICTS, Verdict
 from hsemotion_space.figures import face_color
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.resolve import Whereabouts
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction
+from hsemotion_space.ui.words import retell, say
 
+VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICTS}
 MOST_UNITS = 4  # independent labels named in a table cell
 
 
@@ -40,22 +44,24 @@ class RawVideo(gr.Video):
 
 
 def in_words(prediction: Prediction) -> str:
-    """Return a prediction as a short phrase, such as ``Happiness 93 %``."""
+    """Return a prediction as a short phrase in the language of the visitor, such as ``Happiness 93 %``."""
     task, values = prediction.task, prediction.values
     if task.kind == "one_of":
-        return f"{task.labels[prediction.top].name} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
+        return f"{say(task.labels[prediction.top].name)} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
     if task.kind == "continuous":
-        return ", ".join(f"{label.name} {value:+.2f}" for label, value in zip(task.labels, values, strict=True))
+        return ", ".join(f"{say(label.name)} {value:+.2f}" for label, value in zip(task.labels, values, strict=True))
     if prediction.thresholds:
-        present = [label.short for label, value, limit in zip(task.labels, values, prediction.thresholds, strict=True) if value >= limit]
-        return ", ".join(present) or "none"
+        present = [
+            say(label.short) for label, value, limit in zip(task.labels, values, prediction.thresholds, strict=True) if value >= limit
+        ]
+        return ", ".join(present) or say("none")
     order = sorted(range(len(values)), key=lambda column: -values[column])[:MOST_UNITS]
-    return ", ".join(f"{task.labels[column].short} {values[column]:.2f}" for column in order)
+    return ", ".join(f"{say(task.labels[column].short)} {values[column]:.2f}" for column in order)
 
 
 def _seen(face: FaceResult) -> str:
     times = face.track.times_s
-    return f"{times[0]:.1f} to {times[-1]:.1f} s" if len(times) > 1 else "one frame"
+    return say("{start} to {end} s", start=f"{times[0]:.1f}", end=f"{times[-1]:.1f}") if len(times) > 1 else say("one frame")
 
 
 def face_table(analysis: Analysis) -> str:
@@ -65,7 +71,7 @@ def face_table(analysis: Analysis) -> str:
     clip = analysis.media.kind == "clip"
     shown = {prediction.task.name: prediction for face in analysis.faces for prediction in face.predictions}
     heads = "".join(
-        f"<th scope='col'>{escape(prediction.task.title)}<small>{escape(PROVENANCE_WORDS[prediction.provenance])}</small></th>"
+        f"<th scope='col'>{escape(say(prediction.task.title))}<small>{escape(say(PROVENANCE_WORDS[prediction.provenance]))}</small></th>"
         for prediction in shown.values()
     )
     rows = []
@@ -73,14 +79,14 @@ def face_table(analysis: Analysis) -> str:
         number = face.track.track_id
         swatch = f"<span class='swatch' style='background:{face_color(number)}'></span>"
         given = {prediction.task.name: in_words(prediction) for prediction in face.predictions}
-        cells = "".join(f"<td>{escape(given.get(name, 'too short'))}</td>" for name in shown)
+        cells = "".join(f"<td>{escape(given.get(name) or say('too short'))}</td>" for name in shown)
         seen = f"<td>{escape(_seen(face))}</td>" if clip else ""
-        rows.append(f"<tr><th scope='row'>{swatch}Face {number}</th>{seen}{cells}</tr>")
-    seen_head = "<th scope='col'>Seen</th>" if clip else ""
-    caption = "Mean over the frames of each face" if clip else "Predictions for each face"
+        rows.append(f"<tr><th scope='row'>{swatch}{escape(say('Face {number}', number=number))}</th>{seen}{cells}</tr>")
+    seen_head = f"<th scope='col'>{escape(say('Seen'))}</th>" if clip else ""
+    caption = escape(say("Mean over the frames of each face") if clip else say("Predictions for each face"))
     return (
         f"<div class='face-table' tabindex='0' role='region' aria-label='{caption}'><table><caption>{caption}</caption>"
-        f"<thead><tr><th scope='col'>Face</th>{seen_head}{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<thead><tr><th scope='col'>{escape(say('Face'))}</th>{seen_head}{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -111,26 +117,26 @@ def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "
     size = (checkpoint.weights_bytes or where.size_bytes) / 1e6
     facts = [
         checkpoint.family,
-        f"{checkpoint.parameters / 1e6:.2f} M parameters" if checkpoint.parameters else "",
+        say("{count} M parameters", count=f"{checkpoint.parameters / 1e6:.2f}") if checkpoint.parameters else "",
         f"{size:.1f} MB" if size else "",
-        f"{checkpoint.input.size} px input",
-        checkpoint.license,
+        say("{size} px input", size=checkpoint.input.size),
+        retell(checkpoint.license),
     ]
     heads = "".join(
-        f"<li><strong>{escape(head.task.title)}</strong>: {escape(PROVENANCE_WORDS[head.provenance])}"
-        f"{'. ' + escape(head.note) if head.note else ''}</li>"
+        f"<li><strong>{escape(say(head.task.title))}</strong>: {escape(say(PROVENANCE_WORDS[head.provenance]))}"
+        f"{'. ' + escape(retell(head.note)) if head.note else ''}</li>"
         for head in checkpoint.heads
     )
     heads += "".join(
-        f"<li><strong>{escape(task.title)}</strong>: not predicted by this checkpoint</li>"
+        f"<li><strong>{escape(say(task.title))}</strong>: {escape(say('not predicted by this checkpoint'))}</li>"
         for task in TASKS
         if checkpoint.head(task.name) is None
     )
-    state = problem or (where.words and f"The weights are {where.words}.")
+    state = retell(problem) or (where.words and say("The weights are {state}.", state=retell(where.words)))
     state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
     line = " · ".join(escape(fact) for fact in facts if fact)
-    numbers = f"<details><summary>What its numbers are</summary><ul>{heads}</ul></details>"
-    return f"<div class='card'><p>{line}</p>{state}<p>{escape(checkpoint.summary)}</p>{numbers}</div>"
+    numbers = f"<details><summary>{escape(say('What its numbers are'))}</summary><ul>{heads}</ul></details>"
+    return f"<div class='card'><p>{line}</p>{state}<p>{escape(retell(checkpoint.summary))}</p>{numbers}</div>"
 
 
 def progress_bar(done: int, total: int, words: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import gradio as gr
 
@@ -10,6 +11,9 @@ from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_
 from hsemotion_space.hub.resolve import locate
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import checkpoint_card
+from hsemotion_space.ui.words import fixed, say
+
+BESIDE: Final = {"here": "", "download": "download", "import": "not on this server", "missing": "missing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ def build_picker(desk: Desk) -> Picker:
     choices, card = describe(desk, first)
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            choice = gr.Dropdown(choices, value=first, label="Backbone")
+            choice = gr.Dropdown(choices, value=first, label=fixed("Backbone"))
         with gr.Column(scale=7, min_width=300):
             told = gr.HTML(card)
     picker = Picker(choice, told)
@@ -49,8 +53,7 @@ def describe(desk: Desk, chosen: object) -> tuple[list[tuple[str, str]], str]:
         checkpoints = desk.checkpoints
     for checkpoint in checkpoints:
         where, problem = locate(checkpoint, desk.settings.cache), desk.runner.problems.get(checkpoint.id, "")
-        beside = {"here": "", "download": "download", "import": "not on this server", "missing": "missing"}[where.place]
-        beside = "could not be had" if problem else beside
+        beside = say("could not be had") if problem else say(BESIDE[where.place])
         choices.append((f"{checkpoint.title} · {beside}" if beside else checkpoint.title, checkpoint.id))
         if checkpoint.id == chosen:
             card = checkpoint_card(checkpoint, where, problem)

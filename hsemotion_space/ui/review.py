@@ -15,14 +15,22 @@ from PIL import Image
 from hsemotion_space.feedback.agreement import agreement
 from hsemotion_space.feedback.limits import MINUTE_S, Limits, Rule
 from hsemotion_space.feedback.records import TIERS, FeedbackError, Review, StoredRecord
-from hsemotion_space.feedback.words import about, said
+from hsemotion_space.feedback.words import about, answered
 from hsemotion_space.tasks import get_task
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.feedback import client_of
-from hsemotion_space.ui.parts import table
+from hsemotion_space.ui.parts import VERDICT_WORDS, table
+from hsemotion_space.ui.words import fixed, retell, say
 
 REVIEWER = "page"
+DECIDED = {
+    "approved": "Correction {number} is approved.",
+    "rejected": "Correction {number} is rejected.",
+    "gold": "Correction {number} is approved, as a known answer.",
+}
+LEVELS = {"nominal": "nominal", "interval": "interval"}
+MEASURE = "Agreement (Krippendorff's alpha)"
 TRIES = Limits(time.monotonic, [Rule(10, MINUTE_S)], [Rule(100, MINUTE_S)])
 """Wrong tokens, by client and together."""
 
@@ -44,20 +52,22 @@ class _Board:
 
 def build_review(desk: Desk) -> None:
     """Lay out the tab and connect its events; every handler checks the token again."""
-    gr.Markdown("For the people who look after this server. Your decisions are kept with the time.")
-    token = gr.Textbox(label="Review token", type="password", max_lines=1)
+    gr.Markdown(fixed("For the people who look after this server. Your decisions are kept with the time."))
+    token = gr.Textbox(label=fixed("Review token"), type="password", max_lines=1)
     with gr.Row():
-        start = gr.Button("Show what waits", variant="primary")
-        measure = gr.Button("Agreement and publishing")
+        start = gr.Button(fixed("Show what waits"), variant="primary")
+        measure = gr.Button(fixed("Agreement and publishing"))
     with gr.Row(equal_height=False):
-        crop = gr.Image(label="The picture that was given", visible=False, interactive=False, height=224, format="png", buttons=[], scale=1)
+        crop = gr.Image(
+            label=fixed("The picture that was given"), visible=False, interactive=False, height=224, format="png", buttons=[], scale=1
+        )  # fmt: skip
         text = gr.HTML()
     with gr.Row(visible=False) as buttons:
-        approve = gr.Button("Approve", variant="primary")
-        reject = gr.Button("Reject", variant="stop")
-        gold = gr.Button("Approve as known answer")
-        skip = gr.Button("Skip")
-        revert = gr.Button("Set aside everything of this contributor", variant="stop")
+        approve = gr.Button(fixed("Approve"), variant="primary")
+        reject = gr.Button(fixed("Reject"), variant="stop")
+        gold = gr.Button(fixed("Approve as known answer"))
+        skip = gr.Button(fixed("Skip"))
+        revert = gr.Button(fixed("Set aside everything of this contributor"), variant="stop")
     told = gr.HTML()
     board = _Board(gr.State(0), crop, text, buttons, told)
 
@@ -97,10 +107,10 @@ def _step(desk: Desk, request: gr.Request, given: object, number: object, act: s
         words = _decide(desk, number, act) if number else ""
         waiting = desk.open_feedback.store.records(waiting=True, after=number, limit=1)
     except FeedbackError as error:
-        return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(str(error))}</p>"]
+        return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(retell(str(error)))}</p>"]
     told = f"<p role='status'>{escape(words)}</p>" if words else ""
     if not waiting:
-        nothing = "<p role='status'>Nothing more waits for a review.</p>"
+        nothing = f"<p role='status'>{escape(say('Nothing more waits for a review.'))}</p>"
         return [0, gr.update(visible=False, value=None), nothing, gr.update(visible=False), told]
     [one] = waiting
     picture = np.asarray(Image.open(io.BytesIO(one.crop)).convert("RGB")) if one.crop else None
@@ -116,11 +126,11 @@ def _decide(desk: Desk, number: int, act: str) -> str:
     if act == "skip":
         return ""
     if act == "revert":
-        return f"{store.revert(one.record.contributor)} corrections were set aside."
+        return say("{count} corrections were set aside.", count=store.revert(one.record.contributor))
     decision: Review = "rejected" if act == "rejected" else "approved"
     store.review(one.record.id, decision, REVIEWER)
     store.mark_gold(one.record.id, act == "gold")
-    return f"Correction {number} is {decision}{', as a known answer' if act == 'gold' else ''}."
+    return say(DECIDED[act], number=number)
 
 
 def describe(one: StoredRecord) -> str:
@@ -132,15 +142,15 @@ def describe(one: StoredRecord) -> str:
         values = {label: prediction.values[label] for label in task.label_names if label in prediction.values}
         top = max(values, key=lambda label: values[label])
         shown = {top: values[top]} if task.kind == "one_of" else values
-        words = ", ".join(f"{label} {value:.2f}" for label, value in shown.items())
-        right = {task.name: record.corrected[task.name]} if task.name in record.corrected else {}
-        rows.append([task.title, words, PROVENANCE_WORDS[prediction.provenance], said(right).partition(": ")[2]])  # type: ignore[index]
-    what = escape(about(record.subject.kind, record.subject.face, record.subject.span_s))
-    head = f"Number {one.number}, {what}: {escape(record.verdict.replace('_', ' '))}"
-    by = f"by {record.contributor[:8]}, of {escape(record.predicted.checkpoint)}"
-    comment = f"<p>Comment: {escape(record.comment)}</p>" if record.comment else ""
-    answers = table("What was predicted and said", ["Task", "Predicted", "Provenance", "Said"], rows)
-    return f"<p><strong>{head}</strong>, {by}</p>{comment}{answers}"
+        words = ", ".join(f"{say(label)} {value:.2f}" for label, value in shown.items())
+        right = answered(task.name, record.corrected[task.name], say) if task.name in record.corrected else ""
+        rows.append([say(task.title), words, say(PROVENANCE_WORDS[prediction.provenance]), right])  # type: ignore[index]
+    what = retell(about(record.subject.kind, record.subject.face, record.subject.span_s))
+    head = say("Number {number}, {what}: {verdict}", number=one.number, what=what, verdict=say(VERDICT_WORDS[record.verdict]))
+    by = say("by {contributor}, of {checkpoint}", contributor=record.contributor[:8], checkpoint=record.predicted.checkpoint)
+    comment = f"<p>{escape(say('Comment: {text}', text=record.comment))}</p>" if record.comment else ""
+    answers = table(say("What was predicted and said"), [say("Task"), say("Predicted"), say("Provenance"), say("Said")], rows)
+    return f"<p><strong>{escape(head)}</strong>, {escape(by)}</p>{comment}{answers}"
 
 
 def _measures(desk: Desk, request: gr.Request, given: object) -> str:
@@ -150,14 +160,15 @@ def _measures(desk: Desk, request: gr.Request, given: object) -> str:
         records = feedback.store.records()
         words, grades = feedback.words, list(feedback.tiers(records).values())
     except FeedbackError as error:
-        return f"<p class='problem' role='alert'>{escape(str(error))}</p>"
+        return f"<p class='problem' role='alert'>{escape(retell(str(error)))}</p>"
     rows = [
         [
-            get_task(one.task).title, one.label, "" if one.alpha is None else f"{one.alpha:.3f}", one.level, str(one.items),
-            str(one.raters), one.reason,
+            say(get_task(one.task).title), say(one.label), "" if one.alpha is None else f"{one.alpha:.3f}", say(LEVELS[one.level]),
+            str(one.items), str(one.raters), retell(one.reason),
         ]
         for one in agreement(records)
     ]  # fmt: skip
-    measures = table("Agreement (Krippendorff's alpha)", ["Task", "Label", "Alpha", "Level", "Items", "People", "Note"], rows)
-    tiers = ", ".join(f"{grades.count(tier)} {tier}" for tier in TIERS)
-    return f"<p role='status'>{escape(words)} Tiers: {tiers}.</p>{measures}"
+    heads = [say("Task"), say("Label"), say("Alpha"), say("Level"), say("Items"), say("People"), say("Note")]
+    raw, agreed, reviewed = (grades.count(tier) for tier in TIERS)
+    tiers = say("Tiers: {raw} raw, {agreed} agreed, {reviewed} reviewed.", raw=raw, agreed=agreed, reviewed=reviewed)
+    return f"<p role='status'>{escape(retell(words))} {escape(tiers)}</p>{table(say(MEASURE), heads, rows)}"

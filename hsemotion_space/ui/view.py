@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import gradio as gr
 
@@ -18,8 +18,13 @@ from hsemotion_space.ui.desk import Desk, example_digests
 from hsemotion_space.ui.feedback import Form, Offer, build_form, connect_viewer, form_updates, make_offer
 from hsemotion_space.ui.parts import face_table, notice_list
 from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
+from hsemotion_space.ui.words import fixed, retell, say
 
 Kind = Literal["image", "clip"]
+INVITATIONS: Final[dict[Kind, str]] = {
+    "image": "<p class='invitation'>Add a picture to see how each face in it looks to the network.</p>",
+    "clip": "<p class='invitation'>Add a clip and press Analyze to see how faces change over time.</p>",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,10 @@ def build_summary(kind: Kind) -> Summary:
     job, offer = gr.State(""), gr.State(Offer())
     progress = gr.HTML(visible=False)
     notices = gr.HTML(visible=False)
-    table = gr.HTML(_invitation(kind))
+    table = gr.HTML(fixed(INVITATIONS[kind]))
     with gr.Row():
-        csv = gr.DownloadButton("Download CSV", visible=False, size="sm")
-        json = gr.DownloadButton("Download JSON", visible=False, size="sm")
+        csv = gr.DownloadButton(fixed("Download CSV"), visible=False, size="sm")
+        json = gr.DownloadButton(fixed("Download JSON"), visible=False, size="sm")
     return Summary(job, offer, progress, notices, table, csv, json)
 
 
@@ -79,24 +84,15 @@ def build_view(kind: Kind, desk: Desk, summary: Summary, receipt: gr.Textbox) ->
     return View(kind, summary, viewer, comparison, form)
 
 
-def _invitation(kind: Kind) -> str:
-    words = (
-        "Add a picture to see how each face in it looks to the network."
-        if kind == "image"
-        else "Add a clip and press Analyze to see how faces change over time."
-    )
-    return f"<p class='invitation'>{words}</p>"
-
-
 def emptied(view: View) -> list[object]:
     """Return updates for ``View.shown`` when the input was taken away."""
     updates = told(view, "")
-    updates[view.shown.index(view.summary.table)] = gr.update(value=_invitation(view.kind), visible=True)
+    updates[view.shown.index(view.summary.table)] = gr.update(value=say(INVITATIONS[view.kind]), visible=True)
     return updates
 
 
 def told(view: View, words: str) -> list[object]:
-    """Return updates for ``View.shown`` when there is no analysis, and why."""
+    """Return updates for ``View.shown`` when there is no analysis, and why, in the language of the visitor."""
     hidden = [gr.update(visible=False), gr.update(value=None, visible=False), *[gr.update(visible=False)] * 2, Offer()]
     form = form_updates(view.form, None) if view.form is not None else []
     return [gr.update(value=notice_list([words]) if words else "", visible=bool(words)), *hidden, *comparison_updates((), ""), *form]
@@ -105,9 +101,10 @@ def told(view: View, words: str) -> list[object]:
 def fill(desk: Desk, view: View, status: JobStatus) -> list[object]:
     """Return updates for ``View.shown`` from a job that is done; an example of the page is nobody's to correct."""
     analysis = status.analyses[0]
-    notices = [*analysis.notices, *_flags(desk, analysis)]
+    notices = [*map(retell, analysis.notices), *_flags(desk, analysis)]
     if analysis.media.kind != view.kind:
-        notices.append(f"This file is better placed in the {'Picture' if view.kind == 'clip' else 'Clip'} tab.")
+        tab = say("Picture") if view.kind == "clip" else say("Clip")
+        notices.append(say("This file is better placed in the tab “{tab}”.", tab=tab))
     form = form_updates(view.form, None if analysis.media.sha256 in example_digests() else analysis) if view.form is not None else []
     return [gr.update(value=notice_list(notices), visible=bool(notices)), *draw(desk, status, None), *form]
 
@@ -118,7 +115,8 @@ def _flags(desk: Desk, analysis: Analysis) -> list[str]:
         spec = find_checkpoint(desk.settings.checkpoint_roots, analysis.checkpoint.id).input
     except CheckpointError:  # its manifest was changed while the page runs
         return []
-    return [f"Face {face.track_id}: {flag.text}" for face in quality(analysis, spec) for flag in face.flags]
+    faces = quality(analysis, spec)
+    return [say("Face {number}: {text}", number=face.track_id, text=retell(flag.text)) for face in faces for flag in face.flags]
 
 
 def draw(desk: Desk, status: JobStatus, smoothing: float | None) -> list[object]:
@@ -152,4 +150,4 @@ def draw_again(desk: Desk, view: View, job_id: object, smoothing: float) -> list
     try:
         return [gr.skip(), *draw(desk, desk.runner.status(str(job_id)), smoothing)]
     except (JobError, CheckpointError, SettingsError, ValueError) as error:
-        return [gr.update(value=notice_list([str(error)]), visible=True), *[gr.skip() for _ in view.charts]]
+        return [gr.update(value=notice_list([retell(str(error))]), visible=True), *[gr.skip() for _ in view.charts]]

@@ -15,7 +15,7 @@ import gradio as gr
 from hsemotion_space.ui.viewer.payload import ViewerValue
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("data.js", "stage.js", "plots.js", "viewer.js")  # one scope, in this order
+SCRIPTS = ("words.js", "data.js", "stage.js", "plots.js", "viewer.js")  # one scope, in this order
 
 
 @dataclass(frozen=True, slots=True)

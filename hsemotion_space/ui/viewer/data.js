@@ -71,8 +71,8 @@ function words(task, line, index) {
   const first = (column) => `${short(column)} ${values[column].toFixed(2)}`;
   if (!line.thresholds.length) return order.slice(0, MOST_NAMED).map(first).join(', ');
   const present = order.filter((column) => values[column] >= line.thresholds[column]);
-  const more = present.length > MOST_NAMED ? ` and ${present.length - MOST_NAMED} more` : '';
-  return present.length ? present.slice(0, MOST_NAMED).map(short).join(', ') + more : 'none';
+  const more = present.length > MOST_NAMED ? say(' and {count} more', { count: present.length - MOST_NAMED }) : '';
+  return present.length ? present.slice(0, MOST_NAMED).map(short).join(', ') + more : say('none');
 }
 
 /** Return the first and the last index inside `range`, and one more at each side so that lines reach the border. */

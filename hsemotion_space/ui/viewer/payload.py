@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -10,12 +10,15 @@ import numpy.typing as npt
 
 from hsemotion_space.figures import face_color
 from hsemotion_space.figures.style import ink
-from hsemotion_space.tasks import Task
+from hsemotion_space.tasks import Label, Task
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, FloatArray, Timeline
+from hsemotion_space.ui.words import of_script, say
 
 TIME_DIGITS = 4  # 0.1 ms
 BOX_DIGITS = 4  # below a pixel up to 8K
 VALUE_DIGITS = 4
+UNSMOOTHED = "± 1 SD of the unsmoothed values within ±{seconds} s"
+SHOWN = "± 1 SD of the shown values within ±{seconds} s"
 Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 Number = float | None
@@ -82,10 +85,15 @@ class FaceEntry(TypedDict):
 
 
 class ViewerValue(TypedDict):
-    """The value of the viewer; ``times`` are the F presentation times in seconds that everything else is aligned to."""
+    """The value of the viewer.
+
+    ``times`` are the F presentation times in seconds that everything else is aligned to; ``say`` holds the texts of the viewer in the
+    language of the visitor by the English ones, nothing for English. What else is to be read is in that language.
+    """
 
     media: MediaEntry
     times: list[Number]
+    say: Mapping[str, str]
     tasks: list[TaskEntry]
     faces: list[FaceEntry]
 
@@ -111,6 +119,7 @@ def viewer_value(analysis: Analysis, media_url: str, unsmoothed: Analysis | None
             "duration": float(media.duration_s),
         },
         "times": _numbers(ticks / 1e6, TIME_DIGITS),
+        "say": of_script("viewer"),
         "tasks": _tasks(analysis.faces, len(ticks), unsmoothed is not None),
         "faces": [_face(face, raw.get(face.track.track_id, face), ticks, (media.width, media.height)) for face in analysis.faces],
     }  # fmt: skip
@@ -146,14 +155,18 @@ def _tasks(faces: Sequence[FaceResult], frames: int, raw: bool) -> list[TaskEntr
 
 def _task(lines: Sequence[Timeline], frames: int, raw: bool) -> TaskEntry:
     task = lines[0].task
-    words = " / ".join(dict.fromkeys(PROVENANCE_WORDS[line.provenance] for line in lines))
-    band = f"± 1 SD of the {'unsmoothed' if raw else 'shown'} values within ±{task.smoothing_s:g} s"
+    words = " / ".join(dict.fromkeys(say(PROVENANCE_WORDS[line.provenance]) for line in lines))
+    band = say(UNSMOOTHED if raw else SHOWN, seconds=f"{task.smoothing_s:g}")
     return {
-        "name": task.name, "title": task.title, "kind": task.kind, "scope": task.scope, "low": task.low, "high": task.high, "words": words,
-        "labels": [{"name": label.name, "short": label.short, "color": label.color, "description": label.description}
-                   for label in task.labels],
+        "name": task.name, "title": say(task.title), "words": words,
+        "kind": task.kind, "scope": task.scope, "low": task.low, "high": task.high,
+        "labels": [_label(label) for label in task.labels],
         "band": band if _has_band(task) and frames > 1 else "",
     }  # fmt: skip
+
+
+def _label(label: Label) -> LabelEntry:
+    return {"name": say(label.name), "short": say(label.short), "color": label.color, "description": say(label.description)}
 
 
 def _has_band(task: Task) -> bool:

@@ -1,4 +1,4 @@
-// Timelines drawn by Plotly, bars drawn as elements, and the marks that lie above a timeline.
+// Timelines drawn by Plotly, bars drawn as elements, what stands beside a timeline, and the marks that lie above it.
 
 const MARGIN = { l: 52, r: 12, t: 6, b: 24 }; // fixed, so that all timelines align and a place is a time
 const DASHES = ['0', '8', '2', '8,3,2,3', '13,4', '2,6', '13,3,2,3', '13,3,2,3,2,3']; // in px; as in SVG and, with units, in Plotly
@@ -25,6 +25,13 @@ function makeButton(text, press, attributes = {}) {
 /** Make a button that is on or off. */
 function makeToggle(text, on, press) {
   return makeButton(text, press, { 'aria-pressed': String(on) });
+}
+
+/** Replace buttons without losing the focus of the one that was pressed. */
+function refill(container, buttons) {
+  const place = [...container.children].indexOf(document.activeElement);
+  container.replaceChildren(...buttons);
+  if (place >= 0) container.children[place]?.focus();
 }
 
 const colorOf = (view, face, label) => (view.single ? label.color : face.color);
@@ -62,7 +69,7 @@ function lineTraces(data, task, view) {
         name: label.name,
         customdata: rows.map((row) => (spread && Number.isFinite(spread[row]) ? ` \u00b1 ${spread[row].toFixed(2)}` : '')),
         line: { color, width: face === view.chosen ? 2 : 1.3, dash: plotlyDash(column) }, marker: { size: alone ? lonely : 0, color },
-        hovertemplate: `<b>${label.name}</b><br>%{x:.2f} s: %{y:.2f}%{customdata}<extra>Face ${face.number}</extra>`,
+        hovertemplate: `<b>${label.name}</b><br>%{x:.2f} s: %{y:.2f}%{customdata}<extra>${say('Face {number}', face)}</extra>`,
       });
     }
   }
@@ -77,7 +84,7 @@ function heatTraces(data, task, view) {
   return [{
     type: 'heatmap', x, z, y: task.labels.map((_, column) => column), zmin: task.low, zmax: task.high, colorscale: 'Cividis',
     showscale: false, hoverongaps: false, text: z.map((row, column) => row.map(() => task.labels[column].name)),
-    hovertemplate: `<b>%{text}</b><br>%{x:.2f} s: %{z:.2f}<extra>Face ${view.chosen.number}</extra>`,
+    hovertemplate: `<b>%{text}</b><br>%{x:.2f} s: %{z:.2f}<extra>${say('Face {number}', view.chosen)}</extra>`,
   }];
 }
 
@@ -101,12 +108,26 @@ function drawTimeline(plot, data, task, view) {
   return Plotly.react(plot, heat ? heatTraces(data, task, view) : lineTraces(data, task, view), layout, CONFIG);
 }
 
+/** Return what stands beside the title of a timeline: what its numbers, its band and its shades are. */
+function noteOf(data, task, view) {
+  const { number, gaps } = view.chosen;
+  const parts = [isHeat(task) ? say('face {number}; bright is {high}, dark is {low}', { number, ...task }) : ''];
+  if (!isHeat(task) && view.band && task.band) {
+    const which = view.columns.length > MOST_BANDS ? say(', {count} strongest labels', { count: MOST_BANDS }) : '';
+    parts.push(say('band: {band}, face {number}', { band: task.band, number }) + which);
+  }
+  if (gaps.length) parts.push(say('shaded: face {number} not found', { number }));
+  const [count, all] = [view.faces.length, data.faces.length];
+  if (!view.single && count < all) parts.push(say('{count} of {all} faces', { count, all }));
+  return [task.words, ...parts].filter(Boolean).join(' \u00b7 ');
+}
+
 /** Return a card of a face with a bar per label: its only value, or the mean of a clip-level task. */
 function makeCard(face, tasks, picture) {
   const swatch = make('i', { class: 'swatch' });
   swatch.style.background = face.color;
-  const card = make('article', { class: 'face-card', 'aria-label': `Face ${face.number}` });
-  card.append(make('h4', {}, ...(picture ? [picture] : []), swatch, `Face ${face.number}`));
+  const card = make('article', { class: 'face-card', 'aria-label': say('Face {number}', face) });
+  card.append(make('h4', {}, ...(picture ? [picture] : []), swatch, say('Face {number}', face)));
   for (const task of tasks) {
     const line = face.lines[task.name];
     const rows = (line ? task.labels : []).map((label, column) => {
@@ -123,7 +144,8 @@ function makeCard(face, tasks, picture) {
         make('td', { class: 'bar', 'aria-hidden': 'true' }, bar), make('td', {}, number));
     });
     const caption = make('caption', {}, task.title, ' ', make('small', {}, task.words));
-    card.append(make('table', {}, caption, make('tbody', {}, ...(rows.length ? rows : [make('tr', {}, make('td', {}, 'too short'))]))));
+    const none = make('tr', {}, make('td', {}, say('too short')));
+    card.append(make('table', {}, caption, make('tbody', {}, ...(rows.length ? rows : [none]))));
   }
   return card;
 }

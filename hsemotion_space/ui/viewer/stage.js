@@ -62,10 +62,10 @@ function makeStage(root, hooks) {
   video.addEventListener('error', () => {
     if (!video.getAttribute('src')) return;
     playable = false;
-    hooks.problem('This browser cannot play this clip. The timelines still work.');
+    hooks.problem(say('This browser cannot play this clip. The timelines still work.'));
   });
   image.addEventListener('load', () => hooks.time(0));
-  image.addEventListener('error', () => image.getAttribute('src') && hooks.problem('This browser cannot show this picture.'));
+  image.addEventListener('error', () => image.getAttribute('src') && hooks.problem(say('This browser cannot show this picture.')));
 
   return {
     video,
@@ -165,7 +165,7 @@ function paintPlane(canvas, data, task, faces, chosen, time) {
   context.arc(width / 2, height / 2, radius, 0, 2 * Math.PI);
   context.stroke();
   Object.assign(context, { fillStyle: ink, textAlign: 'center', textBaseline: 'middle', font: `italic 11px ${style.fontFamily}` });
-  for (const [word, right, up] of QUADRANTS) context.fillText(word, ...place(0.45 * right, 0.6 * up));
+  for (const [word, right, up] of QUADRANTS) context.fillText(say(word), ...place(0.45 * right, 0.6 * up));
   context.font = `11px ${style.fontFamily}`;
   context.fillText(task.labels[1].name, width / 2, 8);
   context.textAlign = 'right';

@@ -18,6 +18,7 @@ let data = null;
 let state = fresh();
 let outline = ''; // what the sections were built for
 let readAt = 0;
+let translate = () => {};
 
 const stage = makeStage(root, {
   time: (time) => showTime(time),
@@ -103,7 +104,7 @@ function showTime(time) {
   const last = lastTime();
   find('.clock').textContent = `${time.toFixed(2)} / ${last.toFixed(2)} s`;
   Object.assign(find('.position'), { max: last, value: time });
-  find('.position').setAttribute('aria-valuetext', `${time.toFixed(1)} seconds of ${last.toFixed(1)}`);
+  find('.position').setAttribute('aria-valuetext', say('{time} of {total} seconds', { time: time.toFixed(1), total: last.toFixed(1) }));
   if (!stage.playing || performance.now() - readAt > READ_EVERY_MS) showNumbers(index);
 }
 
@@ -124,10 +125,10 @@ function showNumbers(index) {
   const face = chosenFace();
   find('.now').hidden = !face;
   if (!face) return;
-  find('.now caption').textContent = data.clip ? `Face ${face.number} now` : `Face ${face.number}`;
+  find('.now caption').textContent = say(data.clip ? 'Face {number} now' : 'Face {number}', face);
   const rows = data.tasks.map((task) => {
     const found = words(task, face.lines[task.name], index);
-    const missing = face.lines[task.name] ? 'not found' : 'too short';
+    const missing = say(face.lines[task.name] ? 'not found' : 'too short');
     return make('tr', {}, make('th', { scope: 'row' }, task.title, make('small', {}, task.words)), make('td', {}, found || missing));
   });
   find('.now tbody').replaceChildren(...rows);
@@ -138,11 +139,12 @@ function inWords() {
   const face = chosenFace();
   const index = frameFor(data, stage.time);
   const said = frameTasks().map((task) => words(task, face.lines[task.name], index)).filter(Boolean);
-  return `${data.clip ? `${stage.time.toFixed(2)} seconds, ` : ''}face ${face.number}: ${said.join('; ') || 'not found'}`;
+  const text = `${say('Face {number}', face)}: ${said.join('; ') || say('not found')}`;
+  return data.clip ? `${say('{time} seconds', { time: stage.time.toFixed(2) })}, ${text}` : text;
 }
 
 function showPlayback() {
-  find('.play').textContent = stage.playing ? 'Pause' : 'Play';
+  find('.play').textContent = say(stage.playing ? 'Pause' : 'Play');
   find('.play').disabled = !stage.playable;
   if (!stage.playing && data) {
     stage.refresh();
@@ -189,8 +191,8 @@ function showSelection(shown = state.selection) {
     else selected.hidden = true;
   }
   find('.chosen-range').textContent = !shown ? '' : whole
-    ? `Selected: ${shown.start.toFixed(2)} to ${shown.end.toFixed(2)} s`
-    : `The range starts at ${shown.start.toFixed(2)} s; press ] at its end.`;
+    ? say('Selected: {start} to {end} s', { start: shown.start.toFixed(2), end: shown.end.toFixed(2) })
+    : say('The range starts at {start} s; press ] at its end.', { start: shown.start.toFixed(2) });
   for (const button of root.querySelectorAll('.needs-range')) button.disabled = !whole;
 }
 
@@ -240,14 +242,7 @@ async function drawSection({ task, box, plot, note }) {
     width, range: range(), faces, chosen: chosenFace(), single: faces.length === 1, columns: shownColumns(task), band: state.band,
     font: getComputedStyle(root).fontFamily,
   };
-  const parts = [isHeat(task) ? `face ${view.chosen.number}; bright is ${task.high}, dark is ${task.low}` : ''];
-  if (!isHeat(task) && state.band && task.band) {
-    const which = view.columns.length > MOST_BANDS ? `, ${MOST_BANDS} strongest labels` : '';
-    parts.push(`band: ${task.band}, face ${view.chosen.number}${which}`);
-  }
-  if (view.chosen.gaps.length) parts.push(`shaded: face ${view.chosen.number} not found`);
-  if (state.all && data.faces.length > MOST_FACES) parts.push(`${MOST_FACES} of ${data.faces.length} faces`);
-  note.textContent = [task.words, ...parts].filter(Boolean).join(' \u00b7 ');
+  note.textContent = noteOf(data, task, view);
   const first = !plot.classList.contains('js-plotly-plot');
   await drawTimeline(plot, data, task, view);
   if (first) plot.on('plotly_relayout', (change) => followAxis(change));
@@ -268,8 +263,8 @@ function buildSection(task) {
     node.append(cards);
     return { task, node, note, cards };
   }
-  const chips = make('div', { class: 'chips', role: 'group', 'aria-label': `Labels of ${task.title}` });
-  const label = `${task.title} over time; the numbers are in the table beside the picture`;
+  const chips = make('div', { class: 'chips', role: 'group', 'aria-label': say('Labels of {task}', { task: task.title }) });
+  const label = say('{task} over time; the numbers are in the table beside the picture', { task: task.title });
   const plot = make('div', { class: 'plot', role: 'img', 'aria-label': label });
   const [selected, cursor] = [make('div', { class: 'selected', hidden: '' }), make('div', { class: 'cursor' })];
   const box = make('div', { class: 'plot-box' }, plot, selected, cursor);
@@ -321,13 +316,6 @@ function listen(box) {
 
 // --- controls -------------------------------------------------------------------------------------------------------------------------
 
-/** Replace buttons without losing the focus of the one that was pressed. */
-function refill(container, buttons) {
-  const place = [...container.children].indexOf(document.activeElement);
-  container.replaceChildren(...buttons);
-  if (place >= 0) container.children[place]?.focus();
-}
-
 function showControls() {
   const choose = (change) => () => {
     change();
@@ -336,19 +324,19 @@ function showControls() {
   };
   const faces = data.faces.map((face) => {
     const on = face.number === chosenFace().number;
-    const button = makeToggle(`Face ${face.number}`, on, choose(() => (state.face = face.number)));
+    const button = makeToggle(say('Face {number}', face), on, choose(() => (state.face = face.number)));
     const swatch = make('i', { class: 'swatch' });
     swatch.style.background = face.color;
     button.prepend(swatch);
     return button;
   });
-  const together = makeToggle('All faces together', state.all, choose(() => (state.all = !state.all)));
+  const together = makeToggle(say('All faces together'), state.all, choose(() => (state.all = !state.all)));
   refill(find('.faces'), data.faces.length > 1 ? [...faces, ...(data.clip ? [together] : [])] : []);
   const flip = (name) => () => {
     if (!state.hidden.delete(name)) state.hidden.add(name);
     showAll();
   };
-  const band = makeToggle('Bands', state.band, choose(() => (state.band = !state.band)));
+  const band = makeToggle(say('Bands'), state.band, choose(() => (state.band = !state.band)));
   refill(find('.shown'), [...data.tasks.map((task) => makeToggle(task.title, !state.hidden.has(task.name), flip(task.name))), band]);
   for (const section of sections.values()) {
     section.node.hidden = state.hidden.has(section.task.name);
@@ -383,7 +371,7 @@ function showChips({ task, chips }) {
 function showCards() {
   for (const { task, cards, note } of sections.values()) {
     if (!cards) continue;
-    note.textContent = `${task.words} \u00b7 one value for the whole clip`;
+    note.textContent = `${task.words} \u00b7 ${say('one value for the whole clip')}`;
     cards.replaceChildren(...shownFaces().map((face) => makeCard(face, [task])));
   }
   if (data.clip) return;
@@ -418,6 +406,8 @@ function load() {
     showAll();
     return;
   }
+  spoken = data.say ?? {};
+  translate();
   if (before?.id !== data.media.id || before?.url !== data.media.url) {
     state = fresh();
     state.all = data.clip && data.faces.length > 1;
@@ -435,7 +425,7 @@ function load() {
   const tasks = frameTasks();
   if (!tasks.some((task) => task.name === state.caption)) state.caption = tasks[0]?.name ?? null;
   const options = tasks.map((task) => make('option', { value: task.name }, task.title));
-  find('.caption').replaceChildren(...options, make('option', { value: '' }, 'numbers only'));
+  find('.caption').replaceChildren(...options, make('option', { value: '' }, say('numbers only')));
   find('.caption').value = state.caption ?? '';
   find('.caption-choice').hidden = !data.faces.length;
   stage.load(data.media);
@@ -493,5 +483,6 @@ find('.zoom').append(
 );
 stage.image.addEventListener('load', () => data && showCards());
 new ResizeObserver(() => data && stage.refresh()).observe(find('.stage'));
+translate = makeTranslator(root);
 watch('value', load);
 load();

@@ -1,10 +1,13 @@
 """What the page says, in the language of the visitor.
 
-English is in the code, and every English text is its own key; ``ja/*.json`` hold the Japanese ones. Three ways lead there:
+English is in the code, and every English text is its own key; ``ja/*.json`` hold the Japanese ones, and ``ja/*.md`` whole pages, part by
+part. Three ways lead there:
 
 - :func:`fixed` for texts of components, which are laid out once for everybody: the browser puts in its language (``gr.I18n``);
 - :func:`say` for what a handler answers, in the language that the browser of this request asks for;
 - :func:`retell` for finished English sentences of the layers below, which know no language.
+
+Scripts of the page get the Japanese of their texts from :func:`of_script` with what they show.
 
 What has no translation stays English. Answers of the API and of the command line are English.
 """
@@ -28,6 +31,7 @@ FOLDER: Final = Path(__file__).parent
 _LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
 _FILLED: Final[dict[str, dict[str, str]]] = {language: {} for language in LANGUAGES}  # fixed texts with their values, by language
 _PLACE: Final = re.compile(r"{(\w+)}")
+_BREAK: Final = r"(?<=[.!?]) (?![a-z])"  # between two sentences
 
 
 def fixed(text: str, **values: object) -> str:
@@ -35,7 +39,7 @@ def fixed(text: str, **values: object) -> str:
 
     Args:
         text: English, whole: a string can hold one marker only.
-        values: for its ``{places}``.
+        values: for its ``{places}``; those that are texts of the catalog are translated too.
 
     Raises:
         ValueError: if braces would be left in the text, at which the browser would cut the marker.
@@ -44,7 +48,8 @@ def fixed(text: str, **values: object) -> str:
     if "{" in key or "}" in key:
         raise ValueError(f"Braces cannot be shown: {key!r}.")
     for language in LANGUAGES:
-        _FILLED[language][key] = _filled(_words(language).get(text, text), values)
+        words = _words(language)
+        _FILLED[language][key] = _filled(words.get(text, text), {name: words.get(str(value), value) for name, value in values.items()})
     return str(gr.I18n()(key))
 
 
@@ -53,16 +58,25 @@ def say(text: str, /, **values: object) -> str:
     return _filled(_words(language()).get(text, text), values)
 
 
-def retell(sentence: str) -> str:
-    """Return a finished English sentence in the language of the visitor; as it is if nothing in the catalog fits it."""
+def retell(told: str) -> str:
+    """Return finished English sentences in the language of the visitor; what fits nothing in the catalog stays as it is.
+
+    A text with places fits what it could have been made from. What stood in the places is retold too.
+    """
     words = _words(language())
-    if sentence in words or not words:
-        return words.get(sentence, sentence)
+    if told in words or not words:
+        return words.get(told, told)
     for pattern, translated in _patterns(language()):
-        found = pattern.fullmatch(sentence)
+        found = pattern.fullmatch(told)
         if found:
-            return _filled(translated, found.groupdict())
-    return sentence
+            return _filled(translated, {name: retell(value) for name, value in found.groupdict().items()})
+    sentences = re.split(_BREAK, told)
+    return " ".join(map(retell, sentences)).replace("。 ", "。") if len(sentences) > 1 else told
+
+
+def of_script(name: str) -> Mapping[str, str]:
+    """Return the texts of one file in the language of the visitor by their English ones, for a script of the page; empty for English."""
+    return _file(FOLDER / language() / f"{name}.json")
 
 
 def language() -> str:
@@ -90,7 +104,7 @@ class Language:
 
 def choose(accepted: str) -> str:
     """Return the language to use for an ``Accept-Language`` header: its first choice if there is one, as the browser does; else English."""
-    first = accepted.split(",")[0].split(";")[0].strip().lower().split("-")[0]
+    first = re.split("[,;-]", accepted, maxsplit=1)[0].strip().lower()
     return first if first in LANGUAGES else LANGUAGES[0]
 
 
@@ -102,18 +116,37 @@ def _words(language: str) -> Mapping[str, str]:
         ValueError: if two files translate a text in different ways.
     """
     words: dict[str, str] = {}
-    for file in sorted((FOLDER / language).glob("*.json")):
-        for text, translated in json.loads(file.read_text("utf-8")).items():
+    for file in sorted((FOLDER / language).glob("*.*")):
+        for text, translated in _file(file).items():
             if words.setdefault(text, translated) != translated:
                 raise ValueError(f"{file.name} translates {text!r} in another way than a file before it.")
     return words
 
 
 @cache
+def _file(file: Path) -> Mapping[str, str]:
+    """Return the texts of a file of a language by the English ones; empty if there is no such file."""
+    if file.suffix == ".md":
+        return dict(zip(parts_of(FOLDER.parent / file.name), parts_of(file), strict=True))
+    found: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return found
+
+
+def parts_of(page: Path) -> list[str]:
+    """Return the parts of a page in Markdown, which comments divide."""
+    return re.split(r"\s*<!--.*?-->\s*", page.read_text("utf-8"))
+
+
+@cache
 def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Return patterns of the texts with places, the longest first, as it fits the least."""
-    texts = sorted((text for text in _words(language) if _PLACE.search(text)), key=len, reverse=True)
-    return tuple((re.compile(_PLACE.sub(r"(?P<\1>.+?)", _escaped(text)), re.DOTALL), _words(language)[text]) for text in texts)
+    """Return patterns of the texts with places, the longest first, as it fits the least; no place goes beyond the end of a sentence."""
+    words = _words(language)
+    texts = sorted((text for text in words if _PLACE.search(text) and "\n" not in text), key=len, reverse=True)
+    return tuple((re.compile(_PLACE.sub(_value, _escaped(text)), re.DOTALL), words[text]) for text in texts)
+
+
+def _value(place: re.Match[str]) -> str:
+    return f"(?P<{place[1]}>(?:(?!{_BREAK}).)+?)"
 
 
 def _escaped(text: str) -> str:

@@ -1,0 +1,342 @@
+"""Make the pictures in ``docs/pictures`` from the running page.
+
+    .venv/bin/python docs/make_pictures.py [NAME ...]
+
+It serves the page with the bundled checkpoints, whose files all lie in a folder that is deleted afterwards, opens it in the system's
+Chromium, adds what is in ``examples``, and saves what is to be seen. Without names it makes all pictures, which takes about two minutes on
+two CPU cores. It stops at the first step that fails and says which. It needs ``requirements-dev.txt``, Chromium, and a font with Japanese
+letters (of Debian: ``fonts-noto-cjk``), without which the Japanese page is made of boxes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import av
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+EXAMPLES: Final = ROOT / "examples"
+FOLDER: Final = ROOT / "docs" / "pictures"
+MOST_BYTES: Final = 150_000
+PATIENCE_MS: Final = 120_000
+SETTLE_MS: Final = 1_500  # so long what is drawn by itself may take after the last thing that can be waited for
+GAP_PX: Final = 16
+QUALITY: Final = 80
+FLAGS: Final = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture.
+
+    Attributes:
+        name: of its file.
+        act: brings a page that was just opened to what is to be seen, and returns what is to be at the top, or None for the page itself.
+        width, height: of the window in CSS px.
+        scale: px of the picture per CSS px.
+        theme: ``light`` or ``dark``.
+        locale: that the browser asks for.
+    """
+
+    name: str
+    act: Callable[[Page], Locator | None]
+    height: int
+    width: int = 1280
+    scale: int = 1
+    theme: str = "light"
+    locale: str = "en-US"
+
+    @property
+    def file(self) -> Path:
+        """Where it is saved."""
+        return FOLDER / f"{self.name}.webp"
+
+
+# --- steps: from an open page to what is to be seen ------------------------------------------------------------------------------------
+
+
+def tab(page: Page, number: int) -> None:
+    """Open a tab by its place, which is the same in every language."""
+    page.get_by_role("tab").nth(number).click()
+
+
+def visible(page: Page, selector: str) -> Locator:
+    """Return the first visible element for a selector."""
+    return page.locator(f"{selector} >> visible=true").first
+
+
+def add(page: Page, file: Path) -> None:
+    """Agree to the analysis and put a file into the open tab."""
+    page.locator("input[type=checkbox]").first.check()
+    source = page.locator("[role=tabpanel] >> visible=true").first.locator("input[type=file]").first
+    source.set_input_files(file)
+
+
+def start(page: Page) -> Locator | None:
+    """The page as it opens."""
+    page.locator(".card").first.wait_for()
+    return None
+
+
+def picture(page: Page) -> Locator | None:
+    """A picture with its result."""
+    add(page, EXAMPLES / "astronaut.jpg")
+    visible(page, ".face-card .portrait").wait_for()
+    return page.get_by_role("tab").first
+
+
+def clip(page: Page) -> Locator | None:
+    """A clip with its timelines: the cursor on a frame with a face, a part selected."""
+    analyze_clip(page)
+    plot = visible(page, ".linked-viewer .plot-box")
+    plot.scroll_into_view_if_needed()
+    place = plot.bounding_box()
+    assert place is not None
+    along = [place["x"] + 52 + share * (place["width"] - 64) for share in (0.62, 0.8, 0.3)]
+    down = place["y"] + 40
+    page.mouse.move(along[0], down)
+    page.mouse.down()
+    page.mouse.move(along[1], down + 2, steps=6)
+    page.mouse.up()
+    page.mouse.click(along[2], down)
+    page.mouse.move(4, 4)
+    return visible(page, ".linked-viewer")
+
+
+def analyze_clip(page: Page) -> None:
+    """Analyze the example clip."""
+    tab(page, 1)
+    add(page, EXAMPLES / "astronaut.mp4")
+    visible(page, "video").wait_for()
+    visible(page, "[role=tabpanel] button.primary").click()
+    visible(page, ".face-table").wait_for()
+    visible(page, ".linked-viewer .js-plotly-plot").wait_for()
+
+
+def compare(page: Page) -> Locator | None:
+    """Three backbones on the same faces."""
+    tab(page, 1)
+    for title in ("DDAMFN (starter)", "EfficientNet-B0 (starter)"):
+        page.get_by_label("Compare with").locator("visible=true").fill(title)
+        page.get_by_role("option", name=title).wait_for()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+    analyze_clip(page)
+    page.get_by_role("table", name="Moments at which they differ most").wait_for()
+    return page.get_by_role("button", name="Backbones compared")
+
+
+def correct(page: Page) -> Locator | None:
+    """The form with a correction and the ladder of consent."""
+    with tempfile.TemporaryDirectory() as folder:
+        portrait = Path(folder) / "portrait.png"  # encoded anew, since the examples as they are take no corrections
+        Image.open(EXAMPLES / "astronaut.jpg").save(portrait)
+        add(page, portrait)
+        visible(page, ".face-table").wait_for()
+    form = page.get_by_role("button", name="Is this right?").locator("visible=true")
+    form.click()
+    page.get_by_label("It is wrong").locator("visible=true").check()
+    page.get_by_label("Expression", exact=True).locator("visible=true").click()
+    page.get_by_role("option", name="Surprise", exact=True).click()
+    for tick in ("Keep my correction", "Also keep the picture", "I am 18 or older"):
+        page.get_by_label(tick).locator("visible=true").check()
+    visible(page, ".feedback img").wait_for()
+    return form
+
+
+def my_data(page: Page) -> Locator | None:
+    """What a contributor gave, found by the receipt code."""
+    correct(page)
+    page.get_by_role("button", name="Send").locator("visible=true").click()
+    visible(page, ".receipt").wait_for()
+    data = page.get_by_role("tab", name="My data")
+    data.click()
+    page.get_by_role("button", name="List").click()
+    page.get_by_role("cell", name="saved here").wait_for()
+    return page.get_by_role("tab").first
+
+
+def erased(page: Page) -> Locator | None:
+    """The same, erased."""
+    top = my_data(page)
+    page.get_by_label("Erase everything I gave").check()
+    page.get_by_role("button", name="Erase").click()
+    page.get_by_text("erased here").wait_for()
+    return top
+
+
+def about(page: Page) -> Locator | None:
+    """What the numbers mean, and the checkpoints."""
+    page.get_by_role("tab", name="About").click()
+    page.get_by_role("heading", name="What the numbers mean").wait_for()
+    return page.get_by_role("tab").first
+
+
+SHOTS: Final = (
+    Shot("start", start, 860),
+    Shot("picture", picture, 1500),
+    Shot("clip", clip, 1300),
+    Shot("compare", compare, 1180),
+    Shot("correct", correct, 1480),
+    Shot("my-data", my_data, 560),
+    Shot("erased", erased, 560),
+    Shot("about", about, 900),
+    Shot("dark", clip, 1300, theme="dark"),
+    Shot("phone", clip, 1040, width=390, scale=2),
+    Shot("japanese", clip, 1300, locale="ja-JP"),
+)
+
+
+# --- the page and the browser ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Yield the address of the page, which keeps everything in a folder."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HSEMOTION_", "GRADIO_"))}
+    environment |= {
+        "HSEMOTION_PORT": str(port),
+        "HSEMOTION_CACHE": str(folder / "cache"),
+        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"),
+    }
+    log = folder / "page.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env={**environment, "TMPDIR": str(folder)}, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    except Exception as error:
+        error.add_note(f"The page said:\n{log.read_text('utf-8')[-4000:]}")
+        raise
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return when the page answers.
+
+    Raises:
+        RuntimeError: if it stops or takes too long.
+    """
+    for _ in range(PATIENCE_MS // 100):
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=30):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    raise RuntimeError("The page did not start.")
+
+
+@contextmanager
+def browse(folder: Path) -> Iterator[Browser]:
+    """Yield Chromium, whose camera shows the example clip over and over."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        raise RuntimeError("There is no Chromium on this machine.")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=chromium, args=[*FLAGS, f"--use-file-for-fake-video-capture={write_camera(folder)}"]
+        )
+        yield browser
+        browser.close()
+
+
+def write_camera(folder: Path) -> Path:
+    """Write the example clip in the uncompressed form that Chromium takes for a camera, and return its path."""
+    file = folder / "camera.y4m"
+    with av.open(str(EXAMPLES / "astronaut.mp4")) as container, file.open("wb") as out:
+        stream = container.streams.video[0]
+        out.write(f"YUV4MPEG2 W{stream.width} H{stream.height} F15:1 Ip A1:1 C420\n".encode())
+        for frame in container.decode(stream):
+            out.write(b"FRAME\n" + frame.reformat(format="yuv420p").to_ndarray().tobytes())
+    return file
+
+
+def take(browser: Browser, url: str, shot: Shot) -> int:
+    """Make one picture and return its size in bytes.
+
+    Raises:
+        RuntimeError: if it does not come about, or is too large.
+    """
+    context = browser.new_context(
+        viewport={"width": shot.width, "height": shot.height}, device_scale_factor=shot.scale, locale=shot.locale,
+        color_scheme="dark" if shot.theme == "dark" else "light", reduced_motion="reduce", permissions=["camera"],
+    )  # fmt: skip
+    try:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{url}/?__theme={shot.theme}")
+        page.get_by_role("tab").first.wait_for()
+        top = shot.act(page)
+        page.wait_for_timeout(SETTLE_MS)
+        offset = f"element.getBoundingClientRect().top + scrollY - {GAP_PX}"
+        page.evaluate("scrollTo(0, 0)") if top is None else top.evaluate(f"element => scrollTo(0, {offset})")
+        page.wait_for_timeout(SETTLE_MS)
+        save(page.screenshot(), shot)
+    except Exception as error:
+        raise RuntimeError(f"Step {shot.name!r} failed.") from error
+    finally:
+        context.close()
+    return shot.file.stat().st_size
+
+
+def save(screenshot: bytes, shot: Shot) -> None:
+    """Save a screenshot as WebP.
+
+    Raises:
+        ValueError: if it is too large.
+    """
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(screenshot)).convert("RGB").save(packed, "WEBP", quality=QUALITY, method=6)
+    if packed.tell() > MOST_BYTES:
+        raise ValueError(f"{packed.tell()} bytes are more than {MOST_BYTES}; make the window smaller.")
+    shot.file.write_bytes(packed.getvalue())
+
+
+def main(names: list[str]) -> None:
+    """Make the pictures of these names, or all.
+
+    Raises:
+        SystemExit: if there is no picture of a name.
+    """
+    unknown = set(names) - {shot.name for shot in SHOTS}
+    if unknown:
+        raise SystemExit(f"There is no picture {', '.join(sorted(unknown))}; there are {', '.join(shot.name for shot in SHOTS)}.")
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="pictures-") as folder, serve(Path(folder)) as url, browse(Path(folder)) as browser:
+        for shot in SHOTS:
+            if not names or shot.name in names:
+                start = time.perf_counter()
+                print(f"{shot.name}: {take(browser, url, shot) / 1000:.0f} kB in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,128 @@
+"""Find the English texts of the page: in the calls that translate them, in what these calls reach, and in the scripts of the viewer."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+from hsemotion_space.feedback import consent
+from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.tasks import AFF_WILD2_EXPRESSION, TASKS
+from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.ui import feedback, parts
+from hsemotion_space.ui.viewer import component
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "hsemotion_space"
+VIEWER = PACKAGE / "ui" / "viewer"
+PLACE = re.compile(r"{\w+}")
+TEXT_FIELDS = {"title", "name", "label", "short", "description", "text", "metric", "citation"}
+"""Fields of tasks, labels and steps of consent."""
+LOCALS = {"label", "words", "numbers", "rest"}
+"""Names of variables that hold such texts, verdicts, or parts of a page."""
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"))
+
+
+def calls() -> Iterator[tuple[Path, ast.expr]]:
+    """Yield where a text is translated, and its expression."""
+    for file in sorted((PACKAGE / "ui").rglob("*.py")):
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("fixed", "say") and node.args:
+                yield file, node.args[0]
+
+
+def texts_of(text: ast.expr, module: ModuleType) -> list[str]:
+    """Return what the first argument of such a call can be.
+
+    Raises:
+        ValueError: if that cannot be told.
+    """
+    if isinstance(text, ast.Constant) and isinstance(text.value, str):
+        return [text.value]
+    if isinstance(text, ast.IfExp):
+        return [*texts_of(text.body, module), *texts_of(text.orelse, module)]
+    name = text.value if isinstance(text, ast.Subscript) else text
+    if isinstance(name, ast.Name) and hasattr(module, name.id):
+        held = getattr(module, name.id)
+        return [held] if isinstance(held, str) else list(held.values())
+    if (isinstance(text, ast.Attribute) and text.attr in TEXT_FIELDS) or (isinstance(text, ast.Name) and text.id in LOCALS):
+        return []
+    raise ValueError(ast.unparse(text))
+
+
+def said() -> set[str]:
+    """Return the texts of all calls in the page."""
+    found: set[str] = set()
+    for file, text in calls():
+        module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        found.update(texts_of(text, module))
+    return {text for text in found if re.search("[A-Za-z]{2}", PLACE.sub("", text))}
+
+
+def declared() -> set[str]:
+    """Return the texts of tasks, verdicts, provenance, consent and checkpoints."""
+    found = {*PROVENANCE_WORDS.values(), *parts.VERDICT_WORDS.values(), *(words for words, _ in feedback.VERDICTS)}
+    for task in (*TASKS, AFF_WILD2_EXPRESSION):
+        found |= {task.title, task.metric, task.citation}
+        found |= {text for label in task.labels for text in (label.name, label.short, label.description)}
+    for checkpoint in list_checkpoints((PACKAGE.parent / "checkpoints",)):
+        found |= {checkpoint.summary, checkpoint.license, *(head.note for head in checkpoint.heads)}
+    return found - {""} | set(agreed())
+
+
+def agreed() -> list[str]:
+    """Return everything that contributors are asked to agree to."""
+    steps = [item for item in vars(consent).values() if isinstance(item, consent.Step)]
+    statements = [text for name, text in vars(consent).items() if name.startswith("STATEMENT") and isinstance(text, str)]
+    return [*(text for step in steps for text in (step.title, step.text)), *statements]
+
+
+class _Page(HTMLParser):
+    """Collects what is read of a page: texts and labels."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.texts |= {value or "" for name, value in attrs if name in ("aria-label", "alt")}
+
+    def handle_data(self, data: str) -> None:
+        self.texts |= {data.strip()} if re.search("[a-z]{2}", data) else set()
+
+
+def in_viewer() -> set[str]:
+    """Return the texts of the viewer, of its page and of its scripts."""
+    scripts = "\n".join((VIEWER / name).read_text("utf-8") for name in component.SCRIPTS)
+    found = _Page((VIEWER / "viewer.html").read_text("utf-8")).texts
+    found |= {text for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts) for text in re.findall(r"'([^']*)'", call)}
+    found |= set(re.findall(r"\bmakeButton\('([^']*)'", scripts))
+    [quadrants] = re.findall(r"QUADRANTS = (.*);", scripts)
+    return found | set(re.findall(r"'(\w+)'", quadrants))
+
+
+@cache
+def written() -> tuple[str, ...]:
+    """Return all texts in the package and the manifests; the one with values is there in its pieces."""
+    found = [file.read_text("utf-8") for suffix in ("js", "html", "md") for file in (PACKAGE / "ui").rglob(f"*.{suffix}")]
+    found += [file.read_text("utf-8") for file in (ROOT / "checkpoints").glob("*/manifest.toml")]
+    for file in PACKAGE.rglob("*.py"):
+        found += [node.value for node in ast.walk(tree(file)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return tuple(found)
+
+
+def is_written(text: str) -> bool:
+    """Return whether everything of a text but its values is written somewhere in the package."""
+    fragments = [fragment.strip(" ,.;:()“”…%") for fragment in PLACE.split(text)]
+    return all(any(fragment in source for source in written()) for fragment in fragments)
