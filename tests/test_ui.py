@@ -22,6 +22,7 @@ from PIL import Image
 from hsemotion_space.hub.resolve import Whereabouts, locate
 from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list, progress_bar
 from hsemotion_space.ui.temporary import LOCK, PREFIX, remove_left_overs, sweep
+from hsemotion_space.ui.words import fixed
 
 
 def test_table_names_every_face_task_and_provenance() -> None:
@@ -150,7 +151,7 @@ def call(page: str, number: int, session: str, data: list[object]) -> str:
 def run(page: str, data: list[object]) -> str:
     """Press Analyze in the picture tab as the page does, ask until there is a result, and return that."""
     session = f"test{time.monotonic_ns()}"
-    answer = call(page, function_index(page, "click", value="Analyze"), session, [None, *data, []])
+    answer = call(page, function_index(page, "click", value=fixed("Analyze")), session, [None, *data, []])
     for _ in range(120):
         if "role='progressbar'" not in answer:
             return answer

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
+from pathlib import Path
 from typing import Final
 
 import gradio as gr
@@ -16,9 +18,12 @@ from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.parts import in_words, table
+from hsemotion_space.ui.parts import in_words, table_of
+from hsemotion_space.ui.tables import comparison_tables
+from hsemotion_space.ui.words import fixed, say
 
 MOMENTS: Final = 8
+GO_TO: Final = Path(__file__).with_name("moments.js")
 ABOUT: Final = (
     "How far the backbones are apart says how unsure such networks are about a face; it does not say which of them is right, and they can "
     "be wrong together. 0 is no difference, 1 the largest there can be. Tasks are not on one scale, so compare moments within a task."
@@ -34,35 +39,38 @@ class Comparison:
     task: gr.Dropdown
     lines: gr.Plot
     apart: gr.Plot
+    numbers: gr.HTML
     moments: gr.HTML
 
     @property
     def filled(self) -> list[gr.blocks.Block]:
         """Components in the order of :func:`comparison_updates`."""
-        return [self.box, self.face, self.task, self.lines, self.apart, self.moments]
+        return [self.box, self.face, self.task, self.lines, self.apart, self.numbers, self.moments]
 
 
 def build_comparison(desk: Desk, offer: gr.State) -> Comparison:
     """Lay out the components, hidden until several backbones were run, and connect them."""
-    with gr.Accordion("Backbones compared", open=True, visible=False) as box:
-        gr.Markdown(ABOUT)
+    with gr.Accordion(fixed("Backbones compared"), open=True, visible=False) as box:
+        gr.Markdown(fixed(ABOUT))
         with gr.Row():
-            face = gr.Dropdown([], label="Face compared", min_width=120)
-            task = gr.Dropdown([(task.title, task.name) for task in TASKS], value=TASKS[0].name, label="Task compared", min_width=120)
-        lines = gr.Plot(label="As each backbone sees it")
-        apart = gr.Plot(label="How far they are apart")
-        moments = gr.HTML()
-    comparison = Comparison(box, face, task, lines, apart, moments)
+            face = gr.Dropdown([], label=fixed("Face compared"), min_width=120)
+            tasks = [(fixed(task.title), task.name) for task in TASKS]
+            task = gr.Dropdown(tasks, value=TASKS[0].name, label=fixed("Task compared"), min_width=120)
+        lines = gr.Plot(label=fixed("As each backbone sees it"))
+        apart = gr.Plot(label=fixed("How far they are apart"))
+        numbers = gr.HTML()
+        moments = gr.HTML(js_on_load=GO_TO.read_text("utf-8"))
+    comparison = Comparison(box, face, task, lines, apart, numbers, moments)
 
     def choose(given: object, number: object, name: object) -> list[object]:
         try:
             status = desk.runner.status(str(getattr(given, "job", "")))
             return _drawn(desk.analyses(status, getattr(given, "smoothing", None)), number, name)
         except (JobError, CheckpointError, SettingsError, ValueError):
-            return [gr.skip()] * 3
+            return [gr.skip()] * 4
 
     gr.on(
-        [face.input, task.input], choose, [offer, face, task], [lines, apart, moments], queue=False, show_progress="hidden",
+        [face.input, task.input], choose, [offer, face, task], comparison.filled[3:], queue=False, show_progress="hidden",
         api_visibility="private",
     )  # fmt: skip
     return comparison
@@ -71,40 +79,43 @@ def build_comparison(desk: Desk, offer: gr.State) -> Comparison:
 def comparison_updates(analyses: Sequence[Analysis], job: str) -> list[object]:
     """Return updates for ``Comparison.filled``; hidden unless there are several analyses with a face."""
     if len(analyses) < 2 or not analyses[0].faces or not job:
-        return [gr.update(visible=False), *[gr.skip()] * 5]
-    choices = [(f"Face {item.track.track_id}", str(item.track.track_id)) for item in analyses[0].faces]
+        return [gr.update(visible=False), *[gr.skip()] * 6]
+    choices = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in analyses[0].faces]
     drawn = _drawn(analyses, choices[0][1], TASKS[0].name)
     return [gr.update(visible=True), gr.update(choices=choices, value=choices[0][1]), TASKS[0].name, *drawn]
 
 
 def _drawn(analyses: Sequence[Analysis], number: object, name: object) -> list[object]:
-    """Return both figures and the moments, for one face and one task.
+    """Return both figures, their numbers and the moments, for one face and one task.
 
     Raises:
         ValueError: if there is no such face or task.
     """
     track_id = int(str(number))
-    found = [one for one in disagreements(analyses) if one.track_id == track_id and one.task.name == name]
+    every = disagreements(analyses)
+    found = [one for one in every if one.track_id == track_id and one.task.name == name]
     lines = figures.comparison(analyses, track_id, str(name))
     apart = figures.disagreement(found, analyses[0].frame_times_s)
-    return [lines, gr.update(value=apart, visible=bool(found)), _moments(most_disagreed(found, MOMENTS))]
+    numbers = comparison_tables(analyses, every, track_id, str(name))
+    return [lines, gr.update(value=apart, visible=bool(found)), numbers, _moments(most_disagreed(found, MOMENTS))]
 
 
 def _moments(moments: Sequence[Moment]) -> str:
-    """Return the moments of most disagreement as a table."""
+    """Return the moments of most disagreement as a table; the time of each leads the viewer of the same tab there."""
     if not moments:
         return ""
-    names = [said.checkpoint.title for said in moments[0].said]
+    names = [escape(said.checkpoint.title) for said in moments[0].said]
     rows = [
         [
-            f"{moment.time_s:.2f} s",
+            _leads_to(moment),
             f"{moment.score:.2f}",
-            *(f"{in_words(said.prediction)} ({_source(said.prediction.provenance)})" for said in moment.said),
+            *(escape(f"{in_words(said.prediction)} ({say(PROVENANCE_WORDS[said.prediction.provenance])})") for said in moment.said),
         ]
         for moment in moments
     ]
-    return table("Moments at which they differ most", ["Time", "Difference", *names], rows)
+    return table_of(say("Moments at which they differ most"), [say("Time"), say("Difference"), *names], rows)
 
 
-def _source(provenance: str) -> str:
-    return next(words for name, words in PROVENANCE_WORDS.items() if name == provenance)
+def _leads_to(moment: Moment) -> str:
+    words = say("{time} s", time=f"{moment.time_s:.2f}")
+    return f"<button type='button' data-time='{moment.time_s!r}' data-face='{moment.track_id}'>{escape(words)}</button>"

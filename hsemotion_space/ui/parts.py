@@ -92,8 +92,13 @@ def face_table(analysis: Analysis) -> str:
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return texts as an HTML table that can be scrolled with the keyboard."""
-    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return table_of(caption, [escape(name) for name in heads], [[escape(cell) for cell in row] for row in rows])
+
+
+def table_of(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return pieces of HTML, heads and cells, as such a table; only the caption is a text."""
+    head = "".join(f"<th scope='col'>{name}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return (
         f"<div class='face-table' tabindex='0' role='region' aria-label='{escape(caption)}'><table><caption>{escape(caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

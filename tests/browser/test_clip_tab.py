@@ -87,6 +87,12 @@ def test_several_backbones_are_compared_on_the_same_faces(browser: playwright.Br
     differences = [float(cell) for cell in moments.locator("tbody td:nth-child(2)").all_inner_texts()]
     assert differences == sorted(differences, reverse=True)
     assert 0 < differences[0] <= 1
+    first = moments.get_by_role("button").first
+    time_s = float(str(first.get_attribute("data-time")))
+    first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("time => Math.abs(document.querySelector('.viewer video').currentTime - time) < 1 / 24", arg=time_s)
+    assert page.evaluate("document.activeElement.className") == "viewer"
     page.get_by_label("Task compared").locator("visible=true").click()
     page.locator("li[role=option]", has_text="Valence and arousal").click()
     page.wait_for_function("document.body.innerText.includes('Valence +') || document.body.innerText.includes('Valence -')")

@@ -459,6 +459,13 @@ root.addEventListener('keydown', (event) => {
   else KEYS[key](event);
 });
 
+root.addEventListener('goto', ({ detail: { time, face } }) => {
+  if (!data?.faces.some((item) => item.number === face)) return;
+  state.face = face;
+  stage.video.pause();
+  showAll();
+  seek(time);
+});
 find('.play').addEventListener('click', () => stage.toggle());
 find('.back').addEventListener('click', () => step(-1));
 find('.forth').addEventListener('click', () => step(1));
