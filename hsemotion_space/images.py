@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 from PIL import Image
 
 from hsemotion_space.settings import MediaLimits
-from hsemotion_space.types import Frame, MediaInfo
+from hsemotion_space.types import ByteArray, Frame, MediaInfo
 
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")
 CLIP_FORMATS = ("mov", "matroska", "avi")
+HEAD_BYTES = 64  # of a file that tell its format
 _MAGIC = tuple(
     (name, re.compile(pattern, re.DOTALL))
     for name, pattern in (
@@ -86,9 +88,14 @@ def identify(path: Path, limit_bytes: int | None = None) -> str:
             raise FileNotFoundError(path)
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            head = file.read(64)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise MediaError("The file could not be opened.") from error
+    return _format(head, size, limit_bytes)
+
+
+def _format(head: bytes, size: int, limit_bytes: int | None) -> str:
+    """Return the format of a file of ``size`` bytes whose first bytes are ``head``; errors as :func:`identify`."""
     if not head:
         raise MediaError("The file is empty.")
     if limit_bytes is not None and size > limit_bytes:
@@ -120,11 +127,27 @@ def read_image(path: Path, limits: MediaLimits) -> tuple[MediaInfo, Frame]:
     Raises:
         MediaError: if the file is no supported image, is damaged or exceeds a limit.
     """
-    name = identify(path, limits.image_bytes)
+    rgb, notices = _read(path, identify(path, limits.image_bytes), limits)
+    return MediaInfo(file_sha256(path), "image", rgb.shape[1], rgb.shape[0], notices=tuple(notices)), Frame(rgb, 0, 0.0)
+
+
+def read_image_bytes(content: bytes, limits: MediaLimits) -> tuple[MediaInfo, Frame]:
+    """Decode a still image that is in memory; for the rest as :func:`read_image`.
+
+    Raises:
+        MediaError: if it is no supported image, is damaged or exceeds a limit.
+    """
+    rgb, notices = _read(io.BytesIO(content), _format(content[:HEAD_BYTES], len(content), limits.image_bytes), limits)
+    digest = hashlib.sha256(content).hexdigest()
+    return MediaInfo(digest, "image", rgb.shape[1], rgb.shape[0], notices=tuple(notices)), Frame(rgb, 0, 0.0)
+
+
+def _read(source: Path | io.BytesIO, name: str, limits: MediaLimits) -> tuple[ByteArray, list[str]]:
+    """Return the picture (H, W, 3) of a file of the format ``name``, and sentences about it."""
     if name in CLIP_FORMATS:
         raise MediaError("This file is a clip, not an image.")
     try:
-        with Image.open(path, formats=[name]) as image:
+        with Image.open(source, formats=[name]) as image:
             check_size(image.width, image.height, limits.image_pixels)
             if max(image.size) > limits.image_side:
                 raise MediaError(f"The picture is too large; the limit is {limits.image_side} px a side.")
@@ -135,9 +158,7 @@ def read_image(path: Path, limits: MediaLimits) -> tuple[MediaInfo, Frame]:
         raise
     except Exception as error:
         raise MediaError("The image is damaged or incomplete and could not be read.") from error
-    rgb = np.array(picture)
-    info = MediaInfo(file_sha256(path), "image", rgb.shape[1], rgb.shape[0], notices=tuple(notices))
-    return info, Frame(rgb, 0, 0.0)
+    return np.array(picture), notices
 
 
 def _decode(image: Image.Image, side: int) -> tuple[Image.Image, list[str]]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self, SupportsBytes, cast
@@ -22,14 +24,15 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from hsemotion_space.images import CLIP_FORMATS, MediaError, check_size, file_sha256, identify, read_image, sniff
+from hsemotion_space.images import CLIP_FORMATS, MediaError, check_size, file_sha256, identify, read_image, read_image_bytes, sniff
 from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import ByteArray, Frame, MediaInfo
 
-__all__ = ["Clip", "MediaError", "file_sha256", "open_clip", "read_image", "sniff"]
+__all__ = ["Clip", "MediaError", "file_sha256", "open_clip", "read_frame", "read_image", "read_image_bytes", "sniff"]
 
 _CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "libdav1d", "libvpx", "libvpx-vp9")
 _DAMAGED = "Parts of the clip are damaged and were left out."
+_REORDERED = 4  # pictures; MP4 is searched by decoding times, which come before presentation times by as many or fewer
 _TIME_ROUNDING_S = 0.001  # Matroska stores times in whole milliseconds
 
 
@@ -71,6 +74,42 @@ def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
             raise MediaError("The clip is damaged or incomplete and could not be read.") from error
         on_error.pop_all()
     return clip
+
+
+def read_frame(path: Path, limits: MediaLimits, time_s: float) -> Frame:
+    """Return the frame of a clip that is shown at a time or nearest to it, with the same pixels as :func:`open_clip` gives.
+
+    Its ``index`` counts damaged pictures before it too.
+
+    What lies between the keyframe before it and the frame is decoded. A clip whose time stamps tell too little, or that is damaged there,
+    is decoded from its beginning.
+
+    Args:
+        path: the file; only its content counts.
+        limits: as for :func:`open_clip`, but for the number of frames.
+        time_s: presentation time from the first frame.
+
+    Raises:
+        MediaError: as :func:`open_clip` and the iteration of its clip.
+    """
+    with open_clip(path, limits, 0) as clip:
+        frame = clip.jump(time_s)
+    if frame is not None:
+        return frame
+    with open_clip(path, replace(limits, clip_frames=limits.clip_packets), 0) as clip:
+        return _nearest(clip, time_s)
+
+
+def _nearest(frames: Iterable[Frame], time_s: float) -> Frame:
+    """Return the frame nearest to a time, the earlier of equals; there is at least one."""
+    best = None
+    for frame in frames:
+        if best is not None and abs(frame.time_s - time_s) >= abs(best.time_s - time_s):
+            break
+        best = frame
+    if best is None:
+        raise MediaError("No picture of the clip could be decoded.")
+    return best
 
 
 class Clip:
@@ -143,6 +182,64 @@ class Clip:
         if not taken:
             size_limit = f"{limits.clip_pixels / 1e6:.1f} megapixels"
             raise MediaError(f"No picture of the clip could be decoded. It may be damaged, protected or larger than {size_limit}.")
+
+    def jump(self, time_s: float) -> Frame | None:
+        """Return the frame at a time, within 1 ms, from the keyframe before it; None if only decoding everything before can find it.
+
+        The clip cannot be iterated afterwards.
+        """
+        self._deadline = time.monotonic() + self._limits.decode_deadline_s
+        stamps = self._stamps()
+        if not stamps or not self._seek(stamps[0]):
+            return None
+        first = next(self._pictures(), None)
+        if first is None or first.pts != stamps[0]:
+            return None
+        self._time_of(first)  # where times begin
+        rgb = self._rgb(first)  # which size and turn all pictures get
+        times_s = np.array([float(stamp * cast("Fraction", first.time_base)) for stamp in stamps]) - (self._origin_s or 0.0)
+        index = int(np.abs(times_s - time_s).argmin())
+        if abs(times_s[index] - time_s) > _TIME_ROUNDING_S:
+            return None
+        if index:
+            before = _REORDERED if self._stream.codec_context.has_b_frames else 0
+            picture = self._picture_at(stamps[index], stamps[max(index - before, 0)])
+            if picture is None:
+                return None
+            rgb = self._rgb(picture)
+        return None if self._notices else Frame(rgb, index, float(times_s[index]))
+
+    def _stamps(self) -> list[int]:
+        """Return the time stamps of all pictures in order, without decoding any; nothing if they do not give the order by themselves."""
+        stamps: list[int] = []
+        with contextlib.suppress(Exception):
+            for count, packet in enumerate(self._container.demux(self._stream)):
+                if packet.pts is None and not packet.size:
+                    break  # the end
+                if packet.pts is None or count == self._limits.clip_packets or time.monotonic() > self._deadline:
+                    return []
+                if not packet.is_discard:
+                    stamps.append(packet.pts)
+            ordered = sorted(set(stamps))
+            reordered = self._stream.codec_context.has_b_frames
+            if self._has_pts and len(ordered) == len(stamps) and (reordered or ordered == stamps):
+                return ordered
+        return []
+
+    def _picture_at(self, stamp: int, start: int) -> VideoFrame | None:
+        """Return the picture with a time stamp, decoded from the keyframe before ``start``; None if it is not there."""
+        if self._seek(start):
+            for picture in self._pictures():
+                if picture.pts is None or picture.pts >= stamp:
+                    return picture if picture.pts == stamp else None
+        return None
+
+    def _seek(self, stamp: int) -> bool:
+        """Go to the keyframe before a time stamp; return whether this worked."""
+        with contextlib.suppress(Exception):
+            self._container.seek(stamp, stream=self._stream)
+            return True
+        return False
 
     def _pictures(self) -> Iterator[VideoFrame]:
         """Yield decoded pictures in presentation order, stepping over what is damaged."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from hsemotion_space.engine import EngineError, EngineOptions, Runner, load, nor
 from hsemotion_space.hub.fetch import silent
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, InputSpec, find_checkpoint
 from hsemotion_space.hub.resolve import load_heads, resolve
-from hsemotion_space.media import MediaError, open_clip, read_image, sniff
+from hsemotion_space.media import MediaError, open_clip, read_image, read_image_bytes, sniff
 from hsemotion_space.readout import read_tracks
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.tracking import FaceTracker, without_doubles
@@ -40,6 +40,8 @@ BATCH = 32  # faces per run of the backbone, across faces and frames
 PREVIEW_SIDE = 1280  # px
 THUMBNAIL_SIDE = 160  # px
 BRIEF_FRAMES = 3  # in clips of at least ten analyzed frames, a face seen in fewer frames is taken for a false alarm
+LIVE = PipelineConfig(detection_side=480, min_face=40)  # how the picture of a camera is searched
+LIVE_PIXELS = 2_000_000  # of such a picture
 NO_FACE = "No face was found. Try a picture with a larger, unobstructed, upright face."
 
 Report = Callable[[int, int], None]
@@ -252,6 +254,22 @@ class Pipeline:
         info, times = self._gather(path, kind, batcher, config, report)
         analyses = _assemble(info, batcher, times, config.smoothing)
         return tuple(analyses[network.checkpoint.id] for network in asked)
+
+    def look(self, picture: bytes, checkpoint_id: str) -> Analysis:
+        """Analyze one picture of a camera: as :meth:`analyze` does, but with the quick search ``LIVE`` alone, and without any file.
+
+        Args:
+            picture: an image file of at most LIVE_PIXELS; only its content counts.
+            checkpoint_id: from the list of checkpoints; an empty one takes the standard one.
+
+        Raises:
+            MediaError, CheckpointError, EngineError: as :meth:`analyze`.
+        """
+        network = self.network(checkpoint_id)
+        info, frame = read_image_bytes(picture, replace(self.settings.limits, image_pixels=LIVE_PIXELS))
+        faces, batcher = without_doubles(self.detector(LIVE).detect(frame.rgb)), _Batcher((network,))
+        batcher.add(frame, faces, range(1, len(faces) + 1))
+        return _assemble(info, batcher, [frame.time_s], LIVE.smoothing)[network.checkpoint.id]
 
     def _gather(
         self, path: Path, kind: Literal["image", "clip"], batcher: _Batcher, config: PipelineConfig, report: Report | None

@@ -15,11 +15,23 @@ import numpy.typing as npt
 from PIL import Image
 
 from hsemotion_space.hub.manifest import InputSpec
-from hsemotion_space.types import THUMBNAIL_HALF, Analysis, ByteArray, FaceResult, FaceTrack, FloatArray, MediaInfo, Prediction, check_shape
+from hsemotion_space.types import (
+    THUMBNAIL_HALF,
+    Analysis,
+    ByteArray,
+    Disagreement,
+    FaceResult,
+    FaceTrack,
+    FloatArray,
+    MediaInfo,
+    Prediction,
+    check_shape,
+)
 
-Kind = Literal["unsure", "small", "blurred", "outside", "turned", "undecided", "several"]
-KINDS: Final[tuple[Kind, ...]] = ("unsure", "small", "blurred", "outside", "turned", "undecided", "several")
-"""The most serious first: no face, no detail, not the whole face, not the side that the network knows, no clear answer, which face."""
+Kind = Literal["unsure", "small", "blurred", "outside", "turned", "undecided", "divided", "several"]
+KINDS: Final[tuple[Kind, ...]] = ("unsure", "small", "blurred", "outside", "turned", "undecided", "divided", "several")
+"""The most serious first: no face, no detail, not the whole face, not the side that the network knows, no clear answer, another answer of
+another network, which face."""
 
 LEAST_SCORE: Final = 0.99
 """Of the detector. Measured: below it, answers are right less often."""
@@ -38,6 +50,8 @@ MOST_ROLL: Final = 15.0
 """Degrees. Measured: beyond it, more than a fifth of the faces change their first label."""
 LEAST_LEAD: Final = 0.15
 """Of the first label over the second. Measured: below it, the second one is right nearly as often."""
+LEAST_AGREEMENT: Final = 0.5
+"""Share of the frames in which all checkpoints put the same label first. A choice: below it, they differ more often than not."""
 MEASURED_SIDE: Final = 64  # px to which a face is scaled before its sharpness is measured
 
 
@@ -66,7 +80,7 @@ class FaceQuality:
     flags: tuple[QualityFlag, ...]
 
 
-def quality(analysis: Analysis, spec: InputSpec) -> tuple[FaceQuality, ...]:
+def quality(analysis: Analysis, spec: InputSpec, found: Sequence[Disagreement] = ()) -> tuple[FaceQuality, ...]:
     """Return what speaks against relying on each face of an analysis, in the order of its faces.
 
     Of a clip, sizes, places, scores and poses are medians over the frames of the face, and sharpness is that of its thumbnail.
@@ -74,24 +88,41 @@ def quality(analysis: Analysis, spec: InputSpec) -> tuple[FaceQuality, ...]:
     Args:
         analysis: of a picture or a clip.
         spec: the input of the checkpoint that made it.
+        found: how far it is from other checkpoints on the same faces, if there are others.
     """
     together = _most_at_once(analysis.faces)
-    return tuple(FaceQuality(face.track.track_id, tuple(_flags(face, analysis.media, spec, together))) for face in analysis.faces)
+    faces = []
+    for face in analysis.faces:
+        number = face.track.track_id
+        apart = [item for item in found if item.track_id == number]
+        flags = (*_of_picture(face, analysis.media, spec), *_of_answers(face, apart), *_of_others(face, together))
+        faces.append(FaceQuality(number, flags))
+    return tuple(faces)
 
 
-def _flags(face: FaceResult, media: MediaInfo, spec: InputSpec, together: int) -> Iterator[QualityFlag]:
-    """Yield the flags in the order of ``KINDS``."""
+def _of_picture(face: FaceResult, media: MediaInfo, spec: InputSpec) -> Iterator[QualityFlag]:
+    """Yield what speaks against the face itself, in the order of ``KINDS``."""
     track = face.track
     yield from _unsure(track)
     yield from _small(track, spec)
     yield from _blurred(track, media)
     yield from _outside(track, media)
     yield from _turned(track)
+
+
+def _of_answers(face: FaceResult, apart: Sequence[Disagreement]) -> Iterator[QualityFlag]:
+    """Yield what speaks against the answers of tasks that have one."""
     for prediction in face.predictions:
         if prediction.task.kind == "one_of" and len(prediction.task.labels) > 1:
             yield from _undecided(prediction)
+    for item in apart:
+        if item.task.kind == "one_of":
+            yield from _divided(item)
+
+
+def _of_others(face: FaceResult, together: int) -> Iterator[QualityFlag]:
     if together > 1:
-        text = f"There are {together} faces in the picture at once; make sure that you read the numbers of face {track.track_id}."
+        text = f"There are {together} faces in the picture at once; make sure that you read the numbers of face {face.track.track_id}."
         yield QualityFlag("several", text, together, 1)
 
 
@@ -219,3 +250,14 @@ def _undecided(prediction: Prediction) -> Iterator[QualityFlag]:
         yield QualityFlag("undecided", f"{about} (less than {LEAST_LEAD:g}).", lead, LEAST_LEAD)
     elif spread > lead:
         yield QualityFlag("undecided", f"{about}, less than it varies over the frames ({spread:.3f}).", lead, spread)
+
+
+def _divided(item: Disagreement) -> Iterator[QualityFlag]:
+    """Yield a flag if the checkpoints differ about the first label in more than half of the frames."""
+    frames = len(item.decisions)
+    same = int(np.count_nonzero(item.decisions == 0))
+    if same < LEAST_AGREEMENT * frames:
+        about = f"{item.task.title}: the {len(item.checkpoints)} backbones"
+        over_time = f"{about} put the same label first in {same} of {frames} frames (less than half)."
+        text = over_time if frames > 1 else f"{about} do not put the same label first."
+        yield QualityFlag("divided", text, same / frames, LEAST_AGREEMENT)

@@ -70,6 +70,7 @@ PAGE = {
     "ui",
 }
 IN_THE_WORKER = {("jobs", "work"), ("explain", "explain")}  # functions that no page calls
+ANSWERS = f"{PACKAGE}.jobs.answers"  # a module that only the worker imports
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 6
 
 
@@ -127,6 +128,16 @@ def inner_imports() -> list[tuple[Import, str]]:
     return [(item, target) for item, target in pairs if target not in (item.unit, "__version__")]
 
 
+def where(module: str) -> str:
+    """Return the file of a module."""
+    return module.replace(".", "/") + ".py"
+
+
+def in_the_worker(item: Import) -> bool:
+    """Tell whether an import happens in the worker process and nowhere else."""
+    return (item.unit, item.function) in IN_THE_WORKER or item.where == where(ANSWERS)
+
+
 def test_every_unit_has_a_layer() -> None:
     units = {unit_of(module_of(file)) for file in files()} - {PACKAGE}
     assert units <= LAYER.keys()
@@ -149,16 +160,19 @@ def test_the_page_reaches_no_torch_but_in_the_worker() -> None:
     wrong = [
         f"{item.where}: {item.unit} imports {target}"
         for item, target in inner_imports()
-        if item.unit in PAGE and target in WITH_TORCH and (item.unit, item.function) not in IN_THE_WORKER
+        if item.unit in PAGE and target in WITH_TORCH and not in_the_worker(item)
     ]
     assert not wrong
 
 
 def test_jobs_knows_the_pipeline_only_in_its_worker() -> None:
-    outside = {target for item, target in inner_imports() if item.unit == "jobs" and item.function != "work"}
-    inside = {target for item, target in inner_imports() if item.unit == "jobs" and item.function == "work"}
-    assert outside <= {"settings", "types", "tasks"}
-    assert inside <= {"engine", "hub", "media", "pipeline"}
+    outside = {target for item, target in inner_imports() if item.unit == "jobs" and not in_the_worker(item)}
+    inside = {target for item, target in inner_imports() if item.unit == "jobs" and in_the_worker(item)}
+    assert outside <= {"settings", "types", "tasks", "explain"}
+    assert inside <= {"alignment", "engine", "explain", "hub", "media", "pipeline", "settings", "types"}
+    kinds = {(item.where, target) for item, target in inner_imports() if item.unit == "jobs" and target == "explain"}
+    assert kinds == {(f"{PACKAGE}/jobs/status.py", "explain"), (where(ANSWERS), "explain")}, "outside, only the type of an answer"
+    assert {(item.where, item.function) for item in all_imports() if item.target == ANSWERS} == {(f"{PACKAGE}/jobs/worker.py", "work")}
 
 
 def test_every_library_stays_in_its_home() -> None:

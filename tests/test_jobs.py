@@ -20,11 +20,11 @@ from face_makers import picture_with
 from media_makers import write_clip
 from PIL import Image
 
-from hsemotion_space.jobs import JobError, JobRunner, JobStatus, book, keep, process, worker
-from hsemotion_space.jobs.book import ABANDONED, ABANDONED_S, MAX_KEPT, Book, weigh
+from hsemotion_space.jobs import JobError, JobRunner, JobStatus, answers, book, keep, process, worker
+from hsemotion_space.jobs.book import MAX_KEPT, Book, abandoned, weigh
 from hsemotion_space.jobs.keep import Kept
+from hsemotion_space.jobs.requests import AnalysisRequest
 from hsemotion_space.jobs.runner import CANCEL_GRACE_S, MAX_CHECKPOINTS, MAX_WAITING
-from hsemotion_space.jobs.worker import Request
 from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
@@ -233,7 +233,7 @@ def test_an_unexpected_error_is_told_by_a_code_and_the_worker_lives(
         def analyze_all(self, path: Path, *_rest: object) -> None:
             raise KeyError(f"secret of {path}")
 
-    monkeypatch.setattr("hsemotion_space.pipeline.Pipeline", Odd)
+    monkeypatch.setattr(answers, "Pipeline", Odd)
     monkeypatch.setattr(worker, "_limit_worker", lambda: None)
     here, there = multiprocessing.Pipe()
     thread = threading.Thread(target=worker.work, args=(there, settings), daemon=True)
@@ -241,7 +241,7 @@ def test_an_unexpected_error_is_told_by_a_code_and_the_worker_lives(
     assert here.recv() == ("ready",)
     for number in range(2):
         here.send("cancel")  # late, for a job that is over
-        here.send(Request(str(number), Path("/private/face.png"), PipelineConfig(), ("",)))
+        here.send(AnalysisRequest(str(number), Path("/private/face.png"), PipelineConfig(), ("",)))
         state, message = here.recv()
         assert state == "failed"
         assert "private" not in message
@@ -401,18 +401,19 @@ def test_a_job_that_nobody_asks_for_is_cancelled_waiting_or_running(
     wait_running(runner, running)
     waiting, wanted = (runner.submit(folder / "face.png", PipelineConfig()) for _ in range(2))
     for job_id in (running, waiting):
-        runner._book.jobs[job_id].asked_s -= ABANDONED_S
+        runner._book.jobs[job_id].asked_s -= AnalysisRequest.PATIENCE_S
     assert wait(runner, wanted).state == "done"
     for job_id in (running, waiting):
         status = runner.status(job_id)
-        assert (status.state, status.message) == ("cancelled", ABANDONED)
+        assert (status.state, status.message) == ("cancelled", abandoned(runner._book.jobs[job_id].request))
+        assert status.message == "Nobody asked for this analysis for 10 minutes, so it was cancelled."
 
 
 def test_whoever_asks_keeps_a_job_alive(runner: JobRunner, folder: Path) -> None:
     job_id = runner.submit(folder / "long.mp4", SLOW)
     job = runner._book.jobs[job_id]
     for ask in (runner.status, lambda job_id: next(runner.watch(job_id))):
-        job.asked_s -= ABANDONED_S - 5
+        job.asked_s -= AnalysisRequest.PATIENCE_S - 5
         ask(job_id)
         assert time.monotonic() - job.asked_s < 5
 
@@ -420,8 +421,8 @@ def test_whoever_asks_keeps_a_job_alive(runner: JobRunner, folder: Path) -> None
 # What is kept
 
 
-def make_request(number: int) -> Request:
-    return Request(f"{number:032x}", Path("face.png"), PipelineConfig(), ("",))
+def make_request(number: int) -> AnalysisRequest:
+    return AnalysisRequest(f"{number:032x}", Path("face.png"), PipelineConfig(), ("",))
 
 
 def test_results_live_from_their_end_whether_asked_for_or_not() -> None:
@@ -449,7 +450,7 @@ def test_finished_results_are_bounded_and_the_oldest_go_first(analyses: tuple[An
     jobs = Book()
     made = [jobs.add(make_request(number), 0.0) for number in range(4)]
     for number, job in enumerate(made):
-        jobs.end(job, "done", float(number), analyses=analyses)
+        jobs.end(job, "done", float(number), answer=analyses)
         jobs.forget(float(number), 900.0)
     assert list(jobs.jobs) == [job.request.id for job in made[2:]]
     monkeypatch.setattr(book, "MAX_KEPT_BYTES", 1)

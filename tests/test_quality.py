@@ -9,17 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from analysis_makers import make_analysis
+from analysis_makers import make_analysis, make_siblings
 from face_makers import FACE_BOX, draw_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from hsemotion_space import quality as q
+from hsemotion_space.compare import disagreements
 from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.quality import KINDS, FaceQuality, Kind, QualityFlag, pose, quality, sharpness
 from hsemotion_space.tasks import EXPRESSION, TASKS
-from hsemotion_space.types import THUMBNAIL_HALF, Analysis, ByteArray, FaceResult, FaceTrack, FloatArray, MediaInfo, Prediction
+from hsemotion_space.types import (
+    THUMBNAIL_HALF,
+    Analysis,
+    ByteArray,
+    CheckpointRef,
+    Disagreement,
+    FaceResult,
+    FaceTrack,
+    FloatArray,
+    MediaInfo,
+    Prediction,
+    Timeline,
+)
 
 SPEC = InputSpec(64, "square", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 WIDTH, HEIGHT, SIDE = 640, 480, 100.0
@@ -261,6 +274,37 @@ def test_only_tasks_with_one_answer_can_be_undecided() -> None:
     assert kinds(track(), predictions=(Prediction(single, "trained", np.ones(1, np.float32), np.zeros(1, np.float32), 1),)) == []
 
 
+def divided(track_id: int, frames: int, same: int, count: int = 2) -> Disagreement:
+    """Return how far checkpoints are apart that put the same label first in so many frames, and in the others all but the first another."""
+    lines = []
+    for number in range(count):
+        values = np.full((frames, 8), 0.05, np.float32)
+        values[:, 4] = 0.65
+        if number:
+            values[same:, [4, 6]] = (0.05, 0.65)
+        lines.append(Timeline(EXPRESSION, "trained", np.arange(frames) / 10, values))
+    refs = tuple(CheckpointRef(f"c{number}", f"Checkpoint {number}", "c" * 64) for number in range(count))
+    decisions = (np.arange(frames) >= same).astype(np.float32)
+    return Disagreement(track_id, EXPRESSION, refs, tuple(lines), decisions * 0.5, decisions)
+
+
+@pytest.mark.parametrize(("frames", "same", "flagged"), [(10, 4, True), (10, 5, False), (9, 4, True), (1, 0, True), (1, 1, False)])
+def test_backbones_that_differ_more_often_than_not(frames: int, same: int, flagged: bool) -> None:
+    faces = analysis(track(1, frames), track(2, frames, frame_index=np.arange(frames) + 100))
+    one, other = quality(faces, SPEC, [divided(2, frames, same, count=3)])
+    assert not one.flags, "it speaks of the other face"
+    assert [flag.kind for flag in other.flags] == ["divided"] * flagged
+    for flag in other.flags:
+        assert (flag.value, flag.threshold) == (same / frames, 0.5) and flag.text.startswith("Expression: the 3 backbones")
+        assert (f"{same} of {frames} frames" in flag.text) == (frames > 1)
+
+
+def test_only_tasks_with_one_answer_can_divide_backbones() -> None:
+    several = make_siblings(2, faces=1, tasks=tuple(task for task in TASKS if task.kind != "one_of"))
+    assert disagreements(several)
+    assert "divided" not in [flag.kind for flag in quality(several[0], SPEC, disagreements(several))[0].flags]
+
+
 def test_several_faces_only_if_at_once() -> None:
     at_once = quality(analysis(track(1), track(2), track(3)), SPEC)
     assert [(face.track_id, [flag.kind for flag in face.flags]) for face in at_once] == [
@@ -281,7 +325,8 @@ def test_the_most_serious_comes_first() -> None:
         thumbnail=np.full((26, 18, 3), 90, np.uint8),
         landmarks=turned(yaw=1.0)[None],
     )
-    found = quality(analysis(everything, track(2), predictions=(expression(0.3, 0.29),)), SPEC)[0].flags
+    other = (divided(1, frames=1, same=0),)
+    found = quality(analysis(everything, track(2), predictions=(expression(0.3, 0.29),)), SPEC, other)[0].flags
     assert [flag.kind for flag in found] == list(KINDS)
     assert [flag.kind for flag in found] == sorted((flag.kind for flag in found), key=KINDS.index)
 
@@ -290,11 +335,11 @@ def test_the_most_serious_comes_first() -> None:
 @given(st.integers(0, 4), st.integers(0, 1000), st.sampled_from(["clip", "image"]))
 def test_any_analysis_is_judged_and_no_flag_is_without_a_number(faces: int, seed: int, kind: str) -> None:
     made = make_analysis(faces, 6, seed=seed, kind=kind)  # type: ignore[arg-type]
-    found = quality(made, SPEC)
+    found = quality(made, SPEC, disagreements(make_siblings(2, faces=faces, frames=6, seed=seed, kind=kind)))
     assert [face.track_id for face in found] == [face.track.track_id for face in made.faces]
     for flag in (flag for face in found for flag in face.flags):
         assert np.isfinite([flag.value, flag.threshold]).all() and any(character.isdigit() for character in flag.text)
-        low = flag.kind in ("unsure", "blurred", "undecided")
+        low = flag.kind in ("unsure", "blurred", "undecided", "divided")
         assert flag.value < flag.threshold if low else flag.value > flag.threshold
 
 

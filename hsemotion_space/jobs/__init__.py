@@ -1,6 +1,7 @@
 """A bounded queue of analyses in one warm worker process: progress, cancel, time limit, recovery from crashes."""
 
+from hsemotion_space.jobs.requests import Place
 from hsemotion_space.jobs.runner import JobRunner
-from hsemotion_space.jobs.status import JobError, JobStatus, Phase, State
+from hsemotion_space.jobs.status import Explained, JobError, JobStatus, Phase, State
 
-__all__ = ["JobError", "JobRunner", "JobStatus", "Phase", "State"]
+__all__ = ["Explained", "JobError", "JobRunner", "JobStatus", "Phase", "Place", "State"]

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from hsemotion_space.jobs.status import JobStatus, State
-from hsemotion_space.jobs.worker import Request
+from hsemotion_space.jobs.requests import LookRequest, Request
+from hsemotion_space.jobs.status import Explained, JobStatus, State
 from hsemotion_space.types import Analysis
 
-MAX_KEPT: Final = 64  # finished jobs
+MAX_KEPT: Final = 64  # finished analyses
 MAX_KEPT_BYTES: Final = 2**30  # of their arrays
-ABANDONED_S: Final = 600.0  # a job that nobody has asked for during this time is not worth the CPU
-ABANDONED: Final = f"Nobody asked for this analysis for {ABANDONED_S / 60:.0f} minutes, so it was cancelled."
+MAX_PASSING: Final = 64  # finished jobs of other kinds, which are kept for seconds
+
+Answer: TypeAlias = tuple[Analysis, ...] | Explained
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class Job:
         sent_s: when the worker got it.
         running_s: when it got the weights, as far as known.
         ended_s: when it ended.
-        size: bytes of its analyses.
+        size: bytes of its answer.
     """
 
     request: Request
@@ -42,6 +43,11 @@ class Job:
     running_s: float = 0.0
     ended_s: float = 0.0
     size: int = 0
+
+    @property
+    def passing(self) -> bool:
+        """Whether its answer is kept for seconds only."""
+        return self.request.KEPT_S is not None
 
 
 class Book:
@@ -73,36 +79,57 @@ class Book:
         job.status = replace(job.status, state="running")
         return job
 
-    def end(self, job: Job, state: State, now_s: float, message: str = "", analyses: tuple[Analysis, ...] = ()) -> None:
-        """Note how a job ended."""
+    def end(self, job: Job, state: State, now_s: float, message: str = "", answer: Answer = ()) -> None:
+        """Note how a job ended, and let go of the picture of a camera."""
         if job.request.id in self.waiting:
             self.waiting.remove(job.request.id)
         if self.running is job:
             self.running = None
-        job.status = replace(job.status, state=state, message=message, analyses=analyses)
-        job.ended_s, job.size = now_s, weigh(analyses)
+        analyses, explained = (answer, None) if isinstance(answer, tuple) else ((), answer)
+        job.status = replace(job.status, state=state, message=message, analyses=analyses, explained=explained)
+        job.ended_s, job.size = now_s, weigh(answer)
+        if isinstance(job.request, LookRequest):
+            job.request = replace(job.request, frame=b"")
 
     def abandoned(self, now_s: float) -> list[Job]:
-        """Return the jobs that wait or run although nobody has asked for them for ABANDONED_S."""
+        """Return the jobs that wait or run although nobody has asked for them for the ``PATIENCE_S`` of their kind."""
         open_jobs = [*(self.jobs[key] for key in self.waiting), *([self.running] if self.running else [])]
-        return [job for job in open_jobs if now_s - job.asked_s > ABANDONED_S]
+        return [job for job in open_jobs if now_s - job.asked_s > job.request.PATIENCE_S]
 
     def forget(self, now_s: float, results_ttl_s: float) -> None:
-        """Drop finished jobs that are too old, then the oldest beyond MAX_KEPT and MAX_KEPT_BYTES; the latest one stays in any case."""
+        """Drop finished jobs that are too old, then the oldest analyses beyond MAX_KEPT and MAX_KEPT_BYTES, but for the latest one.
+
+        Jobs of the other kinds have a count of their own, MAX_PASSING, so that they take no room from analyses.
+        """
         finished = sorted((job for job in self.jobs.values() if job.status.finished), key=lambda job: job.ended_s)
-        old = [job for job in finished if now_s - job.ended_s > results_ttl_s]
-        finished = finished[len(old) :]
-        size = sum(job.size for job in finished)
-        while len(finished) > 1 and (len(finished) > MAX_KEPT or size > MAX_KEPT_BYTES):
-            size -= finished[0].size
-            old.append(finished.pop(0))
+        for job in finished:
+            kept_s = results_ttl_s if job.request.KEPT_S is None else min(job.request.KEPT_S, results_ttl_s)
+            if now_s - job.ended_s > kept_s:
+                del self.jobs[job.request.id]
+        finished = [job for job in finished if job.request.id in self.jobs]
+        kept, passing = [job for job in finished if not job.passing], [job for job in finished if job.passing]
+        old, size = passing[:-MAX_PASSING], sum(job.size for job in kept)
+        while len(kept) > 1 and (len(kept) > MAX_KEPT or size > MAX_KEPT_BYTES):
+            size -= kept[0].size
+            old.append(kept.pop(0))
         for job in old:
             del self.jobs[job.request.id]
 
+    @property
+    def passing(self) -> bool:
+        """Whether there are jobs whose answers are kept for seconds only."""
+        return any(job.passing for job in self.jobs.values())
 
-def weigh(analyses: tuple[Analysis, ...]) -> int:
-    """Return the bytes of all arrays in some analyses; arrays that several share count once."""
-    return sum({id(array): array.nbytes for array in _arrays(analyses)}.values())
+
+def abandoned(request: Request) -> str:
+    """Return why a job was cancelled that nobody asked for."""
+    patience = f"{request.PATIENCE_S / 60:.0f} minutes" if request.PATIENCE_S >= 60 else f"{request.PATIENCE_S:.0f} seconds"
+    return f"Nobody asked for this analysis for {patience}, so it was cancelled."
+
+
+def weigh(answer: Answer) -> int:
+    """Return the bytes of all arrays in an answer; arrays that are in it several times count once."""
+    return sum({id(array): array.nbytes for array in _arrays(answer)}.values())
 
 
 def _arrays(value: object) -> Iterator[np.ndarray]:

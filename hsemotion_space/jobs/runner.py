@@ -12,28 +12,30 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hsemotion_space.jobs.book import ABANDONED, Book, Job
+from hsemotion_space.jobs.book import Answer, Book, Job, abandoned
 from hsemotion_space.jobs.keep import Kept
 from hsemotion_space.jobs.process import WorkerProcess
-from hsemotion_space.jobs.status import JobError, JobStatus, Phase, State
-from hsemotion_space.jobs.worker import Request
+from hsemotion_space.jobs.requests import AnalysisRequest, ExplainRequest, FileRequest, LookRequest, Place, Request
+from hsemotion_space.jobs.status import Explained, JobError, JobStatus, Phase, State
 from hsemotion_space.settings import PipelineConfig, Settings
-from hsemotion_space.types import Analysis
 
 MAX_WAITING: Final = 16
+MAX_BEFORE_LIVE: Final = 3  # jobs that may wait when the picture of a camera comes, which is worth nothing later
+LIVE_BYTES: Final = 200_000  # of such a picture
 MAX_CHECKPOINTS: Final = 6  # of one job; figures have as many dashes
 DOWNLOAD_LIMIT_S: Final = 1800.0  # what fetching weights may take on top of the analysis
 CANCEL_GRACE_S: Final = 5.0  # a worker that does not stop by itself in this time is killed
 TIDY_EVERY_S: Final = 1.0
+IDLE_S: Final = 30.0  # between two tidyings without anything to do
 DIED: Final = "The analysis process stopped unexpectedly, perhaps for lack of memory. Try a shorter clip or a smaller picture."
 
 
 class JobRunner:
-    """Runs analyses one after the other. Safe to use from several threads; imports no torch.
+    """Runs jobs one after the other. Safe to use from several threads; imports no torch.
 
     A job does not belong to whoever submitted it: anybody with its id can ask for it, watch it or cancel it, at once and repeatedly. It
-    is cancelled when nobody has asked for it for ``ABANDONED_S``. What it left can be asked for until ``results_ttl_s`` after its end,
-    unless ``MAX_KEPT`` later results, or ``MAX_KEPT_BYTES`` of them, take its place.
+    is cancelled when nobody has asked for it for the ``PATIENCE_S`` of its kind. An analysis can be asked for until ``results_ttl_s``
+    after its end, unless ``MAX_KEPT`` later ones, or ``MAX_KEPT_BYTES`` of them, take its place; other answers for seconds (``KEPT_S``).
 
     Args:
         settings: of the deployment.
@@ -72,19 +74,59 @@ class JobRunner:
         asked = tuple(dict.fromkeys(checkpoints)) or (config.checkpoint,)
         if len(asked) > MAX_CHECKPOINTS:
             raise JobError(f"At most {MAX_CHECKPOINTS} checkpoints can be run together, not {len(asked)}.")
-        job_id = uuid.uuid4().hex
+        return self._queue_file(AnalysisRequest(uuid.uuid4().hex, path, config, asked))
+
+    def explain(self, path: Path, checkpoint: str, place: Place, what: tuple[str, str]) -> str:
+        """Queue the question which part of a face makes a value, and return the id of the job; its status will have ``explained``.
+
+        Args:
+            path: of the picture or clip that was analyzed.
+            checkpoint: id of the one that gives the value.
+            place: of the face; in a clip, the frame at this time or else the nearest is taken.
+            what: name of a task and name of one of its labels.
+
+        Raises:
+            JobError: if too many are waiting, or the file is gone.
+        """
+        return self._queue_file(ExplainRequest(uuid.uuid4().hex, path, checkpoint, place, what))
+
+    def look(self, frame: bytes, checkpoint: str) -> str:
+        """Queue the picture of a camera and return the id of the job; its status will have one analysis, for a few seconds.
+
+        Nothing of it is written to a disk, and the picture itself is let go of as soon as it was looked at.
+
+        Args:
+            frame: an image file of at most LIVE_BYTES; unchecked.
+            checkpoint: id of the one to run.
+
+        Raises:
+            JobError: if more than MAX_BEFORE_LIVE jobs are waiting, or the picture is too large.
+        """
+        if len(frame) > LIVE_BYTES:
+            raise JobError(f"The picture of the camera is too large; the limit is {LIVE_BYTES // 1000} kB.")
         with self._wake:
             self._check_room()
-        media = self._kept.take(path, job_id)  # a copy may take a while
+            if len(self._book.waiting) > MAX_BEFORE_LIVE:
+                raise JobError("The server is busy with other analyses. Please try again in a moment.")
+            return self._add(LookRequest(uuid.uuid4().hex, frame, checkpoint))
+
+    def _queue_file(self, request: FileRequest) -> str:
+        """Queue a request about a file, which is kept until the job has ended."""
+        with self._wake:
+            self._check_room()
+        media = self._kept.take(request.path, request.id)  # a copy may take a while
         try:
             with self._wake:
                 self._check_room()
-                self._book.add(Request(job_id, media, config, asked), time.monotonic())
-                self._wake.notify_all()
+                return self._add(replace(request, path=media))
         except JobError:
-            self._kept.drop(job_id)
+            self._kept.drop(request.id)
             raise
-        return job_id
+
+    def _add(self, request: Request) -> str:
+        self._book.add(request, time.monotonic())
+        self._wake.notify_all()
+        return request.id
 
     def _check_room(self) -> None:
         if self._closed:
@@ -157,12 +199,12 @@ class JobRunner:
                 self._end(job, "cancelled", reason)
             self._wake.notify_all()
 
-    def _end(self, job: Job, state: State, message: str = "", analyses: tuple[Analysis, ...] = ()) -> None:
+    def _end(self, job: Job, state: State, message: str = "", answer: Answer = ()) -> None:
         """Note the end of a job, unless it has ended already, and let go of its file."""
         if job.status.finished:
             return
         now_s = time.monotonic()
-        self._book.end(job, state, now_s, message, analyses)
+        self._book.end(job, state, now_s, message, answer)
         self._book.forget(now_s, self.settings.results_ttl_s)
         self._kept.drop(job.request.id)
         self._wake.notify_all()
@@ -172,7 +214,7 @@ class JobRunner:
         self._tidied_s = time.monotonic()
         self._book.forget(self._tidied_s, self.settings.results_ttl_s)
         for job in self._book.abandoned(self._tidied_s):
-            self._stop(job, ABANDONED)
+            self._stop(job, abandoned(job.request))
 
     def _serve(self) -> None:
         """Thread: take the next job, run it in the worker, record what comes back."""
@@ -181,7 +223,8 @@ class JobRunner:
                 self._worker.start()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or self._book.waiting, timeout=30)
+                pause_s = TIDY_EVERY_S if self._book.passing else IDLE_S
+                self._wake.wait_for(lambda: self._closed or self._book.waiting, timeout=pause_s)
                 if self._closed:
                     return
                 self._tidy()
@@ -189,6 +232,7 @@ class JobRunner:
                 self._wake.notify_all()
             if job is not None:
                 self._run(job)
+            del job  # or it would keep an answer until the next job comes
 
     def _run(self, job: Job) -> None:
         try:
@@ -235,7 +279,8 @@ class JobRunner:
 
     def _late(self, job: Job) -> str:
         fewer = " or fewer checkpoints" if len(job.request.checkpoints) > 1 else ""
-        return f"The analysis took longer than {self.settings.job_time_limit_s:g} s and was stopped. Try a shorter clip{fewer}."
+        advice = "Please try again later." if job.passing else f"Try a shorter clip{fewer}."
+        return f"The analysis took longer than {self.settings.job_time_limit_s:g} s and was stopped. {advice}"
 
     def _record(self, job: Job, answer: tuple[object, ...]) -> None:
         """Note an answer of the worker."""
@@ -250,7 +295,9 @@ class JobRunner:
         elif kind == "done" and isinstance(rest[0], tuple):
             for analysis in rest[0]:
                 self.problems.pop(analysis.checkpoint.id, None)
-            self._end(job, "done", analyses=rest[0])
+            self._end(job, "done", answer=rest[0])
+        elif kind == "done" and isinstance(rest[0], Explained):
+            self._end(job, "done", answer=rest[0])
         elif kind == "cancelled":
             self._end(job, "cancelled", job.reason)
         else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from hsemotion_space.explain import Saliency
 from hsemotion_space.settings import PipelineConfig
-from hsemotion_space.types import Analysis
+from hsemotion_space.types import Analysis, ByteArray, check_shape
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Phase = Literal["download", "analysis"]
@@ -15,6 +16,17 @@ FINISHED: Final[tuple[State, ...]] = ("done", "failed", "cancelled")
 
 class JobError(RuntimeError):
     """A job cannot be accepted or is not known; the message can be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An explanation, with ``face`` (S, S, 3) uint8 as the network saw it, over which the map of the saliency lies."""
+
+    saliency: Saliency
+    face: ByteArray
+
+    def __post_init__(self) -> None:
+        check_shape("Explained", "face", self.face, (*self.saliency.map.shape, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,7 @@ class JobStatus:
         done, total: progress while running; ``total`` is 0 as long as nothing is known.
         message: why it failed or was cancelled, if there is a reason to tell.
         analyses: one per checkpoint in the order they were asked for, when the job is done; () before.
+        explained: the answer to a job that explains, when it is done.
         ahead: number of jobs that come before it, that which is running included; 0 when it runs itself or has ended.
         checkpoints: ids that were asked for, each once; an empty one stands for the usual checkpoint.
         config: what was asked for, so that a page that comes back can show it.
@@ -43,6 +56,7 @@ class JobStatus:
     ahead: int = 0
     checkpoints: tuple[str, ...] = ()
     config: PipelineConfig = field(default_factory=PipelineConfig)
+    explained: Explained | None = None
 
     @property
     def finished(self) -> bool:

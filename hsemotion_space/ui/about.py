@@ -44,7 +44,11 @@ def build_about(desk: Desk, tab: gr.Tab, minutes: int) -> None:
     card = gr.Markdown(read_card(desk.checkpoints[0]), elem_classes="model-card")
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     choice.change(lambda chosen: _card(desk.settings, chosen), choice, card, **quiet)
-    tab.select(lambda: [_tasks(), _consent()], None, [tasks, consent], **quiet)  # in the language of the visitor
+
+    def tell(chosen: object) -> list[str]:  # in the language of the visitor
+        return [_tasks(), _consent(), _card(desk.settings, str(chosen))]
+
+    tab.select(tell, choice, [tasks, consent, card], **quiet)
 
 
 def _tasks() -> str:

@@ -35,6 +35,7 @@ from hsemotion_space.ui.analyze import Shared, attach, build_tab
 from hsemotion_space.ui.api import build_api
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.guard import Guard, GuardLimits
+from hsemotion_space.ui.live import build_live
 from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker, refresh
 from hsemotion_space.ui.review import build_review
@@ -85,13 +86,15 @@ def build(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
         gr.Markdown(fixed(LEAD), elem_classes="lead")
         picker = build_picker(desk)
-        agreed = gr.Checkbox(False, label=fixed(PROCESS.title), info=fixed(PROCESS.text))
+        agreed = gr.Checkbox(False, label=fixed(PROCESS.title), info=fixed(PROCESS.text), elem_id="agreed")
         shared = Shared(picker, agreed, build_receipt())
         with gr.Tabs():
             with gr.Tab(fixed("Picture"), id="image"):
                 picture = build_tab("image", desk, shared)
             with gr.Tab(fixed("Clip"), id="clip") as clip_tab:
                 clip = build_tab("clip", desk, shared)
+            with gr.Tab(fixed("Live"), id="live") as live_tab:
+                build_live(desk, shared, live_tab)
             if settings.feedback == "on":
                 with gr.Tab(fixed("My data"), id="data") as tab:
                     build_my_data(desk, tab, shared.receipt)

@@ -109,7 +109,7 @@ def _table(given: Given) -> str:
     for row in given.published:
         what = about(row.kind, row.face, row.span_s)
         rows.append([retell(what), say(VERDICT_WORDS[row.verdict]), said(row.corrected, say), _yes(bool(row.crop)), say("published")])
-    heads = [say("About"), say("Verdict"), say("Correction"), say("Picture kept"), say("State")]
+    heads = [say("Subject"), say("Verdict"), say("Correction"), say("Picture kept"), say("State")]
     return table(say("What you gave"), heads, rows)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import gradio as gr
 
+from hsemotion_space.compare import disagreements
 from hsemotion_space.export import write
 from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
@@ -17,6 +19,7 @@ from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_
 from hsemotion_space.ui.desk import Desk, example_digests
 from hsemotion_space.ui.feedback import Form, Offer, build_form, connect_viewer, form_updates, make_offer
 from hsemotion_space.ui.parts import face_table, notice_list
+from hsemotion_space.ui.tables import timeline_tables
 from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
 from hsemotion_space.ui.words import fixed, retell, say
 
@@ -47,6 +50,7 @@ class View:
     kind: Kind
     summary: Summary
     viewer: gr.HTML
+    numbers: gr.HTML
     comparison: Comparison
     form: Form | None
 
@@ -54,7 +58,7 @@ class View:
     def charts(self) -> list[gr.blocks.Block]:
         """Components that change with the smoothing, in the order of :func:`draw`."""
         summary = self.summary
-        return [summary.table, self.viewer, summary.csv, summary.json, summary.offer, *self.comparison.filled]
+        return [summary.table, self.viewer, self.numbers, summary.csv, summary.json, summary.offer, *self.comparison.filled]
 
     @property
     def shown(self) -> list[gr.blocks.Block]:
@@ -77,11 +81,12 @@ def build_summary(kind: Kind) -> Summary:
 def build_view(kind: Kind, desk: Desk, summary: Summary, receipt: gr.Textbox) -> View:
     """Lay out the components below the input, empty, and connect them with each other."""
     viewer = build_viewer(visible=False)
+    numbers = gr.HTML(visible=False)
     comparison = build_comparison(desk, summary.offer)
     form = build_form(kind, desk, summary.offer, receipt) if desk.feedback is not None else None
     if form is not None:
         connect_viewer(form, viewer, summary.offer)
-    return View(kind, summary, viewer, comparison, form)
+    return View(kind, summary, viewer, numbers, comparison, form)
 
 
 def emptied(view: View) -> list[object]:
@@ -93,7 +98,7 @@ def emptied(view: View) -> list[object]:
 
 def told(view: View, words: str) -> list[object]:
     """Return updates for ``View.shown`` when there is no analysis, and why, in the language of the visitor."""
-    hidden = [gr.update(visible=False), gr.update(value=None, visible=False), *[gr.update(visible=False)] * 2, Offer()]
+    hidden = [gr.update(visible=False), gr.update(value=None, visible=False), *[gr.update(visible=False)] * 3, Offer()]
     form = form_updates(view.form, None) if view.form is not None else []
     return [gr.update(value=notice_list([words]) if words else "", visible=bool(words)), *hidden, *comparison_updates((), ""), *form]
 
@@ -101,7 +106,7 @@ def told(view: View, words: str) -> list[object]:
 def fill(desk: Desk, view: View, status: JobStatus) -> list[object]:
     """Return updates for ``View.shown`` from a job that is done; an example of the page is nobody's to correct."""
     analysis = status.analyses[0]
-    notices = [*map(retell, analysis.notices), *_flags(desk, analysis)]
+    notices = [*map(retell, analysis.notices), *_flags(desk, status.analyses)]
     if analysis.media.kind != view.kind:
         tab = say("Picture") if view.kind == "clip" else say("Clip")
         notices.append(say("This file is better placed in the tab “{tab}”.", tab=tab))
@@ -109,13 +114,13 @@ def fill(desk: Desk, view: View, status: JobStatus) -> list[object]:
     return [gr.update(value=notice_list(notices), visible=bool(notices)), *draw(desk, status, None), *form]
 
 
-def _flags(desk: Desk, analysis: Analysis) -> list[str]:
-    """Return what speaks against the numbers of each face, the most serious first."""
+def _flags(desk: Desk, analyses: Sequence[Analysis]) -> list[str]:
+    """Return what speaks against the numbers that the first analysis has for each face, the most serious first."""
     try:
-        spec = find_checkpoint(desk.settings.checkpoint_roots, analysis.checkpoint.id).input
+        spec = find_checkpoint(desk.settings.checkpoint_roots, analyses[0].checkpoint.id).input
     except CheckpointError:  # its manifest was changed while the page runs
         return []
-    faces = quality(analysis, spec)
+    faces = quality(analyses[0], spec, disagreements(analyses) if len(analyses) > 1 else ())
     return [say("Face {number}: {text}", number=face.track_id, text=retell(flag.text)) for face in faces for flag in face.flags]
 
 
@@ -142,7 +147,9 @@ def draw(desk: Desk, status: JobStatus, smoothing: float | None) -> list[object]
     media = desk.media_of(status.id)
     value = as_text(viewer_value(analysis, media_url(media), unsmoothed=raw)) if media else None
     viewer = gr.update(value=value, visible=value is not None and bool(analysis.faces))
-    return [table, viewer, *downloads, make_offer(desk, status.id, analysis, smoothing), *comparison_updates(analyses, status.id)]
+    numbers = timeline_tables(analysis)
+    shown = gr.update(value=numbers, visible=bool(numbers))
+    return [table, viewer, shown, *downloads, make_offer(desk, status.id, analysis, smoothing), *comparison_updates(analyses, status.id)]
 
 
 def draw_again(desk: Desk, view: View, job_id: object, smoothing: float) -> list[object]:

@@ -1,0 +1,73 @@
+"""The component: its files, and the events that bring frames to the server and numbers back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from hsemotion_space.feedback.consent import PROCESS
+from hsemotion_space.figures import face_color
+from hsemotion_space.figures.style import FACE_COLORS, ink
+from hsemotion_space.ui.analyze import Shared
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.live.answer import answer
+from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
+from hsemotion_space.ui.words import fixed, of_script, say
+
+FOLDER: Final = Path(__file__).parent
+SCRIPTS: Final = (
+    *(VIEWER / name for name in ("words.js", "data.js", "stage.js", "plots.js")),
+    *(FOLDER / name for name in ("follow.js", "draw.js", "camera.js", "live.js")),
+)  # one scope, in this order
+LIMIT_S: Final = 60.0
+ABOUT: Final = """
+Your camera, analyzed while you look into it. It starts when you press the button, and stops by itself after {seconds} seconds or as soon
+as you leave this tab. Small pictures of at most 480 pixels go to this server one by one; each is analyzed and forgotten within seconds.
+**Nothing is kept**: no picture, no number, no file. The numbers are those of each single picture, not smoothed. A mimicry intensity
+belongs to a whole clip, so there is none here.
+"""
+
+
+def build_live(desk: Desk, shared: Shared, tab: gr.Tab, limit_s: float = LIMIT_S) -> gr.HTML:
+    """Lay out the tab.
+
+    Args:
+        desk: of the page.
+        shared: components of the page; the tick must have an ``elem_id``, by which the browser finds it before it asks for the camera.
+        tab: in which it stands.
+        limit_s: seconds after which the camera is stopped.
+
+    Raises:
+        ValueError: if the tick has no ``elem_id``.
+    """
+    if not shared.agreed.elem_id:
+        raise ValueError("The tick needs an elem_id, by which the browser finds it.")
+    gr.Markdown(fixed(ABOUT, seconds=f"{limit_s:g}"))
+    live = gr.HTML(
+        value="",
+        html_template=(FOLDER / "live.html").read_text("utf-8"),
+        css_template=(FOLDER / "live.css").read_text("utf-8"),
+        js_on_load="\n".join(file.read_text("utf-8") for file in SCRIPTS),
+        apply_default_css=False,
+        elem_classes="live-camera",
+        limit_s=limit_s,
+        tick=PROCESS.title,
+        agreed=shared.agreed.elem_id,
+        colors=[{"color": color, "ink": ink(color)} for color in map(face_color, range(1, len(FACE_COLORS) + 1))],
+    )
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+    def look(checkpoint: object, agreed: object, event: gr.EventData) -> str:
+        return answer(desk, event, checkpoint, agreed)
+
+    live.frame(look, [shared.picker.choice, shared.agreed], live, trigger_mode="multiple", **quiet)
+    tab.select(_texts, None, live, **quiet)  # in the language of the visitor
+    return live
+
+
+def _texts() -> str:
+    """Return the texts of the scripts, as another kind of value."""
+    return json.dumps({"say": {**of_script("viewer"), **of_script("live")}, "tick": say(PROCESS.title)})

@@ -1,0 +1,126 @@
+"""The numbers of the charts as tables, for readers who do not see the charts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+import numpy as np
+
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Disagreement, FaceResult, FloatArray, Prediction, Timeline
+from hsemotion_space.ui.parts import table
+from hsemotion_space.ui.words import say
+
+MOST_ROWS: Final = 60
+MOST_FACES: Final = 6  # as many as the viewer draws together
+NONE: Final = "-"
+
+
+def timeline_tables(analysis: Analysis) -> str:
+    """Return the timelines of a clip as tables that can be folded out, with at most sixty rows each; empty for a picture."""
+    if analysis.media.kind != "clip" or not analysis.faces:
+        return ""
+    seconds = int(analysis.frame_times_s[-1] // MOST_ROWS) + 1
+    means = say("Means over each second.") if seconds == 1 else say("Means over every {seconds} seconds.", seconds=seconds)
+    told = [means, say("{none} stands where the face was not found.", none=NONE), say("The downloads have every frame.")]
+    if len(analysis.faces) > MOST_FACES:
+        told.append(say("{count} of {all} faces", count=MOST_FACES, all=len(analysis.faces)))
+    faces = [_of_face(face, seconds, float(analysis.frame_times_s[-1])) for face in analysis.faces[:MOST_FACES]]
+    return folded(say("Timelines as tables"), f"<p>{escape(' '.join(told))}</p>{''.join(faces)}")
+
+
+def _of_face(face: FaceResult, seconds: int, last_s: float) -> str:
+    name = say("Face {number}", number=face.track.track_id)
+    tables = []
+    for line in face.timelines:
+        if line.task.scope == "frame":
+            values = thinned(line, seconds, last_s)
+            rows = [
+                [say("{start} to {end} s", start=row * seconds, end=(row + 1) * seconds), *map(_number, given)]
+                for row, given in enumerate(values)
+            ]
+            caption = f"{name}, {say(line.task.title)} ({say(PROVENANCE_WORDS[line.provenance])})"
+            tables.append(table(caption, [say("Time"), *(say(label.short) for label in line.task.labels)], rows))
+    return folded(name, "".join(tables))
+
+
+def thinned(line: Timeline, seconds: int, last_s: float) -> FloatArray:
+    """Return means (R, K) over rows of so many seconds, from 0 to the last frame of the clip; NaN where there is no value.
+
+    Args:
+        line: of a frame-level task.
+        seconds: of a row.
+        last_s: presentation time of the last analyzed frame.
+    """
+    count = int(last_s // seconds) + 1
+    rows = np.clip(line.times_s // seconds, 0, count - 1).astype(np.int64)
+    sums = np.zeros((count, line.values.shape[1]))
+    np.add.at(sums, rows, line.values)
+    frames = np.bincount(rows, minlength=count)[:, None]
+    return np.divide(sums, frames, out=np.full_like(sums, np.nan), where=frames > 0).astype(np.float32)
+
+
+def comparison_tables(analyses: Sequence[Analysis], found: Sequence[Disagreement], track_id: int, task_name: str) -> str:
+    """Return what the figures of a comparison show, as tables that can be folded out.
+
+    Args:
+        analyses: of one media file with the same tracks, one per checkpoint.
+        found: how far they are apart, for all faces and tasks.
+        track_id: of the face that is shown.
+        task_name: of the task that is shown.
+    """
+    return folded(say("Numbers as tables"), _means(analyses, track_id, task_name) + _differences(found))
+
+
+def _means(analyses: Sequence[Analysis], track_id: int, task_name: str) -> str:
+    """Return a table of the mean of each label by each checkpoint; empty if none of them has the task."""
+    given = [
+        (one.checkpoint.title, prediction)
+        for one in analyses
+        for face in one.faces
+        for prediction in face.predictions
+        if face.track.track_id == track_id and prediction.task.name == task_name
+    ]
+    if not given:
+        return ""
+    task = given[0][1].task
+    labels = {label.name: label for _, prediction in given for label in prediction.task.labels}
+    rows = [[say(label.name), *(_number(_of_label(prediction, label.name)) for _, prediction in given)] for label in labels.values()]
+    caption = say("Face {number}, {task}: mean over the frames", number=track_id, task=say(task.title))
+    heads = [f"{title} ({say(PROVENANCE_WORDS[prediction.provenance])})" for title, prediction in given]
+    return table(caption, [say("Label"), *heads], rows)
+
+
+def _of_label(prediction: Prediction, name: str) -> float:
+    """Return the value of a label; NaN if the checkpoint does not have it."""
+    task = prediction.task
+    return float(prediction.values[task.index(name)]) if name in task.label_names else np.nan
+
+
+def _differences(found: Sequence[Disagreement]) -> str:
+    """Return a table with how far checkpoints are apart in each task of each face."""
+    rows = [
+        [
+            say("Face {number}", number=item.track_id),
+            say(item.task.title),
+            *map(_number, (item.score.mean(), item.score.max(), item.decisions.mean())),
+        ]
+        for item in found
+    ]
+    heads = [say("Face"), say("Task"), say("Mean"), say("Largest"), say("Share of other decisions")]
+    return table(say("Difference between the backbones"), heads, rows)
+
+
+def folded(title: str, inner: str) -> str:
+    """Return HTML that can be folded out under a title.
+
+    Args:
+        title: a text.
+        inner: a piece of HTML.
+    """
+    return f"<details class='numbers'><summary>{escape(title)}</summary>{inner}</details>"
+
+
+def _number(value: float | np.floating) -> str:
+    return f"{value:.2f}" if np.isfinite(value) else NONE

@@ -1,0 +1,188 @@
+"""Jobs that explain a value of a face: the same pixels as the analysis, the same value, and sentences for what goes wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_makers import HEADS, make_checkpoint
+from face_makers import draw_face, picture_with
+from media_makers import write_clip
+from PIL import Image
+
+from hsemotion_space.alignment import align_face
+from hsemotion_space.hub.manifest import find_checkpoint
+from hsemotion_space.jobs import Explained, JobError, JobRunner, JobStatus, Place
+from hsemotion_space.jobs.book import weigh
+from hsemotion_space.media import read_image
+from hsemotion_space.settings import PipelineConfig, Settings
+from hsemotion_space.types import Analysis, FaceTrack
+
+PATIENCE_S = 120.0
+PRIOR = '[[heads]]\ntask = "mimicry_intensity"\nkind = "prior"\nprovenance = "prior"\nsource = ["valence_arousal", "expression"]\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("explain")
+    make_checkpoint(folder / "checkpoints" / "small", size=32, settled=True)
+    make_checkpoint(folder / "checkpoints" / "twin", size=48, settled=True, seed=1)
+    make_checkpoint(folder / "checkpoints" / "zero", size=32)
+    (folder / "checkpoints" / "zero" / "model.safetensors").unlink()
+    Image.fromarray(picture_with([(20, 60), (180, 40)])).save(folder / "faces.png")
+    pictures = [picture_with([(20 + 4 * number, 60)]) for number in range(20)]
+    moments = np.cumsum([0, *[0.1, 0.033, 0.2] * 7])[:20]
+    options = {"preset": "medium", "bf": "3", "g": "8"}
+    write_clip(folder / "even.mp4", pictures, kind="mp4", options=options)
+    write_clip(folder / "uneven.mkv", pictures, moments, kind="matroska", options=options)
+    write_clip(folder / "turned.mov", [np.ascontiguousarray(np.rot90(one, 1)) for one in pictures], kind="mov", turn=(270, False))
+    write_clip(folder / "moving.avi", pictures, kind="avi", codec="mjpeg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runner(folder: Path) -> Iterator[JobRunner]:
+    runner = JobRunner(
+        Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1), keep=folder / "keep"
+    )
+    yield runner
+    runner.close()
+
+
+def wait(runner: JobRunner, job_id: str) -> JobStatus:
+    deadline = time.monotonic() + PATIENCE_S
+    for status in runner.watch(job_id, 0.02):
+        assert time.monotonic() < deadline, status
+    return status
+
+
+def analyze(runner: JobRunner, file: Path, *checkpoints: str) -> tuple[Analysis, ...]:
+    status = wait(runner, runner.submit(file, PipelineConfig(smoothing=0, sample_fps=0, detect_every=2), checkpoints or ("small",)))
+    assert status.state == "done", status.message
+    return status.analyses
+
+
+def place_of(track: FaceTrack, row: int) -> Place:
+    x0, y0, x1, y1 = track.boxes_xyxy[row].tolist()
+    return Place(float(track.times_s[row]), (x0, y0, x1, y1))
+
+
+def ask(runner: JobRunner, file: Path, checkpoint: str, place: Place, what: tuple[str, str] = ("expression", "Happiness")) -> Explained:
+    status = wait(runner, runner.explain(file, checkpoint, place, what))
+    assert (status.state, status.message, status.analyses) == ("done", "", ())
+    assert status.checkpoints == (checkpoint,)
+    assert status.explained is not None
+    return status.explained
+
+
+def test_each_value_of_a_picture_is_explained_from_the_same_face(runner: JobRunner, folder: Path) -> None:
+    info, frame = read_image(folder / "faces.png", runner.settings.limits)
+    for analysis in analyze(runner, folder / "faces.png", "small", "twin"):
+        assert analysis.media == info and len(analysis.faces) == 2
+        checkpoint = find_checkpoint(runner.settings.checkpoint_roots, analysis.checkpoint.id)
+        for face in analysis.faces:
+            for task, label in (("expression", "Sadness"), ("valence_arousal", "Arousal"), ("compound_expression", "Happily surprised")):
+                line = next(one for one in face.timelines if one.task.name == task)
+                got = ask(runner, folder / "faces.png", checkpoint.id, place_of(face.track, 0), (task, label))
+                assert got.saliency.value == pytest.approx(line.values[0, line.task.index(label)], abs=1e-4)
+                assert (got.saliency.label, got.saliency.provenance) == (label, line.provenance)
+            expected = align_face(frame.rgb, face.track.boxes_xyxy[0], checkpoint.input)
+            np.testing.assert_array_equal(got.face, expected)
+
+
+@pytest.mark.parametrize("name", ["even.mp4", "uneven.mkv", "turned.mov", "moving.avi"])
+def test_each_frame_of_a_clip_is_explained_by_its_own_pixels(runner: JobRunner, folder: Path, name: str) -> None:
+    (analysis,) = analyze(runner, folder / name)
+    face = analysis.faces[0]
+    assert len(face.track.times_s) > 15
+    line = next(one for one in face.timelines if one.task.name == "expression")
+    column = int(np.argmax(np.ptp(line.values, axis=0)))
+    label = line.task.label_names[column]
+    for row in (0, 3, 4, 11, len(line.values) - 1):
+        got = ask(runner, folder / name, "small", place_of(face.track, row), ("expression", label))
+        assert got.saliency.value == pytest.approx(line.values[row, column], abs=1e-4)
+    assert np.ptp(line.values[:, column]) > 1e-3, "another frame would have been noticed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"what": ("expression", "Envy")}, "Expression has no label 'Envy'; it has Anger"),
+        ({"what": ("gaze", "Left")}, "Test small gives no task 'gaze'; it gives expression, valence_arousal, compound_expression, mimicry"),
+        ({"what": ("mimicry_intensity", "Joy")}, "is a value of a whole clip, so no single picture of the face explains it."),
+        ({"place": Place(0.0, (900.0, 10.0, 950.0, 60.0))}, "lies outside of the picture of 320 x 240 px."),
+        ({"checkpoint": "huge"}, "There is no checkpoint 'huge'"),
+        ({"checkpoint": "zero"}, "Test zero: the weights file is missing."),
+        ({"path": "broken.png"}, "The image is damaged or incomplete and could not be read."),
+        ({"path": "broken.mp4"}, "The clip is damaged or incomplete and could not be read."),
+    ],
+)
+def test_what_cannot_be_explained_is_told_in_a_sentence(runner: JobRunner, folder: Path, changes: dict[str, object], sentence: str) -> None:
+    manifest = folder / "checkpoints" / "small" / "manifest.toml"
+    text = manifest.read_text("utf-8")
+    manifest.write_text(text.replace(HEADS, HEADS + PRIOR), "utf-8")
+    (folder / "broken.png").write_bytes((folder / "faces.png").read_bytes()[:500])
+    (folder / "broken.mp4").write_bytes((folder / "even.mp4").read_bytes()[:600])
+    asked: dict[str, object] = {"path": "faces.png", "checkpoint": "small", "place": Place(0.0, (40.0, 80.0, 120.0, 170.0))}
+    asked |= {"what": ("expression", "Anger")} | changes
+    try:
+        status = wait(runner, runner.explain(folder / str(asked.pop("path")), **asked))  # type: ignore[arg-type]
+    finally:
+        manifest.write_text(text, "utf-8")
+    assert (status.state, status.explained) == ("failed", None)
+    assert sentence in status.message
+    assert str(folder) not in status.message
+    assert not list((folder / "keep").iterdir())
+
+
+def test_an_explanation_can_be_cancelled_and_the_worker_lives(runner: JobRunner, folder: Path) -> None:
+    (analysis,) = analyze(runner, folder / "faces.png")
+    process = runner._worker.process
+    job_id = runner.explain(folder / "faces.png", "small", place_of(analysis.faces[0].track, 0), ("expression", "Fear"))
+    while runner.status(job_id).state == "queued":
+        time.sleep(0.001)
+    runner.cancel(job_id)
+    assert wait(runner, job_id).state in ("cancelled", "done")
+    ask(runner, folder / "faces.png", "small", place_of(analysis.faces[0].track, 0))
+    assert runner._worker.process is process
+
+
+def test_a_file_is_kept_until_it_is_explained_and_then_no_longer(runner: JobRunner, folder: Path, tmp_path: Path) -> None:
+    upload = tmp_path / "upload.png"
+    Image.fromarray(draw_face(200)).save(upload)
+    (analysis,) = analyze(runner, upload)
+    job_id = runner.explain(upload, "small", place_of(analysis.faces[0].track, 0), ("expression", "Fear"))
+    upload.unlink()
+    assert wait(runner, job_id).explained is not None
+    assert not list((folder / "keep").iterdir())
+    with pytest.raises(JobError, match="not here any more"):
+        runner.explain(upload, "small", Place(0.0, (0.0, 0.0, 9.0, 9.0)), ("expression", "Fear"))
+
+
+def test_explanations_take_no_room_from_analyses(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsemotion_space.jobs.book.MAX_KEPT", 1)
+    kept = runner.submit(folder / "faces.png", PipelineConfig())
+    place = place_of(wait(runner, kept).analyses[0].faces[0].track, 0)
+    ids = [runner.explain(folder / "faces.png", "small", place, ("expression", "Fear")) for _ in range(3)]
+    statuses = [wait(runner, job_id) for job_id in ids]
+    assert all(status.explained for status in statuses)
+    assert runner.status(kept).state == "done"
+    explained = statuses[0].explained
+    assert explained is not None
+    assert weigh(explained) == explained.face.nbytes + explained.saliency.map.nbytes
+    with runner._wake:
+        for job_id in ids:
+            runner._book.jobs[job_id].ended_s -= 61
+        runner._tidy()
+    assert set(ids).isdisjoint(runner._book.jobs) and kept in runner._book.jobs
+
+
+def test_an_explained_face_fits_its_map(runner: JobRunner, folder: Path) -> None:
+    (analysis,) = analyze(runner, folder / "faces.png")
+    got = ask(runner, folder / "faces.png", "small", place_of(analysis.faces[0].track, 0))
+    with pytest.raises(ValueError, match="Explained"):
+        replace(got, face=got.face[1:])

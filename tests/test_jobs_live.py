@@ -1,0 +1,232 @@
+"""Pictures of a camera: answered soon or not at all, and forgotten."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_makers import make_checkpoint
+from face_makers import picture_with
+from media_makers import encoded, mutated, png_bit_bomb, write_clip
+from PIL import Image
+
+from hsemotion_space.images import read_image_bytes
+from hsemotion_space.jobs import JobError, JobRunner, JobStatus
+from hsemotion_space.jobs.book import MAX_PASSING, Book
+from hsemotion_space.jobs.requests import LookRequest
+from hsemotion_space.jobs.runner import LIVE_BYTES, MAX_BEFORE_LIVE
+from hsemotion_space.media import MediaError, read_image
+from hsemotion_space.pipeline import NO_FACE, Pipeline
+from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
+
+PATIENCE_S = 120.0
+LIMITS = MediaLimits()
+
+
+def frame(kind: str = "JPEG", side: int = 200) -> bytes:
+    return encoded(Image.fromarray(picture_with([(150, 90)], (360, 480), side)), kind)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("live")
+    make_checkpoint(folder / "checkpoints" / "small", size=32)
+    (folder / "frame.jpg").write_bytes(frame())
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    write_clip(folder / "long.mp4", [np.roll(noise, 5 * number, 1) for number in range(300)], codec="mpeg4")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(folder: Path) -> Settings:
+    return Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1)
+
+
+@pytest.fixture(scope="module")
+def shared_runner(settings: Settings, folder: Path) -> Iterator[JobRunner]:
+    runner = JobRunner(settings, keep=folder / "keep")
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def runner(shared_runner: JobRunner) -> Iterator[JobRunner]:
+    yield shared_runner
+    for job_id in list(shared_runner._book.jobs):
+        shared_runner.cancel(job_id)
+        wait(shared_runner, job_id)
+
+
+def wait(runner: JobRunner, job_id: str) -> JobStatus:
+    deadline = time.monotonic() + PATIENCE_S
+    for status in runner.watch(job_id, 0.02):
+        assert time.monotonic() < deadline, status
+    return status
+
+
+def occupy(runner: JobRunner, folder: Path) -> str:
+    """Let the worker be busy."""
+    job_id = runner.submit(folder / "long.mp4", PipelineConfig(sample_fps=0, detect_every=1, min_face=12))
+    for status in runner.watch(job_id, 0.02):
+        if status.state == "running":
+            break
+    return job_id
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_of_a_camera_is_analyzed_like_a_picture(runner: JobRunner, settings: Settings, kind: str, tmp_path: Path) -> None:
+    status = wait(runner, runner.look(frame(kind), "small"))
+    assert (status.state, status.checkpoints, len(status.analyses)) == ("done", ("small",), 1)
+    analysis = status.analyses[0]
+    assert (analysis.media.kind, analysis.media.width, analysis.media.height) == ("image", 480, 360)
+    assert (len(analysis.faces), analysis.checkpoint.id, analysis.notices) == (1, "small", ())
+    (tmp_path / "frame").write_bytes(frame(kind))
+    same = Pipeline(settings).analyze(tmp_path / "frame")
+    assert analysis.media == same.media
+    np.testing.assert_allclose(analysis.faces[0].track.boxes_xyxy, same.faces[0].track.boxes_xyxy, atol=12)
+
+
+def test_what_is_no_usable_picture_fails_in_a_sentence(runner: JobRunner) -> None:
+    empty = encoded(Image.new("RGB", (480, 360), "gray"), "JPEG")
+    analysis = wait(runner, runner.look(empty, "small")).analyses[0]
+    assert (analysis.faces, analysis.notices) == ((), (NO_FACE,))
+    for content, checkpoint, sentence in (
+        (b"", "small", "The file is empty."),
+        (b"<svg>", "small", "This kind of file is not supported."),
+        (frame()[:2000], "small", "The image is damaged or incomplete"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "small", "This file is a clip, not an image."),
+        (png_bit_bomb(2000, 1001), "small", "The picture is too large (2000 x 1001 px); the limit is 2.0 megapixels."),
+        (frame(), "huge", "There is no checkpoint 'huge'"),
+    ):
+        status = wait(runner, runner.look(content, checkpoint))
+        assert (status.state, status.analyses) == ("failed", ())
+        assert status.message.startswith(sentence)
+    with pytest.raises(JobError, match="The picture of the camera is too large; the limit is 200 kB"):
+        runner.look(bytes(LIVE_BYTES + 1), "small")
+
+
+def test_a_frame_is_not_taken_when_it_would_have_to_wait(runner: JobRunner, folder: Path) -> None:
+    occupy(runner, folder)
+    ids = [runner.submit(folder / "frame.jpg", PipelineConfig()) for _ in range(MAX_BEFORE_LIVE)]
+    live = runner.look(frame(), "small")
+    with pytest.raises(JobError, match="The server is busy with other analyses"):
+        runner.look(frame(), "small")
+    assert runner.status(live).ahead == MAX_BEFORE_LIVE + 1
+    runner.submit(folder / "frame.jpg", PipelineConfig())
+    runner.cancel(ids[0])
+    runner.cancel(ids[1])
+    runner.look(frame(), "small")
+
+
+def test_a_frame_that_nobody_waits_for_is_not_analyzed(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
+    occupy(runner, folder)
+    live, waiting = runner.look(frame(), "small"), runner.submit(folder / "frame.jpg", PipelineConfig())
+    for job_id in (live, waiting):
+        runner._book.jobs[job_id].asked_s -= LookRequest.PATIENCE_S
+    deadline = time.monotonic() + 5
+    while not runner._book.jobs[live].status.finished:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert runner.status(live).message == "Nobody asked for this analysis for 5 seconds, so it was cancelled."
+    assert runner.status(waiting).state == "queued"
+
+
+def test_nothing_of_a_frame_is_kept(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
+    kept = wait(runner, runner.submit(folder / "frame.jpg", PipelineConfig())).id
+    content = frame() + os.urandom(8)  # this very picture
+    before, files = sys.getrefcount(content), set(folder.rglob("*"))
+    job_id = runner.look(content, "small")
+    assert sys.getrefcount(content) > before, "it waits in the book"
+    status = wait(runner, job_id)
+    assert status.state == "done"
+    assert sys.getrefcount(content) == before, "the picture is let go of at the end"
+    assert set(folder.rglob("*")) == files
+    analysis, job = status.analyses[0], runner._book.jobs[job_id]
+    del status
+    with runner._wake:
+        job.ended_s -= LookRequest.KEPT_S - 0.2  # type: ignore[operator]
+    del job
+    held = sys.getrefcount(analysis)
+    deadline = time.monotonic() + 10
+    while job_id in runner._book.jobs:  # without anybody asking for anything
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert sys.getrefcount(analysis) < held
+    with pytest.raises(JobError, match="not here any more"):
+        runner.status(job_id)
+    assert runner.status(kept).state == "done"
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc")
+def test_no_file_is_written_for_a_frame(settings: Settings) -> None:
+    written: list[object] = []
+    watching = [False]
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        if watching[0] and event == "open" and int(str(args[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            written.append(args[0])
+
+    sys.addaudithook(watch)
+    pipeline = Pipeline(settings)
+    pipeline.look(frame(), "small")  # what is loaded once may be cached
+    watching[0] = True
+    try:
+        with Path(os.devnull).open("w"):
+            assert written, "a file that is opened to write is noticed"
+        written.clear()
+        assert len(pipeline.look(frame("PNG"), "small").faces) == 1
+    finally:
+        watching[0] = False
+    assert written == []
+
+
+def test_frames_do_not_push_out_what_is_kept_and_are_bounded() -> None:
+    jobs = Book()
+    looks = [jobs.add(LookRequest(f"{number:032x}", b"frame", "small"), 0.0) for number in range(MAX_PASSING + 5)]
+    for number, job in enumerate(looks):
+        jobs.end(job, "done", float(number) / 100)
+        assert isinstance(job.request, LookRequest) and job.request.frame == b""
+    jobs.forget(1.0, 900.0)
+    assert list(jobs.jobs) == [job.request.id for job in looks[5:]]
+    assert jobs.passing
+    jobs.forget(10.0 + 0.2, 900.0)
+    assert [jobs.jobs[key].ended_s >= 0.2 for key in jobs.jobs] == [True] * (MAX_PASSING - 15)
+    jobs.forget(11.0, 900.0)
+    assert not jobs.jobs and not jobs.passing
+
+
+def test_a_picture_in_memory_is_read_as_the_same_file(tmp_path: Path) -> None:
+    rng, read = random.Random(4), 0
+    seeds = [frame(kind, 120) for kind in ("JPEG", "PNG", "WEBP")]
+    for number in range(60):
+        content = mutated(seeds[number % 3], rng) if number > 2 else seeds[number]
+        (tmp_path / "picture").write_bytes(content)
+        try:
+            info, expected = read_image(tmp_path / "picture", LIMITS)
+        except MediaError as error:
+            with pytest.raises(MediaError) as caught:
+                read_image_bytes(content, LIMITS)
+            assert str(caught.value) == str(error)
+            continue
+        got_info, got = read_image_bytes(content, LIMITS)
+        assert got_info == info
+        np.testing.assert_array_equal(got.rgb, expected.rgb)
+        read += 1
+    assert read > 5
+    with pytest.raises(MediaError, match="too large; the limit is 0 MiB"):
+        read_image_bytes(frame(), MediaLimits(image_bytes=100))
+
+
+def test_looking_is_quick_and_leaves_out_what_is_tiny(settings: Settings) -> None:
+    pipeline = Pipeline(settings)
+    analysis = pipeline.look(frame(side=120), "")
+    assert (len(analysis.faces), analysis.checkpoint.id) == (1, "small")
+    assert pipeline.look(frame(side=24), "").faces == ()

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from analysis_makers import change_lines, make_analysis
+from checkpoint_makers import make_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.jobs import JobError, JobStatus
+from hsemotion_space.settings import Settings
+from hsemotion_space.tasks import EXPRESSION, TASKS
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis, CheckpointRef
+from hsemotion_space.ui import words
+from hsemotion_space.ui.analyze import Shared
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.live import answer as live_answer
+from hsemotion_space.ui.live.answer import MOST_BYTES, MOST_TEXT, UNUSABLE, answer, read_frame, read_sequence, seen
+from hsemotion_space.ui.live.component import FOLDER, build_live
+from hsemotion_space.ui.picker import Picker
+
+ID = "0" * 32
+
+
+@dataclass
+class FakeRunner:
+    """Answers each frame with the states that it was given."""
+
+    states: list[JobStatus] = field(default_factory=list)
+    busy: str = ""
+    looked: list[tuple[bytes, str]] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+
+    def look(self, frame: bytes, checkpoint: str) -> str:
+        if self.busy:
+            raise JobError(self.busy)
+        self.looked.append((frame, checkpoint))
+        return ID
+
+    def watch(self, job_id: str, interval_s: float) -> Iterator[JobStatus]:
+        assert job_id == ID and 0 < interval_s < 1
+        yield from self.states
+        while not self.states[-1].finished:
+            yield self.states[-1]
+
+    def cancel(self, job_id: str) -> None:
+        self.cancelled.append(job_id)
+
+
+def jpeg(width: int = 64, height: int = 48) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "gray").save(file, "JPEG")
+    return file.getvalue()
+
+
+def as_text(frame: bytes) -> str:
+    return base64.b64encode(frame).decode()
+
+
+FRAME = as_text(jpeg())
+
+
+def done(analysis: Analysis) -> JobStatus:
+    return JobStatus(ID, "done", analyses=(replace(analysis, checkpoint=CheckpointRef("one", "One", "c" * 64)),))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    make_checkpoint(tmp_path / "checkpoints" / "one")
+    options = Settings(checkpoints=tmp_path / "checkpoints", cache=tmp_path / "cache")
+    runner = FakeRunner([JobStatus(ID, "queued"), done(make_analysis(faces=3, kind="image"))])
+    return Desk(options, runner, list_checkpoints(options.checkpoint_roots), tmp_path / "results", tmp_path / "uploads")
+
+
+def ask(desk: Desk, data: object, checkpoint: object = "one", agreed: object = True) -> dict[str, object]:
+    return json.loads(answer(desk, gr.EventData(None, data), checkpoint, agreed), parse_constant=pytest.fail)
+
+
+def test_a_frame_is_looked_at_and_its_faces_are_told(desk: Desk) -> None:
+    told = ask(desk, {"sequence": 7, "frame": FRAME})
+    assert desk.runner.looked == [(jpeg(), "one")]
+    assert (told["sequence"], told["checkpoint"], len(told["faces"])) == (7, "one", 3)
+    shown = [task for task in TASKS if task.scope == "frame"]
+    assert [task["name"] for task in told["tasks"]] == [task.name for task in shown]
+    assert {task["words"] for task in told["tasks"]} == {PROVENANCE_WORDS["trained"], PROVENANCE_WORDS["rule"]}
+    analysis = desk.runner.states[-1].analyses[0]
+    for face, entry in zip(analysis.faces, told["faces"], strict=True):
+        box = face.track.boxes_xyxy[0] / [640, 480, 640, 480]
+        assert entry["box"] == pytest.approx(box.tolist(), abs=1e-4)
+        assert list(entry["lines"]) == [task.name for task in shown]
+        for line in face.timelines:
+            if line.task in shown:
+                given_values = [column[0] for column in entry["lines"][line.task.name]["values"]]
+                assert given_values == pytest.approx(line.values[0].tolist(), abs=1e-4)
+
+
+def test_an_answer_is_small(desk: Desk) -> None:
+    assert len(json.dumps(ask(desk, {"sequence": 1, "frame": FRAME}))) < 20_000
+
+
+def test_the_thresholds_of_units_come_along(desk: Desk) -> None:
+    units = next(task for task in TASKS if task.name == "action_units")
+    analysis = change_lines(make_analysis(faces=1, kind="image"), units, [0.5] * 12, thresholds=(0.25,) * 12)
+    assert seen(analysis, desk.checkpoints[0])["faces"][0]["lines"]["action_units"]["thresholds"] == [0.25] * 12
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_json_cannot_say_are_told_as_nothing(desk: Desk, bad: float) -> None:
+    analysis = change_lines(make_analysis(faces=2, kind="image"), EXPRESSION, [bad, *[0.1] * 7])
+    desk.runner.states = [done(analysis)]
+    told = ask(desk, {"sequence": 1, "frame": FRAME})
+    assert [column[0] for column in told["faces"][1]["lines"]["expression"]["values"]] == [None, *[pytest.approx(0.1)] * 7]
+
+
+def test_a_face_without_a_place_is_left_out(desk: Desk) -> None:
+    analysis = make_analysis(faces=2, kind="image")
+    nowhere = replace(analysis.faces[0].track, boxes_xyxy=np.full((1, 4), np.nan, np.float32))
+    faces = (replace(analysis.faces[0], track=nowhere), analysis.faces[1])
+    assert len(seen(replace(analysis, faces=faces), desk.checkpoints[0])["faces"]) == 1
+
+
+def test_what_speaks_against_the_numbers_of_a_face_is_told(desk: Desk) -> None:
+    analysis = make_analysis(faces=2, kind="image")
+    sure = [replace(face.track, detection_scores=np.ones(1, np.float32)) for face in analysis.faces]
+    tracks = [sure[0], replace(sure[1], boxes_xyxy=np.array([[10, 10, 25, 28]], np.float32))]
+    faces = tuple(replace(face, track=track) for face, track in zip(analysis.faces, tracks, strict=True))
+    told = seen(replace(analysis, faces=faces), desk.checkpoints[0])
+    assert "small" in told["faces"][1]["against"] and "small" not in told["faces"][0]["against"]
+
+
+def test_without_a_face_there_is_nothing_to_tell(desk: Desk) -> None:
+    desk.runner.states = [done(make_analysis(faces=0, kind="image"))]
+    assert ask(desk, {"sequence": 2, "frame": FRAME}) == {"sequence": 2, "checkpoint": "one", "tasks": [], "faces": []}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [None, 5, ["x"], {"path": "x"}, "", "not base64!", FRAME[:-1] + "é", FRAME[1:], as_text(b"GIF89a"), "A" * (MOST_TEXT + 1),
+     as_text(jpeg()[:3] + bytes(MOST_BYTES))],
+    ids=["none", "number", "list", "dict", "empty", "other text", "other letters", "cut", "another format", "long text", "large file"],
+)  # fmt: skip
+def test_what_is_no_frame_is_not_looked_at(desk: Desk, frame: object) -> None:
+    assert ask(desk, {"sequence": 3, "frame": frame}) == {"sequence": 3, "stop": UNUSABLE}
+    assert not desk.runner.looked
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 4, {}, {"frame": None}])
+def test_an_event_that_brings_something_else_is_answered(desk: Desk, data: object) -> None:
+    assert ask(desk, data) == {"sequence": 0, "stop": UNUSABLE}
+
+
+def test_the_largest_frame_fits_into_a_request_and_is_read() -> None:
+    frame = jpeg() + bytes(MOST_BYTES - len(jpeg()))
+    assert read_frame(as_text(frame)) == frame
+    assert len(as_text(frame)) == MOST_TEXT < 256 * 1024 - 4096
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="ascii"), max_size=40))
+def test_no_text_does_harm(text: str) -> None:
+    try:
+        assert read_frame(text).startswith(b"\xff\xd8\xff")
+    except live_answer.FrameError as error:
+        assert str(error) == UNUSABLE
+
+
+def test_only_rising_whole_numbers_are_sequences() -> None:
+    assert [read_sequence(value) for value in (1, 2**53 - 1)] == [1, 2**53 - 1]
+    assert [read_sequence(value) for value in (0, -1, True, 1.5, "1", None, [1], 2**53)] == [0] * 8
+
+
+@pytest.mark.parametrize("agreed", [False, None, "true", 1])
+def test_without_the_tick_nothing_is_looked_at(desk: Desk, agreed: object) -> None:
+    told = ask(desk, {"sequence": 1, "frame": FRAME}, agreed=agreed)
+    assert "tick" in told["stop"] and not desk.runner.looked
+
+
+@pytest.mark.parametrize("checkpoint", [None, 7, ["one"], "nobody's"])
+def test_a_backbone_that_is_not_there_ends_it(desk: Desk, checkpoint: object) -> None:
+    assert ask(desk, {"sequence": 1, "frame": FRAME}, checkpoint)["stop"]
+    assert not desk.runner.looked
+
+
+def test_a_busy_server_asks_to_wait(desk: Desk) -> None:
+    desk.runner.busy = "Other pictures are being looked at."
+    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": "Other pictures are being looked at."}
+
+
+def test_a_failure_ends_it_with_its_reason(desk: Desk) -> None:
+    desk.runner.states = [JobStatus(ID, "running"), JobStatus(ID, "failed", message="The weights could not be had.")]
+    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "stop": "The weights could not be had."}
+
+
+def test_what_was_cancelled_is_waited_for(desk: Desk) -> None:
+    desk.runner.states = [JobStatus(ID, "cancelled")]
+    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": "The server is busy."}
+
+
+def test_a_frame_that_takes_too_long_is_given_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_answer, "WAIT_S", 0.05)
+    desk.runner.states = [JobStatus(ID, "running")]
+    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": "The server is busy."}
+    assert desk.runner.cancelled == [ID]
+
+
+def test_a_download_of_weights_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_answer, "WAIT_S", 0.05)
+    desk.runner.states = [JobStatus(ID, "running", phase="download", done=2_500_000, total=9_000_000)]
+    told = ask(desk, {"sequence": 4, "frame": FRAME})
+    assert "2.5 MB" in told["wait"] and told["job"] == ID
+    assert desk.runner.cancelled == []
+    desk.runner.states = [done(make_analysis(faces=1, kind="image"))]
+    assert len(ask(desk, {"sequence": 5, "job": ID})["faces"]) == 1
+    assert len(desk.runner.looked) == 1
+
+
+@pytest.mark.parametrize("job", ["", "../../x", "0" * 31, 5, None, ["0" * 32]])
+def test_what_is_no_job_is_not_asked_for(desk: Desk, job: object) -> None:
+    assert ask(desk, {"sequence": 5, "job": job}) == {"sequence": 5, "stop": UNUSABLE}
+
+
+def test_nothing_is_written(desk: Desk, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    ask(desk, {"sequence": 1, "frame": FRAME})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_text_of_the_scripts_has_a_translation() -> None:
+    scripts = "\n".join(file.read_text("utf-8") for file in sorted(FOLDER.glob("*.js")))
+    found = {text for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts) for text in re.findall(r"'([^']*)'", call)}
+    page = (FOLDER / "live.html").read_text("utf-8")
+    found |= set(re.findall(r">([^<>]*[a-z]{2}[^<>]*)<", page)) | set(re.findall(r'aria-label="([^"]*)"', page))
+    known = {**words._file(words.FOLDER / "ja" / "viewer.json"), **words._file(words.FOLDER / "ja" / "live.json")}
+    assert len(found) > 20
+    assert not found - known.keys()
+
+
+def test_the_tick_must_be_found_by_the_browser(desk: Desk) -> None:
+    shared = Shared(Picker(gr.Dropdown(["one"]), gr.HTML()), gr.Checkbox(False), gr.Textbox())
+    with pytest.raises(ValueError, match="elem_id"):
+        build_live(desk, shared, gr.Tab("Live"))
