@@ -108,7 +108,7 @@ class Saliency:
                 f"{about}; hiding any one part lowers it by {max(self.drop, 0):.2f} at most, too little to show a place (from {least:.2f})."
             )
         if self.verdict == "unstable":
-            return f"{about}. Two ways of hiding disagree ({agree}), so nothing should be read into this map."
+            return f"{about}; two ways of hiding disagree ({agree}), so nothing should be read into this map."
         return f"{about}; hiding the strongest place lowers it by {self.drop:.2f}. Two ways of hiding agree ({agree})."
 
 

@@ -41,6 +41,15 @@ def open_page(browser: playwright.Browser, url: str, theme: str, width: int, *, 
     return page, requested
 
 
+def open_tab(page: playwright.Page, name: str) -> None:
+    """Open a tab, which a narrow page has in the menu behind its dots."""
+    tab = page.get_by_role("tab", name=name, exact=True).locator("visible=true")
+    if not tab.count():
+        page.locator(".overflow-menu:visible button").first.click()
+        tab = page.locator(".overflow-dropdown:visible").get_by_text(name, exact=True)
+    tab.click()
+
+
 def add_clip(page: playwright.Page, clip: Path) -> None:
     """Open the clip tab and put a clip into it."""
     page.get_by_role("tab", name="Clip").click()

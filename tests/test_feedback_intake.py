@@ -63,6 +63,9 @@ class FakeStore:
             self.records[record.id], self.crops[record.id] = read, crop
         return FakeAck(created)
 
+    def knows(self, contributor: str) -> bool:
+        return any(record.contributor == contributor for record in self.records.values())
+
 
 class Desk:
     """An intake with a store, a clock and a result that it made tickets for."""
@@ -472,7 +475,8 @@ def test_a_correction_belongs_to_the_result_that_its_ticket_was_made_for(desk: D
     ("change", "complaint"),
     [
         ({"verdict": "good"}, "verdict must be"),
-        ({"verdict": "correct"}, "belong to the verdict"),
+        ({"verdict": "cannot_tell"}, "belong to the verdict"),
+        ({"verdict": "correct"}, "must be what was predicted"),
         ({"corrected": {}}, "at least one task"),
         ({"corrected": {"expression": "Joy"}}, "must be one of"),
         ({"comment": "x" * 501}, "at most 500"),

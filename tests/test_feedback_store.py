@@ -458,7 +458,7 @@ def test_an_older_database_is_brought_up_to_date_with_a_backup(url: str, tmp_pat
     with FeedbackStore(url) as store:
         store.add(make_record(1), make_crop(1))
         before = store.records()
-    monkeypatch.setattr(migrations, "MIGRATIONS", (add_a_column,))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column))
     with pytest.raises(FeedbackError, match="older version"):
         FeedbackStore(url, read_only=True)
     with FeedbackStore(url, lambda: NOW_S) as store:
@@ -468,11 +468,11 @@ def test_an_older_database_is_brought_up_to_date_with_a_backup(url: str, tmp_pat
     with FeedbackStore(url) as store:  # not again
         assert store.records() == before
     monkeypatch.undo()
-    with pytest.raises(FeedbackError, match="has version 2, this program knows 1"):
+    with pytest.raises(FeedbackError, match="has version 3, this program knows 2"):
         FeedbackStore(url)
     if url.startswith("sqlite"):
         (backup,) = tmp_path.glob("*.backup-*")
-        assert backup.name == "feedback.sqlite.backup-v1-20250615T150640Z"
+        assert backup.name == "feedback.sqlite.backup-v2-20250615T150640Z"
         with FeedbackStore(f"sqlite:///{backup}") as old:
             assert old.records() == before
 
@@ -485,7 +485,7 @@ def test_a_migration_that_fails_changes_nothing(url: str, tmp_path: Path, monkey
     with FeedbackStore(url) as store:
         store.add(make_record(1))
         before = store.records()
-    monkeypatch.setattr(migrations, "MIGRATIONS", (add_a_column, fail))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column, fail))
     with pytest.raises(FeedbackError, match="cannot be opened"):
         FeedbackStore(url)
     monkeypatch.undo()

@@ -164,7 +164,7 @@ def errors(folder: Path) -> Iterator[str]:
     yield raised(lambda: read_verdict("perhaps"))
     yield raised(lambda: read_comment("x" * 10**5))
     yield raised(lambda: read_corrected({"expression": "Bliss"}, make_predicted()))
-    yield raised(lambda: check_statement("wrong", {}))
+    yield raised(lambda: check_statement("wrong", {}, make_predicted()))
     yield raised(lambda: find_track(make_analysis(), 99))
 
 

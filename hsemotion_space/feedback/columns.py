@@ -39,6 +39,7 @@ _TEXT, _NUMBER = _value(pa.string(), "string"), _value(pa.float32(), "float32")
 KINDS: Final[Mapping[str, Kind]] = {
     "text": _TEXT,
     "whole number": _value(pa.int32(), "int32"),
+    "true or false": _value(pa.bool_(), "bool"),
     "seconds": _value(pa.float64(), "float64"),
     "time": _value(pa.timestamp("ms", "UTC"), "timestamp[ms, tz=UTC]"),
     "numbers": _list(_NUMBER),
@@ -68,7 +69,10 @@ _HEAD: Final[Mapping[str, Column]] = {
 _TAIL: Final[Mapping[str, Column]] = {
     "consent_version": Column("text", "Version of the text that the contributor agreed to."),
     "consent_scopes": Column("texts", "The steps of it that were ticked."),
+    "blind": Column("true or false", "Whether it was said before its contributor was shown what is predicted, or any known answer."),
 }
+LATER_COLUMNS: Final = frozenset({"blind"})
+"""Columns that older files lack."""
 EXPORT_COLUMNS: Final[Mapping[str, Column]] = {
     "tier": Column("text", "raw, agreed or reviewed; only in exports."),
     "review": Column("text", "Decision of a reviewer, approved or empty; only in exports."),

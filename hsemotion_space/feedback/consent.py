@@ -1,6 +1,7 @@
 """What contributors agree to: a ladder of steps, each with its text, and the versions of these texts.
 
-Who changes a text puts the old entry of ``TEXTS`` into ``_EARLIER`` as it was and gives ``VERSION`` a new date and hash.
+Who changes a text, or its translation in ``consent_words``, puts the old entry of ``TEXTS`` into ``EARLIER`` there as it was and gives
+its version in ``VERSIONS`` a new date and hash.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from hsemotion_space.feedback.consent_words import EARLIER, JAPANESE
 from hsemotion_space.feedback.records import Consent, FeedbackError
 
 
@@ -55,11 +57,16 @@ LADDER: Final = (PROCESS, LABELS, CROP, PUBLISH)
 """From the least to the most; every step but the first is asked for separately, and none is ticked beforehand."""
 ASKED: Final = tuple(step.name for step in LADDER if step is not PROCESS)
 STATEMENT: Final = "I am 18 or older. I am the person shown, or I have their permission, and they are 18 or older too."
+STATEMENT_BUNDLED: Final = "I am 18 or older."
+"""What is stated about faces that come with this program, which need nobody's permission."""
 
 
-def wording() -> str:
-    """Return the present texts as one."""
-    return "\n".join([*(f"{step.name}: {step.title}. {step.text}" for step in LADDER), f"Statement: {STATEMENT}"]) + "\n"
+def wording(language: str = "en") -> str:
+    """Return the present texts as one, in a language of ``VERSIONS``."""
+    english = {**{step.name: (step.title, step.text) for step in LADDER}, "statement": (STATEMENT,), "adult": (STATEMENT_BUNDLED,)}
+    words = JAPANESE if language == "ja" else english
+    steps = [f"{name}: {title}. {text}" for name, (title, text) in ((step.name, words[step.name]) for step in LADDER)]
+    return "\n".join([*steps, f"Statement: {words['statement'][0]}", f"Statement on bundled faces: {words['adult'][0]}"]) + "\n"
 
 
 def version_hash(text: str) -> str:
@@ -67,19 +74,22 @@ def version_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-VERSION: Final = "2026-11-25-c2ee5dda"
+VERSION: Final = "2026-11-25-5efcdb90"
 """Day on which the present texts were first used, and their :func:`version_hash`."""
-_EARLIER: Final[Mapping[str, str]] = {}
-TEXTS: Final[Mapping[str, str]] = {**_EARLIER, VERSION: wording()}
+VERSIONS: Final[Mapping[str, str]] = {"en": VERSION, "ja": "2026-11-25-dbc0aa1f"}
+"""By language: what somebody agrees to is the text that they read."""
+TEXTS: Final[Mapping[str, str]] = {**EARLIER, **{version: wording(language) for language, version in VERSIONS.items()}}
 """All texts that anybody ever agreed to, by version, as they were."""
 
 
-def read_consent(scopes: object, adult_and_permitted: object) -> Consent:
+def read_consent(scopes: object, adult_and_permitted: object, bundled: bool = False, language: str = "en") -> Consent:
     """Check what a client says that a person agreed to.
 
     Args:
         scopes: list of names of steps; ``process`` is not among them, as it is given by using the page.
-        adult_and_permitted: whether the person ticked ``STATEMENT``.
+        adult_and_permitted: whether the person ticked ``STATEMENT``, or ``STATEMENT_BUNDLED`` if that is enough.
+        bundled: whether the face came with this program; no picture of it is kept.
+        language: in which the texts were read; one of ``VERSIONS``.
 
     Raises:
         FeedbackError: saying which tick is missing or unknown.
@@ -88,6 +98,11 @@ def read_consent(scopes: object, adult_and_permitted: object) -> Consent:
         raise FeedbackError(f"What may be kept must be a list with some of {', '.join(ASKED)}.")
     if LABELS.name not in scopes:
         raise FeedbackError(f"Without the tick at “{LABELS.title}” nothing can be kept, so there is nothing to send.")
+    if bundled and CROP.name in scopes:
+        raise FeedbackError("The picture of an example is not kept, as everybody has it.")
+    if bundled and adult_and_permitted is not True:
+        raise FeedbackError("Please confirm that you are 18 or older.")
     if adult_and_permitted is not True:
         raise FeedbackError("Please confirm that you are 18 or older, and that you are the person shown or have their permission.")
-    return Consent(VERSION, tuple(step for step in ASKED if step in scopes), adult_and_permitted=True)
+    ticked = tuple(step for step in ASKED if step in scopes)
+    return Consent(VERSIONS[language], ticked, adult_and_permitted=not bundled, adult=bundled)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert, not_, select, update
 
 from hsemotion_space.feedback.database import Database
 from hsemotion_space.feedback.queries import bury, erasures, is_scrubbed, parts, put_erasure, remove
-from hsemotion_space.feedback.tables import BATCHES, ERASURES, FOREIGN, RECORDS, TOMBSTONES, Erased, tombstone_of
+from hsemotion_space.feedback.tables import BATCHES, CROPS, ERASURES, FOREIGN, RECORDS, TOMBSTONES, Erased, tombstone_of
 
 
 class Forgetting:
@@ -58,6 +58,24 @@ class Forgetting:
             for batch in batches:
                 connection.execute(update(BATCHES).where(BATCHES.c.id == batch).values(body=b"", stale=True, error=""))
                 connection.execute(update(RECORDS).where(RECORDS.c.batch == batch).values(state="received", batch=None))
+
+    def withdraw(self, record: str, contributor: str) -> bool:
+        """Take back a record that is in no batch yet, with its picture; the same statement can be made again, as there is no tombstone.
+
+        Args:
+            record: id.
+            contributor: whose it must be.
+
+        Returns:
+            Whether it was there to be taken back.
+        """
+        mine = (RECORDS.c.id == record, RECORDS.c.contributor == contributor, RECORDS.c.state == "received")
+        with self._database.writing() as connection:
+            if connection.scalar(select(RECORDS.c.number).where(*mine)) is None:
+                return False
+            connection.execute(delete(CROPS).where(CROPS.c.record == record))
+            connection.execute(delete(RECORDS).where(RECORDS.c.id == record))
+        return True
 
     def _scrub(self) -> None:
         """Overwrite what was deleted, if that has not been done yet.

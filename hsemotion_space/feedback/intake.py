@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Final, Protocol, cast
 
@@ -24,7 +25,6 @@ from hsemotion_space.feedback.records import (
     Subject,
     TaskPrediction,
     Values,
-    Verdict,
     canonical,
     check_statement,
     read_comment,
@@ -57,6 +57,9 @@ class Keeper(Protocol):
     def add(self, record: FeedbackRecord, crop: bytes = b"") -> Acknowledged:
         """Keep a record, once."""
 
+    def knows(self, contributor: str) -> bool:
+        """Return whether there is a record of a contributor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -84,6 +87,27 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What this server knows about a submission by itself.
+
+    Attributes:
+        blind: whether the person has not been shown yet what is predicted, nor any known answer.
+        bundled: whether the face came with this program; then no picture is kept, and ``adult_and_permitted`` stands for being an adult.
+        instead_of: id of the record that this one takes the place of, empty if there is none; without it, a statement that was made
+            before and changed in between would count as sent again.
+        language: in which the person read what they agreed to; one of ``consent.VERSIONS``.
+    """
+
+    blind: bool = False
+    bundled: bool = False
+    instead_of: str = ""
+    language: str = "en"
+
+
+USUAL: Final = Circumstances()
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What a contributor gets: code to list and erase everything by, id of the record, whether it is new, how far it is, and a sentence."""
 
@@ -102,10 +126,13 @@ class Intake:
         keys: of this server.
         limits: on how many are taken.
         clock: UTC in seconds since 1970.
+        answers: on how many answers of annotators are taken; ``limits`` if left out.
     """
 
-    def __init__(self, store: Keeper, keys: Keys, limits: Limits, clock: Callable[[], float] = time.time) -> None:
-        self._store, self._keys, self._limits, self._clock = store, keys, limits, clock
+    def __init__(
+        self, store: Keeper, keys: Keys, limits: Limits, clock: Callable[[], float] = time.time, answers: Limits | None = None
+    ) -> None:
+        self._store, self._keys, self._limits, self._clock, self._answers = store, keys, limits, clock, answers or limits
 
     def offer(self, analysis: Analysis, preprocessing: str) -> Mapping[int, str]:
         """Return a ticket for every face, by its number.
@@ -120,44 +147,74 @@ class Intake:
             for face in analysis.faces
         }
 
-    def submit(self, analysis: Analysis, submission: Submission, client: str) -> Receipt:
+    def submit(self, analysis: Analysis, submission: Submission, client: str, known: Circumstances = USUAL) -> Receipt:
         """Check a correction and keep it; the same one sent again is kept once. Only what is kept counts against the limits.
 
         Args:
             analysis: that it is about.
             submission: as it came.
             client: address it came from, which is not kept.
+            known: about it.
 
         Raises:
             FeedbackError: if it cannot be taken; the sentence says why.
         """
+        return self._counted([self._limits], client, lambda now_s: self._keep(analysis, submission, known, now_s))
+
+    def answer(self, analysis: Analysis, submission: Submission, client: str, known: Circumstances = USUAL) -> Receipt:
+        """Check an answer of an annotator and keep it, as :meth:`submit` does a correction, but under other limits.
+
+        Who has a receipt code may answer quickly; whoever would be a new contributor counts against the usual limits too.
+        """
+        limits = [self._answers] if self._returns(submission) else [self._answers, self._limits]
+        return self._counted(limits, client, lambda now_s: self._keep(analysis, submission, known, now_s))
+
+    def _returns(self, submission: Submission) -> bool:
+        """Return whether a receipt code belongs to somebody who gave something; a mistyped one is refused later."""
+        try:
+            return self._store.knows(self._keys.contributor(str(submission.code)))
+        except FeedbackError:
+            return False
+
+    def _counted(self, limits: Sequence[Limits], client: str, keep: Callable[[float], Receipt]) -> Receipt:
         now_s = self._clock()
         counted_as = self._keys.client(client, int(now_s // DAY_S))
-        taken = self._limits.take(counted_as)
-        try:
-            receipt = self._keep(analysis, submission, now_s)
-        except Exception:
-            self._limits.give_back(counted_as, taken)
-            raise
-        if not receipt.created:
-            self._limits.give_back(counted_as, taken)
+        with ExitStack() as undo:
+            for limit in dict.fromkeys(limits):
+                undo.callback(limit.give_back, counted_as, limit.take(counted_as))
+            receipt = keep(now_s)
+            if receipt.created:
+                undo.pop_all()
         return receipt
 
-    def _keep(self, analysis: Analysis, submission: Submission, now_s: float) -> Receipt:
+    def subject(self, analysis: Analysis, face: FaceResult, span_s: object = ()) -> Subject:
+        """Return what a statement about a face would be about.
+
+        Args:
+            analysis: with the face.
+            face: of it.
+            span_s: start and end in a clip, or nothing; unchecked.
+
+        Raises:
+            FeedbackError: if the face is not visible there.
+        """
+        media, kind = self._keys.media(analysis.media.sha256), analysis.media.kind
+        return Subject(media, kind, face.track.track_id, _box(analysis, face.track), _span(analysis, face, span_s))
+
+    def _keep(self, analysis: Analysis, submission: Submission, known: Circumstances, now_s: float) -> Receipt:
         ticket = verify(self._keys, submission.ticket, now_s)
         face, predicted = self._predicted(analysis, ticket)
         verdict = read_verdict(submission.verdict)
         corrected = read_corrected(submission.corrected, predicted)
-        check_statement(verdict, corrected)
+        check_statement(verdict, corrected, predicted)
         comment = read_comment(submission.comment)
-        consent = read_consent(submission.scopes, submission.adult_and_permitted)
-        subject = Subject(
-            ticket.reference.media, analysis.media.kind, face.track.track_id, _box(analysis, face.track), _span(analysis, face, submission)
-        )
+        consent = read_consent(submission.scopes, submission.adult_and_permitted, known.bundled, known.language)
+        subject = self.subject(analysis, face, submission.span_s)
         code = self._code(submission.code, ticket)
         contributor = self._keys.contributor(code)
-        name = self._name(contributor, (subject, predicted), (verdict, corrected, comment), consent)
-        record = FeedbackRecord(name, contributor, subject, predicted, verdict, corrected, consent, comment)
+        said = [verdict, cast("Json", corrected), comment, *([known.instead_of] if known.instead_of else [])]
+        name = self._name(contributor, (subject, predicted), said, consent)
+        record = FeedbackRecord(name, contributor, subject, predicted, verdict, corrected, consent, comment, blind=known.blind)
         crop = make_crop(analysis, face.track.track_id) if CROP.name in consent.scopes else b""
         answer = self._store.add(record, crop)
         words = "Saved here." if answer.created else "You had sent this before; it is kept once."
@@ -194,14 +251,13 @@ class Intake:
         self,
         contributor: str,
         about: tuple[Subject, Predicted],
-        said: tuple[Verdict, Mapping[str, Values], str],
+        said: Sequence[Json],
         consent: Consent,
     ) -> str:
         """Return the id of a record: keyed hash of who says what about what, so that sending it again changes nothing."""
         subject, predicted = about
-        verdict, corrected, comment = said
         weights = [predicted.checkpoint, predicted.checkpoint_sha256, predicted.heads_sha256]
-        statement = [verdict, cast("Json", corrected), comment, consent.version, list(consent.scopes)]
+        statement = [*said, consent.version, list(consent.scopes)]
         return self._keys.sign("record", canonical([contributor, subject.item, weights, statement]))[:HASH_LENGTH]
 
 
@@ -231,9 +287,8 @@ def _box(analysis: Analysis, track: FaceTrack) -> tuple[float, float, float, flo
     return x0, y0, x1, y1
 
 
-def _span(analysis: Analysis, face: FaceResult, submission: Submission) -> tuple[float, ...]:
+def _span(analysis: Analysis, face: FaceResult, span: object) -> tuple[float, ...]:
     """Check a time range: inside the track, and with the face in it; all of the track is no range."""
-    span = submission.span_s
     if span is None or (isinstance(span, list | tuple) and not span):
         return ()
     if analysis.media.kind != "clip":

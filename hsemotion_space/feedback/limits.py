@@ -30,6 +30,9 @@ class Rule:
 
 PER_CLIENT: Final = (Rule(5, MINUTE_S), Rule(50, DAY_S))
 TOGETHER: Final = (Rule(600, HOUR_S),)
+ANSWERS_PER_CLIENT: Final = (Rule(40, MINUTE_S), Rule(600, DAY_S))
+ANSWERS_TOGETHER: Final = (Rule(3000, HOUR_S),)
+"""For answers of annotators, who give many under one receipt code; a code that is new is counted by the rules above besides."""
 
 
 class Limits:

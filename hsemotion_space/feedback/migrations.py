@@ -8,9 +8,15 @@ from typing import Final
 from sqlalchemy import Connection, delete, insert, inspect, select
 
 from hsemotion_space.feedback.records import FeedbackError
-from hsemotion_space.feedback.tables import META, METADATA
+from hsemotion_space.feedback.tables import META, METADATA, RECORDS
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+
+def _index_items(connection: Connection) -> None:
+    """Let what was said about an item be found without reading everything."""
+    next(index for index in RECORDS.indexes if index.name == "feedback_of_item").create(connection, checkfirst=True)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_index_items,)
 """Element ``k`` raises version ``k + 1`` to ``k + 2``; a new database is made at the newest version at once."""
 VERSION_KEY: Final = "schema_version"
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from hsemotion_space.feedback.records import TIERS, FeedbackRecord, StoredRecord, Values
+from hsemotion_space.feedback.records import TIERS, FeedbackRecord, StoredRecord, Values, top_of
 from hsemotion_space.tasks import Task, get_task
 
 Gold: TypeAlias = Mapping[str, Mapping[str, Values]]
@@ -63,10 +63,10 @@ class Vote(NamedTuple):
 def answers_of(record: FeedbackRecord) -> Mapping[str, Values]:
     """Return what a record says, by task.
 
-    That all is correct confirms the most probable class where a trained head chose among several; numbers that nobody looked at are not
-    confirmed. That it is not a face answers every task with no values.
+    That all is correct confirms the most probable class where a trained head chose among several, or only what was named; numbers that
+    nobody looked at are not confirmed. That it is not a face answers every task with no values.
     """
-    if record.verdict == "wrong":
+    if record.verdict == "wrong" or record.corrected:
         return record.corrected
     tasks = record.predicted.tasks
     if record.verdict == "not_a_face":
@@ -74,7 +74,7 @@ def answers_of(record: FeedbackRecord) -> Mapping[str, Values]:
     if record.verdict == "cannot_tell":
         return {}
     chosen = [prediction for prediction in tasks if get_task(prediction.task).kind == "one_of" and prediction.provenance == "trained"]
-    return {prediction.task: {max(prediction.values, key=lambda label: prediction.values[label]): 1.0} for prediction in chosen}
+    return {prediction.task: {top_of(prediction): 1.0} for prediction in chosen}
 
 
 def votes(records: Sequence[StoredRecord]) -> Mapping[str, Sequence[Vote]]:

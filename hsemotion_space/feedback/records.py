@@ -90,11 +90,19 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What a person agreed to: version of the text, and the steps of the ladder they ticked besides having it processed now."""
+    """What a person agreed to.
+
+    Attributes:
+        version: of the text.
+        scopes: the steps of the ladder that they ticked besides having it processed now.
+        adult_and_permitted: whether they stated that they are adults and may give this face away.
+        adult: whether they stated the first of it alone, which is enough for a face that came with this program.
+    """
 
     version: str
     scopes: tuple[str, ...]
     adult_and_permitted: bool
+    adult: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +112,10 @@ class FeedbackRecord:
     Attributes:
         id: 32 hexadecimal digits, the same whenever the same statement is sent again.
         contributor: pseudonym, a keyed hash of the receipt code.
-        corrected: by task; empty unless the verdict is ``wrong`` (or the person also confirms values).
+        corrected: by task, what would be right. With the verdict ``correct`` it holds what was confirmed, and that alone was; empty there
+            if the person confirmed the prediction as a whole.
         comment: at most COMMENT_LENGTH characters.
+        blind: whether it was said before the person was shown what is predicted, or any known answer.
     """
 
     id: str
@@ -117,6 +127,7 @@ class FeedbackRecord:
     consent: Consent
     comment: str = ""
     schema_version: int = SCHEMA_VERSION
+    blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +231,34 @@ def _read_answer(task: Task, answer: object) -> Values:
     return {label: values[label] for label in task.label_names if label in values}
 
 
-def check_statement(verdict: Verdict, corrected: Mapping[str, Values]) -> None:
+def check_statement(verdict: Verdict, corrected: Mapping[str, Values], predicted: Predicted) -> None:
     """Check that verdict and corrections say the same thing.
 
     Raises:
-        FeedbackError: if a wrong prediction is not corrected, or something else is.
+        FeedbackError: if a wrong prediction is not corrected, one that is confirmed differs, or something else is corrected.
     """
     if verdict == "wrong" and not corrected:
         raise FeedbackError("Please say what would be right for at least one task, or choose 'cannot tell'.")
-    if verdict != "wrong" and corrected:
+    if verdict not in ("wrong", "correct") and corrected:
         raise FeedbackError("Corrections belong to the verdict 'wrong'.")
+    if verdict == "correct" and any(top_of(one) not in corrected[one.task] for one in predicted.tasks if _names_class(one, corrected)):
+        raise FeedbackError("What is confirmed must be what was predicted.")
+
+
+def _names_class(prediction: TaskPrediction, corrected: Mapping[str, Values]) -> bool:
+    return prediction.task in corrected and get_task(prediction.task).kind == "one_of"
+
+
+def top_of(prediction: TaskPrediction) -> str:
+    """Return the label with the largest value."""
+    return max(prediction.values, key=lambda label: prediction.values[label])
+
+
+def _read_blind(value: object) -> bool:
+    """Check what older records lack."""
+    if not isinstance(value, bool):
+        raise FeedbackError("Whether an answer was blind must be true or false.")
+    return value
 
 
 def record_from_json(value: Json) -> FeedbackRecord:
@@ -257,6 +286,7 @@ def record_from_json(value: Json) -> FeedbackRecord:
             cast("Mapping[str, Values]", table["corrected"]),
             Consent(**{**consent, "scopes": tuple(consent["scopes"])}),  # type: ignore[arg-type]
             read_comment(table["comment"]),
+            blind=_read_blind(table.get("blind", False)),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise error if isinstance(error, FeedbackError) else FeedbackError(f"This is no feedback record ({error}).") from error

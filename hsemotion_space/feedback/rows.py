@@ -16,6 +16,7 @@ from hsemotion_space.feedback.columns import (
     COLUMNS,
     EXPORT_COLUMNS,
     EXPORT_SCHEMA,
+    LATER_COLUMNS,
     SCHEMA,
     corrected_column,
     predicted_column,
@@ -51,6 +52,7 @@ class Row:
         provenance: of the head, by task.
         corrected: by task, the labels that were judged; the right class of several has 1.
         tier, review: of an export; empty in a batch.
+        blind: False in files of an earlier version too.
     """
 
     id: str
@@ -74,6 +76,7 @@ class Row:
     consent_scopes: tuple[str, ...]
     tier: str = ""
     review: str = ""
+    blind: bool = False
 
 
 def to_table(stored: Sequence[StoredRecord], pseudonym: Callable[[str], str], tiers: Mapping[str, str] | None = None) -> pa.Table:
@@ -131,6 +134,7 @@ def _cells(one: StoredRecord, pseudonym: Callable[[str], str]) -> dict[str, Cell
         "verdict": record.verdict,
         "consent_version": record.consent.version,
         "consent_scopes": record.consent.scopes,
+        "blind": record.blind,
     }
     given = {prediction.task: prediction for prediction in predicted.tasks}
     for task in TASKS:
@@ -180,11 +184,12 @@ def _read(body: bytes, names: Sequence[str]) -> Iterator[Cells]:
     try:
         with pq.ParquetFile(pa.BufferReader(body)) as file:
             found = file.schema_arrow
-            if missing := [name for name in COLUMNS if name not in found.names]:
+            if missing := [name for name in COLUMNS if name not in found.names and name not in LATER_COLUMNS]:
                 raise FeedbackError(f"This is no file of feedback: it lacks the column {missing[0]}.")
             if file.metadata.num_rows > MOST_ROWS:
                 raise FeedbackError(f"A file of feedback has at most {MOST_ROWS:,} rows, this one has {file.metadata.num_rows:,}.")
-            wanted = pa.schema([EXPORT_SCHEMA.field(name) for name in (*names, *(name for name in EXPORT_COLUMNS if name in found.names))])
+            chosen = [*(name for name in names if name in found.names), *(name for name in EXPORT_COLUMNS if name in found.names)]
+            wanted = pa.schema([EXPORT_SCHEMA.field(name) for name in chosen])
             size = 0
             for batch in file.iter_batches(_READ_ROWS, columns=wanted.names):
                 size += batch.nbytes
@@ -223,6 +228,7 @@ def _row(cells: Cells) -> Row:
         consent_scopes=tuple(map(str, cast("list[str]", cells["consent_scopes"] or []))),
         tier=str(cells.get("tier") or ""),
         review=str(cells.get("review") or ""),
+        blind=bool(cells.get("blind")),
         **texts,
     )
 

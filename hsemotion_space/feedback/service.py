@@ -9,7 +9,7 @@ from hsemotion_space.feedback.consent import TEXTS
 from hsemotion_space.feedback.erasure import Erasure, erase
 from hsemotion_space.feedback.intake import Intake
 from hsemotion_space.feedback.keys import Keys
-from hsemotion_space.feedback.limits import Limits
+from hsemotion_space.feedback.limits import ANSWERS_PER_CLIENT, ANSWERS_TOGETHER, Limits
 from hsemotion_space.feedback.publish import HEAD, Publisher
 from hsemotion_space.feedback.quality import known_answers, tiers
 from hsemotion_space.feedback.records import FeedbackError, StoredRecord
@@ -133,7 +133,8 @@ def open_feedback(settings: Settings, token: str = "", read_only: bool = False) 
     publisher = None
     if settings.feedback_repo and token:
         publisher = Publisher(store, settings.feedback_repo, token, lambda stored: encode(stored, keys.pseudonym), TEXTS)
-    return Feedback(settings, keys, store, Intake(store, keys, Limits()), publisher)
+    answers = Limits(per_client=ANSWERS_PER_CLIENT, together=ANSWERS_TOGETHER)
+    return Feedback(settings, keys, store, Intake(store, keys, Limits(), answers=answers), publisher)
 
 
 def database_url(settings: Settings) -> str:

@@ -18,6 +18,7 @@ from hsemotion_space.feedback.queries import (
     SUPERSEDED,
     find_batch,
     freeze,
+    parts,
     put,
 )
 from hsemotion_space.feedback.records import FeedbackError, FeedbackRecord, Review, State, StoredRecord
@@ -143,6 +144,17 @@ class FeedbackStore(Forgetting):
             where += [RECORDS.c.review == "", not_(RECORDS.c.reverted), not_(SUPERSEDED)]
         with self._database.reading() as connection:
             return self._read(connection, where, limit)
+
+    def about(self, items: Collection[str]) -> list[StoredRecord]:
+        """Return the records about some items (``Subject.item``) in the order of arrival, found by an index."""
+        with self._database.reading() as connection:
+            found = [one for part in parts(tuple(items)) for one in self._read(connection, [RECORDS.c.item.in_(part)], 0)]
+        return sorted(found, key=lambda one: one.number)
+
+    def knows(self, contributor: str) -> bool:
+        """Return whether there is a record of a contributor."""
+        with self._database.reading() as connection:
+            return connection.execute(select(RECORDS.c.id).where(RECORDS.c.contributor == contributor).limit(1)).first() is not None
 
     def _read(self, connection: Connection, where: Collection[ColumnElement[bool]], limit: int) -> list[StoredRecord]:
         found: list[StoredRecord] = []

@@ -87,6 +87,7 @@ RECORDS: Final = Table(
     CheckConstraint("review IN ('', 'approved', 'rejected')", name="feedback_review"),
     Index("feedback_by_item", "contributor", "item", "number"),
     Index("feedback_by_state", "state", "number"),
+    Index("feedback_of_item", "item", "number"),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -208,10 +209,11 @@ def check_record(record: FeedbackRecord) -> FeedbackRecord:
     clean = record_from_json(value)
     if not RECORD_ID.fullmatch(clean.id) or not CONTRIBUTOR.fullmatch(clean.contributor):
         raise FeedbackError("A record needs an id of 32 hexadecimal digits and a contributor.")
-    check_statement(clean.verdict, clean.corrected)
     try:
         answers = {name: _answer(name, values) for name, values in clean.corrected.items()}
-        return replace(clean, corrected=read_corrected(answers, clean.predicted))
+        corrected = read_corrected(answers, clean.predicted)
+        check_statement(clean.verdict, corrected, clean.predicted)
+        return replace(clean, corrected=corrected)
     except (AttributeError, TypeError, ValueError) as error:
         raise error if isinstance(error, FeedbackError) else FeedbackError(f"This is no feedback record ({error}).") from error
 

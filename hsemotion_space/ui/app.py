@@ -32,6 +32,7 @@ from hsemotion_space.jobs import JobRunner
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui.about import build_about
 from hsemotion_space.ui.analyze import Shared, attach, build_tab
+from hsemotion_space.ui.annotate import build_annotate
 from hsemotion_space.ui.api import build_api
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.guard import Guard, GuardLimits
@@ -95,6 +96,8 @@ def build(desk: Desk) -> gr.Blocks:
                 clip = build_tab("clip", desk, shared)
             with gr.Tab(fixed("Live"), id="live") as live_tab:
                 build_live(desk, shared, live_tab)
+            with gr.Tab(fixed("Annotate"), id="annotate"):
+                build_annotate(desk, shared, {"picture": picture.view.summary.offer, "clip": clip.view.summary.offer})
             if settings.feedback == "on":
                 with gr.Tab(fixed("My data"), id="data") as tab:
                     build_my_data(desk, tab, shared.receipt)
@@ -119,7 +122,13 @@ def theme() -> gr.themes.Base:
     """Return the theme; system fonts, so that no font is fetched from elsewhere."""
     fonts = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
     base = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"))
-    return base.set(block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300")
+    return base.set(  # one step darker than Gradio's own where its contrast is below 4.5
+        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300", body_text_color_subdued="*neutral_500",
+        input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_400", button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700", button_primary_border_color="*primary_600",
+        button_primary_border_color_hover="*primary_700", button_cancel_background_fill="#dc2626",
+        button_cancel_background_fill_hover="#b91c1c",
+    )  # fmt: skip
 
 
 def launch(settings: Settings, block: bool = True) -> Server:

@@ -39,11 +39,14 @@ REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a visitor may correct: the result that is shown, and a ticket for every face, by its number as text."""
+    """What a visitor may correct: the result that is shown, and a ticket for every face, by its number as text.
+
+    Gradio hashes states to see whether they changed; the job and the smoothing tell that.
+    """
 
     job: str = ""
     smoothing: float | None = None
-    tickets: Mapping[str, str] = field(default_factory=dict)
+    tickets: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

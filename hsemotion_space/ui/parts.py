@@ -108,7 +108,7 @@ def table_of(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
 def notice_list(notices: Sequence[str]) -> str:
     """Return notices as an HTML list; empty for none."""
     items = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
-    return f"<ul class='notices' role='status'>{items}</ul>" if items else ""
+    return f"<div role='status'><ul class='notices'>{items}</ul></div>" if items else ""
 
 
 def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "") -> str:

@@ -17,6 +17,7 @@ from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_updates
 from hsemotion_space.ui.desk import Desk, example_digests
+from hsemotion_space.ui.explain import Explanation, build_explanation, explanation_updates
 from hsemotion_space.ui.feedback import Form, Offer, build_form, connect_viewer, form_updates, make_offer
 from hsemotion_space.ui.parts import face_table, notice_list
 from hsemotion_space.ui.tables import timeline_tables
@@ -52,6 +53,7 @@ class View:
     viewer: gr.HTML
     numbers: gr.HTML
     comparison: Comparison
+    explanation: Explanation
     form: Form | None
 
     @property
@@ -63,7 +65,7 @@ class View:
     @property
     def shown(self) -> list[gr.blocks.Block]:
         """Components that an analysis fills, in the order of :func:`fill`."""
-        return [self.summary.notices, *self.charts, *(self.form.filled if self.form else [])]
+        return [self.summary.notices, *self.charts, *self.explanation.filled, *(self.form.filled if self.form else [])]
 
 
 def build_summary(kind: Kind) -> Summary:
@@ -83,10 +85,11 @@ def build_view(kind: Kind, desk: Desk, summary: Summary, receipt: gr.Textbox) ->
     viewer = build_viewer(visible=False)
     numbers = gr.HTML(visible=False)
     comparison = build_comparison(desk, summary.offer)
+    explanation = build_explanation(desk, summary.offer, viewer)
     form = build_form(kind, desk, summary.offer, receipt) if desk.feedback is not None else None
     if form is not None:
         connect_viewer(form, viewer, summary.offer)
-    return View(kind, summary, viewer, numbers, comparison, form)
+    return View(kind, summary, viewer, numbers, comparison, explanation, form)
 
 
 def emptied(view: View) -> list[object]:
@@ -100,7 +103,13 @@ def told(view: View, words: str) -> list[object]:
     """Return updates for ``View.shown`` when there is no analysis, and why, in the language of the visitor."""
     hidden = [gr.update(visible=False), gr.update(value=None, visible=False), *[gr.update(visible=False)] * 3, Offer()]
     form = form_updates(view.form, None) if view.form is not None else []
-    return [gr.update(value=notice_list([words]) if words else "", visible=bool(words)), *hidden, *comparison_updates((), ""), *form]
+    return [
+        gr.update(value=notice_list([words]) if words else "", visible=bool(words)),
+        *hidden,
+        *comparison_updates((), ""),
+        *explanation_updates((), ""),
+        *form,
+    ]
 
 
 def fill(desk: Desk, view: View, status: JobStatus) -> list[object]:
@@ -111,7 +120,8 @@ def fill(desk: Desk, view: View, status: JobStatus) -> list[object]:
         tab = say("Picture") if view.kind == "clip" else say("Clip")
         notices.append(say("This file is better placed in the tab “{tab}”.", tab=tab))
     form = form_updates(view.form, None if analysis.media.sha256 in example_digests() else analysis) if view.form is not None else []
-    return [gr.update(value=notice_list(notices), visible=bool(notices)), *draw(desk, status, None), *form]
+    explained = explanation_updates(status.analyses, status.id)
+    return [gr.update(value=notice_list(notices), visible=bool(notices)), *draw(desk, status, None), *explained, *form]
 
 
 def _flags(desk: Desk, analyses: Sequence[Analysis]) -> list[str]:

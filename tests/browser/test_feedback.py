@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from browser_makers import add_clip, needs_chromium, open_page, playwright, start_browser
+from browser_makers import add_clip, needs_chromium, open_page, open_tab, playwright, start_browser
 from face_makers import picture_with
 from fake_hub import FakeHub, environment
 from feedback_makers import hash_of, make_crop, make_record
@@ -96,7 +96,7 @@ def flag(page: playwright.Page, answer: str = "Fear", ticks: tuple[str, ...] = (
 
 
 def my_data(page: playwright.Page, button: str) -> None:
-    page.get_by_role("tab", name="My data").click()
+    open_tab(page, "My data")
     page.get_by_role("button", name=button).locator("visible=true").click()
 
 
@@ -132,7 +132,7 @@ def test_from_a_flag_to_a_training_step_and_until_nothing_is_left(browser: playw
         assert all(any(trace in blob for blob in [*everything_in(tmp_path / "feedback"), *everything_on(hub)]) for trace in traces)
         with serve_page(tmp_path, variables) as url:
             page, _ = open_page(browser, url, "dark", 390)
-            page.get_by_role("tab", name="My data").click()
+            open_tab(page, "My data")
             page.get_by_label("Receipt code").fill(code.lower().replace("-", " "))
             my_data(page, "Erase")
             page.get_by_text("Please tick that everything is to be erased.").wait_for()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_makers import needs_chromium, open_page, playwright, start_browser
+from browser_makers import needs_chromium, open_page, open_tab, playwright, start_browser
 from checkpoint_makers import make_checkpoint
 from feedback_makers import BEN, CARL, make_crop, make_record
 from page_makers import serve_page
@@ -91,7 +91,7 @@ def test_without_a_token_in_the_settings_there_is_no_review(browser: playwright.
     with serve_page(tmp_path) as url:
         page, requested = open_page(browser, url, "dark", 390)
         assert page.get_by_role("tab", name="Review").count() == 0
-        page.get_by_role("tab", name="About").click()
+        open_tab(page, "About")
         page.get_by_role("heading", name="What it must not be used for").wait_for()
         rows = page.get_by_role("table", name="Tasks").locator("tbody tr th, tbody tr td:first-child").all_inner_texts()
         assert rows == [task.title for task in TASKS]

@@ -306,7 +306,7 @@ def test_after_an_erasure_no_byte_is_left_in_any_file(tmp_path: Path, monkeypatc
         gone, kept = fill(store)
         assert found_in(tmp_path, gone) == gone.keys()  # most of it in the write-ahead log
     shutil.copy(file, tmp_path / "feedback.sqlite.corrupt-20250615T150640Z")
-    monkeypatch.setattr(migrations, "MIGRATIONS", (add_a_column,))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column))
     with FeedbackStore(f"sqlite:///{file}") as store:
         assert len(list(tmp_path.glob("*.backup-*"))) == 1
         other = FeedbackStore(f"sqlite:///{file}", read_only=True)

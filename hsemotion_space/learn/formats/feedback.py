@@ -55,11 +55,13 @@ def _files(places: Iterable[Path]) -> Iterator[Path]:
 def said(row: Row, task: Task) -> FloatArray:
     """Return what a row says about a task: (K,), NaN for labels that were not judged.
 
-    Besides corrections, the most probable class counts if the verdict is ``correct`` and the head that predicted it was trained.
+    Besides corrections, the most probable class counts if the verdict is ``correct``, nothing is named that it is about, and the head
+    that predicted it was trained.
     """
     values = row.corrected.get(task.name, {})
     predicted = row.predicted.get(task.name, {})
-    if predicted and row.verdict == "correct" and task.kind == "one_of" and row.provenance.get(task.name) == "trained":
+    whole = row.verdict == "correct" and not row.corrected
+    if predicted and whole and task.kind == "one_of" and row.provenance.get(task.name) == "trained":
         values = {max(predicted, key=lambda label: predicted[label]): 1.0}
     if values and task.kind == "one_of":
         values = dict.fromkeys(task.label_names, 0.0) | dict(values)

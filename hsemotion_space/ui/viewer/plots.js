@@ -123,11 +123,11 @@ function noteOf(data, task, view) {
 }
 
 /** Return a card of a face with a bar per label: its only value, or the mean of a clip-level task. */
-function makeCard(face, tasks, picture) {
+function makeCard(heading, face, tasks, picture) {
   const swatch = make('i', { class: 'swatch' });
   swatch.style.background = face.color;
   const card = make('article', { class: 'face-card', 'aria-label': say('Face {number}', face) });
-  card.append(make('h4', {}, ...(picture ? [picture] : []), swatch, say('Face {number}', face)));
+  card.append(make(heading, {}, ...(picture ? [picture] : []), swatch, say('Face {number}', face)));
   for (const task of tasks) {
     const line = face.lines[task.name];
     const rows = (line ? task.labels : []).map((label, column) => {

@@ -257,7 +257,7 @@ function followAxis(change) {
 
 function buildSection(task) {
   const note = make('span', { class: 'note' });
-  const node = make('section', { class: 'task', 'aria-label': task.title }, make('h3', {}, task.title), note);
+  const node = make('section', { class: 'task', 'aria-label': task.title }, make('h2', {}, task.title), note);
   if (task.scope === 'clip') {
     const cards = make('div', { class: 'cards' });
     node.append(cards);
@@ -372,12 +372,12 @@ function showCards() {
   for (const { task, cards, note } of sections.values()) {
     if (!cards) continue;
     note.textContent = `${task.words} \u00b7 ${say('one value for the whole clip')}`;
-    cards.replaceChildren(...shownFaces().map((face) => makeCard(face, [task])));
+    cards.replaceChildren(...shownFaces().map((face) => makeCard('h3', face, [task])));
   }
   if (data.clip) return;
   const { image } = stage;
   const portrait = (face) => (image.naturalWidth && face.boxes[0] ? makePortrait(image, face.boxes[0]) : null);
-  const cards = data.faces.map((face) => makeCard(face, data.tasks, portrait(face)));
+  const cards = data.faces.map((face) => makeCard('h2', face, data.tasks, portrait(face)));
   find('.sections').replaceChildren(make('div', { class: 'cards' }, ...cards));
 }
 

@@ -1,0 +1,162 @@
+"""Answers of an annotator: read, turned into statements, and compared with known answers and with what others say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from hsemotion_space.feedback.quality import Gold, consensus, known_answers, same, votes
+from hsemotion_space.feedback.records import FeedbackError, Predicted, StoredRecord, Values, Verdict, top_of
+from hsemotion_space.tasks import TASKS, Task, get_task
+
+Choice = Literal["label", "cannot_tell", "not_a_face"]
+
+ASKED: Final[Task] = next(task for task in TASKS if task.kind == "one_of")
+"""What is asked about every item: the class that a face shows."""
+PLANE: Final[Task] = next(task for task in TASKS if task.kind == "continuous")
+"""What is asked besides if the annotator wants that: a point in the plane of two labels."""
+PLANE_DIGITS: Final = 2
+FEW: Final = 5
+"""Below so many items a share says nothing, and none is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an annotator says about a face.
+
+    Attributes:
+        choice: whether it is a label, or none.
+        label: of ``ASKED``; empty unless that is the choice.
+        point: values of the labels of ``PLANE``; empty if it was not placed.
+    """
+
+    choice: Choice
+    label: str = ""
+    point: tuple[float, ...] = ()
+
+    @property
+    def values(self) -> Mapping[str, Values]:
+        """What is said, by task; of something that is not a face nothing, as in records."""
+        if self.choice == "cannot_tell":
+            return {}
+        if self.choice == "not_a_face":
+            return {ASKED.name: {}}
+        point = {PLANE.name: dict(zip(PLANE.label_names, self.point, strict=True))} if self.point else {}
+        return {ASKED.name: {self.label: 1.0}, **point}
+
+
+def read_answer(choice: object, label: object = "", point: object = ()) -> Answer:
+    """Check an answer that a browser sent.
+
+    Args:
+        choice: one of ``Choice``.
+        label: of ``ASKED``, if the choice is a label.
+        point: two numbers in the range of ``PLANE``, or nothing.
+
+    Raises:
+        FeedbackError: if it is no answer.
+    """
+    if choice not in get_args(Choice):
+        raise FeedbackError("This is no answer to the question.")
+    if choice != "label":
+        return Answer("cannot_tell" if choice == "cannot_tell" else "not_a_face")
+    if not isinstance(label, str) or label not in ASKED.label_names:
+        raise FeedbackError(f"The answer must be one of {', '.join(ASKED.label_names)}.")
+    return Answer("label", label, _read_point(point))
+
+
+def _read_point(point: object) -> tuple[float, ...]:
+    if point is None or (isinstance(point, list | tuple) and not point):
+        return ()
+    if not isinstance(point, list | tuple) or len(point) != len(PLANE.labels) or not all(map(_is_in_plane, point)):
+        raise FeedbackError(f"A point needs {len(PLANE.labels)} numbers from {PLANE.low:g} to {PLANE.high:g}.")
+    return tuple(round(float(number), PLANE_DIGITS) + 0.0 for number in point)
+
+
+def _is_in_plane(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and PLANE.low <= number <= PLANE.high  # NaN is not
+
+
+def statement(answer: Answer, predicted: Predicted) -> tuple[Verdict, Mapping[str, object]]:
+    """Return the verdict on a prediction that follows from an answer, and what goes with it, as ``read_corrected`` takes it.
+
+    The prediction is ``correct`` if everything that was answered is the same (:func:`quality.same`); what was answered is named then too,
+    so that nothing else counts as confirmed. Tasks that were not predicted are left out.
+
+    Raises:
+        FeedbackError: if nothing of what was answered was predicted.
+    """
+    if answer.choice != "label":
+        return answer.choice, {}
+    given = {one.task: one for one in predicted.tasks}
+    values = {name: value for name, value in answer.values.items() if name in given}
+    if not values:
+        raise FeedbackError("This checkpoint does not predict what was asked, so there is nothing to keep.")
+    right = all(
+        same(get_task(name), value, given[name].values if get_task(name).kind != "one_of" else {top_of(given[name]): 1.0})
+        for name, value in values.items()
+    )
+    said = {name: value if get_task(name).kind != "one_of" else next(iter(value)) for name, value in values.items()}
+    return "correct" if right else "wrong", said
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """What others say about one task of an item.
+
+    Attributes:
+        values: the answer that most of them gave, by label; empty for "not a face".
+        support: number of people who gave it.
+        people: number of people who answered.
+    """
+
+    values: Values
+    support: int
+    people: int
+
+
+def panel(records: Sequence[StoredRecord], item: str, task: str, without: str = "") -> Panel | None:
+    """Return what others say; None if nobody does.
+
+    Args:
+        records: about the item, such as those of ``FeedbackStore.about``.
+        item: its name.
+        task: name.
+        without: contributor who is not one of the others.
+    """
+    others = [one for one in records if one.record.subject.item == item and one.record.contributor != without]
+    people = sum(task in vote.answers for vote in votes(others).get(item, ()))
+    agreed = consensus(others, known_answers(others)).get(item, {}).get(task)
+    return Panel(agreed.values, agreed.support, people) if agreed is not None and people else None
+
+
+def known(records: Sequence[StoredRecord], item: str, bundled: Mapping[str, Values] | None = None) -> Mapping[str, Values]:
+    """Return the known answer to an item by task, empty if there is none; what a reviewer marked comes before what is ``bundled``."""
+    gold: Gold = known_answers([one for one in records if one.record.subject.item == item])
+    return gold.get(item) or bundled or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often somebody was of one mind with others: ``same`` of ``items``."""
+
+    same: int = 0
+    items: int = 0
+
+    def plus(self, agrees: bool | None) -> Tally:
+        """Return it with one more item; None for one that nothing can be compared with."""
+        return self if agrees is None else Tally(self.same + agrees, self.items + 1)
+
+    @property
+    def share(self) -> float | None:
+        """Share in 0..1; None for fewer than ``FEW`` items."""
+        return self.same / self.items if self.items >= FEW else None
+
+
+def agrees(answer: Answer, others: Mapping[str, Values]) -> bool | None:
+    """Return whether an answer to ``ASKED`` is the same as another; None if either does not tell."""
+    mine = answer.values
+    if ASKED.name not in mine or ASKED.name not in others:
+        return None
+    return same(ASKED, mine[ASKED.name], others[ASKED.name])

@@ -1,0 +1,227 @@
+"""What an annotator does with the item that is shown: answer, skip, undo. Everything from the browser is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hsemotion_space.annotation import narrowed
+from hsemotion_space.feedback.annotating import ASKED, Answer, Panel, agrees, known, panel, read_answer, statement
+from hsemotion_space.feedback.consent import CROP, LABELS
+from hsemotion_space.feedback.intake import Circumstances, Receipt, Submission, read_predicted
+from hsemotion_space.feedback.records import FeedbackError, StoredRecord, Values
+from hsemotion_space.jobs import JobError
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
+from hsemotion_space.ui.annotate.items import SAYS, Bundled, Item, bundled_answer, face_of
+from hsemotion_space.ui.annotate.session import Entry, Session
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.feedback import REFUSALS, make_offer
+from hsemotion_space.ui.parts import in_words
+from hsemotion_space.ui.words import language, retell, say
+
+ACTIONS: Final = ("answer", "skip", "undo")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What comes from the browser, unchecked.
+
+    Attributes:
+        turn: of the page that it comes from.
+        action: one of ``ACTIONS``.
+        choice, label, point: as ``read_answer`` takes them.
+    """
+
+    turn: object
+    action: object
+    choice: object = None
+    label: object = None
+    point: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under which terms answers are given, unchecked.
+
+    Attributes:
+        scopes: names of the steps that are ticked.
+        statement: whether that on age and permission is ticked.
+        adult: whether that on age is.
+        code: what stands in the field for the receipt code.
+        seen: digests of media whose results were shown elsewhere on the page.
+        client: address.
+    """
+
+    scopes: Sequence[str]
+    statement: object
+    adult: object
+    code: object
+    seen: Collection[str]
+    client: str
+
+
+def act(desk: Desk, session: Session, given: Given, terms: Terms) -> str:
+    """Carry out what an annotator did; return what went wrong, in their language, or nothing.
+
+    What comes twice, or from a page that shows something else by now, changes nothing.
+    """
+    if isinstance(given.turn, bool) or given.turn != session.turn or given.action not in ACTIONS:
+        return ""
+    session.turn += 1
+    session.notice = ""
+    try:
+        if given.action == "undo":
+            _undo(desk, session)
+        elif session.item is not None:
+            _deal_with(desk, session, session.item, given, terms)
+    except JobError:
+        return gone(session)
+    except REFUSALS as error:
+        return say("Not saved. {reason}", reason=retell(str(error)))
+    return ""
+
+
+def gone(session: Session) -> str:
+    """Take the rest of an analysis that is not kept any more out of the queue, and return a sentence on it."""
+    count = session.drop(session.item.job) if session.item else 0
+    return say("Results are kept for a short time only, and that of this face is gone; taken out of the queue: {count}.", count=count)
+
+
+def analysis_of(desk: Desk, item: Item) -> Analysis:
+    """Return the analysis that an item is from, with the prediction for the item's stretch alone.
+
+    Raises:
+        JobError: if it is not kept any more.
+    """
+    return narrowed(desk.analyses(desk.runner.status(item.job), None)[0], item.face, item.span_s)
+
+
+def _deal_with(desk: Desk, session: Session, item: Item, given: Given, terms: Terms) -> None:
+    if given.action == "skip":
+        session.settle(Entry(None))
+        return
+    answer = read_answer(given.choice, given.label, given.point if session.pad else ())
+    analysis = analysis_of(desk, item)
+    receipt = None
+    if desk.feedback is not None and LABELS.name in terms.scopes:
+        receipt = _keep(desk, session, analysis, answer, terms)
+        session.code = receipt.code
+    entry = _entry(desk, session, analysis, answer, receipt)
+    session.reveal(item)
+    session.settle(entry)
+
+
+def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, terms: Terms) -> Receipt:
+    item = session.items[session.at]
+    face = face_of(analysis, item.face)
+    verdict, said = statement(answer, read_predicted(analysis, face, ""))
+    may_crop = item.picture and not item.bundled
+    submission = Submission(
+        ticket=make_offer(desk, item.job, analysis, None).tickets.get(str(item.face), ""),
+        verdict=verdict,
+        corrected=said,
+        span_s=list(item.span_s),
+        comment="",
+        scopes=[name for name in terms.scopes if name != CROP.name or may_crop],
+        adult_and_permitted=terms.statement is True or (item.bundled and terms.adult is True),
+        code=code_of(session, terms),
+    )
+    blind = session.is_blind(item) and item.media not in terms.seen
+    known_here = Circumstances(blind, item.bundled, session.replaced.get(session.at, ""), language())
+    return desk.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
+
+
+def code_of(session: Session, terms: Terms) -> object:
+    """Return the receipt code to use: what stands in the field, else that of the answers before."""
+    return terms.code if isinstance(terms.code, str) and terms.code.strip() else session.code
+
+
+def _undo(desk: Desk, session: Session) -> None:
+    """Go back to the item before; take back what was kept of it, or say that this is not possible any more."""
+    entry = session.back()
+    if entry is None or not entry.record or desk.feedback is None:
+        return
+    taken_back = desk.feedback.store.withdraw(entry.record, desk.feedback.keys.contributor(entry.code))
+    if not taken_back:
+        session.replaced[session.at] = entry.record
+        session.notice = say("Your last answer is on its way to the dataset already. A new answer takes its place.")
+
+
+def _entry(desk: Desk, session: Session, analysis: Analysis, answer: Answer, receipt: Receipt | None) -> Entry:
+    """Return what is noted and told about an answer, the prediction and known answers among it."""
+    item = session.items[session.at]
+    face = face_of(analysis, item.face)
+    records, name, me = _said_before(desk, session, analysis, face, item)
+    bundled = bundled_answer(analysis, item.face)
+    gold = known(records, name, bundled.values if bundled else None)
+    others = panel(records, name, ASKED.name, me)
+    with_known = agrees(answer, gold)
+    lines = [
+        (say("You"), answered(answer)),
+        *network_lines(face, item),
+        *_known_lines(gold, with_known, bundled if bundled and gold == bundled.values else None),
+        *_panel_lines(others),
+        (say("Kept"), retell(receipt.words) if receipt else say("Nothing, this is practice.")),
+    ]
+    with_others = agrees(answer, {ASKED.name: others.values}) if others else None
+    record, code = (receipt.record_id, receipt.code) if receipt else ("", "")
+    return Entry(answer, record, code, with_known, with_others, tuple(lines))
+
+
+def _said_before(desk: Desk, session: Session, analysis: Analysis, face: FaceResult, item: Item) -> tuple[Sequence[StoredRecord], str, str]:
+    """Return what is kept about an item, its name in records, and who the annotator is there."""
+    if desk.feedback is None:
+        return (), "", ""
+    name = desk.feedback.intake.subject(analysis, face, item.span_s).item
+    me = desk.feedback.keys.contributor(session.code) if session.code else ""
+    try:
+        return desk.feedback.store.about([name]), name, me
+    except FeedbackError:  # what was said is saved; only the comparison is missing
+        return (), name, me
+
+
+def answered(answer: Answer) -> str:
+    """Return an answer in words."""
+    if answer.choice == "cannot_tell":
+        return say("I cannot tell")
+    if answer.choice == "not_a_face":
+        return say("This is not a face")
+    label = answer.label
+    return ", ".join([say(label), *(f"{number:+.2f}" for number in answer.point)])
+
+
+def network_lines(face: FaceResult, item: Item) -> list[tuple[str, str]]:
+    """Return what the network says about an item and why it is asked about: nothing for eyes that are to be blind."""
+    told = [
+        say("{value} ({source})", value=in_words(one), source=say(PROVENANCE_WORDS[one.provenance]))
+        for one in face.predictions
+        if one.task.name == ASKED.name or one.task.kind == "continuous"
+    ]
+    lines = [(say("The network"), "; ".join(told) or say("nothing about this"))]
+    if item.reason == "disagreement":
+        lines.append((say("Asked because"), say("the backbones disagree: {score}", score=f"{item.score:.2f}")))
+    elif item.reason == "uncertainty":
+        lines.append((say("Asked because"), say("the network is unsure: {score}", score=f"{item.score:.2f}")))
+    return lines
+
+
+def _in_words(values: Values) -> str:
+    label = next(iter(values), "")
+    return say(label) if label else say("This is not a face")
+
+
+def _known_lines(gold: Mapping[str, Values], right: bool | None, bundled: Bundled | None) -> list[tuple[str, str]]:
+    if ASKED.name not in gold:
+        return []
+    words = _in_words(gold[ASKED.name])
+    if right is not None:
+        words = say("{answer}: you say the same", answer=words) if right else say("{answer}: you say otherwise", answer=words)
+    return [(say("Known answer"), f"{words} {say(SAYS[bundled.says])}" if bundled else words)]
+
+
+def _panel_lines(others: Panel | None) -> list[tuple[str, str]]:
+    if others is None:
+        return [(say("Others"), say("nobody else has answered this yet"))]
+    words = say("{answer}: {support} of {people}", answer=_in_words(others.values), support=others.support, people=others.people)
+    return [(say("Others"), words)]

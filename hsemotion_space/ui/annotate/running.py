@@ -1,0 +1,155 @@
+"""From sources to a queue: analyses of files that were added, and of the examples, two at a time; then what to ask about them."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hsemotion_space.feedback.consent import PROCESS
+from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
+from hsemotion_space.jobs import JobError, JobStatus
+from hsemotion_space.settings import PipelineConfig, SettingsError
+from hsemotion_space.ui.annotate.items import Item, in_order, make_items
+from hsemotion_space.ui.annotate.session import Session
+from hsemotion_space.ui.desk import EXAMPLES, Desk
+from hsemotion_space.ui.parts import progress_bar
+from hsemotion_space.ui.words import retell, say
+
+PICTURE, CLIP, EXAMPLE = "picture", "clip", "examples"
+SOURCES: Final = (PICTURE, CLIP, EXAMPLE)
+MOST_FILES: Final = 12
+AT_ONCE: Final = 2
+"""Analyses of one visitor that wait or run, so that others get their turn."""
+FILES: Final = ("astronaut.jpg", "astronaut.mp4")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a visitor wants to annotate, unchecked.
+
+    Attributes:
+        sources: some of ``SOURCES``.
+        files: paths of what was added here.
+        checkpoint: to analyze it with.
+        agreed: whether what they add may be analyzed.
+        jobs: analyses that the page shows, by source; empty ones are none.
+    """
+
+    sources: object
+    files: object
+    checkpoint: object
+    agreed: object
+    jobs: dict[str, str]
+
+
+def start(desk: Desk, session: Session, wish: Wish) -> str:
+    """Note what a queue is to be made of and start the analyses; return why that cannot be, empty if it can."""
+    for job in session.running:
+        _cancel(desk, job)
+    session.todo, session.running, session.finished, session.problems = [], [], [], []
+    sources = [name for name in SOURCES if isinstance(wish.sources, list | tuple) and name in wish.sources]
+    files = [Path(str(file)) for file in wish.files] if isinstance(wish.files, list | tuple) else []
+    if len(files) > MOST_FILES:
+        return say("Please add at most {count} files at once.", count=MOST_FILES)
+    if files and wish.agreed is not True:
+        return say("Please tick “{tick}” first. Without it nothing is analyzed.", tick=say(PROCESS.title))
+    try:
+        if not isinstance(wish.checkpoint, str):
+            raise SettingsError("Please pick one backbone.")
+        session.checkpoint = find_checkpoint(desk.settings.checkpoint_roots, wish.checkpoint).id
+    except (SettingsError, CheckpointError) as error:
+        return retell(str(error))
+    for job in wish.jobs.values():
+        status = _status(desk, job)
+        session.shown |= {one.media.sha256 for one in status.analyses} if status is not None else set()
+    session.finished = [job for name, job in wish.jobs.items() if name in sources and _status(desk, job) is not None]
+    session.todo = [*files, *((EXAMPLES / name for name in FILES) if EXAMPLE in sources and EXAMPLES.is_dir() else ())]
+    if not session.todo and not session.finished:
+        return say("There is nothing to annotate yet: add files here, analyze a picture or a clip in its tab, or tick the examples.")
+    follow(desk, session)
+    return ""
+
+
+def follow(desk: Desk, session: Session) -> bool:
+    """Look after the analyses, start those that are next, and return whether all have ended."""
+    for job in list(session.running):
+        status = _status(desk, job)
+        if status is not None and not status.finished:
+            continue
+        session.running.remove(job)
+        if status is not None and status.analyses:
+            session.finished.append(job)
+        elif status is not None and status.message:
+            session.problems.append(retell(status.message))
+    while session.todo and len(session.running) < AT_ONCE:
+        try:
+            _submit(desk, session, session.todo[0])
+        except JobError as error:
+            if not session.running:  # nothing of this visitor will end and make room
+                session.problems.append(retell(str(error)))
+                session.todo.clear()
+            break
+        session.todo.pop(0)
+    return not session.running and not session.todo
+
+
+def _submit(desk: Desk, session: Session, file: Path) -> None:
+    """Start the analysis of a file, unless it was analyzed before and is still there."""
+    key = (str(file), session.checkpoint)
+    job = session.made.get(key, "")
+    if not job or _status(desk, job) is None:
+        path = _copied(desk, file) if file.parent == EXAMPLES else file
+        job = session.made[key] = desk.runner.submit(path, PipelineConfig(session.checkpoint))
+        desk.show_media(path, job)
+    session.running.append(job)
+
+
+def _copied(desk: Desk, file: Path) -> Path:
+    """Return a copy of an example, which is swept like everything that visitors add."""
+    path = desk.results / uuid.uuid4().hex / file.name
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(file, path)
+    return path
+
+
+def _status(desk: Desk, job: str) -> JobStatus | None:
+    try:
+        return desk.runner.status(job) if job else None
+    except JobError:  # it was kept long enough
+        return None
+
+
+def _cancel(desk: Desk, job: str) -> None:
+    status = _status(desk, job)
+    if status is not None and not status.finished:
+        desk.runner.cancel(job)
+
+
+def collect(desk: Desk, session: Session) -> str:
+    """Make the queue of the analyses that have ended; return what must be said about it, as there may be nothing in it."""
+    items: list[Item] = []
+    hidden = 0
+    for job in dict.fromkeys(session.finished):
+        status = _status(desk, job)
+        if status is not None and status.analyses:
+            found, left_out = make_items(job, status.analyses, desk.media_of(job) is not None)
+            items, hidden = [*items, *found], hidden + left_out
+    session.begin(in_order(items))
+    told = list(dict.fromkeys(session.problems))
+    if hidden:
+        told.append(say("Left out, as their picture cannot be told from that of another face: {count}.", count=hidden))
+    if not session.items:
+        told.append(say("No face was found that could be asked about."))
+    return " ".join(told)
+
+
+def progress(desk: Desk, session: Session) -> str:
+    """Return how far the analyses are as HTML."""
+    left = len(session.running) + len(session.todo)
+    done = total = 0
+    for status in filter(None, (_status(desk, job) for job in session.running[:1])):
+        done, total = (status.done, status.total) if status.phase == "analysis" else (0, 0)
+    return progress_bar(done, total, say("Getting the faces ready; files to go: {count}", count=left))

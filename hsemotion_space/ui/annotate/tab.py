@@ -1,0 +1,250 @@
+"""Layout and events of the tab: what is queued, under which terms answers are kept, and the queue itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from hsemotion_space.feedback.consent import ASKED, LADDER, STATEMENT, STATEMENT_BUNDLED
+from hsemotion_space.jobs import JobError
+from hsemotion_space.ui.analyze import ASK_EVERY_S, QUIET, Shared
+from hsemotion_space.ui.annotate.answering import Given, Terms, act
+from hsemotion_space.ui.annotate.payload import queue_value
+from hsemotion_space.ui.annotate.running import CLIP, EXAMPLE, MOST_FILES, PICTURE, SOURCES, Wish, collect, follow, progress, start
+from hsemotion_space.ui.annotate.session import Session, Sessions
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.feedback import Offer, client_of
+from hsemotion_space.ui.parts import notice_list
+from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
+from hsemotion_space.ui.words import fixed, say
+
+FOLDER: Final = Path(__file__).parent
+SCRIPTS: Final = (VIEWER / "words.js", FOLDER / "annotate.js")  # one scope, in this order
+STEPS: Final = tuple(step for step in LADDER if step.name in ASKED)
+MOST_SEEN: Final = 1000  # media of one page whose results were shown
+ABOUT: Final = (
+    "Say what faces show, one key per answer. You are asked first where the backbones disagree most or the network is least sure, and only "
+    "about what you added yourself and about the examples of this page: pictures of other visitors are shown to nobody."
+)
+FILES: Final = "Add pictures and clips here, at most {count}. What the network says about them is shown nowhere before you have answered."
+SEEN: Final = "What the tabs Picture and Clip show is no secret to you any more, so answers about it do not count as blind."
+TERMS: Final = (
+    "Nothing is kept unless you tick it here; without the first tick you practice. What you tick holds for every answer until you take it "
+    "away. With the first answer that is kept you get a receipt code, by which all of them can be listed and erased under *My data*."
+)
+PRACTICE: Final = (
+    "This server keeps no answers, so this is practice: you see what the network says and whether you agree with known answers."
+)
+GONE: Final = "The queue is not here any more. Please press Start again; what you answered is kept."
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The components of the tab.
+
+    Attributes:
+        key: state with the key of the session.
+        seen: state with the digests of media whose results were shown elsewhere on the page.
+        sources, files, hides, pad, button: what is queued, and how.
+        scopes, statement, adult: terms; none where nothing is kept.
+        status: progress, or why there is no queue.
+        timer: asks for analyses that run.
+        code: tells the receipt code.
+        queue: the component.
+    """
+
+    key: gr.State
+    seen: gr.State
+    sources: gr.CheckboxGroup
+    files: gr.File
+    hides: gr.Checkbox
+    pad: gr.Checkbox
+    button: gr.Button
+    scopes: tuple[gr.Checkbox, ...]
+    statement: gr.Checkbox
+    adult: gr.Checkbox
+    status: gr.HTML
+    timer: gr.Timer
+    code: gr.HTML
+    queue: gr.HTML
+
+    @property
+    def started(self) -> list[gr.blocks.Block]:
+        """Components in the order of :func:`_shown`."""
+        return [self.key, self.status, self.timer, self.queue]
+
+
+def build_annotate(desk: Desk, shared: Shared, offers: Mapping[str, gr.State]) -> Board:
+    """Lay out the tab and connect its events.
+
+    Args:
+        desk: of the page.
+        shared: components of the page.
+        offers: states with the :class:`Offer` of what the other tabs show, by source: ``picture`` and ``clip``.
+    """
+    board, sessions = _lay_out(desk), Sessions()
+    _connect_start(desk, sessions, board, shared, offers)
+    _connect_answers(desk, sessions, board, shared.receipt)
+    for offer in offers.values():
+        offer.change(lambda given, seen: _remember(desk, given, seen), [offer, board.seen], board.seen, **QUIET)
+    board.sources.change(_statements, board.sources, [board.statement, board.adult], **QUIET)
+    return board
+
+
+def _lay_out(desk: Desk) -> Board:
+    gr.Markdown(fixed(ABOUT))
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=300):
+            choices = [(fixed("My picture"), PICTURE), (fixed("My clip"), CLIP), (fixed("Examples"), EXAMPLE)]
+            sources = gr.CheckboxGroup(choices, value=list(SOURCES), label=fixed("What to annotate"), info=fixed(SEEN))
+            files = gr.File(label=fixed("My files"), file_count="multiple", file_types=["image", "video"], type="filepath", height=140)
+            gr.Markdown(fixed(FILES, count=MOST_FILES), elem_classes="fine")
+            hides = gr.Checkbox(True, label=fixed("Hide what the network says until I have answered"))
+            pad = gr.Checkbox(False, label=fixed("Also ask valence and arousal"))
+            button = gr.Button(fixed("Start"), variant="primary")
+        with gr.Column(scale=7, min_width=300):
+            keeps = desk.feedback is not None
+            gr.Markdown(fixed(TERMS) if keeps else fixed(PRACTICE))
+            scopes = tuple(gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text), visible=keeps) for step in STEPS)
+            statement = gr.Checkbox(False, label=fixed(STATEMENT), visible=keeps)
+            adult = gr.Checkbox(False, label=fixed(STATEMENT_BUNDLED), visible=False)
+    status, code = gr.HTML(visible=False), gr.HTML(visible=False)
+    queue = gr.HTML(
+        value=None,
+        html_template=_text(FOLDER / "annotate.html"),
+        css_template=_text(FOLDER / "annotate.css"),
+        js_on_load="\n".join(map(_text, SCRIPTS)),
+        apply_default_css=False,
+        visible=False,
+        elem_classes="annotate-queue",
+    )
+    timer = gr.Timer(ASK_EVERY_S, active=False)
+    return Board(
+        gr.State(""), gr.State(()), sources, files, hides, pad, button, scopes, statement, adult, status, timer, code, queue
+    )  # fmt: skip
+
+
+def _connect_start(desk: Desk, sessions: Sessions, board: Board, shared: Shared, offers: Mapping[str, gr.State]) -> None:
+    names = list(offers)
+
+    def begin(key: object, hides: object, pad: object, *wish: Any) -> list[object]:
+        chosen, files, checkpoint, agreed, *given = wish
+        jobs = {name: offer.job for name, offer in zip(names, given, strict=True) if isinstance(offer, Offer)}
+        return _begin(desk, sessions, key, (hides is not False, pad is True), Wish(chosen, files, checkpoint, agreed, jobs))
+
+    def change(key: object, hides: object, pad: object) -> object:
+        session = sessions.get(key)
+        if session is None:
+            return gr.skip()
+        with session.lock:
+            session.hides, session.pad, session.turn = hides is not False, pad is True, session.turn + 1
+            return queue_value(desk, session) if session.items else gr.skip()
+
+    inputs = [board.key, board.hides, board.pad, board.sources, board.files, shared.picker.choice, shared.agreed, *offers.values()]
+    board.button.click(begin, inputs, board.started, **QUIET)
+    board.timer.tick(lambda key: _ask(desk, sessions, key), board.key, board.started, **QUIET)
+    gr.on([board.hides.input, board.pad.input], change, [board.key, board.hides, board.pad], board.queue, **QUIET)
+
+
+def _begin(desk: Desk, sessions: Sessions, key: object, options: tuple[bool, bool], wish: Wish) -> list[object]:
+    """Start a queue in the session of the page, or in a new one, and return updates for ``Board.started``."""
+    session = sessions.get(key)
+    if session is None:
+        key, session = sessions.make()
+    with session.lock:
+        session.hides, session.pad = options
+        problem = start(desk, session, wish)
+        if problem:
+            return [key, _told(problem), gr.Timer(active=False), gr.skip()]
+        return _shown(desk, key, session)
+
+
+def _ask(desk: Desk, sessions: Sessions, key: object) -> list[object]:
+    session = sessions.get(key)
+    if session is None:
+        return [gr.skip(), _told(say(GONE)), gr.Timer(active=False), gr.skip()]
+    with session.lock:
+        if not session.running and not session.todo:  # the tick before has shown the queue
+            return [gr.skip(), gr.skip(), gr.Timer(active=False), gr.skip()]
+        return _shown(desk, key, session)
+
+
+def _shown(desk: Desk, key: object, session: Session) -> list[object]:
+    """Return updates for ``Board.started``: how far the analyses are, or the queue when they have ended."""
+    if not follow(desk, session):
+        return [key, gr.update(value=progress(desk, session), visible=True), gr.Timer(active=True), gr.update(visible=False)]
+    words = collect(desk, session)
+    session.turn += 1
+    queue = gr.update(value=queue_value(desk, session, begins=True), visible=True) if session.items else gr.update(visible=False)
+    return [key, _told(words), gr.Timer(active=False), queue]
+
+
+def _told(words: str) -> object:
+    return gr.update(value=notice_list([words]) if words else "", visible=bool(words))
+
+
+def _connect_answers(desk: Desk, sessions: Sessions, board: Board, receipt: gr.Textbox) -> None:
+    def handle(request: gr.Request, event: gr.EventData, key: object, *terms: Any) -> list[object]:
+        return _handle(desk, sessions, event, key, _terms(request, terms))
+
+    inputs = [board.key, board.seen, receipt, board.statement, board.adult, *board.scopes]
+    board.queue.act(handle, inputs, [board.queue, receipt, board.code, board.status], **QUIET)
+
+
+def _terms(request: gr.Request, given: Sequence[Any]) -> Terms:
+    seen, code, statement, adult, *ticks = given
+    scopes = [step.name for step, tick in zip(STEPS, ticks, strict=True) if tick is True]
+    return Terms(scopes, statement, adult, code, frozenset(seen), client_of(request))
+
+
+def read_given(event: gr.EventData) -> Given:
+    """Return what an ``act`` event brings, unchecked; whatever is not there is None."""
+    names = ("turn", "action", "choice", "label", "point")
+    turn, action, choice, label, point = (getattr(event, name, None) for name in names)
+    return Given(turn, action, choice, label, point)
+
+
+def _handle(desk: Desk, sessions: Sessions, event: gr.EventData, key: object, terms: Terms) -> list[object]:
+    """Return updates for the queue, the receipt code, what is told about it, and the status."""
+    session = sessions.get(key)
+    if session is None:
+        return [gr.skip(), gr.skip(), gr.skip(), _told(say(GONE))]
+    with session.lock:
+        given = read_given(event)
+        before = session.turn
+        problem = act(desk, session, given, terms)
+        if session.turn == before:  # twice, or from a page that shows something else
+            return [gr.skip()] * 4
+        value = queue_value(desk, session, problem)
+        code = gr.update(value=_code(session.code), visible=True) if session.code else gr.skip()
+        return [value, session.code or gr.skip(), code, gr.skip()]
+
+
+def _code(code: str) -> str:
+    words = say("Keep it: by it, and only by it, your answers can be listed and erased under My data.")
+    return f"<p class='receipt' role='status'>{say('Your receipt code:')} <code>{code}</code> {words}</p>"
+
+
+def _remember(desk: Desk, given: object, seen: Sequence[str]) -> object:
+    """Return the digests of media whose results were shown, with that of a result that is shown now."""
+    job = given.job if isinstance(given, Offer) else ""
+    try:
+        analyses = desk.runner.status(job).analyses if job else ()
+    except JobError:
+        return gr.skip()
+    new = {one.media.sha256 for one in analyses} - set(seen)
+    return (*seen, *new)[-MOST_SEEN:] if new else gr.skip()
+
+
+def _statements(chosen: object) -> list[object]:
+    """Return updates for the statements: the one on age is enough where only examples are asked about."""
+    only = chosen == [EXAMPLE]
+    return [gr.update(visible=not only), gr.update(visible=only)]
+
+
+def _text(file: Path) -> str:
+    return file.read_text("utf-8")

@@ -1,0 +1,239 @@
+"""Where a network looks: choose a face and one of its values, and see which part of the face makes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+import numpy as np
+
+from hsemotion_space.jobs import Explained, JobError
+from hsemotion_space.types import Analysis, FaceResult, FaceTrack
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.explained import Asked, explained_html
+from hsemotion_space.ui.parts import progress_bar
+from hsemotion_space.ui.words import fixed, retell, say
+
+WAIT_S: Final = 30.0  # for an explanation
+LOOK_EVERY_S: Final = 0.2
+ROUNDING_S: Final = 0.01  # of the times on the page
+LATEST_S: Final = 1e6
+STYLE: Final = Path(__file__).with_name("explain.css")
+ONLY_OF_JOB: Final = "${job && (value || '').startsWith(job) ? value.slice(job.length) : ''}"
+"""Template of the result, which begins with the id of its job: an answer that comes late is not shown below another result."""
+ABOUT: Final = (
+    "One part of a face after the other is hidden, and how far a value falls tells how much the network relies on that part. "
+    "This takes some seconds."
+)
+
+
+class AskError(ValueError):
+    """What was asked cannot be explained; the message is in the language of the visitor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The components."""
+
+    box: gr.Accordion
+    face: gr.Dropdown
+    backbone: gr.Dropdown
+    value: gr.Dropdown
+    second: gr.Number
+    result: gr.HTML
+
+    @property
+    def filled(self) -> list[gr.blocks.Block]:
+        """Components in the order of :func:`explanation_updates`."""
+        return [self.box, self.face, self.backbone, self.value, self.second, self.result]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What a visitor chose; unchecked."""
+
+    face: object
+    backbone: object
+    value: object
+    second: object
+
+
+def build_explanation(desk: Desk, offer: gr.State, viewer: gr.HTML) -> Explanation:
+    """Lay out the components, hidden until there is a face, and connect them.
+
+    Args:
+        desk: of the page.
+        offer: state that names the job of what is shown.
+        viewer: the linked viewer of the same tab, from which the time in a clip is taken.
+    """
+    with gr.Accordion(fixed("Where does the network look?"), open=False, visible=False) as box:
+        gr.Markdown(fixed(ABOUT))
+        with gr.Row():
+            face = gr.Dropdown([], label=fixed("Face explained"), min_width=120)
+            backbone = gr.Dropdown([], label=fixed("Backbone explained"), visible=False, min_width=160)
+            value = gr.Dropdown([], label=fixed("Value explained"), min_width=220)
+            second = gr.Number(
+                0, label=fixed("At second"), info=fixed("Where you go to in the clip above."), minimum=0, precision=2, visible=False,
+                min_width=120,
+            )  # fmt: skip
+        show = gr.Button(fixed("Show where it looks"))
+        result = gr.HTML(html_template=ONLY_OF_JOB, css_template=STYLE.read_text("utf-8"), apply_default_css=False, job="")
+    explanation = Explanation(box, face, backbone, value, second, result)
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+    def answer(given: object, *chosen: object) -> str:
+        job = _job(given)
+        return job + _answer(desk, job, _Choice(*chosen))
+
+    face.input(lambda *chosen: _values(desk, *chosen), [offer, face, backbone], value, **quiet)
+    backbone.input(lambda *chosen: _values(desk, *chosen), [offer, face, backbone, value], value, **quiet)
+    viewer.seek(_time_sought, None, second, **quiet)
+    busy = show.click(_busy, offer, result, **quiet)
+    busy.then(answer, [offer, face, backbone, value, second], result, **quiet)
+    return explanation
+
+
+def explanation_updates(analyses: Sequence[Analysis], job: str) -> list[object]:
+    """Return updates for ``Explanation.filled``; hidden unless there is a face. Nothing of an earlier result stays."""
+    empty = gr.update(value="", job=job)
+    if not analyses or not analyses[0].faces or not job:
+        return [gr.update(visible=False), *[gr.skip()] * 4, empty]
+    first = analyses[0]
+    faces = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in first.faces]
+    backbones = [(one.checkpoint.title, one.checkpoint.id) for one in analyses]
+    start_s = round(float(first.faces[0].track.times_s[0]), 2)
+    return [
+        gr.update(visible=True, open=False),
+        gr.update(choices=faces, value=faces[0][1]),
+        gr.update(choices=backbones, value=backbones[0][1], visible=len(backbones) > 1),
+        gr.update(choices=value_choices(first.faces[0]), value=usual_value(first.faces[0])),
+        gr.update(value=start_s, visible=first.media.kind == "clip"),
+        empty,
+    ]
+
+
+def value_choices(face: FaceResult) -> list[tuple[str, str]]:
+    """Return all values that a face has in each frame: what is shown, and a key."""
+    lines = [line for line in face.timelines if line.task.scope == "frame"]
+    return [
+        (f"{say(line.task.title)}: {say(label.name)}", f"{line.task.name}/{label.name}") for line in lines for label in line.task.labels
+    ]
+
+
+def usual_value(face: FaceResult) -> str:
+    """Return the key of the value that is explained unless another one is chosen: the largest of the first task with one label of many."""
+    for prediction in face.predictions:
+        if prediction.task.scope == "frame" and prediction.task.kind == "one_of":
+            return f"{prediction.task.name}/{prediction.task.label_names[prediction.top]}"
+    return next((key for _, key in value_choices(face)), "")
+
+
+def frame_row(analysis: Analysis, track: FaceTrack, second: object) -> int:
+    """Return the row of a track that is nearest to a time.
+
+    Raises:
+        AskError: if it is no time of the clip, or if the face was not found then.
+    """
+    if analysis.media.kind != "clip":
+        return 0
+    asked_s, end_s = _seconds(second), max(float(analysis.frame_times_s[-1]), analysis.media.duration_s)
+    if asked_s is None or not 0 <= asked_s <= end_s + ROUNDING_S:
+        raise AskError(say("Please give a time from 0 to {end} s.", end=f"{end_s:.2f}"))
+    row = int(np.abs(track.times_s - asked_s).argmin())
+    nearest_s = float(analysis.frame_times_s[np.abs(analysis.frame_times_s - asked_s).argmin()])
+    if abs(track.times_s[row] - asked_s) > abs(nearest_s - asked_s) + 1e-6:
+        words = say(
+            "Face {number} was not found at {time} s. The nearest time at which it was is {found} s.",
+            number=track.track_id, time=f"{asked_s:.2f}", found=f"{track.times_s[row]:.2f}",
+        )  # fmt: skip
+        raise AskError(words)
+    return row
+
+
+def _answer(desk: Desk, job: str, choice: _Choice) -> str:
+    """Return the explanation of what was chosen, or why there is none, as HTML."""
+    try:
+        asked = _read(desk.runner.status(job).analyses, choice)
+        media = desk.media_of(job)
+        if media is None:
+            raise AskError(say("The file is not on this server any more. Please analyze it again."))
+        explained = _wait(desk, desk.runner.explain(media, asked.analysis.checkpoint.id, asked.place, asked.what))
+    except AskError as error:
+        return _problem(str(error))
+    except JobError as error:
+        return _problem(retell(str(error)))
+    return explained_html(asked, explained)
+
+
+def _read(analyses: Sequence[Analysis], choice: _Choice) -> Asked:
+    """Return what is asked.
+
+    Raises:
+        AskError: if there is no such face, backbone, value or time.
+    """
+    analysis = next((one for one in analyses if one.checkpoint.id == choice.backbone), None)
+    face = next((one for one in analysis.faces if str(one.track.track_id) == choice.face), None) if analysis is not None else None
+    if analysis is None or face is None or choice.value not in [key for _, key in value_choices(face)]:
+        raise AskError(say("Please choose a face and one of its values."))
+    task, _, label = str(choice.value).partition("/")
+    return Asked(analysis, face.track, frame_row(analysis, face.track, choice.second), (task, label))
+
+
+def _wait(desk: Desk, job: str) -> Explained:
+    """Return the answer to a question.
+
+    Raises:
+        JobError: if there is none within WAIT_S, or it cannot be given.
+    """
+    until_s = time.monotonic() + WAIT_S
+    for status in desk.runner.watch(job, LOOK_EVERY_S):
+        if status.finished or time.monotonic() > until_s:
+            break
+    if status.explained is not None:
+        return status.explained
+    if not status.finished:
+        desk.runner.cancel(job)
+        raise JobError("This takes too long at the moment, as the server is busy. Please try again later.")
+    raise JobError(status.message or "The analysis was cancelled.")
+
+
+def _values(desk: Desk, given: object, number: object, backbone: object, kept: object = None) -> object:
+    """Return an update for the values of another face or backbone; one that is to be ``kept`` stays chosen if it is among them."""
+    try:
+        analyses = desk.runner.status(_job(given)).analyses
+    except JobError:  # it is told when the button is pressed
+        return gr.skip()
+    for one in analyses:
+        for face in one.faces:
+            if one.checkpoint.id == backbone and str(face.track.track_id) == number:
+                choices = value_choices(face)
+                return gr.update(choices=choices, value=kept if kept in [key for _, key in choices] else usual_value(face))
+    return gr.skip()
+
+
+def _busy(given: object) -> str:
+    return _job(given) + progress_bar(0, 0, say("Hiding one part of the face after the other…"))
+
+
+def _job(given: object) -> str:
+    return str(getattr(given, "job", ""))
+
+
+def _problem(words: str) -> str:
+    return f"<p class='problem' role='alert'>{escape(words)}</p>"
+
+
+def _time_sought(event: gr.EventData) -> object:
+    """Return the time to which the visitor went in the viewer."""
+    found = _seconds(getattr(event, "time", None))
+    return round(found, 2) if found is not None and found >= 0 else gr.skip()
+
+
+def _seconds(value: object) -> float | None:
+    """Return a number of seconds; what a browser sends may be anything."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LATEST_S else None

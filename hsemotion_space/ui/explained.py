@@ -1,0 +1,109 @@
+"""An explanation as HTML: the face, the map over it if it can be relied on, and what must be known beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+from PIL import Image
+
+from hsemotion_space.explain import LIMITS, Verdict
+from hsemotion_space.figures import overlay
+from hsemotion_space.figures.saliency import LOWERS, RAISES, SIDE
+from hsemotion_space.jobs import Explained, Place
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis, ByteArray, FaceTrack
+from hsemotion_space.ui.words import retell, say
+
+NO_MAP: Final[dict[Verdict, str]] = {
+    "unstable": "No map is shown, as it could not be relied on.",
+    "none": "No map is shown, as no single part of the face makes this value.",
+}
+PLACES: Final[dict[tuple[int, int], str]] = {
+    (0, 0): "the upper left of the face",
+    (0, 1): "the upper middle of the face",
+    (0, 2): "the upper right of the face",
+    (1, 0): "the left of the face",
+    (1, 1): "the middle of the face",
+    (1, 2): "the right of the face",
+    (2, 0): "the lower left of the face",
+    (2, 1): "the lower middle of the face",
+    (2, 2): "the lower right of the face",
+}
+"""By row and column of the third in which the center of a place lies; left and right are those of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be explained; ``time_s`` is None in a picture."""
+
+    analysis: Analysis
+    track: FaceTrack
+    row: int
+    what: tuple[str, str]
+
+    @property
+    def time_s(self) -> float | None:
+        """Presentation time of the frame."""
+        return float(self.track.times_s[self.row]) if self.analysis.media.kind == "clip" else None
+
+    @property
+    def place(self) -> Place:
+        """Where the face is."""
+        x0, y0, x1, y1 = self.track.boxes_xyxy[self.row].tolist()
+        return Place(float(self.track.times_s[self.row]), (x0, y0, x1, y1))
+
+
+def place_words(place_xyxy: tuple[int, int, int, int], side: int) -> str:
+    """Return where in a face of ``side`` px a place is."""
+    x0, y0, x1, y1 = place_xyxy
+    row, column = (min(max(int(3 * (low + high) / (2 * side)), 0), 2) for low, high in ((y0, y1), (x0, x1)))
+    return say(PLACES[row, column])
+
+
+def explained_html(asked: Asked, explained: Explained) -> str:
+    """Return an explanation as HTML: the face, the map over it if it can be relied on, and what must be known beside it."""
+    found = explained.saliency
+    number, label = asked.track.track_id, say(found.task.labels[found.task.index(found.label)].name)
+    values = {"number": number, "title": asked.analysis.checkpoint.title, "task": say(found.task.title), "label": label}
+    values["provenance"] = say(PROVENANCE_WORDS[found.provenance])
+    if asked.time_s is None:
+        about = say("Face {number}, {title}: {task}, {label} ({provenance})", **values)
+    else:
+        about = say("Face {number} at {time} s, {title}: {task}, {label} ({provenance})", time=f"{asked.time_s:.2f}", **values)
+    face = _figure(explained.face, say("Face {number} as the network gets it", number=number))
+    lines = [_of_single_frame(asked), retell(found.words), say(LIMITS)]
+    map_ = _map(explained, number, label) if found.verdict == "clear" else f"<p class='no-map'>{escape(say(NO_MAP[found.verdict]))}</p>"
+    paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
+    title = f"<p class='title'>{escape(about)}</p>"
+    return f"<section class='explained' role='status'>{title}<div class='pictures'>{face}{map_}</div>{paragraphs}</section>"
+
+
+def _of_single_frame(asked: Asked) -> str:
+    return say("The value is that of this single frame, without smoothing.") if asked.time_s is not None else ""
+
+
+def _map(explained: Explained, number: int, label: str) -> str:
+    """Return the map over the face with its legend."""
+    found = explained.saliency
+    place = place_words(found.place_xyxy, len(explained.face))
+    alt = say("Map over face {number}. {place} carries {label} most; left and right are those of the picture.", number=number,
+              place=place[:1].upper() + place[1:], label=label)  # fmt: skip
+    legend = [
+        (f"<span class='swatch' style='background:rgb{LOWERS}'></span>", say("hiding it lowers the value")),
+        (f"<span class='swatch' style='background:rgb{RAISES}'></span>", say("hiding it raises the value")),
+        ("<span class='frame'></span>", say("the strongest place: {place}", place=place)),
+    ]
+    items = "".join(f"<li>{mark}{escape(words)}</li>" for mark, words in legend)
+    picture = _figure(overlay(explained.face, found.map, found.place_xyxy), alt, say("What the value depends on"))
+    return f"{picture}<ul class='legend'>{items}</ul>"
+
+
+def _figure(pixels: ByteArray, alt: str, caption: str = "") -> str:
+    """Return a picture that no file holds, with its text alternative, as large as the map."""
+    with io.BytesIO() as out:
+        Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(out, "PNG")
+        data = base64.b64encode(out.getvalue()).decode()
+    return f"<figure><img alt='{escape(alt)}' src='data:image/png;base64,{data}'><figcaption>{escape(caption or alt)}</figcaption></figure>"

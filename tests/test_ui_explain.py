@@ -1,0 +1,301 @@
+"""The part of the page that shows where a network looks."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from analysis_makers import make_analysis, make_siblings
+from PIL import Image
+
+from hsemotion_space.explain import LIMITS, Saliency
+from hsemotion_space.figures import overlay
+from hsemotion_space.jobs import Explained, JobError, JobStatus, Place
+from hsemotion_space.settings import Settings
+from hsemotion_space.tasks import EXPRESSION, VALENCE_AROUSAL
+from hsemotion_space.types import PROVENANCE_WORDS, Analysis
+from hsemotion_space.ui import explain, words
+from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.explain import (
+    AskError,
+    _answer,
+    _Choice,
+    _time_sought,
+    _values,
+    explanation_updates,
+    frame_row,
+    usual_value,
+    value_choices,
+)
+from hsemotion_space.ui.explained import NO_MAP, PLACES, Asked, explained_html, place_words
+from hsemotion_space.ui.feedback import Offer
+
+JOB, QUESTION = "a" * 32, "b" * 32
+KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+
+
+def make_explained(drop: float = 0.4, stability: float = 0.9, place: tuple[int, int, int, int] = (4, 18, 12, 26)) -> Explained:
+    rng = np.random.default_rng(0)
+    change = rng.uniform(-0.1, 0.1, (32, 32)).astype(np.float32)
+    found = Saliency(EXPRESSION, "Happiness", "trained", 0.93, change, drop, place, 8, 4, stability)
+    return Explained(found, rng.integers(0, 256, (32, 32, 3), np.uint8))
+
+
+@dataclass
+class FakeRunner:
+    """Knows one analysis, and answers a question with the states that it was given."""
+
+    analyses: tuple[Analysis, ...]
+    states: list[JobStatus] = field(default_factory=list)
+    asked: list[tuple[Path, str, Place, tuple[str, str]]] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    full: str = ""
+
+    def status(self, job_id: str) -> JobStatus:
+        if job_id != JOB:
+            raise JobError("This analysis is not here any more; results are kept for 15 minutes at most. Please start it again.")
+        return JobStatus(JOB, "done", analyses=self.analyses)
+
+    def explain(self, path: Path, checkpoint: str, place: Place, what: tuple[str, str]) -> str:
+        if self.full:
+            raise JobError(self.full)
+        self.asked.append((path, checkpoint, place, what))
+        return QUESTION
+
+    def watch(self, job_id: str, interval_s: float) -> Iterator[JobStatus]:
+        assert job_id == QUESTION and 0 < interval_s < 1
+        yield from self.states
+        while not self.states[-1].finished:
+            yield self.states[-1]
+
+    def cancel(self, job_id: str) -> None:
+        self.cancelled.append(job_id)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    runner = FakeRunner(
+        make_siblings(2, faces=2), [JobStatus(QUESTION, "running"), JobStatus(QUESTION, "done", explained=make_explained())]
+    )
+    made = Desk(Settings(cache=tmp_path), runner, (), tmp_path / "results", tmp_path / "uploads")  # type: ignore[arg-type]
+    (tmp_path / "clip.mp4").write_bytes(b"clip")
+    made.show_media(tmp_path / "clip.mp4", JOB)
+    return made
+
+
+@pytest.fixture
+def japanese() -> Iterator[None]:
+    words._LANGUAGE.set("ja")
+    yield
+    words._LANGUAGE.set("en")
+
+
+def chosen(**changes: object) -> _Choice:
+    return replace(_Choice("1", "c0", "expression/Happiness", 1.0), **changes)  # type: ignore[arg-type]
+
+
+def asked(analysis: Analysis, face: int = 0, row: int = 0) -> Asked:
+    return Asked(analysis, analysis.faces[face].track, row, ("expression", "Happiness"))
+
+
+def pictures(html: str) -> list[tuple[str, np.ndarray]]:
+    """Return text alternatives and pixels of all pictures."""
+    found = re.findall(r"<img alt='([^']*)' src='data:image/png;base64,([^']*)'>", html)
+    assert len(found) == html.count("<img")
+    return [(alt, np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))) for alt, data in found]
+
+
+def text(html: str) -> str:
+    return " ".join(re.sub("<[^>]*>", " ", html).split())
+
+
+# What is asked
+
+
+def test_all_values_of_a_frame_can_be_chosen_and_the_largest_expression_is_the_usual_one() -> None:
+    face = make_analysis(faces=1).faces[0]
+    choices = value_choices(face)
+    lines = [line for line in face.timelines if line.task.scope == "frame"]
+    assert len(choices) == len(dict(choices)) == sum(len(line.task.labels) for line in lines) == 29
+    assert choices[0] == ("Expression: Anger", "expression/Anger")
+    assert ("Action units: AU12", "action_units/AU12") in choices
+    assert not [key for _, key in choices if key.startswith("mimicry")], "a value of a whole clip is none of a face"
+    best = face.predictions[0]
+    assert usual_value(face) == f"expression/{best.task.label_names[int(best.values.argmax())]}"
+    alone = replace(face, timelines=face.timelines[1:2], predictions=face.predictions[1:2])
+    assert usual_value(alone) == "valence_arousal/Valence"
+
+
+def test_a_new_result_fills_the_choices_and_takes_the_earlier_answer_away() -> None:
+    box, face, backbone, value, second, result = explanation_updates(make_siblings(2, faces=3), JOB)
+    assert box["visible"] is True and box["open"] is False
+    assert face["choices"] == [("Face 1", "1"), ("Face 2", "2"), ("Face 3", "3")] and face["value"] == "1"
+    assert backbone["choices"] == [("Checkpoint 0", "c0"), ("Checkpoint 1", "c1")] and backbone["visible"] is True
+    assert value["value"] in dict(value["choices"]).values()
+    assert second["visible"] is True and second["value"] == 0
+    assert (result["value"], result["job"]) == ("", JOB)
+    _, _, backbone, _, second, _ = explanation_updates((make_analysis(kind="image"),), JOB)
+    assert backbone["visible"] is False and second["visible"] is False
+    for nothing in ((), (make_analysis(faces=0),)):
+        box, *_, result = explanation_updates(nothing, JOB)
+        assert box["visible"] is False
+        assert result["value"] == ""
+    assert explanation_updates((), "")[-1]["job"] == "", "no answer that comes late is shown"
+
+
+def test_another_face_has_its_own_usual_value_and_another_backbone_keeps_what_is_chosen(desk: Desk) -> None:
+    first, second = desk.runner.analyses[0].faces
+    given = Offer(JOB)
+    assert _values(desk, given, "2", "c0")["value"] == usual_value(second)
+    assert _values(desk, given, "1", "c1", "action_units/AU4")["value"] == "action_units/AU4"
+    assert _values(desk, given, "1", "c0", "gaze/Left")["value"] == usual_value(first)
+    for wrong in ((Offer(), "1", "c0"), (given, "9", "c0"), (given, ["1"], "c0"), (given, "1", "c9"), (given, None, {})):
+        assert _values(desk, *wrong) == gr.skip()
+
+
+def test_the_nearest_frame_with_the_face_is_taken() -> None:
+    analysis = make_analysis(faces=2, frames=30)
+    whole, parted = (face.track for face in analysis.faces)
+    for time_s in (0, 0.04, 1.0, 1.26, 2.9, analysis.media.duration_s):
+        row = frame_row(analysis, whole, time_s)
+        assert row == int(np.abs(whole.times_s - time_s).argmin())
+    assert frame_row(analysis, parted, 0.5) == 5
+    with pytest.raises(AskError, match=rf"^Face 2 was not found at 1\.30 s\. .* it was is {parted.times_s[9]:.2f} s\.$"):
+        frame_row(analysis, parted, 1.3)
+    assert frame_row(make_analysis(kind="image"), make_analysis(kind="image").faces[0].track, None) == 0
+
+
+@pytest.mark.parametrize("second", [None, "1", True, -0.1, 4.0, float("nan"), float("inf"), 10**400, [], {}])
+def test_what_is_no_time_of_the_clip_is_told(second: object) -> None:
+    analysis = make_analysis(faces=1, frames=30)
+    with pytest.raises(AskError, match=r"^Please give a time from 0 to 2\.9\d s\.$"):
+        frame_row(analysis, analysis.faces[0].track, second)
+
+
+@pytest.mark.parametrize(("data", "expected"), [({"time": 1.234567}, 1.23), ({"time": 0}, 0.0)])
+def test_the_time_comes_from_the_viewer(data: dict[str, object], expected: float) -> None:
+    assert _time_sought(gr.EventData(None, data)) == expected
+    for wrong in ({}, {"time": None}, {"time": "1"}, {"time": -1}, {"time": float("nan")}, {"time": 10**400}):
+        assert _time_sought(gr.EventData(None, wrong)) == gr.skip()
+
+
+# What is answered
+
+
+def test_the_worker_is_asked_for_the_very_frame_face_backbone_and_value(desk: Desk) -> None:
+    html = _answer(desk, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52))
+    [(path, checkpoint, place, what)] = desk.runner.asked
+    track = desk.runner.analyses[1].faces[1].track
+    assert path == desk.media_of(JOB)
+    assert (checkpoint, what) == ("c1", ("valence_arousal", "Arousal"))
+    assert place == Place(float(track.times_s[5]), tuple(track.boxes_xyxy[5].tolist()))
+    assert f"Face 2 at {track.times_s[5]:.2f} s, Checkpoint 1: Expression, Happiness (trained)" in text(html)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"face": "9"}, {"face": None}, {"face": 1}, {"face": ["1"]}, {"backbone": "c9"}, {"backbone": None}, {"backbone": {"a": 1}},
+        {"value": "mimicry_intensity/Joy"}, {"value": "expression"}, {"value": None}, {"value": ["expression/Fear"]},
+    ],
+)  # fmt: skip
+def test_what_was_not_offered_is_not_asked(desk: Desk, changes: dict[str, object]) -> None:
+    assert text(_answer(desk, JOB, chosen(**changes))) == "Please choose a face and one of its values."
+    assert not desk.runner.asked
+
+
+def test_why_there_is_no_answer_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "This analysis is not here any more" in _answer(desk, "c" * 32, chosen())
+    assert "Please give a time from 0 to" in _answer(desk, JOB, chosen(second=-1))
+    desk.runner.states = [JobStatus(QUESTION, "failed", message="<b>No</b> picture.")]
+    assert _answer(desk, JOB, chosen()) == "<p class='problem' role='alert'>&lt;b&gt;No&lt;/b&gt; picture.</p>"
+    desk.runner.states = [JobStatus(QUESTION, "cancelled")]
+    assert text(_answer(desk, JOB, chosen())) == "The analysis was cancelled."
+    desk.runner.full = "16 analyses are waiting already. Please try again in a minute."
+    assert text(_answer(desk, JOB, chosen())) == desk.runner.full
+    desk.runner.full = ""
+    assert not desk.runner.cancelled
+    monkeypatch.setattr(explain, "WAIT_S", 0.0)
+    desk.runner.states = [JobStatus(QUESTION, "running")]
+    assert "This takes too long at the moment" in _answer(desk, JOB, chosen())
+    assert desk.runner.cancelled == [QUESTION]
+    media = desk.media_of(JOB)
+    assert media is not None
+    media.unlink()
+    assert text(_answer(desk, JOB, chosen())) == "The file is not on this server any more. Please analyze it again."
+
+
+def test_a_clear_map_is_shown_with_words_for_those_who_do_not_see_it() -> None:
+    explained = make_explained()
+    html = explained_html(asked(make_analysis(kind="image")), explained)
+    (face_alt, face), (map_alt, map_) = pictures(html)
+    assert face_alt == "Face 1 as the network gets it"
+    assert map_alt == "Map over face 1. The lower left of the face carries Happiness most; left and right are those of the picture."
+    np.testing.assert_array_equal(map_, overlay(explained.face, explained.saliency.map, explained.saliency.place_xyxy))
+    assert face.shape == map_.shape
+    told = text(html)
+    assert told.startswith("Face 1, Starter: Expression, Happiness (trained)")
+    for part in (explained.saliency.words, LIMITS, "the strongest place: the lower left of the face", "hiding it lowers the value"):
+        assert part in told
+    assert "single frame" not in told
+    assert "The value is that of this single frame" in text(explained_html(asked(make_analysis(), row=3), explained))
+
+
+@pytest.mark.parametrize(("drop", "stability", "verdict"), [(0.05, 0.9, "none"), (-0.2, 0.9, "none"), (0.4, 0.3, "unstable")])
+def test_no_map_is_shown_where_it_would_mislead(drop: float, stability: float, verdict: str) -> None:
+    explained = make_explained(drop, stability)
+    assert explained.saliency.verdict == verdict
+    html = explained_html(asked(make_analysis()), explained)
+    [(alt, _)] = pictures(html)
+    assert alt == "Face 1 as the network gets it"
+    told = text(html)
+    assert NO_MAP[explained.saliency.verdict] in told
+    assert explained.saliency.words in told and LIMITS in told
+    assert "strongest place:" not in told
+
+
+@pytest.mark.parametrize("provenance", PROVENANCE_WORDS)
+def test_every_number_says_where_it_comes_from(provenance: str) -> None:
+    explained = make_explained()
+    saliency = replace(explained.saliency, task=VALENCE_AROUSAL, label="Arousal", provenance=provenance)  # type: ignore[arg-type]
+    html = explained_html(asked(make_analysis()), replace(explained, saliency=saliency))
+    assert f"Valence and arousal, Arousal ({PROVENANCE_WORDS[provenance]})" in text(html)  # type: ignore[index]
+
+
+def test_titles_of_checkpoints_are_escaped() -> None:
+    analysis = make_analysis()
+    html = explained_html(asked(replace(analysis, checkpoint=replace(analysis.checkpoint, title="<img src=x>'"))), make_explained())
+    assert "<img src=x>" not in html and "&lt;img src=x&gt;" in html
+
+
+def test_places_are_named_by_the_third_in_which_they_lie() -> None:
+    side, found = 96, {}
+    for row, top in enumerate((0, 36, 72)):
+        for column, left in enumerate((0, 36, 72)):
+            found[row, column] = place_words((left, top, left + 24, top + 24), side)
+    assert found == PLACES
+    assert place_words((0, 0, 1, 1), 1) == "the middle of the face"
+
+
+@pytest.mark.usefixtures("japanese")
+@pytest.mark.parametrize(("drop", "stability"), [(0.4, 0.9), (0.05, 0.9), (0.4, 0.3)])
+def test_all_of_it_is_told_in_japanese(drop: float, stability: float) -> None:
+    html = explained_html(asked(make_analysis(), row=2), make_explained(drop, stability))
+    told = [piece for piece in re.split("<[^>]*>", html) if piece.strip()] + [alt for alt, _ in pictures(html)]
+    assert len(told) >= 6
+    for piece in told:
+        assert KANA_OR_KANJI.search(piece) and not re.search("[a-z]{4}", piece.replace("Starter", "")), piece
+
+
+@pytest.mark.usefixtures("japanese")
+def test_refusals_are_told_in_japanese(desk: Desk) -> None:
+    for changes in ({"face": "9"}, {"second": -1}, {"second": 1.5, "face": "2"}):
+        told = text(_answer(desk, JOB, chosen(**changes)))
+        assert KANA_OR_KANJI.search(told) and not re.search("[a-z]{3}", told), told
