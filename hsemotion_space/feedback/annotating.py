@@ -131,9 +131,14 @@ def panel(records: Sequence[StoredRecord], item: str, task: str, without: str = 
     return Panel(agreed.values, agreed.support, people) if agreed is not None and people else None
 
 
-def known(records: Sequence[StoredRecord], item: str, bundled: Mapping[str, Values] | None = None) -> Mapping[str, Values]:
-    """Return the known answer to an item by task, empty if there is none; what a reviewer marked comes before what is ``bundled``."""
-    gold: Gold = known_answers([one for one in records if one.record.subject.item == item])
+def known(
+    records: Sequence[StoredRecord], item: str, bundled: Mapping[str, Values] | None = None, without: str = ""
+) -> Mapping[str, Values]:
+    """Return the known answer to an item by task, empty if there is none; what a reviewer marked comes before what is ``bundled``.
+
+    What the contributor ``without`` said is left out: to be of one mind with oneself tells nothing.
+    """
+    gold: Gold = known_answers([one for one in records if one.record.subject.item == item and one.record.contributor != without])
     return gold.get(item) or bundled or {}
 
 

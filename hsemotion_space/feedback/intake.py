@@ -132,7 +132,13 @@ class Intake:
     def __init__(
         self, store: Keeper, keys: Keys, limits: Limits, clock: Callable[[], float] = time.time, answers: Limits | None = None
     ) -> None:
-        self._store, self._keys, self._limits, self._clock, self._answers = store, keys, limits, clock, answers or limits
+        self._store, self._keys, self._limits, self._clock, self._answers = (
+            store,
+            keys,
+            limits,
+            clock,
+            (limits if answers is None else answers),
+        )
 
     def offer(self, analysis: Analysis, preprocessing: str) -> Mapping[int, str]:
         """Return a ticket for every face, by its number.

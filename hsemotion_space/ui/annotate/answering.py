@@ -107,7 +107,7 @@ def _deal_with(desk: Desk, session: Session, item: Item, given: Given, terms: Te
     if desk.feedback is not None and LABELS.name in terms.scopes:
         receipt = _keep(desk, session, analysis, answer, terms)
         session.code = receipt.code
-    entry = _entry(desk, session, analysis, answer, receipt)
+    entry = _entry(desk, item, analysis, answer, (receipt, code_of(session, terms)))
     session.reveal(item)
     session.settle(entry)
 
@@ -128,7 +128,7 @@ def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, term
         code=code_of(session, terms),
     )
     blind = session.is_blind(item) and item.media not in terms.seen
-    known_here = Circumstances(blind, item.bundled, session.replaced.get(session.at, ""), language())
+    known_here = Circumstances(blind, item.bundled, session.replaced.get(item.key, ""), language())
     return desk.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
 
 
@@ -144,17 +144,20 @@ def _undo(desk: Desk, session: Session) -> None:
         return
     taken_back = desk.feedback.store.withdraw(entry.record, desk.feedback.keys.contributor(entry.code))
     if not taken_back:
-        session.replaced[session.at] = entry.record
+        session.replaced[session.items[session.at].key] = entry.record
         session.notice = say("Your last answer is on its way to the dataset already. A new answer takes its place.")
 
 
-def _entry(desk: Desk, session: Session, analysis: Analysis, answer: Answer, receipt: Receipt | None) -> Entry:
-    """Return what is noted and told about an answer, the prediction and known answers among it."""
-    item = session.items[session.at]
+def _entry(desk: Desk, item: Item, analysis: Analysis, answer: Answer, kept: tuple[Receipt | None, object]) -> Entry:
+    """Return what is noted and told about an answer, the prediction and known answers among it.
+
+    ``kept`` is the receipt, if there is one, and the receipt code of the annotator, unchecked.
+    """
+    receipt, code = kept
     face = face_of(analysis, item.face)
-    records, name, me = _said_before(desk, session, analysis, face, item)
+    records, name, me = _said_before(desk, analysis, face, item, code)
     bundled = bundled_answer(analysis, item.face)
-    gold = known(records, name, bundled.values if bundled else None)
+    gold = known(records, name, bundled.values if bundled else None, me)
     others = panel(records, name, ASKED.name, me)
     with_known = agrees(answer, gold)
     lines = [
@@ -165,16 +168,19 @@ def _entry(desk: Desk, session: Session, analysis: Analysis, answer: Answer, rec
         (say("Kept"), retell(receipt.words) if receipt else say("Nothing, this is practice.")),
     ]
     with_others = agrees(answer, {ASKED.name: others.values}) if others else None
-    record, code = (receipt.record_id, receipt.code) if receipt else ("", "")
-    return Entry(answer, record, code, with_known, with_others, tuple(lines))
+    record, signed = (receipt.record_id, receipt.code) if receipt else ("", "")
+    return Entry(answer, record, signed, with_known, with_others, tuple(lines))
 
 
-def _said_before(desk: Desk, session: Session, analysis: Analysis, face: FaceResult, item: Item) -> tuple[Sequence[StoredRecord], str, str]:
+def _said_before(desk: Desk, analysis: Analysis, face: FaceResult, item: Item, code: object) -> tuple[Sequence[StoredRecord], str, str]:
     """Return what is kept about an item, its name in records, and who the annotator is there."""
     if desk.feedback is None:
         return (), "", ""
     name = desk.feedback.intake.subject(analysis, face, item.span_s).item
-    me = desk.feedback.keys.contributor(session.code) if session.code else ""
+    try:
+        me = desk.feedback.keys.contributor(str(code))
+    except FeedbackError:  # none yet, or mistyped while practicing
+        me = ""
     try:
         return desk.feedback.store.about([name]), name, me
     except FeedbackError:  # what was said is saved; only the comparison is missing

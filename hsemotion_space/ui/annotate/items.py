@@ -93,11 +93,15 @@ def face_of(analysis: Analysis, number: int) -> FaceResult:
 
 
 def in_order(items: Iterable[Item]) -> tuple[Item, ...]:
-    """Return the queue: each thing once, what is doubted most first, whatever kind of doubt it is; at most ``MOST_ITEMS``."""
+    """Return the queue: each thing once, what is doubted most first, whatever kind of doubt it is, and last what nobody doubts.
+
+    It has at most ``MOST_ITEMS``.
+    """
     once = {item.key: item for item in reversed(list(items))}
     ordered = sorted(once.values(), key=lambda item: (item.reason, -item.score, item.key))
-    kinds = [list(group) for _, group in groupby(ordered, key=lambda item: item.reason)]
-    return tuple(merged(kinds)[:MOST_ITEMS])
+    kinds = {reason: list(group) for reason, group in groupby(ordered, key=lambda item: item.reason)}
+    undoubted = kinds.pop("none", [])
+    return tuple([*merged(list(kinds.values())), *undoubted][:MOST_ITEMS])
 
 
 @dataclass(frozen=True, slots=True)

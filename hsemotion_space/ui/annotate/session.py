@@ -47,7 +47,7 @@ class Session:
         at: index of the item that is shown; the length of the queue at its end.
         entries: by index.
         path: indices in the order in which they were dealt with, for undoing.
-        replaced: by index, the record of an answer that was undone too late to be taken back.
+        replaced: by what it is about, the record of an answer that was undone too late to be taken back.
         revealed: things whose prediction or known answer was shown.
         shown: digests of media whose results the page shows elsewhere.
         turn: rises with everything that happens, so that nothing is done twice.
@@ -67,7 +67,7 @@ class Session:
     at: int = 0
     entries: dict[int, Entry] = field(default_factory=dict)
     path: list[int] = field(default_factory=list)
-    replaced: dict[int, str] = field(default_factory=dict)
+    replaced: dict[Key, str] = field(default_factory=dict)
     revealed: set[Key] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)
     turn: int = 0

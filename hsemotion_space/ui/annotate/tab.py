@@ -203,8 +203,9 @@ def _terms(request: gr.Request, given: Sequence[Any]) -> Terms:
 
 def read_given(event: gr.EventData) -> Given:
     """Return what an ``act`` event brings, unchecked; whatever is not there is None."""
-    names = ("turn", "action", "choice", "label", "point")
-    turn, action, choice, label, point = (getattr(event, name, None) for name in names)
+    data = getattr(event, "_data", None)
+    given = data if isinstance(data, dict) else {}
+    turn, action, choice, label, point = (given.get(name) for name in ("turn", "action", "choice", "label", "point"))
     return Given(turn, action, choice, label, point)
 
 
