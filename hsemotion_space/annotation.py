@@ -103,7 +103,7 @@ def _scores(analyses: Sequence[Analysis], face: FaceResult) -> tuple[FloatArray,
             if one.track_id == number and one.task.kind == "one_of" and set(one.provenances) == {"trained"} and len(one.score) == rows
         ]
         if apart:
-            return np.nan_to_num(np.max(apart, axis=0)), "disagreement"
+            return np.max(apart, axis=0), "disagreement"
     unsure = [uncertainty(line) for line in face.timelines if _counts(line, rows)]
     if unsure:
         return np.nan_to_num(np.max(unsure, axis=0)), "uncertainty"

@@ -117,6 +117,10 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> Tab:
         _cancel(desk, earlier)
         return [*_state(desk, checkpoint), *emptied(view)]
 
+    def take(earlier: str, path: str | None, *given: Any) -> list[object]:
+        # Gradio tells of a picture that was taken away with its old path, if the server had put it there
+        return run_new(earlier, None if path and desk.is_media_of(earlier, Path(path)) else path, *given)
+
     def run_example(earlier: str, checkpoint: str, *given: Any) -> list[object]:
         path = _copy_example(desk, kind)
         return [path, *_start(desk, tab, earlier, _Choice(path, checkpoint, True, *given))]
@@ -124,7 +128,8 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> Tab:
     start.click(run, [*asked, *options], tab.outputs, **QUIET)
     example.click(run_example, [summary.job, shared.picker.choice, others, *options], [source, *tab.outputs], **QUIET)
     if isinstance(source, RawImage):
-        gr.on([source.input, shared.agreed.input], run_new, asked, tab.outputs, trigger_mode="always_last", **QUIET)
+        source.input(take, asked, tab.outputs, trigger_mode="always_last", **QUIET)
+        shared.agreed.input(run_new, asked, tab.outputs, trigger_mode="always_last", **QUIET)
     else:
         source.clear(
             lambda earlier, chosen: run_new(earlier, None, chosen, True, ()), [summary.job, tab.picker.choice], tab.outputs, **QUIET

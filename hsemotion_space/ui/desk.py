@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import re
@@ -99,3 +100,11 @@ class Desk:
     def media_of(self, job: str) -> Path | None:
         """Return the file that belongs to a result, if it is still there."""
         return next((self.uploads / "shown" / job).glob("media*"), None) if re.fullmatch("[0-9a-f]{32}", job) else None
+
+    def is_media_of(self, job: object, path: Path) -> bool:
+        """Return whether a file has the same content as the one that belongs to a result."""
+        media = self.media_of(job) if isinstance(job, str) else None
+        try:
+            return media is not None and filecmp.cmp(media, path, shallow=False)
+        except OSError:  # one of them was swept
+            return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import io
 import time
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from html import escape
 
 import gradio as gr
-import numpy as np
 from PIL import Image
 
 from hsemotion_space.feedback.agreement import agreement
@@ -40,7 +40,7 @@ class _Board:
     """The components that show one record."""
 
     number: gr.State
-    crop: gr.Image
+    crop: gr.HTML
     text: gr.HTML
     buttons: gr.Row
     told: gr.HTML
@@ -58,10 +58,10 @@ def build_review(desk: Desk) -> None:
         start = gr.Button(fixed("Show what waits"), variant="primary")
         measure = gr.Button(fixed("Agreement and publishing"))
     with gr.Row(equal_height=False):
-        crop = gr.Image(
-            label=fixed("The picture that was given"), visible=False, interactive=False, height=224, format="png", buttons=[], scale=1
-        )  # fmt: skip
-        text = gr.HTML()
+        with gr.Column(scale=1, min_width=240):
+            crop = gr.HTML(visible=False)
+        with gr.Column(scale=3, min_width=300):
+            text = gr.HTML()
     with gr.Row(visible=False) as buttons:
         approve = gr.Button(fixed("Approve"), variant="primary")
         reject = gr.Button(fixed("Reject"), variant="stop")
@@ -111,10 +111,18 @@ def _step(desk: Desk, request: gr.Request, given: object, number: object, act: s
     told = f"<p role='status'>{escape(words)}</p>" if words else ""
     if not waiting:
         nothing = f"<p role='status'>{escape(say('Nothing more waits for a review.'))}</p>"
-        return [0, gr.update(visible=False, value=None), nothing, gr.update(visible=False), told]
+        return [0, gr.update(visible=False, value=""), nothing, gr.update(visible=False), told]
     [one] = waiting
-    picture = np.asarray(Image.open(io.BytesIO(one.crop)).convert("RGB")) if one.crop else None
-    return [one.number, gr.update(visible=bool(one.crop), value=picture), describe(one), gr.update(visible=True), told]
+    picture = gr.update(visible=bool(one.crop), value=_shown(one.crop) if one.crop else "")
+    return [one.number, picture, describe(one), gr.update(visible=True), told]
+
+
+def _shown(crop: bytes) -> str:
+    """Return a picture as HTML, encoded anew, so that nothing but its pixels is passed on."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(crop)).convert("RGB").save(out, "PNG")
+    data, name = base64.b64encode(out.getvalue()).decode(), escape(say("The picture that was given"))
+    return f"<figure><img alt='{name}' width='224' src='data:image/png;base64,{data}'><figcaption>{name}</figcaption></figure>"
 
 
 def _decide(desk: Desk, number: int, act: str) -> str:

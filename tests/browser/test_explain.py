@@ -46,7 +46,7 @@ def show(page: playwright.Page, about: str) -> str:
 def check_answer(page: playwright.Page, told: str) -> bool:
     """Check that an answer is whole, and return whether it has a map."""
     assert LIMITS in told
-    [drop] = [float(word) for word in re.findall(r"lowers it by ([\d.]+)", told)] or [0.0]
+    [drop] = [float(word) for word in re.findall(r"lowers it by (\d+\.\d+)", told)] or [0.0]
     alternatives = [one.get_attribute("alt") for one in page.locator(".explained:visible img").all()]
     assert alternatives[0] == "Face 1 as the network gets it"
     has_map = len(alternatives) == 2

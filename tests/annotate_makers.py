@@ -1,0 +1,117 @@
+"""An annotator at a desk with a store, and a runner that analyzes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from analysis_makers import make_analysis
+
+from hsemotion_space.feedback.records import StoredRecord
+from hsemotion_space.feedback.service import Feedback, open_feedback
+from hsemotion_space.jobs import JobError, JobStatus
+from hsemotion_space.settings import PipelineConfig, Settings
+from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.types import Analysis, CheckpointRef
+from hsemotion_space.ui.annotate.answering import Given, Terms, act
+from hsemotion_space.ui.annotate.payload import queue_value
+from hsemotion_space.ui.annotate.running import Wish, collect, follow, start
+from hsemotion_space.ui.annotate.session import Session
+from hsemotion_space.ui.desk import Desk
+
+PICTURE, CLIP, STRANGER = "a" * 32, "b" * 32, "c" * 32
+CHECKPOINT = CheckpointRef("efficientnet-b0-starter", "Starter", "c" * 64)
+TERMS = Terms(("labels",), True, False, "", frozenset(), "198.51.100.7")
+PRACTICE = replace(TERMS, scopes=())
+ANGER, *_, SURPRISE = EXPRESSION.label_names
+
+
+@dataclass
+class FakeRunner:
+    """Knows finished analyses by their job; what is submitted waits until it is told what came of it."""
+
+    jobs: dict[str, tuple[Analysis, ...]]
+    failed: dict[str, str] = field(default_factory=dict)
+    submitted: list[Path] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    full: str = ""
+
+    def status(self, job_id: str) -> JobStatus:
+        if job_id in self.failed:
+            return JobStatus(job_id, "failed", message=self.failed[job_id])
+        if job_id in self.jobs:
+            return JobStatus(job_id, "done", analyses=self.jobs[job_id])
+        if job_id.startswith("f") and int(job_id[-2:], 16) < len(self.submitted):
+            return JobStatus(job_id, "running", phase="analysis", done=3, total=9)
+        raise JobError("This analysis is not here any more.")
+
+    def submit(self, path: Path, config: PipelineConfig) -> str:
+        if self.full:
+            raise JobError(self.full)
+        self.submitted.append(path)
+        return f"{'f' * 30}{len(self.submitted) - 1:02x}"
+
+    def cancel(self, job_id: str) -> None:
+        self.cancelled.append(job_id)
+
+
+def made(kind: Literal["clip", "image"], seed: int, faces: int = 1) -> tuple[Analysis, ...]:
+    analysis = make_analysis(faces=faces, frames=90, gap=False, kind=kind, seed=seed)
+    return (replace(analysis, checkpoint=CHECKPOINT),)
+
+
+@dataclass
+class Visit:
+    """A desk with a real store, and one annotator at it."""
+
+    desk: Desk
+    session: Session = field(default_factory=Session)
+
+    @property
+    def kept(self) -> Feedback:
+        return self.desk.open_feedback
+
+    @property
+    def records(self) -> list[StoredRecord]:
+        return self.kept.store.records()
+
+    @property
+    def runner(self) -> FakeRunner:
+        return self.desk.runner  # type: ignore[return-value]
+
+    def start(self, *jobs: str, files: object = (), seen: bool = False) -> str:
+        """Begin a queue of finished analyses: of files that were added here, or (``seen``) of the other tabs of the page."""
+        names = ("picture", "clip")
+        chosen = dict(zip(names, jobs, strict=False))
+        told = start(self.desk, self.session, Wish(list(names), files, CHECKPOINT.id, True, chosen))
+        if not seen:
+            self.session.shown.clear()
+        return told or (collect(self.desk, self.session) if follow(self.desk, self.session) else "waits")
+
+    def value(self) -> dict[str, Any]:
+        return json.loads(queue_value(self.desk, self.session), parse_constant=pytest.fail)
+
+    def act(
+        self, action: object = "answer", choice: object = "label", label: object = ANGER, point: object = (), terms: Terms = TERMS
+    ) -> str:
+        return act(self.desk, self.session, Given(self.session.turn, action, choice, label, point), terms)
+
+
+@contextmanager
+def make_visit(folder: Path) -> Iterator[Visit]:
+    """Open a desk with one picture of two faces and one clip of one face, and what a stranger had analyzed."""
+    settings = Settings(cache=folder, feedback_data=folder / "data")
+    runner = FakeRunner({PICTURE: made("image", 1, 2), CLIP: made("clip", 2), STRANGER: made("image", 3)})
+    feedback = open_feedback(settings)
+    desk = Desk(settings, runner, (), folder / "results", folder / "uploads", feedback)  # type: ignore[arg-type]
+    (folder / "clip.mp4").write_bytes(b"clip")
+    desk.show_media(folder / "clip.mp4", CLIP)
+    try:
+        yield Visit(desk)
+    finally:
+        feedback.close()

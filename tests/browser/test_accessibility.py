@@ -1,0 +1,163 @@
+"""Every tab, empty and filled, is checked by axe-core: no violation that is serious or critical, and no scrolling sideways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from browser_makers import needs_chromium, open_page, open_tab, playwright, start_browser
+from checkpoint_makers import make_checkpoint
+from face_makers import picture_with
+from feedback_makers import make_crop, make_record
+from page_makers import serve_page
+from PIL import Image
+
+from hsemotion_space.feedback.store import FeedbackStore
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+pytestmark = needs_chromium
+TOKEN = "a token that reviewers know"
+GRAVE = ("serious", "critical")
+
+Scene = Callable[[playwright.Page, Path], Iterator[str]]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    with start_browser() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("accessibility")
+    for seed, name in enumerate(("random", "second")):
+        make_checkpoint(folder / "checkpoints" / name, seed=seed, settled=True)
+    (folder / "feedback").mkdir()
+    with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", reserve_bytes=0) as store:
+        store.add(make_record(1, comment="It looks sad to me."), make_crop(1))
+    with serve_page(folder, {"HSEMOTION_REVIEW_TOKEN": TOKEN}) as address:
+        yield address
+
+
+def press(page: playwright.Page, name: str) -> None:
+    page.get_by_role("button", name=name).locator("visible=true").click()
+
+
+def unfold(page: playwright.Page) -> None:
+    """Open everything on the page that is folded, also what lies within."""
+    folded = page.locator("button.label-wrap:not(.open):visible, details:not([open]) > summary:visible")
+    for _ in range(20):
+        if folded.count():
+            folded.first.click()
+    assert not folded.count()
+
+
+def tab_names(page: playwright.Page) -> list[str]:
+    """Return the names of the page's tabs, also of those that a narrow page has in a menu."""
+    texts = page.locator("[role=tab], .overflow-dropdown button").all_text_contents()
+    return list(dict.fromkeys(filter(None, map(str.strip, texts))))
+
+
+def every_tab(page: playwright.Page, _: Path) -> Iterator[str]:
+    """Each tab as a visitor first meets it."""
+    names = tab_names(page)
+    assert {"Picture", "Clip", "Live", "Annotate", "My data", "Review", "About"} <= set(names)
+    for name in names:
+        open_tab(page, name)
+        page.wait_for_function("document.getAnimations().every(one => one.playState !== 'running')")
+        yield name
+
+
+def example_picture(page: playwright.Page, _: Path) -> Iterator[str]:
+    """The result of the example, then with everything that folds open."""
+    press(page, "Show an example picture")
+    page.locator(".face-table:visible").wait_for()
+    page.locator(".linked-viewer:visible .face-card").first.wait_for()
+    yield "result"
+    unfold(page)
+    press(page, "Show where it looks")
+    page.locator(".explained .title:visible").wait_for()
+    yield "where the network looks"
+
+
+def correction(page: playwright.Page, folder: Path) -> Iterator[str]:
+    """The open correction form of a picture, what is missing in it, and the receipt."""
+    picture = folder / "two.png"
+    Image.fromarray(picture_with([(10, 20), (170, 60)], (240, 320))).save(picture)
+    page.locator("input[type=file]").first.set_input_files(picture)
+    page.locator(".face-table:visible").wait_for()
+    press(page, "Is this right?")
+    page.get_by_label("It is wrong").locator("visible=true").check()
+    page.get_by_label("Expression", exact=True).locator("visible=true").wait_for()
+    yield "form"
+    press(page, "Send")
+    page.locator(".problem:visible").first.wait_for()
+    yield "what is missing"
+
+
+def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
+    """The example clip, seen by two backbones."""
+    open_tab(page, "Clip")
+    page.get_by_label("Compare with").locator("visible=true").click()
+    page.get_by_role("option", name="Test second").click()
+    page.keyboard.press("Escape")
+    press(page, "Show an example clip")
+    page.get_by_role("table", name="Moments at which they differ most").wait_for()
+    page.locator(".linked-viewer:visible .js-plotly-plot").first.wait_for()
+    yield "result and comparison"
+    unfold(page)
+    yield "unfolded"
+
+
+def queue(page: playwright.Page, _: Path) -> Iterator[str]:
+    """The queue on the examples, before and after an answer."""
+    open_tab(page, "Annotate")
+    for source in ("My picture", "My clip"):
+        page.get_by_role("checkbox", name=source).locator("visible=true").uncheck()
+    press(page, "Start")
+    page.locator(".annotate .labels button").first.wait_for()
+    yield "question"
+    page.keyboard.press("5")
+    page.locator(".annotate .last").wait_for()
+    yield "answered"
+
+
+def reviewing(page: playwright.Page, _: Path) -> Iterator[str]:
+    """What waits for a review, and how much people agree."""
+    open_tab(page, "Review")
+    page.get_by_label("Review token").fill(TOKEN)
+    press(page, "Show what waits")
+    page.get_by_text("Number 1, image, face 1: wrong").wait_for()
+    page.get_by_role("img", name="The picture that was given").wait_for()
+    press(page, "Agreement and publishing")
+    page.get_by_text("Tiers: ").wait_for()
+    yield "a correction"
+
+
+def grave_violations(page: playwright.Page) -> list[str]:
+    """Return what axe finds serious or critical: rule, selector, HTML and reason."""
+    found = axe.Axe().run(page).response
+    assert len(found["passes"]) > 10, "axe has not looked at the page"
+    return [
+        json.dumps([rule["id"], node["target"], node["html"], node.get("failureSummary", "")])
+        for rule in found["violations"]
+        if rule["impact"] in GRAVE
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize("scene", [every_tab, example_picture, correction, compared_clip, queue, reviewing], ids=lambda one: one.__name__)
+def test_nothing_grave_is_found(browser: playwright.Browser, url: str, tmp_path: Path, scene: Scene, theme: str, width: int) -> None:
+    page, _ = open_page(browser, url, theme, width)
+    found = []
+    for state in scene(page, tmp_path):
+        found += [f"{state}: {violation}" for violation in grave_violations(page)]
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            found.append(f"{state}: it scrolls sideways")
+    page.close()
+    assert not found, "\n".join(found)

@@ -1,0 +1,205 @@
+"""What browsers may send to the queue of annotators, results that are gone, and files that are analyzed for it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from annotate_makers import ANGER, CHECKPOINT, CLIP, PICTURE, STRANGER, TERMS, Visit, made, make_visit
+
+from hsemotion_space.tasks import TASKS
+from hsemotion_space.ui import words
+from hsemotion_space.ui.annotate import tab
+from hsemotion_space.ui.annotate.answering import Given, act
+from hsemotion_space.ui.annotate.payload import queue_value
+from hsemotion_space.ui.annotate.running import AT_ONCE, MOST_FILES, Wish, collect, follow, progress, start
+from hsemotion_space.ui.annotate.session import MOST_SESSIONS, Sessions
+
+
+@pytest.fixture
+def visit(tmp_path: Path) -> Iterator[Visit]:
+    with make_visit(tmp_path) as opened:
+        yield opened
+
+
+def state(visit: Visit) -> tuple[object, ...]:
+    session = visit.session
+    return session.turn, session.at, len(session.items), dict(session.entries), set(session.revealed), session.code, len(visit.records)
+
+
+# Events
+
+
+@pytest.mark.parametrize("turn", [None, "0", -1, 1, 10**400, math.nan, math.inf, True, False, [0], {"turn": 0}])
+@pytest.mark.parametrize("action", ["answer", "skip", "undo"])
+def test_what_comes_from_another_turn_changes_nothing(visit: Visit, turn: object, action: str) -> None:
+    visit.start(PICTURE)
+    before = state(visit)
+    assert act(visit.desk, visit.session, Given(turn, action, "label", ANGER), TERMS) == ""
+    assert state(visit) == before
+
+
+@pytest.mark.parametrize("action", [None, "", "Answer", "reveal", "__class__", 1, ["answer"], {"answer": 1}, math.nan])
+def test_an_unknown_action_changes_nothing(visit: Visit, action: object) -> None:
+    visit.start(PICTURE)
+    before = state(visit)
+    assert visit.act(action) == "" and state(visit) == before
+
+
+@pytest.mark.parametrize(("choice", "label", "point"), [
+    (None, ANGER, ()), ("maybe", ANGER, ()), (["label"], ANGER, ()), (math.nan, ANGER, ()),
+    ("label", None, ()), ("label", "Joy", ()), ("label", [ANGER], ()), ("label", "A" * 100_000, ()),
+    ("label", ANGER, [1e300, 0]), ("label", ANGER, [10**400, 0]), ("label", ANGER, [math.nan, 0]), ("label", ANGER, "0,0"),
+    ("label", ANGER, [0] * 100_000), ("label", ANGER, {"0": 0, "1": 0}),
+])  # fmt: skip
+def test_a_wrong_answer_gives_a_sentence_keeps_nothing_and_shows_nothing(
+    visit: Visit, choice: object, label: object, point: object
+) -> None:
+    visit.start(PICTURE)
+    visit.session.pad = True
+    turn, *before = state(visit)
+    problem = visit.act("answer", choice, label, point)
+    assert problem.startswith("Not saved. ") and problem.endswith(".") and len(problem) < 200
+    assert list(state(visit)[1:]) == before and visit.session.turn == turn + 1
+    assert visit.value()["last"] == [] and visit.act() == "", "it can be said again"
+    assert visit.records[0].record.blind
+
+
+@pytest.mark.parametrize("code", ["ABC", "x" * 10_000, "\0", "AAAA-AAAA-AAAA-AAAA", "🙂"])
+def test_a_mistyped_receipt_code_keeps_nothing(visit: Visit, code: str) -> None:
+    visit.start(PICTURE)
+    assert visit.act(terms=replace(TERMS, code=code)).startswith("Not saved. ")
+    assert not visit.records and visit.session.at == 0
+    assert visit.act(terms=replace(TERMS, code="  ")) == "" and visit.session.code
+
+
+def test_what_comes_twice_is_done_once(visit: Visit) -> None:
+    visit.start(PICTURE)
+    given = Given(visit.session.turn, "answer", "label", ANGER)
+    for _ in range(3):
+        act(visit.desk, visit.session, given, TERMS)
+    assert len(visit.records) == 1 and visit.session.at == 1
+
+
+@pytest.mark.parametrize("data", [None, {}, [], ["turn"], "turn", 7, {"turn": {"a": 1}}, {"other": 1}])
+def test_whatever_an_event_brings_is_read_or_left(visit: Visit, data: object) -> None:
+    given = tab.read_given(gr.EventData(None, data))
+    assert (given.action, given.choice, given.label, given.point) == (None, None, None, None)
+    visit.start(PICTURE)
+    before = state(visit)
+    assert act(visit.desk, visit.session, given, TERMS) == "" and state(visit) == before
+
+
+def test_events_answer_with_the_next_item_and_the_receipt_code(visit: Visit) -> None:
+    kept = Sessions()
+    key, visit.session = kept.make()
+    visit.start(PICTURE)
+    event = gr.EventData(None, {"turn": visit.session.turn, "action": "answer", "choice": "label", "label": ANGER})
+    value, code, told, status = tab._handle(visit.desk, kept, event, key, TERMS)
+    assert json.loads(str(value))["turn"] == visit.session.turn == event.turn + 1 and status == gr.skip()
+    assert code == visit.session.code and str(code) in told["value"]  # type: ignore[index]
+    assert tab._handle(visit.desk, kept, event, key, TERMS) == [gr.skip()] * 4, "it was done"
+    for wrong in (None, "", "0" * 32, 7, [key], {"key": key}):
+        *nothing, status = tab._handle(visit.desk, kept, event, wrong, TERMS)
+        assert nothing == [gr.skip()] * 3 and "press Start again" in status["value"]  # type: ignore[index]
+    assert len(visit.records) == 1
+
+
+def test_sessions_are_bounded_and_the_one_used_longest_ago_makes_way() -> None:
+    kept = Sessions(3)
+    keys = [kept.make()[0] for _ in range(3)]
+    assert kept.get(keys[0]) is not None
+    fourth, _ = kept.make()
+    assert [kept.get(key) is not None for key in (*keys, fourth)] == [True, False, True, True] and len(kept) == 3
+    usual = Sessions()
+    made_keys = {usual.make()[0] for _ in range(MOST_SESSIONS + 20)}
+    assert len(usual) == MOST_SESSIONS and len(made_keys) == MOST_SESSIONS + 20 and {len(key) for key in made_keys} == {32}
+
+
+# Results that are gone
+
+
+def test_results_that_are_gone_leave_the_queue_with_a_sentence(visit: Visit) -> None:
+    visit.start(PICTURE, CLIP)
+    first, total = visit.session.items[0].job, len(visit.session.items)
+    left = [item.job for item in visit.session.items if item.job != first]
+    del visit.runner.jobs[first]
+    problem = visit.act()
+    assert f"taken out of the queue: {total - len(left)}." in problem and not visit.records
+    assert [item.job for item in visit.session.items] == left and visit.value()["item"] is not None
+    visit.runner.jobs.clear()
+    end = visit.value()
+    assert end["item"] is None and f"queue: {len(left)}." in end["notice"] and not visit.session.items
+
+
+def test_words_of_a_queue_are_japanese_for_who_reads_that(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    visit.start(PICTURE)
+    token = words._LANGUAGE.set("ja")
+    try:
+        assert visit.act(label="Joy").startswith("保存")
+        visit.act()
+        value = visit.value()
+    finally:
+        words._LANGUAGE.reset(token)
+    labels = {label for task in TASKS if task.name == "expression" for label in task.label_names}
+    assert not labels & {choice["text"] for choice in value["choices"]} and labels == {choice["name"] for choice in value["choices"]}
+    assert not any(term in ("You", "The network", "Others", "Kept") for term, _ in value["last"])
+
+
+# Files
+
+
+def test_files_are_analyzed_two_at_a_time_and_then_asked_about(visit: Visit, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for file in files:
+        file.write_bytes(b"picture")
+    assert visit.start(files=list(map(str, files))) == "waits"
+    assert len(visit.runner.submitted) == AT_ONCE and "files to go: 4" in progress(visit.desk, visit.session)
+    first, second = visit.session.running
+    visit.runner.jobs[first] = made("image", 11)
+    visit.runner.failed[second] = "This file is no picture."
+    assert not follow(visit.desk, visit.session) and visit.runner.submitted == files
+    for job in visit.session.running:
+        visit.runner.jobs[job] = made("image", 12)
+    assert follow(visit.desk, visit.session)
+    assert collect(visit.desk, visit.session) == "This file is no picture."
+    assert sorted(int(item.media, 16) for item in visit.session.items) == [11, 12], "the same picture is asked about once"
+    assert json.loads(queue_value(visit.desk, visit.session))["item"]["picture"].startswith("data:image/png")
+    assert visit.start(files=[str(files[0])]) == "" and len(visit.runner.submitted) == 4, "it is there still"
+
+
+def test_a_new_start_stops_what_runs_and_a_full_server_is_a_sentence(visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"picture")
+    visit.start(files=[str(tmp_path / "one.png")])
+    [running] = visit.session.running
+    visit.runner.full = "Too many analyses are waiting. Please try again later."
+    (tmp_path / "two.png").write_bytes(b"picture")
+    told = visit.start(files=[str(tmp_path / "two.png")])
+    assert visit.runner.cancelled == [running]
+    assert told == f"{visit.runner.full} No face was found that could be asked about."
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"files": ["a"] * (MOST_FILES + 1)}, "at most 12 files"), ({"files": ["a"], "agreed": "true"}, "Without it nothing is analyzed"),
+    ({"checkpoint": ["x"]}, "pick one backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "picture"}, "nothing to annotate"),
+    ({"sources": [["picture"], 7, "everything"]}, "nothing to annotate"), ({"sources": None, "files": "a"}, "nothing to annotate"),
+    ({"jobs": {"picture": "d" * 32}}, "nothing to annotate"),
+])  # fmt: skip
+def test_a_wish_that_makes_no_sense_is_a_sentence_and_starts_nothing(visit: Visit, changes: dict[str, object], told: str) -> None:
+    wish = replace(Wish(["picture"], [], CHECKPOINT.id, True, {"picture": PICTURE}), **changes)  # type: ignore[arg-type]
+    assert told in start(visit.desk, visit.session, wish)
+    assert not visit.runner.submitted and not visit.session.running and not visit.session.items
+
+
+def test_media_whose_results_the_page_shows_are_remembered_up_to_a_bound(visit: Visit) -> None:
+    digest = visit.runner.jobs[STRANGER][0].media.sha256
+    assert tab._remember(visit.desk, tab.Offer(STRANGER), ()) == (digest,)
+    assert tab._remember(visit.desk, tab.Offer(STRANGER), (digest,)) == gr.skip()
+    assert tab._remember(visit.desk, tab.Offer("d" * 32), ()) == tab._remember(visit.desk, "no offer", ()) == gr.skip()
+    full = tab._remember(visit.desk, tab.Offer(STRANGER), tuple(map(str, range(tab.MOST_SEEN))))
+    assert isinstance(full, tuple) and len(full) == tab.MOST_SEEN and full[-1] == digest

@@ -1,0 +1,218 @@
+"""The queue of annotators without a browser: what is sent to it, what is kept of the answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from analysis_makers import change_lines
+from annotate_makers import CHECKPOINT, CLIP, PICTURE, PRACTICE, STRANGER, SURPRISE, TERMS, Visit, made, make_visit
+
+from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.ui.annotate import session as sessions
+from hsemotion_space.ui.annotate.items import bundled_answers
+from hsemotion_space.ui.annotate.running import Wish, start
+
+
+@pytest.fixture
+def visit(tmp_path: Path) -> Iterator[Visit]:
+    with make_visit(tmp_path) as opened:
+        yield opened
+
+
+def numbers_in(value: object) -> list[float]:
+    if isinstance(value, dict | list):
+        return [number for part in (value.values() if isinstance(value, dict) else value) for number in numbers_in(part)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+# What the browser gets
+
+
+@pytest.mark.parametrize("job", [PICTURE, CLIP])
+def test_nothing_of_a_prediction_is_sent_before_the_answer(visit: Visit, job: str) -> None:
+    visit.start(job)
+    value = visit.value()
+    asked = value["item"]
+    assert asked["shown"] == [] and value["last"] == [] and set(asked) == {"picture", "clip", "note", "shown"}
+    analysis, item = visit.runner.jobs[job][0], visit.session.items[0]
+    boxes = value["item"].pop("clip") or {"boxes": []}
+    sent = json.dumps({**value, "choices": [], "say": {}}).replace(asked["picture"], "")
+    predictions = [one for face in analysis.faces for one in face.predictions]
+    for label in (label for one in predictions for label in one.task.label_names):
+        assert label not in sent
+    assert item.score > 0 and not any(word in sent for word in (item.reason, "score", "reason", "unsure", "disagree"))
+    values = {f"{number:.2f}" for face in analysis.faces for line in face.timelines for number in np.ravel(line.values)}
+    fixed = {"turn", "share", "bounds", "width", "height"}
+    told = numbers_in({name: part for name, part in value.items() if name not in fixed})
+    assert told == [], "no numbers at all but those of the page"
+    assert not any(number in sent for number in values - {"0.00", "1.00"})
+    if job == CLIP:
+        assert set(boxes) == {"url", "start", "end", "width", "height", "boxes"} and {len(row) for row in boxes["boxes"]} == {5}
+        assert all(boxes["start"] <= row[0] <= boxes["end"] for row in boxes["boxes"])
+    other = change_lines(analysis, EXPRESSION, np.eye(8)[2])
+    faces = tuple(replace(face, predictions=made("image", 9)[0].faces[0].predictions) for face in other.faces)
+    visit.runner.jobs[job] = (replace(other, faces=faces),)
+    assert visit.value()["item"]["picture"] == asked["picture"]
+    assert {**visit.value(), "item": None} == {**value, "item": None}, "with another prediction the same is sent"
+
+
+def test_without_hiding_the_prediction_is_shown_and_after_the_answer_it_is_told(visit: Visit) -> None:
+    visit.start(PICTURE)
+    visit.session.hides = False
+    assert [term for term, _ in visit.value()["item"]["shown"]] == ["The network", "Asked because"]
+    visit.session.hides = True
+    assert not visit.act(label=SURPRISE)
+    told = dict(visit.value()["last"])
+    assert told["You"] == SURPRISE and "(" in told["The network"] and told["Others"] == "nobody else has answered this yet"
+    assert told["Kept"] == "Saved here."
+
+
+def test_only_what_the_visitor_brought_is_asked_about(visit: Visit) -> None:
+    visit.start(PICTURE, CLIP)
+    seen = set()
+    while visit.session.item is not None:
+        seen.add(visit.session.item.job)
+        assert STRANGER not in json.dumps(visit.value())
+        visit.act("skip")
+    assert seen == {PICTURE, CLIP}
+    end = visit.value()
+    assert end["item"] is None and end["share"] == 1 and end["place"].startswith("All done: 0 answered")
+    other = Visit(visit.desk)
+    assert "nothing to annotate yet" in start(other.desk, other.session, Wish([], [], CHECKPOINT.id, True, {}))
+    assert other.value()["item"] is None
+
+
+# What is kept
+
+
+def test_an_answer_is_kept_as_the_statement_that_follows_from_it(visit: Visit) -> None:
+    visit.start(PICTURE)
+    faces = {face.track.track_id: face for face in visit.runner.jobs[PICTURE][0].faces}
+    top = EXPRESSION.label_names[int(faces[visit.session.items[0].face].predictions[0].values.argmax())]
+    visit.act(label=top, point=[0.5, 0.5])
+    visit.act(choice="not_a_face")
+    first, second = (one.record for one in visit.records)
+    assert (first.verdict, first.corrected) == ("correct", {"expression": {top: 1.0}}), "the point was not asked for"
+    assert (second.verdict, second.corrected, second.contributor) == ("not_a_face", {}, first.contributor)
+    assert first.subject.face == visit.session.items[0].face and first.blind and second.blind
+    assert visit.session.counts == {"answered": 2, "skipped": 0, "left": 0}
+
+
+def test_a_point_is_kept_where_it_was_asked_for(visit: Visit) -> None:
+    visit.start(CLIP)
+    visit.session.pad = True
+    span = visit.session.items[0].span_s
+    visit.act(point=[0.25, -0.5])
+    [one] = visit.records
+    assert one.record.corrected["valence_arousal"] == {"Valence": 0.25, "Arousal": -0.5}
+    assert one.record.subject.span_s == pytest.approx(span, abs=0.01) and len(span) == 2
+    expression = next(part for part in one.record.predicted.tasks if part.task == "expression")
+    assert 15 < expression.frames < 25, "the prediction for the stretch, not for the clip"
+
+
+def test_practice_keeps_nothing_and_without_the_statement_nothing_is_kept_either(visit: Visit) -> None:
+    visit.start(PICTURE)
+    assert visit.act(terms=PRACTICE) == "" and dict(visit.value()["last"])["Kept"] == "Nothing, this is practice."
+    problem = visit.act(terms=replace(TERMS, statement="true"))
+    assert problem.startswith("Not saved. ") and visit.session.at == 1 and not visit.records
+    nowhere = Visit(replace(visit.desk, feedback=None))
+    nowhere.start(PICTURE)
+    assert nowhere.act() == "" and nowhere.session.at == 1
+
+
+def test_the_picture_is_kept_only_if_that_is_ticked_and_it_is_from_there(visit: Visit) -> None:
+    visit.start(CLIP)
+    for _ in visit.session.items:
+        assert visit.act(terms=replace(TERMS, scopes=("labels", "crop"))) == ""
+    flags = [item.picture for item in visit.session.items]
+    assert [bool(one.crop) for one in visit.records] == flags and sorted(set(flags)) == [False, True]
+
+
+# Blind or not
+
+
+@pytest.mark.parametrize("how", ["hidden", "shown", "shown before", "another tab", "seen meanwhile", "after undo", "too many"])
+def test_an_answer_is_blind_only_if_nothing_was_shown(visit: Visit, how: str) -> None:
+    visit.start(PICTURE, seen=how == "another tab")
+    visit.session.hides = how not in ("shown", "shown before")
+    visit.value()
+    visit.session.hides = how != "shown"
+    if how == "after undo":
+        visit.act(label=SURPRISE, terms=PRACTICE)
+        visit.act("undo")
+    if how == "too many":
+        visit.session.revealed = {(f"{number}", 1, ()) for number in range(sessions.MOST_REMEMBERED)}
+    media = visit.session.items[0].media
+    assert visit.act(terms=replace(TERMS, seen=frozenset({media} if how == "seen meanwhile" else ()))) == ""
+    assert [one.record.blind for one in visit.records] == [how == "hidden"]
+
+
+# Undo
+
+
+def test_undo_takes_back_what_was_kept_and_the_same_can_be_said_again(visit: Visit) -> None:
+    visit.start(PICTURE)
+    visit.act()
+    first = visit.records[0].record.id
+    visit.act("undo")
+    assert not visit.records and visit.session.at == 0 and not visit.value()["can_undo"]
+    visit.act("undo")
+    visit.act()
+    assert [one.record.id for one in visit.records] == [first] and dict(visit.value()["last"])["Kept"] == "Saved here."
+
+
+def test_an_answer_that_is_on_its_way_is_replaced_by_the_new_one_of_the_same_face(visit: Visit) -> None:
+    visit.start(PICTURE, CLIP)
+    number = next(place for place, item in enumerate(visit.session.items) if item.job == CLIP)
+    visit.session.at = number
+    terms = replace(TERMS, scopes=("labels", "publish"))
+    visit.act(terms=terms)
+    assert visit.kept.store.seal(10, lambda rows: b"rows") is not None
+    visit.act("undo")
+    assert "on its way to the dataset" in visit.value()["notice"] and len(visit.records) == 1
+    visit.act(label=SURPRISE, terms=terms)
+    visit.act("undo")
+    visit.act(terms=terms)
+    assert [one.superseded for one in visit.records] == [True, False], "said anew, not taken for the first one sent again"
+    del visit.runner.jobs[CLIP]
+    visit.act("undo")
+    visit.value()
+    assert all(visit.session.replaced.get(item.key) is None for item in visit.session.items[visit.session.at :])
+
+
+# Comparison
+
+
+def test_others_and_known_answers_are_not_the_annotator_under_whatever_code(visit: Visit) -> None:
+    visit.start(PICTURE)
+    visit.act()
+    code, record = visit.session.code, visit.records[0].record.id
+    visit.kept.store.mark_gold(record, True)
+    for terms, alone in [(replace(PRACTICE, code=code), True), (replace(TERMS, code=code), True), (PRACTICE, False)]:
+        again = Visit(visit.desk)
+        again.start(PICTURE)
+        assert again.act(terms=terms) == ""
+        told = dict(again.value()["last"])
+        assert (told["Others"] == "nobody else has answered this yet") is alone and ("Known answer" not in told) is alone
+        known, others = again.session.tallies
+        assert (known.items, others.items) == ((0, 0) if alone else (1, 1))
+
+
+def test_the_known_answer_to_an_example_is_told_and_counted(visit: Visit) -> None:
+    gold = bundled_answers()[0]
+    analysis = made("image", 1)[0]
+    media = replace(analysis.media, sha256=gold.media)
+    box = np.array([[gold.center[0] * 640 - 60, gold.center[1] * 480 - 60, gold.center[0] * 640 + 60, gold.center[1] * 480 + 60]])
+    face = replace(analysis.faces[0], track=replace(analysis.faces[0].track, boxes_xyxy=box.astype(np.float32)))
+    visit.runner.jobs[PICTURE] = (replace(analysis, media=media, faces=(face,)),)
+    visit.start(PICTURE)
+    label = next(iter(gold.values["expression"]))
+    assert visit.act(label=label, terms=replace(TERMS, statement=False, adult=True, scopes=("labels", "crop"))) == ""
+    assert "you say the same" in dict(visit.value()["last"])["Known answer"] and visit.session.tallies[0].same == 1
+    assert visit.records[0].crop == b"" and visit.records[0].record.consent.adult is True
+    assert any("1 of 1" in line for line in visit.value()["totals"])

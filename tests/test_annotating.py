@@ -1,0 +1,279 @@
+"""What annotators answer: how it becomes statements, what it is compared with, and how it is kept and taken back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from analysis_makers import make_analysis
+from feedback_makers import ANNA, BEN, CARL, NOW_S, SAD, make_crop, make_predicted, make_record, make_stored
+
+from hsemotion_space.feedback.annotating import FEW, Answer, Panel, Tally, agrees, known, panel, read_answer, statement
+from hsemotion_space.feedback.consent import TEXTS, VERSIONS, wording
+from hsemotion_space.feedback.consent_words import EARLIER, JAPANESE
+from hsemotion_space.feedback.intake import Circumstances, Intake, Submission
+from hsemotion_space.feedback.keys import Keys
+from hsemotion_space.feedback.limits import ANSWERS_PER_CLIENT, ANSWERS_TOGETHER, Limits
+from hsemotion_space.feedback.records import FeedbackError, StoredRecord, record_from_json, to_json
+from hsemotion_space.feedback.rows import decode, encode, to_table
+from hsemotion_space.feedback.store import FeedbackStore
+from hsemotion_space.tasks import EXPRESSION, VALENCE_AROUSAL
+
+KEYS = Keys(b"k" * 32)
+TOP = EXPRESSION.label_names[4]
+OTHER = EXPRESSION.label_names[1]
+PREDICTED = make_predicted(top=4)
+POINT = tuple(next(one for one in PREDICTED.tasks if one.task == VALENCE_AROUSAL.name).values.values())
+PLACED = dict(zip(VALENCE_AROUSAL.label_names, POINT, strict=True))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW_S
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Room:
+    """An intake with a real store, the usual limits of the page, and clocks that the test moves."""
+
+    def __init__(self, store: FeedbackStore) -> None:
+        self.clock, self.store = Clock(), store
+        answers = Limits(self.clock, ANSWERS_PER_CLIENT, ANSWERS_TOGETHER)
+        self.intake = Intake(store, KEYS, Limits(self.clock), self.clock, answers)
+        self.analysis = make_analysis(faces=1)
+
+    def answer(self, label: str = OTHER, code: str = "", span: tuple[float, ...] = (), **known_here: object):
+        ticket = self.intake.offer(self.analysis, "f" * 64)[1]
+        given = Submission(ticket, "wrong", {"expression": label}, list(span), "", ["labels"], True, code)
+        return self.intake.answer(self.analysis, given, "198.51.100.7", Circumstances(**known_here))  # type: ignore[arg-type]
+
+    def many(self, count: int, code: str | None, pause_s: float) -> int:
+        """Return how many answers were kept; each is about another stretch, and with a fresh code if ``code`` is None."""
+        kept = 0
+        for number in range(count):
+            self.clock.now += pause_s
+            span = (round(0.01 * (number % 200), 2), 2.5 + round(0.01 * (number // 200), 2))
+            try:
+                kept += self.answer(code=KEYS.code(f"{number:032x}") if code is None else code, span=span).created
+            except FeedbackError as error:
+                assert "try again in" in str(error)
+        return kept
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FeedbackStore]:
+    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}", lambda: NOW_S) as opened:
+        yield opened
+
+
+@pytest.fixture
+def room(store: FeedbackStore) -> Room:
+    return Room(store)
+
+
+def stored(number: int, contributor: str, label: str, **marks: object) -> StoredRecord:
+    record = make_record(0, contributor=contributor, corrected={"expression": {label: 1.0}})
+    return make_stored(record, number=number, **marks)  # type: ignore[arg-type]
+
+
+ITEM = make_record(0).subject.item
+
+
+# Answers
+
+
+@pytest.mark.parametrize(("answer", "expected"), [
+    (Answer("label", TOP), ("correct", {"expression": TOP})),
+    (Answer("label", OTHER), ("wrong", {"expression": OTHER})),
+    (Answer("label", TOP, POINT), ("correct", {"expression": TOP, "valence_arousal": PLACED})),
+    (Answer("label", TOP, (-1.0, -1.0)), ("wrong", {"expression": TOP, "valence_arousal": {"Valence": -1.0, "Arousal": -1.0}})),
+    (Answer("label", OTHER, POINT), ("wrong", {"expression": OTHER, "valence_arousal": PLACED})),
+    (Answer("cannot_tell"), ("cannot_tell", {})),
+    (Answer("not_a_face"), ("not_a_face", {})),
+])  # fmt: skip
+def test_the_verdict_follows_from_the_answer_and_what_was_predicted(answer: Answer, expected: tuple[str, object]) -> None:
+    assert statement(answer, PREDICTED) == expected
+
+
+def test_what_was_not_predicted_is_left_out_and_nothing_is_no_statement() -> None:
+    plane = replace(PREDICTED, tasks=tuple(one for one in PREDICTED.tasks if one.task == "valence_arousal"))
+    assert statement(Answer("label", OTHER, POINT), plane)[0] == "correct", "the class was not predicted, the point was"
+    with pytest.raises(FeedbackError, match="does not predict what was asked"):
+        statement(Answer("label", OTHER), plane)
+    assert statement(Answer("not_a_face"), replace(PREDICTED, tasks=())) == ("not_a_face", {})
+
+
+@pytest.mark.parametrize("point", [
+    [1.01, 0], [0], [0, 0, 0], [math.nan, 0], [math.inf, 0], [True, 0], ["0", 0], "00", {"Valence": 0}, 7, [10**400, 0], [None, 0],
+])  # fmt: skip
+def test_a_point_outside_of_the_plane_is_refused(point: object) -> None:
+    with pytest.raises(FeedbackError, match="A point needs 2 numbers from -1 to 1"):
+        read_answer("label", TOP, point)
+
+
+@pytest.mark.parametrize("label", ["", "happiness", "Happiness ", None, 3, ["Anger"], {"Anger": 1}, math.nan])
+def test_a_label_must_be_one_of_the_task(label: object) -> None:
+    with pytest.raises(FeedbackError, match="must be one of Anger"):
+        read_answer("label", label)
+
+
+@pytest.mark.parametrize("choice", ["", "Label", None, 1, ["label"], {}, math.nan])
+def test_a_choice_must_be_known(choice: object) -> None:
+    with pytest.raises(FeedbackError, match="no answer"):
+        read_answer(choice, TOP)
+
+
+def test_answers_are_read_as_they_are_kept() -> None:
+    assert read_answer("label", TOP, [-0.0, 0.3333]) == Answer("label", TOP, (0.0, 0.33))
+    assert read_answer("label", TOP, None) == read_answer("label", TOP, []) == Answer("label", TOP)
+    assert read_answer("not_a_face", TOP, [9]) == Answer("not_a_face"), "a label beside it says nothing"
+    assert read_answer("cannot_tell").values == {} and read_answer("not_a_face").values == {"expression": {}}
+
+
+# Known answers and others
+
+
+def test_the_panel_is_what_most_others_say_without_the_annotator() -> None:
+    records = [stored(1, ANNA, TOP), stored(2, BEN, OTHER), stored(3, CARL, OTHER), make_stored(number=4)]
+    assert panel(records, ITEM, "expression") == Panel({OTHER: 1.0}, 2, 3)
+    assert panel(records, ITEM, "expression", BEN).people == 2  # type: ignore[union-attr]
+    assert panel(records[:2], ITEM, "expression", BEN) == Panel({TOP: 1.0}, 1, 1)
+    assert panel(records[:1], ITEM, "expression", ANNA) is None
+    assert panel(records, ITEM, "valence_arousal") is None and panel(records, "0" * 32, "expression") is None
+
+
+def test_who_changed_their_mind_counts_once_and_what_was_rejected_does_not() -> None:
+    records = [stored(1, ANNA, TOP, superseded=True), stored(2, ANNA, OTHER), stored(3, BEN, TOP, review="rejected")]
+    assert panel(records, ITEM, "expression") == Panel({OTHER: 1.0}, 1, 1)
+
+
+def test_a_known_answer_of_a_reviewer_comes_before_that_of_an_example_and_is_not_the_annotators_own() -> None:
+    gold = [stored(1, ANNA, TOP, gold=True), stored(2, BEN, OTHER)]
+    bundled = {"expression": {"Happiness": 1.0}}
+    assert known(gold, ITEM, bundled) == known(gold, ITEM, bundled, BEN) == {"expression": {TOP: 1.0}}
+    assert known(gold, ITEM, bundled, ANNA) == bundled and known(gold, ITEM, without=ANNA) == {}
+    assert known(gold, "0" * 32) == {} and known(gold, "0" * 32, bundled) == bundled
+
+
+def test_answers_agree_by_their_class_alone_and_only_where_both_tell() -> None:
+    assert agrees(Answer("label", "Sadness", (0.9, 0.9)), SAD) is True and agrees(Answer("label", TOP + "?"), SAD) is False
+    assert agrees(Answer("not_a_face"), {"expression": {}}) is True and agrees(Answer("not_a_face"), SAD) is False
+    assert agrees(Answer("cannot_tell"), SAD) is None and agrees(Answer("label", TOP), {}) is None
+
+
+def test_a_share_is_told_from_enough_items_on_only() -> None:
+    tally = Tally()
+    for agree in [True, False, None, True, True]:
+        tally = tally.plus(agree)
+    assert tally == Tally(3, 4) and tally.share is None and FEW == 5
+    assert tally.plus(True).share == 0.8
+
+
+# What is kept
+
+
+def test_a_contributor_answers_quickly_but_a_client_with_fresh_codes_does_not(room: Room) -> None:
+    code = room.answer().code
+    assert room.many(60, code, 0.01) == 39, "forty a minute, with the first one"
+    room.clock.now += 60
+    assert room.many(60, code, 0.01) == 21, "what is kept already does not count"
+
+
+def test_five_hundred_fresh_codes_of_one_client_become_fifty_records_in_a_day(room: Room) -> None:
+    assert room.many(500, None, 60) == 50, "500 minutes of one day (UTC)"
+    assert len({one.record.contributor for one in room.store.records()}) == 50
+    room.clock.now = NOW_S + 2 * 86_400
+    assert room.answer(code=KEYS.code("f" * 32)).created, "the next day it goes on"
+
+
+def test_a_fresh_code_is_counted_again_after_its_only_answer_was_taken_back(room: Room) -> None:
+    kept = 0
+    for _ in range(12):
+        room.clock.now += 0.5
+        try:
+            receipt = room.answer()
+        except FeedbackError:
+            continue
+        kept += room.store.withdraw(receipt.record_id, KEYS.contributor(receipt.code))
+    assert kept == 5
+
+
+def test_an_answer_is_taken_back_by_its_contributor_only_and_can_be_given_again(store: FeedbackStore) -> None:
+    record, rest = make_record(1), make_record(2)
+    store.add(record, make_crop(1))
+    store.add(rest, make_crop(2))
+    store.review(record.id, "approved", "Reviewer")
+    assert not store.withdraw(record.id, BEN) and not store.withdraw("0" * 32, ANNA) and len(store.records()) == 2
+    assert store.withdraw(record.id, ANNA) and not store.withdraw(record.id, ANNA)
+    assert [one.record.id for one in store.records()] == [rest.id] and store.records()[0].crop == make_crop(2)
+    assert store.add(record).created, "there is no tombstone"
+    [again] = store.about([record.subject.item])
+    assert (again.record, again.crop, again.review) == (record, b"", ""), "neither its picture nor its review came back"
+
+
+def test_what_is_in_a_batch_is_not_taken_back(store: FeedbackStore) -> None:
+    store.add(record := make_record(1))
+    batch = store.seal(10, lambda rows: b"rows")
+    assert batch is not None and not store.withdraw(record.id, ANNA)
+    store.mark_pushed(batch.id, "0" * 40)
+    assert not store.withdraw(record.id, ANNA) and len(store.records()) == 1
+
+
+def test_records_about_items_are_found_in_the_order_of_arrival(store: FeedbackStore) -> None:
+    for record in [make_record(1), make_record(2), make_record(1, contributor=BEN), make_record(3)]:
+        store.add(record)
+    items = [make_record(number).subject.item for number in (2, 1)]
+    assert [(one.number, one.record.contributor) for one in store.about(items)] == [(1, ANNA), (2, ANNA), (3, BEN)]
+    assert store.about([]) == [] and store.about(["0" * 32] * 1200) == []
+    assert store.knows(BEN) and not store.knows(CARL)
+
+
+def test_blind_is_kept_and_what_lacks_it_was_not(room: Room) -> None:
+    room.answer(blind=True)
+    [kept] = room.store.records()
+    assert kept.record.blind is True
+    body = to_json(kept.record)
+    assert isinstance(body, dict) and record_from_json(body).blind is True
+    assert record_from_json({name: value for name, value in body.items() if name != "blind"}).blind is False
+    for wrong in ("true", 1, None):
+        with pytest.raises(FeedbackError, match="blind"):
+            record_from_json({**body, "blind": wrong})
+
+
+def test_published_rows_without_the_column_are_read_as_not_blind(tmp_path: Path) -> None:
+    given = [make_stored(replace(make_record(1), blind=True)), make_stored(make_record(2), number=2)]
+    assert [row.blind for row in decode(encode(given, str.upper))] == [True, False]
+    pq.write_table(to_table(given, str.upper).drop_columns(["blind"]), tmp_path / "old.parquet")
+    assert [row.blind for row in decode((tmp_path / "old.parquet").read_bytes())] == [False, False]
+
+
+def test_an_answer_in_the_place_of_another_is_not_taken_for_an_older_one_sent_again(room: Room) -> None:
+    first = room.answer(TOP)
+    assert not room.answer(TOP, first.code).created
+    second = room.answer(TOP, first.code, instead_of=first.record_id)
+    assert second.created and second.record_id != first.record_id
+
+
+def test_who_read_japanese_agreed_to_the_japanese_text(room: Room) -> None:
+    room.answer(language="ja")
+    assert (version := room.store.records()[0].record.consent.version) == VERSIONS["ja"] != VERSIONS["en"]
+    assert all(text in TEXTS[version] for words in JAPANESE.values() for text in words)
+    assert TEXTS[VERSIONS["en"]] == wording() and EARLIER.items() < TEXTS.items()
+
+
+def test_an_example_needs_no_permission_and_its_picture_is_never_kept(room: Room) -> None:
+    room.answer(bundled=True)
+    consent = room.store.records()[0].record.consent
+    assert (consent.adult, consent.adult_and_permitted) == (True, False)
+    ticket = room.intake.offer(room.analysis, "f" * 64)[1]
+    given = Submission(ticket, "not_a_face", {}, [], "", ["labels", "crop"], True, "")
+    with pytest.raises(FeedbackError, match="picture of an example is not kept"):
+        room.intake.answer(room.analysis, given, "198.51.100.7", Circumstances(bundled=True))
+    with pytest.raises(FeedbackError):
+        room.intake.answer(room.analysis, replace(given, scopes=["labels"], adult_and_permitted="yes"), "x", Circumstances(bundled=True))
