@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -79,6 +79,21 @@ class _Choice:
     smoothing: float = PipelineConfig().smoothing
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The components that give a :class:`_Choice`, in its order."""
+
+    source: RawImage | RawVideo
+    checkpoint: gr.Dropdown
+    agreed: gr.Checkbox
+    others: gr.Dropdown
+    options: Sequence[gr.Slider]
+
+    @property
+    def all(self) -> list[gr.blocks.Block]:
+        return [self.source, self.checkpoint, self.agreed, self.others, *self.options]
+
+
 def build_tab(kind: Kind, desk: Desk, shared: Shared) -> Tab:
     """Lay out one tab and connect its events."""
     with gr.Row(equal_height=False):
@@ -106,40 +121,44 @@ def build_tab(kind: Kind, desk: Desk, shared: Shared) -> Tab:
     view = build_view(kind, desk, summary, shared.receipt)
     timer = gr.Timer(ASK_EVERY_S, active=False)
     tab = Tab(view, cancel, timer, gr.BrowserState("", storage_key=f"hsemotion-{kind}"), shared.picker)
-    asked = [summary.job, source, shared.picker.choice, shared.agreed, others]
+    _connect(desk, tab, _Asked(source, shared.picker.choice, shared.agreed, others, options), start, example)
+    return tab
+
+
+def _connect(desk: Desk, tab: Tab, asked: _Asked, start: gr.Button, example: gr.Button) -> None:
+    """Connect the events of one tab."""
+    source = asked.source
+    job, running = tab.view.summary.job, [tab.view.summary.job, tab.picker.choice]
 
     def run(earlier: str, *given: Any) -> list[object]:  # the values of _Choice
         return _start(desk, tab, earlier, _Choice(*given))
 
-    def run_new(earlier: str, path: str | None, checkpoint: str, agreed: object, compared: object) -> list[object]:
+    def run_new(earlier: str, path: str | None, checkpoint: str, *given: Any) -> list[object]:
         if path:
-            return run(earlier, path, checkpoint, agreed, compared)
+            return run(earlier, path, checkpoint, *given)
         _cancel(desk, earlier)
-        return [*_state(desk, checkpoint), *emptied(view)]
+        return [*_state(desk, checkpoint), *emptied(tab.view)]
 
     def take(earlier: str, path: str | None, *given: Any) -> list[object]:
         # Gradio tells of a picture that was taken away with its old path, if the server had put it there
         return run_new(earlier, None if path and desk.is_media_of(earlier, Path(path)) else path, *given)
 
     def run_example(earlier: str, checkpoint: str, *given: Any) -> list[object]:
-        path = _copy_example(desk, kind)
+        path = _copy_example(desk, tab.view.kind)
         return [path, *_start(desk, tab, earlier, _Choice(path, checkpoint, True, *given))]
 
-    start.click(run, [*asked, *options], tab.outputs, **QUIET)
-    example.click(run_example, [summary.job, shared.picker.choice, others, *options], [source, *tab.outputs], **QUIET)
+    start.click(run, [job, *asked.all], tab.outputs, **QUIET)
+    example.click(run_example, [job, asked.checkpoint, asked.others, *asked.options], [source, *tab.outputs], **QUIET)
     if isinstance(source, RawImage):
-        source.input(take, asked, tab.outputs, trigger_mode="always_last", **QUIET)
-        shared.agreed.input(run_new, asked, tab.outputs, trigger_mode="always_last", **QUIET)
+        source.input(take, [job, *asked.all], tab.outputs, trigger_mode="always_last", **QUIET)
+        asked.agreed.input(run_new, [job, *asked.all], tab.outputs, trigger_mode="always_last", **QUIET)
     else:
-        source.clear(
-            lambda earlier, chosen: run_new(earlier, None, chosen, True, ()), [summary.job, tab.picker.choice], tab.outputs, **QUIET
-        )
-    timer.tick(lambda *known: _ask(desk, tab, *known), [summary.job, tab.picker.choice, summary.offer], tab.outputs, **QUIET)
-    cancel.click(lambda *known: _stop(desk, tab, *known), [summary.job, tab.picker.choice], tab.outputs, **QUIET)
-    for slider in options[1:]:
-        again = [view.summary.notices, *view.charts]
-        slider.release(lambda *chosen: draw_again(desk, view, *chosen), [summary.job, slider], again, **QUIET)
-    return tab
+        source.clear(lambda earlier, chosen: run_new(earlier, None, chosen), running, tab.outputs, **QUIET)
+    tab.timer.tick(lambda *known: _ask(desk, tab, *known), [*running, tab.view.summary.offer], tab.outputs, **QUIET)
+    tab.cancel.click(lambda *known: _stop(desk, tab, *known), running, tab.outputs, **QUIET)
+    for slider in asked.options[1:]:
+        again = [tab.view.summary.notices, *tab.view.charts]
+        slider.release(lambda *chosen: draw_again(desk, tab.view, *chosen), [job, slider], again, **QUIET)
 
 
 def attach(desk: Desk, tab: Tab, moment: Callable[..., object]) -> None:
