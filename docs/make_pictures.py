@@ -3,8 +3,8 @@
     .venv/bin/python docs/make_pictures.py [NAME ...]
 
 It serves the page with the bundled checkpoints, whose files all lie in a folder that is deleted afterwards, opens it in the system's
-Chromium, adds what is in ``examples``, and saves what is to be seen. Without names it makes all pictures, which takes about two minutes on
-two CPU cores. It stops at the first step that fails and says which. It needs ``requirements-dev.txt``, Chromium, and a font with Japanese
+Chromium, adds what is in ``examples``, and saves what is to be seen. Without names it makes all pictures, which takes about three minutes
+on two CPU cores. It stops at the first step that fails and says which. It needs ``requirements-dev.txt``, Chromium, and a font with Japanese
 letters (of Debian: ``fonts-noto-cjk``), without which the Japanese page is made of boxes.
 """
 
@@ -36,6 +36,8 @@ FOLDER: Final = ROOT / "docs" / "pictures"
 MOST_BYTES: Final = 150_000
 PATIENCE_MS: Final = 120_000
 SETTLE_MS: Final = 1_500  # so long what is drawn by itself may take after the last thing that can be waited for
+LIVE_MS: Final = 6_000
+CAMERA_S: Final = 2.4  # of the example clip, in which the face is to be seen
 GAP_PX: Final = 16
 QUALITY: Final = 80
 FLAGS: Final = [
@@ -185,6 +187,41 @@ def erased(page: Page) -> Locator | None:
     return top
 
 
+def explain(page: Page) -> Locator | None:
+    """Which part of the face carries a value."""
+    page.get_by_role("button", name="Show an example picture").click()
+    visible(page, ".face-table").wait_for()
+    where = page.get_by_role("button", name="Where does the network look?").locator("visible=true")
+    where.click()
+    page.get_by_label("Value explained").locator("visible=true").click()
+    page.locator("li[role=option]:visible", has_text="Action units: AU26").first.click()
+    page.get_by_role("button", name="Show where it looks").locator("visible=true").click()
+    visible(page, ".explained img").wait_for()
+    return where
+
+
+def live(page: Page) -> Locator | None:
+    """The camera, for some seconds."""
+    page.locator("input[type=checkbox]").first.check()
+    page.get_by_role("tab", name="Live").click()
+    visible(page, "[role=tabpanel] button.start").click()
+    visible(page, "[role=tabpanel] tbody tr").wait_for()
+    page.wait_for_timeout(LIVE_MS)
+    return page.get_by_role("tab").first
+
+
+def annotate(page: Page) -> Locator | None:
+    """A question about a face, and what is told about the answer before."""
+    page.get_by_role("tab", name="Annotate").click()
+    for source in ("My picture", "My clip"):
+        page.get_by_role("checkbox", name=source).locator("visible=true").uncheck()
+    page.get_by_role("button", name="Start", exact=True).click()
+    visible(page, ".annotate .labels button").wait_for()
+    page.keyboard.press("5")
+    visible(page, ".annotate .last").wait_for()
+    return visible(page, ".annotate")
+
+
 def about(page: Page) -> Locator | None:
     """What the numbers mean, and the checkpoints."""
     page.get_by_role("tab", name="About").click()
@@ -197,6 +234,9 @@ SHOTS: Final = (
     Shot("picture", picture, 1500),
     Shot("clip", clip, 1300),
     Shot("compare", compare, 1180),
+    Shot("explain", explain, 760),
+    Shot("live", live, 1000),
+    Shot("annotate", annotate, 760),
     Shot("correct", correct, 1480),
     Shot("my-data", my_data, 560),
     Shot("erased", erased, 560),
@@ -257,7 +297,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def browse(folder: Path) -> Iterator[Browser]:
-    """Yield Chromium, whose camera shows the example clip over and over."""
+    """Yield Chromium, whose camera shows the beginning of the example clip over and over."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise RuntimeError("There is no Chromium on this machine.")
@@ -270,13 +310,16 @@ def browse(folder: Path) -> Iterator[Browser]:
 
 
 def write_camera(folder: Path) -> Path:
-    """Write the example clip in the uncompressed form that Chromium takes for a camera, and return its path."""
-    file = folder / "camera.y4m"
-    with av.open(str(EXAMPLES / "astronaut.mp4")) as container, file.open("wb") as out:
+    """Write the beginning of the example clip, there and back, in the form that Chromium takes for a camera; return its path."""
+    file, pictures = folder / "camera.y4m", []
+    with av.open(str(EXAMPLES / "astronaut.mp4")) as container:
         stream = container.streams.video[0]
-        out.write(f"YUV4MPEG2 W{stream.width} H{stream.height} F15:1 Ip A1:1 C420\n".encode())
         for frame in container.decode(stream):
-            out.write(b"FRAME\n" + frame.reformat(format="yuv420p").to_ndarray().tobytes())
+            if frame.time is None or frame.time > CAMERA_S:
+                break
+            pictures.append(b"FRAME\n" + frame.reformat(format="yuv420p").to_ndarray().tobytes())
+        head = f"YUV4MPEG2 W{stream.width} H{stream.height} F15:1 Ip A1:1 C420\n".encode()
+    file.write_bytes(b"".join([head, *pictures, *reversed(pictures)]))
     return file
 
 
