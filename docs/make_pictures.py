@@ -3,9 +3,9 @@
     .venv/bin/python docs/make_pictures.py [NAME ...]
 
 It serves the page with the bundled checkpoints, whose files all lie in a folder that is deleted afterwards, opens it in the system's
-Chromium, adds what is in ``examples``, and saves what is to be seen. Without names it makes all pictures, which takes about three minutes
-on two CPU cores. It stops at the first step that fails and says which. It needs ``requirements-dev.txt``, Chromium, and a font with Japanese
-letters (of Debian: ``fonts-noto-cjk``), without which the Japanese page is made of boxes.
+Chromium, adds what is in ``examples``, and saves what is to be seen. Without names it makes all pictures, which takes about two minutes
+on two CPU cores. It stops at the first step that fails and says which. It needs ``requirements-dev.txt``, Chromium, and a font with
+Japanese letters (of Debian: ``fonts-noto-cjk``), without which the Japanese page is made of boxes.
 """
 
 from __future__ import annotations

@@ -223,7 +223,8 @@ def _known_lines(gold: Mapping[str, Values], right: bool | None, bundled: Bundle
     words = _in_words(gold[ASKED.name])
     if right is not None:
         words = say("{answer}: you say the same", answer=words) if right else say("{answer}: you say otherwise", answer=words)
-    return [(say("Known answer"), say("{answer}. {source}", answer=words, source=say(SAYS[bundled.says])) if bundled else words)]
+    lines = [(say("Known answer"), words)]
+    return [*lines, (say("Source"), say(SAYS[bundled.says]))] if bundled else lines
 
 
 def _panel_lines(others: Panel | None) -> list[tuple[str, str]]:
