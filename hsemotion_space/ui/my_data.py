@@ -53,8 +53,8 @@ def build_my_data(desk: Desk, tab: gr.Tab, receipt: gr.Textbox) -> None:
         return _erase(desk, client_of(request), code, yes)
 
     show.click(listed_for, receipt, [listed, download, told], queue=False, api_visibility="private")
-    remove.click(erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private")
-    tab.select(lambda: _status(desk), None, status, queue=False, show_progress="hidden", api_visibility="private")
+    erased = remove.click(erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private")
+    gr.on([tab.select, erased.then], lambda: _status(desk), None, status, queue=False, show_progress="hidden", api_visibility="private")
 
 
 def _status(desk: Desk) -> str:
