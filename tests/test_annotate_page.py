@@ -6,16 +6,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 from analysis_makers import change_lines
 from annotate_makers import CHECKPOINT, CLIP, PICTURE, PRACTICE, STRANGER, SURPRISE, TERMS, Visit, made, make_visit
 
+from hsemotion_space.feedback.consent import VERSIONS
+from hsemotion_space.feedback.intake import Submission
 from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.ui import words
 from hsemotion_space.ui.annotate import session as sessions
 from hsemotion_space.ui.annotate.items import bundled_answers
 from hsemotion_space.ui.annotate.running import Wish, start
+from hsemotion_space.ui.feedback import _submit, make_offer
 
 
 @pytest.fixture
@@ -216,3 +222,22 @@ def test_the_known_answer_to_an_example_is_told_and_counted(visit: Visit) -> Non
     assert "you say the same" in dict(visit.value()["last"])["Known answer"] and visit.session.tallies[0].same == 1
     assert visit.records[0].crop == b"" and visit.records[0].record.consent.adult is True
     assert any("1 of 1" in line for line in visit.value()["totals"])
+
+
+# Consent is to the text that was read
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_version_of_the_consent_is_that_of_the_language_it_was_read_in(visit: Visit, language: str) -> None:
+    analysis = visit.runner.jobs[PICTURE][0]
+    given = make_offer(visit.desk, PICTURE, analysis, None)
+    said = Submission(given.tickets["1"], "cannot_tell", {}, [], "", ["labels"], adult_and_permitted=True, code="")
+    request = gr.Request(headers={}, client=SimpleNamespace(host="198.51.100.7"))
+    visit.start(CLIP)
+    token = words._LANGUAGE.set(language)
+    try:
+        assert str(_submit(visit.desk, given, False, said, request)[1]).startswith("<div class='receipt'")
+        assert not visit.act()
+    finally:
+        words._LANGUAGE.reset(token)
+    assert [one.record.consent.version for one in visit.records] == [VERSIONS[language]] * 2

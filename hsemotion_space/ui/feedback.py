@@ -13,7 +13,7 @@ import gradio as gr
 
 from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
 from hsemotion_space.feedback.crops import find_track, preview
-from hsemotion_space.feedback.intake import Receipt, Submission
+from hsemotion_space.feedback.intake import Circumstances, Receipt, Submission
 from hsemotion_space.feedback.records import COMMENT_LENGTH, FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError
@@ -22,7 +22,7 @@ from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.viewer import read_label_key, read_selection
-from hsemotion_space.ui.words import fixed, retell, say
+from hsemotion_space.ui.words import fixed, language, retell, say
 
 NOT_SAID: Final = ""
 VERDICTS: Final = (
@@ -251,7 +251,8 @@ def _submit(desk: Desk, given: Offer, seen: bool, submission: Submission, reques
         if isinstance(submission.scopes, list) and CROP.name in submission.scopes and not seen:
             raise FeedbackError(f"Please look at the picture that would be kept: tick “{CROP.title}” again.")
         analysis = desk.analysis(given.job, given.smoothing)
-        receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request))
+        read_in = Circumstances(language=language())
+        receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), read_in)
     except REFUSALS as error:
         return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=retell(str(error))))}</p>"]
     return [receipt.code, _thanks(receipt)]
