@@ -9,14 +9,14 @@ from typing import Any
 
 import gradio as gr
 
-from hsemotion_space.feedback.consent import LADDER, STATEMENT, VERSION
+from hsemotion_space.feedback.consent import LADDER, STATEMENT, VERSIONS
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, find_checkpoint
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import table
-from hsemotion_space.ui.words import fixed, parts_of, retell, say
+from hsemotion_space.ui.words import fixed, language, parts_of, retell, say
 
 TEXT = Path(__file__).with_name("about.md")
 KINDS = {"one_of": "one of them, probabilities", "continuous": "a number each", "independent": "a number for each by itself"}
@@ -72,7 +72,7 @@ def _window(task: Task) -> str:
 
 def _consent() -> str:
     steps = "\n".join(f"- **{escape(say(step.title))}** {escape(say(step.text))}" for step in LADDER)
-    return f"{say('Version {version}', version=VERSION)}\n\n{steps}\n- **{say('Statement')}** {say(STATEMENT)}"
+    return f"{say('Version {version}', version=VERSIONS[language()])}\n\n{steps}\n- **{say('Statement')}** {say(STATEMENT)}"
 
 
 def _card(settings: Settings, chosen: object) -> str:

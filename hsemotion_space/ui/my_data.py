@@ -54,7 +54,8 @@ def build_my_data(desk: Desk, tab: gr.Tab, receipt: gr.Textbox) -> None:
 
     show.click(listed_for, receipt, [listed, download, told], queue=False, api_visibility="private")
     erased = remove.click(erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private")
-    gr.on([tab.select, erased.then], lambda: _status(desk), None, status, queue=False, show_progress="hidden", api_visibility="private")
+    for moment in (tab.select, erased.then):
+        moment(lambda: _status(desk), None, status, queue=False, show_progress="hidden", api_visibility="private")
 
 
 def _status(desk: Desk) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from browser_makers import needs_chromium, open_page, open_tab, playwright, star
 from checkpoint_makers import make_checkpoint
 from face_makers import picture_with
 from feedback_makers import make_crop, make_record
-from page_makers import serve_page
+from page_makers import ROOT, serve_page
 from PIL import Image
 
 from hsemotion_space.feedback.store import FeedbackStore
@@ -36,6 +37,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("accessibility")
     for seed, name in enumerate(("random", "second")):
         make_checkpoint(folder / "checkpoints" / name, seed=seed, settled=True)
+        card = ROOT / "checkpoints" / "mobilefacenet-starter" / "README.md"  # with wide tables and long lines of code
+        shutil.copyfile(card, folder / "checkpoints" / name / "README.md")
     (folder / "feedback").mkdir()
     with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", reserve_bytes=0) as store:
         store.add(make_record(1, comment="It looks sad to me."), make_crop(1))
