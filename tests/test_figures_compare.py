@@ -233,3 +233,16 @@ def test_what_is_compared_with_what_is_told() -> None:
     assert "rule, not trained against trained" in of(COMPOUND_EXPRESSION, [first, trained])
     both = figures.disagreement(disagreements([first, trained]), first.frame_times_s)
     assert "Expression: trained; " in texts(both) and "Compound expression: rule, not trained against trained;" in texts(both)
+
+
+def test_figures_speak_the_language_of_the_reader() -> None:
+    analyses = make_siblings(2, frames=30)
+
+    def tell(text: str) -> str:
+        return f"«{text}»" if text else ""
+
+    number = analyses[0].faces[0].track.track_id
+    fig = figures.comparison(analyses, number, "expression", tell=tell)
+    assert "«" in texts(fig) and all(trace.name.startswith("«") for trace in fig.data if trace.showlegend is False)
+    apart = figures.disagreement(disagreements(analyses), analyses[0].frame_times_s, tell=tell)
+    assert f"«Face {number}»" in texts(apart) and all(trace.name.startswith("«") for trace in apart.data)

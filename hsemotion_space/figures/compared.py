@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from hsemotion_space.figures.over_time import Times, _gaps, _name_and_shade, _thin
+from hsemotion_space.figures.over_time import Tell, Times, _gaps, _name_and_shade, _thin
 from hsemotion_space.figures.style import (
     FACE_COLORS,
     FACE_DASHES,
@@ -27,12 +28,13 @@ from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Disagreement, Floa
 
 MAX_SERIES: Final = 12  # lines on one pair of axes
 MAX_CHECKPOINTS: Final = len(FACE_DASHES)
+SHADED: Final = "shaded: face not visible"
 NO_PAIR: Final = "Nothing to compare: pick two or more checkpoints that share a task."
 _KEYS_PER_ROW: Final = 3
 _Said = Sequence[tuple[str, Timeline]]  # title of a checkpoint, what it says
 
 
-def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labels: Sequence[str] = ()) -> go.Figure:
+def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labels: Sequence[str] = (), tell: Tell = str) -> go.Figure:
     """Draw one task of one face as several checkpoints see it: a color per label, a dash per checkpoint; the face's gaps are shaded.
 
     At most twelve lines are drawn: of more labels than fit, those in which the checkpoints are most apart on average over time. A
@@ -43,6 +45,7 @@ def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labe
         track_id: of the face.
         task_name: one of the tasks.
         labels: names of the labels to draw instead, of which the first ones that fit are drawn.
+        tell: puts every text into the language of the reader.
 
     Raises:
         ValueError: if there is no such task, or none of the checkpoints has such a label.
@@ -51,12 +54,13 @@ def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labe
     faces = [(item.checkpoint.title, face) for item in analyses for face in item.faces if face.track.track_id == track_id]
     every = [(html.escape(title, quote=False), line) for title, face in faces for line in face.timelines if line.task.name == task_name]
     if not every:
-        return empty(NOTHING if not faces else f"None of these checkpoints says anything about {task.title.lower()}.")
+        return empty(tell(NOTHING) if not faces else tell(f"None of these checkpoints says anything about {task.title.lower()}."))
     said, frame_times_s = every[:MAX_CHECKPOINTS], analyses[0].frame_times_s
-    left = f"{len(said)} of {len(every)} checkpoints" if len(said) < len(every) else ""
-    if task.scope == "clip" or len(frame_times_s) < 2:
-        return _bars(said, left)
+    left = tell(f"{len(said)} of {len(every)} checkpoints") if len(said) < len(every) else ""
     shown, some = _choose(said, labels)
+    said, shown = [(title, _told(line, tell)) for title, line in said], [_told_label(label, tell) for label in shown]
+    if task.scope == "clip" or len(frame_times_s) < 2:
+        return _bars(said, left, tell)
     fig = go.Figure()
     for number, (title, line) in enumerate(said):
         fig.add_scatter(
@@ -66,14 +70,14 @@ def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labe
         _add_lines(fig, number, (title, line), shown, frame_times_s)
     gaps = _gaps(*_on_frames(said[0][1].times_s, said[0][1].values, frame_times_s))
     look = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
-    words = "; ".join(part for part in ("shaded: face not visible" if gaps else "", some, left) if part)
+    words = "; ".join(part for part in (tell(SHADED) if gaps else "", tell(some), left) if part)
     fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False, title={"text": words, "standoff": 4})
     fig.update_yaxes(range=[task.low, task.high], nticks=5, zerolinecolor=TEXT)
     fig.update_layout(shapes=[look | {"x0": start, "x1": stop} for start, stop in gaps])
-    return finish(fig, 260 + 24 * len(said), _provenances(said), lift=_add_key(fig, shown))
+    return finish(fig, 260 + 24 * len(said), _provenances(said, tell), lift=_add_key(fig, shown))
 
 
-def disagreement(found: Sequence[Disagreement], frame_times_s: Times) -> go.Figure:
+def disagreement(found: Sequence[Disagreement], frame_times_s: Times, tell: Tell = str) -> go.Figure:
     """Draw how far checkpoints are apart over time: a row per face with a line per task; a clip-level task is a level line.
 
     A single frame becomes bars. Numbers of different provenance that were compared with each other are told above the plot.
@@ -81,12 +85,14 @@ def disagreement(found: Sequence[Disagreement], frame_times_s: Times) -> go.Figu
     Args:
         found: any selection for one media file.
         frame_times_s: (F,) presentation times of all analyzed frames, with or without a face.
+        tell: puts every text into the language of the reader.
     """
     if not found:
-        return empty(NO_PAIR)
+        return empty(tell(NO_PAIR))
+    found = [replace(item, task=replace(item.task, title=tell(item.task.title))) for item in found]
     tasks = list(dict.fromkeys(item.task.name for item in found))
     if len(frame_times_s) < 2:
-        return _score_bars(found)
+        return _score_bars(found, tell)
     rows = list(dict.fromkeys(item.track_id for item in found))
     plot = 130 * len(rows) + 30 * (len(rows) - 1)
     fig = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=30 / plot if len(rows) > 1 else None)
@@ -99,14 +105,23 @@ def disagreement(found: Sequence[Disagreement], frame_times_s: Times) -> go.Figu
                 times, scores = np.array(_span(frame_times_s)), np.full((2, 1), item.score[0], np.float32)
             else:
                 gaps = _gaps(times, scores)
-            _add_score(fig, row, item, tasks.index(item.task.name), (times, scores[:, 0]))
-        shapes += _name_and_shade(fig, row, track_id, gaps)
+            _add_score(fig, row, item, tasks.index(item.task.name), (times, scores[:, 0]), tell=tell)
+        shapes += _name_and_shade(fig, row, track_id, gaps, tell)
     fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False)
     fig.update_yaxes(range=[0, 1], nticks=5)
     if shapes:
-        fig.update_xaxes(title={"text": "shaded: face not visible", "standoff": 4}, row=len(rows))
+        fig.update_xaxes(title={"text": tell(SHADED), "standoff": 4}, row=len(rows))
     fig.update_layout(shapes=shapes)
-    return finish(fig, plot + 80 + 12 * len(tasks), _pairs_of_provenances(found), lift=20)
+    return finish(fig, plot + 80 + 12 * len(tasks), _pairs_of_provenances(found, tell), lift=20)
+
+
+def _told(line: Timeline, tell: Tell) -> Timeline:
+    labels = tuple(_told_label(label, tell) for label in line.task.labels)
+    return replace(line, task=replace(line.task, title=tell(line.task.title), labels=labels))
+
+
+def _told_label(label: Label, tell: Tell) -> Label:
+    return replace(label, name=tell(label.name), short=tell(label.short))
 
 
 def _span(frame_times_s: Times) -> list[float]:
@@ -174,7 +189,7 @@ def _add_key(fig: go.Figure, labels: Sequence[Label]) -> int:
     return 4 + 16 * len(rows)
 
 
-def _bars(said: _Said, left: str) -> go.Figure:
+def _bars(said: _Said, left: str, tell: Tell) -> go.Figure:
     """Draw one value per label and checkpoint."""
     task, labels = said[0][1].task, {label.name: label for _, line in said for label in line.task.labels}
     fig, shorts = go.Figure(), [label.short for label in labels.values()]
@@ -187,7 +202,7 @@ def _bars(said: _Said, left: str) -> go.Figure:
     fig.update_xaxes(range=[task.low, task.high], nticks=6, zeroline=task.low < 0, zerolinecolor=TEXT, title={"text": left, "standoff": 4})
     fig.update_yaxes(categoryorder="array", categoryarray=shorts, range=[len(shorts) - 0.5, -0.5], showgrid=False)
     fig.update_layout(barmode="group", bargap=0.3, showlegend=True)
-    return finish(fig, 64 + 24 * len(said) + max(24, 8 + 10 * len(said)) * len(shorts), _provenances(said))
+    return finish(fig, 64 + 24 * len(said) + max(24, 8 + 10 * len(said)) * len(shorts), _provenances(said, tell))
 
 
 def _pattern(place: int) -> dict[str, object]:
@@ -196,17 +211,17 @@ def _pattern(place: int) -> dict[str, object]:
     return {"shape": shape, "fillmode": "overlay", "size": 6, "fgcolor": "#ffffff", "fgopacity": 0.6, "solidity": 0.25}
 
 
-def _add_score(fig: go.Figure, row: int, item: Disagreement, place: int, data: tuple[Times, FloatArray]) -> None:
+def _add_score(fig: go.Figure, row: int, item: Disagreement, place: int, data: tuple[Times, FloatArray], *, tell: Tell) -> None:
     named = {trace.legendgroup for trace in fig.data}
-    title = item.task.title + (", whole clip" if item.task.scope == "clip" else "")
+    title = f"{item.task.title}, {tell('whole clip')}" if item.task.scope == "clip" else item.task.title
     fig.add_scatter(
         **_trace(*data, FACE_COLORS[place % len(FACE_COLORS)], FACE_DASHES[place % len(FACE_DASHES)]), name=title, row=row, col=1,
         legendgroup=item.task.name, showlegend=item.task.name not in named,
-        hovertemplate=f"<b>{title}</b><br>%{{x:.2f}} s: %{{y:.2f}}<extra>Face {item.track_id}</extra>",
+        hovertemplate=f"<b>{title}</b><br>%{{x:.2f}} s: %{{y:.2f}}<extra>{tell(f'Face {item.track_id}')}</extra>",
     )  # fmt: skip
 
 
-def _score_bars(found: Sequence[Disagreement]) -> go.Figure:
+def _score_bars(found: Sequence[Disagreement], tell: Tell) -> go.Figure:
     """Draw one score per task and face."""
     fig, rows = go.Figure(), list(dict.fromkeys(item.track_id for item in found))
     titles = list(dict.fromkeys(item.task.title for item in found))
@@ -214,26 +229,27 @@ def _score_bars(found: Sequence[Disagreement]) -> go.Figure:
         items = [item for item in found if item.track_id == track_id]
         fig.add_bar(
             x=np.array([item.score[0] for item in items], np.float32), y=[item.task.title for item in items], orientation="h",
-            name=f"Face {track_id}", marker={"color": face_color(track_id), "pattern": _pattern(track_id - 1)}, hoverinfo="text+name",
+            name=tell(f"Face {track_id}"), marker={"color": face_color(track_id), "pattern": _pattern(track_id - 1)}, hoverinfo="text+name",
             hovertext=[f"<b>{item.task.title}</b>: {item.score[0]:.2f}" for item in items],
         )  # fmt: skip
     fig.update_xaxes(range=[0, 1], nticks=6)
     fig.update_yaxes(categoryorder="array", categoryarray=titles, range=[len(titles) - 0.5, -0.5], showgrid=False)
     fig.update_layout(barmode="group", bargap=0.3, showlegend=len(rows) > 1)
-    return finish(fig, 64 + max(24, 8 + 10 * len(rows)) * len(titles), _pairs_of_provenances(found))
+    return finish(fig, 64 + max(24, 8 + 10 * len(rows)) * len(titles), _pairs_of_provenances(found, tell))
 
 
-def _provenances(said: _Said) -> str:
+def _provenances(said: _Said, tell: Tell) -> str:
     """Return the words for the provenance, checkpoint by checkpoint where it differs."""
-    words = [PROVENANCE_WORDS[line.provenance] for _, line in said]
+    words = [tell(PROVENANCE_WORDS[line.provenance]) for _, line in said]
     if len(set(words)) == 1:
         return words[0]
     return "; ".join(f"{title}: {word}" for (title, _), word in zip(said, words, strict=True))
 
 
-def _pairs_of_provenances(found: Sequence[Disagreement]) -> str:
+def _pairs_of_provenances(found: Sequence[Disagreement], tell: Tell) -> str:
     """Return the words for the provenance, task by task where it differs; ``against`` where different ones were compared."""
-    words = {item.task.title: " against ".join(PROVENANCE_WORDS[given] for given in dict.fromkeys(item.provenances)) for item in found}
+    against = f" {tell('against')} "
+    words = {item.task.title: against.join(tell(PROVENANCE_WORDS[given]) for given in dict.fromkeys(item.provenances)) for item in found}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
     return "; ".join(f"{title}: {word}" for title, word in words.items())

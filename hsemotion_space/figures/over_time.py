@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from hsemotion_space.types import FaceResult, FloatArray, Timeline
 MAX_LINES: Final = 8  # more independent labels become a heat map
 _COLORBAR: Final = {"orientation": "h", "thickness": 10, "x": 0.5, "len": 0.9, "y": 0, "yref": "container", "yanchor": "bottom"}
 Times = npt.NDArray[np.float64]
+Tell: TypeAlias = Callable[[str], str]
+"""Puts a finished English text into the language of the reader."""
 
 
 def timeline(faces: Sequence[FaceResult], task_name: str, frame_times_s: Times) -> go.Figure:
@@ -62,10 +64,12 @@ def timeline(faces: Sequence[FaceResult], task_name: str, frame_times_s: Times) 
     )
 
 
-def _name_and_shade(fig: go.Figure, row: int, track_id: int, gaps: Sequence[tuple[float, float]]) -> list[dict[str, object]]:
+def _name_and_shade(
+    fig: go.Figure, row: int, track_id: int, gaps: Sequence[tuple[float, float]], tell: Tell = str
+) -> list[dict[str, object]]:
     """Write the name of a face above its row and return the rectangles that shade its gaps."""
     x, y = f"x{row if row > 1 else ''}", f"y{row if row > 1 else ''} domain"
-    text = f'<span style="color:{face_color(track_id)}">■</span> Face {track_id}'
+    text = f'<span style="color:{face_color(track_id)}">■</span> {tell(f"Face {track_id}")}'
     fig.add_annotation(text=text, x=0, y=1, xref="paper", yref=y, xanchor="left", yanchor="bottom", showarrow=False)
     look = {"type": "rect", "xref": x, "yref": y, "y0": 0, "y1": 1, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
     return [look | {"x0": start, "x1": stop} for start, stop in gaps]
