@@ -14,7 +14,8 @@ from contrast import contrast
 from hsemotion_space import figures
 from hsemotion_space.compare import disagreements
 from hsemotion_space.figures.compared import MAX_CHECKPOINTS, MAX_SERIES, NO_PAIR
-from hsemotion_space.figures.style import CLEAR, FACE_COLORS, FACE_DASHES, MAX_POINTS, TEXT
+from hsemotion_space.figures.lines import MAX_POINTS
+from hsemotion_space.figures.style import CLEAR, FACE_COLORS, FACE_DASHES, TEXT
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, MIMICRY_INTENSITY, TASKS, VALENCE_AROUSAL, Task
 from hsemotion_space.types import Analysis, Disagreement
 

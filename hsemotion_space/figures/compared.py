@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from hsemotion_space.figures.over_time import Tell, Times, _gaps, _name_and_shade, _thin
+from hsemotion_space.figures.lines import Times, gaps, thin
 from hsemotion_space.figures.style import (
     FACE_COLORS,
     FACE_DASHES,
@@ -31,6 +31,8 @@ MAX_CHECKPOINTS: Final = len(FACE_DASHES)
 SHADED: Final = "shaded: face not visible"
 NO_PAIR: Final = "Nothing to compare: pick two or more checkpoints that share a task."
 _KEYS_PER_ROW: Final = 3
+Tell: TypeAlias = Callable[[str], str]
+"""Puts a finished English text into the language of the reader."""
 _Said = Sequence[tuple[str, Timeline]]  # title of a checkpoint, what it says
 
 
@@ -68,12 +70,12 @@ def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labe
             line={"color": TEXT, "width": 2, "dash": FACE_DASHES[number]},
         )  # fmt: skip
         _add_lines(fig, number, (title, line), shown, frame_times_s)
-    gaps = _gaps(*_on_frames(said[0][1].times_s, said[0][1].values, frame_times_s))
+    absent = gaps(*_on_frames(said[0][1].times_s, said[0][1].values, frame_times_s))
     look = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
-    words = "; ".join(part for part in (tell(SHADED) if gaps else "", tell(some), left) if part)
+    words = "; ".join(part for part in (tell(SHADED) if absent else "", tell(some), left) if part)
     fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False, title={"text": words, "standoff": 4})
     fig.update_yaxes(range=[task.low, task.high], nticks=5, zerolinecolor=TEXT)
-    fig.update_layout(shapes=[look | {"x0": start, "x1": stop} for start, stop in gaps])
+    fig.update_layout(shapes=[look | {"x0": start, "x1": stop} for start, stop in absent])
     return finish(fig, 260 + 24 * len(said), _provenances(said, tell), lift=_add_key(fig, shown))
 
 
@@ -98,21 +100,32 @@ def disagreement(found: Sequence[Disagreement], frame_times_s: Times, tell: Tell
     fig = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=30 / plot if len(rows) > 1 else None)
     shapes: list[dict[str, object]] = []
     for row, track_id in enumerate(rows, start=1):
-        gaps: list[tuple[float, float]] = []
+        absent: list[tuple[float, float]] = []
         for item in (item for item in found if item.track_id == track_id):
             times, scores = _on_frames(item.times_s, item.score[:, None], frame_times_s)
             if item.task.scope == "clip":
                 times, scores = np.array(_span(frame_times_s)), np.full((2, 1), item.score[0], np.float32)
             else:
-                gaps = _gaps(times, scores)
+                absent = gaps(times, scores)
             _add_score(fig, row, item, tasks.index(item.task.name), (times, scores[:, 0]), tell=tell)
-        shapes += _name_and_shade(fig, row, track_id, gaps, tell)
+        shapes += _name_and_shade(fig, row, track_id, absent, tell=tell)
     fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False)
     fig.update_yaxes(range=[0, 1], nticks=5)
     if shapes:
         fig.update_xaxes(title={"text": tell(SHADED), "standoff": 4}, row=len(rows))
     fig.update_layout(shapes=shapes)
     return finish(fig, plot + 80 + 12 * len(tasks), _pairs_of_provenances(found, tell), lift=20)
+
+
+def _name_and_shade(
+    fig: go.Figure, row: int, track_id: int, absent: Sequence[tuple[float, float]], *, tell: Tell
+) -> list[dict[str, object]]:
+    """Write the name of a face above its row and return the rectangles that shade where it is absent."""
+    x, y = f"x{row if row > 1 else ''}", f"y{row if row > 1 else ''} domain"
+    text = f'<span style="color:{face_color(track_id)}">■</span> {tell(f"Face {track_id}")}'
+    fig.add_annotation(text=text, x=0, y=1, xref="paper", yref=y, xanchor="left", yanchor="bottom", showarrow=False)
+    look = {"type": "rect", "xref": x, "yref": y, "y0": 0, "y1": 1, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
+    return [look | {"x0": start, "x1": stop} for start, stop in absent]
 
 
 def _told(line: Timeline, tell: Tell) -> Timeline:
@@ -158,11 +171,11 @@ def _apart(said: _Said, name: str) -> tuple[float, float]:
 
 def _trace(times_s: Times, values: FloatArray, color: str, dash: str) -> dict[str, object]:
     """Return the options of a line with gaps; a point between gaps, which has no line, is marked."""
-    times, thin = _thin(times_s, values)
-    absent = np.concatenate([[True], np.isnan(thin), [True]])
+    times, kept = thin(times_s, values)
+    absent = np.concatenate([[True], np.isnan(kept), [True]])
     lonely = absent[:-2] & ~absent[1:-1] & absent[2:]
     return {
-        "x": times, "y": thin, "connectgaps": False, "mode": "lines+markers" if lonely.any() else "lines",
+        "x": times, "y": kept, "connectgaps": False, "mode": "lines+markers" if lonely.any() else "lines",
         "marker": {"size": np.where(lonely, 5, 0).astype(np.float32)} if lonely.any() else None,
         "line": {"color": color, "width": 2, "dash": dash},
     }  # fmt: skip

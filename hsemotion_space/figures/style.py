@@ -1,4 +1,4 @@
-"""What all figures share: colors, the provenance line, the empty state and the common look.
+"""What all figures share: colors, the empty state and the common look.
 
 No figure has a title: the panel around it names the task, and the provenance of its numbers stands above the plot. Backgrounds are
 transparent and texts a middle gray, so one figure serves light and dark pages.
@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Sequence
 from typing import Final
 
 import plotly.graph_objects as go
 
-from hsemotion_space.types import PROVENANCE_WORDS, Provenance
-
 FACE_COLORS: Final = ("#2a84c6", "#d55e00", "#00916b", "#b0609c", "#a87b00", "#8a6bd1", "#7a8288", "#1496a8")
 FACE_DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 FACE_PATTERNS: Final = ("", "/", ".", "x", "-", "+", "\\", "|")
-MAX_POINTS: Final = 600
 NOTHING: Final = "No face to show yet."
 TEXT: Final = "#7d8189"
 GRID: Final = "rgba(127,127,127,0.28)"
@@ -31,22 +27,10 @@ def face_color(track_id: int) -> str:
     return FACE_COLORS[(track_id - 1) % len(FACE_COLORS)]
 
 
-def face_dash(track_id: int) -> str:
-    """Return the Plotly line dash of a face, the cue beside its color."""
-    return FACE_DASHES[(track_id - 1) % len(FACE_DASHES)]
-
-
 def ink(color: str) -> str:
     """Return black or white, whichever contrasts more with a color (WCAG relative luminance)."""
     red, green, blue = (((int(color[at : at + 2], 16) / 255 + 0.055) / 1.055) ** 2.4 for at in (1, 3, 5))
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"
-
-
-def provenance_text(provenances: Sequence[Provenance], track_ids: Sequence[int]) -> str:
-    """Return the words for the provenance of a figure, face by face where it differs."""
-    if len(set(provenances)) == 1:
-        return PROVENANCE_WORDS[provenances[0]]
-    return "; ".join(f"face {number}: {PROVENANCE_WORDS[given]}" for number, given in zip(track_ids, provenances, strict=True))
 
 
 def empty(message: str) -> go.Figure:
