@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import gradio as gr
@@ -159,7 +160,7 @@ def test_the_component_brings_its_files_and_plotly_from_this_server() -> None:
     config = viewer.get_config()
     script = serve_plotly()
     assert script.stat().st_size > 1_000_000
-    assert config["head"] == f'<script src="{media_url(script)}"></script>'
+    assert config["head"] == f'<script src="{media_url(script)}?v={version("plotly")}"></script>'
     for text in (config["head"], config["js_on_load"], config["html_template"], config["css_template"]):
         assert "http:" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "https:" not in text

@@ -41,6 +41,7 @@ from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker, refresh
 from hsemotion_space.ui.review import build_review
 from hsemotion_space.ui.temporary import SWEEP_EVERY_S, hide_environment, make_folder, sweep_for_ever
+from hsemotion_space.ui.viewer import serve_plotly
 from hsemotion_space.ui.words import Language, catalog, fixed
 
 STYLE = Path(__file__).with_name("style.css")
@@ -154,7 +155,7 @@ def launch(settings: Settings, block: bool = True) -> Server:
         Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results", folder / "uploads", feedback, problem)
     )
     limits = GuardLimits(upload_bytes=max(settings.limits.clip_bytes, settings.limits.image_bytes) + 2**20)
-    middleware = [Middleware(Guard, limits=limits), Middleware(Language)]
+    middleware = [Middleware(Guard, limits=limits, script=serve_plotly()), Middleware(Language)]
     _, url, _ = demo.launch(
         server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True, share=False, show_error=False,
         max_file_size=settings.limits.clip_bytes, strict_cors=True, enable_monitoring=False, run_history=False, footer_links=[],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -41,10 +42,16 @@ class Guard:
     Refuses with a plain sentence: bodies over the limit (413), routes the page does not use (404), posts from other sites (403),
     and JSON that smuggles a URL, a ``data:`` image, NaN or deep nesting (400). Adds ``nosniff``, ``no-referrer``, a content security
     policy under which a browser asks no other server for anything, and, for files, ``no-store``.
+
+    Args:
+        app: behind it.
+        limits: of bodies.
+        script: a file of the page itself, the only one that browsers may keep; its address changes with its version.
     """
 
-    def __init__(self, app: ASGIApp, limits: GuardLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: GuardLimits, script: Path | None = None) -> None:
         self.app, self.limits = app, limits
+        self.script = f"/file={script}" if script else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request and pass it on."""
@@ -55,7 +62,7 @@ class Guard:
         limit = self.limits.upload_bytes if LARGE_ROUTE.search(path) else self.limits.other_bytes
         refusal = self._refusal(scope, headers, limit)
         if refusal is not None:
-            await refusal(scope, receive, _with_headers(send, path))
+            await refusal(scope, receive, self._with_headers(send, path))
             return
         if scope["method"] == "POST" and "json" in headers.get("content-type", ""):
             try:
@@ -72,7 +79,7 @@ class Guard:
         else:
             receive = _counted(receive, limit)
         try:
-            await self.app(scope, receive, _with_headers(send, path))
+            await self.app(scope, receive, self._with_headers(send, path))
         except _TooLargeError:
             await _too_large(limit)(scope, receive, send)
 
@@ -85,6 +92,21 @@ class Guard:
         if length.isdigit() and int(length) > limit:
             return _too_large(limit)
         return None
+
+    def _with_headers(self, send: Send, path: str) -> Send:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "no-referrer"
+                headers["content-security-policy"] = OWN_CONTENT_ONLY
+                if self.script and path.endswith(self.script) and message["status"] == 200:
+                    headers["cache-control"] = "public, max-age=31536000, immutable"
+                elif "/file=" in path:
+                    headers["cache-control"] = "no-store"
+            await send(message)
+
+        return sending
 
 
 class _BadValueError(ValueError):
@@ -160,17 +182,3 @@ def _counted(receive: Receive, limit: int) -> Receive:
         return message
 
     return counted
-
-
-def _with_headers(send: Send, path: str) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["x-content-type-options"] = "nosniff"
-            headers["referrer-policy"] = "no-referrer"
-            headers["content-security-policy"] = OWN_CONTENT_ONLY
-            if "/file=" in path:
-                headers["cache-control"] = "no-store"
-        await send(message)
-
-    return sending

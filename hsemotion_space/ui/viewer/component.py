@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -38,13 +39,12 @@ def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML
         visible: the 5 MB of plotly.js are loaded when a viewer is first visible.
         elem_id: of its block.
     """
-    script = quote(str(serve_plotly()))
     return gr.HTML(
         value=None,
         html_template=_text("viewer.html"),
         css_template=_text("viewer.css"),
         js_on_load="\n".join(_text(name) for name in SCRIPTS),
-        head=f'<script src="/gradio_api/file={script}"></script>',
+        head=f'<script src="{media_url(serve_plotly())}?v={version("plotly")}"></script>',  # kept by the browser
         apply_default_css=False,
         visible=visible,
         elem_id=elem_id,
