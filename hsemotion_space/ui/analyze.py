@@ -22,7 +22,7 @@ from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.desk import EXAMPLES, Desk
 from hsemotion_space.ui.feedback import Offer
-from hsemotion_space.ui.parts import RawImage, RawVideo, progress_bar
+from hsemotion_space.ui.parts import RawImage, RawSlider, RawVideo, progress_bar
 from hsemotion_space.ui.picker import Picker, refresh
 from hsemotion_space.ui.view import Kind, View, build_summary, build_view, draw_again, emptied, fill, told
 from hsemotion_space.ui.words import fixed, retell, say
@@ -75,8 +75,8 @@ class _Choice:
     checkpoint: object
     agreed: object
     others: object = ()
-    sample_fps: float = PipelineConfig().sample_fps
-    smoothing: float = PipelineConfig().smoothing
+    sample_fps: Any = PipelineConfig().sample_fps
+    smoothing: Any = PipelineConfig().smoothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +189,8 @@ def _options(kind: Kind, desk: Desk) -> list[gr.Slider]:
     )  # fmt: skip
     gr.Markdown(words)
     with gr.Accordion(fixed("Options"), open=False):
-        fps = gr.Slider(1, 30, standard.sample_fps, step=1, label=fixed("Frames analyzed per second"))
-    smoothing = gr.Slider(
+        fps = RawSlider(1, 30, standard.sample_fps, step=1, label=fixed("Frames analyzed per second"))
+    smoothing = RawSlider(
         0, 3, standard.smoothing, step=0.25, label=fixed("Smoothing"),
         info=fixed("1 is each task's usual window (±1.67 s for expression), 0 shows every frame as it is. Changes at once."),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from hsemotion_space.jobs import Explained, JobError
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.explained import Asked, explained_html
-from hsemotion_space.ui.parts import progress_bar
+from hsemotion_space.ui.parts import RawNumber, progress_bar
 from hsemotion_space.ui.words import fixed, retell, say
 
 WAIT_S: Final = 30.0  # for an explanation
@@ -77,7 +77,7 @@ def build_explanation(desk: Desk, offer: gr.State, viewer: gr.HTML) -> Explanati
             face = gr.Dropdown([], label=fixed("Face explained"), min_width=120)
             backbone = gr.Dropdown([], label=fixed("Backbone explained"), visible=False, min_width=160)
             value = gr.Dropdown([], label=fixed("Value explained"), min_width=220)
-            second = gr.Number(
+            second = RawNumber(
                 0, label=fixed("At second"), info=fixed("Where you go to in the clip above."), minimum=0, precision=2, visible=False,
                 min_width=120,
             )  # fmt: skip

@@ -21,6 +21,7 @@ from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.parts import RawNumber, RawSlider
 from hsemotion_space.ui.viewer import read_label_key, read_selection
 from hsemotion_space.ui.words import fixed, language, retell, say
 
@@ -137,7 +138,7 @@ def _question(task: Task) -> Question:
             parts: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=words)]
         else:
             parts = [
-                gr.Slider(task.low, task.high, _middle(task), step=0.05, label=fixed(label.name), info=fixed(label.description))
+                RawSlider(task.low, task.high, _middle(task), step=0.05, label=fixed(label.name), info=fixed(label.description))
                 for label in task.labels
             ]
     count.change(lambda yes: gr.update(visible=yes is True), count, answers, queue=False, api_visibility="private", show_progress="hidden")
@@ -156,8 +157,8 @@ def build_form(kind: str, desk: Desk, offer: gr.State, receipt: gr.Textbox) -> F
     with gr.Accordion(fixed("Is this right? Say what you see"), open=False, visible=False, elem_classes="feedback") as box:
         with gr.Row():
             face = gr.Dropdown([], label=fixed("Face"), info=fixed("as numbered above"), min_width=120)
-            start = gr.Number(0, label=fixed("From second"), minimum=0, precision=2, visible=kind == "clip", min_width=120)
-            end = gr.Number(0, label=fixed("To second"), minimum=0, precision=2, visible=kind == "clip", min_width=120)
+            start = RawNumber(0, label=fixed("From second"), minimum=0, precision=2, visible=kind == "clip", min_width=120)
+            end = RawNumber(0, label=fixed("To second"), minimum=0, precision=2, visible=kind == "clip", min_width=120)
         verdict = gr.Radio([(fixed(words), name) for words, name in VERDICTS], label=fixed("What the network says about this face"))
         with gr.Column(visible=False) as corrections:
             gr.Markdown(fixed("What would be right? Answer what you can see; leave the rest."))

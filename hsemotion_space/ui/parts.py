@@ -43,6 +43,26 @@ class RawVideo(gr.Video):
         return None if payload is None or not payload.path else str(Path(payload.path))
 
 
+class RawNumber(gr.Number):
+    """A field for a number that hands on whatever is in it; what is done with it says what is wrong with it."""
+
+    is_template = True
+
+    def preprocess(self, payload: float | None) -> float | None:
+        """Return what was sent, which may be nothing."""
+        return payload
+
+
+class RawSlider(gr.Slider):
+    """A slider that hands on whatever is in its field; what is done with it says what is wrong with it."""
+
+    is_template = True
+
+    def preprocess(self, payload: float | None) -> float | None:  # type: ignore[override]
+        """Return what was sent, which may be nothing."""
+        return payload
+
+
 def in_words(prediction: Prediction) -> str:
     """Return a prediction as a short phrase in the language of the visitor, such as ``Happiness 93 %``."""
     task, values = prediction.task, prediction.values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import gradio as gr
 
@@ -13,7 +13,7 @@ from hsemotion_space.export import write
 from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.quality import quality
-from hsemotion_space.settings import SettingsError
+from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_updates
 from hsemotion_space.ui.desk import Desk, example_digests
@@ -115,13 +115,19 @@ def told(view: View, words: str) -> list[object]:
 def fill(desk: Desk, view: View, status: JobStatus) -> list[object]:
     """Return updates for ``View.shown`` from a job that is done; an example of the page is nobody's to correct."""
     analysis = status.analyses[0]
+    form = form_updates(view.form, None if analysis.media.sha256 in example_digests() else analysis) if view.form is not None else []
+    explained = explanation_updates(status.analyses, status.id)
+    return [_notices(desk, view, status), *draw(desk, status, None), *explained, *form]
+
+
+def _notices(desk: Desk, view: View, status: JobStatus) -> object:
+    """Return the update for what is said of the media and against the numbers."""
+    analysis = status.analyses[0]
     notices = [*map(retell, analysis.notices), *_flags(desk, status.analyses)]
     if analysis.media.kind != view.kind:
         tab = say("Picture") if view.kind == "clip" else say("Clip")
         notices.append(say("This file is better placed in the tab “{tab}”.", tab=tab))
-    form = form_updates(view.form, None if analysis.media.sha256 in example_digests() else analysis) if view.form is not None else []
-    explained = explanation_updates(status.analyses, status.id)
-    return [gr.update(value=notice_list(notices), visible=bool(notices)), *draw(desk, status, None), *explained, *form]
+    return gr.update(value=notice_list(notices), visible=bool(notices))
 
 
 def _flags(desk: Desk, analyses: Sequence[Analysis]) -> list[str]:
@@ -162,9 +168,14 @@ def draw(desk: Desk, status: JobStatus, smoothing: float | None) -> list[object]
     return [table, viewer, shown, *downloads, make_offer(desk, status.id, analysis, smoothing), *comparison_updates(analyses, status.id)]
 
 
-def draw_again(desk: Desk, view: View, job_id: object, smoothing: float) -> list[object]:
-    """Return updates for the notices and ``View.charts`` when another smoothing was chosen."""
+def draw_again(desk: Desk, view: View, job_id: object, smoothing: Any) -> list[object]:
+    """Return updates for the notices and ``View.charts`` when another smoothing was chosen; an emptied field shows 0 when it is left."""
+    if not job_id:  # there is nothing to draw yet
+        return [gr.skip() for _ in (view.summary.notices, *view.charts)]
     try:
-        return [gr.skip(), *draw(desk, desk.runner.status(str(job_id)), smoothing)]
+        factor = PipelineConfig(smoothing=0.0 if smoothing is None else smoothing).smoothing
+        status = desk.runner.status(str(job_id))
+        charts = draw(desk, status, factor)
     except (JobError, CheckpointError, SettingsError, ValueError) as error:
         return [gr.update(value=notice_list([retell(str(error))]), visible=True), *[gr.skip() for _ in view.charts]]
+    return [_notices(desk, view, status), *charts]

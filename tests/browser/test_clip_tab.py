@@ -74,6 +74,43 @@ def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(browser: playwrig
     page.close()
 
 
+def downloaded(page: playwright.Page, before: str = "") -> str:
+    """Return the table that can be downloaded, once it is not what it was before."""
+    for _ in range(100):
+        with page.expect_download() as found:
+            page.get_by_text("Download CSV").locator("visible=true").click()
+        table = Path(found.value.path()).read_text("utf-8")
+        if table != before:
+            return table
+        page.wait_for_timeout(100)
+    raise AssertionError("the numbers stay as they were")
+
+
+def test_smoothing_changes_the_numbers_at_once(browser: playwright.Browser, url: str, clip: Path) -> None:
+    page, _ = open_page(browser, url, "light", 1280)
+    add_clip(page, clip)
+    field = page.get_by_label("number input for Smoothing")
+
+    def enter(value: str) -> None:
+        field.fill(value)
+        field.press("Tab")
+
+    with page.expect_response("**/run/predict*"):
+        enter("2")
+    page.wait_for_timeout(300)
+    assert not page.locator(".notices:visible").count(), "that there is no result yet needs no words"
+    page.get_by_role("button", name="Analyze").locator("visible=true").click()
+    page.locator(".face-table:visible").first.wait_for()
+    smooth = downloaded(page)
+    enter("")  # an emptied field shows its lowest value when it is left
+    raw = downloaded(page, before=smooth)
+    assert field.input_value() == "0"
+    enter("2")
+    assert downloaded(page, before=raw) == smooth
+    assert not page.locator(".toast-wrap:visible").get_by_text("Error").count()
+    page.close()
+
+
 def test_several_backbones_are_compared_on_the_same_faces(browser: playwright.Browser, url: str, clip: Path) -> None:
     page, _ = open_page(browser, url, "dark", 390)
     page.get_by_role("tab", name="Clip").click()
