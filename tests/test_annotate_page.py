@@ -12,7 +12,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from analysis_makers import change_lines
-from annotate_makers import CHECKPOINT, CLIP, PICTURE, PRACTICE, STRANGER, SURPRISE, TERMS, Visit, made, make_visit
+from annotate_makers import ANGER, CHECKPOINT, CLIP, PICTURE, PRACTICE, STRANGER, SURPRISE, TERMS, Visit, made, make_visit
 
 from hsemotion_space.feedback.consent import VERSIONS
 from hsemotion_space.feedback.intake import Submission
@@ -156,6 +156,18 @@ def test_an_answer_is_blind_only_if_nothing_was_shown(visit: Visit, how: str) ->
     media = visit.session.items[0].media
     assert visit.act(terms=replace(TERMS, seen=frozenset({media} if how == "seen meanwhile" else ()))) == ""
     assert [one.record.blind for one in visit.records] == [how == "hidden"]
+
+
+def test_who_answered_on_an_earlier_visit_is_not_blind_any_more_but_others_are(visit: Visit) -> None:
+    visit.start(PICTURE)
+    visit.act(label=ANGER)
+    code = visit.session.code
+    for who in (code, ""):
+        later = Visit(visit.desk)
+        later.start(PICTURE)
+        assert later.act(label=SURPRISE, terms=replace(TERMS, code=who)) == ""
+    assert [one.record.blind for one in visit.records] == [True, False, True]
+    assert len({one.record.subject.item for one in visit.records}) == 1
 
 
 # Undo

@@ -127,7 +127,9 @@ def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, term
         adult_and_permitted=terms.statement is True or (item.bundled and terms.adult is True),
         code=code_of(session, terms),
     )
-    blind = session.is_blind(item) and item.media not in terms.seen
+    earlier, _, me = _said_before(desk, analysis, face, item, code_of(session, terms))
+    told_before = any(one.record.contributor == me for one in earlier)  # with an answer of another visit
+    blind = session.is_blind(item) and item.media not in terms.seen and not told_before
     known_here = Circumstances(blind, item.bundled, session.replaced.get(item.key, ""), language())
     return desk.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
 
