@@ -89,25 +89,29 @@ def face_table(analysis: Analysis) -> str:
     if not analysis.faces:
         return ""
     clip = analysis.media.kind == "clip"
-    shown = {prediction.task.name: prediction for face in analysis.faces for prediction in face.predictions}
-    heads = "".join(
-        f"<th scope='col'>{escape(say(prediction.task.title))}<small>{escape(say(PROVENANCE_WORDS[prediction.provenance]))}</small></th>"
-        for prediction in shown.values()
-    )
+    tasks = {prediction.task.name: prediction for face in analysis.faces for prediction in face.predictions}
+    heads = [(say(prediction.task.title), say(PROVENANCE_WORDS[prediction.provenance])) for prediction in tasks.values()]
     rows = []
     for face in analysis.faces:
         number = face.track.track_id
         swatch = f"<span class='swatch' style='background:{face_color(number)}'></span>"
         given = {prediction.task.name: in_words(prediction) for prediction in face.predictions}
-        cells = "".join(f"<td>{escape(given.get(name) or say('too short'))}</td>" for name in shown)
-        seen = f"<td>{escape(_seen(face))}</td>" if clip else ""
-        rows.append(f"<tr><th scope='row'>{swatch}{escape(say('Face {number}', number=number))}</th>{seen}{cells}</tr>")
+        texts = [given.get(name) or say("too short") for name in tasks]
+        cells = [_cell(f"{title} ({provenance})", text) for (title, provenance), text in zip(heads, texts, strict=True)]
+        seen = _cell(say("Seen"), _seen(face)) if clip else ""
+        rows.append(f"<tr><th scope='row'>{swatch}{escape(say('Face {number}', number=number))}</th>{seen}{''.join(cells)}</tr>")
     seen_head = f"<th scope='col'>{escape(say('Seen'))}</th>" if clip else ""
+    titles = "".join(f"<th scope='col'>{escape(title)}<small>{escape(provenance)}</small></th>" for title, provenance in heads)
     caption = escape(say("Mean over the frames of each face") if clip else say("Predictions for each face"))
     return (
-        f"<div class='face-table' tabindex='0' role='region' aria-label='{caption}'><table><caption>{caption}</caption>"
-        f"<thead><tr><th scope='col'>{escape(say('Face'))}</th>{seen_head}{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<div class='face-table faces' tabindex='0' role='region' aria-label='{caption}'><table><caption>{caption}</caption>"
+        f"<thead><tr><th scope='col'>{escape(say('Face'))}</th>{seen_head}{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _cell(head: str, text: str) -> str:
+    """Return a cell that knows its head, which stands beside it where the page is too narrow for columns."""
+    return f"<td data-head='{escape(head)}'>{escape(text)}</td>"
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -37,6 +37,8 @@ def test_picture_from_upload_to_charts(browser: playwright.Browser, url: str, tm
     table = page.locator(".face-table:visible")
     table.wait_for()
     assert table.get_by_role("row").count() == 3
+    assert table.get_by_role("columnheader", name="Face", exact=True).count() == 1
+    assert table.evaluate("one => one.scrollWidth <= one.clientWidth"), "all of it is seen at once, on a telephone too"
     viewer = page.locator(".linked-viewer:visible")
     for face in ("Face 1", "Face 2"):
         viewer.get_by_text(face, exact=True).first.wait_for()
