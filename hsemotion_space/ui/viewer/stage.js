@@ -2,6 +2,7 @@
 
 const TRAIL_S = 2;
 const SEEK_PAST_S = 0.001; // a seek lands inside a frame, not on its edge
+const FRAME_COMES_MS = 100; // after a seek
 const QUADRANTS = [['excited', 1, 1], ['distressed', -1, 1], ['gloomy', -1, -1], ['calm', 1, -1]];
 const calm = window.matchMedia('(prefers-reduced-motion: reduce)');
 
@@ -38,6 +39,7 @@ function makeStage(root, hooks) {
   const hasFrames = 'requestVideoFrameCallback' in video;
   const onFrame = (_now, frame) => {
     if (offset === null) offset = video.currentTime === 0 ? frame.mediaTime : 0;
+    if (!video.seeking) target = null;
     report(frame.mediaTime - offset);
     video.requestVideoFrameCallback(onFrame);
   };
@@ -54,8 +56,13 @@ function makeStage(root, hooks) {
     hooks.state();
   });
   video.addEventListener('seeked', () => {
-    target = null;
-    report(time);
+    if (video.seeking) return; // the next one has begun already
+    const reached = target;
+    setTimeout(() => { // by then its frame was reported, unless it was on screen before
+      if (target !== reached) return;
+      target = null;
+      report(time);
+    }, FRAME_COMES_MS);
     hooks.state();
   });
   ['play', 'pause', 'ended'].forEach((name) => video.addEventListener(name, () => hooks.state()));
