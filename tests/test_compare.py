@@ -49,7 +49,8 @@ def test_jensen_shannon_by_hand() -> None:
 @settings(max_examples=150, deadline=None)
 @given(distributions(2))
 def test_jensen_shannon_of_two_is_scipys_squared_distance(values: np.ndarray) -> None:
-    expected = jensenshannon(values[0, 0], values[1, 0], base=2) ** 2
+    with np.errstate(invalid="ignore"):  # scipy's sum for two that are almost equal may be a little below zero
+        expected = jensenshannon(values[0, 0], values[1, 0], base=2) ** 2
     assert jensen_shannon(values)[0] == pytest.approx(np.nan_to_num(expected), abs=1e-6)
 
 
