@@ -25,14 +25,16 @@ $(DEVELOPMENT): $(RUNTIME) requirements-dev.txt
 demo: $(RUNTIME) ## install and serve the page on 127.0.0.1:7860
 	$(BIN)/python app.py
 
+# Several at a time, a file on one core; then alone those that watch a browser, whose timing matters.
 test: $(DEVELOPMENT) ## install and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/browser --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest tests/browser
 
 check: $(DEVELOPMENT) ## format, lint, types and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(MAKE) test
 
 format: $(DEVELOPMENT) ## rewrite the code in the project's format
 	$(BIN)/ruff format .
