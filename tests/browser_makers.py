@@ -50,6 +50,21 @@ def open_tab(page: playwright.Page, name: str) -> None:
     tab.click()
 
 
+def choose(page: playwright.Page, label: str, option: str, *, exact: bool = True) -> None:
+    """Take an entry of a drop-down list; where the page moved away under the open list, it is opened again."""
+    field = page.get_by_label(label, exact=exact).locator("visible=true")
+    for _ in range(6):
+        field.evaluate("field => field.scrollIntoView({ block: 'center' })")
+        field.click()
+        try:
+            page.get_by_role("option", name=option, exact=exact).locator("visible=true").first.click(timeout=PATIENCE_MS / 12)
+        except playwright.TimeoutError:
+            field.blur()
+        else:
+            return
+    raise AssertionError(f"{option} cannot be chosen")
+
+
 def add_clip(page: playwright.Page, clip: Path) -> None:
     """Open the clip tab and put a clip into it."""
     page.get_by_role("tab", name="Clip").click()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser_makers import needs_chromium, open_page, open_tab, playwright, start_browser
+from browser_makers import choose, needs_chromium, open_page, open_tab, playwright, start_browser
 from checkpoint_makers import make_checkpoint
 from face_makers import picture_with
 from feedback_makers import make_crop, make_record
@@ -105,8 +105,7 @@ def correction(page: playwright.Page, folder: Path) -> Iterator[str]:
 def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
     """The example clip, seen by two backbones."""
     open_tab(page, "Clip")
-    page.get_by_label("Compare with").locator("visible=true").click()
-    page.get_by_role("option", name="Test second").click()
+    choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
     press(page, "Show an example clip")
     page.get_by_role("table", name="Moments at which they differ most").wait_for()

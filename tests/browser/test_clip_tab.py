@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_makers import add_clip, needs_chromium, open_page, playwright, start_browser
+from browser_makers import add_clip, choose, needs_chromium, open_page, playwright, start_browser
 from checkpoint_makers import make_checkpoint
 from face_makers import picture_with
 from media_makers import write_clip
@@ -114,8 +114,7 @@ def test_smoothing_changes_the_numbers_at_once(browser: playwright.Browser, url:
 def test_several_backbones_are_compared_on_the_same_faces(browser: playwright.Browser, url: str, clip: Path) -> None:
     page, _ = open_page(browser, url, "dark", 390)
     page.get_by_role("tab", name="Clip").click()
-    page.get_by_label("Compare with").locator("visible=true").click()
-    page.get_by_role("option", name="Test second").click()
+    choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
     analyze(page, clip)
     moments = page.get_by_role("table", name="Moments at which they differ most")
@@ -130,8 +129,7 @@ def test_several_backbones_are_compared_on_the_same_faces(browser: playwright.Br
     page.keyboard.press("Enter")
     page.wait_for_function("time => Math.abs(document.querySelector('.viewer video').currentTime - time) < 1 / 24", arg=time_s)
     assert page.evaluate("document.activeElement.className") == "viewer"
-    page.get_by_label("Task compared").locator("visible=true").click()
-    page.locator("li[role=option]", has_text="Valence and arousal").click()
+    choose(page, "Task compared", "Valence and arousal")
     page.wait_for_function("document.body.innerText.includes('Valence +') || document.body.innerText.includes('Valence -')")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from browser_makers import add_clip, needs_chromium, open_page, open_tab, playwright, start_browser
+from browser_makers import add_clip, choose, needs_chromium, open_page, open_tab, playwright, start_browser
 from face_makers import picture_with
 from fake_hub import FakeHub, environment
 from feedback_makers import hash_of, make_crop, make_record
@@ -75,11 +75,6 @@ def analyze(page: playwright.Page, picture: Path) -> None:
 
 def send(page: playwright.Page) -> None:
     page.get_by_role("button", name="Send").locator("visible=true").click()
-
-
-def choose(page: playwright.Page, label: str, option: str) -> None:
-    page.get_by_label(label, exact=True).locator("visible=true").click()
-    page.get_by_role("option", name=option, exact=True).click()
 
 
 def flag(page: playwright.Page, answer: str = "Fear", ticks: tuple[str, ...] = ()) -> str:

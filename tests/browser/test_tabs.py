@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_makers import needs_chromium, open_page, open_tab, playwright, start_browser
+from browser_makers import choose, needs_chromium, open_page, open_tab, playwright, start_browser
 from checkpoint_makers import make_checkpoint
 from feedback_makers import BEN, CARL, make_crop, make_record
 from page_makers import serve_page
@@ -97,8 +97,7 @@ def test_without_a_token_in_the_settings_there_is_no_review(browser: playwright.
         assert rows == [task.title for task in TASKS]
         for words in PROVENANCE_WORDS:
             assert page.locator("strong:visible", has_text=words).count()
-        page.get_by_label("Card of").click()
-        page.get_by_role("option", name="Test second").click()
+        choose(page, "Card of", "Test second")
         page.get_by_role("heading", name="The second card").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
