@@ -103,16 +103,18 @@ def _deal_with(desk: Desk, session: Session, item: Item, given: Given, terms: Te
         return
     answer = read_answer(given.choice, given.label, given.point if session.pad else ())
     analysis = analysis_of(desk, item)
+    before = _said_before(desk, analysis, item, code_of(session, terms))
     receipt = None
     if desk.feedback is not None and LABELS.name in terms.scopes:
-        receipt = _keep(desk, session, analysis, answer, terms)
+        blind = session.is_blind(item) and item.media not in terms.seen and not before.by_me
+        receipt = _keep(desk, session, analysis, answer, terms, blind=blind)
         session.code = receipt.code
-    entry = _entry(desk, item, analysis, answer, (receipt, code_of(session, terms)))
+    entry = _entry(item, analysis, answer, receipt, before)
     session.reveal(item)
     session.settle(entry)
 
 
-def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, terms: Terms) -> Receipt:
+def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, terms: Terms, *, blind: bool) -> Receipt:
     item = session.items[session.at]
     face = face_of(analysis, item.face)
     verdict, said = statement(answer, read_predicted(analysis, face, ""))
@@ -127,9 +129,6 @@ def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, term
         adult_and_permitted=terms.statement is True or (item.bundled and terms.adult is True),
         code=code_of(session, terms),
     )
-    earlier, _, me = _said_before(desk, analysis, face, item, code_of(session, terms))
-    told_before = any(one.record.contributor == me for one in earlier)  # with an answer of another visit
-    blind = session.is_blind(item) and item.media not in terms.seen and not told_before
     known_here = Circumstances(blind, item.bundled, session.replaced.get(item.key, ""), language())
     return desk.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
 
@@ -150,17 +149,41 @@ def _undo(desk: Desk, session: Session) -> None:
         session.notice = say("Your last answer is on its way to the dataset already. A new answer takes its place.")
 
 
-def _entry(desk: Desk, item: Item, analysis: Analysis, answer: Answer, kept: tuple[Receipt | None, object]) -> Entry:
-    """Return what is noted and told about an answer, the prediction and known answers among it.
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What is kept about an item before it is answered, its name in records, and who the annotator is there; empty if unknown."""
 
-    ``kept`` is the receipt, if there is one, and the receipt code of the annotator, unchecked.
-    """
-    receipt, code = kept
+    records: Sequence[StoredRecord] = ()
+    name: str = ""
+    me: str = ""
+
+    @property
+    def by_me(self) -> bool:
+        """Whether the annotator answered on an earlier visit, and was told the prediction then."""
+        return any(one.record.contributor == self.me for one in self.records)
+
+
+def _said_before(desk: Desk, analysis: Analysis, item: Item, code: object) -> _Before:
+    """Look up what is kept about an item; ``code`` is the receipt code of the annotator, unchecked."""
+    if desk.feedback is None:
+        return _Before()
+    name = desk.feedback.intake.subject(analysis, face_of(analysis, item.face), item.span_s).item
+    try:
+        me = desk.feedback.keys.contributor(str(code))
+    except FeedbackError:  # none yet, or mistyped while practicing
+        me = ""
+    try:
+        return _Before(desk.feedback.store.about([name]), name, me)
+    except FeedbackError:  # only the comparison is missing; if nothing can be saved either, that is told
+        return _Before((), name, me)
+
+
+def _entry(item: Item, analysis: Analysis, answer: Answer, receipt: Receipt | None, before: _Before) -> Entry:
+    """Return what is noted and told about an answer, the prediction and known answers among it."""
     face = face_of(analysis, item.face)
-    records, name, me = _said_before(desk, analysis, face, item, code)
     bundled = bundled_answer(analysis, item.face)
-    gold = known(records, name, bundled.values if bundled else None, me)
-    others = panel(records, name, ASKED.name, me)
+    gold = known(before.records, before.name, bundled.values if bundled else None, before.me)
+    others = panel(before.records, before.name, ASKED.name, before.me)
     with_known = agrees(answer, gold)
     lines = [
         (say("You"), answered(answer)),
@@ -172,21 +195,6 @@ def _entry(desk: Desk, item: Item, analysis: Analysis, answer: Answer, kept: tup
     with_others = agrees(answer, {ASKED.name: others.values}) if others else None
     record, signed = (receipt.record_id, receipt.code) if receipt else ("", "")
     return Entry(answer, record, signed, with_known, with_others, tuple(lines))
-
-
-def _said_before(desk: Desk, analysis: Analysis, face: FaceResult, item: Item, code: object) -> tuple[Sequence[StoredRecord], str, str]:
-    """Return what is kept about an item, its name in records, and who the annotator is there."""
-    if desk.feedback is None:
-        return (), "", ""
-    name = desk.feedback.intake.subject(analysis, face, item.span_s).item
-    try:
-        me = desk.feedback.keys.contributor(str(code))
-    except FeedbackError:  # none yet, or mistyped while practicing
-        me = ""
-    try:
-        return desk.feedback.store.about([name]), name, me
-    except FeedbackError:  # what was said is saved; only the comparison is missing
-        return (), name, me
 
 
 def answered(answer: Answer) -> str:
