@@ -1,0 +1,50 @@
+"""The texts that are agreed to, and what counts as consent."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from hsemotion_space.feedback.consent import ASKED, LADDER, STATEMENT, TEXTS, VERSION, read_consent, version_hash, wording
+from hsemotion_space.feedback.records import FeedbackError
+
+
+def test_every_version_of_the_texts_has_the_hash_of_its_text() -> None:
+    assert TEXTS[VERSION] == wording(), "texts were changed: keep the old ones, and give VERSION a new date and hash"
+    for version, text in TEXTS.items():
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d-" + version_hash(text), version), f"{version} must end with {version_hash(text)}"
+    assert all(step.text in wording() and step.title in wording() for step in LADDER)
+    assert STATEMENT in wording()
+
+
+def test_the_texts_tell_what_matters() -> None:
+    assert [step.name for step in LADDER] == ["process", *ASKED]
+    labels, crop, publish = (step.text for step in LADDER[1:])
+    assert all("erase" in text for text in (labels, crop, publish))
+    assert "personal data and not anonymous" in crop
+    assert "224" in crop
+    assert "research" in publish
+    assert "18" in STATEMENT
+
+
+def test_any_mix_of_steps_with_the_labels_is_taken_in_the_order_of_the_ladder() -> None:
+    for scopes in (["labels"], ["crop", "labels"], ["publish", "labels", "labels"], ("publish", "crop", "labels")):
+        consent = read_consent(scopes, True)
+        assert consent.scopes == tuple(name for name in ASKED if name in scopes)
+        assert (consent.version, consent.adult_and_permitted) == (VERSION, True)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "statement", "complaint"),
+    [
+        ([], True, "nothing can be kept"), (["crop", "publish"], True, "nothing can be kept"),
+        (["labels", "process"], True, "must be a list"), (["labels", "sell"], True, "must be a list"), ("labels", True, "must be a list"),
+        (["labels", 1], True, "must be a list"), (["labels", ["crop"]], True, "must be a list"), (None, True, "must be a list"),
+        ({"labels": True}, True, "must be a list"), (["labels"], False, "18 or older"), (["labels"], 1, "18 or older"),
+        (["labels"], "true", "18 or older"), (["labels"], None, "18 or older"),
+    ],
+)  # fmt: skip
+def test_consent_that_is_not_clear_is_none(scopes: object, statement: object, complaint: str) -> None:
+    with pytest.raises(FeedbackError, match=complaint):
+        read_consent(scopes, statement)
