@@ -5,44 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 import traceback
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, Fault, environment, use
-from feedback_makers import ANNA, BEN, CARL
+from fake_hub import FakeHub, Fault
 from feedback_publishing import REPO, TEXTS, TOKEN, Clock, Server, batches_on, everything_in, everything_on, published_ids
-from huggingface_hub import DatasetCard, constants, get_session
+from huggingface_hub import constants, get_session
 
-from hsemotion_space.feedback import publish, remote
-from hsemotion_space.feedback.card import CARD, Counts, dataset_card, read_counts
-from hsemotion_space.feedback.columns import COLUMNS
+from hsemotion_space.feedback import remote
+from hsemotion_space.feedback.card import CARD, read_counts
 from hsemotion_space.feedback.publish import Publisher
 from hsemotion_space.feedback.records import FeedbackError
-from hsemotion_space.feedback.rows import decode, record_ids
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(remote, "TIMEOUT_S", 0.3)
-    with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
-        yield hub
-
-
-@pytest.fixture
-def server(hub: FakeHub, tmp_path: Path) -> Iterator[Server]:
-    server = Server(hub, tmp_path / "here")
-    yield server
-    server.publisher.stop(2)
-    server.store.close()
+from hsemotion_space.feedback.rows import record_ids
 
 
 def card_of(hub: FakeHub) -> str:
@@ -251,111 +227,6 @@ def test_statements_drain_after_a_long_outage(server: Server, hub: FakeHub, coun
     assert server.clock.now_s - started_s < 1200
 
 
-def test_the_thread_pushes_what_waits_when_it_is_stopped(server: Server, hub: FakeHub) -> None:
-    ids = server.say(1)
-    server.publisher.start()
-    while not server.store.counts()["verified"]:
-        time.sleep(0.005)
-    ids += server.say(5)
-    assert len(published_ids(hub)) == 1
-    server.publisher.stop(8)
-    assert not server.publisher._thread.is_alive()
-    assert published_ids(hub) == dict.fromkeys(ids, 1)
-
-
-SERVER = f"""
-import signal, sys, threading
-from feedback_makers import make_record
-from feedback_publishing import TEXTS, pseudonym
-from hsemotion_space.feedback.publish import Publisher
-from hsemotion_space.feedback.rows import encode
-from hsemotion_space.feedback.store import FeedbackStore
-
-store = FeedbackStore("sqlite:///" + sys.argv[1], reserve_bytes=0)
-publisher = Publisher(store, "{REPO}", "{TOKEN}", lambda stored: encode(stored, pseudonym), TEXTS)
-ended = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: ended.set())
-publisher.start()
-ids = [store.add(make_record(0)).id]
-while not store.counts()["verified"]:
-    ended.wait(0.01)
-print(*ids, *(store.add(make_record(number)).id for number in range(1, 7)), flush=True)
-ended.wait()
-publisher.stop(8)
-store.close()
-"""
-
-
-def test_a_process_that_is_asked_to_end_pushes_first_and_ends_soon(hub: FakeHub, tmp_path: Path) -> None:
-    hub.token = TOKEN
-    paths = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])}
-    command = [sys.executable, "-c", SERVER, str(tmp_path / "feedback.sqlite")]
-    with subprocess.Popen(
-        command, env=os.environ | environment(hub, tmp_path / "home") | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            ids = process.stdout.readline().split()
-            assert len(published_ids(hub)) == 1
-            started_s = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            out, errors = process.communicate(timeout=20)
-        finally:
-            process.kill()
-    assert process.returncode == 0, errors
-    assert time.monotonic() - started_s < 8
-    assert len(ids) == 7
-    assert published_ids(hub) == dict.fromkeys(ids, 1)
-    assert TOKEN not in out + errors
-
-
-def test_a_publisher_that_was_never_started_pushes_when_it_is_stopped(server: Server, hub: FakeHub) -> None:
-    ids = server.say(2)
-    server.publisher.stop(8)
-    assert published_ids(hub) == dict.fromkeys(ids, 1)
-
-
-def test_stopping_takes_no_longer_than_it_may_and_loses_nothing(server: Server, hub: FakeHub) -> None:
-    hub.fail(Fault("hang", "/api/datasets", count=None))
-    ids = server.say(2)
-    started_s = time.monotonic()
-    server.publisher.stop(0.2)
-    assert time.monotonic() - started_s < 1
-    hub.clear_faults()
-    server.publisher._thread.join(5)
-    assert not server.publisher._thread.is_alive()
-    server.crash()
-    server.drain()
-    assert published_ids(hub) == dict.fromkeys(ids, 1)
-
-
-def test_flushing_publishes_everything_without_a_break(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "COMMIT_BATCHES", 1)
-    server.say(250)
-    status = server.publisher.flush()
-    assert (status.saved, status.sealed, status.published) == (0, 0, 250)
-    assert server.commits == 3
-
-
-def test_a_fault_of_the_program_does_not_end_the_thread(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = server.publisher._encode
-    broken = threading.Event()
-
-    def fail(_: object) -> bytes:
-        broken.set()
-        raise ZeroDivisionError(TOKEN)
-
-    monkeypatch.setattr(server.publisher, "_encode", fail)
-    server.say(2)
-    server.publisher.start()
-    assert broken.wait(5)
-    while not server.publisher.status().error:
-        time.sleep(0.005)
-    assert server.publisher.status().error == "Publishing met a fault of this program (ZeroDivisionError)."
-    monkeypatch.setattr(server.publisher, "_encode", encode)
-    server.publisher.stop(8)
-    assert published_ids(hub) == dict.fromkeys(server.said, 1)
-
-
 def test_other_users_of_the_client_library_keep_their_timeouts(server: Server) -> None:
     session = get_session()
     usual, hooks = session.timeout, session.event_hooks
@@ -428,63 +299,6 @@ def test_the_token_is_in_no_log_status_error_commit_or_file(server: Server, hub:
     assert not [blob for blob in blobs if TOKEN.encode() in blob]
     assert "huggingface" in caplog.text
     assert {request.headers.get("authorization") for request in hub.requests} == {None, "sent"}
-
-
-def test_counts_of_the_card_are_those_of_the_files(server: Server, hub: FakeHub) -> None:
-    for turn in range(4):
-        server.say(2, ANNA)
-        server.say(turn, BEN, crop=True)
-        server.say(1, CARL if turn == 3 else ANNA)
-        server.pass_time(61)
-        rows = [row for body in batches_on(hub).values() for row in decode(body)]
-        assert read_counts(card_of(hub)) == Counts.of(rows).changed(Counts(), Counts(), 0)
-    assert read_counts(card_of(hub)) == Counts(18, 6, 3, {"correct": 0, "wrong": 18, "cannot_tell": 0, "not_a_face": 0}, ("1",))
-    assert "| with a picture | 6 |" in card_of(hub)
-
-
-@pytest.mark.parametrize("spoiled", [None, b"# By hand\n", b"---\n[\n---\n", b"---\nfeedback_counts: {records: -1}\n---\n", b"\xff\xfe"])
-def test_a_card_that_was_spoiled_is_counted_anew(server: Server, hub: FakeHub, spoiled: bytes | None) -> None:
-    server.say(3, crop=True)
-    server.pass_time(61)
-    change = {"delete": [CARD]} if spoiled is None else {}
-    hub.commit(REPO, {CARD: spoiled} if spoiled else {}, kind="dataset", **change)
-    hub.commit(REPO, {"data/odd.parquet": b"no batch"}, kind="dataset")
-    server.say(2, BEN)
-    server.pass_time(61)
-    counts = read_counts(card_of(hub))
-    assert (counts.records, counts.with_crop, counts.contributors) == (5, 3, 2)
-
-
-def test_the_card_has_metadata_that_the_hub_reads(hub: FakeHub) -> None:
-    counts = Counts(1234, 200, 31, {"wrong": 1234}, ("1", "2"))
-    card = DatasetCard(dataset_card(REPO, counts, TEXTS))
-    card.validate(repo_type="dataset")
-    data = card.data
-    assert (data.license, data["license_name"], data.size_categories) == ("other", "research-only-consented-faces", ["1K<n<10K"])
-    assert data["license_link"] == f"https://huggingface.co/datasets/{REPO}#terms-of-use"
-    assert "## Terms of use" in card.text
-    assert data["configs"] == [{"config_name": "default", "data_files": [{"split": "train", "path": "data/**/*.parquet"}]}]
-    assert data.annotations_creators == ["crowdsourced", "machine-generated"]
-    assert data["extra_gated_prompt"].startswith("These are corrections")
-    assert set(data["extra_gated_fields"].values()) == {"text", "checkbox"}
-    assert data.pretty_name
-    assert data.task_categories == ["image-classification"]
-    assert read_counts(str(card)) == counts.changed(Counts(), Counts(), 0)
-
-
-@pytest.mark.parametrize(("records", "size"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**5, "100K<n<1M"), (10**8, "10M<n<100M")])
-def test_the_size_category_follows_from_the_counts(records: int, size: str) -> None:
-    assert DatasetCard(dataset_card(REPO, Counts(records), TEXTS)).data.size_categories == [size]
-
-
-def test_the_card_tells_columns_consent_and_erasure() -> None:
-    text = dataset_card(REPO, Counts(1, consent_versions=("1", "2")), TEXTS)
-    for name, column in COLUMNS.items():
-        assert f"| `{name}` | {column.kind} | {column.about} |" in text
-    assert "### Version 1\n\n> labels: Keep my correction.  \n> publish: Also publish it." in text
-    assert "### Version 2\n\n> (not known to this server)" in text
-    assert "receipt code" in text
-    assert "erased.txt" in text
 
 
 def test_the_files_load_as_a_dataset(server: Server, hub: FakeHub, tmp_path: Path) -> None:
