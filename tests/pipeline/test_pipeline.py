@@ -1,9 +1,9 @@
+"""From a file to faces, times and values."""
+
 from __future__ import annotations
 
 import hashlib
-import weakref
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,122 +11,17 @@ import pytest
 from checkpoint_makers import change_manifest, make_checkpoint
 from face_makers import FACE_BOX, picture_with
 from media_makers import write_clip
-from PIL import Image
-from scipy import ndimage
+from pipeline_makers import EVERY_FRAME, LEFT, RIGHT, GreenDetector, clip, draw, indices, picture
 
-from hsemotion_space import pipeline as module
 from hsemotion_space.alignment import align_face
-from hsemotion_space.engine import EngineError, normalize
+from hsemotion_space.engine import normalize
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.media import MediaError, open_clip
 from hsemotion_space.pipeline import BATCH, NO_FACE, PREVIEW_SIDE, THUMBNAIL_SIDE, Cancelled, Network, Pipeline
 from hsemotion_space.readout import read_track
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
 from hsemotion_space.tracking import overlap
-from hsemotion_space.types import Analysis, ByteArray, FaceDetections, FaceTrack, FloatArray
-
-Places = Sequence[tuple[int, int]]
-LEFT, RIGHT = (16, 32), (96, 32)
-EVERY_FRAME = PipelineConfig(sample_fps=0, smoothing=0)
-
-
-def draw(places: Places, size: tuple[int, int] = (96, 160), side: int = 32) -> ByteArray:
-    """Return a gray picture with a green square, a face to the fake detector, at each (left, top)."""
-    picture = np.full((*size, 3), 120, np.uint8)
-    for left, top in places:
-        picture[top : top + side, left : left + side] = (20, 220, 20)
-    return picture
-
-
-class GreenDetector:
-    """Finds green squares; counts its calls and how many pictures are alive at once."""
-
-    def __init__(self) -> None:
-        self.searches, self.follows, self.thorough = 0, 0, False
-        self.alive: list[weakref.ref[ByteArray]] = []
-        self.most_alive = 0
-
-    def _find(self, rgb: ByteArray) -> FaceDetections:
-        self.alive = [ref for ref in self.alive if ref() is not None and ref() is not rgb] + [weakref.ref(rgb)]
-        self.most_alive = max(self.most_alive, len(self.alive))
-        labels, _ = ndimage.label((rgb[:, :, 1] > 170) & (rgb[:, :, 0] < 90))
-        boxes = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels) if y.stop - y.start > 10]
-        found = np.array(sorted(boxes), np.float32).reshape(-1, 4)
-        landmarks = found[:, None, :2] + np.array([[8, 10], [24, 10], [16, 16], [10, 24], [22, 24]], np.float32)
-        return FaceDetections(found, np.full(len(found), 0.99, np.float32), landmarks)
-
-    def detect(self, rgb: ByteArray, thorough: bool = False) -> FaceDetections:
-        self.searches += 1
-        self.thorough |= thorough
-        return self._find(rgb)
-
-    def follow(self, rgb: ByteArray, boxes_xyxy: FloatArray) -> tuple[FaceDetections, FloatArray]:
-        self.follows += 1
-        found = self._find(rgb)
-        near = overlap(boxes_xyxy, found.boxes_xyxy) > 0.3
-        without = replace(found, landmarks=np.full_like(found.landmarks, np.nan))
-        return without.select(near.any(0)), near.any(1).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("checkpoints")
-    make_checkpoint(root / "small", size=32)
-    make_checkpoint(root / "twin", size=32, seed=1)  # expects the same picture as small
-    make_checkpoint(root / "wide", size=48, seed=2, settled=True)
-    return root
-
-
-@pytest.fixture(scope="module")
-def settings(checkpoints: Path) -> Settings:
-    return Settings(checkpoints=checkpoints, cache=checkpoints / ".cache", engine="torch", threads=1)
-
-
-@pytest.fixture
-def detector() -> GreenDetector:
-    return GreenDetector()
-
-
-@pytest.fixture(scope="module")
-def network(settings: Settings) -> Network:
-    return Pipeline(settings, GreenDetector()).network("small")
-
-
-@pytest.fixture
-def pipeline(settings: Settings, detector: GreenDetector, network: Network) -> Pipeline:
-    pipeline = Pipeline(settings, detector)
-    pipeline._networks["small"] = network
-    return pipeline
-
-
-def clip(tmp_path: Path, frames: Sequence[Places], times_s: Sequence[float] | None = None) -> Path:
-    return write_clip(tmp_path / "clip.mp4", [draw(places) for places in frames], times_s)
-
-
-def picture(tmp_path: Path, pixels: ByteArray) -> Path:
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
-    return tmp_path / "picture.png"
-
-
-ALL = ("wide", "small", "twin")
-
-
-def same(one: Analysis, other: Analysis) -> bool:
-    """Whether two analyses are equal in every bit."""
-    return _plain(one) == _plain(other)
-
-
-def _plain(value: object) -> object:
-    """Return a value as nested tuples with the bytes of its arrays, whatever is shared inside of it."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if is_dataclass(value):
-        return tuple((item.name, _plain(getattr(value, item.name))) for item in fields(value))
-    return tuple(_plain(item) for item in value) if isinstance(value, tuple) else repr(value)
-
-
-def indices(analysis: Analysis) -> list[list[int]]:
-    return [face.track.frame_index.tolist() for face in analysis.faces]
+from hsemotion_space.types import FaceTrack, FloatArray
 
 
 def test_a_picture_with_two_faces(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:
@@ -197,90 +92,6 @@ def test_a_track_takes_landmarks_of_every_frame_or_none(pipeline: Pipeline, tmp_
     for wrong in (track.landmarks[:2], track.landmarks[:, :4], track.landmarks[..., 0]):
         with pytest.raises(ValueError, match=r"FaceTrack\.landmarks: expected shape \(3, 5, 2\)"):
             replace(track, landmarks=wrong)
-
-
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
-def test_several_checkpoints_give_bit_for_bit_what_each_gives_alone(settings: Settings, engine: str, tmp_path: Path) -> None:
-    pipeline = Pipeline(replace(settings, engine=engine), GreenDetector())  # type: ignore[arg-type]
-    file = clip(tmp_path, [[]] + [[LEFT]] + [[(18 + step, 32), RIGHT] for step in range(BATCH)] + [[RIGHT]] * 12)
-    config = PipelineConfig(sample_fps=0)
-    together = pipeline.analyze_all(file, ALL, config)
-    assert [analysis.checkpoint.id for analysis in together] == list(ALL)
-    for analysis in together:
-        assert same(analysis, pipeline.analyze(file, replace(config, checkpoint=analysis.checkpoint.id)))
-    scores = [analysis.faces[0].track.scores for analysis in together]
-    assert not any(np.array_equal(one, other) for one, other in ((scores[0], scores[1]), (scores[1], scores[2])))
-    still = picture(tmp_path, draw([LEFT, RIGHT]))
-    for analysis in pipeline.analyze_all(still, ALL):
-        assert same(analysis, pipeline.analyze(still, PipelineConfig(analysis.checkpoint.id)))
-
-
-def test_several_checkpoints_share_decoding_faces_and_pixels(
-    pipeline: Pipeline, detector: GreenDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened, aligned = [], []
-    monkeypatch.setattr(module, "open_clip", lambda *args: opened.append(args) or open_clip(*args))
-    monkeypatch.setattr(module, "align_face", lambda rgb, box, spec: aligned.append(spec.size) or align_face(rgb, box, spec))
-    calls: list[tuple[int, int]] = []
-    together = pipeline.analyze_all(clip(tmp_path, [[LEFT, RIGHT]] * 10), ALL, EVERY_FRAME, lambda done, total: calls.append((done, total)))
-    assert (len(opened), detector.searches, detector.follows) == (1, 2, 8)
-    assert sorted(aligned) == [32] * 20 + [48] * 20  # small and twin share theirs
-    assert calls == [(done, 10) for done in range(1, 11)]
-    first = together[0]
-    for other in together[1:]:
-        assert other.preview is first.preview
-        assert other.frame_times_s is first.frame_times_s
-        for one, same_face in zip(first.faces, other.faces, strict=True):
-            assert all(getattr(one.track, name) is getattr(same_face.track, name) for name in ("boxes_xyxy", "landmarks", "thumbnail"))
-
-
-def test_a_checkpoint_that_is_named_twice_runs_once(pipeline: Pipeline, network: Network, tmp_path: Path) -> None:
-    runs = []
-    pipeline._networks["small"] = replace(network, run=lambda batch: runs.append(len(batch)) or network.run(batch))
-    first, second = pipeline.analyze_all(picture(tmp_path, draw([LEFT])), ["small", ""])
-    assert first is second
-    assert runs == [1]
-    with pytest.raises(ValueError, match="at least one checkpoint"):
-        pipeline.analyze_all(tmp_path / "picture.png", [])
-
-
-def test_one_checkpoint_that_cannot_be_loaded_fails_them_all_by_name(
-    settings: Settings, detector: GreenDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_checkpoint(tmp_path / "good", size=32)
-    make_checkpoint(tmp_path / "gone", size=32)
-    (tmp_path / "gone" / "model.safetensors").unlink()
-    pipeline, file = Pipeline(replace(settings, checkpoints=tmp_path), detector), picture(tmp_path, draw([LEFT]))
-    with pytest.raises(CheckpointError, match="Test gone: the weights file is missing"):
-        pipeline.analyze_all(file, ["good", "gone"])
-    with pytest.raises(CheckpointError, match="no checkpoint 'huge'"):
-        pipeline.analyze_all(file, ["good", "huge"])
-    assert detector.searches == 0  # told before any work
-
-    def refuse(*_args: object) -> bytes:
-        raise CheckpointError("file.pt is damaged or incomplete. Download it again.")
-
-    monkeypatch.setattr(module, "resolve", refuse)
-    with pytest.raises(CheckpointError, match=r"^Test gone: file\.pt is damaged"):
-        pipeline.analyze_all(file, ["good", "gone"])
-
-
-def test_an_engine_that_refuses_a_network_names_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_args: object) -> None:
-        raise EngineError("OpenVINO cannot run this network (RuntimeError).")
-
-    monkeypatch.setattr(module, "load", refuse)
-    with pytest.raises(EngineError, match=r"^Test twin: OpenVINO cannot run"):
-        Pipeline(settings, GreenDetector()).network("twin")
-
-
-def test_several_checkpoints_can_be_stopped_together(pipeline: Pipeline, tmp_path: Path) -> None:
-    def stop(done: int, _total: int) -> None:
-        if done == 2:
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        pipeline.analyze_all(clip(tmp_path, [[LEFT]] * 6), ALL, EVERY_FRAME, stop)
 
 
 def test_a_face_that_returns_within_a_second_is_one_track(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Several checkpoints on one file: as each alone, with the work that they share done once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_makers import make_checkpoint
+from pipeline_makers import ALL, EVERY_FRAME, LEFT, RIGHT, GreenDetector, clip, draw, picture, same
+
+from hsemotion_space import pipeline as module
+from hsemotion_space.alignment import align_face
+from hsemotion_space.engine import EngineError
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.media import open_clip
+from hsemotion_space.pipeline import BATCH, Cancelled, Network, Pipeline
+from hsemotion_space.settings import PipelineConfig, Settings
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_several_checkpoints_give_bit_for_bit_what_each_gives_alone(settings: Settings, engine: str, tmp_path: Path) -> None:
+    pipeline = Pipeline(replace(settings, engine=engine), GreenDetector())  # type: ignore[arg-type]
+    file = clip(tmp_path, [[]] + [[LEFT]] + [[(18 + step, 32), RIGHT] for step in range(BATCH)] + [[RIGHT]] * 12)
+    config = PipelineConfig(sample_fps=0)
+    together = pipeline.analyze_all(file, ALL, config)
+    assert [analysis.checkpoint.id for analysis in together] == list(ALL)
+    for analysis in together:
+        assert same(analysis, pipeline.analyze(file, replace(config, checkpoint=analysis.checkpoint.id)))
+    scores = [analysis.faces[0].track.scores for analysis in together]
+    assert not any(np.array_equal(one, other) for one, other in ((scores[0], scores[1]), (scores[1], scores[2])))
+    still = picture(tmp_path, draw([LEFT, RIGHT]))
+    for analysis in pipeline.analyze_all(still, ALL):
+        assert same(analysis, pipeline.analyze(still, PipelineConfig(analysis.checkpoint.id)))
+
+
+def test_several_checkpoints_share_decoding_faces_and_pixels(
+    pipeline: Pipeline, detector: GreenDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, aligned = [], []
+    monkeypatch.setattr(module, "open_clip", lambda *args: opened.append(args) or open_clip(*args))
+    monkeypatch.setattr(module, "align_face", lambda rgb, box, spec: aligned.append(spec.size) or align_face(rgb, box, spec))
+    calls: list[tuple[int, int]] = []
+    together = pipeline.analyze_all(clip(tmp_path, [[LEFT, RIGHT]] * 10), ALL, EVERY_FRAME, lambda done, total: calls.append((done, total)))
+    assert (len(opened), detector.searches, detector.follows) == (1, 2, 8)
+    assert sorted(aligned) == [32] * 20 + [48] * 20  # small and twin share theirs
+    assert calls == [(done, 10) for done in range(1, 11)]
+    first = together[0]
+    for other in together[1:]:
+        assert other.preview is first.preview
+        assert other.frame_times_s is first.frame_times_s
+        for one, same_face in zip(first.faces, other.faces, strict=True):
+            assert all(getattr(one.track, name) is getattr(same_face.track, name) for name in ("boxes_xyxy", "landmarks", "thumbnail"))
+
+
+def test_a_checkpoint_that_is_named_twice_runs_once(pipeline: Pipeline, network: Network, tmp_path: Path) -> None:
+    runs = []
+    pipeline._networks["small"] = replace(network, run=lambda batch: runs.append(len(batch)) or network.run(batch))
+    first, second = pipeline.analyze_all(picture(tmp_path, draw([LEFT])), ["small", ""])
+    assert first is second
+    assert runs == [1]
+    with pytest.raises(ValueError, match="at least one checkpoint"):
+        pipeline.analyze_all(tmp_path / "picture.png", [])
+
+
+def test_one_checkpoint_that_cannot_be_loaded_fails_them_all_by_name(
+    settings: Settings, detector: GreenDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_checkpoint(tmp_path / "good", size=32)
+    make_checkpoint(tmp_path / "gone", size=32)
+    (tmp_path / "gone" / "model.safetensors").unlink()
+    pipeline, file = Pipeline(replace(settings, checkpoints=tmp_path), detector), picture(tmp_path, draw([LEFT]))
+    with pytest.raises(CheckpointError, match="Test gone: the weights file is missing"):
+        pipeline.analyze_all(file, ["good", "gone"])
+    with pytest.raises(CheckpointError, match="no checkpoint 'huge'"):
+        pipeline.analyze_all(file, ["good", "huge"])
+    assert detector.searches == 0  # told before any work
+
+    def refuse(*_args: object) -> bytes:
+        raise CheckpointError("file.pt is damaged or incomplete. Download it again.")
+
+    monkeypatch.setattr(module, "resolve", refuse)
+    with pytest.raises(CheckpointError, match=r"^Test gone: file\.pt is damaged"):
+        pipeline.analyze_all(file, ["good", "gone"])
+
+
+def test_an_engine_that_refuses_a_network_names_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> None:
+        raise EngineError("OpenVINO cannot run this network (RuntimeError).")
+
+    monkeypatch.setattr(module, "load", refuse)
+    with pytest.raises(EngineError, match=r"^Test twin: OpenVINO cannot run"):
+        Pipeline(settings, GreenDetector()).network("twin")
+
+
+def test_several_checkpoints_can_be_stopped_together(pipeline: Pipeline, tmp_path: Path) -> None:
+    def stop(done: int, _total: int) -> None:
+        if done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        pipeline.analyze_all(clip(tmp_path, [[LEFT]] * 6), ALL, EVERY_FRAME, stop)

@@ -1,0 +1,145 @@
+"""Opening a store: addresses, several processes, older versions."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from feedback_makers import ANNA, NOW_S, make_crop, make_record
+from sqlalchemy import Connection, text
+from store_makers import encode, ids
+
+from hsemotion_space.feedback import migrations
+from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.store import FeedbackStore
+
+
+def test_a_closed_store_says_so(store: FeedbackStore) -> None:
+    store.close()
+    store.close()
+    with pytest.raises(FeedbackError, match="closed"):
+        store.add(make_record(1))
+    with pytest.raises(FeedbackError, match="closed"):
+        store.records()
+
+
+def test_a_reader_sees_what_is_there_and_changes_nothing(store: FeedbackStore, url: str) -> None:
+    store.add(make_record(1))
+    with FeedbackStore(url, read_only=True) as reader:
+        assert ids(reader.records()) == [make_record(1).id]
+        store.add(make_record(2))
+        assert len(reader.records()) == 2
+        for change in (lambda: reader.add(make_record(3)), lambda: reader.seal(5, encode), lambda: reader.erase(ANNA)):
+            with pytest.raises(FeedbackError, match="reading only"):
+                change()
+
+
+def test_two_writers_get_on_or_the_second_is_told(store: FeedbackStore, url: str) -> None:
+    if url.startswith("postgresql"):  # replicas
+        with FeedbackStore(url) as second:
+            store.add(make_record(1))
+            assert second.add(make_record(1)).created is False
+            second.add(make_record(2))
+            assert store.seal(10, encode) is not None
+            assert second.seal(10, encode) is None
+        return
+    with pytest.raises(FeedbackError, match="Another process writes"):
+        FeedbackStore(url)
+    program = (
+        f"from hsemotion_space.feedback.store import FeedbackStore\ntry: FeedbackStore({url!r})\nexcept ValueError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert result.stdout.startswith("Another process writes to the feedback database feedback.sqlite.")
+    store.close()
+    with FeedbackStore(url) as second:
+        second.add(make_record(1))
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://host/name", "sqlite+aiosqlite://"])
+def test_an_address_of_something_else_is_refused(address: str) -> None:
+    with pytest.raises(FeedbackError, match="feedback database"):
+        FeedbackStore(address)
+
+
+def test_a_server_that_is_not_there_is_a_sentence_without_its_address() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(FeedbackError, match="server cannot be reached") as caught:
+        FeedbackStore("postgresql://user:secret@127.0.0.1:9/name")
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1" not in str(caught.value)
+
+
+def test_nothing_can_be_read_where_nothing_is(tmp_path: Path) -> None:
+    with pytest.raises(FeedbackError, match="no feedback database"):
+        FeedbackStore(f"sqlite:///{tmp_path / 'none.sqlite'}", read_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_may_have_a_name_that_means_something_in_addresses(tmp_path: Path) -> None:
+    file = tmp_path / "a #b%20?c" / "feed back.sqlite"
+    with FeedbackStore(f"sqlite:///{str(file).replace('?', '%3F')}") as store:
+        store.add(make_record(1))
+    names = {path.name for path in tmp_path.rglob("*.sqlite")}
+    assert names == {"feed back.sqlite"}
+
+
+def test_connections_are_set_up_for_durability(tmp_path: Path) -> None:
+    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store, store._database.reading() as connection:
+        names = ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "trusted_schema", "busy_timeout")
+        values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+        assert values == ["wal", 2, 1, 1, 0, 10_000]
+
+
+def add_a_column(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
+
+
+def test_an_older_database_is_brought_up_to_date_with_a_backup(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FeedbackStore(url) as store:
+        store.add(make_record(1), make_crop(1))
+        before = store.records()
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column))
+    with pytest.raises(FeedbackError, match="older version"):
+        FeedbackStore(url, read_only=True)
+    with FeedbackStore(url, lambda: NOW_S) as store:
+        assert store.records() == before
+        with store._database.reading() as connection:
+            connection.execute(text("SELECT note FROM feedback_meta"))
+    with FeedbackStore(url) as store:  # not again
+        assert store.records() == before
+    monkeypatch.undo()
+    with pytest.raises(FeedbackError, match="has version 3, this program knows 2"):
+        FeedbackStore(url)
+    if url.startswith("sqlite"):
+        (backup,) = tmp_path.glob("*.backup-*")
+        assert backup.name == "feedback.sqlite.backup-v2-20250615T150640Z"
+        with FeedbackStore(f"sqlite:///{backup}") as old:
+            assert old.records() == before
+
+
+def test_a_migration_that_fails_changes_nothing(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM feedback_records"))
+        connection.execute(text("SELECT nothing FROM nowhere"))
+
+    with FeedbackStore(url) as store:
+        store.add(make_record(1))
+        before = store.records()
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column, fail))
+    with pytest.raises(FeedbackError, match="cannot be opened"):
+        FeedbackStore(url)
+    monkeypatch.undo()
+    with FeedbackStore(url) as store:
+        assert store.records() == before
+        assert store.notices == ()
+    assert not list(tmp_path.glob("*.corrupt-*"))
+
+
+def test_the_tables_of_a_new_and_of_a_migrated_database_have_the_version(tmp_path: Path) -> None:
+    FeedbackStore(f"sqlite:///{tmp_path / 'new.sqlite'}").close()
+    connection = sqlite3.connect(tmp_path / "new.sqlite")
+    assert connection.execute("PRAGMA user_version").fetchone() == (migrations.newest(),)
+    connection.close()
