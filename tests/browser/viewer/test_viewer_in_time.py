@@ -1,0 +1,116 @@
+"""The viewer and time: frames, cursor, seeks, ranges and the trail."""
+
+from __future__ import annotations
+
+import pytest
+from browser_makers import needs_chromium
+from viewer_makers import FRAME_S, LAST_S, Open, heard, number_at, number_of, point, press, settled, state_of
+from viewer_page import FRAMES, RATE
+
+pytestmark = needs_chromium
+
+
+def test_each_frame_on_screen_has_the_box_of_its_own_time(show: Open) -> None:
+    page = show("clip")
+    page.evaluate("window.log = []; viewerHelp.record(window.log)")
+    page.get_by_role("button", name="Play", exact=True).click()
+    page.wait_for_function("document.querySelector('.viewer video').ended")
+    pairs = [(number_of(shade), number_at(left)) for shade, left, _ in page.evaluate("log") if left is not None]
+    assert len({picture for picture, _ in pairs}) > FRAMES // 2, "too few frames were seen to say anything"
+    late = [pair for pair in pairs if pair[0] != pair[1]]
+    assert not late, late
+
+
+def test_steps_show_exactly_the_next_frame_with_its_box(show: Open) -> None:
+    page = show("clip")
+    settled(page, 0)
+    for number in range(1, 8):
+        press(page, "ArrowRight")
+        settled(page, number)
+    press(page, "ArrowLeft", "ArrowLeft", "ArrowLeft")
+    settled(page, 4)
+    press(page, "Shift+ArrowRight")
+    settled(page, 14)
+    press(page, "Shift+ArrowLeft")
+    settled(page, 4)
+    assert abs(float(heard(page, "seek")["time"]) - 4 * FRAME_S) < FRAME_S
+    assert page.locator(".viewer .announce").text_content().startswith("0.4")
+
+
+def test_a_click_in_any_timeline_goes_there(show: Open) -> None:
+    page = show("clip")
+    for task, share in (("Expression", 0.62), ("Action units", 0.21), ("Compound expression", 0.9)):
+        page.mouse.click(*point(page, share, task))
+        settled(page, int(share * LAST_S * RATE))
+        assert abs(page.evaluate("document.querySelector('.viewer video').currentTime") - share * LAST_S) <= FRAME_S
+        assert abs(page.evaluate("viewerHelp.cursor()") - share) * LAST_S <= FRAME_S
+
+
+def test_the_cursor_follows_playback(show: Open) -> None:
+    page = show("clip")
+    page.evaluate("window.log = []; viewerHelp.record(window.log)")
+    press(page, " ")
+    page.get_by_role("button", name="Pause", exact=True).wait_for()
+    page.wait_for_function("log.length > 15")
+    press(page, " ")
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    seen = [(number_of(shade), share * LAST_S) for shade, _, share in page.evaluate("log")]
+    assert len({number for number, _ in seen}) > 10
+    for number, cursor_s in seen:
+        assert abs(number * FRAME_S - cursor_s) < 0.02, (number, cursor_s)
+
+
+def test_a_drag_selects_a_range_in_every_timeline_and_tells_python(show: Open) -> None:
+    page = show("clip")
+    start, end = point(page, 0.7), point(page, 0.3)
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move((start[0] + end[0]) / 2, start[1], steps=4)
+    page.mouse.move(*end, steps=4)
+    page.mouse.up()
+    first, last, face = heard(page, "range")["selection"]
+    assert face == 1
+    assert (first, last) == (pytest.approx(0.3 * LAST_S, abs=0.05), pytest.approx(0.7 * LAST_S, abs=0.05))
+    assert page.locator(".selected:visible").count() == page.locator(".plot-box").count() == 4
+    assert state_of(page) == (0, 0), "a drag is not a click"
+    page.get_by_role("button", name="Zoom to range").click()
+    page.wait_for_function(f"Math.abs(viewerHelp.plots()[0].layout.xaxis.range[0] - {0.3 * LAST_S}) < 0.06")
+    press(page, "Escape")
+    page.wait_for_function("document.querySelector('#heard-range textarea').value.includes('\"selection\": null')")
+    assert page.locator(".selected:visible").count() == 0
+
+
+def test_keys_mark_a_range_and_name_a_label(show: Open) -> None:
+    page = show("clip")
+    page.get_by_role("button", name="Face 2", exact=True).click()
+    page.mouse.click(*point(page, 0.25))
+    settled(page, int(0.25 * LAST_S * RATE))
+    press(page, "[")
+    assert "starts at 0.90 s" in page.locator(".chosen-range").text_content()
+    press(page, "Shift+ArrowRight", "Shift+ArrowRight")
+    page.wait_for_function("Math.abs(document.querySelector('.viewer video').currentTime - 2.9) < 0.05")
+    press(page, "]")
+    assert heard(page, "range")["selection"] == [pytest.approx(0.9, abs=0.01), pytest.approx(2.9, abs=0.01), 2]
+    press(page, "3")
+    told = heard(page, "label_key")
+    assert (told["key"], told["selection"][2]) == (3, 2)
+    page.locator(".viewer select.speed").focus()
+    page.keyboard.press("5")
+    page.wait_for_timeout(500)
+    assert heard(page, "label_key")["key"] == 3, "a key in a field is not a label"
+
+
+def test_the_trail_in_the_plane_follows_unless_motion_is_unwanted(show: Open) -> None:
+    colored = (
+        "(() => { const c = document.querySelector('.viewer .plane'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        " let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 16 && d[i + 2] > d[i] + 40) n++; return n; })()"
+    )
+    counts = {}
+    for motion in ("no-preference", "reduce"):
+        page = show("clip", motion=motion)
+        start = page.evaluate(colored)
+        page.mouse.click(*point(page, 0.5))
+        settled(page, 19)
+        counts[motion] = page.evaluate(colored) - start
+    assert counts["no-preference"] > 100
+    assert abs(counts["reduce"]) < 60
