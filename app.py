@@ -3,10 +3,9 @@
 
 def main() -> None:
     """Serve the page; the imports live here so that the worker process, which imports this file, stays light."""
-    from hsemotion_space.settings import Settings
-    from hsemotion_space.ui.app import launch
+    from hsemotion_space.cli import main as run
 
-    launch(Settings.from_env())
+    raise SystemExit(run(["serve"]))
 
 
 if __name__ == "__main__":

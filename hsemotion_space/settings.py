@@ -80,6 +80,10 @@ class Settings:
         engine: ``openvino`` or ``torch``; ``auto`` takes torch on a GPU and OpenVINO on a CPU.
         threads: of the engine; 0 leaves the choice to it.
         host, port: where the page is served.
+        hosts: names under which visitors reach a page on this machine alone or behind a proxy, separated by commas; if empty, a page on
+            all addresses answers to any name.
+        upload_mb_per_client, upload_mb: what one network, and all together, may upload within the time that files are kept.
+        free_mb: what uploads leave free on the disk.
         job_time_limit_s: an analysis that takes longer is stopped.
         results_ttl_s: how long a finished analysis and its files are kept.
         feedback: whether corrections are taken.
@@ -96,6 +100,10 @@ class Settings:
     threads: int = 0
     host: str = "127.0.0.1"
     port: int = 7860
+    hosts: str = ""
+    upload_mb_per_client: int = 500
+    upload_mb: int = 4000
+    free_mb: int = 500
     job_time_limit_s: float = 180.0
     results_ttl_s: float = 900.0
     feedback: Literal["on", "off"] = "on"
@@ -113,7 +121,15 @@ class Settings:
             raise SettingsError(f"{ENV_PREFIX}FEEDBACK must be on or off, got {self.feedback!r}.")
         if self.feedback_repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.feedback_repo):
             raise SettingsError(f"{ENV_PREFIX}FEEDBACK_REPO must be owner/name, got {self.feedback_repo!r}.")
-        for name, low, high in (("threads", 0, 1024), ("port", 0, 65535), ("job_time_limit_s", 0, 86400), ("results_ttl_s", 0, 86400)):
+        for name, low, high in (
+            ("threads", 0, 1024),
+            ("port", 0, 65535),
+            ("upload_mb_per_client", 1, 10**6),
+            ("upload_mb", 1, 10**6),
+            ("free_mb", 0, 10**6),
+            ("job_time_limit_s", 0, 86400),
+            ("results_ttl_s", 0, 86400),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise SettingsError(f"{ENV_PREFIX}{name.upper()} must be from {low} to {high}, got {getattr(self, name)!r}.")
 

@@ -23,6 +23,7 @@ from hsemotion_space.ui.annotate.payload import queue_value
 from hsemotion_space.ui.annotate.running import Wish, collect, follow, start
 from hsemotion_space.ui.annotate.session import Session
 from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.uploads import Uploads
 
 PICTURE, CLIP, STRANGER = "a" * 32, "b" * 32, "c" * 32
 CHECKPOINT = CheckpointRef("efficientnet-b0-starter", "Starter", "c" * 64)
@@ -108,7 +109,7 @@ def make_visit(folder: Path) -> Iterator[Visit]:
     settings = Settings(cache=folder, feedback_data=folder / "data")
     runner = FakeRunner({PICTURE: made("image", 1, 2), CLIP: made("clip", 2), STRANGER: made("image", 3)})
     feedback = open_feedback(settings)
-    desk = Desk(settings, runner, (), folder / "results", folder / "uploads", feedback)  # type: ignore[arg-type]
+    desk = Desk(settings, runner, (), folder / "results", Uploads(folder / "uploads", folder / "claims"), feedback)  # type: ignore[arg-type]
     (folder / "clip.mp4").write_bytes(b"clip")
     desk.show_media(folder / "clip.mp4", CLIP)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from hsemotion_space.ui.annotate.answering import Given, act
 from hsemotion_space.ui.annotate.payload import queue_value
 from hsemotion_space.ui.annotate.running import AT_ONCE, MOST_FILES, Wish, collect, follow, progress, start
 from hsemotion_space.ui.annotate.session import MOST_SESSIONS, Sessions
+from hsemotion_space.ui.uploads import NamedFile
 
 
 @pytest.fixture
@@ -154,38 +156,53 @@ def test_words_of_a_queue_are_japanese_for_who_reads_that(visit: Visit, monkeypa
 # Files
 
 
+def uploaded(visit: Visit, name: str) -> NamedFile:
+    folder = visit.desk.uploads.folder / hashlib.sha256(name.encode()).hexdigest()
+    folder.mkdir()
+    (folder / name).write_bytes(name.encode())
+    return NamedFile(str(folder / name))
+
+
+def test_only_what_was_uploaded_is_annotated(visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "canary.png").write_bytes(b"canary")
+    assert "not uploaded to this server" in visit.start(files=[NamedFile(str(tmp_path / "canary.png"))])
+    assert not visit.runner.submitted
+
+
 def test_files_are_analyzed_two_at_a_time_and_then_asked_about(visit: Visit, tmp_path: Path) -> None:
-    files = [tmp_path / f"{number}.png" for number in range(4)]
-    for file in files:
-        file.write_bytes(b"picture")
-    assert visit.start(files=list(map(str, files))) == "waits"
+    files = [uploaded(visit, f"{number}.png") for number in range(4)]
+    assert visit.start(files=files) == "waits"
     assert len(visit.runner.submitted) == AT_ONCE and "files to go: 4" in progress(visit.desk, visit.session)
     first, second = visit.session.running
     visit.runner.jobs[first] = made("image", 11)
     visit.runner.failed[second] = "This file is no picture."
-    assert not follow(visit.desk, visit.session) and visit.runner.submitted == files
+    assert not follow(visit.desk, visit.session) and [path.read_bytes() for path in visit.runner.submitted] == [
+        b"0.png",
+        b"1.png",
+        b"2.png",
+        b"3.png",
+    ]
     for job in visit.session.running:
         visit.runner.jobs[job] = made("image", 12)
     assert follow(visit.desk, visit.session)
     assert collect(visit.desk, visit.session) == "This file is no picture."
     assert sorted(int(item.media, 16) for item in visit.session.items) == [11, 12], "the same picture is asked about once"
     assert json.loads(queue_value(visit.desk, visit.session))["item"]["picture"].startswith("data:image/png")
-    assert visit.start(files=[str(files[0])]) == "" and len(visit.runner.submitted) == 4, "it is there still"
+    assert visit.start(files=[files[0]]) == "" and len(visit.runner.submitted) == 4, "it is there still"
 
 
 def test_a_new_start_stops_what_runs_and_a_full_server_is_a_sentence(visit: Visit, tmp_path: Path) -> None:
-    (tmp_path / "one.png").write_bytes(b"picture")
-    visit.start(files=[str(tmp_path / "one.png")])
+    visit.start(files=[uploaded(visit, "one.png")])
     [running] = visit.session.running
     visit.runner.full = "Too many analyses are waiting. Please try again later."
-    (tmp_path / "two.png").write_bytes(b"picture")
-    told = visit.start(files=[str(tmp_path / "two.png")])
+    told = visit.start(files=[uploaded(visit, "two.png")])
     assert visit.runner.cancelled == [running]
     assert told == f"{visit.runner.full} No face was found that could be asked about."
 
 
 @pytest.mark.parametrize(("changes", "told"), [
-    ({"files": ["a"] * (MOST_FILES + 1)}, "at most 12 files"), ({"files": ["a"], "agreed": "true"}, "Without it nothing is analyzed"),
+    ({"files": [NamedFile("a")] * (MOST_FILES + 1)}, "at most 12 files"),
+    ({"files": [NamedFile("a")], "agreed": "true"}, "Without it nothing is analyzed"),
     ({"checkpoint": ["x"]}, "pick one backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "picture"}, "nothing to annotate"),
     ({"sources": [["picture"], 7, "everything"]}, "nothing to annotate"), ({"sources": None, "files": "a"}, "nothing to annotate"),
     ({"jobs": {"picture": "d" * 32}}, "nothing to annotate"),

@@ -29,6 +29,7 @@ from hsemotion_space.ui.live import answer as live_answer
 from hsemotion_space.ui.live.answer import MOST_BYTES, MOST_TEXT, UNUSABLE, answer, read_frame, read_sequence, seen
 from hsemotion_space.ui.live.component import FOLDER, build_live
 from hsemotion_space.ui.picker import Picker
+from hsemotion_space.ui.uploads import Uploads
 
 ID = "0" * 32
 
@@ -80,7 +81,8 @@ def desk(tmp_path: Path) -> Desk:
     make_checkpoint(tmp_path / "checkpoints" / "one")
     options = Settings(checkpoints=tmp_path / "checkpoints", cache=tmp_path / "cache")
     runner = FakeRunner([JobStatus(ID, "queued"), done(make_analysis(faces=3, kind="image"))])
-    return Desk(options, runner, list_checkpoints(options.checkpoint_roots), tmp_path / "results", tmp_path / "uploads")
+    uploads = Uploads(tmp_path / "uploads", tmp_path / "claims")
+    return Desk(options, runner, list_checkpoints(options.checkpoint_roots), tmp_path / "results", uploads)
 
 
 def ask(desk: Desk, data: object, checkpoint: object = "one", agreed: object = True) -> dict[str, object]:

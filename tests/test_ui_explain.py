@@ -36,6 +36,7 @@ from hsemotion_space.ui.explain import (
 )
 from hsemotion_space.ui.explained import NO_MAP, PLACES, Asked, explained_html, place_words
 from hsemotion_space.ui.feedback import Offer
+from hsemotion_space.ui.uploads import Uploads
 
 JOB, QUESTION = "a" * 32, "b" * 32
 KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
@@ -84,7 +85,7 @@ def desk(tmp_path: Path) -> Desk:
     runner = FakeRunner(
         make_siblings(2, faces=2), [JobStatus(QUESTION, "running"), JobStatus(QUESTION, "done", explained=make_explained())]
     )
-    made = Desk(Settings(cache=tmp_path), runner, (), tmp_path / "results", tmp_path / "uploads")  # type: ignore[arg-type]
+    made = Desk(Settings(cache=tmp_path), runner, (), tmp_path / "results", Uploads(tmp_path / "uploads", tmp_path / "claims"))  # type: ignore[arg-type]
     (tmp_path / "clip.mp4").write_bytes(b"clip")
     made.show_media(tmp_path / "clip.mp4", JOB)
     return made

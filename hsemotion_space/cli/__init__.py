@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hsemotion_space.cli.checkpoints import add_checkpoints
 from hsemotion_space.cli.console import complain, downloading
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
+from hsemotion_space.environment import secrets
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
@@ -140,10 +142,11 @@ def _in_words(prediction: Prediction) -> str:
 
 
 def _serve(_: argparse.Namespace) -> int:
+    given = secrets()  # before anything heavy, as the process may start anew
     from hsemotion_space.ui.app import launch  # noqa: PLC0415  heavy
 
     try:
-        launch(Settings.from_env())
+        launch(Settings.from_env({**os.environ, **given}), given.get("HF_TOKEN", ""))
     except OSError as error:
         return complain(f"{error} Set HSEMOTION_PORT to a free port.", 2)
     return 0

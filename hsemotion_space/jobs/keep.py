@@ -37,13 +37,16 @@ class Kept:
         """Return the path under which the file stays as long as its job needs it.
 
         Raises:
-            JobError: if the file is gone or cannot be kept.
+            JobError: if the file is gone, cannot be kept, or lies outside of the folder around the kept ones: whatever jobs
+                are given, they read what belongs to this server alone.
         """
         if self.folder is None:
             return path
         target = self.folder / job_id
         try:
             source = path.resolve(strict=True)  # a link to a link would go with the upload
+            if not source.is_relative_to(self.folder.resolve().parent) or not source.is_file():
+                raise FileNotFoundError(path)
             try:
                 os.link(source, target)
             except OSError:

@@ -8,10 +8,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
+from hsemotion_space.environment import is_secret
 from hsemotion_space.jobs.worker import work
 from hsemotion_space.settings import Settings
 
-SECRETS: Final = ("HSEMOTION_FEEDBACK_SECRET", "HSEMOTION_REVIEW_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 POLL_S: Final = 0.05
 
 
@@ -39,7 +39,7 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
         self.process = context.Process(target=work, args=(remote, self.settings), name="analysis", daemon=True)
-        hidden = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+        hidden = {name: os.environ.pop(name) for name in list(os.environ) if is_secret(name)}
         try:
             self.process.start()
         finally:

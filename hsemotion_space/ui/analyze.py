@@ -24,6 +24,7 @@ from hsemotion_space.ui.desk import EXAMPLES, Desk
 from hsemotion_space.ui.feedback import Offer
 from hsemotion_space.ui.parts import RawImage, RawSlider, RawVideo, progress_bar
 from hsemotion_space.ui.picker import Picker, refresh
+from hsemotion_space.ui.uploads import NamedFile, UploadError
 from hsemotion_space.ui.view import Kind, View, build_summary, build_view, draw_again, emptied, fill, told
 from hsemotion_space.ui.words import fixed, retell, say
 
@@ -71,7 +72,7 @@ class Tab:
 class _Choice:
     """What a visitor asks for; unchecked."""
 
-    path: str | None
+    file: NamedFile | Path | None  # a path if it is the page's own
     checkpoint: object
     agreed: object
     others: object = ()
@@ -133,19 +134,19 @@ def _connect(desk: Desk, tab: Tab, asked: _Asked, start: gr.Button, example: gr.
     def run(earlier: str, *given: Any) -> list[object]:  # the values of _Choice
         return _start(desk, tab, earlier, _Choice(*given))
 
-    def run_new(earlier: str, path: str | None, checkpoint: str, *given: Any) -> list[object]:
-        if path:
-            return run(earlier, path, checkpoint, *given)
+    def run_new(earlier: str, file: NamedFile | None, checkpoint: str, *given: Any) -> list[object]:
+        if file is not None:
+            return run(earlier, file, checkpoint, *given)
         _cancel(desk, earlier)
         return [*_state(desk, checkpoint), *emptied(tab.view)]
 
-    def take(earlier: str, path: str | None, *given: Any) -> list[object]:
+    def take(earlier: str, file: NamedFile | None, *given: Any) -> list[object]:
         # Gradio tells of a picture that was taken away with its old path, if the server had put it there
-        return run_new(earlier, None if path and desk.is_media_of(earlier, Path(path)) else path, *given)
+        return run_new(earlier, None if file is not None and _is_shown(desk, earlier, file) else file, *given)
 
     def run_example(earlier: str, checkpoint: str, *given: Any) -> list[object]:
         path = _copy_example(desk, tab.view.kind)
-        return [path, *_start(desk, tab, earlier, _Choice(path, checkpoint, True, *given))]
+        return [str(path), *_start(desk, tab, earlier, _Choice(path, checkpoint, True, *given))]
 
     start.click(run, [job, *asked.all], tab.outputs, **QUIET)
     example.click(run_example, [job, asked.checkpoint, asked.others, *asked.options], [source, *tab.outputs], **QUIET)
@@ -197,13 +198,21 @@ def _options(kind: Kind, desk: Desk) -> list[gr.Slider]:
     return [fps, smoothing]
 
 
-def _copy_example(desk: Desk, kind: Kind) -> str:
+def _copy_example(desk: Desk, kind: Kind) -> Path:
     """Return the path of a copy, which is swept like everything that visitors add."""
     name = {"image": "astronaut.jpg", "clip": "astronaut.mp4"}[kind]
     path = desk.results / uuid.uuid4().hex / name
     path.parent.mkdir(parents=True)
     shutil.copyfile(EXAMPLES / name, path)
-    return str(path)
+    return path
+
+
+def _is_shown(desk: Desk, job: object, file: NamedFile) -> bool:
+    """Return whether a file has the content of the one that belongs to a result."""
+    try:
+        return desk.is_media_of(job, desk.uploads.claim(file))
+    except UploadError:  # it is told when the file is to be analyzed
+        return False
 
 
 def _is_known(desk: Desk, job: object) -> bool:
@@ -215,7 +224,7 @@ def _is_known(desk: Desk, job: object) -> bool:
 
 def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
     """Queue an analysis in the place of an earlier one, and return updates for ``Tab.outputs``: its end, if that comes at once."""
-    if not choice.path:
+    if choice.file is None:
         words = say("Please add a picture first.") if tab.view.kind == "image" else say("Please add a clip first.")
         return [*_state(desk, choice.checkpoint), *told(tab.view, words)]
     _cancel(desk, earlier)
@@ -224,8 +233,9 @@ def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
         return [*_state(desk, choice.checkpoint), *told(tab.view, words)]
     try:
         config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
-        job = desk.runner.submit(Path(choice.path), config, _compared(desk, config.checkpoint, choice.others))
-        desk.show_media(Path(choice.path), job)
+        path = choice.file if isinstance(choice.file, Path) else desk.uploads.claim(choice.file)
+        job = desk.runner.submit(path, config, _compared(desk, config.checkpoint, choice.others))
+        desk.show_media(path, job)
     except (JobError, SettingsError, CheckpointError) as error:
         return [*_state(desk, choice.checkpoint), *told(tab.view, retell(str(error)))]
     until_s = time.monotonic() + AT_ONCE_S

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, Literal, TypedDict
 
 import gradio as gr
@@ -20,14 +18,15 @@ from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_
 from hsemotion_space.hub.resolve import locate
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import PipelineConfig, SettingsError
+from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.feedback import REFUSALS, client_of, make_offer
+from hsemotion_space.ui.feedback import REFUSALS, make_offer
+from hsemotion_space.ui.uploads import NamedFile
 
 Kind = Literal["image", "clip"]
 NO_CONSENT: Final = (
     "Nothing is analyzed unless consent is true: the persons shown agree that this server analyzes the file now and deletes it."
 )
-NO_FILE: Final = "The file must be uploaded to this server: wrap its path in gradio_client.handle_file."
 
 
 class CheckpointInfo(TypedDict):
@@ -128,7 +127,7 @@ def _analyze(desk: Desk, kind: Kind, media: object, consent: object, config: Pip
     try:
         if consent is not True:
             raise SettingsError(NO_CONSENT)
-        path = _uploaded(media)
+        path = desk.uploads.claim(NamedFile(media.get("path") if isinstance(media, Mapping) else None))
         checkpoint = find_checkpoint(desk.settings.checkpoint_roots, config.checkpoint).id
         job = desk.runner.submit(path, PipelineConfig(checkpoint, config.sample_fps, config.smoothing))
         *_, last = desk.runner.watch(job)
@@ -140,18 +139,6 @@ def _analyze(desk: Desk, kind: Kind, media: object, consent: object, config: Pip
         raise gr.Error(str(error), print_exception=False) from error
     offer = make_offer(desk, job, last.analysis, None)
     return {"job": job, "analysis": document([last.analysis]), "tickets": dict(offer.tickets)}
-
-
-def _uploaded(media: object) -> Path:
-    """Return the path of an uploaded file; one of any other place is refused."""
-    given = media.get("path") if isinstance(media, Mapping) else None
-    folder = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
-    if not isinstance(given, str) or "\0" in given:
-        raise SettingsError(NO_FILE)
-    path = Path(given).resolve()
-    if not path.is_relative_to(folder) or not path.is_file():
-        raise SettingsError(NO_FILE)
-    return path
 
 
 def _submission(ticket: object, statement: object, consent: object) -> Submission:

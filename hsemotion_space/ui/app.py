@@ -24,6 +24,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from hsemotion_space import __version__
+from hsemotion_space.environment import hide_environment
 from hsemotion_space.feedback.consent import PROCESS
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Feedback, open_feedback
@@ -33,19 +34,26 @@ from hsemotion_space.settings import Settings
 from hsemotion_space.ui.about import build_about
 from hsemotion_space.ui.analyze import Shared, attach, build_tab
 from hsemotion_space.ui.annotate import build_annotate
+from hsemotion_space.ui.annotate.running import MOST_FILES
 from hsemotion_space.ui.api import build_api
+from hsemotion_space.ui.bodies import LONGEST_S
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.guard import Guard, GuardLimits
+from hsemotion_space.ui.guard import LOCAL_HOSTS, Guard, GuardLimits
 from hsemotion_space.ui.live import build_live
 from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker, refresh
+from hsemotion_space.ui.protocol import install
+from hsemotion_space.ui.quotas import MB, SessionQuota, UploadLimits, UploadQuota
 from hsemotion_space.ui.review import build_review
-from hsemotion_space.ui.temporary import SWEEP_EVERY_S, hide_environment, make_folder, sweep_for_ever
+from hsemotion_space.ui.temporary import SWEEP_EVERY_S, make_folder, sweep_for_ever
+from hsemotion_space.ui.uploads import Uploads
 from hsemotion_space.ui.viewer import serve_plotly
 from hsemotion_space.ui.words import Language, catalog, fixed
 
 STYLE = Path(__file__).with_name("style.css")
-SLOWEST_UPLOAD_S = 300.0  # added to the age at which files are deleted, so that no running upload loses its file
+SESSIONS_TOGETHER = 10_000  # beyond them Gradio drops the state of the oldest one
+SESSIONS_PER_CLIENT, SESSIONS_WINDOW_S = 300, 3600.0  # so it takes dozens of networks to make another visitor lose theirs
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 LEAD = """
 # HSEmotion Space
@@ -84,7 +92,7 @@ class Server:
 def build(desk: Desk) -> gr.Blocks:
     """Return the page."""
     settings = desk.settings
-    minutes = round((settings.results_ttl_s + SLOWEST_UPLOAD_S + SWEEP_EVERY_S) / 60)
+    minutes = round((settings.results_ttl_s + LONGEST_S + SWEEP_EVERY_S) / 60)
     with gr.Blocks(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
         gr.Markdown(fixed(LEAD), elem_classes="lead")
         picker = build_picker(desk)
@@ -133,11 +141,12 @@ def theme() -> gr.themes.Base:
     )  # fmt: skip
 
 
-def launch(settings: Settings, block: bool = True) -> Server:
+def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     """Serve the page.
 
     Args:
         settings: of the deployment.
+        token: for publishing corrections on the Hub.
         block: return only when the page is stopped.
 
     Raises:
@@ -146,31 +155,45 @@ def launch(settings: Settings, block: bool = True) -> Server:
     """
     stop = _stop_on_signal() if block else threading.Event()  # before anything is made that must be deleted again
     hide_environment()
+    install()
     folder = make_folder()
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
-    token = os.environ.pop("HF_TOKEN", "")  # it is for publishing alone
+    uploads = Uploads(folder / "uploads", folder / "claims")
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
     runner = JobRunner(settings, keep=folder / "jobs")
     feedback, problem = _open(settings, token)
-    demo = build(
-        Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results", folder / "uploads", feedback, problem)
-    )
-    limits = GuardLimits(upload_bytes=max(settings.limits.clip_bytes, settings.limits.image_bytes) + 2**20)
+    demo = build(Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results", uploads, feedback, problem))
+    limits = _limits(settings, uploads.folder)
     middleware = [Middleware(Guard, limits=limits, script=serve_plotly()), Middleware(Language)]
     _, url, _ = demo.launch(
         server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True, share=False, show_error=False,
         max_file_size=settings.limits.clip_bytes, strict_cors=True, enable_monitoring=False, run_history=False, footer_links=[],
-        ssr_mode=False, state_session_capacity=500, theme=theme(), css_paths=STYLE, i18n=catalog(),
+        ssr_mode=False, state_session_capacity=SESSIONS_TOGETHER, theme=theme(), css_paths=STYLE, i18n=catalog(),
         app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None, "openapi_url": None},
     )  # fmt: skip
     server = Server(demo, runner, feedback, folder, url)
     atexit.register(server.close)
-    threading.Thread(target=sweep_for_ever, args=(folder, settings.results_ttl_s + SLOWEST_UPLOAD_S), name="sweeper", daemon=True).start()
+    threading.Thread(target=sweep_for_ever, args=(folder, settings.results_ttl_s + LONGEST_S), name="sweeper", daemon=True).start()
     print(f"HSEmotion Space is running on {url}", flush=True)  # noqa: T201  the one line a user waits for
     if block:
         while not stop.wait(1):
             pass
         server.close()
     return server
+
+
+def _limits(settings: Settings, uploads: Path) -> GuardLimits:
+    """Return what the door lets through."""
+    window_s = settings.results_ttl_s + LONGEST_S + SWEEP_EVERY_S  # after which a file is deleted for certain
+    limits = UploadLimits(window_s, settings.upload_mb_per_client * MB, settings.upload_mb * MB, settings.free_mb * MB)
+    hosts = {host.strip().lower() for host in settings.hosts.split(",") if host.strip()}
+    local = settings.host.strip("[]") in LOOPBACK
+    return GuardLimits(
+        upload_bytes=max(settings.limits.clip_bytes, settings.limits.image_bytes) + MB,
+        files=MOST_FILES,
+        hosts=frozenset(hosts | LOCAL_HOSTS) if hosts or local else frozenset(),
+        uploads=UploadQuota(uploads, limits),
+        sessions=SessionQuota(SESSIONS_PER_CLIENT, SESSIONS_WINDOW_S),
+    )
 
 
 def _open(settings: Settings, token: str) -> tuple[Feedback | None, str]:

@@ -19,6 +19,7 @@ from hsemotion_space.jobs import JobError, JobRunner, JobStatus
 from hsemotion_space.readout import reread
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
+from hsemotion_space.ui.uploads import SHOWN, Uploads
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NOT_TAKEN = "Corrections are not taken on this server."
@@ -37,7 +38,7 @@ class Desk:
     Attributes:
         settings, runner, checkpoints: of the deployment.
         results: folder for files to download.
-        uploads: folder from which the browser may get files.
+        uploads: what visitors uploaded, and from where browsers get what belongs to a result.
         feedback: None if corrections are not taken.
         problem: why not; empty if the operator does not want them.
     """
@@ -46,7 +47,7 @@ class Desk:
     runner: JobRunner
     checkpoints: tuple[Checkpoint, ...]
     results: Path
-    uploads: Path
+    uploads: Uploads
     feedback: Feedback | None = None
     problem: str = ""
 
@@ -86,8 +87,13 @@ class Desk:
         return tuple(reread(one, find_checkpoint(roots, one.checkpoint.id), factor) for one in status.analyses)
 
     def show_media(self, path: Path, job: str) -> None:
-        """Keep a file as long as its result is shown, where the browser may get it: a link, which costs no room."""
-        folder = self.uploads / "shown" / job
+        """Keep a file as long as its result is shown, where the browser may get it: a link, which costs no room.
+
+        Args:
+            path: a claim, or a copy of an example.
+            job: whose file it is.
+        """
+        folder = self.uploads.folder / SHOWN / job
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / ("media" + (path.suffix.lower() if re.fullmatch(r"[.]\w{1,5}", path.suffix) else ""))
         with suppress(OSError):  # without it there are no pictures, but all numbers
@@ -99,7 +105,7 @@ class Desk:
 
     def media_of(self, job: str) -> Path | None:
         """Return the file that belongs to a result, if it is still there."""
-        return next((self.uploads / "shown" / job).glob("media*"), None) if re.fullmatch("[0-9a-f]{32}", job) else None
+        return next((self.uploads.folder / SHOWN / job).glob("media*"), None) if re.fullmatch("[0-9a-f]{32}", job) else None
 
     def is_media_of(self, job: object, path: Path) -> bool:
         """Return whether a file has the same content as the one that belongs to a result."""

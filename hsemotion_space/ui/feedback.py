@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -20,6 +19,7 @@ from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis
+from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import RawNumber, RawSlider
 from hsemotion_space.ui.viewer import read_label_key, read_selection
@@ -264,15 +264,6 @@ def _thanks(receipt: Receipt) -> str:
         f"<div class='receipt' role='status'><p>{escape(retell(receipt.words))} {escape(say('Your receipt code:'))} "
         f"<code>{escape(receipt.code)}</code></p><p>{say(KEEP_IT)}</p></div>"
     )
-
-
-def client_of(request: gr.Request) -> str:
-    """Return the address by which what is sent is counted.
-
-    Behind the proxy of a Space that is the last one in ``X-Forwarded-For``, which the proxy wrote; what stands before it anybody can write.
-    """
-    forwarded = request.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
-    return forwarded.split(",")[-1].strip() or (request.client.host if request.client else "")
 
 
 def _preview(desk: Desk, given: Offer, number: object, wanted: object) -> list[object]:

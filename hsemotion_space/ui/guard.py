@@ -1,51 +1,77 @@
-"""What Gradio leaves open, closed before it: body sizes, unused routes, foreign sites, URLs in place of files."""
+"""The door of the page: which requests reach Gradio, how large and how slow they may be, and what every answer says to the browser."""
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import re
-from dataclasses import dataclass
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+from hsemotion_space.ui.bodies import BodyError, BoundedBody, PartCounter, read_json, session_in, too_large
+from hsemotion_space.ui.clients import client_in
+from hsemotion_space.ui.quotas import NO_SPACE, QuotaError, SessionQuota, UploadQuota
 
-UNUSED_ROUTES = re.compile(
-    r"/(gradio_api/)?(file=https?:|proxy=|deep_link|process_recording|component_server|monitoring|runs|run_history|history|vibe)",
-    re.IGNORECASE,
+LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+UPLOAD: Final = "/upload"
+READ: Final = re.compile(
+    r"/|/config/?|/theme\.css|/robots\.txt|/favicon\.ico|/manifest\.json|/pwa_icon(/\w+)?|/app_id/?|/info/?|/startup-events"
+    r"|/(static|assets|svelte)/.*|/file=/.*|/heartbeat/(?P<session>[^/]+)|/queue/(data|status)|/call/[^/]+/[^/]+|/upload_progress",
+    re.DOTALL,
 )
-LARGE_ROUTE = re.compile(r"/(gradio_api/)?upload/?$")
-JSON_DEPTH = 20
-OWN_CONTENT_ONLY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+WRITTEN: Final = re.compile(rf"{UPLOAD}/?|/queue/join|/(run|api|call|call/v2)/[^/]+/?|/cancel|/reset/?")
+"""Routes that the page and ``gradio_client`` use, without the prefix of Gradio's own; all others are closed."""
+POLICY: Final = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self' https://huggingface.co"
+)  # a Space is shown in a frame of huggingface.co
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class GuardLimits:
-    """Largest bodies in bytes."""
+    """What the guard lets through.
+
+    Attributes:
+        upload_bytes: largest body of an upload.
+        other_bytes: largest body of any other request.
+        files: files in one upload.
+        hosts: names that the page answers to; empty for any.
+        uploads: bytes by network and in all; None for no bound.
+        sessions: by network; None for no bound.
+    """
 
     upload_bytes: int
     other_bytes: int = 256 * 1024
-
-
-class _TooLargeError(Exception):
-    """The body went over its limit while it was read."""
+    files: int = 1
+    hosts: frozenset[str] = frozenset()
+    uploads: UploadQuota | None = field(default=None, repr=False)
+    sessions: SessionQuota | None = field(default=None, repr=False)
 
 
 class Guard:
     """ASGI middleware.
 
-    Refuses with a plain sentence: bodies over the limit (413), routes the page does not use (404), posts from other sites (403),
-    and JSON that smuggles a URL, a ``data:`` image, NaN or deep nesting (400). Adds ``nosniff``, ``no-referrer``, a content security
-    policy under which a browser asks no other server for anything, and, for files, ``no-store``.
+    Refuses with a plain sentence: names that the server does not have (403), methods (405) and routes (404) that the page does not use,
+    posts from other sites (403), bodies that are too large (413), too slow (408) or too many (429, 507), and JSON that names a file in
+    another way than the page does (400). What is passed on as JSON is what was checked, whatever the request called itself. An error of
+    the layers behind becomes a sentence with a code, by which the log tells what it was.
 
     Args:
         app: behind it.
-        limits: of bodies.
+        limits: of requests.
         script: a file of the page itself, the only one that browsers may keep; its address changes with its version.
     """
 
@@ -55,69 +81,145 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request and pass it on."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        headers, path = Headers(scope=scope), str(scope["path"])
-        limit = self.limits.upload_bytes if LARGE_ROUTE.search(path) else self.limits.other_bytes
-        refusal = self._refusal(scope, headers, limit)
-        if refusal is not None:
-            await refusal(scope, receive, self._with_headers(send, path))
+        if scope["type"] != "http":  # the page has no websocket
+            await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["method"] == "POST" and "json" in headers.get("content-type", ""):
-            try:
-                body = await _read(receive, limit)
-                _check(json.loads(body, parse_constant=_no_constant) if body else None, 0)
-            except _TooLargeError:
-                await _too_large(limit)(scope, receive, send)
-                return
-            except (ValueError, RecursionError) as error:
-                words = str(error) if isinstance(error, _BadValueError) else "The request is not valid JSON."
-                await PlainTextResponse(words, 400)(scope, receive, send)
-                return
-            receive = _replay(body, receive)
-        else:
-            receive = _counted(receive, limit)
+        answer = _Answer(send, self._kept_by(str(scope["path"])))
         try:
-            await self.app(scope, receive, self._with_headers(send, path))
-        except _TooLargeError:
-            await _too_large(limit)(scope, receive, send)
+            await self._pass_on(scope, receive, answer)
+        except (BodyError, QuotaError) as error:
+            await answer.refuse(scope, receive, error.status, str(error))
+        except ClientDisconnect:
+            pass
+        except Exception as error:  # noqa: BLE001  whatever Gradio raises; its text may hold names of files
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                await answer.refuse(scope, receive, 507, NO_SPACE)
+                return
+            code = uuid.uuid4().hex[:8]
+            log.error("%s in %s %s (%s)", type(error).__name__, scope["method"], _route(scope), code)
+            await answer.refuse(scope, receive, 500, f"The server failed for an unexpected reason. Please report it with the code {code}.")
 
-    def _refusal(self, scope: Scope, headers: Headers, limit: int) -> PlainTextResponse | None:
-        if UNUSED_ROUTES.match(str(scope["path"])):
-            return PlainTextResponse("Not found.", 404)
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not _same_site(headers):
-            return PlainTextResponse("This request comes from another site.", 403)
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """Check a request and let Gradio answer it.
+
+        Raises:
+            BodyError, QuotaError: if it is refused.
+        """
+        headers, route = Headers(scope=scope), _route(scope)
+        self._check_head(scope, headers, route)
+        limit = self.limits.upload_bytes if route.startswith(UPLOAD) else self.limits.other_bytes
+        client = client_in(headers, scope["client"][0] if scope.get("client") else "")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
-            return _too_large(limit)
-        return None
+            raise BodyError(413, too_large(limit))
+        if scope["method"] != "POST":
+            self._count_session(client, _session_of(scope, route))
+            await self.app(scope, BoundedBody(receive, limit), answer)
+        elif WRITTEN.fullmatch(route) and route.rstrip("/") == UPLOAD:
+            await self.app(scope, self._counted(receive, headers, client), answer)
+        else:
+            value = read_json(await BoundedBody(receive, limit).read())
+            self._count_session(client, session_in(value))
+            checked = json.dumps(value).encode() if value is not None else b""
+            await self.app(_as_json(scope, checked), _replay(checked, receive), answer)
 
-    def _with_headers(self, send: Send, path: str) -> Send:
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-content-type-options"] = "nosniff"
-                headers["referrer-policy"] = "no-referrer"
-                headers["content-security-policy"] = OWN_CONTENT_ONLY
-                if self.script and path.endswith(self.script) and message["status"] == 200:
-                    headers["cache-control"] = "public, max-age=31536000, immutable"
-                elif "/file=" in path:
-                    headers["cache-control"] = "no-store"
-            await send(message)
+    def _check_head(self, scope: Scope, headers: Headers, route: str) -> None:
+        """Check what comes before the body.
 
-        return sending
+        Raises:
+            BodyError: if the request is refused.
+        """
+        host = _name_of(headers.get("host", ""))
+        if self.limits.hosts and host not in self.limits.hosts:
+            raise BodyError(403, "This server does not answer to that name. Set HSEMOTION_HOSTS to the name under which visitors reach it.")
+        routes = {"GET": READ, "HEAD": READ, "OPTIONS": READ, "POST": WRITTEN}.get(scope["method"])
+        if routes is None:
+            raise BodyError(405, "This method is not used here.")
+        if not routes.fullmatch(route):
+            raise BodyError(404, "Not found.")
+        if scope["method"] == "POST" and not _same_site(headers):
+            raise BodyError(403, "This request comes from another site.")
+
+    def _counted(self, receive: Receive, headers: Headers, client: str) -> BoundedBody:
+        """Return the body of an upload, which counts what it passes on.
+
+        Raises:
+            BodyError, QuotaError: if it cannot be taken.
+        """
+        parts = PartCounter(headers.get("content-type", ""), self.limits.files)
+        quota = self.limits.uploads
+        if quota is None:
+            return BoundedBody(receive, self.limits.upload_bytes, parts)
+        length = headers.get("content-length", "")
+        upload = quota.begin(client, int(length) if length.isdigit() else 0)
+
+        def count(piece: bytes) -> None:
+            parts(piece)
+            quota.add(upload, len(piece))
+
+        return BoundedBody(receive, self.limits.upload_bytes, count)
+
+    def _count_session(self, client: str, session: str) -> None:
+        if self.limits.sessions is not None and session:
+            self.limits.sessions.use(client, session)
+
+    def _kept_by(self, path: str) -> str:
+        """Return how long browsers may keep what is at a path; empty where the guard does not decide."""
+        if self.script and path.endswith(self.script):
+            return "public, max-age=31536000, immutable"
+        return "no-store" if "/file=" in path else ""
 
 
-class _BadValueError(ValueError):
-    """A value in the JSON body that no page of ours sends."""
+class _Answer:
+    """A ``send`` that adds the headers of every answer.
+
+    Args:
+        send: of the server.
+        kept: how long a browser may keep a successful answer; empty where Gradio decides.
+    """
+
+    def __init__(self, send: Send, kept: str) -> None:
+        self.send, self.kept, self.started = send, kept, False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            headers["x-content-type-options"] = "nosniff"
+            headers["referrer-policy"] = "no-referrer"
+            headers["content-security-policy"] = POLICY
+            if self.kept:
+                headers["cache-control"] = self.kept if message["status"] == 200 else "no-store"
+        await self.send(message)
+
+    async def refuse(self, scope: Scope, receive: Receive, status: int, text: str) -> None:
+        """Answer with a sentence, unless an answer has begun; the rest of the body is not read."""
+        if not self.started:
+            await PlainTextResponse(text, status, {"connection": "close"})(scope, receive, self)
 
 
-def _too_large(limit: int) -> PlainTextResponse:
-    return PlainTextResponse(f"The request is larger than {limit / 2**20:.1f} MB.", 413, {"connection": "close"})
+def _route(scope: Scope) -> str:
+    """Return the path without what Gradio puts before its own routes, which it gives to all of them."""
+    return str(scope["path"]).removeprefix("/gradio_api")
 
 
-def _same_site(headers: Headers) -> bool:
+def _session_of(scope: Scope, route: str) -> str:
+    """Return the session that a request without a body names."""
+    found = READ.fullmatch(route)
+    named: list[str] = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_hash", [])
+    return (found["session"] if found else None) or (named[0] if named else "")
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a ``Host`` header, without its port."""
+    return re.sub(r":\d*$", "", host.strip()).lower()
+
+
+def _same_site(headers: Mapping[str, str]) -> bool:
     """Compare Origin with Host; programs send no Origin."""
     origin = headers.get("origin")
     if origin is None:
@@ -126,35 +228,11 @@ def _same_site(headers: Headers) -> bool:
     return urlsplit(origin).netloc.lower() == host.split(",")[0].strip().lower()
 
 
-def _no_constant(name: str) -> Json:
-    raise _BadValueError(f"{name} is not a number that can be used.")
-
-
-def _check(value: Json, depth: int) -> None:
-    """Refuse what makes Gradio fetch or decode something by itself."""
-    if depth > JSON_DEPTH:
-        raise _BadValueError("The request is nested too deeply.")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key == "path" and isinstance(item, str) and item and not item.startswith("/"):
-                raise _BadValueError("Files must be uploaded; a URL in place of a file is not fetched.")
-            if key == "url" and isinstance(item, str) and item.lower().startswith("data:"):
-                raise _BadValueError("Files must be uploaded; data URLs are not read.")
-            _check(item, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check(item, depth + 1)
-
-
-async def _read(receive: Receive, limit: int) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _TooLargeError
-        if not message.get("more_body", False):
-            return bytes(body)
+def _as_json(scope: Scope, body: bytes) -> Scope:
+    """Return a request that says of itself what its body is."""
+    others = [pair for pair in scope["headers"] if pair[0].lower() not in (b"content-type", b"content-length", b"transfer-encoding")]
+    own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    return {**scope, "headers": [*others, *own]}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -168,17 +246,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
-
-
-def _counted(receive: Receive, limit: int) -> Receive:
-    total = 0
-
-    async def counted() -> Message:
-        nonlocal total
-        message = await receive()
-        total += len(message.get("body", b""))
-        if total > limit:
-            raise _TooLargeError
-        return message
-
-    return counted

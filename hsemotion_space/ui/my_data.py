@@ -14,8 +14,8 @@ from hsemotion_space.feedback.limits import MINUTE_S, Limits, Rule
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Given
 from hsemotion_space.feedback.words import about, said
+from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.feedback import client_of
 from hsemotion_space.ui.parts import VERDICT_WORDS, table
 from hsemotion_space.ui.words import fixed, retell, say
 

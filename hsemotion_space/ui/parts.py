@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Final
 
 import gradio as gr
-from gradio.data_classes import FileData, ImageData
+from gradio.data_classes import FileData, ImageData, ListFiles
 
 from hsemotion_space.feedback.records import VERDICTS, Verdict
 from hsemotion_space.figures import face_color
@@ -17,6 +16,7 @@ from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.resolve import Whereabouts
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction
+from hsemotion_space.ui.uploads import NamedFile
 from hsemotion_space.ui.words import retell, say
 
 VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICTS}
@@ -24,23 +24,34 @@ MOST_UNITS = 4  # independent labels named in a table cell
 
 
 class RawImage(gr.Image):
-    """An image input that hands the uploaded file on as it is; decoding untrusted pictures is the worker's task."""
+    """An image input that hands on what the request names; decoding untrusted pictures is the worker's task."""
 
     is_template = True
 
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        """Return the path of the uploaded file, or None."""
-        return None if payload is None or not payload.path else str(Path(payload.path))
+    def preprocess(self, payload: ImageData | None) -> NamedFile | None:  # type: ignore[override]
+        """Return what is named, or None."""
+        return NamedFile(payload.path) if payload is not None and payload.path else None
 
 
 class RawVideo(gr.Video):
-    """A video input that hands the uploaded file on as it is."""
+    """A video input that hands on what the request names."""
 
     is_template = True
 
-    def preprocess(self, payload: FileData | None) -> str | None:
-        """Return the path of the uploaded file, or None."""
-        return None if payload is None or not payload.path else str(Path(payload.path))
+    def preprocess(self, payload: FileData | None) -> NamedFile | None:
+        """Return what is named, or None."""
+        return NamedFile(payload.path) if payload is not None and payload.path else None
+
+
+class RawFiles(gr.File):
+    """An input of several files that hands on what the request names."""
+
+    is_template = True
+
+    def preprocess(self, payload: ListFiles | FileData | None) -> list[NamedFile]:  # type: ignore[override]
+        """Return all that is named."""
+        files = payload.root if isinstance(payload, ListFiles) else [payload]
+        return [NamedFile(file.path) for file in files if file is not None and file.path]
 
 
 class RawNumber(gr.Number):

@@ -18,8 +18,8 @@ from hsemotion_space.feedback.records import TIERS, FeedbackError, Review, Store
 from hsemotion_space.feedback.words import about, answered
 from hsemotion_space.tasks import get_task
 from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.feedback import client_of
 from hsemotion_space.ui.parts import VERDICT_WORDS, table
 from hsemotion_space.ui.words import fixed, retell, say
 

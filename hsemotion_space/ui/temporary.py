@@ -13,7 +13,7 @@ from typing import Final
 
 PREFIX: Final = "hsemotion-space-"
 LOCK: Final = "lock"
-SWEPT: Final = ("uploads", "results")
+SWEPT: Final = ("uploads", "claims", "results")
 SWEEP_EVERY_S: Final = 60.0
 STARTING_S: Final = 60.0  # so long a folder may be without its lock
 _held: Final[list[int]] = []  # descriptors; what they lock is free when the process ends, however it ends
@@ -87,12 +87,3 @@ def sweep_for_ever(folder: Path, age_s: float) -> None:
         for part in SWEPT:  # what jobs still need lies beside them
             sweep(folder / part, age_s, time.time())
         time.sleep(SWEEP_EVERY_S)
-
-
-def hide_environment() -> None:
-    """Keep other processes of this user from reading what this one was started with, which may be secrets (Linux; elsewhere nothing)."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes  # noqa: PLC0415
-
-        not_dumpable = 4  # PR_SET_DUMPABLE
-        ctypes.CDLL(None).prctl(not_dumpable, 0, 0, 0, 0)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from jobs_makers import PATIENCE_S, SLOW, wait, wait_running
 
-from hsemotion_space.jobs import JobError, JobRunner, answers, process, worker
+from hsemotion_space.environment import OURS
+from hsemotion_space.jobs import JobError, JobRunner, answers, worker
 from hsemotion_space.jobs.requests import AnalysisRequest
 from hsemotion_space.jobs.runner import CANCEL_GRACE_S, MAX_WAITING
 from hsemotion_space.settings import PipelineConfig, Settings
@@ -133,7 +134,7 @@ def test_unknown_ids(runner: JobRunner) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_the_worker_is_started_without_secrets(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*process.SECRETS, "KEPT"):
+    for name in (*OURS, "ANY_API_KEY", "KEPT"):
         monkeypatch.setenv(name, "hf_secret")
     runner = JobRunner(settings)
     try:
@@ -146,7 +147,7 @@ def test_the_worker_is_started_without_secrets(settings: Settings, monkeypatch: 
         runner.close()
     assert environ.count(b"hf_secret") == 1
     assert b"KEPT=hf_secret" in environ
-    assert all(os.environ[name] == "hf_secret" for name in process.SECRETS)
+    assert all(os.environ[name] == "hf_secret" for name in OURS)
 
 
 def test_an_unexpected_error_is_told_by_a_code_and_the_worker_lives(

@@ -16,6 +16,7 @@ from hsemotion_space.ui.annotate.items import Item, in_order, make_items
 from hsemotion_space.ui.annotate.session import Session
 from hsemotion_space.ui.desk import EXAMPLES, Desk
 from hsemotion_space.ui.parts import progress_bar
+from hsemotion_space.ui.uploads import NamedFile
 from hsemotion_space.ui.words import retell, say
 
 PICTURE, CLIP, EXAMPLE = "picture", "clip", "examples"
@@ -32,7 +33,7 @@ class Wish:
 
     Attributes:
         sources: some of ``SOURCES``.
-        files: paths of what was added here.
+        files: what the request names as added here.
         checkpoint: to analyze it with.
         agreed: whether what they add may be analyzed.
         jobs: analyses that the page shows, by source; empty ones are none.
@@ -51,7 +52,7 @@ def start(desk: Desk, session: Session, wish: Wish) -> str:
         _cancel(desk, job)
     session.todo, session.running, session.finished, session.problems = [], [], [], []
     sources = [name for name in SOURCES if isinstance(wish.sources, list | tuple) and name in wish.sources]
-    files = [Path(str(file)) for file in wish.files] if isinstance(wish.files, list | tuple) else []
+    files = [file for file in wish.files if isinstance(file, NamedFile)] if isinstance(wish.files, list | tuple) else []
     if len(files) > MOST_FILES:
         return say("Please add at most {count} files at once.", count=MOST_FILES)
     if files and wish.agreed is not True:
@@ -60,13 +61,14 @@ def start(desk: Desk, session: Session, wish: Wish) -> str:
         if not isinstance(wish.checkpoint, str):
             raise SettingsError("Please pick one backbone.")
         session.checkpoint = find_checkpoint(desk.settings.checkpoint_roots, wish.checkpoint).id
+        added = [desk.uploads.claim(file) for file in files]
     except (SettingsError, CheckpointError) as error:
         return retell(str(error))
     for job in wish.jobs.values():
         status = _status(desk, job)
         session.shown |= {one.media.sha256 for one in status.analyses} if status is not None else set()
     session.finished = [job for name, job in wish.jobs.items() if name in sources and _status(desk, job) is not None]
-    session.todo = [*files, *((EXAMPLES / name for name in FILES) if EXAMPLE in sources and EXAMPLES.is_dir() else ())]
+    session.todo = [*added, *((EXAMPLES / name for name in FILES) if EXAMPLE in sources and EXAMPLES.is_dir() else ())]
     if not session.todo and not session.finished:
         return say("There is nothing to annotate yet: add files here, analyze a picture or a clip in its tab, or tick the examples.")
     follow(desk, session)

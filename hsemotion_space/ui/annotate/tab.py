@@ -16,9 +16,10 @@ from hsemotion_space.ui.annotate.answering import Given, Terms, act
 from hsemotion_space.ui.annotate.payload import queue_value
 from hsemotion_space.ui.annotate.running import CLIP, EXAMPLE, MOST_FILES, PICTURE, SOURCES, Wish, collect, follow, progress, start
 from hsemotion_space.ui.annotate.session import Session, Sessions
+from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.feedback import Offer, client_of
-from hsemotion_space.ui.parts import notice_list
+from hsemotion_space.ui.feedback import Offer
+from hsemotion_space.ui.parts import RawFiles, notice_list
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
 from hsemotion_space.ui.words import fixed, say
 
@@ -60,7 +61,7 @@ class Board:
     key: gr.State
     seen: gr.State
     sources: gr.CheckboxGroup
-    files: gr.File
+    files: RawFiles
     hides: gr.Checkbox
     pad: gr.Checkbox
     button: gr.Button
@@ -101,7 +102,7 @@ def _lay_out(desk: Desk) -> Board:
         with gr.Column(scale=4, min_width=300):
             choices = [(fixed("My picture"), PICTURE), (fixed("My clip"), CLIP), (fixed("Examples"), EXAMPLE)]
             sources = gr.CheckboxGroup(choices, value=list(SOURCES), label=fixed("What to annotate"), info=fixed(SEEN))
-            files = gr.File(label=fixed("My files"), file_count="multiple", file_types=["image", "video"], type="filepath", height=140)
+            files = RawFiles(label=fixed("My files"), file_count="multiple", file_types=["image", "video"], height=140)
             gr.Markdown(fixed(FILES, count=MOST_FILES), elem_classes="fine")
             hides = gr.Checkbox(True, label=fixed("Hide what the network says until I have answered"))
             pad = gr.Checkbox(False, label=fixed("Also ask valence and arousal"))

@@ -1,0 +1,63 @@
+"""Keep secrets out of the environment of the process that serves: what a process was started with can be read from outside of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+OURS: Final = ("HSEMOTION_FEEDBACK_SECRET", "HSEMOTION_FEEDBACK_DATABASE", "HSEMOTION_REVIEW_TOKEN", "HF_TOKEN")
+"""Variables that the page needs; the database is a URL that may hold a password."""
+_SECRET: Final = re.compile(
+    r"(?!HF_HUB_).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID|PAT|DSN|DATABASE(_UR[LI])?)", re.IGNORECASE
+)  # names that begin with HF_HUB_ switch things on and off
+_PIPE: Final = "HSEMOTION_SECRETS_PIPE"  # number of the descriptor from which the new process reads
+
+
+def is_secret(name: str) -> bool:
+    """Return whether the name of a variable says that its value must not leave this process."""
+    return bool(_SECRET.fullmatch(name))
+
+
+def secrets() -> dict[str, str]:
+    """Return the secrets that this process was started with, after starting it anew without any if need be.
+
+    ``/proc/<pid>/environ`` shows the initial environment for as long as a process lives, whatever it deletes later. So a process whose
+    environment has secrets replaces itself by the same program with a clean one, and hands over those of ``OURS`` through a pipe; others
+    are dropped. To be called before anything else, as all of it happens twice.
+    """
+    if _PIPE in os.environ:
+        with os.fdopen(int(os.environ.pop(_PIPE)), "rb") as pipe:
+            given: dict[str, str] = json.load(pipe)
+            return given
+    found = {name: value for name, value in os.environ.items() if is_secret(name)}
+    if found and os.name == "posix":
+        _start_anew({name: found[name] for name in OURS if name in found})
+    return {name: os.environ.pop(name) for name in found if name in OURS}
+
+
+def _start_anew(handed: Mapping[str, str]) -> None:
+    """Replace this process; returns only if that is impossible."""
+    reading, writing = os.pipe()
+    content = json.dumps(handed).encode()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(OSError), os.fdopen(writing, "wb") as pipe:  # larger than a pipe holds: not handed over
+        pipe.write(content)
+    os.set_inheritable(reading, True)
+    clean = {name: value for name, value in os.environ.items() if not is_secret(name)}
+    with contextlib.suppress(OSError):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**clean, _PIPE: str(reading)})  # noqa: S606  the same program again
+    os.close(reading)
+
+
+def hide_environment() -> None:
+    """Keep other processes of this user from reading the memory of this one (Linux; elsewhere nothing)."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # noqa: PLC0415
+
+        not_dumpable = 4  # PR_SET_DUMPABLE
+        ctypes.CDLL(None).prctl(not_dumpable, 0, 0, 0, 0)

@@ -1,0 +1,62 @@
+"""What the server under Gradio lacks: a time for the head of a request, and a log that tells no names of visitors' files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import traceback
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final, cast
+
+import gradio.queueing
+import gradio.routes
+import uvicorn.config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_S: Final = 15.0  # from the first byte of a connection, or of its next request, to the end of the head
+
+log = logging.getLogger(__name__)
+
+
+class TimedProtocol(H11Protocol):
+    """HTTP/1.1 that closes connections whose request does not begin in time; uvicorn itself would wait for ever."""
+
+    head_s = HEAD_S
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to count."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.head_s, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Go on counting as long as no request has begun."""
+        super().data_received(data)
+        begun = self.cycle is not None and not self.cycle.response_complete
+        if begun and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        elif not begun and self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(self.head_s, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop counting."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+
+def install() -> None:
+    """Let the servers of this process use :class:`TimedProtocol`, and let Gradio log its errors without their texts."""
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
+    quiet = cast("ModuleType", SimpleNamespace(print_exc=_log_error))
+    gradio.routes.traceback = gradio.queueing.traceback = quiet  # type: ignore[attr-defined]
+
+
+def _log_error(*_given: Any) -> None:
+    """Log the kind of the error that is being handled, and where it was raised: its text may name what visitors uploaded."""
+    kind, _error, trace = sys.exc_info()
+    if kind is not None and trace is not None:
+        place = traceback.extract_tb(trace)[-1]
+        log.error("%s in %s, line %s of %s", kind.__name__, place.name, place.lineno, place.filename.rpartition("/")[2])
