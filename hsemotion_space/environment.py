@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,7 +16,7 @@ OURS: Final = ("HSEMOTION_FEEDBACK_SECRET", "HSEMOTION_FEEDBACK_DATABASE", "HSEM
 _SECRET: Final = re.compile(
     r"(?!HF_HUB_).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID|PAT|DSN|DATABASE(_UR[LI])?)", re.IGNORECASE
 )  # names that begin with HF_HUB_ switch things on and off
-_PIPE: Final = "HSEMOTION_SECRETS_PIPE"  # number of the descriptor from which the new process reads
+_HANDED: Final = "HSEMOTION_SECRETS_FILE"  # number of the descriptor from which the new process reads
 
 
 def is_secret(name: str) -> bool:
@@ -27,12 +28,12 @@ def secrets() -> dict[str, str]:
     """Return the secrets that this process was started with, after starting it anew without any if need be.
 
     ``/proc/<pid>/environ`` shows the initial environment for as long as a process lives, whatever it deletes later. So a process whose
-    environment has secrets replaces itself by the same program with a clean one, and hands over those of ``OURS`` through a pipe; others
-    are dropped. To be called before anything else, as all of it happens twice.
+    environment has secrets replaces itself by the same program with a clean one, and hands over those of ``OURS`` in a file without a name;
+    others are dropped. To be called before anything else, as all of it happens twice.
     """
-    if _PIPE in os.environ:
-        with os.fdopen(int(os.environ.pop(_PIPE)), "rb") as pipe:
-            given: dict[str, str] = json.load(pipe)
+    if _HANDED in os.environ:
+        with os.fdopen(int(os.environ.pop(_HANDED)), "rb") as file:
+            given: dict[str, str] = json.load(file)
             return given
     found = {name: value for name, value in os.environ.items() if is_secret(name)}
     if found and os.name == "posix":
@@ -42,16 +43,13 @@ def secrets() -> dict[str, str]:
 
 def _start_anew(handed: Mapping[str, str]) -> None:
     """Replace this process; returns only if that is impossible."""
-    reading, writing = os.pipe()
-    content = json.dumps(handed).encode()
-    os.set_blocking(writing, False)
-    with contextlib.suppress(OSError), os.fdopen(writing, "wb") as pipe:  # larger than a pipe holds: not handed over
-        pipe.write(content)
-    os.set_inheritable(reading, True)
     clean = {name: value for name, value in os.environ.items() if not is_secret(name)}
-    with contextlib.suppress(OSError):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**clean, _PIPE: str(reading)})  # noqa: S606  the same program again
-    os.close(reading)
+    with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:
+        file.write(json.dumps(handed).encode())
+        file.seek(0)
+        os.set_inheritable(file.fileno(), True)
+        program = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, program, {**clean, _HANDED: str(file.fileno())})  # noqa: S606  the same program again
 
 
 def hide_environment() -> None:
