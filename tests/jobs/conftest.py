@@ -37,8 +37,8 @@ def settings(folder: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def keep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("private") / "new" / "keep"
+def keep_folder(folder: Path) -> Path:
+    return folder / "keep"
 
 
 @pytest.fixture(scope="module")

@@ -77,8 +77,8 @@ def test_the_size_of_results_counts_shared_arrays_once(analyses: tuple[Analysis,
 
 @pytest.fixture
 def upload(folder: Path, tmp_path: Path) -> Path:
-    (tmp_path / "upload").mkdir()
-    return Path(shutil.copy(folder / "face.png", tmp_path / "upload" / "a face.png"))
+    (folder / tmp_path.name).mkdir()
+    return Path(shutil.copy(folder / "face.png", folder / tmp_path.name / "a face.png"))
 
 
 def names(folder: Path) -> list[str]:
@@ -126,20 +126,20 @@ def test_no_file_is_left_however_a_job_ends(runner: JobRunner, keep_folder: Path
 
 
 def test_no_file_is_left_of_what_was_not_taken_or_was_closed(
-    settings: Settings, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = JobRunner(settings, warm=False, keep=tmp_path / "keep")
+    runner = JobRunner(settings, warm=False, keep=folder / "closed")
     wait(runner, runner.submit(folder / "face.png", PipelineConfig()), lambda status: status.state == "running")
     waiting = [runner.submit(folder / "face.png", PipelineConfig()) for _ in range(MAX_WAITING)]
     with monkeypatch.context() as patch, pytest.raises(JobError, match="are waiting"):  # others come while the file is copied
         patch.setattr(runner, "_check_room", _full_at_second_look(runner._check_room))
         runner.submit(folder / "face.png", PipelineConfig())
-    assert set(waiting) <= set(names(tmp_path / "keep"))
-    assert len(names(tmp_path / "keep")) == MAX_WAITING + 1
+    assert set(waiting) <= set(names(folder / "closed"))
+    assert len(names(folder / "closed")) == MAX_WAITING + 1
     runner.close()
     with pytest.raises(JobError, match="being stopped"):
         runner.submit(folder / "face.png", PipelineConfig())
-    assert names(tmp_path / "keep") == []
+    assert names(folder / "closed") == []
 
 
 def _full_at_second_look(check: Callable[[], None]) -> Callable[[], None]:
