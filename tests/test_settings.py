@@ -40,7 +40,8 @@ def test_a_space_says_where_to_listen() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("ENGINE", "tensorrt"), ("PORT", "http"), ("PORT", "70000"), ("THREADS", "1.5"), ("THREADS", "-1"), ("JOB_TIME_LIMIT_S", "soon"),
-     ("JOB_TIME_LIMIT_S", "nan"), ("RESULTS_TTL_S", "-1"), ("UPLOAD_MB", "0"), ("FREE_MB", "-1"), ("FEEDBACK", "maybe"), ("FEEDBACK_REPO", "name")],
+     ("JOB_TIME_LIMIT_S", "nan"), ("RESULTS_TTL_S", "-1"),
+     ("UPLOAD_MB", "0"), ("FREE_MB", "-1"), ("FEEDBACK", "maybe"), ("FEEDBACK_REPO", "name")],
 )  # fmt: skip
 def test_errors_name_the_variable_and_the_value(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"HSEMOTION_{name} .*{value}"):

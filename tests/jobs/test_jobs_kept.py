@@ -125,9 +125,7 @@ def test_no_file_is_left_however_a_job_ends(runner: JobRunner, keep_folder: Path
     assert names(keep_folder) == []
 
 
-def test_no_file_is_left_of_what_was_not_taken_or_was_closed(
-    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_file_is_left_of_what_was_not_taken_or_was_closed(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = JobRunner(settings, warm=False, keep=folder / "closed")
     wait(runner, runner.submit(folder / "face.png", PipelineConfig()), lambda status: status.state == "running")
     waiting = [runner.submit(folder / "face.png", PipelineConfig()) for _ in range(MAX_WAITING)]
