@@ -34,7 +34,7 @@ from hsemotion_space.feedback.words import about
 from hsemotion_space.hub.manifest import InputSpec, find_checkpoint, list_checkpoints
 from hsemotion_space.hub.resolve import locate
 from hsemotion_space.images import check_size, identify, read_image
-from hsemotion_space.jobs.runner import DIED
+from hsemotion_space.jobs.lane import DIED
 from hsemotion_space.pipeline import NO_FACE
 from hsemotion_space.quality import quality
 from hsemotion_space.settings import MediaLimits, PipelineConfig

@@ -21,7 +21,7 @@ from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.desk import EXAMPLES, Desk
-from hsemotion_space.ui.feedback import Offer
+from hsemotion_space.ui.feedback import Offer, client_of
 from hsemotion_space.ui.parts import RawImage, RawSlider, RawVideo, progress_bar
 from hsemotion_space.ui.picker import Picker, refresh
 from hsemotion_space.ui.view import Kind, View, build_summary, build_view, draw_again, emptied, fill, told
@@ -130,22 +130,25 @@ def _connect(desk: Desk, tab: Tab, asked: _Asked, start: gr.Button, example: gr.
     source = asked.source
     job, running = tab.view.summary.job, [tab.view.summary.job, tab.picker.choice]
 
-    def run(earlier: str, *given: Any) -> list[object]:  # the values of _Choice
-        return _start(desk, tab, earlier, _Choice(*given))
+    def run(request: gr.Request, earlier: str, *given: Any) -> list[object]:  # the values of _Choice
+        return _start(desk, tab, earlier, _Choice(*given), client_of(request))
 
-    def run_new(earlier: str, path: str | None, checkpoint: str, *given: Any) -> list[object]:
+    def run_new(request: gr.Request, earlier: str, path: str | None, checkpoint: str, *given: Any) -> list[object]:
         if path:
-            return run(earlier, path, checkpoint, *given)
+            return run(request, earlier, path, checkpoint, *given)
         _cancel(desk, earlier)
         return [*_state(desk, checkpoint), *emptied(tab.view)]
 
-    def take(earlier: str, path: str | None, *given: Any) -> list[object]:
+    def take(request: gr.Request, earlier: str, path: str | None, *given: Any) -> list[object]:
         # Gradio tells of a picture that was taken away with its old path, if the server had put it there
-        return run_new(earlier, None if path and desk.is_media_of(earlier, Path(path)) else path, *given)
+        return run_new(request, earlier, None if path and desk.is_media_of(earlier, Path(path)) else path, *given)
 
-    def run_example(earlier: str, checkpoint: str, *given: Any) -> list[object]:
+    def run_example(request: gr.Request, earlier: str, checkpoint: str, *given: Any) -> list[object]:
         path = _copy_example(desk, tab.view.kind)
-        return [path, *_start(desk, tab, earlier, _Choice(path, checkpoint, True, *given))]
+        return [path, *run(request, earlier, path, checkpoint, True, *given)]
+
+    def clear(request: gr.Request, earlier: str, chosen: str) -> list[object]:
+        return run_new(request, earlier, None, chosen)
 
     start.click(run, [job, *asked.all], tab.outputs, **QUIET)
     example.click(run_example, [job, asked.checkpoint, asked.others, *asked.options], [source, *tab.outputs], **QUIET)
@@ -153,7 +156,7 @@ def _connect(desk: Desk, tab: Tab, asked: _Asked, start: gr.Button, example: gr.
         source.input(take, [job, *asked.all], tab.outputs, trigger_mode="always_last", **QUIET)
         asked.agreed.input(run_new, [job, *asked.all], tab.outputs, trigger_mode="always_last", **QUIET)
     else:
-        source.clear(lambda earlier, chosen: run_new(earlier, None, chosen), running, tab.outputs, **QUIET)
+        source.clear(clear, running, tab.outputs, **QUIET)
     tab.timer.tick(lambda *known: _ask(desk, tab, *known), [*running, tab.view.summary.offer], tab.outputs, **QUIET)
     tab.cancel.click(lambda *known: _stop(desk, tab, *known), running, tab.outputs, **QUIET)
     for slider in asked.options[1:]:
@@ -213,7 +216,7 @@ def _is_known(desk: Desk, job: object) -> bool:
         return False
 
 
-def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
+def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice, client: str) -> list[object]:
     """Queue an analysis in the place of an earlier one, and return updates for ``Tab.outputs``: its end, if that comes at once."""
     if not choice.path:
         words = say("Please add a picture first.") if tab.view.kind == "image" else say("Please add a clip first.")
@@ -224,7 +227,7 @@ def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
         return [*_state(desk, choice.checkpoint), *told(tab.view, words)]
     try:
         config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
-        job = desk.runner.submit(Path(choice.path), config, _compared(desk, config.checkpoint, choice.others))
+        job = desk.runner.submit(Path(choice.path), config, _compared(desk, config.checkpoint, choice.others), client)
         desk.show_media(Path(choice.path), job)
     except (JobError, SettingsError, CheckpointError) as error:
         return [*_state(desk, choice.checkpoint), *told(tab.view, retell(str(error)))]
@@ -282,15 +285,23 @@ def _compared(desk: Desk, first: str, others: object) -> list[str]:
 
 
 def _progress(status: JobStatus) -> str:
-    if status.state == "queued":
-        one = say("Waiting for 1 earlier analysis…")
-        return progress_bar(0, 0, one if status.ahead == 1 else say("Waiting for {number} earlier analyses…", number=status.ahead))
+    if status.state == "queued" and status.ahead:
+        return progress_bar(0, 0, _waiting(status))
     if status.phase == "download":
         done = f"{status.done / 1e6:.1f} / {status.total / 1e6:.1f}" if status.total else f"{status.done / 1e6:.1f}"
         return progress_bar(status.done, status.total, say("Downloading the weights: {done} MB", done=done))
     if not status.total:
         return progress_bar(0, 0, say("Starting…"))
     return progress_bar(status.done, status.total, say("{done} of about {total} frames", done=status.done, total=status.total))
+
+
+def _waiting(status: JobStatus) -> str:
+    ahead, seconds = status.ahead, status.wait_s
+    if seconds is None:
+        one = say("Waiting for 1 earlier analysis…")
+        return one if ahead == 1 else say("Waiting for {number} earlier analyses…", number=ahead)
+    one = say("Waiting for 1 earlier analysis, about {seconds} s…", seconds=seconds)
+    return one if ahead == 1 else say("Waiting for {number} earlier analyses, about {seconds} s…", number=ahead, seconds=seconds)
 
 
 def _cancel(desk: Desk, job: object) -> None:
