@@ -126,16 +126,17 @@ class WorkerQueue:
         """Return the job that runs, then those that wait, in their order."""
         return [*([self.running] if self.running is not None else []), *self.waiting()]
 
-    def ends_s(self, durations: Durations, now_s: float) -> list[float | None]:
-        """Return for each of :meth:`present` the seconds until it ends, None from where on that cannot be known."""
-        ends: list[float | None] = []
-        last_s: float | None = 0.0
+    def schedule(self, durations: Durations, now_s: float) -> dict[Job, tuple[float | None, float | None]]:
+        """Return for each of :meth:`present` the seconds until it begins and until it ends, None from where on that cannot be known."""
+        times: dict[Job, tuple[float | None, float | None]] = {}
+        begins_s: float | None = 0.0
         for job in self.present():
             usual_s = durations.usual_s(job.request.kind)
             lasts_s = job.remaining_s(usual_s, now_s) if job is self.running else usual_s
-            last_s = None if last_s is None or lasts_s is None else last_s + lasts_s
-            ends.append(last_s)
-        return ends
+            ends_s = None if begins_s is None or lasts_s is None else begins_s + lasts_s
+            times[job] = begins_s, ends_s
+            begins_s = ends_s
+        return times
 
 
 def _in_turn(turns: dict[str, deque[Job]]) -> list[Job]:

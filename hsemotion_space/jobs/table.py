@@ -78,14 +78,14 @@ class JobTable:
             raise JobError("The server is being stopped. Please try again in a minute.")
         self.tidy(now_s)
         queue = self.queue_of(lane)
-        ends = dict(zip(queue.present(), queue.ends_s(self.durations, now_s), strict=True))
-        there = [job for job in ends if job.request.lane == lane]
+        times = queue.schedule(self.durations, now_s)
+        there = [job for job in times if job.request.lane == lane]
         mine = [job for job in there if job.client == client]
         if len(mine) >= MAX_OF_CLIENT[lane]:
-            raise JobError(f"{len(mine)} analyses from your network are waiting or running already. {_again(ends[mine[0]])}")
+            raise JobError(f"{len(mine)} analyses from your network are waiting or running already. {_again(times[mine[0]][1])}")
         waiting = [job for job in there if job is not queue.running]
         if len(waiting) >= MAX_WAITING[lane]:
-            raise JobError(f"{len(waiting)} analyses are waiting already. {_again(next(iter(ends.values())))}")
+            raise JobError(f"{len(waiting)} analyses are waiting already. {_again(times[waiting[0]][0])}")
 
     def look(self, job_id: str, now_s: float) -> JobStatus:
         """Return the status of a job with its place in the queue and the expected wait; whoever asks keeps it alive.
@@ -100,10 +100,9 @@ class JobTable:
         job.asked_s = now_s
         if job.status.state != "queued":
             return job.status
-        queue = self.queue_of(job.request.lane)
-        ahead = queue.present().index(job)
-        wait_s = queue.ends_s(self.durations, now_s)[ahead - 1] if ahead else None
-        return replace(job.status, ahead=ahead, wait_s=None if wait_s is None else rounded_s(wait_s))
+        times = self.queue_of(job.request.lane).schedule(self.durations, now_s)
+        ahead, wait_s = list(times).index(job), times[job][0]
+        return replace(job.status, ahead=ahead, wait_s=rounded_s(wait_s) if ahead and wait_s is not None else None)
 
     def take(self, queue: WorkerQueue) -> Job | None:
         """Let the next job of a queue run; None if nothing waits."""

@@ -227,7 +227,7 @@ def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice, client: str) -> 
         return [*_state(desk, choice.checkpoint), *told(tab.view, words)]
     try:
         config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
-        job = desk.runner.submit(Path(choice.path), config, _compared(desk, config.checkpoint, choice.others), client)
+        job = desk.runner.submit(Path(choice.path), config, _compared(desk, config.checkpoint, choice.others), client=client)
         desk.show_media(Path(choice.path), job)
     except (JobError, SettingsError, CheckpointError) as error:
         return [*_state(desk, choice.checkpoint), *told(tab.view, retell(str(error)))]

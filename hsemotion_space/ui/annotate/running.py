@@ -44,7 +44,7 @@ class Wish:
     checkpoint: object
     agreed: object
     jobs: dict[str, str]
-    client: str = ""
+    client: str
 
 
 def start(desk: Desk, session: Session, wish: Wish) -> str:

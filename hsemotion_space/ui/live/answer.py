@@ -62,7 +62,7 @@ class FrameError(ValueError):
     """What came is no frame; the message can be shown."""
 
 
-def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object, client: str = "") -> str:
+def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object, client: str) -> str:
     """Analyze the frame of a ``frame`` event and return an :class:`Answer` as JSON.
 
     Args:
@@ -80,7 +80,7 @@ def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object, 
     else:
         try:
             job = read_job(given.get("job"))
-            job = job or desk.runner.look(read_frame(given.get("frame")), _known(desk, checkpoint).id, client)
+            job = job or desk.runner.look(read_frame(given.get("frame")), _known(desk, checkpoint).id, client=client)
             told.update(_told(desk, job))
         except JobError as error:
             told["wait"] = retell(str(error))
