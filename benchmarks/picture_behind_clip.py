@@ -25,7 +25,7 @@ from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 
 PORTRAIT = Path(__file__).resolve().parent.parent / "examples" / "astronaut.jpg"
-FPS, SIZE = 25, (1280, 720)
+FPS, SIZE = 10, (640, 480)
 FIRST_FRAMES = 20  # of the clip, before the first picture comes
 PAUSE_S = 1.0  # from an answer to the next picture
 

@@ -58,6 +58,7 @@ PAGE = {
     "settings",
     "hub",
     "metrics",
+    "images",
     "heads",
     "temporal",
     "quality",
@@ -169,11 +170,23 @@ def test_the_page_reaches_no_torch_but_in_the_worker() -> None:
 def test_jobs_knows_the_pipeline_only_in_its_worker() -> None:
     outside = {target for item, target in inner_imports() if item.unit == "jobs" and not in_the_worker(item)}
     inside = {target for item, target in inner_imports() if item.unit == "jobs" and in_the_worker(item)}
-    assert outside <= {"settings", "types", "tasks", "explain"}
+    assert outside <= {"settings", "types", "tasks", "images", "explain"}
     assert inside <= {"alignment", "engine", "explain", "hub", "media", "pipeline", "settings", "types"}
     kinds = {(item.where, target) for item, target in inner_imports() if item.unit == "jobs" and target == "explain"}
     assert kinds == {(f"{PACKAGE}/jobs/status.py", "explain"), (where(ANSWERS), "explain")}, "outside, only the type of an answer"
     assert {(item.where, item.function) for item in all_imports() if item.target == ANSWERS} == {(f"{PACKAGE}/jobs/worker.py", "work")}
+
+
+def test_the_page_says_of_each_job_which_client_it_is_of() -> None:
+    asked = [
+        (f"{file.relative_to(ROOT)}:{node.lineno}", {keyword.arg for keyword in node.keywords})
+        for file in files()
+        if unit_of(module_of(file)) == "ui"
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Call) and re.fullmatch(r"(?:.*[.])?runner[.](submit|explain|look)", ast.unparse(node.func))
+    ]
+    assert len(asked) >= 5
+    assert not [place for place, keywords in asked if "client" not in keywords]
 
 
 def test_every_library_stays_in_its_home() -> None:

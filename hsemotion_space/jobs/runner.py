@@ -21,7 +21,7 @@ from hsemotion_space.settings import PipelineConfig, Settings
 MAX_BEFORE_LIVE: Final = 3  # jobs that may wait before the picture of a camera, which is worth nothing later
 LIVE_BYTES: Final = 200_000  # of such a picture
 MAX_CHECKPOINTS: Final = 6  # of one job; figures have as many dashes
-CLIP_NICENESS: Final = 10  # of the worker for clips, so that pictures get the CPU first
+CLIP_NICENESS: Final = 5  # of the worker for clips, so that pictures get the CPU first
 
 
 class JobRunner:

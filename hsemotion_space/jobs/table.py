@@ -178,7 +178,7 @@ class JobTable:
         self.changed.notify_all()
 
 
-def abandoned(request: Request) -> str:
+def abandoned(request: Request | type[Request]) -> str:
     """Return why a job was cancelled that nobody asked for."""
     patience = f"{request.PATIENCE_S / 60:.0f} minutes" if request.PATIENCE_S >= 60 else f"{request.PATIENCE_S:.0f} seconds"
     return f"Nobody asked for this analysis for {patience}, so it was cancelled."
