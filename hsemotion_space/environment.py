@@ -11,8 +11,10 @@ import tempfile
 from collections.abc import Mapping
 from typing import Final
 
-OURS: Final = ("HSEMOTION_FEEDBACK_SECRET", "HSEMOTION_FEEDBACK_DATABASE", "HSEMOTION_REVIEW_TOKEN", "HF_TOKEN")
-"""Variables that the page needs; the database is a URL that may hold a password."""
+from hsemotion_space.settings import Settings
+
+OURS: Final = (*Settings.secret_variables(), "HF_TOKEN")
+"""Secrets that the page needs."""
 _SECRET: Final = re.compile(
     r"(?!HF_HUB_).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID|PAT|DSN|DATABASE(_UR[LI])?)", re.IGNORECASE
 )  # names that begin with HF_HUB_ switch things on and off

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +79,7 @@ class Settings:
         cache: folder for converted networks, published files and imported checkpoints.
         engine: ``openvino`` or ``torch``; ``auto`` takes torch on a GPU and OpenVINO on a CPU.
         threads: of the engine; 0 leaves the choice to it.
+        workers: processes that analyze: 2, one of which is for clips alone, or 1 for everything, which takes half the memory.
         host, port: where the page is served.
         hosts: names under which visitors reach a page on this machine alone or behind a proxy, separated by commas; if empty, a page on
             all addresses answers to any name.
@@ -98,6 +99,7 @@ class Settings:
     cache: Path = field(default_factory=_default_cache)
     engine: Literal["auto", "openvino", "torch"] = "auto"
     threads: int = 0
+    workers: int = 2
     host: str = "127.0.0.1"
     port: int = 7860
     hosts: str = ""
@@ -108,7 +110,7 @@ class Settings:
     results_ttl_s: float = 900.0
     feedback: Literal["on", "off"] = "on"
     feedback_data: Path = field(default_factory=_default_data)
-    feedback_database: str = ""
+    feedback_database: str = field(default="", repr=False)  # it may hold a password
     feedback_repo: str = ""
     feedback_secret: str = field(default="", repr=False)
     review_token: str = field(default="", repr=False)
@@ -123,6 +125,7 @@ class Settings:
             raise SettingsError(f"{ENV_PREFIX}FEEDBACK_REPO must be owner/name, got {self.feedback_repo!r}.")
         for name, low, high in (
             ("threads", 0, 1024),
+            ("workers", 1, 2),
             ("port", 0, 65535),
             ("upload_mb_per_client", 1, 10**6),
             ("upload_mb", 1, 10**6),
@@ -137,6 +140,15 @@ class Settings:
     def checkpoint_roots(self) -> tuple[Path, ...]:
         """Folders of checkpoint folders: the project's, then what was imported on this machine."""
         return self.checkpoints, self.cache / "checkpoints"
+
+    @classmethod
+    def secret_variables(cls) -> tuple[str, ...]:
+        """Return the names of the environment variables of secrets: of what ``repr`` leaves out."""
+        return tuple(ENV_PREFIX + item.name.upper() for item in fields(cls) if not item.repr)
+
+    def without_secrets(self) -> Settings:
+        """Return what a process may know that reads files of strangers: the same, with every secret empty."""
+        return replace(self, **{item.name: "" for item in fields(self) if not item.repr})  # type: ignore[arg-type]
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:

@@ -39,6 +39,7 @@ class FakeRunner:
     jobs: dict[str, tuple[Analysis, ...]]
     failed: dict[str, str] = field(default_factory=dict)
     submitted: list[Path] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     full: str = ""
 
@@ -51,9 +52,10 @@ class FakeRunner:
             return JobStatus(job_id, "running", phase="analysis", done=3, total=9)
         raise JobError("This analysis is not here any more.")
 
-    def submit(self, path: Path, config: PipelineConfig) -> str:
+    def submit(self, path: Path, config: PipelineConfig, *, client: str) -> str:
         if self.full:
             raise JobError(self.full)
+        self.clients.append(client)
         self.submitted.append(path)
         return f"{'f' * 30}{len(self.submitted) - 1:02x}"
 
@@ -89,7 +91,7 @@ class Visit:
         """Begin a queue of finished analyses: of files that were added here, or (``seen``) of the other tabs of the page."""
         names = ("picture", "clip")
         chosen = dict(zip(names, jobs, strict=False))
-        told = start(self.desk, self.session, Wish(list(names), files, CHECKPOINT.id, True, chosen))
+        told = start(self.desk, self.session, Wish(list(names), files, CHECKPOINT.id, True, chosen, "192.0.2.1"))
         if not seen:
             self.session.shown.clear()
         return told or (collect(self.desk, self.session) if follow(self.desk, self.session) else "waits")

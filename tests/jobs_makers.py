@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from hsemotion_space.jobs import JobRunner, JobStatus
-from hsemotion_space.settings import PipelineConfig
+from hsemotion_space.jobs import JobRunner, JobStatus, table
+from hsemotion_space.jobs.keep import Kept
+from hsemotion_space.jobs.table import JobTable
+from hsemotion_space.settings import PipelineConfig, Settings
 
 PATIENCE_S = 120.0
 SLOW = PipelineConfig(sample_fps=0, detect_every=1, min_face=12)
+
+MAX_WAITING = table.MAX_WAITING["short"]
+
+
+def make_table(workers: int = 1) -> JobTable:
+    """Return a table without any thread, to be used by this one alone."""
+    made = JobTable(Settings(workers=workers, results_ttl_s=900.0), Kept(None))
+    made.changed.acquire()
+    return made
+
+
+def fill(runner: JobRunner, picture: Path, count: int = MAX_WAITING) -> list[str]:
+    """Let pictures of as many clients wait as it takes."""
+    share = table.MAX_OF_CLIENT["short"]
+    return [runner.submit(picture, PipelineConfig(), client=f"client {number // share}") for number in range(count)]
 
 
 def wait(runner: JobRunner, job_id: str, until: Callable[[JobStatus], bool] = lambda status: status.finished) -> JobStatus:

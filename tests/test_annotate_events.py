@@ -182,6 +182,7 @@ def test_files_are_analyzed_two_at_a_time_and_then_asked_about(visit: Visit, tmp
         b"2.png",
         b"3.png",
     ]
+    assert set(visit.runner.clients) == {"192.0.2.1"}
     for job in visit.session.running:
         visit.runner.jobs[job] = made("image", 12)
     assert follow(visit.desk, visit.session)
@@ -208,7 +209,7 @@ def test_a_new_start_stops_what_runs_and_a_full_server_is_a_sentence(visit: Visi
     ({"jobs": {"picture": "d" * 32}}, "nothing to annotate"),
 ])  # fmt: skip
 def test_a_wish_that_makes_no_sense_is_a_sentence_and_starts_nothing(visit: Visit, changes: dict[str, object], told: str) -> None:
-    wish = replace(Wish(["picture"], [], CHECKPOINT.id, True, {"picture": PICTURE}), **changes)  # type: ignore[arg-type]
+    wish = replace(Wish(["picture"], [], CHECKPOINT.id, True, {"picture": PICTURE}, "192.0.2.1"), **changes)  # type: ignore[arg-type]
     assert told in start(visit.desk, visit.session, wish)
     assert not visit.runner.submitted and not visit.session.running and not visit.session.items
 

@@ -89,7 +89,7 @@ def test_only_what_the_visitor_brought_is_asked_about(visit: Visit) -> None:
     end = visit.value()
     assert end["item"] is None and end["share"] == 1 and end["place"].startswith("All done: 0 answered")
     other = Visit(visit.desk)
-    assert "nothing to annotate yet" in start(other.desk, other.session, Wish([], [], CHECKPOINT.id, True, {}))
+    assert "nothing to annotate yet" in start(other.desk, other.session, Wish([], [], CHECKPOINT.id, True, {}, "192.0.2.1"))
     assert other.value()["item"] is None
 
 

@@ -19,8 +19,8 @@ PACKAGE = "hsemotion_space"
 
 LAYERS = {
     1: "tasks",
-    2: "types settings environment",
-    3: "hub images media engine metrics",
+    2: "types settings",
+    3: "environment hub images media engine metrics",
     4: "detection tracking alignment backbones drafts heads temporal compare quality figures export feedback",
     5: "annotation readout pipeline explain",
     6: "jobs learn",
@@ -60,6 +60,7 @@ PAGE = {
     "environment",
     "hub",
     "metrics",
+    "images",
     "heads",
     "temporal",
     "quality",
@@ -171,11 +172,23 @@ def test_the_page_reaches_no_torch_but_in_the_worker() -> None:
 def test_jobs_knows_the_pipeline_only_in_its_worker() -> None:
     outside = {target for item, target in inner_imports() if item.unit == "jobs" and not in_the_worker(item)}
     inside = {target for item, target in inner_imports() if item.unit == "jobs" and in_the_worker(item)}
-    assert outside <= {"settings", "environment", "types", "tasks", "explain"}
+    assert outside <= {"settings", "environment", "types", "tasks", "images", "explain"}
     assert inside <= {"alignment", "engine", "explain", "hub", "media", "pipeline", "settings", "types"}
     kinds = {(item.where, target) for item, target in inner_imports() if item.unit == "jobs" and target == "explain"}
     assert kinds == {(f"{PACKAGE}/jobs/status.py", "explain"), (where(ANSWERS), "explain")}, "outside, only the type of an answer"
     assert {(item.where, item.function) for item in all_imports() if item.target == ANSWERS} == {(f"{PACKAGE}/jobs/worker.py", "work")}
+
+
+def test_the_page_says_of_each_job_which_client_it_is_of() -> None:
+    asked = [
+        (f"{file.relative_to(ROOT)}:{node.lineno}", {keyword.arg for keyword in node.keywords})
+        for file in files()
+        if unit_of(module_of(file)) == "ui"
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Call) and re.fullmatch(r"(?:.*[.])?runner[.](submit|explain|look)", ast.unparse(node.func))
+    ]
+    assert len(asked) >= 5
+    assert not [place for place, keywords in asked if "client" not in keywords]
 
 
 def test_every_library_stays_in_its_home() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from hsemotion_space.alignment import align_face
 from hsemotion_space.hub.manifest import find_checkpoint
 from hsemotion_space.jobs import Explained, JobError, JobRunner, JobStatus, Place
-from hsemotion_space.jobs.book import weigh
+from hsemotion_space.jobs.table import weigh
 from hsemotion_space.media import read_image
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis, FaceTrack
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runner(folder: Path) -> Iterator[JobRunner]:
     runner = JobRunner(
-        Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1), keep=folder / "keep"
+        Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1), keep=folder / "keep"
     )
     yield runner
     runner.close()
@@ -141,14 +141,14 @@ def test_what_cannot_be_explained_is_told_in_a_sentence(runner: JobRunner, folde
 
 def test_an_explanation_can_be_cancelled_and_the_worker_lives(runner: JobRunner, folder: Path) -> None:
     (analysis,) = analyze(runner, folder / "faces.png")
-    process = runner._worker.process
+    process = runner._lanes[0].worker.process
     job_id = runner.explain(folder / "faces.png", "small", place_of(analysis.faces[0].track, 0), ("expression", "Fear"))
     while runner.status(job_id).state == "queued":
         time.sleep(0.001)
     runner.cancel(job_id)
     assert wait(runner, job_id).state in ("cancelled", "done")
     ask(runner, folder / "faces.png", "small", place_of(analysis.faces[0].track, 0))
-    assert runner._worker.process is process
+    assert runner._lanes[0].worker.process is process
 
 
 def test_a_file_is_kept_until_it_is_explained_and_then_no_longer(runner: JobRunner, folder: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_file_is_kept_until_it_is_explained_and_then_no_longer(runner: JobRunn
 
 
 def test_explanations_take_no_room_from_analyses(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.book.MAX_KEPT", 1)
+    monkeypatch.setattr("hsemotion_space.jobs.table.MAX_KEPT", 1)
     kept = runner.submit(folder / "faces.png", PipelineConfig())
     place = place_of(wait(runner, kept).analyses[0].faces[0].track, 0)
     ids = [runner.explain(folder / "faces.png", "small", place, ("expression", "Fear")) for _ in range(3)]
@@ -174,11 +174,11 @@ def test_explanations_take_no_room_from_analyses(runner: JobRunner, folder: Path
     explained = statuses[0].explained
     assert explained is not None
     assert weigh(explained) == explained.face.nbytes + explained.saliency.map.nbytes
-    with runner._wake:
+    with runner._table.changed:
         for job_id in ids:
-            runner._book.jobs[job_id].ended_s -= 61
-        runner._tidy()
-    assert set(ids).isdisjoint(runner._book.jobs) and kept in runner._book.jobs
+            runner._table.jobs[job_id].ended_s -= 61
+        runner._table.tidy(time.monotonic())
+    assert set(ids).isdisjoint(runner._table.jobs) and kept in runner._table.jobs
 
 
 def test_an_explained_face_fits_its_map(runner: JobRunner, folder: Path) -> None:

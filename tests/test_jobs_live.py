@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from checkpoint_makers import make_checkpoint
 from face_makers import picture_with
+from jobs_makers import make_table
 from media_makers import encoded, mutated, png_bit_bomb, write_clip
 from PIL import Image
 
 from hsemotion_space.images import read_image_bytes
 from hsemotion_space.jobs import JobError, JobRunner, JobStatus
-from hsemotion_space.jobs.book import MAX_PASSING, Book
 from hsemotion_space.jobs.requests import LookRequest
 from hsemotion_space.jobs.runner import LIVE_BYTES, MAX_BEFORE_LIVE
+from hsemotion_space.jobs.table import MAX_PASSING
 from hsemotion_space.media import MediaError, read_image
 from hsemotion_space.pipeline import NO_FACE, Pipeline
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
@@ -45,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Settings:
-    return Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1)
+    return Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def shared_runner(settings: Settings, folder: Path) -> Iterator[JobRunner]:
 @pytest.fixture
 def runner(shared_runner: JobRunner) -> Iterator[JobRunner]:
     yield shared_runner
-    for job_id in list(shared_runner._book.jobs):
+    for job_id in list(shared_runner._table.jobs):
         shared_runner.cancel(job_id)
         wait(shared_runner, job_id)
 
@@ -125,13 +126,13 @@ def test_a_frame_is_not_taken_when_it_would_have_to_wait(runner: JobRunner, fold
 
 
 def test_a_frame_that_nobody_waits_for_is_not_analyzed(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.TIDY_EVERY_S", 0.05)
     occupy(runner, folder)
     live, waiting = runner.look(frame(), "small"), runner.submit(folder / "frame.jpg", PipelineConfig())
     for job_id in (live, waiting):
-        runner._book.jobs[job_id].asked_s -= LookRequest.PATIENCE_S
+        runner._table.jobs[job_id].asked_s -= LookRequest.PATIENCE_S
     deadline = time.monotonic() + 5
-    while not runner._book.jobs[live].status.finished:
+    while not runner._table.jobs[live].status.finished:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert runner.status(live).message == "Nobody asked for this analysis for 5 seconds, so it was cancelled."
@@ -139,7 +140,7 @@ def test_a_frame_that_nobody_waits_for_is_not_analyzed(runner: JobRunner, folder
 
 
 def test_nothing_of_a_frame_is_kept(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.TIDY_EVERY_S", 0.05)
     kept = wait(runner, runner.submit(folder / "frame.jpg", PipelineConfig())).id
     content = frame() + os.urandom(8)  # this very picture
     before, files = sys.getrefcount(content), set(folder.rglob("*"))
@@ -149,14 +150,14 @@ def test_nothing_of_a_frame_is_kept(runner: JobRunner, folder: Path, monkeypatch
     assert status.state == "done"
     assert sys.getrefcount(content) == before, "the picture is let go of at the end"
     assert set(folder.rglob("*")) == files
-    analysis, job = status.analyses[0], runner._book.jobs[job_id]
+    analysis, job = status.analyses[0], runner._table.jobs[job_id]
     del status
-    with runner._wake:
+    with runner._table.changed:
         job.ended_s -= LookRequest.KEPT_S - 0.2  # type: ignore[operator]
     del job
     held = sys.getrefcount(analysis)
     deadline = time.monotonic() + 10
-    while job_id in runner._book.jobs:  # without anybody asking for anything
+    while job_id in runner._table.jobs:  # without anybody asking for anything
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert sys.getrefcount(analysis) < held
@@ -189,17 +190,17 @@ def test_no_file_is_written_for_a_frame(settings: Settings) -> None:
 
 
 def test_frames_do_not_push_out_what_is_kept_and_are_bounded() -> None:
-    jobs = Book()
-    looks = [jobs.add(LookRequest(f"{number:032x}", b"frame", "small"), 0.0) for number in range(MAX_PASSING + 5)]
+    jobs = make_table()
+    looks = [jobs.add(LookRequest(f"{number:032x}", b"frame", "small"), "", 0.0) for number in range(MAX_PASSING + 5)]
     for number, job in enumerate(looks):
         jobs.end(job, "done", float(number) / 100)
         assert isinstance(job.request, LookRequest) and job.request.frame == b""
-    jobs.forget(1.0, 900.0)
+    jobs.forget(1.0)
     assert list(jobs.jobs) == [job.request.id for job in looks[5:]]
     assert jobs.passing
-    jobs.forget(10.0 + 0.2, 900.0)
+    jobs.forget(10.0 + 0.2)
     assert [jobs.jobs[key].ended_s >= 0.2 for key in jobs.jobs] == [True] * (MAX_PASSING - 15)
-    jobs.forget(11.0, 900.0)
+    jobs.forget(11.0)
     assert not jobs.jobs and not jobs.passing
 
 

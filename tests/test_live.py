@@ -41,11 +41,13 @@ class FakeRunner:
     states: list[JobStatus] = field(default_factory=list)
     busy: str = ""
     looked: list[tuple[bytes, str]] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
 
-    def look(self, frame: bytes, checkpoint: str) -> str:
+    def look(self, frame: bytes, checkpoint: str, *, client: str) -> str:
         if self.busy:
             raise JobError(self.busy)
+        self.clients.append(client)
         self.looked.append((frame, checkpoint))
         return ID
 
@@ -86,12 +88,13 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def ask(desk: Desk, data: object, checkpoint: object = "one", agreed: object = True) -> dict[str, object]:
-    return json.loads(answer(desk, gr.EventData(None, data), checkpoint, agreed), parse_constant=pytest.fail)
+    return json.loads(answer(desk, gr.EventData(None, data), checkpoint, agreed, "192.0.2.1"), parse_constant=pytest.fail)
 
 
 def test_a_frame_is_looked_at_and_its_faces_are_told(desk: Desk) -> None:
     told = ask(desk, {"sequence": 7, "frame": FRAME})
     assert desk.runner.looked == [(jpeg(), "one")]
+    assert desk.runner.clients == ["192.0.2.1"]
     assert (told["sequence"], told["checkpoint"], len(told["faces"])) == (7, "one", 3)
     shown = [task for task in TASKS if task.scope == "frame"]
     assert [task["name"] for task in told["tasks"]] == [task.name for task in shown]

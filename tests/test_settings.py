@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def test_defaults_need_no_environment(isolated_user: Path) -> None:
 
 def test_every_variable_is_read_with_its_type() -> None:
     given = {
-        "checkpoints": "a/b", "cache": "c", "engine": "torch", "threads": "2", "host": "0.0.0.0", "port": "80",
+        "checkpoints": "a/b", "cache": "c", "engine": "torch", "threads": "2", "workers": "1", "host": "0.0.0.0", "port": "80",
         "hosts": "a.example", "upload_mb_per_client": "3", "upload_mb": "4", "free_mb": "5",
         "job_time_limit_s": "1.5", "results_ttl_s": "60", "feedback": "off", "feedback_data": "d", "feedback_database": "sqlite://",
         "feedback_repo": "o/n", "feedback_secret": "s", "review_token": "t",
@@ -25,10 +26,37 @@ def test_every_variable_is_read_with_its_type() -> None:
     assert set(given) == {item.name for item in fields(Settings)} - {"limits"}
     settings = Settings.from_env({f"HSEMOTION_{name.upper()}": text for name, text in given.items()} | {"HSEMOTION_LIMITS": "x"})
     assert settings == Settings(
-        Path("a/b"), Path("c"), "torch", 2, "0.0.0.0", 80, "a.example", 3, 4, 5, 1.5, 60.0, "off", Path("d"), "sqlite://", "o/n", "s", "t"
+        Path("a/b"),
+        Path("c"),
+        "torch",
+        2,
+        1,
+        "0.0.0.0",
+        80,
+        "a.example",
+        3,
+        4,
+        5,
+        1.5,
+        60.0,
+        "off",
+        Path("d"),
+        "sqlite://",
+        "o/n",
+        "s",
+        "t",
     )
     assert "secret=" not in repr(settings)
     assert "token=" not in repr(settings)
+
+
+def test_secrets_are_left_out_by_what_they_are() -> None:
+    settings = Settings(feedback_secret="s3cret", review_token="s3cret", feedback_database="postgresql://a:s3cret@b/c", feedback_repo="o/n")
+    assert "s3cret" not in repr(settings)
+    assert settings.without_secrets() == Settings(feedback_repo="o/n")
+    assert set(Settings.secret_variables()) == {f"HSEMOTION_{name}" for name in ("FEEDBACK_SECRET", "REVIEW_TOKEN", "FEEDBACK_DATABASE")}
+    named = {item.name for item in fields(Settings) if re.search("secret|token|password|database|key", item.name)}
+    assert {f"HSEMOTION_{name.upper()}" for name in named} <= set(Settings.secret_variables())
 
 
 def test_a_space_says_where_to_listen() -> None:
@@ -39,7 +67,8 @@ def test_a_space_says_where_to_listen() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ENGINE", "tensorrt"), ("PORT", "http"), ("PORT", "70000"), ("THREADS", "1.5"), ("THREADS", "-1"), ("JOB_TIME_LIMIT_S", "soon"),
+    [("ENGINE", "tensorrt"), ("PORT", "http"), ("PORT", "70000"), ("THREADS", "1.5"), ("THREADS", "-1"),
+     ("WORKERS", "0"), ("WORKERS", "3"), ("JOB_TIME_LIMIT_S", "soon"),
      ("JOB_TIME_LIMIT_S", "nan"), ("RESULTS_TTL_S", "-1"),
      ("UPLOAD_MB", "0"), ("FREE_MB", "-1"), ("FEEDBACK", "maybe"), ("FEEDBACK_REPO", "name")],
 )  # fmt: skip

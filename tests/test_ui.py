@@ -20,6 +20,8 @@ from page_makers import ROOT, free_port, serve_page
 from PIL import Image
 
 from hsemotion_space.hub.resolve import Whereabouts, locate
+from hsemotion_space.jobs import JobStatus
+from hsemotion_space.ui.analyze import _progress
 from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list, progress_bar
 from hsemotion_space.ui.temporary import LOCK, PREFIX, remove_left_overs, sweep
 from hsemotion_space.ui.words import fixed
@@ -62,6 +64,20 @@ def test_card_says_what_is_missing_and_why(tmp_path: Path) -> None:
     assert "is missing; restore it" in checkpoint_card(checkpoint, locate(checkpoint, tmp_path))
     told = checkpoint_card(checkpoint, locate(checkpoint, tmp_path), "The server answers <503>.")
     assert "The server answers &lt;503&gt;." in told
+
+
+@pytest.mark.parametrize(
+    ("ahead", "wait_s", "words"),
+    [
+        (0, None, "Starting…"),
+        (1, None, "Waiting for 1 earlier analysis…"),
+        (3, None, "Waiting for 3 earlier analyses…"),
+        (1, 40, "Waiting for 1 earlier analysis, about 40 s…"),
+        (3, 150, "Waiting for 3 earlier analyses, about 150 s…"),
+    ],
+)
+def test_whoever_waits_reads_for_how_many_and_how_long(ahead: int, wait_s: int | None, words: str) -> None:
+    assert _progress(JobStatus("0" * 32, "queued", ahead=ahead, wait_s=wait_s)) == progress_bar(0, 0, words)
 
 
 def test_progress_bar_is_announced() -> None:

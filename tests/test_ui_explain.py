@@ -39,6 +39,7 @@ from hsemotion_space.ui.feedback import Offer
 from hsemotion_space.ui.uploads import Uploads
 
 JOB, QUESTION = "a" * 32, "b" * 32
+CLIENT = "192.0.2.1"
 KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 
 
@@ -64,9 +65,10 @@ class FakeRunner:
             raise JobError("This analysis is not here any more; results are kept for 15 minutes at most. Please start it again.")
         return JobStatus(JOB, "done", analyses=self.analyses)
 
-    def explain(self, path: Path, checkpoint: str, place: Place, what: tuple[str, str]) -> str:
+    def explain(self, path: Path, checkpoint: str, place: Place, what: tuple[str, str], *, client: str) -> str:
         if self.full:
             raise JobError(self.full)
+        assert client == CLIENT
         self.asked.append((path, checkpoint, place, what))
         return QUESTION
 
@@ -191,7 +193,7 @@ def test_the_time_comes_from_the_viewer(data: dict[str, object], expected: float
 
 
 def test_the_worker_is_asked_for_the_very_frame_face_backbone_and_value(desk: Desk) -> None:
-    html = _answer(desk, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52))
+    html = _answer(desk, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52), CLIENT)
     [(path, checkpoint, place, what)] = desk.runner.asked
     track = desk.runner.analyses[1].faces[1].track
     assert path == desk.media_of(JOB)
@@ -208,29 +210,29 @@ def test_the_worker_is_asked_for_the_very_frame_face_backbone_and_value(desk: De
     ],
 )  # fmt: skip
 def test_what_was_not_offered_is_not_asked(desk: Desk, changes: dict[str, object]) -> None:
-    assert text(_answer(desk, JOB, chosen(**changes))) == "Please choose a face and one of its values."
+    assert text(_answer(desk, JOB, chosen(**changes), CLIENT)) == "Please choose a face and one of its values."
     assert not desk.runner.asked
 
 
 def test_why_there_is_no_answer_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "This analysis is not here any more" in _answer(desk, "c" * 32, chosen())
-    assert "Please give a time from 0 to" in _answer(desk, JOB, chosen(second=-1))
+    assert "This analysis is not here any more" in _answer(desk, "c" * 32, chosen(), CLIENT)
+    assert "Please give a time from 0 to" in _answer(desk, JOB, chosen(second=-1), CLIENT)
     desk.runner.states = [JobStatus(QUESTION, "failed", message="<b>No</b> picture.")]
-    assert _answer(desk, JOB, chosen()) == "<p class='problem' role='alert'>&lt;b&gt;No&lt;/b&gt; picture.</p>"
+    assert _answer(desk, JOB, chosen(), CLIENT) == "<p class='problem' role='alert'>&lt;b&gt;No&lt;/b&gt; picture.</p>"
     desk.runner.states = [JobStatus(QUESTION, "cancelled")]
-    assert text(_answer(desk, JOB, chosen())) == "The analysis was cancelled."
+    assert text(_answer(desk, JOB, chosen(), CLIENT)) == "The analysis was cancelled."
     desk.runner.full = "16 analyses are waiting already. Please try again in a minute."
-    assert text(_answer(desk, JOB, chosen())) == desk.runner.full
+    assert text(_answer(desk, JOB, chosen(), CLIENT)) == desk.runner.full
     desk.runner.full = ""
     assert not desk.runner.cancelled
     monkeypatch.setattr(explain, "WAIT_S", 0.0)
     desk.runner.states = [JobStatus(QUESTION, "running")]
-    assert "This takes too long at the moment" in _answer(desk, JOB, chosen())
+    assert "This takes too long at the moment" in _answer(desk, JOB, chosen(), CLIENT)
     assert desk.runner.cancelled == [QUESTION]
     media = desk.media_of(JOB)
     assert media is not None
     media.unlink()
-    assert text(_answer(desk, JOB, chosen())) == "The file is not on this server any more. Please analyze it again."
+    assert text(_answer(desk, JOB, chosen(), CLIENT)) == "The file is not on this server any more. Please analyze it again."
 
 
 def test_a_clear_map_is_shown_with_words_for_those_who_do_not_see_it() -> None:
@@ -298,5 +300,5 @@ def test_all_of_it_is_told_in_japanese(drop: float, stability: float) -> None:
 @pytest.mark.usefixtures("japanese")
 def test_refusals_are_told_in_japanese(desk: Desk) -> None:
     for changes in ({"face": "9"}, {"second": -1}, {"second": 1.5, "face": "2"}):
-        told = text(_answer(desk, JOB, chosen(**changes)))
+        told = text(_answer(desk, JOB, chosen(**changes), CLIENT))
         assert KANA_OR_KANJI.search(told) and not re.search("[a-z]{3}", told), told

@@ -34,7 +34,9 @@ from hsemotion_space.feedback.words import about
 from hsemotion_space.hub.manifest import InputSpec, find_checkpoint, list_checkpoints
 from hsemotion_space.hub.resolve import locate
 from hsemotion_space.images import check_size, identify, read_image
-from hsemotion_space.jobs.runner import DIED
+from hsemotion_space.jobs.lane import DIED
+from hsemotion_space.jobs.requests import AnalysisRequest, ExplainRequest, LookRequest
+from hsemotion_space.jobs.table import abandoned
 from hsemotion_space.pipeline import NO_FACE
 from hsemotion_space.quality import quality
 from hsemotion_space.settings import MediaLimits, PipelineConfig
@@ -176,6 +178,7 @@ def answers(folder: Path) -> Iterator[str]:
         yield from (flag.text for flag in face.flags)
     yield from (Erasure(1, 2, "gone").words, Erasure(3, 0, "pending", NOT_HERE).words, Erasure(0, 0, "none").words)
     yield from (Erasure(2, 1, "unknown", "another server is changing the dataset").words, NO_FACE, DIED)
+    yield from map(abandoned, (AnalysisRequest, ExplainRequest, LookRequest))
     status = PublishStatus(
         "a/b", 1, 2, 3, 1e9, "What is published could not be looked up at the moment; please try again in a minute.", "open", 2e9, 2
     )

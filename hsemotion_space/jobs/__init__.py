@@ -1,4 +1,4 @@
-"""A bounded queue of analyses in one warm worker process: progress, cancel, time limit, recovery from crashes."""
+"""A bounded, fair queue of analyses in warm worker processes: progress, cancel, time limit, recovery from crashes."""
 
 from hsemotion_space.jobs.requests import Place
 from hsemotion_space.jobs.runner import JobRunner

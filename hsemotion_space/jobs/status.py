@@ -41,7 +41,8 @@ class JobStatus:
         message: why it failed or was cancelled, if there is a reason to tell.
         analyses: one per checkpoint in the order they were asked for, when the job is done; () before.
         explained: the answer to a job that explains, when it is done.
-        ahead: number of jobs that come before it, that which is running included; 0 when it runs itself or has ended.
+        ahead: number of jobs that come before it on its worker, that which is running included; 0 when it runs itself or has ended.
+        wait_s: expected seconds until it runs, rounded up as people are told them; None if that is not known, or it does not wait.
         checkpoints: ids that were asked for, each once; an empty one stands for the usual checkpoint.
         config: what was asked for, so that a page that comes back can show it.
     """
@@ -54,6 +55,7 @@ class JobStatus:
     message: str = ""
     analyses: tuple[Analysis, ...] = ()
     ahead: int = 0
+    wait_s: int | None = None
     checkpoints: tuple[str, ...] = ()
     config: PipelineConfig = field(default_factory=PipelineConfig)
     explained: Explained | None = None
@@ -71,4 +73,4 @@ class JobStatus:
     @property
     def mark(self) -> tuple[object, ...]:
         """What changes whenever there is something new to show."""
-        return self.state, self.phase, self.done, self.total, self.ahead
+        return self.state, self.phase, self.done, self.total, self.ahead, self.wait_s

@@ -20,6 +20,7 @@ from hsemotion_space.feedback.consent import PROCESS
 from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
+from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import EXAMPLES, Desk
 from hsemotion_space.ui.feedback import Offer
 from hsemotion_space.ui.parts import RawImage, RawSlider, RawVideo, progress_bar
@@ -131,22 +132,25 @@ def _connect(desk: Desk, tab: Tab, asked: _Asked, start: gr.Button, example: gr.
     source = asked.source
     job, running = tab.view.summary.job, [tab.view.summary.job, tab.picker.choice]
 
-    def run(earlier: str, *given: Any) -> list[object]:  # the values of _Choice
-        return _start(desk, tab, earlier, _Choice(*given))
+    def run(request: gr.Request, earlier: str, *given: Any) -> list[object]:  # the values of _Choice
+        return _start(desk, tab, earlier, _Choice(*given), client_of(request))
 
-    def run_new(earlier: str, file: NamedFile | None, checkpoint: str, *given: Any) -> list[object]:
+    def run_new(request: gr.Request, earlier: str, file: NamedFile | None, checkpoint: str, *given: Any) -> list[object]:
         if file is not None:
-            return run(earlier, file, checkpoint, *given)
+            return run(request, earlier, file, checkpoint, *given)
         _cancel(desk, earlier)
         return [*_state(desk, checkpoint), *emptied(tab.view)]
 
-    def take(earlier: str, file: NamedFile | None, *given: Any) -> list[object]:
+    def take(request: gr.Request, earlier: str, file: NamedFile | None, *given: Any) -> list[object]:
         # Gradio tells of a picture that was taken away with its old path, if the server had put it there
-        return run_new(earlier, None if file is not None and _is_shown(desk, earlier, file) else file, *given)
+        return run_new(request, earlier, None if file is not None and _is_shown(desk, earlier, file) else file, *given)
 
-    def run_example(earlier: str, checkpoint: str, *given: Any) -> list[object]:
+    def run_example(request: gr.Request, earlier: str, checkpoint: str, *given: Any) -> list[object]:
         path = _copy_example(desk, tab.view.kind)
-        return [str(path), *_start(desk, tab, earlier, _Choice(path, checkpoint, True, *given))]
+        return [str(path), *run(request, earlier, path, checkpoint, True, *given)]
+
+    def clear(request: gr.Request, earlier: str, chosen: str) -> list[object]:
+        return run_new(request, earlier, None, chosen)
 
     start.click(run, [job, *asked.all], tab.outputs, **QUIET)
     example.click(run_example, [job, asked.checkpoint, asked.others, *asked.options], [source, *tab.outputs], **QUIET)
@@ -154,7 +158,7 @@ def _connect(desk: Desk, tab: Tab, asked: _Asked, start: gr.Button, example: gr.
         source.input(take, [job, *asked.all], tab.outputs, trigger_mode="always_last", **QUIET)
         asked.agreed.input(run_new, [job, *asked.all], tab.outputs, trigger_mode="always_last", **QUIET)
     else:
-        source.clear(lambda earlier, chosen: run_new(earlier, None, chosen), running, tab.outputs, **QUIET)
+        source.clear(clear, running, tab.outputs, **QUIET)
     tab.timer.tick(lambda *known: _ask(desk, tab, *known), [*running, tab.view.summary.offer], tab.outputs, **QUIET)
     tab.cancel.click(lambda *known: _stop(desk, tab, *known), running, tab.outputs, **QUIET)
     for slider in asked.options[1:]:
@@ -222,7 +226,7 @@ def _is_known(desk: Desk, job: object) -> bool:
         return False
 
 
-def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
+def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice, client: str) -> list[object]:
     """Queue an analysis in the place of an earlier one, and return updates for ``Tab.outputs``: its end, if that comes at once."""
     if choice.file is None:
         words = say("Please add a picture first.") if tab.view.kind == "image" else say("Please add a clip first.")
@@ -234,7 +238,7 @@ def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice) -> list[object]:
     try:
         config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
         path = choice.file if isinstance(choice.file, Path) else desk.uploads.claim(choice.file)
-        job = desk.runner.submit(path, config, _compared(desk, config.checkpoint, choice.others))
+        job = desk.runner.submit(path, config, _compared(desk, config.checkpoint, choice.others), client=client)
         desk.show_media(path, job)
     except (JobError, SettingsError, CheckpointError) as error:
         return [*_state(desk, choice.checkpoint), *told(tab.view, retell(str(error)))]
@@ -292,15 +296,23 @@ def _compared(desk: Desk, first: str, others: object) -> list[str]:
 
 
 def _progress(status: JobStatus) -> str:
-    if status.state == "queued":
-        one = say("Waiting for 1 earlier analysis…")
-        return progress_bar(0, 0, one if status.ahead == 1 else say("Waiting for {number} earlier analyses…", number=status.ahead))
+    if status.state == "queued" and status.ahead:
+        return progress_bar(0, 0, _waiting(status))
     if status.phase == "download":
         done = f"{status.done / 1e6:.1f} / {status.total / 1e6:.1f}" if status.total else f"{status.done / 1e6:.1f}"
         return progress_bar(status.done, status.total, say("Downloading the weights: {done} MB", done=done))
     if not status.total:
         return progress_bar(0, 0, say("Starting…"))
     return progress_bar(status.done, status.total, say("{done} of about {total} frames", done=status.done, total=status.total))
+
+
+def _waiting(status: JobStatus) -> str:
+    ahead, seconds = status.ahead, status.wait_s
+    if seconds is None:
+        one = say("Waiting for 1 earlier analysis…")
+        return one if ahead == 1 else say("Waiting for {number} earlier analyses…", number=ahead)
+    one = say("Waiting for 1 earlier analysis, about {seconds} s…", seconds=seconds)
+    return one if ahead == 1 else say("Waiting for {number} earlier analyses, about {seconds} s…", number=ahead, seconds=seconds)
 
 
 def _cancel(desk: Desk, job: object) -> None:

@@ -77,16 +77,16 @@ class ReceiptInfo(TypedDict):
 def build_api(desk: Desk) -> None:
     """Add the endpoints to the page."""
 
-    def analyze_image(image: FileData, consent: bool, checkpoint: str = "") -> AnalysisResult:
+    def analyze_image(request: gr.Request, image: FileData, consent: bool, checkpoint: str = "") -> AnalysisResult:
         """Analyze every face of a picture.
 
         Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that the file is analyzed now, and
         the id of a checkpoint (empty for the usual one).
         """
-        return _analyze(desk, "image", image, consent, PipelineConfig(checkpoint))
+        return _analyze(desk, "image", image, consent, PipelineConfig(checkpoint), client=client_of(request))
 
-    def analyze_clip(
-        clip: FileData, consent: bool, checkpoint: str = "", sample_fps: float = 10.0, smoothing: float = 1.0
+    def analyze_clip(  # noqa: PLR0917  the endpoint's inputs
+        request: gr.Request, clip: FileData, consent: bool, checkpoint: str = "", sample_fps: float = 10.0, smoothing: float = 1.0
     ) -> AnalysisResult:
         """Analyze the faces of a clip over time.
 
@@ -94,7 +94,7 @@ def build_api(desk: Desk) -> None:
         id of a checkpoint (empty for the usual one), frames analyzed per second (0 for all, at most 60), and the factor on each task's
         smoothing window (0 to 3).
         """
-        return _analyze(desk, "clip", clip, consent, _config(checkpoint, sample_fps, smoothing))
+        return _analyze(desk, "clip", clip, consent, _config(checkpoint, sample_fps, smoothing), client=client_of(request))
 
     def submit_feedback(job: str, ticket: str, statement: Statement, consent: ConsentGiven, request: gr.Request) -> ReceiptInfo:
         """Say whether a result is right, and what would be right instead.
@@ -123,13 +123,13 @@ def _config(checkpoint: object, sample_fps: object, smoothing: object) -> Pipeli
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def _analyze(desk: Desk, kind: Kind, media: object, consent: object, config: PipelineConfig) -> AnalysisResult:
+def _analyze(desk: Desk, kind: Kind, media: object, consent: object, config: PipelineConfig, *, client: str) -> AnalysisResult:
     try:
         if consent is not True:
             raise SettingsError(NO_CONSENT)
         path = desk.uploads.claim(NamedFile(media.get("path") if isinstance(media, Mapping) else None))
         checkpoint = find_checkpoint(desk.settings.checkpoint_roots, config.checkpoint).id
-        job = desk.runner.submit(path, PipelineConfig(checkpoint, config.sample_fps, config.smoothing))
+        job = desk.runner.submit(path, PipelineConfig(checkpoint, config.sample_fps, config.smoothing), client=client)
         *_, last = desk.runner.watch(job)
         if last.analysis is None:
             raise JobError(last.message or "The analysis was cancelled.")

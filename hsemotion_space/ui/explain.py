@@ -14,6 +14,7 @@ import numpy as np
 
 from hsemotion_space.jobs import Explained, JobError
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack
+from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.explained import Asked, explained_html
 from hsemotion_space.ui.parts import RawNumber, progress_bar
@@ -86,9 +87,9 @@ def build_explanation(desk: Desk, offer: gr.State, viewer: gr.HTML) -> Explanati
     explanation = Explanation(box, face, backbone, value, second, result)
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def answer(given: object, *chosen: object) -> str:
+    def answer(request: gr.Request, given: object, *chosen: object) -> str:
         job = _job(given)
-        return job + _answer(desk, job, _Choice(*chosen))
+        return job + _answer(desk, job, _Choice(*chosen), client_of(request))
 
     face.input(lambda *chosen: _values(desk, *chosen), [offer, face, backbone], value, **quiet)
     backbone.input(lambda *chosen: _values(desk, *chosen), [offer, face, backbone, value], value, **quiet)
@@ -155,14 +156,15 @@ def frame_row(analysis: Analysis, track: FaceTrack, second: object) -> int:
     return row
 
 
-def _answer(desk: Desk, job: str, choice: _Choice) -> str:
+def _answer(desk: Desk, job: str, choice: _Choice, client: str) -> str:
     """Return the explanation of what was chosen, or why there is none, as HTML."""
     try:
         asked = _read(desk.runner.status(job).analyses, choice)
         media = desk.media_of(job)
         if media is None:
             raise AskError(say("The file is not on this server any more. Please analyze it again."))
-        explained = _wait(desk, desk.runner.explain(media, asked.analysis.checkpoint.id, asked.place, asked.what))
+        question = desk.runner.explain(media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client)
+        explained = _wait(desk, question)
     except AskError as error:
         return _problem(str(error))
     except JobError as error:

@@ -33,7 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Settings:
-    return Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1)
+    """One worker, so that a picture waits behind a clip; two are tested by themselves."""
+    return Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def warm_runner(settings: Settings, keep_folder: Path) -> Iterator[JobRunner]:
 def runner(warm_runner: JobRunner, settings: Settings) -> Iterator[JobRunner]:
     """The one runner, with nothing to do and its usual settings."""
     yield warm_runner
-    warm_runner.settings = settings
-    for job_id in list(warm_runner._book.jobs):
+    warm_runner._table.settings = settings
+    for job_id in list(warm_runner._table.jobs):
         warm_runner.cancel(job_id)
         wait(warm_runner, job_id)

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobs_makers import PATIENCE_S, SLOW, wait, wait_running
+from jobs_makers import MAX_WAITING, PATIENCE_S, SLOW, fill, wait, wait_running
 
 from hsemotion_space.environment import OURS
 from hsemotion_space.jobs import JobError, JobRunner, answers, worker
+from hsemotion_space.jobs.lane import CANCEL_GRACE_S
 from hsemotion_space.jobs.requests import AnalysisRequest
-from hsemotion_space.jobs.runner import CANCEL_GRACE_S, MAX_WAITING
 from hsemotion_space.settings import PipelineConfig, Settings
 
 
@@ -41,11 +41,11 @@ def test_progress_then_cancel_while_running(runner: JobRunner, folder: Path) -> 
     job_id = runner.submit(folder / "long.mp4", SLOW)
     status = wait_running(runner, job_id)
     assert (status.state, status.total) == ("running", 300)
-    process = runner._worker.process
+    process = runner._lanes[0].worker.process
     runner.cancel(job_id)
     assert wait(runner, job_id).state == "cancelled"
     assert wait(runner, runner.submit(folder / "face.png", PipelineConfig())).state == "done"
-    assert runner._worker.process is process  # it stopped by itself and works on
+    assert runner._lanes[0].worker.process is process  # it stopped by itself and works on
 
 
 def test_a_queued_job_is_cancelled_at_once(runner: JobRunner, folder: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_queued_job_is_cancelled_at_once(runner: JobRunner, folder: Path) -> N
 def test_a_killed_worker_costs_one_job(runner: JobRunner, folder: Path) -> None:
     first, second = runner.submit(folder / "long.mp4", SLOW), runner.submit(folder / "face.png", PipelineConfig())
     wait_running(runner, first)
-    assert runner._worker.process is not None
-    os.kill(runner._worker.process.pid or 0, signal.SIGKILL)
+    assert runner._lanes[0].worker.process is not None
+    os.kill(runner._lanes[0].worker.process.pid or 0, signal.SIGKILL)
     killed = wait(runner, first)
     assert (killed.state, killed.message[:47]) == ("failed", "The analysis process stopped unexpectedly, perh")
     assert wait(runner, second).state == "done"
@@ -70,17 +70,16 @@ def test_a_killed_worker_costs_one_job(runner: JobRunner, folder: Path) -> None:
 
 def test_a_worker_that_died_while_idle_costs_nothing(runner: JobRunner, folder: Path) -> None:
     wait(runner, runner.submit(folder / "face.png", PipelineConfig()))
-    assert runner._worker.process is not None
-    os.kill(runner._worker.process.pid or 0, signal.SIGKILL)
-    runner._worker.process.join(10)
+    assert runner._lanes[0].worker.process is not None
+    os.kill(runner._lanes[0].worker.process.pid or 0, signal.SIGKILL)
+    runner._lanes[0].worker.process.join(10)
     assert wait(runner, runner.submit(folder / "face.png", PipelineConfig())).state == "done"
 
 
 def test_the_queue_is_bounded(runner: JobRunner, folder: Path) -> None:
     first = runner.submit(folder / "long.mp4", SLOW)
     wait(runner, first, lambda status: status.state == "running")
-    for _ in range(MAX_WAITING):
-        runner.submit(folder / "face.png", PipelineConfig())
+    fill(runner, folder / "face.png")
     with pytest.raises(JobError, match=f"{MAX_WAITING} analyses are waiting"):
         runner.submit(folder / "face.png", PipelineConfig())
 
@@ -88,19 +87,19 @@ def test_the_queue_is_bounded(runner: JobRunner, folder: Path) -> None:
 def test_results_expire(runner: JobRunner, folder: Path) -> None:
     old = runner.submit(folder / "broken.png", PipelineConfig())
     assert wait(runner, old).state == "failed"
-    runner.settings = replace(runner.settings, results_ttl_s=0.0)
+    runner._table.settings = replace(runner.settings, results_ttl_s=0.0)
     new = runner.submit(folder / "broken.png", PipelineConfig())
     with pytest.raises(JobError, match="not here any more; results are kept for 0 minutes at most"):
         runner.status(old)
-    runner.settings = replace(runner.settings, results_ttl_s=900.0)
+    runner._table.settings = replace(runner.settings, results_ttl_s=900.0)
     assert wait(runner, new).state == "failed"
 
 
 def test_time_is_limited(runner: JobRunner, folder: Path) -> None:
-    runner.settings = replace(runner.settings, job_time_limit_s=0.5)
+    runner._table.settings = replace(runner.settings, job_time_limit_s=0.5)
     status = wait(runner, runner.submit(folder / "long.mp4", SLOW))
     assert (status.state, status.message) == ("failed", "The analysis took longer than 0.5 s and was stopped. Try a shorter clip.")
-    assert runner._worker.process is None
+    assert runner._lanes[0].worker.process is None
 
 
 def test_cancel_before_the_worker_is_ready_is_quick(settings: Settings, folder: Path) -> None:
@@ -111,8 +110,8 @@ def test_cancel_before_the_worker_is_ready_is_quick(settings: Settings, folder: 
     started = time.monotonic()
     assert wait(runner, job_id).state == "cancelled"
     assert time.monotonic() - started < CANCEL_GRACE_S / 2
-    assert runner._worker.process is not None
-    assert runner._worker.process.is_alive()
+    assert runner._lanes[0].worker.process is not None
+    assert runner._lanes[0].worker.process.is_alive()
     runner.close()
 
 
@@ -122,8 +121,8 @@ def test_closing_leaves_nothing_behind(settings: Settings, folder: Path) -> None
     wait(runner, ids[0], lambda status: status.state == "running")
     runner.close()
     assert [runner.status(job_id).state for job_id in ids] == ["cancelled"] * 3
-    assert runner._worker.process is None
-    assert not runner._thread.is_alive()
+    assert runner._lanes[0].worker.process is None
+    assert not runner._lanes[0].thread.is_alive()
 
 
 def test_unknown_ids(runner: JobRunner) -> None:
@@ -141,8 +140,8 @@ def test_the_worker_is_started_without_secrets(settings: Settings, monkeypatch: 
         environ, deadline = b"", time.monotonic() + PATIENCE_S
         while b"KEPT" not in environ and time.monotonic() < deadline:
             time.sleep(0.02)
-            if runner._worker.process is not None and runner._worker.process.pid is not None:
-                environ = Path(f"/proc/{runner._worker.process.pid}/environ").read_bytes()
+            if runner._lanes[0].worker.process is not None and runner._lanes[0].worker.process.pid is not None:
+                environ = Path(f"/proc/{runner._lanes[0].worker.process.pid}/environ").read_bytes()
     finally:
         runner.close()
     assert environ.count(b"hf_secret") == 1
@@ -167,7 +166,7 @@ def test_an_unexpected_error_is_told_by_a_code_and_the_worker_lives(
             raise KeyError(f"secret of {path}")
 
     monkeypatch.setattr(answers, "Pipeline", Odd)
-    monkeypatch.setattr(worker, "_limit_worker", lambda: None)
+    monkeypatch.setattr(worker, "_limit_worker", lambda _niceness: None)
     here, there = multiprocessing.Pipe()
     thread = threading.Thread(target=worker.work, args=(there, settings), daemon=True)
     thread.start()

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from jobs_makers import SLOW, wait, wait_running
+from jobs_makers import MAX_WAITING, SLOW, fill, make_table, wait, wait_running
 
-from hsemotion_space.jobs import JobError, JobRunner, book, keep
-from hsemotion_space.jobs.book import MAX_KEPT, Book, weigh
+from hsemotion_space.jobs import JobError, JobRunner, keep, table
 from hsemotion_space.jobs.keep import Kept
 from hsemotion_space.jobs.requests import AnalysisRequest
-from hsemotion_space.jobs.runner import MAX_WAITING
+from hsemotion_space.jobs.table import MAX_KEPT, weigh
 from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
@@ -28,35 +27,35 @@ def make_request(number: int) -> AnalysisRequest:
 
 
 def test_results_live_from_their_end_whether_asked_for_or_not() -> None:
-    jobs = Book()
-    job = jobs.add(make_request(1), 0.0)
-    jobs.take()
-    jobs.forget(5000.0, 900.0)
+    jobs = make_table()
+    job = jobs.add(make_request(1), "", 0.0)
+    jobs.take(jobs.queues[0])
+    jobs.forget(5000.0)
     assert job.request.id in jobs.jobs, "it has not ended"
     jobs.end(job, "done", 5000.0)
     job.asked_s = 5800.0
-    jobs.forget(5900.0, 900.0)
+    jobs.forget(5900.0)
     assert job.request.id in jobs.jobs
-    jobs.forget(5900.1, 900.0)
+    jobs.forget(5900.1)
     assert jobs.jobs == {}
 
 
 def test_finished_results_are_bounded_and_the_oldest_go_first(analyses: tuple[Analysis, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = Book()
-    made = [jobs.add(make_request(number), 0.0) for number in range(MAX_KEPT + 4)]
+    jobs = make_table()
+    made = [jobs.add(make_request(number), "", 0.0) for number in range(MAX_KEPT + 4)]
     for number, job in enumerate(made[:-1]):
         jobs.end(job, "done", 1000.0 - number)  # the later one came to its end earlier
-    jobs.forget(1000.0, 900.0)
+    jobs.forget(1000.0)
     assert list(jobs.jobs) == [job.request.id for job in (*made[:MAX_KEPT], made[-1])], "and what waits stays"
-    monkeypatch.setattr(book, "MAX_KEPT_BYTES", 2 * weigh(analyses))
-    jobs = Book()
-    made = [jobs.add(make_request(number), 0.0) for number in range(4)]
+    monkeypatch.setattr(table, "MAX_KEPT_BYTES", 2 * weigh(analyses))
+    jobs = make_table()
+    made = [jobs.add(make_request(number), "", 0.0) for number in range(4)]
     for number, job in enumerate(made):
         jobs.end(job, "done", float(number), answer=analyses)
-        jobs.forget(float(number), 900.0)
+        jobs.forget(float(number))
     assert list(jobs.jobs) == [job.request.id for job in made[2:]]
-    monkeypatch.setattr(book, "MAX_KEPT_BYTES", 1)
-    jobs.forget(3.0, 900.0)
+    monkeypatch.setattr(table, "MAX_KEPT_BYTES", 1)
+    jobs.forget(3.0)
     assert list(jobs.jobs) == [made[3].request.id], "the latest one can be shown whatever its size"
 
 
@@ -119,8 +118,8 @@ def test_no_file_is_left_however_a_job_ends(runner: JobRunner, keep_folder: Path
     wait_running(runner, killed)
     runner.cancel(waiting)
     assert names(keep_folder) == [killed]
-    assert runner._worker.process is not None
-    os.kill(runner._worker.process.pid or 0, signal.SIGKILL)
+    assert runner._lanes[0].worker.process is not None
+    os.kill(runner._lanes[0].worker.process.pid or 0, signal.SIGKILL)
     assert wait(runner, killed).state == "failed"
     assert names(keep_folder) == []
 
@@ -128,9 +127,9 @@ def test_no_file_is_left_however_a_job_ends(runner: JobRunner, keep_folder: Path
 def test_no_file_is_left_of_what_was_not_taken_or_was_closed(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = JobRunner(settings, warm=False, keep=folder / "closed")
     wait(runner, runner.submit(folder / "face.png", PipelineConfig()), lambda status: status.state == "running")
-    waiting = [runner.submit(folder / "face.png", PipelineConfig()) for _ in range(MAX_WAITING)]
+    waiting = fill(runner, folder / "face.png")
     with monkeypatch.context() as patch, pytest.raises(JobError, match="are waiting"):  # others come while the file is copied
-        patch.setattr(runner, "_check_room", _full_at_second_look(runner._check_room))
+        patch.setattr(runner._table, "check_room", _full_at_second_look(runner._table.check_room))
         runner.submit(folder / "face.png", PipelineConfig())
     assert set(waiting) <= set(names(folder / "closed"))
     assert len(names(folder / "closed")) == MAX_WAITING + 1
@@ -140,13 +139,13 @@ def test_no_file_is_left_of_what_was_not_taken_or_was_closed(settings: Settings,
     assert names(folder / "closed") == []
 
 
-def _full_at_second_look(check: Callable[[], None]) -> Callable[[], None]:
+def _full_at_second_look(check: Callable[..., None]) -> Callable[..., None]:
     looks = []
 
-    def look() -> None:
+    def look(*given: object) -> None:
         looks.append(1)
         if len(looks) > 1:
-            check()
+            check(*given)
 
     return look
 
@@ -166,7 +165,7 @@ def test_a_file_that_is_gone_or_has_no_room_is_told(
     with pytest.raises(JobError, match="no room for this file"):
         runner.submit(folder / "face.png", PipelineConfig())
     assert names(keep_folder) == []
-    assert not [job for job in runner._book.jobs.values() if not job.status.finished]
+    assert not [job for job in runner._table.jobs.values() if not job.status.finished]
 
 
 def test_what_an_earlier_runner_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs_makers import PATIENCE_S, SLOW, wait, wait_running
+from jobs_makers import MAX_WAITING, PATIENCE_S, SLOW, wait, wait_running
 
 from hsemotion_space.jobs import JobError, JobRunner, JobStatus
-from hsemotion_space.jobs.book import abandoned
 from hsemotion_space.jobs.requests import AnalysisRequest
-from hsemotion_space.jobs.runner import MAX_CHECKPOINTS, MAX_WAITING
+from hsemotion_space.jobs.runner import MAX_CHECKPOINTS
+from hsemotion_space.jobs.table import abandoned
 from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 
@@ -53,7 +53,7 @@ def test_a_job_has_a_readable_number_of_checkpoints(runner: JobRunner, folder: P
 
 
 def test_time_is_limited_for_several_checkpoints_too(runner: JobRunner, folder: Path) -> None:
-    runner.settings = replace(runner.settings, job_time_limit_s=0.5)
+    runner._table.settings = replace(runner.settings, job_time_limit_s=0.5)
     status = wait(runner, runner.submit(folder / "long.mp4", SLOW, ["small", "twin"]))
     assert status.message.endswith("Try a shorter clip or fewer checkpoints.")
 
@@ -89,7 +89,7 @@ def test_a_job_knows_how_many_are_before_it(runner: JobRunner, folder: Path) -> 
 
 
 def test_cancels_that_race_with_each_other_and_with_the_end_leave_one_final_state(runner: JobRunner, folder: Path) -> None:
-    process = runner._worker.process
+    process = runner._lanes[0].worker.process
     rng = np.random.default_rng(0)
     outcomes = []
     with ThreadPoolExecutor(9) as pool:
@@ -107,15 +107,15 @@ def test_cancels_that_race_with_each_other_and_with_the_end_leave_one_final_stat
             outcomes += final
     assert "cancelled" in outcomes
     assert wait(runner, runner.submit(folder / "face.png", PipelineConfig())).state == "done"
-    assert process is None or runner._worker.process is process, "no late cancel reached another job or killed the worker"
+    assert process is None or runner._lanes[0].worker.process is process, "no late cancel reached another job or killed the worker"
 
 
 def test_the_queue_is_bounded_for_all_who_submit_at_once(runner: JobRunner, folder: Path) -> None:
     wait_running(runner, runner.submit(folder / "long.mp4", SLOW))
 
-    def submit(_number: int) -> bool:
+    def submit(number: int) -> bool:
         try:
-            runner.submit(folder / "face.png", PipelineConfig())
+            runner.submit(folder / "face.png", PipelineConfig(), client=str(number))
         except JobError:
             return False
         return True
@@ -129,8 +129,8 @@ def test_a_killed_worker_is_told_to_all_who_watch(runner: JobRunner, folder: Pat
     wait_running(runner, job_id)
     with ThreadPoolExecutor(4) as pool:
         watchers = [pool.submit(lambda: list(runner.watch(job_id, 30.0))[-1]) for _ in range(4)]
-        assert runner._worker.process is not None
-        os.kill(runner._worker.process.pid or 0, signal.SIGKILL)
+        assert runner._lanes[0].worker.process is not None
+        os.kill(runner._lanes[0].worker.process.pid or 0, signal.SIGKILL)
         assert {watcher.result(PATIENCE_S).state for watcher in watchers} == {"failed"}
     assert wait(runner, runner.submit(folder / "face.png", PipelineConfig(), ["small", "twin"])).state == "done"
 
@@ -138,43 +138,43 @@ def test_a_killed_worker_is_told_to_all_who_watch(runner: JobRunner, folder: Pat
 def test_a_worker_that_dies_while_a_job_is_cancelled_leaves_it_cancelled(runner: JobRunner, folder: Path) -> None:
     job_id = runner.submit(folder / "long.mp4", SLOW)
     wait_running(runner, job_id)
-    assert runner._worker.process is not None
-    os.kill(runner._worker.process.pid or 0, signal.SIGSTOP)  # it cannot obey
+    assert runner._lanes[0].worker.process is not None
+    os.kill(runner._lanes[0].worker.process.pid or 0, signal.SIGSTOP)  # it cannot obey
     runner.cancel(job_id)
-    os.kill(runner._worker.process.pid or 0, signal.SIGKILL)
+    os.kill(runner._lanes[0].worker.process.pid or 0, signal.SIGKILL)
     assert (wait(runner, job_id).state, runner.status(job_id).message) == ("cancelled", "")
 
 
 def test_a_worker_that_does_not_obey_is_killed(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.CANCEL_GRACE_S", 0.3)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.CANCEL_GRACE_S", 0.3)
     job_id = runner.submit(folder / "long.mp4", SLOW)
     wait_running(runner, job_id)
-    assert runner._worker.process is not None
-    os.kill(runner._worker.process.pid or 0, signal.SIGSTOP)
+    assert runner._lanes[0].worker.process is not None
+    os.kill(runner._lanes[0].worker.process.pid or 0, signal.SIGSTOP)
     runner.cancel(job_id)
     assert wait(runner, job_id).state == "cancelled"
-    assert runner._worker.process is None
+    assert runner._lanes[0].worker.process is None
 
 
 def test_a_job_that_nobody_asks_for_is_cancelled_waiting_or_running(
     runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.TIDY_EVERY_S", 0.05)
     running = runner.submit(folder / "long.mp4", SLOW)
     wait_running(runner, running)
     waiting, wanted = (runner.submit(folder / "face.png", PipelineConfig()) for _ in range(2))
     for job_id in (running, waiting):
-        runner._book.jobs[job_id].asked_s -= AnalysisRequest.PATIENCE_S
+        runner._table.jobs[job_id].asked_s -= AnalysisRequest.PATIENCE_S
     assert wait(runner, wanted).state == "done"
     for job_id in (running, waiting):
         status = runner.status(job_id)
-        assert (status.state, status.message) == ("cancelled", abandoned(runner._book.jobs[job_id].request))
-        assert status.message == "Nobody asked for this analysis for 10 minutes, so it was cancelled."
+        assert (status.state, status.message) == ("cancelled", abandoned(runner._table.jobs[job_id].request))
+        assert status.message == "Nobody asked for this analysis for 2 minutes, so it was cancelled."
 
 
 def test_whoever_asks_keeps_a_job_alive(runner: JobRunner, folder: Path) -> None:
     job_id = runner.submit(folder / "long.mp4", SLOW)
-    job = runner._book.jobs[job_id]
+    job = runner._table.jobs[job_id]
     for ask in (runner.status, lambda job_id: next(runner.watch(job_id))):
         job.asked_s -= AnalysisRequest.PATIENCE_S - 5
         ask(job_id)

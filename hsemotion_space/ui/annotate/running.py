@@ -37,6 +37,7 @@ class Wish:
         checkpoint: to analyze it with.
         agreed: whether what they add may be analyzed.
         jobs: analyses that the page shows, by source; empty ones are none.
+        client: the network that this came from.
     """
 
     sources: object
@@ -44,12 +45,14 @@ class Wish:
     checkpoint: object
     agreed: object
     jobs: dict[str, str]
+    client: str
 
 
 def start(desk: Desk, session: Session, wish: Wish) -> str:
     """Note what a queue is to be made of and start the analyses; return why that cannot be, empty if it can."""
     for job in session.running:
         _cancel(desk, job)
+    session.client = wish.client
     session.todo, session.running, session.finished, session.problems = [], [], [], []
     sources = [name for name in SOURCES if isinstance(wish.sources, list | tuple) and name in wish.sources]
     files = [file for file in wish.files if isinstance(file, NamedFile)] if isinstance(wish.files, list | tuple) else []
@@ -104,7 +107,7 @@ def _submit(desk: Desk, session: Session, file: Path) -> None:
     job = session.made.get(key, "")
     if not job or _status(desk, job) is None:
         path = _copied(desk, file) if file.parent == EXAMPLES else file
-        job = session.made[key] = desk.runner.submit(path, PipelineConfig(session.checkpoint))
+        job = session.made[key] = desk.runner.submit(path, PipelineConfig(session.checkpoint), client=session.client)
         desk.show_media(path, job)
     session.running.append(job)
 

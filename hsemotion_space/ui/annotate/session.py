@@ -61,6 +61,7 @@ class Session:
         made: by file and checkpoint, the job that analyzes or analyzed it.
         problems: why files could not be analyzed.
         checkpoint: that analyzes them.
+        client: the network that asked for that.
     """
 
     items: tuple[Item, ...] = ()
@@ -81,6 +82,7 @@ class Session:
     made: dict[tuple[str, str], str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     checkpoint: str = ""
+    client: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

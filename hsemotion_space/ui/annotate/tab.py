@@ -132,10 +132,11 @@ def _lay_out(desk: Desk) -> Board:
 def _connect_start(desk: Desk, sessions: Sessions, board: Board, shared: Shared, offers: Mapping[str, gr.State]) -> None:
     names = list(offers)
 
-    def begin(key: object, hides: object, pad: object, *wish: Any) -> list[object]:
+    def begin(request: gr.Request, key: object, hides: object, pad: object, *wish: Any) -> list[object]:
         chosen, files, checkpoint, agreed, *given = wish
         jobs = {name: offer.job for name, offer in zip(names, given, strict=True) if isinstance(offer, Offer)}
-        return _begin(desk, sessions, key, (hides is not False, pad is True), Wish(chosen, files, checkpoint, agreed, jobs))
+        asked = Wish(chosen, files, checkpoint, agreed, jobs, client_of(request))
+        return _begin(desk, sessions, key, (hides is not False, pad is True), asked)
 
     def change(key: object, hides: object, pad: object) -> object:
         session = sessions.get(key)

@@ -62,7 +62,7 @@ class FrameError(ValueError):
     """What came is no frame; the message can be shown."""
 
 
-def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object) -> str:
+def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object, client: str) -> str:
     """Analyze the frame of a ``frame`` event and return an :class:`Answer` as JSON.
 
     Args:
@@ -70,6 +70,7 @@ def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object) 
         event: with ``sequence``, a number that rises, and either ``frame``, a JPEG picture in base64, or ``job``; unchecked.
         checkpoint: id of the one to use; unchecked.
         agreed: whether the visitor agrees to the analysis; unchecked.
+        client: the network that the frame came from.
     """
     data = getattr(event, "_data", None)
     given: dict[str, object] = data if isinstance(data, dict) else {}
@@ -79,7 +80,8 @@ def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object) 
     else:
         try:
             job = read_job(given.get("job"))
-            told.update(_told(desk, job or desk.runner.look(read_frame(given.get("frame")), _known(desk, checkpoint).id)))
+            job = job or desk.runner.look(read_frame(given.get("frame")), _known(desk, checkpoint).id, client=client)
+            told.update(_told(desk, job))
         except JobError as error:
             told["wait"] = retell(str(error))
         except (FrameError, SettingsError, CheckpointError) as error:

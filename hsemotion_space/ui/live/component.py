@@ -12,6 +12,7 @@ from hsemotion_space.feedback.consent import PROCESS
 from hsemotion_space.figures import face_color
 from hsemotion_space.figures.style import FACE_COLORS, ink
 from hsemotion_space.ui.analyze import Shared
+from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.live.answer import answer
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
@@ -60,8 +61,8 @@ def build_live(desk: Desk, shared: Shared, tab: gr.Tab, limit_s: float = LIMIT_S
     )
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def look(checkpoint: object, agreed: object, event: gr.EventData) -> str:
-        return answer(desk, event, checkpoint, agreed)
+    def look(checkpoint: object, agreed: object, event: gr.EventData, request: gr.Request) -> str:
+        return answer(desk, event, checkpoint, agreed, client_of(request))
 
     live.frame(look, [shared.picker.choice, shared.agreed], live, trigger_mode="multiple", **quiet)
     tab.select(_texts, None, live, **quiet)  # in the language of the visitor
