@@ -9,10 +9,10 @@ import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
+from hsemotion_space.feedback.networks import network_of
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.settings import ENV_PREFIX, Settings
 
@@ -76,15 +76,8 @@ class Keys:
         return self.sign("published", contributor)[:HASH_LENGTH]
 
     def client(self, address: str, day: int) -> str:
-        """Return what stands for an address on one day; a network of IPv6 (/64) counts as one, as all of it belongs to one customer."""
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            network = address
-        else:
-            mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-            network = str(mapped or (int(parsed) >> 64 if isinstance(parsed, IPv6Address) else parsed))
-        return self.sign("client", f"{day} {network}")[:HASH_LENGTH]
+        """Return what stands for the network of an address on one day."""
+        return self.sign("client", f"{day} {network_of(address)}")[:HASH_LENGTH]
 
     def code(self, nonce: str) -> str:
         """Return the receipt code that belongs to a random text, always the same, so that a double click makes one contributor."""
