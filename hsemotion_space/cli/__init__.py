@@ -145,5 +145,5 @@ def _serve(_: argparse.Namespace) -> int:
     try:
         launch(Settings.from_env())
     except OSError as error:
-        return complain(f"{error} Set HSEMOTION_PORT to a free port.", 2)
+        return complain(f"The page cannot be served: {error}", 2)
     return 0
