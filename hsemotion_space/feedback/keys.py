@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from hsemotion_space.feedback.networks import network_of
+from hsemotion_space.feedback.private import FILE_MODE, make_folder, tighten
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.settings import ENV_PREFIX, Settings
 
@@ -114,8 +115,9 @@ def _kept_secret(folder: Path) -> bytes:
     file = folder / SECRET_FILE
     try:
         if not file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             _make_secret(file)
+        tighten(folder, [SECRET_FILE])
         secret = bytes.fromhex(file.read_text("ascii"))
     except OSError as error:
         raise FeedbackError(f"The key of this server cannot be read or written: {error.strerror or error}.") from error
@@ -129,7 +131,7 @@ def _kept_secret(folder: Path) -> bytes:
 def _make_secret(file: Path) -> None:
     partial = file.with_name(f"{file.name}.{secrets.token_hex(8)}.partial")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as out:
             out.write(secrets.token_hex(SECRET_BYTES) + "\n")
             out.flush()
             os.fsync(out.fileno())
