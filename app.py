@@ -1,12 +1,14 @@
 """Entry point of the Space."""
 
+import sys
 
-def main() -> None:
-    """Serve the page; the imports live here so that the worker process, which imports this file, stays light."""
+
+def main() -> int:
+    """Serve the page as the command does; the import lies here so that the worker process, which imports this file, stays light."""
     from hsemotion_space.cli import main as run
 
-    raise SystemExit(run(["serve"]))
+    return run(["serve"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

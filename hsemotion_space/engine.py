@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import logging
 import platform
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +27,10 @@ from hsemotion_space.types import FloatArray
 
 EngineName = Literal["auto", "openvino", "torch"]
 Runner = Callable[[FloatArray], tuple[FloatArray, ...]]
+
+DIGEST_BYTES: Final = 32
+LENGTH_BYTES: Final = 8
+log = logging.getLogger(__name__)
 
 
 class EngineError(RuntimeError):
@@ -47,7 +54,10 @@ def _openvino() -> ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Where to run: ``cache`` is a folder for converted networks, ``threads`` 0 leaves the number to the engine."""
+    """Where to run: ``cache`` is a folder for converted networks, ``threads`` 0 leaves the number to the engine.
+
+    The cache saves seconds and nothing more: where it cannot be read or written, networks are converted each time.
+    """
 
     name: EngineName = "auto"
     cache: Path | None = None
@@ -100,20 +110,13 @@ def _digest(module: nn.Module, example: FloatArray, free_size: bool) -> str:
 
 
 def _openvino_runner(module: nn.Module, example: FloatArray, options: EngineOptions, free_size: bool) -> Runner:
-    ov = _openvino()
-    core = ov.Core()
-    file = options.cache / f"{_digest(module, example, free_size)}.xml" if options.cache else None
-    if file is not None and file.exists() and file.with_suffix(".bin").exists():
-        model = core.read_model(file)
-    else:
-        module = module.eval().cpu()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants; height and width are meant to
-            model = ov.convert_model(module, example_input=torch.from_numpy(example))
-        size = [-1, -1] if free_size else example.shape[2:]
-        model.reshape({model.input(0): ov.PartialShape([-1, example.shape[1], *size])})
+    core = _openvino().Core()
+    file = options.cache / f"{_digest(module, example, free_size)}.network" if options.cache else None
+    model = _read(core, file) if file is not None else None
+    if model is None:
+        model = _convert(module, example, free_size)
         if file is not None:
-            _store(model, file)
+            _store(core, model, file)
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if options.threads:
         config["INFERENCE_NUM_THREADS"] = str(options.threads)
@@ -126,14 +129,65 @@ def _openvino_runner(module: nn.Module, example: FloatArray, options: EngineOpti
     return run
 
 
-def _store(model: object, file: Path) -> None:
-    """Save a converted network under a partial name first; the graph last, because it is what readers look for."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        partial = Path(folder) / file.name
-        _openvino().save_model(model, partial, compress_to_fp16=False)
-        partial.with_suffix(".bin").replace(file.with_suffix(".bin"))
-        partial.replace(file)
+def _convert(module: nn.Module, example: FloatArray, free_size: bool) -> Any:
+    ov = _openvino()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants; height and width are meant to
+        model = ov.convert_model(module.eval().cpu(), example_input=torch.from_numpy(example))
+    size = [-1, -1] if free_size else example.shape[2:]
+    model.reshape({model.input(0): ov.PartialShape([-1, example.shape[1], *size])})
+    return model
+
+
+def _read(core: Any, file: Path) -> Any | None:
+    """Return a network from the cache; None if it is not there, cannot be read, or differs from what was stored.
+
+    OpenVINO takes any weights of the right length, so only a digest tells that no number was changed.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError:  # one that should be there is replaced, and if it cannot be, that is logged
+        return None
+    digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    graph_end = LENGTH_BYTES + int.from_bytes(body[:LENGTH_BYTES])
+    with suppress(RuntimeError):
+        if digest == _seal(file, body):
+            return core.read_model(body[LENGTH_BYTES:graph_end], body[graph_end:])
+    log.warning("The converted network %s in the cache is damaged; it is converted again and replaced.", file.name)
+    return None
+
+
+def _seal(file: Path, body: bytes) -> bytes:
+    """Return the digest of a stored network; its name belongs to it, so that no file can stand in for another."""
+    return hashlib.sha256(file.name.encode() + body).digest()
+
+
+def _store(core: Any, model: Any, file: Path) -> None:
+    """Keep a converted network in one file: digest, length of the graph, graph, weights. It appears whole or not at all."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            graph, weights = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
+            _openvino().save_model(model, graph, compress_to_fp16=False)
+            parts = graph.read_bytes(), weights.read_bytes()
+            core.read_model(*parts)  # raises if a full disk cut them short
+            body = len(parts[0]).to_bytes(LENGTH_BYTES) + b"".join(parts)
+            partial = Path(folder) / file.name
+            partial.write_bytes(_seal(file, body) + body)
+            partial.replace(file)
+    except OSError as error:
+        _tell(file.parent, error.strerror or type(error).__name__)
+    except RuntimeError:  # OpenVINO's, for whatever keeps it from writing
+        _tell(file.parent, "OpenVINO cannot write there")
+
+
+@cache
+def _tell(folder: Path, reason: str) -> None:
+    """Log once why the cache is of no use."""
+    log.warning(
+        "Converted networks cannot be kept in %s (%s), so every start takes some seconds longer. Make room there, or set HSEMOTION_CACHE "
+        "to a folder that can be written.", folder, reason,
+    )  # fmt: skip
 
 
 def normalize(faces: npt.NDArray[np.uint8], mean: tuple[float, float, float], std: tuple[float, float, float]) -> FloatArray:

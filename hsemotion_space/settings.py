@@ -62,12 +62,20 @@ class PipelineConfig:
                 raise SettingsError(f"{name} must be a number from {low} to {high}, got {value!r}.")
 
 
+def _home() -> Path:
+    """Return the user's home; for a user who has none, the root of the file system, as container runtimes set it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
+
+
 def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hsemotion-space"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "hsemotion-space"
 
 
 def _default_data() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "hsemotion-space"
+    return Path(os.environ.get("XDG_DATA_HOME") or _home() / ".local/share") / "hsemotion-space"
 
 
 @dataclass(frozen=True, slots=True)

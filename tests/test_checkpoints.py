@@ -12,13 +12,17 @@ from safetensors.torch import load
 from hsemotion_space.backbones import load_backbone
 from hsemotion_space.engine import EngineOptions, normalize
 from hsemotion_space.hub.compare import comparison
-from hsemotion_space.hub.manifest import Checkpoint, list_checkpoints
+from hsemotion_space.hub.manifest import Checkpoint, list_checkpoints, read_registry
 from hsemotion_space.hub.resolve import load_heads, resolve
 from hsemotion_space.pipeline import load_network
 
 ROOT = Path(__file__).resolve().parent.parent / "checkpoints"
 CHECKPOINTS = list_checkpoints([ROOT])
 BUNDLED = [checkpoint for checkpoint in CHECKPOINTS if checkpoint.source.bundled]
+
+
+def test_no_manifest_is_wrong() -> None:
+    assert not read_registry([ROOT]).faults
 
 
 def test_something_is_bundled() -> None:

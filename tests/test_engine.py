@@ -63,7 +63,7 @@ def test_the_cache_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     options = EngineOptions("openvino", tmp_path / "cache", 1)
     expected = load(small_net(), batch(1), options)(batch(3))[0]
     files = sorted(file.name for file in (tmp_path / "cache").iterdir())
-    assert [Path(name).suffix for name in files] == [".bin", ".xml"]
+    assert [Path(name).suffix for name in files] == [".network"]
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise RuntimeError("converted again")
@@ -83,7 +83,7 @@ def test_another_network_gets_another_file(tmp_path: Path) -> None:
         [(small_net(), 64, False), (weights, 64, False), (layers, 64, False), (small_net(), 32, False), (small_net(), 64, True)], 1
     ):
         load(module, batch(1, size), options, free_size)
-        assert len(list(tmp_path.glob("*.xml"))) == count
+        assert len(list(tmp_path.glob("*.network"))) == count
 
 
 def test_what_cannot_be_converted_is_told() -> None:

@@ -18,7 +18,6 @@ from fake_hub import FakeHub, environment, use
 
 from hsemotion_space.backbones import create_model, load_backbone
 from hsemotion_space.engine import EngineOptions
-from hsemotion_space.hub import manifest
 from hsemotion_space.hub.imports import Imported, Order, import_checkpoint
 from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, find_checkpoint, list_checkpoints, read_manifest
 from hsemotion_space.hub.resolve import locate, resolve
@@ -154,14 +153,20 @@ def test_a_known_digest_must_be_met(tmp_path: Path) -> None:
     assert imported.checkpoint.summary == ""
 
 
-def test_a_broken_import_is_passed_over(roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
-    monkeypatch.setattr(manifest.log, "warning", lambda words, error: heard.append(words % error))
+def test_a_broken_import_is_passed_over_and_told_once(roots: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
     (roots[1] / "broken").mkdir(parents=True)
     (roots[1] / "broken" / MANIFEST).write_text("id = 3")
-    assert [checkpoint.id for checkpoint in list_checkpoints(roots)] == ["small_mtl"]
-    assert len(heard) == 1
-    assert "Checkpoint broken: " in heard[0]
+    for _ in range(3):
+        assert [checkpoint.id for checkpoint in list_checkpoints(roots)] == ["small_mtl"]
+    [message] = caplog.messages
+    assert message.startswith(f"{roots[1] / 'broken'} is left out: Checkpoint broken: ")
+
+
+def test_an_import_into_no_cache_is_a_sentence(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "small_mtl.pt").write_bytes(network_file()[0])
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(CheckpointError, match=rf"^small_mtl cannot be written to {roots[1]} \(.*\)\. Make room .* set HSEMOTION_CACHE"):
+        bring_in(roots, tmp_path / "small_mtl.pt")
 
 
 @pytest.fixture

@@ -1,11 +1,27 @@
 from __future__ import annotations
 
+import datetime
+import functools
+import itertools
+import math
+import operator
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkpoint_makers import HEADS, change_manifest, manifest_text
 
-from hsemotion_space.hub.manifest import MANIFEST, CheckpointError, InputSpec, find_checkpoint, list_checkpoints, read_manifest
+from hsemotion_space.hub.manifest import (
+    MANIFEST,
+    CheckpointError,
+    InputSpec,
+    find_checkpoint,
+    list_checkpoints,
+    read_manifest,
+    read_registry,
+)
+from hsemotion_space.hub.resolve import locate
 
 SHA256 = "0123456789abcdef" * 4
 AU_HEAD = '[[heads]]\ntask = "action_units"\nkind = "scores"\nprovenance = "trained"\nlabels = ["AU1", "AU2"]\ncolumns = [0, 1]\n'
@@ -137,3 +153,59 @@ def test_the_folder_is_the_registry(folder: Path) -> None:
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="HSEMOTION_CHECKPOINTS"):
         list_checkpoints([tmp_path / "nowhere"])
+
+
+def test_a_bad_manifest_takes_no_other_checkpoint_down(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder.parent / "bad")
+    change_manifest(folder.parent / "bad", ("size = 64\ncrop", "size = 8\ncrop"))
+    roots = [folder.parent]
+    for _ in range(3):
+        assert [checkpoint.id for checkpoint in list_checkpoints(roots)] == ["small"]
+    [message] = caplog.messages
+    assert message.startswith(f"{folder.parent / 'bad'} is left out: Checkpoint bad: [input] needs a size")
+    assert read_registry(roots).faults == {"bad": message.split(": ", 1)[1]}
+    assert find_checkpoint(roots, "small").id == "small"
+    with pytest.raises(CheckpointError, match=r"^Checkpoint bad: \[input\] needs a size"):
+        find_checkpoint(roots, "bad")
+    change_manifest(folder, ("size = 64\ncrop", "size = 8\ncrop"))
+    with pytest.raises(CheckpointError, match=r"^No checkpoint can be used\. Checkpoint bad: .* Checkpoint small: \[input\] needs a size"):
+        list_checkpoints(roots)
+
+
+def paths(table: object, before: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the way to every value of a manifest, tables included."""
+    inner = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else ()
+    for key, value in inner:
+        yield (*before, key)
+        yield from paths(value, (*before, key))
+
+
+ODD = (math.inf, math.nan, -1, 10**30, True, "", "\0", "/", [], [[]], {}, {"a": 1}, datetime.date(2020, 1, 1), "é")
+"""Values that TOML can hold."""
+
+
+def test_no_value_whatever_of_one_manifest_hides_the_others(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("ERROR")
+    other = write(folder.parent / "other")
+    good, loads = (other / MANIFEST).read_text("utf-8"), tomllib.loads
+    places = list(paths(loads(good)))
+    assert len(places) > 40
+    for place, odd in itertools.product(places, ODD):
+        table = loads(good)
+        inner = functools.reduce(operator.getitem, place[:-1], table)
+        inner[place[-1]] = odd
+        with monkeypatch.context() as patch:
+            patch.setattr(tomllib, "loads", lambda text, table=table: table if text == good else loads(text))
+            registry = read_registry([folder.parent])
+        assert "small" in [checkpoint.id for checkpoint in registry.checkpoints], (place, odd)
+        assert len(registry.checkpoints) + len(registry.faults) == 2
+        for checkpoint in registry.checkpoints:
+            locate(checkpoint, folder)
+    for text in ("[" * 5000, "\0", "a = [" + "[" * 3000, "\ufeff" + good):
+        (other / MANIFEST).write_text(text, "utf-8")
+        assert [checkpoint.id for checkpoint in list_checkpoints([folder.parent])] == ["small"]
+    (other / MANIFEST).unlink()
+    (other / MANIFEST).mkdir()
+    assert [checkpoint.id for checkpoint in list_checkpoints([folder.parent])] == ["small"]

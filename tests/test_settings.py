@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pwd
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,20 @@ def test_defaults_need_no_environment(isolated_user: Path) -> None:
     assert settings == Settings()
     assert settings.cache == isolated_user / ".cache" / "hsemotion-space"
     assert (settings.checkpoints.parent / "pyproject.toml").exists()
+
+
+def test_a_user_without_a_home_has_settings_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_user: int) -> None:
+        raise KeyError("no such user")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    settings = Settings.from_env({})
+    assert settings.cache == Path("/.cache/hsemotion-space")
+    assert settings.feedback_data == Path("/.local/share/hsemotion-space")
 
 
 def test_every_variable_is_read_with_its_type() -> None:

@@ -26,7 +26,7 @@ from hsemotion_space.feedback.consent import read_consent
 from hsemotion_space.feedback.crops import find_track
 from hsemotion_space.feedback.erasure import NOT_HERE, Erasure
 from hsemotion_space.feedback.keys import Keys
-from hsemotion_space.feedback.limits import Limits, Rule
+from hsemotion_space.feedback.limits import TRIED, Limits, Rule
 from hsemotion_space.feedback.records import check_statement, read_comment, read_corrected, read_verdict
 from hsemotion_space.feedback.status import PublishStatus
 from hsemotion_space.feedback.tickets import LIFETIME_S, Reference, issue, verify
@@ -144,6 +144,18 @@ def too_many() -> None:
         limits.take("somebody")
 
 
+def too_many_codes() -> None:
+    limits = Limits(lambda: 0.0, [Rule(1, 600)], [Rule(2, 600)], TRIED)
+    for client in ("one", "two", "three"):
+        limits.take(client)
+
+
+def too_many_codes_of_one() -> None:
+    limits = Limits(lambda: 0.0, [Rule(1, 600)], [Rule(9, 600)], TRIED)
+    for _ in range(2):
+        limits.take("somebody")
+
+
 def errors(folder: Path) -> Iterator[str]:
     """Yield sentences of the layers below as they are really made."""
     (folder / "empty").touch()
@@ -161,7 +173,7 @@ def errors(folder: Path) -> Iterator[str]:
     yield from (raised(lambda now=now: verify(keys, ticket, now)) for now in (1001 + LIFETIME_S, 0))  # type: ignore[misc]
     yield raised(lambda: verify(keys, ticket + "0", 1000))
     yield raised(lambda: keys.contributor("2222-2222"))
-    yield raised(too_many)
+    yield from (raised(too_many), raised(too_many_codes), raised(too_many_codes_of_one))
     yield from (raised(lambda given=given: read_consent(*given)) for given in ((["crop"], True), (["labels"], False)))  # type: ignore[misc]
     yield raised(lambda: read_verdict("perhaps"))
     yield raised(lambda: read_comment("x" * 10**5))

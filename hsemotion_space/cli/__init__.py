@@ -148,5 +148,5 @@ def _serve(_: argparse.Namespace) -> int:
     try:
         launch(Settings.from_env({**os.environ, **given}), given.get("HF_TOKEN", ""))
     except OSError as error:
-        return complain(f"{error} Set HSEMOTION_PORT to a free port.", 2)
+        return complain(f"The page cannot be served: {error}", 2)
     return 0

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from hsemotion_space.cli.console import complain, downloading
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_checkpoints
+from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_checkpoints, read_registry
 from hsemotion_space.hub.resolve import heads_file, locate, resolve
 from hsemotion_space.hub.source import Digest
 from hsemotion_space.settings import Settings
@@ -56,6 +56,8 @@ def _list(_: argparse.Namespace) -> int:
             print(f"  {head.task.title}: {PROVENANCE_WORDS[head.provenance]}{'. ' + head.note if head.note else ''}")
         for task in (task for task in TASKS if checkpoint.head(task.name) is None):
             print(f"  {task.title}: not predicted by this checkpoint")
+    for name, fault in read_registry(settings.checkpoint_roots).faults.items():
+        print(f"{name}  cannot be used: {fault}")
     return 0
 
 

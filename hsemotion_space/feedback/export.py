@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from hsemotion_space.feedback.private import make_folder, write
 from hsemotion_space.feedback.records import TIERS, FeedbackError, Json, StoredRecord, to_json
 from hsemotion_space.feedback.rows import Row, shows_crop, to_table, write_table
 
@@ -105,10 +106,11 @@ def export(
     report = _report(kept, len(files), grades, left_out)
     partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")
     try:
-        (partial / DATA).mkdir(parents=True)
-        (partial / "README.md").write_text(choice.card or _card(report, choice.own), "utf-8")
+        make_folder(partial)
+        make_folder(partial / DATA)
+        write(partial / "README.md", (choice.card or _card(report, choice.own)).encode())
         for number, part in enumerate(files):
-            (partial / DATA / FILE.format(number)).write_bytes(write_table(to_table(part, pseudonym, grades)))
+            write(partial / DATA / FILE.format(number), write_table(to_table(part, pseudonym, grades)))
         partial.replace(folder)
     except OSError as error:
         raise FeedbackError(f"The export {folder.name} cannot be written: {error.strerror or error}.") from error
@@ -165,7 +167,7 @@ def export_own(stored: Sequence[StoredRecord], file: Path, published: Sequence[R
     document = {"own_data_version": OWN_VERSION, "records": list(_own_records(stored)), "published": rows}
     partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.write_text(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+        write(partial, (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
         partial.replace(file)
     except OSError as error:
         raise FeedbackError(f"{file.name} cannot be written: {error.strerror or error}.") from error

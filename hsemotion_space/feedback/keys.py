@@ -9,10 +9,11 @@ import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
+from hsemotion_space.feedback.networks import network_of
+from hsemotion_space.feedback.private import FILE_MODE, make_folder, tighten
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.settings import ENV_PREFIX, Settings
 
@@ -76,15 +77,8 @@ class Keys:
         return self.sign("published", contributor)[:HASH_LENGTH]
 
     def client(self, address: str, day: int) -> str:
-        """Return what stands for an address on one day; a network of IPv6 (/64) counts as one, as all of it belongs to one customer."""
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            network = address
-        else:
-            mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-            network = str(mapped or (int(parsed) >> 64 if isinstance(parsed, IPv6Address) else parsed))
-        return self.sign("client", f"{day} {network}")[:HASH_LENGTH]
+        """Return what stands for the network of an address on one day."""
+        return self.sign("client", f"{day} {network_of(address)}")[:HASH_LENGTH]
 
     def code(self, nonce: str) -> str:
         """Return the receipt code that belongs to a random text, always the same, so that a double click makes one contributor."""
@@ -121,8 +115,9 @@ def _kept_secret(folder: Path) -> bytes:
     file = folder / SECRET_FILE
     try:
         if not file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             _make_secret(file)
+        tighten(folder, [SECRET_FILE])
         secret = bytes.fromhex(file.read_text("ascii"))
     except OSError as error:
         raise FeedbackError(f"The key of this server cannot be read or written: {error.strerror or error}.") from error
@@ -136,7 +131,7 @@ def _kept_secret(folder: Path) -> bytes:
 def _make_secret(file: Path) -> None:
     partial = file.with_name(f"{file.name}.{secrets.token_hex(8)}.partial")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as out:
             out.write(secrets.token_hex(SECRET_BYTES) + "\n")
             out.flush()
             os.fsync(out.fileno())

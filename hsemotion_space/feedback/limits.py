@@ -1,4 +1,4 @@
-"""How often corrections may be sent, by one client and by all together."""
+"""How often corrections may be sent, and codes and tokens tried, by one client and by all together."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ TOGETHER: Final = (Rule(600, HOUR_S),)
 ANSWERS_PER_CLIENT: Final = (Rule(40, MINUTE_S), Rule(600, DAY_S))
 ANSWERS_TOGETHER: Final = (Rule(3000, HOUR_S),)
 """For answers of annotators, who give many under one receipt code; a code that is new is counted by the rules above besides."""
+TRIES_PER_CLIENT: Final = (Rule(10, MINUTE_S), Rule(60, HOUR_S))
+TRIES_TOGETHER: Final = (Rule(1000, HOUR_S),)
+"""For receipt codes and tokens that are not right; a client alone takes at most 6 % of what all may try."""
+
+SENT: Final = ("You have sent as many corrections as are taken from one place", "Very many corrections are arriving just now")
+TRIED: Final = ("Too many codes that are not right came from your network", "Very many codes are being tried just now")
+"""What is said to who comes too often, and to everybody when all together do."""
 
 
 class Limits:
@@ -41,12 +48,17 @@ class Limits:
     Args:
         clock: seconds that never go back, whatever is done to the time of day.
         per_client, together: rules.
+        complaints: what is said to a client that comes too often, and when all together do.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, per_client: Sequence[Rule] = PER_CLIENT, together: Sequence[Rule] = TOGETHER
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        per_client: Sequence[Rule] = PER_CLIENT,
+        together: Sequence[Rule] = TOGETHER,
+        complaints: tuple[str, str] = SENT,
     ) -> None:
-        self._clock, self._per_client, self._together = clock, per_client, together
+        self._clock, self._per_client, self._together, self._complaints = clock, per_client, together, complaints
         self._all: deque[Entry] = deque()
         self._of: dict[str, list[Entry]] = {}
         self._lock = threading.Lock()
@@ -60,8 +72,8 @@ class Limits:
         with self._lock:
             now = self._clock()
             self._forget(now - DAY_S)
-            _check(self._of.get(client, []), self._per_client, now, "You have sent as many corrections as are taken from one place")
-            _check(self._all, self._together, now, "Very many corrections are arriving just now")
+            _check(self._of.get(client, []), self._per_client, now, self._complaints[0])
+            _check(self._all, self._together, now, self._complaints[1])
             self._of.setdefault(client, []).append((now, client))
             self._all.append((now, client))
             return now

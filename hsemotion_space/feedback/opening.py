@@ -14,6 +14,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
+from hsemotion_space.feedback.keys import SECRET_FILE
+from hsemotion_space.feedback.private import FILE_MODE, make_file, make_folder, tighten
 from hsemotion_space.feedback.records import FeedbackError
 
 BUSY_TIMEOUT_S: Final = 10
@@ -52,15 +54,18 @@ def take(file: Path) -> FileLock:
     Raises:
         FeedbackError: if there is another one.
     """
-    lock = FileLock(f"{file}.lock", timeout=0, thread_local=False)
+    lock = FileLock(f"{file}.lock", timeout=0, thread_local=False, mode=FILE_MODE)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         lock.acquire()
+        tighten(file.parent, [file.name, SECRET_FILE])
+        make_file(file)  # SQLite would let everybody read it, and gives its logs the same mode
     except Timeout as error:
         raise FeedbackError(
             f"Another process writes to the feedback database {file.name}. Stop it first, or open it for reading only."
         ) from error
     except OSError as error:
+        lock.release()
         raise FeedbackError(f"The feedback database cannot be opened: {reason_of(error)}.") from error
     return lock
 
@@ -145,7 +150,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def set_aside(file: Path, moment: str) -> str:
-    """Rename a damaged file together with its log; return its new name."""
+    """Rename a damaged file together with its log and put an empty one in its place; return its new name."""
     name, number = f"{file.name}.corrupt-{moment}", 1
     while any(file.with_name(name + suffix).exists() for suffix in ("", "-wal", "-shm")):
         number += 1
@@ -154,6 +159,7 @@ def set_aside(file: Path, moment: str) -> str:
         part = file.with_name(file.name + suffix)
         if part.exists():
             part.replace(file.with_name(name + suffix))
+    make_file(file)
     sync(file.parent)
     return name
 
@@ -166,6 +172,7 @@ def back_up(file: Path, name: str) -> None:
     """
     target = file.with_name(f"{file.name}.{name}")
     target.unlink(missing_ok=True)
+    make_file(target)
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("VACUUM INTO ?", [str(target)])
     sync(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import random
 import tempfile
@@ -36,6 +37,7 @@ LONGEST_WAIT_S: Final = 30.0
 SILENT: Final = "the server does not answer"
 CHUNK: Final = 2**18
 sleep = time.sleep  # replaced in tests
+log = logging.getLogger(__name__)
 
 
 def silent(_done: int, _total: int) -> None:
@@ -57,8 +59,18 @@ class _Failed(Exception):  # noqa: N818  never leaves this module
 
 def cached_on_hub(source: HubSource, filename: str) -> Path | None:
     """Return where the Hub client keeps a file, or None; makes no request and does not look into the file."""
-    found = try_to_load_from_cache(source.repo, filename, revision=source.revision)
-    return Path(found) if isinstance(found, str) else None
+    with suppress(OSError):  # a cache that cannot be read has nothing
+        found = try_to_load_from_cache(source.repo, filename, revision=source.revision)
+        return Path(found) if isinstance(found, str) else None
+    return None
+
+
+def is_here(file: Path) -> bool:
+    """Whether a file is there; one that cannot be reached is not."""
+    try:
+        return file.is_file()
+    except OSError:
+        return False
 
 
 def from_hub(title: str, source: HubSource, filename: str, digest: Digest, report: Report = silent) -> bytes:
@@ -87,7 +99,10 @@ def from_hub(title: str, source: HubSource, filename: str, digest: Digest, repor
         stale = True
         return Path(path).read_bytes()
 
-    return _persist(title, place, digest.matches, once)
+    try:
+        return _persist(title, place, digest.matches, once)
+    except OSError as error:
+        _disk(title, Path(constants.HF_HUB_CACHE), error)
 
 
 def _kept(file: Path | None, digest: Digest) -> bytes | None:
@@ -131,7 +146,7 @@ def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Repo
     target = upstream_file(source, folder)
     if (content := _kept(target, source.digest)) is not None:
         return content
-    _refuse_offline(title, damaged=target.is_file())
+    _refuse_offline(title, damaged=is_here(target))
     report(0, source.digest.size_bytes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +157,7 @@ def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Repo
             _partial(target).replace(target)
             return content
     except OSError as error:
-        _disk(title, error)
+        _disk(title, folder, error)
 
 
 def from_upstream_unchecked(title: str, source: UpstreamSource, folder: Path, report: Report = silent) -> bytes:
@@ -159,7 +174,7 @@ def from_upstream_unchecked(title: str, source: UpstreamSource, folder: Path, re
         with tempfile.TemporaryDirectory(dir=folder) as place:
             return _persist(title, _place(source), bool, lambda: _get(title, source, Path(place) / "download", report))
     except OSError as error:
-        _disk(title, error)
+        _disk(title, folder, error)
 
 
 def _place(source: UpstreamSource) -> str:
@@ -224,7 +239,7 @@ def _persist(title: str, place: str, is_good: Callable[[bytes], bool], once: Cal
 
 
 def _attempt(title: str, place: str, once: Callable[[], bytes]) -> bytes:
-    """Run one try; what cannot get better by trying again becomes a CheckpointError."""
+    """Run one try; what cannot get better by trying again becomes a CheckpointError, or stays the OSError of a disk."""
     try:
         return once()
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -238,7 +253,7 @@ def _attempt(title: str, place: str, once: Callable[[], bytes]) -> bytes:
     except OSError as error:
         if error.errno is None:  # the client's own check of the length
             raise _Failed("the file arrived incomplete") from error
-        _disk(title, error)
+        raise
 
 
 def _may_pass(status: int) -> bool:
@@ -259,7 +274,9 @@ def _nowhere(title: str, place: str) -> CheckpointError:
     return CheckpointError(f"{title}: there is no {place}, or it is private. Correct [source] in its manifest.")
 
 
-def _disk(title: str, error: OSError) -> NoReturn:
+def _disk(title: str, folder: Path, error: OSError) -> NoReturn:
+    """Say what to do; only the log names the folder, as visitors of the page read the sentence too."""
+    log.error("Downloads cannot be kept in %s: %s", folder, error.strerror or type(error).__name__)
     words = "there is no room left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{error.strerror or 'it fails'}"
     raise CheckpointError(
         f"{title}: the file cannot be kept in the cache ({words}). Make room there, or set HSEMOTION_CACHE and HF_HOME to another folder."

@@ -171,14 +171,20 @@ def _manifest(model: Checkpoint, new_id: str, weights: bytes, published: tuple[s
 
 def _install(folder: Path, files: Mapping[str, bytes], check: Callable[[Checkpoint], object]) -> Checkpoint:
     """Write a checkpoint beside its place, check it there, and move it in."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as place:
-        draft = Path(place) / folder.name
-        draft.mkdir()
-        for name, content in files.items():
-            (draft / name).write_bytes(content)
-        check(read_manifest(draft))
-        if folder.exists():
-            folder.rename(Path(place) / "before")
-        draft.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".import-") as place:
+            draft = Path(place) / folder.name
+            draft.mkdir()
+            for name, content in files.items():
+                (draft / name).write_bytes(content)
+            check(read_manifest(draft))
+            if folder.exists():
+                folder.rename(Path(place) / "before")
+            draft.rename(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder.name} cannot be written to {folder.parent} ({error.strerror}). Make room there, or set HSEMOTION_CACHE to another "
+            "folder."
+        ) from error
     return read_manifest(folder)

@@ -6,6 +6,7 @@ import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -20,7 +21,10 @@ Reads = Literal["scores", "embeddings", "both"]
 WEIGHTED_KINDS: tuple[HeadKind, ...] = ("linear", "mlp", "clip_statistics")  # with layers of their own
 MANIFEST = "manifest.toml"
 
-__all__ = ["Checkpoint", "CheckpointError", "HeadSpec", "InputSpec", "find_checkpoint", "list_checkpoints", "read_manifest"]
+__all__ = [
+    "Checkpoint", "CheckpointError", "HeadSpec", "InputSpec", "Registry", "find_checkpoint", "list_checkpoints", "read_manifest",
+    "read_registry",
+]  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -255,45 +259,85 @@ def read_manifest(folder: Path) -> Checkpoint:
         raise CheckpointError(f"Checkpoint {folder.name}: {error}") from error
     except OSError as error:  # its own text holds the path
         raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError) as error:
         raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} cannot be read ({error}).") from error
 
 
-def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
-    """Return every checkpoint: recommended ones first, then bundled, then imported ones, then the others; by id among equals.
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The checkpoints of this machine.
+
+    Attributes:
+        checkpoints: that can be used: recommended ones first, then bundled, then imported ones, then the others; by id among equals.
+        faults: what is wrong with each of the others, by the name of its folder.
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    faults: Mapping[str, str]
+
+
+def read_registry(roots: Sequence[Path]) -> Registry:
+    """Read every manifest; what is wrong with one does not keep the others from being used.
 
     Args:
-        roots: folders of checkpoint folders. The first one is the project's; later ones hold what was imported, win over the same id
-            before them, and a manifest in them that cannot be read is passed over with a warning.
+        roots: folders of checkpoint folders. The first one is the project's; later ones hold what was imported, and win over the same id
+            before them.
+    """
+    found: dict[str, Checkpoint] = {}
+    faults: dict[str, str] = {}
+    ours: set[str] = set()
+    for root in roots:
+        try:
+            folders = sorted(file.parent for file in root.glob(f"*/{MANIFEST}"))
+        except OSError as error:
+            _tell(root, f"it cannot be read ({error.strerror})")
+            continue
+        for folder in folders:
+            try:
+                found[folder.name] = read_manifest(folder)
+            except CheckpointError as error:
+                faults[folder.name] = str(error)
+                _tell(folder, str(error))
+        if root == roots[0]:
+            ours = {name for name, item in found.items() if item.weights_bytes}
+    order = sorted(found.values(), key=lambda item: (not item.recommended, item.id not in ours, not item.weights_bytes, item.id))
+    return Registry(tuple(order), faults)
+
+
+@cache
+def _tell(folder: Path, fault: str) -> None:
+    """Log once why a folder is passed over, although manifests are read again and again."""
+    log.warning("%s is left out: %s", folder, fault)
+
+
+def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
+    """Return every checkpoint that can be used, in the order of :class:`Registry`.
+
+    Args:
+        roots: as :func:`read_registry`.
 
     Raises:
-        CheckpointError: if a manifest below the first root is wrong or there is none at all.
+        CheckpointError: if there is none, with all that is wrong.
     """
-    found = {checkpoint.id: checkpoint for checkpoint in map(read_manifest, _folders(roots[0]))}
-    ours = {name for name, checkpoint in found.items() if checkpoint.weights_bytes}
-    for folder in (folder for root in roots[1:] for folder in _folders(root)):
-        try:
-            found[folder.name] = read_manifest(folder)
-        except CheckpointError as error:
-            log.warning("an imported checkpoint was passed over: %s", error)
-    if not found:
-        raise CheckpointError(f"There is no checkpoint below {roots[0].name}/; set HSEMOTION_CHECKPOINTS to the folder that has them.")
-    return tuple(sorted(found.values(), key=lambda item: (not item.recommended, item.id not in ours, not item.weights_bytes, item.id)))
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(file.parent for file in root.glob(f"*/{MANIFEST}"))
+    registry = read_registry(roots)
+    if registry.checkpoints:
+        return registry.checkpoints
+    if registry.faults:
+        raise CheckpointError("No checkpoint can be used. " + " ".join(registry.faults.values()))
+    raise CheckpointError(f"There is no checkpoint below {roots[0].name}/; set HSEMOTION_CHECKPOINTS to the folder that has them.")
 
 
 def find_checkpoint(roots: Sequence[Path], checkpoint_id: str) -> Checkpoint:
     """Return one checkpoint by id; an empty id takes the first one whose weights are bundled.
 
     Raises:
-        CheckpointError: if there is no such checkpoint.
+        CheckpointError: if there is no such checkpoint, or what is wrong with it.
     """
     checkpoints = list_checkpoints(roots)
     for checkpoint in checkpoints:
         if checkpoint.id == checkpoint_id or (not checkpoint_id and checkpoint.weights_bytes):
             return checkpoint
+    if fault := read_registry(roots).faults.get(checkpoint_id):
+        raise CheckpointError(fault)
     known = ", ".join(checkpoint.id for checkpoint in checkpoints)
     raise CheckpointError(f"There is no checkpoint {checkpoint_id!r}; there are {known}.")

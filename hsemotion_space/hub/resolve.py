@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from hsemotion_space.hub.fetch import Report, cached_on_hub, from_hub, from_upstream, silent, upstream_file
+from hsemotion_space.hub.fetch import Report, cached_on_hub, from_hub, from_upstream, is_here, silent, upstream_file
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec
 from hsemotion_space.hub.source import Digest
 from hsemotion_space.hub.upstream import read_upstream
@@ -65,7 +65,7 @@ def locate(checkpoint: Checkpoint, cache: Path) -> Whereabouts:
             else Whereabouts("download", source.weights.size_bytes, _size("downloaded when first used", source.weights))
         )
     if source.upstream and source.upstream.pinned:
-        here = upstream_file(source.upstream, published_files(cache)).is_file()
+        here = is_here(upstream_file(source.upstream, published_files(cache)))
         words = _size("downloaded from its authors when first used", source.upstream.digest)
         return Whereabouts("here") if here else Whereabouts("download", source.upstream.digest.size_bytes, words)
     what, first = checkpoint.id, "get it with"
@@ -105,7 +105,10 @@ def _bundled(checkpoint: Checkpoint, name: str, digest: Digest) -> bytes:
     shown = f"checkpoints/{checkpoint.id}/{name}"  # does not tell where the project lies
     if not file.is_file():
         raise CheckpointError(f"{checkpoint.title}: the weights file is missing. Restore {shown} or pick another checkpoint.")
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except OSError as error:  # its own text holds the path
+        raise CheckpointError(f"{checkpoint.title}: {shown} cannot be read ({error.strerror}).") from error
     if not digest.matches(content):
         raise CheckpointError(
             f"{checkpoint.title}: {shown} is not the file that the manifest means (SHA-256 {digest.sha256[:12]}…); it was not loaded. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 import uuid
@@ -30,10 +29,14 @@ log = logging.getLogger(__name__)
 def warm_pipeline(settings: Settings) -> Pipeline:
     """Return a pipeline with the networks that most requests need, as far as they can be had; the first job tells if they cannot."""
     pipeline = Pipeline(settings)
-    with contextlib.suppress(CheckpointError, EngineError):
+    try:
         pipeline.network("")
         for config in (PipelineConfig(), LIVE):
             pipeline.detector(config)
+    except (CheckpointError, EngineError):
+        pass
+    except Exception:  # a worker that is not warm still answers, and says more than one that has died
+        log.exception("the worker could not be warmed up")
     return pipeline
 
 

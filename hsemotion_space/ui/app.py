@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.hub.manifest import list_checkpoints
 from hsemotion_space.jobs import JobRunner
-from hsemotion_space.settings import Settings
+from hsemotion_space.settings import Settings, SettingsError
 from hsemotion_space.ui.about import build_about
 from hsemotion_space.ui.analyze import Shared, attach, build_tab
 from hsemotion_space.ui.annotate import build_annotate
@@ -150,9 +151,12 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
         block: return only when the page is stopped.
 
     Raises:
-        CheckpointError: if a manifest is wrong.
-        OSError: if the port is taken.
+        CheckpointError: if there is no checkpoint that can be used.
+        SettingsError: if the port is taken.
+        OSError: if there is no room for temporary files.
     """
+    _check_address(settings)
+    checkpoints = list_checkpoints(settings.checkpoint_roots)
     stop = _stop_on_signal() if block else threading.Event()  # before anything is made that must be deleted again
     hide_environment()
     install()
@@ -161,7 +165,7 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
     runner = JobRunner(settings, keep=folder / "jobs")
     feedback, problem = _open(settings, token)
-    demo = build(Desk(settings, runner, list_checkpoints(settings.checkpoint_roots), folder / "results", uploads, feedback, problem))
+    demo = build(Desk(settings, runner, checkpoints, folder / "results", uploads, feedback, problem))
     limits = _limits(settings, uploads.folder)
     middleware = [Middleware(Guard, limits=limits, script=serve_plotly()), Middleware(Language)]
     _, url, _ = demo.launch(
@@ -194,6 +198,19 @@ def _limits(settings: Settings, uploads: Path) -> GuardLimits:
         uploads=UploadQuota(uploads, limits),
         sessions=SessionQuota(SESSIONS_PER_CLIENT, SESSIONS_WINDOW_S),
     )
+
+
+def _check_address(settings: Settings) -> None:
+    """Refuse an address that cannot be listened at, before anything is made that must be deleted again."""
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # negative for an unknown name
+        raise SettingsError(
+            f"The page cannot be served at {settings.host}, port {settings.port} ({reason}). Set HSEMOTION_PORT to a free port, or "
+            "HSEMOTION_HOST to an address of this machine."
+        ) from error
 
 
 def _open(settings: Settings, token: str) -> tuple[Feedback | None, str]:

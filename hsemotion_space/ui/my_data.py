@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import gradio as gr
 
 from hsemotion_space.feedback.export import export_own
 from hsemotion_space.feedback.keys import HASH_LENGTH, read_code
-from hsemotion_space.feedback.limits import MINUTE_S, Limits, Rule
+from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits
+from hsemotion_space.feedback.networks import network_of
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Given
 from hsemotion_space.feedback.words import about, said
@@ -20,8 +22,8 @@ from hsemotion_space.ui.parts import VERDICT_WORDS, table
 from hsemotion_space.ui.words import fixed, retell, say
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
-LOOKUPS = Limits(time.monotonic, [Rule(20, MINUTE_S)], [Rule(300, MINUTE_S)])
-"""How often codes may be looked up, by one client and by all together."""
+LOOKUPS = Limits(time.monotonic, TRIES_PER_CLIENT, TRIES_TOGETHER, TRIED)
+"""How often codes may be tried under which nothing is kept, by one network and by all together."""
 RECEIPT = "You get it with your first correction. Put it in before you send more, and all of it stays together."
 ABOUT = "Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody needs an account."
 
@@ -70,12 +72,29 @@ def _problem(words: str) -> str:
     return f"<p class='problem' role='alert'>{escape(retell(words))}</p>" if words else ""
 
 
+def _count(desk: Desk, client: str, code: object) -> Callable[[], None]:
+    """Count a code that is tried; return what takes that back once something turns out to be kept under it.
+
+    A code under which something is kept here is not counted, and nobody's tries can lock it out: with its 128 bits it was not guessed.
+
+    Raises:
+        FeedbackError: if the code is mistyped, or too many were tried.
+    """
+    feedback, network = desk.open_feedback, network_of(client)
+    if feedback.store.knows(feedback.keys.contributor(str(code or ""))):
+        return lambda: None
+    taken = LOOKUPS.take(network)
+    return lambda: LOOKUPS.give_back(network, taken)
+
+
 def _list(desk: Desk, client: str, code: object) -> list[object]:
     """Return the list, an update for the download, and what is told."""
     nothing = gr.update(interactive=False, value=None)
     try:
-        LOOKUPS.take(client)
+        take_back = _count(desk, client, code)
         given = desk.open_feedback.given(str(code or ""))
+        if given.here or given.published:
+            take_back()
         problem = _problem(given.problem)
         if not given.here and not given.published:
             words = "" if problem else f"<p role='status'>{escape(say('Nothing is kept under this code.'))}</p>"
@@ -123,8 +142,10 @@ def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
     try:
         if yes is not True:
             raise FeedbackError("Please tick that everything is to be erased.")
-        LOOKUPS.take(client)
+        take_back = _count(desk, client, code)
         report = desk.open_feedback.erase(str(code or ""))
+        if report.records or report.published in ("gone", "pending"):
+            take_back()
         _forget_downloads(desk, code)
     except FeedbackError as error:
         return [_problem(str(error)), gr.skip(), gr.skip(), gr.skip()]

@@ -13,7 +13,8 @@ import gradio as gr
 from PIL import Image
 
 from hsemotion_space.feedback.agreement import agreement
-from hsemotion_space.feedback.limits import MINUTE_S, Limits, Rule
+from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits
+from hsemotion_space.feedback.networks import network_of
 from hsemotion_space.feedback.records import TIERS, FeedbackError, Review, StoredRecord
 from hsemotion_space.feedback.words import about, answered
 from hsemotion_space.tasks import get_task
@@ -31,8 +32,8 @@ DECIDED = {
 }
 LEVELS = {"nominal": "nominal", "interval": "interval"}
 MEASURE = "Agreement (Krippendorff's alpha)"
-TRIES = Limits(time.monotonic, [Rule(10, MINUTE_S)], [Rule(100, MINUTE_S)])
-"""Wrong tokens, by client and together."""
+TRIES = Limits(time.monotonic, TRIES_PER_CLIENT, TRIES_TOGETHER, TRIED)
+"""Wrong tokens, by network and together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +88,19 @@ def build_review(desk: Desk) -> None:
 
 
 def check_token(desk: Desk, given: object, client: str) -> None:
-    """Refuse who does not know the token of the settings.
+    """Refuse who does not know the token of the settings; only tokens that are not right are counted.
+
+    A token is checked within the limits alone, as it may be short enough to be guessed.
 
     Raises:
         FeedbackError: if it is another one, or too many were tried.
     """
-    taken = TRIES.take(client)
+    network = network_of(client)
+    taken = TRIES.take(network)
     known = desk.settings.review_token
     if not known or not isinstance(given, str) or not hmac.compare_digest(given.encode(), known.encode()):
         raise FeedbackError("This is not the review token of this server.")
-    TRIES.give_back(client, taken)
+    TRIES.give_back(network, taken)
 
 
 def _step(desk: Desk, request: gr.Request, given: object, number: object, act: str) -> list[object]:
