@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--pictures", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=60, help="of the clip")
-    parser.add_argument("--niceness", type=int, nargs="+", default=[runner.CLIP_NICENESS], help="of the worker for clips")
+    parser.add_argument("--niceness", type=int, nargs="*", default=[runner.CLIP_NICENESS], help="of the worker for clips")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = Files(Path(folder) / "clip.mp4", given.pictures)
