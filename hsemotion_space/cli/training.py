@@ -40,6 +40,21 @@ def add_training(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     teach.add_argument("--embeddings", action="store_true", help="keep the embeddings of the teachers as well")
     teach.add_argument("--out", type=Path, required=True, help="Parquet file; an interrupted call goes on with the next source")
     teach.set_defaults(handler=guarded(_teach))
+    start = commands.add_parser("start", help="write weights to start from, taken from a network of partly the same structure")
+    start.add_argument("arch", help="architecture, as in the recipe")
+    start.add_argument("--args", type=_option, nargs="+", default=[], metavar="NAME=NUMBER", help="its options, such as img_size=112")
+    start.add_argument("--from", type=Path, required=True, dest="source", help="safetensors, state dict, or state.pt of a run")
+    start.add_argument("--seed", type=int, default=0, help="of the values that the source lacks (default %(default)d)")
+    start.add_argument("--out", type=Path, required=True, help="safetensors file, to be named by `init` of the recipe")
+    start.set_defaults(handler=guarded(_start))
+
+
+def _option(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, int(value) if value.lstrip("-").isdigit() else float(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be NAME=NUMBER, got {text}") from error
 
 
 def _backbone(options: argparse.Namespace) -> int:
@@ -72,4 +87,12 @@ def _teach(options: argparse.Namespace) -> int:
     ]
     teach(options.recipe, options.data, Lesson(tuple(teachers), options.views, options.embeddings), options.out)
     print(f"Wrote {options.out}, {options.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _start(options: argparse.Namespace) -> int:
+    from hsemotion_space.learn.start import make_start  # noqa: PLC0415  heavy
+
+    origin = make_start(options.arch, dict(options.args), options.source, options.out, options.seed)
+    print(f"Wrote {options.out}: {origin['share']:.0%} of the values by {origin['matched']} from {options.source}, the others are random")
     return 0
