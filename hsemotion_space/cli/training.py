@@ -94,5 +94,5 @@ def _start(options: argparse.Namespace) -> int:
     from hsemotion_space.learn.start import make_start  # noqa: PLC0415  heavy
 
     origin = make_start(options.arch, dict(options.args), options.source, options.out, options.seed)
-    print(f"Wrote {options.out}: {origin['share']:.0%} of the values by {origin['matched']} from {options.source}, the others are random")
+    print(f"Wrote {options.out}: {origin['share']:.0%} of the values by {origin['matched']} from {options.source}")
     return 0
