@@ -12,7 +12,9 @@ from face_makers import draw_face
 from PIL import Image
 from torch import Tensor
 
+from hsemotion_space.learn.data import FaceImages
 from hsemotion_space.learn.recipe import Recipe, Source
+from hsemotion_space.learn.soft_labels import SoftLabelFile, SoftLabels
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.types import ByteArray
 
@@ -52,6 +54,20 @@ def write_data(folder: Path) -> Path:
     ]
     (folder / "votes.csv").write_text("\n".join(",".join(map(str, row)) for row in rows), "utf-8")
     return folder
+
+
+def soft_labels(sources: list[FaceImages], dim: int = 0) -> SoftLabelFile:
+    """Return random soft labels, with embeddings of width ``dim``."""
+    rng = np.random.default_rng(5)
+    labels = [
+        SoftLabels(
+            rng.dirichlet(np.ones(8), len(faces)).astype(np.float32),
+            rng.uniform(-1, 1, (len(faces), 2)).astype(np.float32),
+            rng.normal(size=(len(faces), dim)).astype(np.float16),
+        )
+        for faces in sources
+    ]
+    return SoftLabelFile("soft.parquet", "0" * 64, ({"id": "t", "sha256": "1" * 64},), tuple(labels))
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

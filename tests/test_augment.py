@@ -58,3 +58,29 @@ def test_pictures_are_normalized_by_one_number_or_by_channel() -> None:
     result = normalize(images, (0.1, 0.2, 0.3), (1.0, 2.0, 4.0))
     for channel, (mean, std) in enumerate(((0.1, 1.0), (0.2, 2.0), (0.3, 4.0))):
         torch.testing.assert_close(result[:, channel], (images[:, channel] - mean) / std)
+
+
+def test_uneven_light_darkens_a_side_and_changes_the_gamma() -> None:
+    gray = torch.full((200, 36, 36, 4), 128, dtype=torch.uint8)
+    gray[..., 3] = 255
+    still = Augmentation(0, 0, 0, random_mask=0, gray=0, color=0, blur=0, erase=0)
+    even, lit = (augment(gray, 32, replace(still, light=light), torch.Generator().manual_seed(0)) for light in (0.0, 0.4))
+    assert even.std((2, 3)).max() < 0.01
+    sides = lit[..., 0].mean((1, 2)) - lit[..., -1].mean((1, 2))
+    assert (sides > 0.1).any()
+    assert (sides < -0.1).any()
+    assert lit.mean((1, 2, 3)).std() > 5 * even.mean((1, 2, 3)).std()
+    assert lit.min() >= 0
+    assert lit.max() <= 1
+
+
+def test_without_uneven_light_no_random_number_is_drawn_for_it() -> None:
+    states = []
+    for light in (0.0, 0.5):
+        generator = torch.Generator().manual_seed(1)
+        augment(rgba(), 32, Augmentation(light=light), generator)
+        states.append(generator.get_state())
+    drawn = torch.Generator().manual_seed(1)
+    augment(rgba(), 32, Augmentation(), drawn)
+    assert torch.equal(states[0], drawn.get_state())
+    assert not torch.equal(states[0], states[1])

@@ -15,18 +15,17 @@ from hsemotion_space.learn.data import (
     TUNING,
     DataError,
     FaceImages,
-    VoteRegression,
     _name_targets,
     _vote_targets,
     blacked_out,
     cut_face,
-    fit_votes,
     fold_of,
     load_images,
     open_picture,
 )
 from hsemotion_space.learn.recipe import Source
 from hsemotion_space.learn.sources import load_sources
+from hsemotion_space.learn.votes import VoteRegression, fit_votes
 from hsemotion_space.tasks import EXPRESSION
 
 

@@ -30,6 +30,7 @@ def check_equal(first: Path, second: Path) -> None:
     states = [torch.load(run / "state.pt", weights_only=True) for run in (first, second)]
     assert same(states[0]["model"], states[1]["model"])
     assert same(states[0]["average"], states[1]["average"])
+    assert same(states[0].get("projection", {}), states[1].get("projection", {}))
     moments = [state["optimizer"]["state"] for state in states]
     assert moments[0].keys() == moments[1].keys()
     assert all(same(moments[0][key], moments[1][key]) for key in moments[0])

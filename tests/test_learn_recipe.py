@@ -94,6 +94,9 @@ def test_the_first_recipe_still_describes_its_run() -> None:
     for old, new in zip(recorded.pop("sources"), now["sources"], strict=True):
         assert {key: new[key] for key in old} == old
         assert new["train_on_tuning"] is True
+    augmentation = recorded.pop("augmentation")
+    assert {key: now["augmentation"][key] for key in augmentation} == augmentation
+    assert now["augmentation"]["light"] == 0
     assert {key: now[key] for key in recorded} == recorded
     assert now["args"] == {"img_size": recorded["size"]}
 

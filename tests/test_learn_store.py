@@ -114,7 +114,7 @@ def test_a_folder_of_classes_is_trained_on(tmp_path: Path) -> None:
     faces = load_sources(recipe, tmp_path)[0][0]
     assert len(faces) == len(written)
     assert len(faces.rows(TEST)) == 16
-    images, expression, affect = BatchMaker(recipe, [faces])(0)
+    images, expression, affect, _ = BatchMaker(recipe, [faces])(0)
     assert images.shape == (8, 3, 32, 32)
     assert expression.sum(1).tolist() == [1] * 8
     assert affect.isnan().all()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hsemotion_space.backbones import BackboneError
 from hsemotion_space.learn import train
-from hsemotion_space.learn.batches import Ahead, BatchMaker
+from hsemotion_space.learn.batches import Ahead, Batch, BatchMaker
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages
 from hsemotion_space.learn.evaluate import ExpressionResult
 from hsemotion_space.learn.sources import load_sources
@@ -46,8 +46,8 @@ def test_batches_depend_on_the_step_alone(sources: list[FaceImages]) -> None:
 def test_batches_mix_by_share_and_pass_over_every_training_row(sources: list[FaceImages]) -> None:
     batches = BatchMaker(RECIPE, sources)
     assert batches.counts.tolist() == [6, 2]
-    images, expression, affect = batches(0)
-    assert (images.shape, expression.shape, affect.shape) == ((8, 3, 32, 32), (8, 8), (8, 2))
+    images, expression, affect, embedding = batches(0)
+    assert (images.shape, expression.shape, affect.shape, embedding.shape) == ((8, 3, 32, 32), (8, 8), (8, 2), (8, 0))
     assert affect.isnan().any(1).tolist() == [True] * 6 + [False] * 2
     for number, rows in enumerate(batches.training):
         assert (sources[number].split[rows] == TRAINING).all()
@@ -76,11 +76,11 @@ def test_each_channel_has_its_mean_and_spread(sources: list[FaceImages]) -> None
 def test_the_next_batch_is_made_while_the_current_one_is_used() -> None:
     made, second = [], threading.Event()
 
-    def make(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def make(step: int) -> Batch:
         made.append((step, threading.current_thread() is threading.main_thread()))
         if step == 1:
             second.set()
-        return (torch.tensor(float(step)),) * 3
+        return Batch(*(torch.tensor(float(step)),) * 4)
 
     with Ahead(make, 3) as batches:
         assert float(batches(0)[0]) == 0
@@ -90,10 +90,10 @@ def test_the_next_batch_is_made_while_the_current_one_is_used() -> None:
 
 
 def test_an_error_in_the_background_is_raised_where_the_batch_is_asked_for() -> None:
-    def make(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def make(step: int) -> Batch:
         if step == 1:
             raise DataError("x.png is damaged.")
-        return (torch.zeros(1),) * 3
+        return Batch(*(torch.zeros(1),) * 4)
 
     with Ahead(make, 5) as batches:
         batches(0)

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from learn_makers import RECIPE
+from learn_makers import RECIPE, soft_labels
 
 from hsemotion_space.learn.data import FaceImages
-from hsemotion_space.learn.recipe import Recipe
+from hsemotion_space.learn.recipe import Recipe, Teaching
 from hsemotion_space.learn.sources import load_sources
 from hsemotion_space.learn.train import Trainer
 
@@ -30,7 +30,7 @@ def begin(recipe: Recipe, sources: list[FaceImages], run: Path) -> int:
     process = os.fork()
     if not process:
         try:
-            os._exit(0 if Trainer(recipe, sources, run).fit() else 1)
+            os._exit(0 if Trainer(recipe, sources, run, soft=soft_labels(sources, 6) if recipe.teaching else None).fit() else 1)
         finally:
             os._exit(2)
     return process
@@ -45,6 +45,7 @@ def finish(process: int) -> None:
 def compare(folder: Path, optimizer: str, moments: random.Random) -> list[int]:
     """Make the runs ``unbroken`` and ``killed`` and return the last saved step at every kill."""
     recipe = replace(RECIPE, optimizer=optimizer, steps=14, choose="best", head_steps=3)  # type: ignore[arg-type]
+    recipe = replace(recipe, teaching=Teaching("soft.parquet", embedding_weight=0.5) if optimizer == "adamw" else None)
     sources, _ = load_sources(recipe, folder)
     started = time.monotonic()
     finish(begin(recipe, sources, folder / optimizer / "unbroken"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsemotion_space.cli.console import complain
+from hsemotion_space.cli.console import complain, guarded
+from hsemotion_space.cli.training import add_training
 from hsemotion_space.hub.manifest import find_checkpoint
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import CHALLENGE
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from hsemotion_space.learn.features import ExtractProgress
     from hsemotion_space.learn.scoring import TaskScore
 
-Handler = Callable[[argparse.Namespace], int]
 TASKS = [task.name for task in CHALLENGE]
 
 
 def add_learn(parser: argparse.ArgumentParser) -> None:
     """Add the commands below ``learn``."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_training(commands)
+    add_training(commands)
     _add_heads(commands)
     post = commands.add_parser("tune", help="choose smoothing, thresholds and the blend of two systems on the tuning videos")
     _systems(post)
@@ -39,41 +38,20 @@ def add_learn(parser: argparse.ArgumentParser) -> None:
     post.add_argument("--weights", type=float, nargs="+", help="weights of the first of two systems to try; 0 to 1 in tenths if left out")
     _rates(post)
     post.add_argument("--out", type=Path, required=True, help="json file with the settings")
-    post.set_defaults(handler=_guarded(_tune))
+    post.set_defaults(handler=guarded(_tune))
     post = commands.add_parser("post", help="complete predictions over frames without a face, blend, smooth")
     _systems(post)
     post.add_argument("--post", type=Path, required=True, help="settings from `learn tune`")
     post.add_argument("--frames", type=Path, required=True, help="labels or an official list: the frames that are wanted")
     _rates(post)
     post.add_argument("--out", type=Path, required=True)
-    post.set_defaults(handler=_guarded(_post))
+    post.set_defaults(handler=guarded(_post))
     submit = commands.add_parser("submit", help="write the file that the challenge asks for")
     _systems(submit)
     submit.add_argument("--post", type=Path, help="settings from `learn tune`, for the thresholds")
     submit.add_argument("--frames", type=Path, required=True, help="the official list")
     submit.add_argument("--out", type=Path, required=True)
-    submit.set_defaults(handler=_guarded(_submit))
-
-
-def _add_training(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    train = commands.add_parser("backbone", help="train a backbone by a recipe")
-    train.add_argument("recipe", type=Path, help="recipe.toml")
-    train.add_argument("--data", type=Path, required=True, help="folder that the recipe's file patterns start from")
-    train.add_argument("--run", type=Path, required=True, help="folder of the run; an interrupted run is resumed")
-    train.add_argument("--minutes", type=float, help="stop after so many minutes; run again to go on")
-    train.set_defaults(handler=_guarded(_backbone))
-    export = commands.add_parser("export", help="write the weights of a training run into a checkpoint folder")
-    export.add_argument("recipe", type=Path)
-    export.add_argument("--data", type=Path, required=True)
-    export.add_argument("--run", type=Path, required=True)
-    export.add_argument("--checkpoint", type=Path, required=True, help="folder that gets model.safetensors and training.json")
-    export.set_defaults(handler=_guarded(_export))
-    finish = commands.add_parser("finish", help="calibrate an exported starter and train its heads on posed pictures")
-    finish.add_argument("recipe", type=Path)
-    finish.add_argument("--data", type=Path, required=True)
-    finish.add_argument("--checkpoint", type=Path, required=True, help="folder with manifest, weights and training.json")
-    finish.add_argument("--posed", default="compound_posed.parquet", help="pictures with units and categories, below the data folder")
-    finish.set_defaults(handler=_guarded(_finish))
+    submit.set_defaults(handler=guarded(_submit))
 
 
 def _add_heads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -82,7 +60,7 @@ def _add_heads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     features.add_argument("--faces", type=Path, nargs="+", required=True, help="folders <video>/<picture>; several are merged")
     features.add_argument("--any-names", action="store_true", help="pictures need not be named by frame number (Hume)")
     features.add_argument("--out", type=Path, required=True, help="folder of shards; an interrupted run goes on")
-    features.set_defaults(handler=_guarded(_features))
+    features.set_defaults(handler=guarded(_features))
     head = commands.add_parser("head", help="train a head on features")
     head.add_argument("--task", choices=TASKS, required=True)
     head.add_argument("--features", type=Path, required=True, help="folder of shards, or one Parquet file, such as audio features")
@@ -94,7 +72,7 @@ def _add_heads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for name, kind in (("hidden", int), ("epochs", int), ("batch", int), ("lr", float), ("l2", float), ("dropout", float), ("seed", int)):
         head.add_argument(f"--{name}", type=kind, help="as in the paper if left out")
     head.add_argument("--out", type=Path, required=True, help="folder for head.safetensors and head.json")
-    head.set_defaults(handler=_guarded(_head))
+    head.set_defaults(handler=guarded(_head))
     predict = commands.add_parser("predict", help="apply a head to features")
     which = predict.add_mutually_exclusive_group(required=True)
     which.add_argument("--head", type=Path, help="folder from `learn head`")
@@ -102,13 +80,13 @@ def _add_heads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     predict.add_argument("--task", choices=TASKS, help="with --checkpoint")
     predict.add_argument("--features", type=Path, required=True)
     predict.add_argument("--out", type=Path, required=True)
-    predict.set_defaults(handler=_guarded(_predict))
+    predict.set_defaults(handler=guarded(_predict))
     attach = commands.add_parser("attach", help="put a trained head into a checkpoint, in place of a rule or a prior")
     attach.add_argument("--head", type=Path, required=True)
     attach.add_argument("--post", type=Path, help="settings from `learn tune`, for the thresholds")
     attach.add_argument("--note", required=True, help="one sentence: the figure that was reached, and on what")
     attach.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint")
-    attach.set_defaults(handler=_guarded(_attach))
+    attach.set_defaults(handler=guarded(_attach))
 
 
 def _share(text: str) -> float:
@@ -140,41 +118,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--any-names", action="store_true", help="pictures need not be named by frame number (Hume)")
     parser.add_argument("--post", type=Path, help="settings from `learn tune`, for the thresholds")
     parser.add_argument("--report", type=Path, help="write the report to this .html or .md file")
-    parser.set_defaults(handler=_guarded(_evaluate))
-
-
-def _guarded(work: Handler) -> Handler:
-    """Turn a problem with the data into a sentence and exit status 2."""
-
-    def handler(options: argparse.Namespace) -> int:
-        try:
-            return work(options)
-        except ValueError as error:  # DataError, CheckpointError, or an option out of its range
-            return complain(str(error), 2)
-        except OSError as error:
-            return complain(f"{error.filename or 'A file'}: {error.strerror or error}.", 2)
-
-    return handler
-
-
-def _backbone(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.run import train  # noqa: PLC0415  heavy
-
-    return 0 if train(options.recipe, options.data, options.run, options.minutes) else 3
-
-
-def _export(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.run import export_run  # noqa: PLC0415  heavy
-
-    export_run(options.recipe, options.data, options.run, options.checkpoint)
-    return 0
-
-
-def _finish(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.finish import finish  # noqa: PLC0415  heavy
-
-    finish(options.recipe, options.data, options.checkpoint, options.posed)
-    return 0
+    parser.set_defaults(handler=guarded(_evaluate))
 
 
 def _features(options: argparse.Namespace) -> int:

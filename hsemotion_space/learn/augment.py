@@ -24,6 +24,7 @@ class Augmentation:
     color: float = 0.3
     blur: float = 0.2
     erase: float = 0.3
+    light: float = 0.0  # strength of uneven light: a gradient across the face, and a gamma that darkens or brightens
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator, low: float = -1.0, high: float = 1.0) -> Tensor:
@@ -78,6 +79,16 @@ def _mask(rgba: Tensor, config: Augmentation, generator: torch.Generator) -> Ten
     return rgb * alpha + torch.where(black, 0.0, _backgrounds(rgb, generator)) * (1 - alpha)
 
 
+def _light(rgb: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Light (B, 3, H, W) in 0..1 from one side, and change its gamma."""
+    count, _, height, width = rgb.shape
+    slope = _uniform((count, 2, 1, 1), generator) * strength
+    ys = torch.linspace(-1, 1, height).view(1, 1, height, 1)
+    xs = torch.linspace(-1, 1, width).view(1, 1, 1, width)
+    gamma = torch.exp(_uniform((count, 1, 1, 1), generator) * strength)
+    return rgb.clamp_min(1e-4) ** gamma * (1 + slope[:, :1] * xs + slope[:, 1:] * ys)
+
+
 def _appearance(rgb: Tensor, config: Augmentation, generator: torch.Generator) -> Tensor:
     """Color, gray, blur and erasing on (B, 3, H, W) in 0..1."""
     count, _, height, width = rgb.shape
@@ -93,6 +104,8 @@ def _appearance(rgb: Tensor, config: Augmentation, generator: torch.Generator) -
     contrast = 1 + _uniform((count, 1, 1, 1), generator) * config.color
     brightness = _uniform((count, 1, 1, 1), generator) * config.color / 2
     rgb = (rgb - mean) * contrast + mean + brightness
+    if config.light:
+        rgb = _light(rgb.clamp(0, 1), config.light, generator)
     small = functional.interpolate(rgb, scale_factor=0.55, mode="area")
     rgb = torch.where(some(config.blur), functional.interpolate(small, (height, width), mode="bilinear", align_corners=False), rgb)
     center, half = _uniform((count, 2, 1, 1), generator), _uniform((count, 2, 1, 1), generator, 0.1, 0.35)

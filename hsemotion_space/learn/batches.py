@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,15 +15,36 @@ from hsemotion_space.learn.augment import augment, normalize
 from hsemotion_space.learn.data import TRAINING, TUNING, FaceImages
 from hsemotion_space.learn.losses import class_weights
 from hsemotion_space.learn.recipe import Recipe
+from hsemotion_space.learn.soft_labels import SoftLabels
 from hsemotion_space.types import IntArray
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images (B, 3, S, S) normalized, expression (B, 8), valence and arousal (B, 2)
+
+class Batch(NamedTuple):
+    """One step's pictures and targets; a row of NaN is no target.
+
+    Attributes:
+        images: (B, 3, S, S) normalized.
+        expression: (B, 8) target distributions.
+        valence_arousal: (B, 2).
+        embedding: (B, D) of the teacher; D is 0 without one.
+    """
+
+    images: Tensor
+    expression: Tensor
+    valence_arousal: Tensor
+    embedding: Tensor
 
 
 class BatchMaker:
-    """Batches that depend on (seed, step) alone, so that a resumed run sees what an unbroken one would."""
+    """Batches that depend on (seed, step) alone, so that a resumed run sees what an unbroken one would.
 
-    def __init__(self, recipe: Recipe, sources: list[FaceImages]) -> None:
+    Args:
+        recipe: what to do.
+        sources: the data, in the order of the recipe.
+        soft: what a teacher says about every row of every source; empty without one.
+    """
+
+    def __init__(self, recipe: Recipe, sources: list[FaceImages], soft: Sequence[SoftLabels] = ()) -> None:
         self.recipe = recipe
         self.sources = sources
         self.training = [
@@ -35,21 +57,29 @@ class BatchMaker:
         mixed = [
             torch.from_numpy(source.expression[rows]) * (count / len(rows))
             for source, rows, count in zip(sources, self.training, self.counts, strict=True)
-        ]
+        ]  # of labels alone: soft ones would hide how rare a class is
         self.class_weights = class_weights(torch.cat(mixed) * 1000, recipe.class_weight_power)
+        self._expression, self._affect = ([getattr(images, name) for images in sources] for name in ("expression", "valence_arousal"))
+        self._embedding = [np.zeros((len(images), 0), np.float16) for images in sources]
+        if recipe.teaching is not None and soft:
+            weights = [recipe.teaching.weight_of(source.name) for source in recipe.sources]
+            taught = list(zip(sources, soft, weights, strict=True))
+            self._expression = [said.targets(own.expression, share, recipe.teaching.temperature) for own, said, share in taught]
+            self._affect = [said.affect(own.valence_arousal) for own, said, _ in taught]
+            self._embedding = [said.embedding for said in soft]
 
     def __call__(self, step: int) -> Batch:
-        """Return images (B, 3, S, S) normalized, expression (B, 8), valence and arousal (B, 2)."""
-        images, expression, affect = [], [], []
+        """Return the batch of a step."""
+        images, picked = [], []
         for number, (source, count) in enumerate(zip(self.sources, self.counts.tolist(), strict=True)):
             picks = np.array([self._pick(number, position) for position in range(step * count, (step + 1) * count)], np.int64)
             images.append(source.images[picks])
-            expression.append(source.expression[picks])
-            affect.append(source.valence_arousal[picks])
+            picked.append([table[number][picks] for table in (self._expression, self._affect, self._embedding)])
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         x = augment(torch.from_numpy(np.concatenate(images)), self.recipe.size, self.recipe.augmentation, generator)
         x = normalize(x, self.recipe.mean, self.recipe.std).contiguous(memory_format=torch.channels_last)
-        return x, torch.from_numpy(np.concatenate(expression)), torch.from_numpy(np.concatenate(affect))
+        expression, affect, embedding = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*picked, strict=True))
+        return Batch(x, expression, affect, embedding.float())
 
     def _pick(self, number: int, position: int) -> int:
         """Return a row of a source; its passes, each a fresh permutation of the training rows, form one endless series."""

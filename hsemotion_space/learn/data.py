@@ -1,4 +1,4 @@
-"""Labeled face pictures: labels as target distributions, a fixed split, and Parquet datasets in memory."""
+"""Labeled face pictures: labels as target distributions, a fixed split, and Parquet datasets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 from scipy import ndimage
 
-from hsemotion_space.metrics import concordance
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.types import BoolArray, ByteArray, FloatArray, IntArray
 
@@ -78,19 +77,6 @@ class FaceImages:
         return np.flatnonzero((self.split == split) & (self.counted | (not counted)))
 
 
-@dataclass(frozen=True, slots=True)
-class VoteRegression:
-    """Linear map from a distribution of expression votes to the crowd's mean valence and arousal.
-
-    Attributes:
-        coefficients: (8, 2), one valence and arousal per expression.
-        ccc_out_of_sample: concordance of (valence, arousal), each half of the ratings predicted from a fit on the other half.
-    """
-
-    coefficients: FloatArray
-    ccc_out_of_sample: tuple[float, float]
-
-
 def fold_of(key: bytes) -> float:
     """Return a number in 0..1 that depends on ``key`` alone: the fixed hash of every split."""
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
@@ -103,6 +89,12 @@ def _vote_targets(row: dict[str, object]) -> tuple[FloatArray, bool] | None:
         return None
     sure = votes.max() >= 6 and np.sort(votes)[-2] < votes.max()
     return votes / votes.sum(), bool(sure)
+
+
+def _is_no_face(row: dict[str, object]) -> bool:
+    """Tell whether no expression got more votes than "not a face"."""
+    votes = [float(row.get(f"votes_{name.lower()}") or 0) for name in EXPRESSION.label_names]  # type: ignore[arg-type]
+    return 0 < float(row.get("votes_nf") or 0) >= max(votes)  # type: ignore[arg-type]
 
 
 def _name_targets(text: str) -> tuple[FloatArray, bool] | None:
@@ -179,17 +171,44 @@ def _region(box_xyxy: Sequence[float], size: tuple[int, int], crop: Crop) -> tup
     return region
 
 
-def _decode(data: object, face_box: object, size: int, crop: Crop, where: str) -> ByteArray:
-    """Decode the picture of a Parquet row; its face box is in shares of the picture."""
-    try:
-        if not isinstance(data, bytes):
-            raise DataError("has no picture in the column image.")
-        image, box = open_picture(data), None
-        if isinstance(face_box, list):
-            box = [value * scale for value, scale in zip(face_box, image.size * 2, strict=True)]
-        return cut_face(image, box, size, crop, cutout=True)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where} {error}" if isinstance(error, DataError) else f"{where} has an unusable face box: {error}.") from error
+class EncodedPictures:
+    """Pictures of Parquet rows, decoded when they are asked for; a blacked-out background becomes transparent.
+
+    Args:
+        pictures: of each row, its encoded bytes, its face box in shares of the picture (None for all of it), and its place for messages.
+        size: side of the decoded pictures in px.
+        crop: how a face box is cut out.
+    """
+
+    def __init__(self, pictures: Sequence[tuple[object, object, str]], size: int, crop: Crop) -> None:
+        self._pictures, self._size, self._crop = pictures, size, crop
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, rows: IntArray, /) -> ByteArray:
+        """Return (len(rows), S, S, 4) RGBA.
+
+        Raises:
+            DataError: with file and row of the picture that cannot be read.
+        """
+        with ThreadPoolExecutor(2) as pool:
+            pictures = list(pool.map(self._decode, rows.tolist()))
+        return np.stack(pictures) if pictures else np.zeros((0, self._size, self._size, 4), np.uint8)
+
+    def _decode(self, row: int) -> ByteArray:
+        data, face_box, where = self._pictures[row]
+        try:
+            if not isinstance(data, bytes):
+                raise DataError("has no picture in the column image.")
+            image, box = open_picture(data), None
+            if isinstance(face_box, list):
+                box = [value * scale for value, scale in zip(face_box, image.size * 2, strict=True)]
+            return cut_face(image, box, self._size, self._crop, cutout=True)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{where} {error}" if isinstance(error, DataError) else f"{where} has an unusable face box: {error}."
+            ) from error
 
 
 def _rows(files: Sequence[Path]) -> Iterator[dict[str, object]]:
@@ -210,71 +229,56 @@ def split_of(key: bytes, in_test_file: bool | None, tuning: float) -> int:
     return TUNING if fold < start + tuning else TRAINING
 
 
-def load_images(
-    source: str, files: Sequence[Path], size: int, votes: VoteRegression | None = None, tuning: float = 0.05, *, crop: Crop = "square"
+def open_images(
+    source: str, files: Sequence[Path], size: int, tuning: float = 0.05, *, crop: Crop = "square", unlabeled: bool = False
 ) -> FaceImages:
-    """Decode one source.
+    """Read the labels of one source; its pictures are decoded when they are asked for.
 
     Args:
         source: name for logs and results.
         files: Parquet files with an ``image`` struct of ``bytes`` and one kind of label; a file with ``validation`` in its name is
             the test split, else a ``subject`` column or the image bytes decide by a fixed hash.
-        size: side of the stored images in px.
-        votes: gives proxy valence and arousal to rows with votes.
+        size: side of the decoded images in px.
         tuning: share of the rows (of the subjects, where there are any) in the tuning split.
         crop: how a ``face_box``, given in shares of the picture, is cut out.
+        unlabeled: whether rows without a label count as well, but for those that most voters say show no face.
 
     Raises:
-        DataError: if a file or a picture (then with its row, the first is 1) cannot be read, or no row has a label.
+        DataError: if a file cannot be read, or no row has a label.
     """
     if not files:
         raise DataError(f"No file was given for {source!r}.")
     given_split = any("validation" in file.name for file in files)
-    pool, keep, targets, sure, split = ThreadPoolExecutor(2), [], [], [], []
-    digest = hashlib.sha256()
+    pictures, targets, sure, split, digest = [], [], [], [], hashlib.sha256()
     for file in files:
         if not file.is_file():
             raise DataError(f"{file} does not exist.")
         digest.update(file.read_bytes())
         for number, row in enumerate(_rows([file]), 1):
             label, image = _targets(row), row.get("image")
+            if label is None and unlabeled and not _is_no_face(row):
+                label = np.full(len(EXPRESSION.labels), np.nan, np.float32), False
             if label is None or not isinstance(image, dict):
                 continue
-            keep.append(pool.submit(_decode, image.get("bytes"), row.get("face_box"), size, crop, f"{file}, row {number},"))
+            pictures.append((image.get("bytes"), row.get("face_box"), f"{file}, row {number},"))
             targets.append(label[0])
             sure.append(label[1])
             key = str(row["subject"]).encode() if "subject" in row else image.get("bytes") or b""
             split.append(split_of(key, "validation" in file.name if given_split else None, tuning))
-    if not keep:
+    if not pictures:
         raise DataError(f"No labeled image in {', '.join(map(str, files))}; columns expected: image and expression, category or votes_*.")
-    expression = np.stack(targets)
-    affect = np.full((len(keep), 2), np.nan, np.float32)
-    if votes is not None and f"votes_{EXPRESSION.label_names[0].lower()}" in next(_rows(files)):
-        affect = np.clip(expression @ votes.coefficients, -1, 1)
-    images = np.stack([job.result() for job in keep])
-    return FaceImages(source, images, expression, affect, np.array(split, np.uint8), np.array(sure), digest.hexdigest())
+    affect = np.full((len(pictures), 2), np.nan, np.float32)
+    images = EncodedPictures(pictures, size, crop)
+    return FaceImages(source, images, np.stack(targets), affect, np.array(split, np.uint8), np.array(sure), digest.hexdigest())
 
 
-def fit_votes(csv_file: Path) -> VoteRegression:
-    """Fit valence and arousal on expression votes by least squares, one coefficient per expression (no intercept).
-
-    Args:
-        csv_file: columns ``set``, ``votes_<expression>`` x 8, ``valence_mean``, ``arousal_mean``.
+def load_images(
+    source: str, files: Sequence[Path], size: int, tuning: float = 0.05, *, crop: Crop = "square", unlabeled: bool = False
+) -> FaceImages:
+    """Decode one source into memory; takes and raises what :func:`open_images` does.
 
     Raises:
-        DataError: if the file lacks a column.
+        DataError: if a picture cannot be read, with its file and row (the first is 1).
     """
-    table = np.genfromtxt(csv_file, delimiter=",", names=True, dtype=None, encoding="utf-8")
-    names = [f"votes_{name.lower()}" for name in EXPRESSION.label_names]
-    missing = {*names, "valence_mean", "arousal_mean", "set"} - set(table.dtype.names or ())
-    if missing:
-        raise DataError(f"{csv_file} lacks the columns {', '.join(sorted(missing))}.")
-    shares = np.stack([table[name] for name in names], 1).astype(np.float64)
-    shares /= shares.sum(1, keepdims=True)
-    targets = np.stack([table["valence_mean"], table["arousal_mean"]], 1).astype(np.float64)
-    predicted = np.empty_like(targets)
-    for held_out in np.unique(table["set"]):
-        rows = table["set"] == held_out
-        predicted[rows] = shares[rows] @ np.linalg.lstsq(shares[~rows], targets[~rows], rcond=None)[0]
-    agreement = (concordance(predicted[:, 0], targets[:, 0]), concordance(predicted[:, 1], targets[:, 1]))
-    return VoteRegression(np.linalg.lstsq(shares, targets, rcond=None)[0].astype(np.float32), agreement)
+    faces = open_images(source, files, size, tuning, crop=crop, unlabeled=unlabeled)
+    return replace(faces, images=faces.images[np.arange(len(faces))])

@@ -20,10 +20,10 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
     return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
-def train_only(model: nn.Module, part: nn.Module | None = None) -> None:
-    """Set a model up to train all of it, or only one ``part``: the rest then gets no gradient and keeps its running statistics."""
-    model.train(part is None).requires_grad_(part is None)
-    if part is not None:
+def train_only(model: nn.Module, *parts: nn.Module) -> None:
+    """Set a model up to train all of it, or only some ``parts``: the rest then gets no gradient and keeps its running statistics."""
+    model.train(not parts).requires_grad_(not parts)
+    for part in parts:
         part.train().requires_grad_()
 
 

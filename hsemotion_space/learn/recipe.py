@@ -30,6 +30,7 @@ class Source:
         crop: how the box of a face is cut out, see ``learn.data.Crop``.
         images: folder below the data folder that the paths in an AffectNet table start from; the table's own if empty.
         tiers: which rows of ``feedback`` count.
+        unlabeled: whether rows without a label are trained on as well; the teacher's values are their targets.
     """
 
     name: str
@@ -41,6 +42,30 @@ class Source:
     crop: Crop = "square"
     images: str = ""
     tiers: tuple[str, ...] = TIERS[1:]
+    unlabeled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """How soft labels of other networks enter the objective (knowledge distillation; Hinton et al., 2015).
+
+    Attributes:
+        file: soft labels from ``learn teach``, below the data folder or absolute.
+        weight: share of the teacher in the expression targets of labeled rows; rows without a label have the teacher's alone.
+        weights: the same for single sources, by name.
+        temperature: softens the teacher's probabilities p to p ** (1 / temperature), scaled to sum to one.
+        embedding_weight: of the term that draws a linear map of the embedding toward the teacher's; 0 leaves it out.
+    """
+
+    file: str
+    weight: float = 0.5
+    weights: Mapping[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
+    embedding_weight: float = 0.0
+
+    def weight_of(self, source: str) -> float:
+        """Return the share of the teacher in the targets of a source."""
+        return self.weights.get(source, self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +100,17 @@ class Recipe:
     compile: bool = True
     bfloat16: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
+    teaching: Teaching | None = None
 
     def __post_init__(self) -> None:
         if not self.sources or len({source.name for source in self.sources}) < len(self.sources):
             raise ValueError("sources must be one or more, each with a name of its own.")
         if self.choose == "best" and any(source.train_on_tuning for source in self.sources):
             raise ValueError("choose = 'best' needs tuning rows that are not trained on; remove train_on_tuning.")
+        if self.teaching is None and any(source.unlabeled for source in self.sources):
+            raise ValueError("unlabeled rows need a teacher; add a table [teaching].")
+        if self.teaching and (unknown := sorted(self.teaching.weights.keys() - {source.name for source in self.sources})):
+            raise ValueError(f"the key weights of teaching names {unknown[0]}, which is no source.")
         if self.head_steps >= self.steps:
             raise ValueError(f"head_steps is {self.head_steps}; it must be below steps, {self.steps}.")
 
@@ -99,8 +129,12 @@ RANGES = {
     "size": (8, 4096), "steps": (1, math.inf), "steps_per_epoch": (1, math.inf), "batch": (1, math.inf), "rho": (0, math.inf),
     "head_steps": (0, math.inf), "head_lr": (0, math.inf), "peak_lr": (0, math.inf), "warmup": (0, 1), "decay": (0, 1),
     "weight_decay": (0, math.inf), "label_smoothing": (0, 1), "ema": (0, 1), "seed": (0, math.inf), "share": (0, math.inf),
-    "tuning": (0, 1), "std": (1e-6, math.inf),
+    "tuning": (0, 1), "std": (1e-6, math.inf), "weight": (0, 1), "weights": (0, 1), "temperature": (0.01, 100),
+    "embedding_weight": (0, math.inf),
 }  # fmt: skip
+
+
+TABLES: Mapping[str, type] = {"augmentation": Augmentation, "teaching": Teaching}  # of a recipe, besides [[sources]]
 
 
 def read_recipe(file: Path) -> Recipe:
@@ -116,11 +150,13 @@ def read_recipe(file: Path) -> Recipe:
         rows = table.pop("sources", ())
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError("the key sources is missing; every dataset of the mix needs a table [[sources]].")
-        augmentation = table.pop("augmentation", {})
-        if not isinstance(augmentation, dict):
-            raise ValueError("augmentation must be a table.")
-        sources = tuple(_checked(Source, row, f" of source {number}") for number, row in enumerate(rows, 1))
-        return _checked(Recipe, {**table, "sources": sources, "augmentation": _checked(Augmentation, augmentation, " of augmentation")})
+        parts: dict[str, object] = {"sources": tuple(_checked(Source, row, f" of source {number}") for number, row in enumerate(rows, 1))}
+        for name, kind in TABLES.items():
+            if name in table and not isinstance(table[name], dict):
+                raise ValueError(f"{name} must be a table.")
+            if name in table:
+                parts[name] = _checked(kind, table[name], f" of {name}")
+        return _checked(Recipe, {**table, **parts})
     except (OSError, ValueError) as error:
         raise DataError(f"{file} is not a usable recipe: {error}") from error
 
@@ -142,7 +178,7 @@ def _checked(kind: type[Table], table: Mapping[str, object], where: str = "") ->
 
 def _converted(key: str, where: str, value: object, hint: object) -> object:
     """Return a value of a TOML file as the field of a dataclass wants it, after checking kind and range."""
-    if isinstance(value, tuple | Augmentation):  # a table that has been converted
+    if isinstance(value, tuple | Augmentation | Teaching):  # a table that has been converted
         return value
     choices = get_args(hint) if hint not in KINDS else ()
     convert, words = KINDS.get(hint, (lambda given: given if given in choices else None, "one of " + ", ".join(map(repr, choices))))
@@ -150,7 +186,7 @@ def _converted(key: str, where: str, value: object, hint: object) -> object:
     if result is None:
         raise ValueError(f"the key {key}{where} is {value!r}; it must be {words}.")
     low, high = RANGES.get(key, (-math.inf, math.inf))
-    numbers = result if isinstance(result, tuple) else (result,)
+    numbers = tuple(result.values()) if isinstance(result, Mapping) else result if isinstance(result, tuple) else (result,)
     if any(isinstance(number, int | float) and not low <= number <= high for number in numbers):
         raise ValueError(f"the key {key}{where} is {value!r}; it must be from {low:g} to {high:g}.")
     return result

@@ -14,11 +14,13 @@ from tqdm import tqdm
 from hsemotion_space.hub.card import model_card
 from hsemotion_space.hub.manifest import MANIFEST, read_manifest
 from hsemotion_space.learn.attach import drop_heads
-from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages, VoteRegression
+from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages
 from hsemotion_space.learn.evaluate import EVALUATION_BATCH, evaluate_expression
 from hsemotion_space.learn.recipe import Recipe, read_recipe
+from hsemotion_space.learn.soft_labels import SoftLabelFile, read_soft_labels
 from hsemotion_space.learn.sources import load_sources
 from hsemotion_space.learn.train import STATE, Progress, Trainer, read_log
+from hsemotion_space.learn.votes import VoteRegression
 from hsemotion_space.tasks import EXPRESSION
 
 WEIGHTS, RECORD = "model.safetensors", "training.json"
@@ -40,7 +42,9 @@ def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bo
     if votes is not None:
         valence, arousal = votes.ccc_out_of_sample
         print(f"proxy valence and arousal from votes: out-of-sample CCC {valence:.3f} and {arousal:.3f}")  # noqa: T201
-    trainer = Trainer(recipe, sources, run, data / recipe.init if recipe.init else None)
+    trainer = Trainer(recipe, sources, run, data / recipe.init if recipe.init else None, _soft_labels(recipe, data, sources))
+    if recipe.teaching is not None:
+        print(f"taught by {recipe.teaching.file}")  # noqa: T201
     if trainer.start is not None:
         print(f"started from {trainer.start.file}: {trainer.start.loaded} tensors, random are {', '.join(trainer.start.fresh) or 'none'}")  # noqa: T201
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
@@ -65,14 +69,14 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     recipe = read_recipe(recipe_file)
     _check_target(recipe, folder)
     sources, votes = load_sources(recipe, data)
-    trainer = Trainer(recipe, sources, run)
+    trainer = Trainer(recipe, sources, run, soft=_soft_labels(recipe, data, sources))
     model = trainer.averaged().half().float()
     state = {key: value.half() if value.is_floating_point() else value for key, value in trainer.weights().items()}
     state = {key: value.cpu().contiguous() for key, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     content = save(state, {"format": "pt"})
     evaluation = {}
-    for source in sources:
+    for source in (source for source in sources if len(source.rows(TEST, counted=True))):
         for name, level in BACKGROUNDS.items() if _is_masked(source) else [("", 0.0)]:
             result = evaluate_expression(model, source, recipe, background=level)
             key = f"{source.source}, {name} background" if name else source.source
@@ -92,6 +96,10 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     (folder / RECORD).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(f"Wrote {len(content) / 1e6:.2f} MB of weights with SHA-256 {report['weights_sha256']}")  # noqa: T201
     _follow_up(folder, str(report["weights_sha256"]))
+
+
+def _soft_labels(recipe: Recipe, data: Path, sources: list[FaceImages]) -> SoftLabelFile | None:
+    return None if recipe.teaching is None else read_soft_labels(data / recipe.teaching.file, sources)
 
 
 def _check_target(recipe: Recipe, folder: Path) -> None:

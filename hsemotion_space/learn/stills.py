@@ -214,6 +214,7 @@ class ExpressionCalibration:
 def calibrate_expression(sources: Sequence[FaceImages], embed: Embedder) -> ExpressionCalibration:
     """Fit one temperature on the tuning pictures of all sources together and measure it on the test pictures."""
     spec = expression_head(embed.checkpoint)
+    sources = [source for source in sources if source.counted.any()]
     logits = {}
     for source in sources:
         for split in (TUNING, TEST):

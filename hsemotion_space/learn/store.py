@@ -55,16 +55,19 @@ class PictureFiles:
             raise DataError(f"{name} cannot be read: {error.strerror}.") from error
 
 
-def faces_from_samples(source: str, samples: Iterable[FaceSample], size: int, tuning: float, crop: Crop = "square") -> FaceImages:
+def faces_from_samples(
+    source: str, samples: Iterable[FaceSample], size: int, tuning: float, *, crop: Crop = "square", unlabeled: bool = False
+) -> FaceImages:
     """Make a source of single pictures, which are decoded when they are asked for.
 
     Args:
         source: name for logs and results.
-        samples: faces in files; those with neither an expression nor valence and arousal are left out. Those marked ``validation``
-            are the test split; if there are none, it is a tenth of the groups. The others are divided into training and tuning by group.
+        samples: faces in files. Those marked ``validation`` are the test split; if there are none, it is a tenth of the groups. The
+            others are divided into training and tuning by group.
         size: side of the pictures in px.
         tuning: share of the groups in the tuning split.
         crop: how the box of a face is cut out.
+        unlabeled: whether faces with neither an expression nor valence and arousal count as well.
 
     Raises:
         DataError: if a file does not exist or nothing has a label.
@@ -72,7 +75,7 @@ def faces_from_samples(source: str, samples: Iterable[FaceSample], size: int, tu
     pictures: list[tuple[Path | bytes, tuple[float, float, float, float] | None]] = []
     targets, affects, groups, digest = [], [], [], hashlib.sha256()
     for sample in samples:
-        if sample.expression is None and sample.valence_arousal is None:
+        if sample.expression is None and sample.valence_arousal is None and not unlabeled:
             continue
         pictures.append((sample.image, sample.face_box_xyxy))
         targets.append(-1 if sample.expression is None else sample.expression)

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from hsemotion_space.backbones import create_model
 from hsemotion_space.learn.batches import Ahead, Batch, BatchMaker
 from hsemotion_space.learn.data import TEST, TUNING, DataError, FaceImages
+from hsemotion_space.learn.distill import Distilled
 from hsemotion_space.learn.evaluate import ExpressionResult, evaluate_expression
-from hsemotion_space.learn.losses import multitask_loss
+from hsemotion_space.learn.losses import embedding_loss, multitask_loss
 from hsemotion_space.learn.optim import Terms, make_optimizer, plain_step, sharpness_aware_step, train_only
 from hsemotion_space.learn.recipe import Recipe
+from hsemotion_space.learn.soft_labels import SoftLabelFile
 from hsemotion_space.learn.start import Start, load_start
 
 OUTPUTS = 10  # eight expression logits, valence, arousal
@@ -86,30 +88,45 @@ class Trainer:
         sources: the data, in the order of the recipe.
         run: folder of the run, resumed if there is one.
         start: file of weights to start from; random weights if None.
+        soft: what the teachers of the recipe say about the data; None without any.
     """
 
-    def __init__(self, recipe: Recipe, sources: list[FaceImages], run: Path, start: Path | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, sources: list[FaceImages], run: Path, start: Path | None = None, soft: SoftLabelFile | None = None
+    ) -> None:
+        if recipe.teaching is not None and soft is None:
+            raise DataError("The recipe has a table [teaching], but no soft labels were given.")
         self.recipe, self.sources, self.run = recipe, sources, run
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = self._build()
         self.classifier: nn.Module = self.model.get_classifier()  # type: ignore[operator]
-        self.batches = BatchMaker(recipe, sources)
+        self.teaching = None if soft is None else soft.describe()
+        self.trained = self.model if soft is None else self._distilled(soft)
+        self.batches = BatchMaker(recipe, sources, () if soft is None else soft.sources)
         self.class_weights = self.batches.class_weights.to(self.device)
         self.step, self.elapsed_s, self.losses = 0, 0.0, Losses()
         self.start: Start | None = None
         if start is not None and not (run / STATE).exists():
             self.start = load_start(self.model, self.classifier, start)
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
-        self.optimizer = make_optimizer(self.model, recipe.peak_lr, recipe.weight_decay)
+        self.optimizer = make_optimizer(self.trained, recipe.peak_lr, recipe.weight_decay)
         self._resume()
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if recipe.compile else self.model
+        self.forward: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]] = torch.compile(self.trained) if recipe.compile else self.trained
 
     def _build(self) -> nn.Module:
         """Return a network with random weights on the device of the training."""
         model = create_model(self.recipe.arch, OUTPUTS, **self.recipe.args)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _distilled(self, soft: SoftLabelFile) -> nn.Module:
+        """Return the network with a projection of its embedding, if the recipe wants one."""
+        if self.recipe.teaching is None or not self.recipe.teaching.embedding_weight:
+            return self.model
+        if not soft.dim:
+            raise DataError(f"{soft.file} has no embeddings; run `hsemotion-space learn teach` with --embeddings.")
+        return Distilled(self.model, soft.dim).to(self.device)
 
     def _resume(self) -> None:
         file = self.run / STATE
@@ -118,7 +135,11 @@ class Trainer:
         state = torch.load(file, weights_only=True, map_location=self.device)
         if state["arch"] != self.recipe.arch or state["size"] != self.recipe.size:
             raise DataError(f"{file} belongs to {state['arch']} at {state['size']} px; use another run folder.")
+        if state.get("teaching") != self.teaching or ("projection" in state) != isinstance(self.trained, Distilled):
+            raise DataError(f"{file} had another teacher; use another run folder.")
         self.model.load_state_dict(state["model"])
+        if isinstance(self.trained, Distilled):
+            self.trained.projection.load_state_dict(state["projection"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.elapsed_s = state["average"], state["step"], state["elapsed_s"]
         if "losses" in state:  # absent from runs of the first version
@@ -130,25 +151,33 @@ class Trainer:
             "arch": self.recipe.arch, "size": self.recipe.size, "model": self.model.state_dict(), "average": self.average,
             "optimizer": self.optimizer.state_dict(), "step": self.step, "elapsed_s": self.elapsed_s,
             "losses": (self.losses.sums, self.losses.counts), "start": None if self.start is None else asdict(self.start),
+            "teaching": self.teaching,
+            **({"projection": self.trained.projection.state_dict()} if isinstance(self.trained, Distilled) else {}),
         })  # fmt: skip
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr(self.step)
-        train_only(self.model, self.classifier if self.step < recipe.head_steps else None)
-        images, expression, affect = (tensor.to(self.device) for tensor in batch)
+        heads = [self.classifier, *([self.trained.projection] if isinstance(self.trained, Distilled) else [])]
+        train_only(self.trained, *(heads if self.step < recipe.head_steps else ()))
+        batch = Batch(*(tensor.to(self.device) for tensor in batch))
 
         def objective() -> Terms:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bfloat16):
-                scores = self.forward(images)
-            return multitask_loss(scores.float(), expression, affect, self.class_weights, recipe.label_smoothing)
+                output = self.forward(batch.images)
+            scores, projected = output if isinstance(output, tuple) else (output, None)
+            smoothing = recipe.label_smoothing
+            terms = multitask_loss(scores.float(), batch.expression, batch.valence_arousal, self.class_weights, smoothing)
+            if projected is not None and recipe.teaching is not None:
+                terms["embedding"] = recipe.teaching.embedding_weight * embedding_loss(projected.float(), batch.embedding)
+            return terms
 
         seed = int(np.random.SeedSequence([recipe.seed, self.step]).generate_state(1, np.uint64)[0])
         if recipe.optimizer == "sam":
-            terms = sharpness_aware_step(self.model, self.optimizer, objective, seed, recipe.rho)
+            terms = sharpness_aware_step(self.trained, self.optimizer, objective, seed, recipe.rho)
         else:
-            terms = plain_step(self.model, self.optimizer, objective, seed)
+            terms = plain_step(self.trained, self.optimizer, objective, seed)
         self.step += 1
         self._move_average(min(recipe.ema, (1 + self.step) / (10 + self.step)))
         return {key: float(value) for key, value in terms.items()}
@@ -216,7 +245,8 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         model = self._model_with(self.average)
-        results = {s.source: evaluate_expression(model, s, self.recipe, TUNING) for s in self.sources}
+        scored = [source for source in self.sources if len(source.rows(TUNING, counted=True))]
+        results = {source.source: evaluate_expression(model, source, self.recipe, TUNING) for source in scored}
         row = {
             "step": self.step,
             "minutes": round(self.elapsed_s / 60, 2),
@@ -237,11 +267,12 @@ class Trainer:
             _write(self.run / BEST, {"average": self.average, "step": self.step, "accuracy": accuracy})
 
     def describe(self) -> dict[str, object]:
-        """Return what ``training.json`` records: recipe, weights at the start, chosen epoch, data digests, sizes."""
+        """Return what ``training.json`` records: recipe, weights at the start, teachers, chosen epoch, data digests, sizes."""
         step, accuracy = self.best()
         return {
             "recipe": asdict(self.recipe),
             "start": None if self.start is None else asdict(self.start),
+            "teaching": self.teaching,
             "chosen": {"step": step, "mean_tuning_accuracy": round(accuracy, 4)} if self.recipe.choose == "best" and step else None,
             "data": [
                 {"source": s.source, "sha256": s.sha256, "training": len(rows), "tuning": len(s.rows(TUNING)), "test": len(s.rows(TEST))}

@@ -1,0 +1,352 @@
+"""Soft labels of a teacher: made, read, mixed into the targets, and distilled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from checkpoint_makers import make_checkpoint
+from learn_makers import RECIPE, pictures, same, soft_labels, write_data
+
+from hsemotion_space.heads import softmax
+from hsemotion_space.learn import teach as teaching
+from hsemotion_space.learn.batches import BatchMaker
+from hsemotion_space.learn.data import TRAINING, DataError, FaceImages, load_images
+from hsemotion_space.learn.losses import embedding_loss
+from hsemotion_space.learn.recipe import Source, Teaching, read_recipe
+from hsemotion_space.learn.run import export_run, train
+from hsemotion_space.learn.soft_labels import SoftLabels, read_soft_labels, write_soft_labels
+from hsemotion_space.learn.sources import load_sources, open_source
+from hsemotion_space.learn.teach import Lesson, Teacher, teach
+from hsemotion_space.learn.train import Trainer
+from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.types import FloatArray
+
+TAUGHT = replace(RECIPE, teaching=Teaching("soft.parquet", weight=0.5, weights={"b": 0.25}, temperature=2.0, embedding_weight=0.7))
+TOML = """arch = "test_byobnet"
+size = 32
+votes = "votes.csv"
+steps = 2
+batch = 8
+compile = false
+bfloat16 = false
+[teaching]
+file = "soft.parquet"
+weight = 0.75
+embedding_weight = 0.5
+[[sources]]
+name = "a"
+files = ["a.parquet"]
+share = 0.5
+tuning = 0.2
+unlabeled = true
+[[sources]]
+name = "wild"
+files = ["wild.parquet"]
+share = 0.5
+unlabeled = true
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two labeled sources, one without labels, and a recipe."""
+    folder = write_data(tmp_path_factory.mktemp("data"))
+    pq.write_table(pa.table({"image": [{"bytes": content} for content in pictures(20, 7)]}), folder / "wild.parquet")
+    (folder / "recipe.toml").write_text(TOML)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sources(data: Path) -> list[FaceImages]:
+    return load_sources(RECIPE, data)[0]
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Teacher, ...]:
+    """Two networks with inputs of 48 and 64 px."""
+    folder = tmp_path_factory.mktemp("teachers")
+    made = [make_checkpoint(folder / f"t{size}", size=size, seed=size, settled=True) for size in (48, 64)]
+    return tuple(Teacher(checkpoint, folder) for checkpoint in made)
+
+
+# rows without a label
+
+
+def test_unlabeled_rows_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
+    votes = np.zeros((5, 8), int)
+    votes[0, 2], votes[1, 2], votes[2, 2] = 7, 3, 3
+    columns = {f"votes_{name.lower()}": votes[:, k].tolist() for k, name in enumerate(EXPRESSION.label_names)}
+    columns |= {"votes_unknown": [0, 5, 0, 0, 0], "votes_nf": [0, 0, 3, 9, 0]}
+    file = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": [{"bytes": content} for content in pictures(5, 0)], **columns}), file)
+    assert len(load_images("x", [file], 16)) == 1
+    faces = load_images("x", [file], 16, unlabeled=True)  # not the two that most voters took for something else
+    assert np.isnan(faces.expression).all(1).tolist() == [False, True, True]
+    assert faces.counted.tolist() == [True, False, False]
+
+
+def test_a_source_without_any_label_is_only_for_training(data: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(data / "recipe.toml")
+    labeled, wild = load_sources(recipe, data)[0]
+    assert (len(labeled), len(wild), wild.counted.any()) == (80, 20, False)
+    alone = replace(recipe, sources=(recipe.sources[1],))
+    with pytest.raises(DataError, match="No source of the recipe has labels"):
+        load_sources(alone, data)
+    with pytest.raises(DataError, match="No labeled image"):
+        load_sources(replace(recipe, sources=(recipe.sources[0], replace(recipe.sources[1], unlabeled=False))), data)
+
+
+# the recipe
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('file = "soft.parquet"', "", "the key file of teaching is missing"),
+        ("weight = 0.75", "weight = 1.5", "the key weight of teaching is 1.5; it must be from 0 to 1"),
+        ("weight = 0.75", "weight = 0.5\ntemperature = 0", "the key temperature of teaching is 0"),
+        ("weight = 0.75", "weights = { a = 2 }", "the key weights of teaching is .*; it must be from 0 to 1"),
+        ("weight = 0.75", "weights = { c = 0.5 }", "the key weights of teaching names c, which is no source"),
+        ("weight = 0.75", "heavy = 1", "the key heavy of teaching is not known"),
+        (TOML[TOML.index("[teaching]") : TOML.index("[[sources]]")], "", "unlabeled rows need a teacher"),
+    ],
+)
+def test_a_wrong_table_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in TOML
+    (tmp_path / "recipe.toml").write_text(TOML.replace(old, new, 1))
+    with pytest.raises(DataError, match=rf"(?s)recipe\.toml is not a usable recipe: .*{said}"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+# targets
+
+
+def test_targets_are_mixed_with_softened_probabilities() -> None:
+    teacher = np.full((3, 8), 0.02, np.float32)
+    teacher[:, 4] = 0.86
+    labels = np.eye(8, dtype=np.float32)[[1, 4, 0]]
+    labels[2] = np.nan
+    soft = SoftLabels(teacher, np.array([[0.5, -0.5]] * 3, np.float32), np.zeros((3, 0), np.float16))
+    roots = np.sqrt(teacher[0]) / np.sqrt(teacher[0]).sum()
+    np.testing.assert_allclose(
+        soft.targets(labels, 0.25, 2.0), [0.75 * labels[0] + 0.25 * roots, 0.75 * labels[1] + 0.25 * roots, roots], 1e-5
+    )
+    np.testing.assert_allclose(soft.targets(labels, 0.0, 1.0)[:2], labels[:2])
+    np.testing.assert_allclose(soft.targets(labels, 1.0, 1.0), teacher, 1e-5)
+    given = np.array([[0.1, 0.2], [np.nan, 0.2], [np.nan, np.nan]], np.float32)
+    np.testing.assert_allclose(soft.affect(given), [[0.1, 0.2], [0.5, -0.5], [0.5, -0.5]])
+
+
+def test_batches_have_the_targets_of_their_rows(sources: list[FaceImages]) -> None:
+    soft = soft_labels(sources, 6)
+    plain, taught = BatchMaker(RECIPE, sources), BatchMaker(TAUGHT, sources, soft.sources)
+    for step in (0, 31):
+        untaught, batch = plain(step), taught(step)
+        assert torch.equal(untaught.images, batch.images)
+        start = 0
+        for number, (weight, count) in enumerate(zip((0.5, 0.25), (6, 2), strict=True)):
+            rows = np.array([taught._pick(number, position) for position in range(step * count, (step + 1) * count)])
+            here, own = slice(start, start + count), soft.sources[number]
+            roots = np.sqrt(own.expression[rows])
+            mixed = (1 - weight) * untaught.expression[here].numpy() + weight * roots / roots.sum(1, keepdims=True)
+            np.testing.assert_allclose(batch.expression[here], mixed, atol=1e-6)
+            assert (batch.embedding[here].numpy() == own.embedding[rows]).all()
+            if number == 0:  # has no valence and arousal of its own
+                assert (batch.valence_arousal[here].numpy() == own.valence_arousal[rows]).all()
+            else:
+                assert torch.equal(batch.valence_arousal[here], untaught.valence_arousal[here])
+            start += count
+    assert torch.equal(plain.class_weights, taught.class_weights)
+
+
+def test_without_a_teacher_batches_are_rows_in_the_order_of_the_seed(sources: list[FaceImages]) -> None:
+    batch = BatchMaker(RECIPE, sources)(1)
+    for number, (source, here) in enumerate(zip(sources, (slice(0, 6), slice(6, 8)), strict=True)):
+        count = here.stop - here.start
+        rows = np.random.default_rng([RECIPE.seed, number, 0]).permutation(source.rows(TRAINING))[count : 2 * count]
+        assert (batch.expression[here].numpy() == source.expression[rows]).all()
+    assert batch.embedding.shape == (8, 0)
+
+
+def test_class_weights_follow_from_labels_alone(sources: list[FaceImages]) -> None:
+    half = sources[0].expression.copy()
+    half[:20] = np.nan
+    fewer = [replace(sources[0], expression=half), sources[1]]
+    maker = BatchMaker(TAUGHT, fewer, soft_labels(fewer).sources)
+    parts = zip(fewer, maker.training, maker.counts, strict=True)
+    mass = sum(np.nansum(faces.expression[rows], 0) * count / len(rows) for faces, rows, count in parts)
+    np.testing.assert_allclose(maker.class_weights, (mass / mass.max()) ** -RECIPE.class_weight_power, rtol=1e-4)
+
+
+# runs
+
+
+def test_the_embedding_is_drawn_to_the_teacher(sources: list[FaceImages], tmp_path: Path) -> None:
+    trainer = Trainer(replace(TAUGHT, args={}, batch=16), sources, tmp_path, soft=soft_labels(sources, 6))
+    before = {key: value.clone() for key, value in trainer.trained.state_dict().items() if key.startswith("projection")}
+    losses = [trainer._train_step(trainer.batches(step % 3))["embedding"] for step in range(12)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) < 0.7 * 2
+    assert not same(before, {key: trainer.trained.state_dict()[key] for key in before})
+    assert not [key for key in trainer.weights() if "projection" in key]
+    x, y = torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [5.0, 0.0]])
+    assert float(embedding_loss(x, y)) == pytest.approx(0.5)
+
+
+def test_the_projection_is_trained_with_the_head_and_resumed(sources: list[FaceImages], tmp_path: Path) -> None:
+    recipe, soft = replace(TAUGHT, head_steps=2), soft_labels(sources, 6)
+    trainer = Trainer(recipe, sources, tmp_path, soft=soft)
+    before = {key: value.clone() for key, value in trainer.trained.state_dict().items()}
+    trainer._train_step(trainer.batches(0))
+    after = trainer.trained.state_dict()
+    assert {key for key in after if not torch.equal(after[key], before[key])} == {
+        "projection.weight", "projection.bias", "model.head.fc.weight", "model.head.fc.bias"
+    }  # fmt: skip
+    trainer._save()
+    assert same(Trainer(recipe, sources, tmp_path, soft=soft).trained.state_dict(), after)
+
+
+def test_a_run_keeps_its_teacher(sources: list[FaceImages], tmp_path: Path) -> None:
+    Trainer(TAUGHT, sources, tmp_path, soft=soft_labels(sources, 6)).fit(minutes=0)
+    other = replace(soft_labels(sources, 6), sha256="2" * 64)
+    for recipe, soft in ((TAUGHT, other), (RECIPE, None), (replace(TAUGHT, teaching=Teaching("x")), soft_labels(sources, 6))):
+        with pytest.raises(DataError, match="had another teacher; use another run folder"):
+            Trainer(recipe, sources, tmp_path, soft=soft)
+    with pytest.raises(DataError, match="no soft labels were given"):
+        Trainer(TAUGHT, sources, tmp_path)
+    with pytest.raises(DataError, match=r"has no embeddings; run .* with --embeddings"):
+        Trainer(TAUGHT, sources, tmp_path, soft=soft_labels(sources))
+
+
+# files
+
+
+def write(file: Path, sources: list[FaceImages], **changes: FloatArray) -> Path:
+    labels = replace(soft_labels(sources, 3).sources[0], **changes)
+    write_soft_labels(file, "a", labels, {"teachers": [{"id": "t"}], "sources": {"a": sources[0].sha256}})
+    return file
+
+
+def test_a_file_gives_back_what_was_written(sources: list[FaceImages], tmp_path: Path) -> None:
+    read = read_soft_labels(write(tmp_path / "soft.parquet", sources), sources[:1])
+    expected = soft_labels(sources, 3).sources[0]
+    for name in ("expression", "valence_arousal", "embedding"):
+        assert (getattr(read.sources[0], name) == getattr(expected, name)).all()
+    assert (read.dim, read.file, read.teachers) == (3, "soft.parquet", ({"id": "t"},))
+    table = pq.read_table(tmp_path / "soft.parquet")
+    assert table.column_names == ["source", "row", "probabilities", "valence", "arousal", "embedding"]
+    assert not list(tmp_path.glob("*.partial"))
+    unrated = write(tmp_path / "unrated.parquet", sources, valence_arousal=np.full((80, 2), np.nan, np.float32))
+    assert np.isnan(read_soft_labels(unrated, sources[:1]).sources[0].valence_arousal).all()
+
+
+def test_files_that_do_not_fit_are_told(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
+    file = write(tmp_path / "soft.parquet", sources)
+    for given, said in (
+        (sources, "lacks the source b"),
+        ([replace(sources[0], sha256="0" * 64)], "was made from other data of a"),
+        ([replace(sources[0], images=sources[0].images[np.arange(70)])], "has 80 rows of a, the recipe has 70"),
+    ):
+        with pytest.raises(DataError, match=rf"soft\.parquet {said}\. Run `hsemotion-space learn teach` again"):
+            read_soft_labels(file, given)
+    for name, shape in (("expression", (80, 8)), ("valence_arousal", (80, 2)), ("embedding", (80, 3))):
+        values = np.full(shape, 0.5, np.float16 if name == "embedding" else np.float32)
+        values[6, 1] = np.nan
+        with pytest.raises(DataError, match=r"a value that is not finite: .* of a, row 7\."):
+            read_soft_labels(write(tmp_path / "bad.parquet", sources, **{name: values}), sources[:1])
+    with pytest.raises(DataError, match="does not say which data"):
+        read_soft_labels(data / "a.parquet", sources)
+    (tmp_path / "text.parquet").write_text("no")
+    for name in ("text", "none"):
+        with pytest.raises(DataError, match=rf"{name}\.parquet is not a readable file of soft labels"):
+            read_soft_labels(tmp_path / f"{name}.parquet", sources)
+
+
+# teachers
+
+
+def test_teachers_are_averaged_over_views_and_networks(data: Path, teachers: tuple[Teacher, ...], tmp_path: Path) -> None:
+    lesson, out = Lesson(teachers, 2, embeddings=True), tmp_path / "soft.parquet"
+    teach(data / "recipe.toml", data, lesson, out)
+    recipe = read_recipe(data / "recipe.toml")
+    labels = read_soft_labels(out, load_sources(recipe, data)[0]).sources[1]
+    expected, affects, embeddings = [], [], []
+    for teacher in teachers:
+        spec = teacher.checkpoint.input
+        images = open_source(recipe.sources[1], data, spec.size * 9 // 8).images[np.arange(20)]
+        x = teaching.normalize(teaching.plain(torch.from_numpy(images), spec.size), 0.5, 0.5)
+        with torch.inference_mode():
+            outputs = [[part.numpy() for part in teacher._backbone(view)] for view in (x, x.flip(3))]
+        expected += [softmax(scores[:, :8]) for _, scores in outputs]
+        affects += [np.clip(scores[:, 8:], -1, 1) for _, scores in outputs]
+        mean = np.mean([embedding for embedding, _ in outputs], 0)
+        embeddings.append(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+    np.testing.assert_allclose(labels.expression, np.mean(expected, 0), atol=1e-5)
+    np.testing.assert_allclose(labels.valence_arousal, np.mean(affects, 0), atol=1e-5)
+    np.testing.assert_allclose(labels.embedding, np.concatenate(embeddings, 1), atol=1e-3)
+    assert [path.name for path in tmp_path.iterdir()] == ["soft.parquet"]
+
+
+def test_a_killed_call_does_at_most_one_source_again(
+    data: Path, teachers: tuple[Teacher, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson, ask, asked = Lesson(teachers[:1], 1), teaching._ask, []
+
+    def die_at_the_second(source: Source, *given: object) -> SoftLabels:
+        asked.append(source.name)
+        if asked == ["a", "wild"]:
+            raise KeyboardInterrupt
+        return ask(source, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(teaching, "_ask", die_at_the_second)
+    out = tmp_path / "soft.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        teach(data / "recipe.toml", data, lesson, out)
+    assert not out.exists()
+    teach(data / "recipe.toml", data, lesson, out)
+    assert asked == ["a", "wild", "wild"]
+    teach(data / "recipe.toml", data, lesson, tmp_path / "unbroken.parquet")
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "unbroken.parquet"))
+    (tmp_path / "again.parquet.parts").mkdir()
+    write_soft_labels(tmp_path / "again.parquet.parts" / "0.parquet", "a", soft_labels(load_sources(RECIPE, data)[0]).sources[0], {})
+    teach(data / "recipe.toml", data, lesson, tmp_path / "again.parquet")  # what another call left does not count
+    assert pq.read_table(out).equals(pq.read_table(tmp_path / "again.parquet"))
+
+
+def test_a_network_with_fewer_expressions_gives_the_others_nothing(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "t", size=48)
+    seven = replace(EXPRESSION, labels=tuple(label for label in EXPRESSION.labels if label.name != "Contempt"))
+    head = replace(checkpoint.heads[0], task=seven, columns=tuple(range(7)))
+    teacher = Teacher(replace(checkpoint, heads=(head,)), tmp_path)
+    labels = teacher(np.full((2, 54, 54, 4), 255, np.uint8), 1)
+    assert (labels.expression[:, EXPRESSION.index("Contempt")] == 0).all()
+    np.testing.assert_allclose(labels.expression.sum(1), 1, rtol=1e-5)
+    assert np.isnan(labels.valence_arousal).all()
+    with pytest.raises(DataError, match="cannot teach: it does not read expressions"):
+        Teacher(replace(checkpoint, heads=()), tmp_path)
+
+
+def test_a_taught_run_is_trained_and_written_out(data: Path, teachers: tuple[Teacher, ...], tmp_path: Path) -> None:
+    recipe, folder = data / "recipe.toml", tmp_path / "student"
+    with pytest.raises(DataError, match=r"soft\.parquet is not a readable file"):
+        train(recipe, data, tmp_path / "run", None)
+    teach(recipe, data, Lesson(teachers, 1, embeddings=True), data / "soft.parquet")
+    assert train(recipe, data, tmp_path / "run", None) is True
+    export_run(recipe, data, tmp_path / "run", folder)
+    record = json.loads((folder / "training.json").read_text())
+    assert record["teaching"]["teachers"] == [{"id": t.checkpoint.id, "sha256": t.checkpoint.sha256} for t in teachers]
+    assert record["recipe"]["teaching"]["weight"] == 0.75
+    assert list(record["evaluation"]) == ["a"]
+    assert record["epochs"][0]["tuning"].keys() == {"a"}
+    assert record["epochs"][0]["loss"].keys() == {"expression", "valence", "arousal", "embedding"}
