@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -164,14 +165,18 @@ def test_what_a_visitor_uploads_is_still_analyzed(attack: Attack) -> None:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     folder = tmp_path_factory.mktemp("built")
     make_checkpoint(folder / "checkpoints" / "random")
     options = Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", review_token="x" * 40)
     uploads = Uploads(folder / "uploads", folder / "claims")
     runner = SimpleNamespace(problems={})
     desk = Desk(options, runner, list_checkpoints(options.checkpoint_roots), folder / "results", uploads, cast("Any", SimpleNamespace()))
-    return build(desk)
+
+    async def make() -> App:  # where no event loop runs, Gradio makes some that it never closes
+        return App.create_app(build(desk), app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None})
+
+    return asyncio.run(make())
 
 
 def holds_file(model: object) -> bool:
@@ -183,8 +188,8 @@ def holds_file(model: object) -> bool:
     return any(holds_file(inner) for inner in get_args(model))
 
 
-def test_every_input_that_can_hold_a_file_hands_on_a_name_alone(built: Any) -> None:
-    inputs = {block._id: block for function in built.fns.values() for block in function.inputs}.values()
+def test_every_input_that_can_hold_a_file_hands_on_a_name_alone(app: App) -> None:
+    inputs = {block._id: block for function in app.get_blocks().fns.values() for block in function.inputs}.values()
     filed = [block for block in inputs if holds_file(getattr(block, "data_model", None))]
     assert {type(block) for block in filed} == {RawImage, RawVideo, RawFiles}, "only these go through uploads.py"
 
@@ -209,18 +214,16 @@ def is_open(method: str, route: str, filled: str) -> bool:
     return rule is not None and bool(rule.fullmatch(re.sub(r"\{[^}]+\}", filled, route)))
 
 
-def test_the_routes_that_are_open_are_known(built: Any) -> None:
-    made = App.create_app(built, app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None})
-    routes = {(method, path.removeprefix("/gradio_api")) for path, methods in routes_of(made) for method in methods}
+def test_the_routes_that_are_open_are_known(app: App) -> None:
+    routes = {(method, path.removeprefix("/gradio_api")) for path, methods in routes_of(app) for method in methods}
     assert len(routes) > 70, "routers within are walked too"
     opened = {f"{method} {path}" for method, path in routes if is_open(method, path, "x")}
     assert opened == OPEN
     assert {f"{method} {path}" for method, path in routes if is_open(method, path, "/x")} - opened >= OPEN_TO_FILES
 
 
-def test_routes_that_are_not_open_say_so(attack: Attack, built: Any) -> None:
-    made = App.create_app(built, app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None})
-    for path, methods in routes_of(made):
+def test_routes_that_are_not_open_say_so(attack: Attack, app: App) -> None:
+    for path, methods in routes_of(app):
         route = path.removeprefix("/gradio_api")
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", *methods):
             if method == "WEBSOCKET" or is_open(method, route, "x"):

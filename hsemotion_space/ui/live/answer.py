@@ -17,6 +17,7 @@ from hsemotion_space.quality import quality
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.parts import read_event
 from hsemotion_space.ui.viewer import viewer_value
 from hsemotion_space.ui.viewer.payload import LineEntry, TaskEntry
 from hsemotion_space.ui.words import retell, say
@@ -71,8 +72,7 @@ def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object) 
         checkpoint: id of the one to use; unchecked.
         agreed: whether the visitor agrees to the analysis; unchecked.
     """
-    data = getattr(event, "_data", None)
-    given: dict[str, object] = data if isinstance(data, dict) else {}
+    given = read_event(event)
     told: Answer = {"sequence": read_sequence(given.get("sequence"))}
     if agreed is not True:
         told["stop"] = say("You took the tick away, so the camera was stopped.")
