@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 
 from hsemotion_space.ui import bodies
 from hsemotion_space.ui.guard import LOCAL_HOSTS, Guard, GuardLimits
+from hsemotion_space.ui.protocol import FAILED
 from hsemotion_space.ui.quotas import LEAST, NO_SPACE, SessionQuota, UploadLimits, UploadQuota
 
 LIMITS = GuardLimits(upload_bytes=4096, other_bytes=1024, files=2)
@@ -40,9 +41,15 @@ async def echo(request: Request) -> JSONResponse:
 
 
 async def fail(request: Request) -> JSONResponse:
-    raise {"space": OSError(errno.ENOSPC, "No space left", "/tmp/face.png"), "other": ValueError("/tmp/face.png")}[
-        request.path_params["name"]
-    ]
+    """Answer as Gradio does where something is wrong."""
+    name = request.path_params["name"]
+    if name in ("refused", "logged"):
+        FAILED.set(name == "logged")
+        return JSONResponse({"error": "Please tick it first."}, 500)
+    raise {
+        "space": OSError(errno.ENOSPC, "No space left", "/tmp/face.png"), "other": ValueError("/tmp/face.png"),
+        "form": TypeError("/tmp/face.png"), "function": KeyError("/tmp/face.png"),
+    }[name]  # fmt: skip
 
 
 def make_client(limits: GuardLimits, host: str = "space.test") -> TestClient:
@@ -208,6 +215,12 @@ def test_an_error_behind_the_door_tells_no_names(caplog: pytest.LogCaptureFixtur
     code = answer.text.rpartition(" ")[2].rstrip(".")
     assert answer.status_code == 500 and "frame-ancestors" in answer.headers["content-security-policy"]
     assert code in caplog.text and "ValueError" in caplog.text and "face.png" not in caplog.text + answer.text
+
+
+def test_what_a_request_got_wrong_is_no_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    for name, status in [("form", 400), ("function", 400), ("refused", 422), ("logged", 500)]:
+        answer = ECHO.post(f"/gradio_api/run/{name}", json={})
+        assert answer.status_code == status and "face.png" not in answer.text + caplog.text, name
 
 
 def test_uploads_and_sessions_count_by_network(tmp_path: Path) -> None:

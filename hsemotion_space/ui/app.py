@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 # Read by Gradio and the Hub client when they are imported: nothing about visitors leaves this server.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -49,7 +49,7 @@ from hsemotion_space.ui.review import build_review
 from hsemotion_space.ui.temporary import SWEEP_EVERY_S, make_folder, sweep_for_ever
 from hsemotion_space.ui.uploads import Uploads
 from hsemotion_space.ui.viewer import serve_plotly
-from hsemotion_space.ui.words import Language, catalog, fixed
+from hsemotion_space.ui.words import Language, catalog, fixed, say
 
 STYLE = Path(__file__).with_name("style.css")
 SESSIONS_TOGETHER = 10_000  # beyond them Gradio drops the state of the oldest one
@@ -90,11 +90,26 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Page(gr.Blocks):
+    """Blocks that refuse values which the page itself does not send with a sentence, where Gradio would tell of an error of the server."""
+
+    async def preprocess_data(self, *given: Any, **options: Any) -> list[Any]:
+        """Return what a function is called with."""
+        try:
+            values: list[Any] = await super().preprocess_data(*given, **options)
+        except OSError:  # no room, for one
+            raise
+        except Exception as error:
+            words = say("The request holds values that this function does not take. Please reload the page.")
+            raise gr.Error(words, print_exception=False) from error
+        return values
+
+
 def build(desk: Desk) -> gr.Blocks:
     """Return the page."""
     settings = desk.settings
     minutes = round((settings.results_ttl_s + LONGEST_S + SWEEP_EVERY_S) / 60)
-    with gr.Blocks(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
+    with Page(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
         gr.Markdown(fixed(LEAD), elem_classes="lead")
         picker = build_picker(desk)
         agreed = gr.Checkbox(False, label=fixed(PROCESS.title), info=fixed(PROCESS.text), elem_id="agreed")

@@ -17,7 +17,7 @@ from hsemotion_space.types import Analysis, FaceResult, FaceTrack
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.explained import Asked, explained_html
-from hsemotion_space.ui.parts import RawNumber, progress_bar
+from hsemotion_space.ui.parts import RawNumber, progress_bar, read_event
 from hsemotion_space.ui.words import fixed, retell, say
 
 WAIT_S: Final = 30.0  # for an explanation
@@ -232,7 +232,7 @@ def _problem(words: str) -> str:
 
 def _time_sought(event: gr.EventData) -> object:
     """Return the time to which the visitor went in the viewer."""
-    found = _seconds(getattr(event, "time", None))
+    found = _seconds(read_event(event).get("time"))
     return round(found, 2) if found is not None and found >= 0 else gr.skip()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from gradio.route_utils import FnIndexInferError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hsemotion_space.ui.bodies import BodyError, BoundedBody, PartCounter, read_json, session_in, too_large
 from hsemotion_space.ui.clients import client_in
+from hsemotion_space.ui.protocol import FAILED, SAFE_HEADERS
 from hsemotion_space.ui.quotas import NO_SPACE, QuotaError, SessionQuota, UploadQuota
 
 LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -29,13 +31,11 @@ READ: Final = re.compile(
     r"|/(static|assets|svelte)/.*|/file=/.*|/heartbeat/(?P<session>[^/]+)|/queue/(data|status)|/call/[^/]+/[^/]+|/upload_progress",
     re.DOTALL,
 )
-WRITTEN: Final = re.compile(rf"{UPLOAD}/?|/queue/join|/(run|api|call|call/v2)/[^/]+/?|/cancel|/reset/?")
+WRITTEN: Final = re.compile(rf"{UPLOAD}/?|/queue/join|/(run|api|call)/[^/]+/?|/cancel|/reset/?")
 """Routes that the page and ``gradio_client`` use, without the prefix of Gradio's own; all others are closed."""
-POLICY: Final = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
-    "frame-ancestors 'self' https://huggingface.co"
-)  # a Space is shown in a frame of huggingface.co
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+MALFORMED: Final = (LookupError, TypeError, AttributeError, FnIndexInferError)
+"""What Gradio raises while it reads a form or seeks a function; errors of functions it answers by itself."""
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +95,7 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as error:  # noqa: BLE001  whatever Gradio raises; its text may hold names of files
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                await answer.refuse(scope, receive, 507, NO_SPACE)
-                return
-            code = uuid.uuid4().hex[:8]
-            log.error("%s in %s %s (%s)", type(error).__name__, scope["method"], _route(scope), code)
-            await answer.refuse(scope, receive, 500, f"The server failed for an unexpected reason. Please report it with the code {code}.")
+            await answer.refuse(scope, receive, *_failure(error, scope))
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """Check a request and let Gradio answer it.
@@ -188,10 +183,10 @@ class _Answer:
         """Pass a message on."""
         if message["type"] == "http.response.start":
             self.started = True
+            if message["status"] == 500 and not FAILED.get():  # Gradio tells of refusals by the functions of the page as of errors
+                message["status"] = 422
             headers = MutableHeaders(scope=message)
-            headers["x-content-type-options"] = "nosniff"
-            headers["referrer-policy"] = "no-referrer"
-            headers["content-security-policy"] = POLICY
+            headers.update(SAFE_HEADERS)
             if self.kept:
                 headers["cache-control"] = self.kept if message["status"] == 200 else "no-store"
         await self.send(message)
@@ -200,6 +195,20 @@ class _Answer:
         """Answer with a sentence, unless an answer has begun; the rest of the body is not read."""
         if not self.started:
             await PlainTextResponse(text, status, {"connection": "close"})(scope, receive, self)
+
+
+def _failure(error: Exception, scope: Scope) -> tuple[int, str]:
+    """Return the status and the sentence for what was raised behind the guard, and log it without anything that a request chose."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return 507, NO_SPACE
+    place = f"{type(error).__name__} in {scope['method']} /{_route(scope).split('/')[1]}"
+    if scope["method"] == "POST" and isinstance(error, MALFORMED):
+        log.warning("%s", place)
+        return 400, "The request is not one that this page sends."
+    FAILED.set(True)
+    code = uuid.uuid4().hex[:8]
+    log.error("%s (%s)", place, code)
+    return 500, f"The server failed for an unexpected reason. Please report it with the code {code}."
 
 
 def _route(scope: Scope) -> str:

@@ -74,6 +74,12 @@ class RawSlider(gr.Slider):
         return payload
 
 
+def read_event(event: gr.EventData) -> dict[str, object]:
+    """Return what an event brings, unchecked; empty if it is no table, as a browser can send anything."""
+    data = getattr(event, "_data", None)
+    return data if isinstance(data, dict) else {}
+
+
 def in_words(prediction: Prediction) -> str:
     """Return a prediction as a short phrase in the language of the visitor, such as ``Happiness 93 %``."""
     task, values = prediction.task, prediction.values

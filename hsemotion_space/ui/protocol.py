@@ -1,4 +1,4 @@
-"""What the server under Gradio lacks: a time for the head of a request, and a log that tells no names of visitors' files."""
+"""What the server under Gradio lacks: a time for the head of a request, safe headers, and a log that tells no names of visitors' files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import asyncio
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final, cast
 
 import gradio.queueing
 import gradio.routes
+import h11
 import uvicorn.config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S: Final = 15.0  # from the first byte of a connection, or of its next request, to the end of the head
+SAFE_HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'self' https://huggingface.co",  # a Space is shown in a frame of huggingface.co
+}
+"""Headers of every answer."""
+FAILED: ContextVar[bool] = ContextVar("FAILED", default=False)
+"""Whether the request that is being answered met an error that nobody foresaw."""
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +51,13 @@ class TimedProtocol(H11Protocol):
         elif not begun and self._timer is None and not self.transport.is_closing():
             self._timer = self.loop.call_later(self.head_s, self.transport.close)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP at all, with the headers of every other answer."""
+        head = [("content-type", "text/plain; charset=utf-8"), ("connection", "close"), *SAFE_HEADERS.items()]
+        for event in (h11.Response(status_code=400, headers=head), h11.Data(data=msg.encode("ascii", "replace")), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop counting."""
         if self._timer is not None:
@@ -48,14 +66,16 @@ class TimedProtocol(H11Protocol):
 
 
 def install() -> None:
-    """Let the servers of this process use :class:`TimedProtocol`, and let Gradio log its errors without their texts."""
+    """Let the servers of this process use :class:`TimedProtocol` without websockets, and let Gradio log its errors without their texts."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
+    uvicorn.config.WS_PROTOCOLS["auto"] = None
     quiet = cast("ModuleType", SimpleNamespace(print_exc=_log_error))
     gradio.routes.traceback = gradio.queueing.traceback = quiet  # type: ignore[attr-defined]
 
 
 def _log_error(*_given: Any) -> None:
     """Log the kind of the error that is being handled, and where it was raised: its text may name what visitors uploaded."""
+    FAILED.set(True)
     kind, _error, trace = sys.exc_info()
     if kind is not None and trace is not None:
         place = traceback.extract_tb(trace)[-1]

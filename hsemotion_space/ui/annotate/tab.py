@@ -19,7 +19,7 @@ from hsemotion_space.ui.annotate.session import Session, Sessions
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.feedback import Offer
-from hsemotion_space.ui.parts import RawFiles, notice_list
+from hsemotion_space.ui.parts import RawFiles, notice_list, read_event
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
 from hsemotion_space.ui.words import fixed, say
 
@@ -205,8 +205,7 @@ def _terms(request: gr.Request, given: Sequence[Any]) -> Terms:
 
 def read_given(event: gr.EventData) -> Given:
     """Return what an ``act`` event brings, unchecked; whatever is not there is None."""
-    data = getattr(event, "_data", None)
-    given = data if isinstance(data, dict) else {}
+    given = read_event(event)
     turn, action, choice, label, point = (given.get(name) for name in ("turn", "action", "choice", "label", "point"))
     return Given(turn, action, choice, label, point)
 

@@ -17,6 +17,7 @@ from hsemotion_space.quality import quality
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.parts import read_event
 from hsemotion_space.ui.viewer import viewer_value
 from hsemotion_space.ui.viewer.payload import LineEntry, TaskEntry
 from hsemotion_space.ui.words import retell, say
@@ -72,8 +73,7 @@ def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object, 
         agreed: whether the visitor agrees to the analysis; unchecked.
         client: the network that the frame came from.
     """
-    data = getattr(event, "_data", None)
-    given: dict[str, object] = data if isinstance(data, dict) else {}
+    given = read_event(event)
     told: Answer = {"sequence": read_sequence(given.get("sequence"))}
     if agreed is not True:
         told["stop"] = say("You took the tick away, so the camera was stopped.")

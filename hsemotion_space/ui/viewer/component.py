@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from hsemotion_space.ui.parts import read_event
 from hsemotion_space.ui.viewer.payload import ViewerValue
 
 FOLDER = Path(__file__).parent
@@ -79,7 +80,8 @@ def media_url(path: Path | str) -> str:
 
 def read_selection(event: gr.EventData) -> Selection | None:
     """Return the stretch of a ``range`` or ``label_key`` event; None if there is none or if it makes no sense."""
-    start, end, face = (_number(getattr(event, name, None)) for name in ("start", "end", "face"))
+    given = read_event(event)
+    start, end, face = (_number(given.get(name)) for name in ("start", "end", "face"))
     if start is None or end is None or face is None or not 0 <= start < end or face < 1 or face != int(face):
         return None
     return Selection(start, end, int(face))
@@ -87,7 +89,7 @@ def read_selection(event: gr.EventData) -> Selection | None:
 
 def read_label_key(event: gr.EventData) -> int | None:
     """Return the number from 1 to 8 of a ``label_key`` event; None if it brings another."""
-    number = _number(getattr(event, "number", None))
+    number = _number(read_event(event).get("number"))
     return int(number) if number is not None and number in range(1, 9) else None
 
 
