@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hsemotion_space.reliability import precision
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis, FaceResult, FloatArray, Prediction, Timeline
 
@@ -59,10 +60,31 @@ def provenance_column(task: Task) -> str:
     return f"{task.name}.provenance"
 
 
+def precision_columns(task: Task) -> tuple[tuple[str, str], ...]:
+    """Return pairs of columns: how often such answers were right on held-out pictures, and on how many that rests.
+
+    A ``one_of`` task has one pair, about the most probable label of the row; an independent one has a pair per label, about its presence.
+    """
+    if task.kind == "continuous" or task.scope == "clip":
+        return ()
+    answers = [f"{task.name}.top"] if task.kind == "one_of" else [label_column(task, name) for name in task.label_names]
+    return tuple((f"{answer}.precision", f"{answer}.answers") for answer in answers)
+
+
+def _precision_about(task: Task) -> dict[str, tuple[str, str]]:
+    about = {}
+    for answer, (share, count) in zip(task.label_names, precision_columns(task), strict=False):
+        what = "with the most probable label of this row" if task.kind == "one_of" else f"that {answer} is present"
+        about[share] = ("float32", f"Share of the held-out answers {what} that were right; empty for too few.")
+        about[count] = ("int64", f"Number of held-out answers {what}.")
+    return about
+
+
 def _task_columns(task: Task) -> dict[str, tuple[str, str]]:
     what = f"{task.low:g} to {task.high:g}" + (", the same in every row of the face" if task.scope == "clip" else "")
     given = {provenance_column(task): ("string", f"{task.title}: trained, rule (not trained) or prior (unvalidated).")}
-    return {label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels} | given
+    labels = {label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels}
+    return labels | _precision_about(task) | given
 
 
 COLUMNS: Final[dict[str, tuple[str, str]]] = _HEAD | {name: about for task in TASKS for name, about in _task_columns(task).items()} | _TAIL
@@ -193,9 +215,26 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
                 if line.task.scope == "frame"
                 else _placed(np.repeat(values[:1], count), np.arange(count), count)
             )
+        columns |= _precisions(line, rows, count)
         columns[provenance_column(line.task)] = [line.provenance] * count
     schema = pa.schema([_field(name) for name in COLUMNS if name in columns])
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _precisions(line: Timeline, rows: npt.NDArray[np.int64], count: int) -> dict[str, object]:
+    """Return the columns of :func:`precision_columns`; none if nothing was measured."""
+    found = line.reliability
+    if not found:
+        return {}
+    shares = np.array([precision(found, column) for column in range(len(found.answers))], np.float32)
+    columns: dict[str, object] = {}
+    for label, (share, answers) in enumerate(precision_columns(line.task)):
+        top = line.values.argmax(axis=1) if line.task.kind == "one_of" else np.full(len(rows), label)
+        columns[share] = _placed(shares[top], rows, count)
+        cells = np.full(count, -1, np.int64)
+        cells[rows] = np.array(found.answers)[top]
+        columns[answers] = pa.array(cells, mask=cells < 0)
+    return columns
 
 
 def _placed(values: FloatArray, rows: npt.NDArray[np.int64], count: int) -> pa.Array:
@@ -277,4 +316,8 @@ def _described(value: Timeline | Prediction) -> dict[str, Json]:
         "labels": list(task.label_names),
         "provenance": value.provenance,
     }
-    return given | ({"thresholds": list(value.thresholds)} if value.thresholds else {})
+    if value.thresholds:
+        given["thresholds"] = list(value.thresholds)
+    if found := value.reliability:
+        given["reliability"] = {"right": list(found.right), "answers": list(found.answers), "pictures": found.pictures}
+    return given

@@ -25,7 +25,8 @@ def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> Fa
     """
     timelines = []
     for head, values in apply_heads(checkpoint, load_heads(checkpoint), track):
-        raw = Timeline(head.task, head.provenance, track.times_s[: len(values)], values, head.thresholds)
+        times_s = track.times_s[: len(values)]
+        raw = Timeline(head.task, head.provenance, times_s, values, head.thresholds, head.reliability)
         timelines.append(smooth(raw, head.task.smoothing_s * smoothing))
     return FaceResult(track, tuple(timelines), tuple(summarize(timeline) for timeline in timelines))
 

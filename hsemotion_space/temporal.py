@@ -127,5 +127,11 @@ def summarize(timeline: Timeline) -> Prediction:
     count = len(timeline.times_s)
     spread = timeline.values.std(axis=0) if count > 1 else np.full(timeline.values.shape[1], np.nan, np.float32)
     return Prediction(
-        timeline.task, timeline.provenance, timeline.values.mean(axis=0), spread.astype(np.float32), count, timeline.thresholds
+        timeline.task,
+        timeline.provenance,
+        timeline.values.mean(axis=0),
+        spread.astype(np.float32),
+        count,
+        timeline.thresholds,
+        timeline.reliability,
     )

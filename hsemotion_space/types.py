@@ -138,6 +138,34 @@ class FaceTrack:
 
 
 @dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often the answers of a head were right on held-out pictures; empty if it was not measured.
+
+    An answer of a ``one_of`` task is its most probable label; of an independent label, that it is present.
+
+    Attributes:
+        right: (K,) answers with each label that were right.
+        answers: (K,) answers with each label.
+        pictures: which pictures they were.
+    """
+
+    right: tuple[int, ...] = ()
+    answers: tuple[int, ...] = ()
+    pictures: str = ""
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.right, self.answers, strict=False)
+        if len(self.right) != len(self.answers) or not all(0 <= right <= answers for right, answers in pairs):
+            raise ValueError(f"Reliability: expected 0 <= right <= answers per label, got {self.right} and {self.answers}.")
+
+    def __bool__(self) -> bool:
+        return bool(self.answers)
+
+
+NOT_MEASURED: Final = Reliability()
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """Values of one task for one track: ``times_s`` (T,), ``values`` (T, K); a clip-level task has T = 1.
 
@@ -149,6 +177,7 @@ class Timeline:
     times_s: npt.NDArray[np.float64]
     values: FloatArray
     thresholds: tuple[float, ...] = ()
+    reliability: Reliability = NOT_MEASURED
 
     def __post_init__(self) -> None:
         check_shape("Timeline", "values", self.values, (len(self.times_s), len(self.task.labels)))
@@ -163,6 +192,7 @@ class Prediction:
         spread: (K,) standard deviation over the frames; NaN where there is only one.
         frames: number of frames behind it.
         thresholds: (K,) decision thresholds of independent labels, () if there are none.
+        reliability: how often such answers were right.
     """
 
     task: Task
@@ -171,6 +201,7 @@ class Prediction:
     spread: FloatArray
     frames: int
     thresholds: tuple[float, ...] = ()
+    reliability: Reliability = NOT_MEASURED
 
     def __post_init__(self) -> None:
         count = len(self.task.labels)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from hsemotion_space.hub.measured import read_reliability
 from hsemotion_space.hub.source import CheckpointError, Source, read_source
 from hsemotion_space.tasks import Task, get_task
-from hsemotion_space.types import Provenance
+from hsemotion_space.types import NOT_MEASURED, Provenance, Reliability
 
 Family = Literal["MobileFaceNet", "MobileViT", "EfficientNet", "DDAMFN"]
 Crop = Literal["box", "square"]
@@ -59,6 +60,7 @@ class HeadSpec:
         sources: the tasks that a rule or a prior reads.
         thresholds: decision threshold per label, for independent labels.
         note: a sentence on how far the numbers go.
+        reliability: how often its answers were right on held-out pictures.
     """
 
     task: Task
@@ -70,6 +72,7 @@ class HeadSpec:
     sources: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
     note: str = ""
+    reliability: Reliability = NOT_MEASURED
 
     @property
     def has_weights(self) -> bool:
@@ -185,6 +188,7 @@ def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
         (sources,) if isinstance(sources, str) else tuple(str(name) for name in cast("list[object]", sources)),
         thresholds,
         str(table.get("note", "")),
+        read_reliability(table, task, where),
     )
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from hsemotion_space.backbones import load_backbone
 from hsemotion_space.hub.card import Json, model_card
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
-from hsemotion_space.learn.attach import attach_heads, set_temperature
+from hsemotion_space.learn.attach import attach_heads, set_measured
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.recipe import read_recipe
 from hsemotion_space.learn.run import RECORD
@@ -41,7 +41,7 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
     backbone = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
     sources, _ = load_sources(recipe, data)
     calibration = calibrate_expression(sources, Embedder(checkpoint, backbone))
-    set_temperature(folder, EXPRESSION.name, calibration.temperature)
+    set_measured(folder, EXPRESSION.name, calibration.temperature, calibration.reliability)
     print(f"Expression: temperature {calibration.temperature:g}; calibration errors {calibration.ece}")  # noqa: T201
     checkpoint = read_manifest(folder)
     faces = load_posed(sorted(data.glob(posed)), checkpoint.input.size * 9 // 8)
@@ -52,6 +52,7 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
     record["expression_calibration"] = {
         "temperature": calibration.temperature,
         "ece": {name: {"before": round(before, 4), "after": round(after, 4)} for name, (before, after) in calibration.ece.items()},
+        "tuning_confusion": calibration.confusion.tolist(),
     }
     record["heads"] = {result.score.task.name: _figures(result) for result in results}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")

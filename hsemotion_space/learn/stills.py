@@ -22,15 +22,17 @@ from hsemotion_space.learn.calibration import calibrate, fit_temperature, reliab
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages, cut_face, open_picture, split_of
 from hsemotion_space.learn.heads import Features, HeadOptions, fit_head, undo_balance
 from hsemotion_space.learn.postprocess import tune_thresholds
+from hsemotion_space.learn.reliability import count_confusions, reliability_of, reliability_of_units
 from hsemotion_space.learn.scoring import TaskScore, score
 from hsemotion_space.learn.series import Series
 from hsemotion_space.learn.trained_head import TrainedHead
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, Task
-from hsemotion_space.types import ByteArray, FloatArray, IntArray
+from hsemotion_space.types import ByteArray, FloatArray, IntArray, Reliability
 
 TUNING_SHARE = 0.1  # of the subjects, as in the recipes of the starters
 VIEWS = 8  # augmented views of each training picture, beside the plain one
 GENTLE = Augmentation(rotation=8, scale=0.06, shift=0.04, keep_mask=0, random_mask=0, gray=0.2, color=0.2, blur=0.1, erase=0)
+POSED_PICTURES = "posed pictures of the tuning people"
 THRESHOLDS = (0.02, 0.05, *(step / 20 for step in range(2, 19)))
 OPTIONS = {
     ACTION_UNITS.name: HeadOptions(epochs=20, batch=256, l2=1e-4, dropout=0.3),
@@ -176,7 +178,12 @@ def _train(given: _Task, checkpoint: Checkpoint) -> HeadResult:
     labels = series_of(faces, test, truth)
     reached = score(task, labels, series_of(faces, test, values), thresholds or None)
     rule = score(task, labels, series_of(faces, test, _rule(given, checkpoint))) if task.kind == "one_of" else None
-    return HeadResult(Attachment(trained, "", thresholds), reached, calibration.ece_before, rule)
+    reliability = (
+        reliability_of_units(values[tuning], truth[tuning], thresholds, POSED_PICTURES)
+        if thresholds
+        else reliability_of(count_confusions(task, values[tuning], truth[tuning].astype(np.int64)), POSED_PICTURES)
+    )
+    return HeadResult(Attachment(trained, "", thresholds, reliability), reached, calibration.ece_before, rule)
 
 
 def _rule(given: _Task, checkpoint: Checkpoint) -> FloatArray:
@@ -205,14 +212,26 @@ def series_of(faces: PosedFaces, rows: IntArray, values: npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class ExpressionCalibration:
-    """Temperature of the expression scores, and calibration errors on the test pictures of each source before and after."""
+    """What was measured of the expression scores.
+
+    Attributes:
+        temperature: fitted on the tuning pictures of all sources together.
+        ece: calibration errors on the test pictures of each source, before and after.
+        confusion: (K, K) counts on the same tuning pictures, rows are targets.
+        reliability: of the answers, from these counts.
+    """
 
     temperature: float
     ece: dict[str, tuple[float, float]]
+    confusion: IntArray
+    reliability: Reliability
 
 
 def calibrate_expression(sources: Sequence[FaceImages], embed: Embedder) -> ExpressionCalibration:
-    """Fit one temperature on the tuning pictures of all sources together and measure it on the test pictures."""
+    """Fit one temperature on the tuning pictures of all sources together, measure it on the test pictures, and count the right answers.
+
+    Pictures whose label is not sure (votes without a majority of six, two expressions) do not count.
+    """
     spec = expression_head(embed.checkpoint)
     logits = {}
     for source in sources:
@@ -221,9 +240,12 @@ def calibrate_expression(sources: Sequence[FaceImages], embed: Embedder) -> Expr
             scores = embed(source.images[rows])[1][:, list(spec.columns)]
             logits[source.source, split] = scores, source.expression[rows].argmax(1)
     tuning = [logits[source.source, TUNING] for source in sources]
-    temperature = fit_temperature(EXPRESSION, np.concatenate([part[0] for part in tuning]), np.concatenate([part[1] for part in tuning]))
+    scores, targets = (np.concatenate(parts) for parts in zip(*tuning, strict=True))
+    temperature = fit_temperature(EXPRESSION, scores, targets)
+    counts = count_confusions(EXPRESSION, scores, targets)
+    pictures = f"tuning pictures of {', '.join(source.source for source in sources)}"
     ece = {}
     for source in sources:
         test = logits[source.source, TEST]
         ece[source.source] = reliability(EXPRESSION, *test).error, reliability(EXPRESSION, *test, temperature).error
-    return ExpressionCalibration(temperature, ece)
+    return ExpressionCalibration(temperature, ece, counts, reliability_of(counts, pictures))

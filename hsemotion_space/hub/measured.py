@@ -1,0 +1,37 @@
+"""What was measured of a head on held-out pictures, as a manifest has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hsemotion_space.hub.source import CheckpointError
+from hsemotion_space.tasks import Task
+from hsemotion_space.types import NOT_MEASURED, Reliability
+
+
+def read_reliability(table: Mapping[str, object], task: Task, where: str) -> Reliability:
+    """Return the ``reliability`` of an entry of ``[[heads]]``; an empty value if it was not measured.
+
+    Args:
+        table: the entry.
+        task: with the labels of the checkpoint.
+        where: the entry, for messages.
+
+    Raises:
+        CheckpointError: if the counts are not one pair per label.
+    """
+    given = table.get("reliability")
+    if given is None:
+        return NOT_MEASURED
+    if not isinstance(given, Mapping):
+        raise CheckpointError(f"{where} reliability must be a table, got {given!r}.")
+    counts = []
+    for key in ("right", "answers"):
+        row = given.get(key)
+        if not isinstance(row, list) or len(row) != len(task.labels) or any(type(count) is not int for count in row):
+            raise CheckpointError(f"{where} reliability needs {len(task.labels)} counts for {key!r}, got {row!r}.")
+        counts.append(tuple(row))
+    try:
+        return Reliability(counts[0], counts[1], str(given.get("pictures", "")))
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
