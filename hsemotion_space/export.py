@@ -60,6 +60,11 @@ def provenance_column(task: Task) -> str:
     return f"{task.name}.provenance"
 
 
+def finding_column(task: Task) -> str:
+    """Return the column of the label that stands out, of a task whose labels have parts."""
+    return f"{task.name}.finding"
+
+
 def precision_columns(task: Task) -> tuple[tuple[str, str], ...]:
     """Return pairs of columns: how often such answers were right on held-out pictures, and on how many that rests.
 
@@ -84,7 +89,8 @@ def _task_columns(task: Task) -> dict[str, tuple[str, str]]:
     what = f"{task.low:g} to {task.high:g}" + (", the same in every row of the face" if task.scope == "clip" else "")
     given = {provenance_column(task): ("string", f"{task.title}: trained, rule (not trained) or prior (unvalidated).")}
     labels = {label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels}
-    return labels | _precision_about(task) | given
+    found = {finding_column(task): ("string", f"{task.title}: the label that stands out; empty if none does.")} if task.none else {}
+    return labels | found | _precision_about(task) | given
 
 
 COLUMNS: Final[dict[str, tuple[str, str]]] = _HEAD | {name: about for task in TASKS for name, about in _task_columns(task).items()} | _TAIL
@@ -216,9 +222,20 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
                 else _placed(np.repeat(values[:1], count), np.arange(count), count)
             )
         columns |= _precisions(line, rows, count)
+        if len(line.support):
+            cells: list[str | None] = [None] * count
+            for row, found in zip(rows.tolist(), _findings(line), strict=True):
+                cells[row] = found
+            columns[finding_column(line.task)] = cells
         columns[provenance_column(line.task)] = [line.provenance] * count
     schema = pa.schema([_field(name) for name in COLUMNS if name in columns])
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _findings(line: Timeline) -> list[str | None]:
+    """Return the name of the label that stands out in each frame, None where none does."""
+    tops = zip(line.values.argmax(axis=1).tolist(), line.stands_out.tolist(), strict=True)
+    return [line.task.labels[top].name if stands_out else None for top, stands_out in tops]
 
 
 def _precisions(line: Timeline, rows: npt.NDArray[np.int64], count: int) -> dict[str, object]:
@@ -294,11 +311,16 @@ def _face(face: FaceResult) -> dict[str, Json]:
         "boxes_xyxy_px": _numbers(track.boxes_xyxy),
         "detection_scores": _numbers(track.detection_scores),
         "timelines": [
-            _described(line) | {"times_s": _numbers(line.times_s), "values": _numbers(line.values)} for line in _of(face, "frame")
+            _described(line)
+            | {"times_s": _numbers(line.times_s), "values": _numbers(line.values)}
+            | ({"findings": _findings(line), "least_support": line.least_support} if len(line.support) else {})
+            for line in _of(face, "frame")
         ],
         "clip_values": [_described(line) | {"values": _numbers(line.values[0])} for line in _of(face, "clip")],
         "predictions": [
-            _described(made) | {"values": _numbers(made.values), "spread": _numbers(made.spread), "frames": made.frames}
+            _described(made)
+            | {"values": _numbers(made.values), "spread": _numbers(made.spread), "frames": made.frames}
+            | ({"finding": made.task.labels[made.top].name if made.stands_out else None} if len(made.support) else {})
             for made in face.predictions
         ],
     }

@@ -113,7 +113,7 @@ def _of_picture(face: FaceResult, media: MediaInfo, spec: InputSpec) -> Iterator
 def _of_answers(face: FaceResult, apart: Sequence[Disagreement]) -> Iterator[QualityFlag]:
     """Yield what speaks against the answers of tasks that have one."""
     for prediction in face.predictions:
-        if prediction.task.kind == "one_of" and len(prediction.task.labels) > 1:
+        if prediction.task.kind == "one_of" and len(prediction.task.labels) > 1 and prediction.stands_out:
             yield from _undecided(prediction)
     for item in apart:
         if item.task.kind == "one_of":

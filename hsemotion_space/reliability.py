@@ -33,7 +33,7 @@ def in_words(prediction: Prediction) -> str:
     Of a ``one_of`` task it is about the most probable label; of independent ones, about those that are present.
     """
     found = prediction.reliability
-    if not found:
+    if not found or not prediction.stands_out:
         return ""
     if prediction.task.kind == "one_of":
         count = found.answers[prediction.top]

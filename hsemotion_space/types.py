@@ -169,7 +169,11 @@ NOT_MEASURED: Final = Reliability()
 class Timeline:
     """Values of one task for one track: ``times_s`` (T,), ``values`` (T, K); a clip-level task has T = 1.
 
-    ``thresholds`` (K,) are decision thresholds of independent labels, () if there are none.
+    Attributes:
+        thresholds: (K,) decision thresholds of independent labels, () if there are none.
+        reliability: how often such answers were right.
+        support: (T, K) the smaller probability that another task gives to the two parts of each label; (0, K) if labels have no parts.
+        least_support: what the most probable label needs of it to stand out.
     """
 
     task: Task
@@ -178,9 +182,21 @@ class Timeline:
     values: FloatArray
     thresholds: tuple[float, ...] = ()
     reliability: Reliability = NOT_MEASURED
+    support: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    least_support: float = 0.0
 
     def __post_init__(self) -> None:
         check_shape("Timeline", "values", self.values, (len(self.times_s), len(self.task.labels)))
+        if len(self.support):
+            check_shape("Timeline", "support", self.support, self.values.shape)
+
+    @property
+    def stands_out(self) -> BoolArray:
+        """(T,) whether the most probable label is a finding: True, but where it has parts that are not supported."""
+        if not len(self.support):
+            return np.ones(len(self.times_s), np.bool_)
+        top = self.support[np.arange(len(self.values)), self.values.argmax(axis=1)]
+        return np.asarray(top >= self.least_support)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +209,8 @@ class Prediction:
         frames: number of frames behind it.
         thresholds: (K,) decision thresholds of independent labels, () if there are none.
         reliability: how often such answers were right.
+        support: (K,) mean over the frames, as in :class:`Timeline`; () if labels have no parts.
+        least_support: what the most probable label needs of it to stand out.
     """
 
     task: Task
@@ -202,6 +220,8 @@ class Prediction:
     frames: int
     thresholds: tuple[float, ...] = ()
     reliability: Reliability = NOT_MEASURED
+    support: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    least_support: float = 0.0
 
     def __post_init__(self) -> None:
         count = len(self.task.labels)
@@ -212,6 +232,11 @@ class Prediction:
     def top(self) -> int:
         """Column of the largest value."""
         return int(np.argmax(self.values))
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the most probable label is a finding: True, but where it has parts that are not supported."""
+        return not len(self.support) or bool(self.support[self.top] >= self.least_support)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from hsemotion_space.heads import least_part
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import (
     NOT_MEASURED,
@@ -51,6 +52,15 @@ def make_reliability(task: Task) -> Reliability:
     return Reliability((*[60] * most, 3), (*[100] * most, 5), "tuning pictures of web")
 
 
+def make_support(task: Task, before: Sequence[Timeline]) -> FloatArray:
+    """Return what the expressions before a task give to the parts of its labels; (0, 0) for labels without parts."""
+    names = {name for label in task.labels for name in label.parts}
+    for line in before:
+        if names and names <= set(line.task.label_names):
+            return least_part(task, line.task, line.values)
+    return np.zeros((0, 0), np.float32)
+
+
 def make_face(track_id: int, present: np.ndarray, frame_times_s: np.ndarray, seed: int, tasks: tuple[Task, ...] = TASKS) -> FaceResult:
     """Return a face that is seen in the frames ``present`` (indices into ``frame_times_s``)."""
     rng = np.random.default_rng([seed, track_id])
@@ -71,9 +81,11 @@ def make_face(track_id: int, present: np.ndarray, frame_times_s: np.ndarray, see
         given = PROVENANCES[task.name]
         values = make_values(task, count if task.scope == "frame" else 1, rng)
         found = make_reliability(task)
-        timelines.append(Timeline(task, given, times if task.scope == "frame" else times[:1], values, (), found))
+        support = make_support(task, timelines)
+        timelines.append(Timeline(task, given, times if task.scope == "frame" else times[:1], values, (), found, support, 0.125))
         spread = values.std(axis=0) if len(values) > 1 else np.full(len(task.labels), np.nan, np.float32)
-        predictions.append(Prediction(task, given, values.mean(axis=0), spread, count, (), found))
+        whole = support.mean(axis=0) if len(support) else np.zeros(0, np.float32)
+        predictions.append(Prediction(task, given, values.mean(axis=0), spread, count, (), found, whole, 0.125))
     return FaceResult(track, tuple(timelines), tuple(predictions))
 
 

@@ -137,6 +137,8 @@ def _show(name: str, analysis: Analysis) -> None:
 
 
 def _in_words(prediction: Prediction) -> str:
+    if not prediction.stands_out:
+        return prediction.task.none
     names = [label.name for label in prediction.task.labels]
     order = (
         range(len(names)) if prediction.task.kind == "continuous" else sorted(range(len(names)), key=lambda k: -prediction.values[k])[:3]

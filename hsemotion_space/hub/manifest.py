@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from hsemotion_space.hub.measured import read_reliability
+from hsemotion_space.hub.measured import read_reliability, read_support
 from hsemotion_space.hub.source import CheckpointError, Source, read_source
 from hsemotion_space.tasks import Task, get_task
 from hsemotion_space.types import NOT_MEASURED, Provenance, Reliability
@@ -61,6 +61,7 @@ class HeadSpec:
         thresholds: decision threshold per label, for independent labels.
         note: a sentence on how far the numbers go.
         reliability: how often its answers were right on held-out pictures.
+        least_support: what another task must give to both parts of a label for it to stand out; 0 if it was not measured.
     """
 
     task: Task
@@ -73,6 +74,7 @@ class HeadSpec:
     thresholds: tuple[float, ...] = ()
     note: str = ""
     reliability: Reliability = NOT_MEASURED
+    least_support: float = 0.0
 
     @property
     def has_weights(self) -> bool:
@@ -189,6 +191,7 @@ def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
         thresholds,
         str(table.get("note", "")),
         read_reliability(table, task, where),
+        read_support(table, task, where),
     )
 
 

@@ -35,3 +35,15 @@ def read_reliability(table: Mapping[str, object], task: Task, where: str) -> Rel
         return Reliability(counts[0], counts[1], str(given.get("pictures", "")))
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def read_support(table: Mapping[str, object], task: Task, where: str) -> float:
+    """Return the ``least_support`` of an entry of ``[[heads]]``; 0 if it was not measured.
+
+    Raises:
+        CheckpointError: if it is no probability that two labels can have at once, or the labels have no parts.
+    """
+    least = table.get("least_support", 0.0)
+    if not isinstance(least, int | float) or not 0 <= least <= 0.5 or (least and not task.none):
+        raise CheckpointError(f"{where} least_support must be from 0 to 0.5, for labels with parts, got {least!r}.")
+    return float(least)

@@ -31,12 +31,14 @@ class Attachment:
         note: a sentence on how far the numbers go, with the figure that was reached and on what.
         thresholds: (K,) of independent labels, empty for none.
         reliability: how often its answers were right on tuning pictures.
+        least_support: what both parts of a label need for it to stand out, 0 for labels without parts.
     """
 
     head: TrainedHead
     note: str
     thresholds: tuple[float, ...] = ()
     reliability: Reliability = NOT_MEASURED
+    least_support: float = 0.0
 
 
 def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
@@ -101,7 +103,7 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
             if str(entries[place]["task"]) in dropped:
                 del entries[place]
             else:
-                for measured in ("temperature", "reliability"):
+                for measured in ("temperature", "reliability", "least_support"):
                     entries[place].pop(measured, None)
     (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
     return dropped
@@ -156,6 +158,8 @@ def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:
     entry.add("note", item.note)
     if item.reliability:
         entry.add("reliability", _inline(item.reliability))
+    if item.least_support:
+        entry.add("least_support", item.least_support)
     entry.add(tomlkit.nl())
     entries = cast("AoT", document["heads"])
     places = [place for place, old in enumerate(entries) if old["task"] == head.task.name]

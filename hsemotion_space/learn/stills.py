@@ -227,25 +227,47 @@ class ExpressionCalibration:
     reliability: Reliability
 
 
-def calibrate_expression(sources: Sequence[FaceImages], embed: Embedder) -> ExpressionCalibration:
-    """Fit one temperature on the tuning pictures of all sources together, measure it on the test pictures, and count the right answers.
+@dataclass(frozen=True, slots=True)
+class SeenFaces:
+    """What the backbone gave for the pictures of one split of one source that have a sure label of one expression.
 
-    Pictures whose label is not sure (votes without a majority of six, two expressions) do not count.
+    Votes without a majority of six and pictures of two expressions are left out.
+
+    Attributes:
+        source, split: as in :class:`~hsemotion_space.learn.data.FaceImages`.
+        embeddings: (N, D).
+        logits: (N, K) raw scores of the expressions.
+        targets: (N,) index of the expression.
     """
-    spec = expression_head(embed.checkpoint)
-    logits = {}
+
+    source: str
+    split: int
+    embeddings: FloatArray
+    logits: FloatArray
+    targets: IntArray
+
+
+def see_faces(sources: Sequence[FaceImages], embed: Embedder) -> list[SeenFaces]:
+    """Run the backbone on the tuning and the test pictures of each source."""
+    columns, seen = list(expression_head(embed.checkpoint).columns), []
     for source in sources:
         for split in (TUNING, TEST):
             rows = source.rows(split, counted=True)
-            scores = embed(source.images[rows])[1][:, list(spec.columns)]
-            logits[source.source, split] = scores, source.expression[rows].argmax(1)
-    tuning = [logits[source.source, TUNING] for source in sources]
-    scores, targets = (np.concatenate(parts) for parts in zip(*tuning, strict=True))
+            embeddings, scores = embed(source.images[rows])
+            seen.append(SeenFaces(source.source, split, embeddings, scores[:, columns], source.expression[rows].argmax(1)))
+    return seen
+
+
+def calibrate_expression(seen: Sequence[SeenFaces]) -> ExpressionCalibration:
+    """Fit one temperature on the tuning pictures of all sources together, measure it on the test pictures, and count the right answers."""
+    tuning = [part for part in seen if part.split == TUNING]
+    scores, targets = np.concatenate([part.logits for part in tuning]), np.concatenate([part.targets for part in tuning])
     temperature = fit_temperature(EXPRESSION, scores, targets)
     counts = count_confusions(EXPRESSION, scores, targets)
-    pictures = f"tuning pictures of {', '.join(source.source for source in sources)}"
+    pictures = f"tuning pictures of {', '.join(part.source for part in tuning)}"
     ece = {}
-    for source in sources:
-        test = logits[source.source, TEST]
-        ece[source.source] = reliability(EXPRESSION, *test).error, reliability(EXPRESSION, *test, temperature).error
+    for part in seen:
+        if part.split == TEST:
+            test = part.logits, part.targets
+            ece[part.source] = reliability(EXPRESSION, *test).error, reliability(EXPRESSION, *test, temperature).error
     return ExpressionCalibration(temperature, ece, counts, reliability_of(counts, pictures))

@@ -67,6 +67,8 @@ class RawSlider(gr.Slider):
 def in_words(prediction: Prediction) -> str:
     """Return a prediction as a short phrase in the language of the visitor, such as ``Happiness 93 %``."""
     task, values = prediction.task, prediction.values
+    if not prediction.stands_out:
+        return say(task.none)
     if task.kind == "one_of":
         return f"{say(task.labels[prediction.top].name)} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
     if task.kind == "continuous":
