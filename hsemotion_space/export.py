@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hsemotion_space.doubt import doubt
 from hsemotion_space.reliability import precision
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis, FaceResult, FloatArray, Prediction, Timeline
@@ -37,6 +38,7 @@ _HEAD: Final[dict[str, tuple[str, str]]] = {
     "box_x1_px": ("float32", "Right edge."),
     "box_y1_px": ("float32", "Bottom edge."),
     "detection_score": ("float32", "Certainty of the face detector, 0 to 1."),
+    "face_doubt": ("string", "Why this may be no face; empty if nothing speaks against it. The same in every row of the face."),
 }
 _TAIL: Final[dict[str, tuple[str, str]]] = {
     "checkpoint_id": ("string", "The checkpoint that made the values."),
@@ -209,6 +211,7 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
         "heads_sha256": [analysis.checkpoint.heads_sha256] * count,
         "schema_version": np.full(count, SCHEMA_VERSION),
     }  # fmt: skip
+    columns["face_doubt"] = [found.text if (found := doubt(face)) else ""] * count
     boxes = np.column_stack([track.boxes_xyxy, track.detection_scores])
     for column, name in enumerate(("box_x0_px", "box_y0_px", "box_x1_px", "box_y1_px", "detection_score")):
         columns[name] = _placed(boxes[:, column], seen, count)
@@ -224,8 +227,8 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
         columns |= _precisions(line, rows, count)
         if len(line.support):
             cells: list[str | None] = [None] * count
-            for row, found in zip(rows.tolist(), _findings(line), strict=True):
-                cells[row] = found
+            for row, finding in zip(rows.tolist(), _findings(line), strict=True):
+                cells[row] = finding
             columns[finding_column(line.task)] = cells
         columns[provenance_column(line.task)] = [line.provenance] * count
     schema = pa.schema([_field(name) for name in COLUMNS if name in columns])
@@ -310,6 +313,7 @@ def _face(face: FaceResult) -> dict[str, Json]:
         "times_s": _numbers(track.times_s),
         "boxes_xyxy_px": _numbers(track.boxes_xyxy),
         "detection_scores": _numbers(track.detection_scores),
+        "face_doubt": found.text if (found := doubt(face)) else None,
         "timelines": [
             _described(line)
             | {"times_s": _numbers(line.times_s), "values": _numbers(line.values)}

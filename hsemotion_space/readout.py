@@ -28,7 +28,8 @@ def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> Fa
         times_s = track.times_s[: len(values)]
         raw = Timeline(head.task, head.provenance, times_s, values, head.thresholds, head.reliability)
         timelines.append(_supported(smooth(raw, head.task.smoothing_s * smoothing), head, timelines))
-    return FaceResult(track, tuple(timelines), tuple(summarize(timeline) for timeline in timelines))
+    predictions = tuple(summarize(timeline) for timeline in timelines)
+    return FaceResult(track, tuple(timelines), predictions, checkpoint.least_length)
 
 
 def _supported(line: Timeline, head: HeadSpec, before: Sequence[Timeline]) -> Timeline:

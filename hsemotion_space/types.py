@@ -251,11 +251,16 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True)
 class FaceResult:
-    """One track with a timeline and a prediction per task, in one order."""
+    """One track with a timeline and a prediction per task, in one order.
+
+    Attributes:
+        least_length: of the embedding of a face, by this checkpoint; 0 if it was not measured.
+    """
 
     track: FaceTrack
     timelines: tuple[Timeline, ...]
     predictions: tuple[Prediction, ...]
+    least_length: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

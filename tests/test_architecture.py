@@ -20,7 +20,7 @@ PACKAGE = "hsemotion_space"
 LAYERS = {
     1: "tasks",
     2: "types settings",
-    3: "hub images media engine metrics reliability",
+    3: "hub images media engine metrics reliability doubt",
     4: "detection tracking alignment backbones drafts heads temporal compare quality figures export feedback",
     5: "annotation readout pipeline explain",
     6: "jobs learn",
@@ -62,6 +62,7 @@ PAGE = {
     "temporal",
     "quality",
     "reliability",
+    "doubt",
     "figures",
     "export",
     "feedback",

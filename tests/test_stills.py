@@ -158,6 +158,7 @@ def test_a_starter_from_the_recipe_to_the_card(
     counts = np.array(record["expression_calibration"]["tuning_confusion"])
     assert made.heads[0].reliability.answers == tuple(counts.sum(0)) and made.heads[0].reliability.right == tuple(np.diag(counts))
     assert made.heads[3].least_support == record["support"]["compound_expression"]["least"] > 0 == made.heads[2].least_support
+    assert made.least_length == record["faces"]["least_length"] > 0 and set(record["faces"]["test"]) == {"a", "b"}
     kinds = record["support"]["compound_expression"]["stands_out"]
     assert kinds["tuning"]["posed, one of the labels"]["pictures"] == len(posed_tuning(posed)) and "a, Anger" in kinds["test"]
     assert made.heads[0].reliability.pictures == "tuning pictures of a, b"

@@ -14,6 +14,7 @@ from hsemotion_space.cli.checkpoints import add_checkpoints
 from hsemotion_space.cli.console import complain, downloading
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
+from hsemotion_space.doubt import doubt
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.reliability import in_words as reliability_in_words
@@ -130,6 +131,8 @@ def _show(name: str, analysis: Analysis) -> None:
         track = face.track
         seen = f", {track.times_s[0]:.2f} to {track.times_s[-1]:.2f} s in {len(track.times_s)} frames" if media.kind == "clip" else ""
         print(f"  face {track.track_id}{seen}")
+        if found := doubt(face):
+            print(f"    warning: {found.text}")
         for prediction in face.predictions:
             print(f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}): {_in_words(prediction)}")
             if reliable := reliability_in_words(prediction):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from hsemotion_space.hub.measured import read_reliability, read_support
+from hsemotion_space.hub.measured import read_least_length, read_reliability, read_support
 from hsemotion_space.hub.source import CheckpointError, Source, read_source
 from hsemotion_space.tasks import Task, get_task
 from hsemotion_space.types import NOT_MEASURED, Provenance, Reliability
@@ -95,6 +95,7 @@ class Checkpoint:
         dim, outputs: width of the embedding and of the scores.
         summary: one sentence for the picker.
         recommended: taken when nothing is chosen, and listed first.
+        least_length: of the embedding of a face; what is shorter may be none. 0 if it was not measured.
     """
 
     id: str
@@ -112,6 +113,7 @@ class Checkpoint:
     parameters: int = 0
     arch_args: Mapping[str, int] = field(default_factory=dict)
     recommended: bool = False
+    least_length: float = 0.0
 
     def head(self, task: str) -> HeadSpec | None:
         """Return the head of a task, or None if this checkpoint has none."""
@@ -255,6 +257,7 @@ def read_manifest(folder: Path) -> Checkpoint:
             parameters=int(backbone.get("parameters", 0)),
             arch_args={str(key): int(value) for key, value in backbone.get("args", {}).items()},
             recommended=bool(table.get("recommended", False)),
+            least_length=read_least_length(table),
         )
     except KeyError as error:
         raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} lacks {error}.") from error

@@ -1,4 +1,4 @@
-"""What was measured of a head on held-out pictures, as a manifest has it."""
+"""What was measured of a checkpoint on held-out pictures, as a manifest has it."""
 
 from __future__ import annotations
 
@@ -46,4 +46,17 @@ def read_support(table: Mapping[str, object], task: Task, where: str) -> float:
     least = table.get("least_support", 0.0)
     if not isinstance(least, int | float) or not 0 <= least <= 0.5 or (least and not task.none):
         raise CheckpointError(f"{where} least_support must be from 0 to 0.5, for labels with parts, got {least!r}.")
+    return float(least)
+
+
+def read_least_length(table: Mapping[str, object]) -> float:
+    """Return ``least_length`` of the table ``[faces]`` of a manifest; 0 if it was not measured.
+
+    Raises:
+        CheckpointError: if it is no positive number.
+    """
+    faces = table.get("faces", {})
+    least = faces.get("least_length", 0.0) if isinstance(faces, Mapping) else None
+    if not isinstance(least, int | float) or not 0 <= least < float("inf"):
+        raise CheckpointError(f"[faces] least_length must be a length of embeddings, got {least!r}.")
     return float(least)

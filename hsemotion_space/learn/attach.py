@@ -94,6 +94,7 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
     dropped: list[str] = []
     if str(source["sha256"]) != sha256:
         source["sha256"] = sha256
+        document.pop("faces", None)
         for key in ("heads_sha256", "heads_bytes", "bytes", "hub"):
             source.pop(key, None)
         (folder / HEADS_FILE).unlink(missing_ok=True)
@@ -128,6 +129,13 @@ def set_measured(folder: Path, task: str, temperature: float, reliability: Relia
             (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
             return
     raise DataError(f"{folder.name} has no head for {task}.")
+
+
+def set_least_length(folder: Path, least: float) -> None:
+    """Write how long the embedding of a face is at least into the manifest of a checkpoint folder."""
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    document["faces"] = {"least_length": least}
+    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
 
 
 def _inline(reliability: Reliability) -> InlineTable:

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from hsemotion_space.backbones import load_backbone
 from hsemotion_space.hub.card import Json, model_card
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
-from hsemotion_space.learn.attach import attach_heads, set_measured
+from hsemotion_space.learn.attach import attach_heads, set_least_length, set_measured
 from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.faces import doubted, least_length
 from hsemotion_space.learn.recipe import read_recipe
 from hsemotion_space.learn.run import RECORD
 from hsemotion_space.learn.scoring import TaskScore
@@ -50,6 +51,8 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
     sources, _ = load_sources(recipe, data)
     seen = see_faces(sources, Embedder(checkpoint, backbone))
     calibration = calibrate_expression(seen)
+    least = least_length(seen)
+    set_least_length(folder, least)
     set_measured(folder, EXPRESSION.name, calibration.temperature, calibration.reliability)
     print(f"Expression: temperature {calibration.temperature:g}; calibration errors {calibration.ece}")  # noqa: T201
     checkpoint = read_manifest(folder)
@@ -69,6 +72,7 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
         "tuning_confusion": calibration.confusion.tolist(),
     }
     record["heads"] = {result.score.task.name: _figures(result) for result in results}
+    record["faces"] = {"least_length": least, "test": doubted(seen, least)}
     record["support"] = {name: {"least": least, "stands_out": outcomes(shown[name], least)} for name, least in bounds.items()}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(checkpoint, record), "utf-8")
