@@ -133,7 +133,12 @@ def narrowed(analysis: Analysis, face: int, span_s: Sequence[float]) -> Analysis
 def _narrowed(face: FaceResult, span_s: Sequence[float]) -> FaceResult:
     rows = within(face.track, span_s)
     lines = [line for line in face.timelines if line.task.scope == "frame" and len(line.times_s) == len(rows)]
-    parts = [replace(line, times_s=line.times_s[rows], values=line.values[rows]) for line in lines]
+    parts = [
+        replace(
+            line, times_s=line.times_s[rows], values=line.values[rows], support=line.support[rows] if len(line.support) else line.support
+        )
+        for line in lines
+    ]
     return replace(face, predictions=tuple(summarize(part) for part in parts))
 
 

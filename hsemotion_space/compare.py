@@ -235,9 +235,21 @@ def _limits(line: Timeline, labels: Sequence[Label]) -> FloatArray:
     return np.array([line.thresholds[line.task.index(label.name)] for label in labels], np.float32)
 
 
-def _moment(item: Disagreement, row: int) -> Moment:
-    said = tuple(
-        Said(ref, Prediction(line.task, line.provenance, line.values[row], np.full_like(line.values[row], np.nan), 1, line.thresholds))
-        for ref, line in zip(item.checkpoints, item.lines, strict=True)
+def _at(line: Timeline, row: int) -> Prediction:
+    """Return what a line says in one frame."""
+    values, support = line.values[row], line.support[row] if len(line.support) else np.zeros(0, np.float32)
+    return Prediction(
+        line.task,
+        line.provenance,
+        values,
+        np.full_like(values, np.nan),
+        1,
+        line.thresholds,
+        support=support,
+        least_support=line.least_support,
     )
+
+
+def _moment(item: Disagreement, row: int) -> Moment:
+    said = tuple(Said(ref, _at(line, row)) for ref, line in zip(item.checkpoints, item.lines, strict=True))
     return Moment(item.track_id, item.task, float(item.times_s[row]), float(item.score[row]), float(item.decisions[row]), item.mixed, said)

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hsemotion_space.doubt import doubt
+from hsemotion_space.reliability import precision
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis, FaceResult, FloatArray, Prediction, Timeline
 
@@ -36,6 +38,7 @@ _HEAD: Final[dict[str, tuple[str, str]]] = {
     "box_x1_px": ("float32", "Right edge."),
     "box_y1_px": ("float32", "Bottom edge."),
     "detection_score": ("float32", "Certainty of the face detector, 0 to 1."),
+    "face_doubt": ("string", "Why this may be no face; empty if nothing speaks against it. The same in every row of the face."),
 }
 _TAIL: Final[dict[str, tuple[str, str]]] = {
     "checkpoint_id": ("string", "The checkpoint that made the values."),
@@ -59,10 +62,37 @@ def provenance_column(task: Task) -> str:
     return f"{task.name}.provenance"
 
 
+def finding_column(task: Task) -> str:
+    """Return the column of the label that stands out, of a task whose labels have parts."""
+    return f"{task.name}.finding"
+
+
+def precision_columns(task: Task) -> tuple[tuple[str, str], ...]:
+    """Return pairs of columns: how often such answers were right on held-out pictures, and on how many that rests.
+
+    A ``one_of`` task has one pair, about the most probable label of the row; an independent one has a pair per label, about its presence.
+    """
+    if task.kind == "continuous" or task.scope == "clip":
+        return ()
+    answers = [f"{task.name}.top"] if task.kind == "one_of" else [label_column(task, name) for name in task.label_names]
+    return tuple((f"{answer}.precision", f"{answer}.answers") for answer in answers)
+
+
+def _precision_about(task: Task) -> dict[str, tuple[str, str]]:
+    about = {}
+    for answer, (share, count) in zip(task.label_names, precision_columns(task), strict=False):
+        what = "with the most probable label of this row" if task.kind == "one_of" else f"that {answer} is present"
+        about[share] = ("float32", f"Share of the held-out answers {what} that were right; empty for too few.")
+        about[count] = ("int64", f"Number of held-out answers {what}.")
+    return about
+
+
 def _task_columns(task: Task) -> dict[str, tuple[str, str]]:
     what = f"{task.low:g} to {task.high:g}" + (", the same in every row of the face" if task.scope == "clip" else "")
     given = {provenance_column(task): ("string", f"{task.title}: trained, rule (not trained) or prior (unvalidated).")}
-    return {label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels} | given
+    labels = {label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels}
+    found = {finding_column(task): ("string", f"{task.title}: the label that stands out; empty if none does.")} if task.none else {}
+    return labels | found | _precision_about(task) | given
 
 
 COLUMNS: Final[dict[str, tuple[str, str]]] = _HEAD | {name: about for task in TASKS for name, about in _task_columns(task).items()} | _TAIL
@@ -181,6 +211,7 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
         "heads_sha256": [analysis.checkpoint.heads_sha256] * count,
         "schema_version": np.full(count, SCHEMA_VERSION),
     }  # fmt: skip
+    columns["face_doubt"] = [found.text if (found := doubt(face)) else ""] * count
     boxes = np.column_stack([track.boxes_xyxy, track.detection_scores])
     for column, name in enumerate(("box_x0_px", "box_y0_px", "box_x1_px", "box_y1_px", "detection_score")):
         columns[name] = _placed(boxes[:, column], seen, count)
@@ -193,9 +224,37 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
                 if line.task.scope == "frame"
                 else _placed(np.repeat(values[:1], count), np.arange(count), count)
             )
+        columns |= _precisions(line, rows, count)
+        if len(line.support):
+            cells: list[str | None] = [None] * count
+            for row, finding in zip(rows.tolist(), _findings(line), strict=True):
+                cells[row] = finding
+            columns[finding_column(line.task)] = cells
         columns[provenance_column(line.task)] = [line.provenance] * count
     schema = pa.schema([_field(name) for name in COLUMNS if name in columns])
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _findings(line: Timeline) -> list[str | None]:
+    """Return the name of the label that stands out in each frame, None where none does."""
+    tops = zip(line.values.argmax(axis=1).tolist(), line.stands_out.tolist(), strict=True)
+    return [line.task.labels[top].name if stands_out else None for top, stands_out in tops]
+
+
+def _precisions(line: Timeline, rows: npt.NDArray[np.int64], count: int) -> dict[str, object]:
+    """Return the columns of :func:`precision_columns`; none if nothing was measured."""
+    found = line.reliability
+    if not found:
+        return {}
+    shares = np.array([precision(found, column) for column in range(len(found.answers))], np.float32)
+    columns: dict[str, object] = {}
+    for label, (share, answers) in enumerate(precision_columns(line.task)):
+        top = line.values.argmax(axis=1) if line.task.kind == "one_of" else np.full(len(rows), label)
+        columns[share] = _placed(shares[top], rows, count)
+        cells = np.full(count, -1, np.int64)
+        cells[rows] = np.array(found.answers)[top]
+        columns[answers] = pa.array(cells, mask=cells < 0)
+    return columns
 
 
 def _placed(values: FloatArray, rows: npt.NDArray[np.int64], count: int) -> pa.Array:
@@ -254,12 +313,18 @@ def _face(face: FaceResult) -> dict[str, Json]:
         "times_s": _numbers(track.times_s),
         "boxes_xyxy_px": _numbers(track.boxes_xyxy),
         "detection_scores": _numbers(track.detection_scores),
+        "face_doubt": found.text if (found := doubt(face)) else None,
         "timelines": [
-            _described(line) | {"times_s": _numbers(line.times_s), "values": _numbers(line.values)} for line in _of(face, "frame")
+            _described(line)
+            | {"times_s": _numbers(line.times_s), "values": _numbers(line.values)}
+            | ({"findings": _findings(line), "least_support": line.least_support} if len(line.support) else {})
+            for line in _of(face, "frame")
         ],
         "clip_values": [_described(line) | {"values": _numbers(line.values[0])} for line in _of(face, "clip")],
         "predictions": [
-            _described(made) | {"values": _numbers(made.values), "spread": _numbers(made.spread), "frames": made.frames}
+            _described(made)
+            | {"values": _numbers(made.values), "spread": _numbers(made.spread), "frames": made.frames}
+            | ({"finding": made.task.labels[made.top].name if made.stands_out else None} if len(made.support) else {})
             for made in face.predictions
         ],
     }
@@ -277,4 +342,8 @@ def _described(value: Timeline | Prediction) -> dict[str, Json]:
         "labels": list(task.label_names),
         "provenance": value.provenance,
     }
-    return given | ({"thresholds": list(value.thresholds)} if value.thresholds else {})
+    if value.thresholds:
+        given["thresholds"] = list(value.thresholds)
+    if found := value.reliability:
+        given["reliability"] = {"right": list(found.right), "answers": list(found.answers), "pictures": found.pictures}
+    return given

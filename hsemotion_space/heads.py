@@ -62,6 +62,18 @@ def pair_mean(task: Task, parts: Task, probabilities: FloatArray) -> FloatArray:
     return np.asarray(means / np.maximum(means.sum(axis=1, keepdims=True), 1e-9), np.float32)
 
 
+def least_part(task: Task, parts: Task, probabilities: FloatArray) -> FloatArray:
+    """Return the smaller probability (T, K) of the two parts of each label: how far another task supports it.
+
+    Args:
+        task: labels with two ``parts`` each.
+        parts: the task of the probabilities, which has all of those parts.
+        probabilities: (T, P) of ``parts``.
+    """
+    columns = np.array([[parts.index(name) for name in label.parts] for label in task.labels])
+    return np.asarray(probabilities[:, columns].min(axis=2), np.float32)
+
+
 def clip_statistics(values: FloatArray) -> FloatArray:
     """Return mean, standard deviation, minimum and maximum over the frames, side by side: (T, D) to (1, 4 D), as in the paper."""
     return np.concatenate([values.mean(0), values.std(0), values.min(0), values.max(0)])[None].astype(np.float32)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from hsemotion_space.doubt import doubt
 from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.types import (
     THUMBNAIL_HALF,
@@ -33,8 +34,6 @@ KINDS: Final[tuple[Kind, ...]] = ("unsure", "small", "blurred", "outside", "turn
 """The most serious first: no face, no detail, not the whole face, not the side that the network knows, no clear answer, another answer of
 another network, which face."""
 
-LEAST_SCORE: Final = 0.99
-"""Of the detector. Measured: below it, answers are right less often."""
 MOST_ENLARGED: Final = 2.0
 """Times that a face is enlarged. Measured: beyond it, more than a fifth of the faces change their first label."""
 LEAST_SHARPNESS: Final = 0.02
@@ -103,7 +102,7 @@ def quality(analysis: Analysis, spec: InputSpec, found: Sequence[Disagreement] =
 def _of_picture(face: FaceResult, media: MediaInfo, spec: InputSpec) -> Iterator[QualityFlag]:
     """Yield what speaks against the face itself, in the order of ``KINDS``."""
     track = face.track
-    yield from _unsure(track)
+    yield from _unsure(face)
     yield from _small(track, spec)
     yield from _blurred(track, media)
     yield from _outside(track, media)
@@ -113,7 +112,7 @@ def _of_picture(face: FaceResult, media: MediaInfo, spec: InputSpec) -> Iterator
 def _of_answers(face: FaceResult, apart: Sequence[Disagreement]) -> Iterator[QualityFlag]:
     """Yield what speaks against the answers of tasks that have one."""
     for prediction in face.predictions:
-        if prediction.task.kind == "one_of" and len(prediction.task.labels) > 1:
+        if prediction.task.kind == "one_of" and len(prediction.task.labels) > 1 and prediction.stands_out:
             yield from _undecided(prediction)
     for item in apart:
         if item.task.kind == "one_of":
@@ -132,11 +131,9 @@ def _most_at_once(faces: Sequence[FaceResult]) -> int:
     return int(np.unique(frames, return_counts=True)[1].max(initial=0))
 
 
-def _unsure(track: FaceTrack) -> Iterator[QualityFlag]:
-    score = float(np.median(track.detection_scores))
-    if score < LEAST_SCORE:
-        text = f"The detector is {score:.3f} sure that this is a face (below {LEAST_SCORE:.3f}); look whether it is one."
-        yield QualityFlag("unsure", text, score, LEAST_SCORE)
+def _unsure(face: FaceResult) -> Iterator[QualityFlag]:
+    if found := doubt(face):
+        yield QualityFlag("unsure", found.text, found.value, found.threshold)
 
 
 def _small(track: FaceTrack, spec: InputSpec) -> Iterator[QualityFlag]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from hsemotion_space.heads import apply_heads
-from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.heads import apply_heads, least_part
+from hsemotion_space.hub.manifest import Checkpoint, HeadSpec
 from hsemotion_space.hub.resolve import load_heads
 from hsemotion_space.temporal import smooth, summarize
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack, Timeline
@@ -23,11 +23,23 @@ def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> Fa
     Raises:
         CheckpointError: if the weights of a head cannot be used.
     """
-    timelines = []
+    timelines: list[Timeline] = []
     for head, values in apply_heads(checkpoint, load_heads(checkpoint), track):
-        raw = Timeline(head.task, head.provenance, track.times_s[: len(values)], values, head.thresholds)
-        timelines.append(smooth(raw, head.task.smoothing_s * smoothing))
-    return FaceResult(track, tuple(timelines), tuple(summarize(timeline) for timeline in timelines))
+        times_s = track.times_s[: len(values)]
+        raw = Timeline(head.task, head.provenance, times_s, values, head.thresholds, head.reliability)
+        timelines.append(_supported(smooth(raw, head.task.smoothing_s * smoothing), head, timelines))
+    predictions = tuple(summarize(timeline) for timeline in timelines)
+    return FaceResult(track, tuple(timelines), predictions, checkpoint.least_length)
+
+
+def _supported(line: Timeline, head: HeadSpec, before: Sequence[Timeline]) -> Timeline:
+    """Return a timeline of labels with parts with the support that a task before it gives them, as it is shown."""
+    names = {name for label in line.task.labels for name in label.parts}
+    for other in before:
+        if names and names <= set(other.task.label_names) and len(other.times_s) == len(line.times_s):
+            least = head.least_support or 1 / len(other.task.labels)
+            return replace(line, support=least_part(line.task, other.task, other.values), least_support=least)
+    return line
 
 
 def read_tracks(tracks: Iterable[FaceTrack], checkpoint: Checkpoint, smoothing: float) -> tuple[FaceResult, ...]:

@@ -46,6 +46,7 @@ class Task:
         smoothing_s: default half width of the smoothing window in seconds, 0 for none.
         version: changes whenever labels or their order change.
         citation: where the definition comes from.
+        none: what is said in place of a label whose parts another task does not support; empty where labels have no parts.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Task:
     smoothing_s: float
     version: int
     citation: str
+    none: str = ""
 
     def __post_init__(self) -> None:
         names = self.label_names
@@ -199,6 +201,7 @@ COMPOUND_EXPRESSION = Task(
     smoothing_s=0.33,
     version=1,
     citation="C-EXPR-DB (Kollias, 2023); order of the 6th ABAW challenge",
+    none="none of the seven stands out",
 )
 
 WORD_NORMS: dict[str, tuple[float, float]] = {

@@ -102,7 +102,9 @@ def _within(means: npt.NDArray[np.float64], values: FloatArray) -> FloatArray:
 
 def fill_gaps(timeline: Timeline, times_s: npt.NDArray[np.float64]) -> Timeline:
     """Return the timeline at all ``times_s`` (F,): linear in between, the first and the last value held beyond the ends."""
-    return replace(timeline, times_s=times_s, values=interpolate(timeline.times_s, timeline.values, times_s))
+    known = timeline.times_s
+    support = interpolate(known, timeline.support, times_s) if len(timeline.support) else timeline.support
+    return replace(timeline, times_s=times_s, values=interpolate(known, timeline.values, times_s), support=support)
 
 
 def smooth(timeline: Timeline, half_width_s: float) -> Timeline:
@@ -127,5 +129,13 @@ def summarize(timeline: Timeline) -> Prediction:
     count = len(timeline.times_s)
     spread = timeline.values.std(axis=0) if count > 1 else np.full(timeline.values.shape[1], np.nan, np.float32)
     return Prediction(
-        timeline.task, timeline.provenance, timeline.values.mean(axis=0), spread.astype(np.float32), count, timeline.thresholds
+        timeline.task,
+        timeline.provenance,
+        timeline.values.mean(axis=0),
+        spread.astype(np.float32),
+        count,
+        timeline.thresholds,
+        timeline.reliability,
+        timeline.support.mean(axis=0) if len(timeline.support) else np.zeros(0, np.float32),
+        timeline.least_support,
     )

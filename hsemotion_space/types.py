@@ -138,10 +138,42 @@ class FaceTrack:
 
 
 @dataclass(frozen=True, slots=True)
+class Reliability:
+    """How often the answers of a head were right on held-out pictures; empty if it was not measured.
+
+    An answer of a ``one_of`` task is its most probable label; of an independent label, that it is present.
+
+    Attributes:
+        right: (K,) answers with each label that were right.
+        answers: (K,) answers with each label.
+        pictures: which pictures they were.
+    """
+
+    right: tuple[int, ...] = ()
+    answers: tuple[int, ...] = ()
+    pictures: str = ""
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.right, self.answers, strict=False)
+        if len(self.right) != len(self.answers) or not all(0 <= right <= answers for right, answers in pairs):
+            raise ValueError(f"Reliability: expected 0 <= right <= answers per label, got {self.right} and {self.answers}.")
+
+    def __bool__(self) -> bool:
+        return bool(self.answers)
+
+
+NOT_MEASURED: Final = Reliability()
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """Values of one task for one track: ``times_s`` (T,), ``values`` (T, K); a clip-level task has T = 1.
 
-    ``thresholds`` (K,) are decision thresholds of independent labels, () if there are none.
+    Attributes:
+        thresholds: (K,) decision thresholds of independent labels, () if there are none.
+        reliability: how often such answers were right.
+        support: (T, K) the smaller probability that another task gives to the two parts of each label; (0, K) if labels have no parts.
+        least_support: what the most probable label needs of it to stand out.
     """
 
     task: Task
@@ -149,9 +181,22 @@ class Timeline:
     times_s: npt.NDArray[np.float64]
     values: FloatArray
     thresholds: tuple[float, ...] = ()
+    reliability: Reliability = NOT_MEASURED
+    support: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    least_support: float = 0.0
 
     def __post_init__(self) -> None:
         check_shape("Timeline", "values", self.values, (len(self.times_s), len(self.task.labels)))
+        if len(self.support):
+            check_shape("Timeline", "support", self.support, self.values.shape)
+
+    @property
+    def stands_out(self) -> BoolArray:
+        """(T,) whether the most probable label is a finding: True, but where it has parts that are not supported."""
+        if not len(self.support):
+            return np.ones(len(self.times_s), np.bool_)
+        top = self.support[np.arange(len(self.values)), self.values.argmax(axis=1)]
+        return np.asarray(top >= self.least_support)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +208,9 @@ class Prediction:
         spread: (K,) standard deviation over the frames; NaN where there is only one.
         frames: number of frames behind it.
         thresholds: (K,) decision thresholds of independent labels, () if there are none.
+        reliability: how often such answers were right.
+        support: (K,) mean over the frames, as in :class:`Timeline`; () if labels have no parts.
+        least_support: what the most probable label needs of it to stand out.
     """
 
     task: Task
@@ -171,6 +219,9 @@ class Prediction:
     spread: FloatArray
     frames: int
     thresholds: tuple[float, ...] = ()
+    reliability: Reliability = NOT_MEASURED
+    support: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    least_support: float = 0.0
 
     def __post_init__(self) -> None:
         count = len(self.task.labels)
@@ -181,6 +232,11 @@ class Prediction:
     def top(self) -> int:
         """Column of the largest value."""
         return int(np.argmax(self.values))
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the most probable label is a finding: True, but where it has parts that are not supported."""
+        return not len(self.support) or bool(self.support[self.top] >= self.least_support)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +251,16 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True)
 class FaceResult:
-    """One track with a timeline and a prediction per task, in one order."""
+    """One track with a timeline and a prediction per task, in one order.
+
+    Attributes:
+        least_length: of the embedding of a face, by this checkpoint; 0 if it was not measured.
+    """
 
     track: FaceTrack
     timelines: tuple[Timeline, ...]
     predictions: tuple[Prediction, ...]
+    least_length: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

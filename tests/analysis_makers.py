@@ -8,8 +8,21 @@ from typing import Literal
 
 import numpy as np
 
+from hsemotion_space.heads import least_part
 from hsemotion_space.tasks import TASKS, Task
-from hsemotion_space.types import Analysis, CheckpointRef, FaceResult, FaceTrack, FloatArray, MediaInfo, Prediction, Provenance, Timeline
+from hsemotion_space.types import (
+    NOT_MEASURED,
+    Analysis,
+    CheckpointRef,
+    FaceResult,
+    FaceTrack,
+    FloatArray,
+    MediaInfo,
+    Prediction,
+    Provenance,
+    Reliability,
+    Timeline,
+)
 
 PROVENANCES: dict[str, Provenance] = {
     "expression": "trained",
@@ -31,6 +44,23 @@ def make_values(task: Task, frames: int, rng: np.random.Generator) -> FloatArray
     return (task.low + (task.high - task.low) * unit).astype(np.float32)
 
 
+def make_reliability(task: Task) -> Reliability:
+    """Return counts for a task with labels: 6 of 10 answers are right, but the last label has too few."""
+    if task.kind == "continuous" or task.scope == "clip":
+        return NOT_MEASURED
+    most = len(task.labels) - 1
+    return Reliability((*[60] * most, 3), (*[100] * most, 5), "tuning pictures of web")
+
+
+def make_support(task: Task, before: Sequence[Timeline]) -> FloatArray:
+    """Return what the expressions before a task give to the parts of its labels; (0, 0) for labels without parts."""
+    names = {name for label in task.labels for name in label.parts}
+    for line in before:
+        if names and names <= set(line.task.label_names):
+            return least_part(task, line.task, line.values)
+    return np.zeros((0, 0), np.float32)
+
+
 def make_face(track_id: int, present: np.ndarray, frame_times_s: np.ndarray, seed: int, tasks: tuple[Task, ...] = TASKS) -> FaceResult:
     """Return a face that is seen in the frames ``present`` (indices into ``frame_times_s``)."""
     rng = np.random.default_rng([seed, track_id])
@@ -50,9 +80,12 @@ def make_face(track_id: int, present: np.ndarray, frame_times_s: np.ndarray, see
     for task in tasks:
         given = PROVENANCES[task.name]
         values = make_values(task, count if task.scope == "frame" else 1, rng)
-        timelines.append(Timeline(task, given, times if task.scope == "frame" else times[:1], values))
+        found = make_reliability(task)
+        support = make_support(task, timelines)
+        timelines.append(Timeline(task, given, times if task.scope == "frame" else times[:1], values, (), found, support, 0.125))
         spread = values.std(axis=0) if len(values) > 1 else np.full(len(task.labels), np.nan, np.float32)
-        predictions.append(Prediction(task, given, values.mean(axis=0), spread, count))
+        whole = support.mean(axis=0) if len(support) else np.zeros(0, np.float32)
+        predictions.append(Prediction(task, given, values.mean(axis=0), spread, count, (), found, whole, 0.125))
     return FaceResult(track, tuple(timelines), tuple(predictions))
 
 

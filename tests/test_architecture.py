@@ -20,7 +20,7 @@ PACKAGE = "hsemotion_space"
 LAYERS = {
     1: "tasks",
     2: "types settings",
-    3: "environment hub images media engine metrics",
+    3: "environment hub images media engine metrics reliability doubt",
     4: "detection tracking alignment backbones drafts heads temporal compare quality figures export feedback",
     5: "annotation readout pipeline explain",
     6: "jobs learn",
@@ -64,6 +64,8 @@ PAGE = {
     "heads",
     "temporal",
     "quality",
+    "reliability",
+    "doubt",
     "figures",
     "export",
     "feedback",

@@ -28,6 +28,7 @@ def test_analyze_prints_and_writes_every_format(workplace: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "two.png: picture, 320 x 240 px, 2 faces  [random]" in printed
     assert "Compound expression (rule, not trained)" in printed
+    assert "how often answers of this checkpoint are right was not measured" in printed
     rows = list(csv.DictReader((workplace / "out.csv").read_text("utf-8").splitlines()))
     table = pq.read_table(workplace / "out.parquet").to_pylist()
     faces = json.loads((workplace / "out.json").read_text("utf-8"))

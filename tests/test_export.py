@@ -117,6 +117,8 @@ def test_checkpoints_with_different_labels_share_a_file(tmp_path: Path) -> None:
     labels = [name for name in rows[0] if "." in name]
     assert labels == [
         *(f"expression.{name}" for name in EXPRESSION.label_names),
+        "expression.top.precision",
+        "expression.top.answers",
         "expression.provenance",
         *(f"clip.mimicry_intensity.{name}" for name in MIMICRY_INTENSITY.label_names),
         "mimicry_intensity.provenance",

@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter
 
 from hsemotion_space import quality as q
 from hsemotion_space.compare import disagreements
+from hsemotion_space.doubt import LEAST_SCORE
 from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.quality import KINDS, FaceQuality, Kind, QualityFlag, pose, quality, sharpness
 from hsemotion_space.tasks import EXPRESSION, TASKS
@@ -174,7 +175,7 @@ def test_a_face_partly_outside() -> None:
 
 
 def test_an_unsure_detection() -> None:
-    for score, expected in ((q.LEAST_SCORE + 0.005, []), (q.LEAST_SCORE - 0.005, ["unsure"])):
+    for score, expected in ((LEAST_SCORE + 0.005, []), (LEAST_SCORE - 0.005, ["unsure"])):
         assert kinds(track(detection_scores=np.array([score], np.float32))) == expected
     (flag,) = flags(track(detection_scores=np.array([0.71], np.float32)))
     assert "0.710" in flag.text and flag.value == pytest.approx(0.71)

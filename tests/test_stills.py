@@ -17,6 +17,7 @@ from hsemotion_space.backbones import Backbone, create_model, load_backbone
 from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import read_manifest
 from hsemotion_space.hub.resolve import load_heads
+from hsemotion_space.learn import support
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError
 from hsemotion_space.learn.stills import Embedder, load_posed, series_of, train_posed_heads
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION
@@ -120,7 +121,14 @@ def test_heads_learn_units_and_compounds_that_are_visible(posed: Path, tmp_path:
     assert compound.score.frames_labeled == compound.rule.frames_labeled
 
 
-def test_a_starter_from_the_recipe_to_the_card(posed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def posed_tuning(posed: Path) -> list[int]:
+    return load_posed([posed], 8).rows(COMPOUND_EXPRESSION, TUNING).tolist()
+
+
+def test_a_starter_from_the_recipe_to_the_card(
+    posed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support, "FEWEST_FACES", 1)
     data, folder = tmp_path / "data", tmp_path / "tiny"
     data.mkdir()
     folder.mkdir()
@@ -147,6 +155,14 @@ def test_a_starter_from_the_recipe_to_the_card(posed: Path, tmp_path: Path, caps
     units = record["heads"]["action_units"]
     assert tuple(units["thresholds"]) == made.heads[2].thresholds
     assert f"Mean F1 {units['trained']['value']:.2f}" in made.heads[2].note
+    counts = np.array(record["expression_calibration"]["tuning_confusion"])
+    assert made.heads[0].reliability.answers == tuple(counts.sum(0)) and made.heads[0].reliability.right == tuple(np.diag(counts))
+    assert made.heads[3].least_support == record["support"]["compound_expression"]["least"] > 0 == made.heads[2].least_support
+    assert made.least_length == record["faces"]["least_length"] > 0 and set(record["faces"]["test"]) == {"a", "b"}
+    kinds = record["support"]["compound_expression"]["stands_out"]
+    assert kinds["tuning"]["posed, one of the labels"]["pictures"] == len(posed_tuning(posed)) and "a, Anger" in kinds["test"]
+    assert made.heads[0].reliability.pictures == "tuning pictures of a, b"
+    assert len(made.heads[2].reliability.answers) == 12 and sum(made.heads[3].reliability.answers) == len(posed_tuning(posed))
     card = (folder / "README.md").read_text("utf-8")
     low, high = units["trained"]["interval"]
     assert f"{units['trained']['value']:.3f} ({low:.3f} to {high:.3f})" in card

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "hsemotion_space"
 VIEWER = PACKAGE / "ui" / "viewer"
 PLACE = re.compile(r"{\w+}")
 BREAK = r"(?<=[.!?]) "
-TEXT_FIELDS = {"title", "name", "label", "short", "description", "text", "metric", "citation"}
+TEXT_FIELDS = {"title", "name", "label", "short", "description", "text", "metric", "citation", "none"}
 """Fields of tasks, labels and steps of consent."""
 SHOWN_ERRORS = {"MediaError", "JobError", "FeedbackError"}
 LOCALS = {"label", "words", "numbers", "rest"}
@@ -75,7 +75,7 @@ def declared() -> set[str]:
     """Return the texts of tasks, verdicts, provenance, consent and checkpoints."""
     found = {*PROVENANCE_WORDS.values(), *parts.VERDICT_WORDS.values(), *(words for words, _ in feedback.VERDICTS)}
     for task in (*TASKS, AFF_WILD2_EXPRESSION):
-        found |= {task.title, task.metric, task.citation}
+        found |= {task.title, task.metric, task.citation, task.none}
         found |= {text for label in task.labels for text in (label.name, label.short, label.description)}
     for checkpoint in list_checkpoints((PACKAGE.parent / "checkpoints",)):
         found |= {checkpoint.summary, checkpoint.license, *(head.note for head in checkpoint.heads)}

@@ -15,9 +15,11 @@ from hsemotion_space.cli.checkpoints import add_checkpoints
 from hsemotion_space.cli.console import complain, downloading
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
+from hsemotion_space.doubt import doubt
 from hsemotion_space.environment import secrets
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.reliability import in_words as reliability_in_words
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
 from hsemotion_space.types import PROVENANCE_WORDS
 
@@ -125,15 +127,23 @@ def _show(name: str, analysis: Analysis) -> None:
     print(f"{name}: {kind}, {media.width} x {media.height} px, {faces}  [{analysis.checkpoint.id}]")
     for notice in analysis.notices:
         print(f"  note: {notice}")
+    if not any(prediction.reliability for face in analysis.faces for prediction in face.predictions):
+        print("  note: how often answers of this checkpoint are right was not measured")
     for face in analysis.faces:
         track = face.track
         seen = f", {track.times_s[0]:.2f} to {track.times_s[-1]:.2f} s in {len(track.times_s)} frames" if media.kind == "clip" else ""
         print(f"  face {track.track_id}{seen}")
+        if found := doubt(face):
+            print(f"    warning: {found.text}")
         for prediction in face.predictions:
             print(f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}): {_in_words(prediction)}")
+            if reliable := reliability_in_words(prediction):
+                print(f"      {reliable}")
 
 
 def _in_words(prediction: Prediction) -> str:
+    if not prediction.stands_out:
+        return prediction.task.none
     names = [label.name for label in prediction.task.labels]
     order = (
         range(len(names)) if prediction.task.kind == "continuous" else sorted(range(len(names)), key=lambda k: -prediction.values[k])[:3]

@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from hsemotion_space.hub.measured import read_least_length, read_reliability, read_support
 from hsemotion_space.hub.source import CheckpointError, Source, read_source
 from hsemotion_space.tasks import Task, get_task
-from hsemotion_space.types import Provenance
+from hsemotion_space.types import NOT_MEASURED, Provenance, Reliability
 
 Family = Literal["MobileFaceNet", "MobileViT", "EfficientNet", "DDAMFN"]
 Crop = Literal["box", "square"]
@@ -63,6 +64,8 @@ class HeadSpec:
         sources: the tasks that a rule or a prior reads.
         thresholds: decision threshold per label, for independent labels.
         note: a sentence on how far the numbers go.
+        reliability: how often its answers were right on held-out pictures.
+        least_support: what another task must give to both parts of a label for it to stand out; 0 if it was not measured.
     """
 
     task: Task
@@ -74,6 +77,8 @@ class HeadSpec:
     sources: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
     note: str = ""
+    reliability: Reliability = NOT_MEASURED
+    least_support: float = 0.0
 
     @property
     def has_weights(self) -> bool:
@@ -94,6 +99,7 @@ class Checkpoint:
         dim, outputs: width of the embedding and of the scores.
         summary: one sentence for the picker.
         recommended: taken when nothing is chosen, and listed first.
+        least_length: of the embedding of a face; what is shorter may be none. 0 if it was not measured.
     """
 
     id: str
@@ -111,6 +117,7 @@ class Checkpoint:
     parameters: int = 0
     arch_args: Mapping[str, int] = field(default_factory=dict)
     recommended: bool = False
+    least_length: float = 0.0
 
     def head(self, task: str) -> HeadSpec | None:
         """Return the head of a task, or None if this checkpoint has none."""
@@ -189,6 +196,8 @@ def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
         (sources,) if isinstance(sources, str) else tuple(str(name) for name in cast("list[object]", sources)),
         thresholds,
         str(table.get("note", "")),
+        read_reliability(table, task, where),
+        read_support(table, task, where),
     )
 
 
@@ -252,6 +261,7 @@ def read_manifest(folder: Path) -> Checkpoint:
             parameters=int(backbone.get("parameters", 0)),
             arch_args={str(key): int(value) for key, value in backbone.get("args", {}).items()},
             recommended=bool(table.get("recommended", False)),
+            least_length=read_least_length(table),
         )
     except KeyError as error:
         raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} lacks {error}.") from error

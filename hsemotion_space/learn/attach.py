@@ -12,13 +12,14 @@ from typing import cast
 import numpy as np
 import tomlkit
 from safetensors.numpy import load_file, save
-from tomlkit.items import AoT, Table
+from tomlkit.items import AoT, InlineTable, Table
 
 from hsemotion_space.hub.manifest import MANIFEST, WEIGHTED_KINDS, Checkpoint, read_manifest
 from hsemotion_space.hub.resolve import HEADS_FILE, load_heads
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.trained_head import TrainedHead
 from hsemotion_space.tasks import TASKS, get_task
+from hsemotion_space.types import NOT_MEASURED, Reliability
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,15 @@ class Attachment:
         head: trained on features of the checkpoint's weights.
         note: a sentence on how far the numbers go, with the figure that was reached and on what.
         thresholds: (K,) of independent labels, empty for none.
+        reliability: how often its answers were right on tuning pictures.
+        least_support: what both parts of a label need for it to stand out, 0 for labels without parts.
     """
 
     head: TrainedHead
     note: str
     thresholds: tuple[float, ...] = ()
+    reliability: Reliability = NOT_MEASURED
+    least_support: float = 0.0
 
 
 def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
@@ -89,6 +94,7 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
     dropped: list[str] = []
     if str(source["sha256"]) != sha256:
         source["sha256"] = sha256
+        document.pop("faces", None)
         for key in ("heads_sha256", "heads_bytes", "bytes", "hub"):
             source.pop(key, None)
         (folder / HEADS_FILE).unlink(missing_ok=True)
@@ -98,7 +104,8 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
             if str(entries[place]["task"]) in dropped:
                 del entries[place]
             else:
-                entries[place].pop("temperature", None)
+                for measured in ("temperature", "reliability", "least_support"):
+                    entries[place].pop(measured, None)
     (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
     return dropped
 
@@ -108,8 +115,8 @@ def _sources(entry: Table) -> list[str]:
     return [str(given)] if isinstance(given, str) else [str(name) for name in given]
 
 
-def set_temperature(folder: Path, task: str, temperature: float) -> None:
-    """Write the temperature of a head into the manifest of a checkpoint folder.
+def set_measured(folder: Path, task: str, temperature: float, reliability: Reliability) -> None:
+    """Write the temperature of a head and how often it is right into the manifest of a checkpoint folder.
 
     Raises:
         DataError: if the checkpoint has no such head.
@@ -118,9 +125,23 @@ def set_temperature(folder: Path, task: str, temperature: float) -> None:
     for entry in cast("AoT", document["heads"]):
         if entry["task"] == task:
             entry["temperature"] = temperature
+            entry["reliability"] = _inline(reliability)
             (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
             return
     raise DataError(f"{folder.name} has no head for {task}.")
+
+
+def set_least_length(folder: Path, least: float) -> None:
+    """Write how long the embedding of a face is at least into the manifest of a checkpoint folder."""
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    document["faces"] = {"least_length": least}
+    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+
+
+def _inline(reliability: Reliability) -> InlineTable:
+    table = tomlkit.inline_table()
+    table.update({"right": list(reliability.right), "answers": list(reliability.answers), "pictures": reliability.pictures})
+    return table
 
 
 def _check(head: TrainedHead, checkpoint: Checkpoint) -> None:
@@ -143,6 +164,10 @@ def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:
     if item.thresholds:
         entry.add("thresholds", list(item.thresholds))
     entry.add("note", item.note)
+    if item.reliability:
+        entry.add("reliability", _inline(item.reliability))
+    if item.least_support:
+        entry.add("least_support", item.least_support)
     entry.add(tomlkit.nl())
     entries = cast("AoT", document["heads"])
     places = [place for place, old in enumerate(entries) if old["task"] == head.task.name]

@@ -12,13 +12,22 @@ from safetensors.torch import load_file
 from hsemotion_space.backbones import load_backbone
 from hsemotion_space.hub.card import Json, model_card
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
-from hsemotion_space.learn.attach import attach_heads, set_temperature
+from hsemotion_space.learn.attach import attach_heads, set_least_length, set_measured
 from hsemotion_space.learn.data import DataError
+from hsemotion_space.learn.faces import doubted, least_length
 from hsemotion_space.learn.recipe import read_recipe
 from hsemotion_space.learn.run import RECORD
 from hsemotion_space.learn.scoring import TaskScore
 from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.stills import Embedder, HeadResult, calibrate_expression, load_posed, train_posed_heads
+from hsemotion_space.learn.stills import (
+    Embedder,
+    HeadResult,
+    calibrate_expression,
+    load_posed,
+    see_faces,
+    train_posed_heads,
+)
+from hsemotion_space.learn.support import choose_support, compound_support, outcomes
 from hsemotion_space.tasks import EXPRESSION
 
 
@@ -40,20 +49,31 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
     state = load_file(folder / checkpoint.source.bundled)
     backbone = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
     sources, _ = load_sources(recipe, data)
-    calibration = calibrate_expression(sources, Embedder(checkpoint, backbone))
-    set_temperature(folder, EXPRESSION.name, calibration.temperature)
+    seen = see_faces(sources, Embedder(checkpoint, backbone))
+    calibration = calibrate_expression(seen)
+    least = least_length(seen)
+    set_least_length(folder, least)
+    set_measured(folder, EXPRESSION.name, calibration.temperature, calibration.reliability)
     print(f"Expression: temperature {calibration.temperature:g}; calibration errors {calibration.ece}")  # noqa: T201
     checkpoint = read_manifest(folder)
     faces = load_posed(sorted(data.glob(posed)), checkpoint.input.size * 9 // 8)
     results = train_posed_heads(faces, Embedder(checkpoint, backbone))
     for result in results:
         print(f"{result.score.task.title}: {_words(result.score)}")  # noqa: T201
-    checkpoint = attach_heads([replace(result.attachment, note=_note(result)) for result in results], folder)
+    shown = compound_support(results, faces, seen, Embedder(checkpoint, backbone))
+    bounds = {name: choose_support(kinds) for name, kinds in shown.items()}
+    checkpoint = attach_heads(
+        [replace(result.attachment, note=_note(result), least_support=bounds.get(result.score.task.name, 0.0)) for result in results],
+        folder,
+    )
     record["expression_calibration"] = {
         "temperature": calibration.temperature,
         "ece": {name: {"before": round(before, 4), "after": round(after, 4)} for name, (before, after) in calibration.ece.items()},
+        "tuning_confusion": calibration.confusion.tolist(),
     }
     record["heads"] = {result.score.task.name: _figures(result) for result in results}
+    record["faces"] = {"least_length": least, "test": doubted(seen, least)}
+    record["support"] = {name: {"least": least, "stands_out": outcomes(shown[name], least)} for name, least in bounds.items()}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(checkpoint, record), "utf-8")
 

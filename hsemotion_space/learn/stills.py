@@ -22,15 +22,17 @@ from hsemotion_space.learn.calibration import calibrate, fit_temperature, reliab
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages, cut_face, open_picture, split_of
 from hsemotion_space.learn.heads import Features, HeadOptions, fit_head, undo_balance
 from hsemotion_space.learn.postprocess import tune_thresholds
+from hsemotion_space.learn.reliability import count_confusions, reliability_of, reliability_of_units
 from hsemotion_space.learn.scoring import TaskScore, score
 from hsemotion_space.learn.series import Series
 from hsemotion_space.learn.trained_head import TrainedHead
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, Task
-from hsemotion_space.types import ByteArray, FloatArray, IntArray
+from hsemotion_space.types import ByteArray, FloatArray, IntArray, Reliability
 
 TUNING_SHARE = 0.1  # of the subjects, as in the recipes of the starters
 VIEWS = 8  # augmented views of each training picture, beside the plain one
 GENTLE = Augmentation(rotation=8, scale=0.06, shift=0.04, keep_mask=0, random_mask=0, gray=0.2, color=0.2, blur=0.1, erase=0)
+POSED_PICTURES = "posed pictures of the tuning people"
 THRESHOLDS = (0.02, 0.05, *(step / 20 for step in range(2, 19)))
 OPTIONS = {
     ACTION_UNITS.name: HeadOptions(epochs=20, batch=256, l2=1e-4, dropout=0.3),
@@ -176,7 +178,12 @@ def _train(given: _Task, checkpoint: Checkpoint) -> HeadResult:
     labels = series_of(faces, test, truth)
     reached = score(task, labels, series_of(faces, test, values), thresholds or None)
     rule = score(task, labels, series_of(faces, test, _rule(given, checkpoint))) if task.kind == "one_of" else None
-    return HeadResult(Attachment(trained, "", thresholds), reached, calibration.ece_before, rule)
+    reliability = (
+        reliability_of_units(values[tuning], truth[tuning], thresholds, POSED_PICTURES)
+        if thresholds
+        else reliability_of(count_confusions(task, values[tuning], truth[tuning].astype(np.int64)), POSED_PICTURES)
+    )
+    return HeadResult(Attachment(trained, "", thresholds, reliability), reached, calibration.ece_before, rule)
 
 
 def _rule(given: _Task, checkpoint: Checkpoint) -> FloatArray:
@@ -205,26 +212,62 @@ def series_of(faces: PosedFaces, rows: IntArray, values: npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class ExpressionCalibration:
-    """Temperature of the expression scores, and calibration errors on the test pictures of each source before and after."""
+    """What was measured of the expression scores.
+
+    Attributes:
+        temperature: fitted on the tuning pictures of all sources together.
+        ece: calibration errors on the test pictures of each source, before and after.
+        confusion: (K, K) counts on the same tuning pictures, rows are targets.
+        reliability: of the answers, from these counts.
+    """
 
     temperature: float
     ece: dict[str, tuple[float, float]]
+    confusion: IntArray
+    reliability: Reliability
 
 
-def calibrate_expression(sources: Sequence[FaceImages], embed: Embedder) -> ExpressionCalibration:
-    """Fit one temperature on the tuning pictures of all sources together and measure it on the test pictures."""
-    spec = expression_head(embed.checkpoint)
-    sources = [source for source in sources if source.counted.any()]
-    logits = {}
-    for source in sources:
+@dataclass(frozen=True, slots=True)
+class SeenFaces:
+    """What the backbone gave for the pictures of one split of one source that have a sure label of one expression.
+
+    Votes without a majority of six and pictures of two expressions are left out.
+
+    Attributes:
+        source, split: as in :class:`~hsemotion_space.learn.data.FaceImages`.
+        embeddings: (N, D).
+        logits: (N, K) raw scores of the expressions.
+        targets: (N,) index of the expression.
+    """
+
+    source: str
+    split: int
+    embeddings: FloatArray
+    logits: FloatArray
+    targets: IntArray
+
+
+def see_faces(sources: Sequence[FaceImages], embed: Embedder) -> list[SeenFaces]:
+    """Run the backbone on the tuning and the test pictures of each source that has labels."""
+    columns, seen = list(expression_head(embed.checkpoint).columns), []
+    for source in (source for source in sources if source.counted.any()):
         for split in (TUNING, TEST):
             rows = source.rows(split, counted=True)
-            scores = embed(source.images[rows])[1][:, list(spec.columns)]
-            logits[source.source, split] = scores, source.expression[rows].argmax(1)
-    tuning = [logits[source.source, TUNING] for source in sources]
-    temperature = fit_temperature(EXPRESSION, np.concatenate([part[0] for part in tuning]), np.concatenate([part[1] for part in tuning]))
+            embeddings, scores = embed(source.images[rows])
+            seen.append(SeenFaces(source.source, split, embeddings, scores[:, columns], source.expression[rows].argmax(1)))
+    return seen
+
+
+def calibrate_expression(seen: Sequence[SeenFaces]) -> ExpressionCalibration:
+    """Fit one temperature on the tuning pictures of all sources together, measure it on the test pictures, and count the right answers."""
+    tuning = [part for part in seen if part.split == TUNING]
+    scores, targets = np.concatenate([part.logits for part in tuning]), np.concatenate([part.targets for part in tuning])
+    temperature = fit_temperature(EXPRESSION, scores, targets)
+    counts = count_confusions(EXPRESSION, scores, targets)
+    pictures = f"tuning pictures of {', '.join(part.source for part in tuning)}"
     ece = {}
-    for source in sources:
-        test = logits[source.source, TEST]
-        ece[source.source] = reliability(EXPRESSION, *test).error, reliability(EXPRESSION, *test, temperature).error
-    return ExpressionCalibration(temperature, ece)
+    for part in seen:
+        if part.split == TEST:
+            test = part.logits, part.targets
+            ece[part.source] = reliability(EXPRESSION, *test).error, reliability(EXPRESSION, *test, temperature).error
+    return ExpressionCalibration(temperature, ece, counts, reliability_of(counts, pictures))

@@ -14,6 +14,7 @@ from hsemotion_space.feedback.records import VERDICTS, Verdict
 from hsemotion_space.figures import face_color
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.resolve import Whereabouts
+from hsemotion_space.reliability import in_words as reliability_in_words
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction
 from hsemotion_space.ui.uploads import NamedFile
@@ -83,6 +84,8 @@ def read_event(event: gr.EventData) -> dict[str, object]:
 def in_words(prediction: Prediction) -> str:
     """Return a prediction as a short phrase in the language of the visitor, such as ``Happiness 93 %``."""
     task, values = prediction.task, prediction.values
+    if not prediction.stands_out:
+        return say(task.none)
     if task.kind == "one_of":
         return f"{say(task.labels[prediction.top].name)} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
     if task.kind == "continuous":
@@ -112,9 +115,8 @@ def face_table(analysis: Analysis) -> str:
     for face in analysis.faces:
         number = face.track.track_id
         swatch = f"<span class='swatch' style='background:{face_color(number)}'></span>"
-        given = {prediction.task.name: in_words(prediction) for prediction in face.predictions}
-        texts = [given.get(name) or say("too short") for name in tasks]
-        cells = [_cell(f"{title} ({provenance})", text) for (title, provenance), text in zip(heads, texts, strict=True)]
+        given = {prediction.task.name: prediction for prediction in face.predictions}
+        cells = [_answer(f"{title} ({provenance})", given.get(name)) for (title, provenance), name in zip(heads, tasks, strict=True)]
         seen = _cell(say("Seen"), _seen(face)) if clip else ""
         rows.append(f"<tr><th scope='row'>{swatch}{escape(say('Face {number}', number=number))}</th>{seen}{''.join(cells)}</tr>")
     seen_head = f"<th scope='col'>{escape(say('Seen'))}</th>" if clip else ""
@@ -126,9 +128,17 @@ def face_table(analysis: Analysis) -> str:
     )
 
 
-def _cell(head: str, text: str) -> str:
+def _answer(head: str, prediction: Prediction | None) -> str:
+    """Return the cell of a prediction with how often such answers are right."""
+    if prediction is None:
+        return _cell(head, say("too short"))
+    return _cell(head, in_words(prediction), retell(reliability_in_words(prediction)))
+
+
+def _cell(head: str, text: str, small: str = "") -> str:
     """Return a cell that knows its head, which stands beside it where the page is too narrow for columns."""
-    return f"<td data-head='{escape(head)}'>{escape(text)}</td>"
+    under = f"<small>{escape(small)}</small>" if small else ""
+    return f"<td data-head='{escape(head)}'><span>{escape(text)}{under}</span></td>"
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -178,6 +188,8 @@ def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "
         for task in TASKS
         if checkpoint.head(task.name) is None
     )
+    if not any(head.reliability for head in checkpoint.heads):
+        heads += f"<li>{escape(say('How often its answers are right was not measured.'))}</li>"
     state = retell(problem) or (where.words and say("The weights are {state}.", state=retell(where.words)))
     state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
     line = " · ".join(escape(fact) for fact in facts if fact)

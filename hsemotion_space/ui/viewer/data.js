@@ -62,6 +62,7 @@ function words(task, line, index) {
   const values = line ? line.values.map((column) => column[at]) : [];
   if (at < 0 || !values.length || values.some((value) => !Number.isFinite(value))) return '';
   const short = (column) => task.labels[column].short;
+  if (line.none.includes(at)) return task.none;
   if (task.kind === 'one_of') {
     const top = line.top[at] ?? values.indexOf(Math.max(...values));
     return `${short(top)} ${Math.round(100 * values[top])}\u00a0%`;

@@ -56,19 +56,22 @@ class TaskEntry(TypedDict):
     words: str
     labels: list[LabelEntry]
     band: str
+    none: str
 
 
 class LineEntry(TypedDict):
     """One task of one face.
 
     ``values`` and ``band`` hold K lists of F numbers (of one number for a clip-level task), None where the face was not found; ``band``
-    is a standard deviation, empty where there is none. ``top`` holds the F columns of the largest value of a one-of task, else nothing.
-    ``mean`` and ``thresholds`` hold K numbers; ``thresholds`` is empty if the task has none.
+    is a standard deviation, empty where there is none. ``top`` holds the F columns of the largest value of a one-of task, else nothing;
+    ``none`` the frames in which no label stands out. ``mean`` and ``thresholds`` hold K numbers; ``thresholds`` is empty if the task has
+    none.
     """
 
     values: list[list[Number]]
     band: list[list[Number]]
     top: list[int | None]
+    none: list[int]
     mean: list[Number]
     thresholds: list[float]
 
@@ -162,6 +165,7 @@ def _task(lines: Sequence[Timeline], frames: int, raw: bool) -> TaskEntry:
         "kind": task.kind, "scope": task.scope, "low": task.low, "high": task.high,
         "labels": [_label(label) for label in task.labels],
         "band": band if _has_band(task) and frames > 1 else "",
+        "none": say(task.none),
     }  # fmt: skip
 
 
@@ -203,6 +207,7 @@ def _gaps(rows: Rows, ticks: npt.NDArray[np.int64]) -> list[list[float]]:
 def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEntry:
     task, finite = line.task, np.isfinite(line.values).all(axis=1)
     top: list[int | None] = []
+    none: list[int] = []
     values, band = line.values, np.zeros((0, len(task.labels)), np.float32)
     if task.scope == "frame":
         rows = np.searchsorted(ticks, _microseconds(line.times_s))
@@ -210,6 +215,7 @@ def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEn
             top = [None] * len(ticks)
             for row, column in zip(rows[finite].tolist(), line.values[finite].argmax(axis=1).tolist(), strict=True):
                 top[row] = column
+        none = rows[~line.stands_out].tolist()
         if _has_band(task) and len(line.times_s) > 1:
             spread = local_deviation(raw.times_s, raw.values, task.smoothing_s)
             band = _aligned(np.searchsorted(ticks, _microseconds(raw.times_s)), spread, len(ticks))
@@ -218,6 +224,7 @@ def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEn
         "values": [_numbers(column, VALUE_DIGITS) for column in values.T],
         "band": [_numbers(column, VALUE_DIGITS) for column in band.T] if len(band) else [],
         "top": top,
+        "none": none,
         "mean": _numbers(line.values[finite].mean(axis=0) if finite.any() else np.full(len(task.labels), np.nan), VALUE_DIGITS),
         "thresholds": [float(limit) for limit in line.thresholds],
     }

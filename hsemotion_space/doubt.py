@@ -1,0 +1,42 @@
+"""What speaks against a detection being a face at all: the detector, and the network that looks at it. Nothing runs for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from hsemotion_space.types import FaceResult
+
+LEAST_SCORE: Final = 0.99
+"""Of the detector. Measured: below it, answers are right less often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a detection may be no face: a sentence for the reader, what was measured, and the bound that it is below."""
+
+    text: str
+    value: float
+    threshold: float
+
+
+def doubt(face: FaceResult) -> Doubt | None:
+    """Return why a detection may be no face, by the median over its frames; None if nothing speaks against it.
+
+    The detector is asked first, then the length of the embedding: networks that have learned to tell faces apart give short ones to what
+    is none (compare Meng et al., "MagFace", CVPR 2021).
+    """
+    score = float(np.median(face.track.detection_scores))
+    if score < LEAST_SCORE:
+        text = f"The detector is {score:.3f} sure that this is a face (below {LEAST_SCORE:.3f}); look whether it is one."
+        return Doubt(text, score, LEAST_SCORE)
+    length = float(np.median(np.linalg.norm(face.track.embeddings, axis=1)))
+    if length < face.least_length:
+        text = (
+            f"The network hardly takes this for a face: its embedding has a length of {length:.4g} (below {face.least_length:.4g}); "
+            "look whether it is one."
+        )
+        return Doubt(text, length, face.least_length)
+    return None

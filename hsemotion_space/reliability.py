@@ -1,0 +1,50 @@
+"""How often an answer like this one was right on held-out pictures, in words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsemotion_space.types import Prediction, Reliability
+
+FEWEST_ANSWERS: Final = 10
+"""Held-out answers with a label. A choice: of fewer, the 95 % interval of the share is wider than half of the range."""
+
+
+def precision(reliability: Reliability, column: int) -> float:
+    """Return the share of answers with a label that were right; NaN for fewer than ``FEWEST_ANSWERS`` or if it was not measured."""
+    if not reliability or reliability.answers[column] < FEWEST_ANSWERS:
+        return float("nan")
+    return reliability.right[column] / reliability.answers[column]
+
+
+def out_of_ten(reliability: Reliability, column: int) -> int:
+    """Return how many of ten such answers are right; ten only if all were.
+
+    Raises:
+        ValueError: if there are too few to say.
+    """
+    most = 10 if reliability.right[column] == reliability.answers[column] else 9
+    return min(most, round(10 * precision(reliability, column)))
+
+
+def in_words(prediction: Prediction) -> str:
+    """Return how often such an answer is right, in English; empty if that was not measured or nothing is answered.
+
+    Of a ``one_of`` task it is about the most probable label; of independent ones, about those that are present.
+    """
+    found = prediction.reliability
+    if not found or not prediction.stands_out:
+        return ""
+    if prediction.task.kind == "one_of":
+        count = found.answers[prediction.top]
+        if count < FEWEST_ANSWERS:
+            return f"too few held-out pictures with this answer to say how often it is right ({count})"
+        return f"right in {out_of_ten(found, prediction.top)} of 10 such answers, on {count} held-out pictures"
+    columns = zip(prediction.values, prediction.thresholds, strict=False)
+    present = [column for column, (value, limit) in enumerate(columns) if value >= limit]
+    figures = [f"{prediction.task.labels[column].short} {_of_ten(found, column)}" for column in present]
+    return f"right, of 10 such answers: {', '.join(figures)}" if figures else ""
+
+
+def _of_ten(reliability: Reliability, column: int) -> str:
+    return str(out_of_ten(reliability, column)) if reliability.answers[column] >= FEWEST_ANSWERS else "\u2013"
