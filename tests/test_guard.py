@@ -4,7 +4,7 @@ import asyncio
 import errno
 import json
 import logging
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -221,6 +222,19 @@ def test_what_a_request_got_wrong_is_no_error_of_the_server(caplog: pytest.LogCa
     for name, status in [("form", 400), ("function", 400), ("refused", 422), ("logged", 500)]:
         answer = ECHO.post(f"/gradio_api/run/{name}", json={})
         assert answer.status_code == status and "face.png" not in answer.text + caplog.text, name
+
+
+def test_a_stream_that_ends_with_a_refusal_is_complete(caplog: pytest.LogCaptureFixture) -> None:
+    async def stream(request: Request) -> StreamingResponse:
+        async def events() -> AsyncIterator[str]:
+            yield "data: gone"
+            raise HTTPException(404)
+
+        return StreamingResponse(events())
+
+    routes = [Route("/gradio_api/queue/data", stream)]
+    client = TestClient(Starlette(routes=routes, middleware=[Middleware(Guard, limits=LIMITS)]))
+    assert client.get("/gradio_api/queue/data").text == "data: gone" and not caplog.text
 
 
 def test_uploads_and_sessions_count_by_network(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from gradio.route_utils import FnIndexInferError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -95,6 +96,9 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as error:  # noqa: BLE001  whatever Gradio raises; its text may hold names of files
+            if answer.started and isinstance(error.__cause__, HTTPException):  # a stream of events has told that nothing is there
+                await answer({"type": "http.response.body"})
+                return
             await answer.refuse(scope, receive, *_failure(error, scope))
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:

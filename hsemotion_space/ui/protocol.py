@@ -12,7 +12,6 @@ from typing import Any, Final, cast
 
 import gradio.queueing
 import gradio.routes
-import h11
 import uvicorn.config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -53,9 +52,10 @@ class TimedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP at all, with the headers of every other answer."""
-        head = [("content-type", "text/plain; charset=utf-8"), ("connection", "close"), *SAFE_HEADERS.items()]
-        for event in (h11.Response(status_code=400, headers=head), h11.Data(data=msg.encode("ascii", "replace")), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        body = msg.encode("ascii", "replace")
+        headers = {"content-type": "text/plain; charset=utf-8", "content-length": len(body), "connection": "close", **SAFE_HEADERS}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n".encode("ascii") + body)
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
