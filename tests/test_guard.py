@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -160,6 +160,7 @@ def test_an_upload_is_a_form_whatever_else_it_says(client: TestClient, kind: str
     assert answer.status_code == 415 and "multipart/form-data" in answer.text
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4), max_leaves=12),
        st.sampled_from(KINDS), st.sampled_from(["utf-8", "utf-16", "utf-32"]))  # fmt: skip
@@ -170,6 +171,7 @@ def test_what_is_passed_on_is_what_was_checked(value: object, kind: str, encodin
     assert (json.loads(answer.json()["body"]) if answer.json()["body"] else None) == value
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.integers(1, 60))
 def test_files_of_an_upload_are_counted_wherever_the_network_cuts_them(files: list[bytes], step: int) -> None:
     body = (

@@ -107,8 +107,7 @@ def analyze(page: Page, session: str, path: str) -> None:
     function = next(one for one in read_functions(page.url) if one.name == "run")
     body = {"data": [None, file_data(path), *function.usual[2:]], "fn_index": function.number, "session_hash": session}
     answer = httpx.post(f"{page.url}/gradio_api/run/predict", json=body, timeout=120)
-    assert answer.status_code == 200, answer.text
-    assert any(words in answer.text for words in ("progressbar", "Face 1", "No face was found")), answer.text
+    assert answer.status_code == 200 and re.search(r'"[0-9a-f]{32}"', answer.text), answer.text  # the id of its job
 
 
 @pytest.fixture(scope="module")
