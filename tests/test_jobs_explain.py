@@ -152,7 +152,7 @@ def test_an_explanation_can_be_cancelled_and_the_worker_lives(runner: JobRunner,
 
 
 def test_a_file_is_kept_until_it_is_explained_and_then_no_longer(runner: JobRunner, folder: Path, tmp_path: Path) -> None:
-    upload = tmp_path / "upload.png"
+    upload = folder / "upload.png"
     Image.fromarray(draw_face(200)).save(upload)
     (analysis,) = analyze(runner, upload)
     job_id = runner.explain(upload, "small", place_of(analysis.faces[0].track, 0), ("expression", "Fear"))

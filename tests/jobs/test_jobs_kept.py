@@ -68,8 +68,8 @@ def test_the_size_of_results_counts_shared_arrays_once(analyses: tuple[Analysis,
     one, both = weigh(analyses[:1]), weigh(analyses)
     assert one > analyses[0].preview.nbytes + analyses[0].faces[0].track.thumbnail.nbytes
     own = sum(getattr(analyses[1].faces[0].track, name).nbytes for name in ("embeddings", "scores"))
-    lines = sum(line.values.nbytes for line in analyses[1].faces[0].timelines)
-    summaries = sum(2 * prediction.values.nbytes for prediction in analyses[1].faces[0].predictions)
+    lines = sum(line.values.nbytes + line.support.nbytes for line in analyses[1].faces[0].timelines)
+    summaries = sum(2 * prediction.values.nbytes + prediction.support.nbytes for prediction in analyses[1].faces[0].predictions)
     times = sum(line.times_s.nbytes for line in analyses[1].faces[0].timelines)
     assert both - one in (own + lines + summaries, own + lines + summaries + times)
 
