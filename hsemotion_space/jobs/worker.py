@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -96,14 +97,19 @@ def work(connection: Connection, settings: Settings, niceness: int = 0) -> None:
 
     pipeline = warm_pipeline(settings)
     _limit_memory()
-    connection.send(("ready",))
     with contextlib.suppress(EOFError, OSError):
+        connection.send(("ready",))
         while True:
             respond(pipeline, connection)
 
 
 def _limit_worker(niceness: int) -> None:
-    """Let others go first, before any thread is there, and keep a runaway worker from filling the disk."""
+    """Let others go first, before any thread is there, end with the server even if that is killed, and fill no disk."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):  # Linux; elsewhere a worker ends when it next listens
+        import ctypes  # noqa: PLC0415
+
+        end_with_parent = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(end_with_parent, signal.SIGKILL, 0, 0, 0)
     with contextlib.suppress(AttributeError, OSError):  # not on every platform
         os.nice(niceness)
     with contextlib.suppress(ImportError, ValueError, OSError):
