@@ -97,6 +97,9 @@ class Page(gr.Blocks):
         """Return what a function is called with."""
         try:
             values: list[Any] = await super().preprocess_data(*given, **options)
+        except gr.Error as error:  # a component says what is wrong
+            error.print_exception = False
+            raise
         except OSError:  # no room, for one
             raise
         except Exception as error:
