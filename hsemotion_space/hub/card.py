@@ -60,6 +60,8 @@ SOURCES = {
     "ferplus": "FER2013 pictures with the ten votes per picture of FER+ (GitHub gbast0s/resizedImages, microsoft/FERPlus); pictures whose "
     "original class was fear or disgust are missing from this copy, so those two and contempt are thin",
     "posed": "CFEE, posed basic and compound expressions in a studio (GitHub znj592277593/Facial-Emotion-Recognition), split by person",
+    "fear_disgust": "FER2013 pictures of fear and disgust by their single original label, which is noisy (GitHub "
+    "Emilmrk/preprocessed-facial-emotions-224)",
 }
 
 HEADS = """
@@ -103,6 +105,14 @@ def _license(words: str) -> str:
         return f"license: {known}"
     name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
     return f"license: other\nlicense_name: {name}\nlicense_link: LICENSE"
+
+
+def _start(record: Record) -> str:
+    """Return the file that the first weights came from, or what was there in its place."""
+    if not record.get("start"):
+        return "random weights"
+    start = mapping(record["start"])
+    return str(mapping(start.get("origin") or {}).get("file", start["file"]))
 
 
 def _limits(checkpoint: Checkpoint, record: Record, starter: bool) -> str:
@@ -186,7 +196,7 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
         megabytes=checkpoint.weights_bytes / 1e6,
         steps=record["steps"],
         batch=recipe["batch"],
-        start=mapping(start)["file"] if (start := record.get("start")) else "random weights",
+        start=_start(record),
         minutes=number(record["minutes"]),
         machine=" on two CPU cores that were doing other work as well" if starter else "",
         held_out=HELD_OUT if starter else "",
