@@ -131,9 +131,13 @@ def _openvino_runner(module: nn.Module, example: FloatArray, options: EngineOpti
 
 def _convert(module: nn.Module, example: FloatArray, free_size: bool) -> Any:
     ov = _openvino()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants; height and width are meant to
-        model = ov.convert_model(module.eval().cpu(), example_input=torch.from_numpy(example))
+    root, level = logging.getLogger(), logging.getLogger().level
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants; height and width are meant to
+            model = ov.convert_model(module.eval().cpu(), example_input=torch.from_numpy(example))
+    finally:
+        root.setLevel(level)  # a conversion that fails leaves it so high that no warning of anybody is logged any more
     size = [-1, -1] if free_size else example.shape[2:]
     model.reshape({model.input(0): ov.PartialShape([-1, example.shape[1], *size])})
     return model

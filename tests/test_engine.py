@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,10 @@ def test_what_cannot_be_converted_is_told() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no")
 
+    level = logging.getLogger().level
     with pytest.raises(EngineError, match="HSEMOTION_ENGINE=torch"):
         load(Odd(), batch(1), OPENVINO)
+    assert logging.getLogger().level == level, "others still log what they did"
 
 
 def test_choice() -> None:
