@@ -164,7 +164,7 @@ def test_every_starter_explains_every_value_of_a_face(bundled: Checkpoint) -> No
         for label in (task.label_names[0], task.label_names[-1]):
             found = explain(network.run, bundled, face, (name, label), few)
             assert found.value == pytest.approx(float(values[task.index(label)]), abs=1e-4)
-            assert np.isfinite(found.map).all() and -1 <= found.stability <= 1 and found.patch == found.stride == 32
+            assert np.isfinite(found.map).all() and -1 <= found.stability <= 1 and found.patch == found.stride == spec.size // 2
 
 
 def test_both_engines_give_one_map() -> None:
@@ -192,9 +192,10 @@ def test_what_cannot_be_explained_is_told(what: tuple[str, str], words: str) -> 
         explain(blind, BUNDLED[0], draw_face(BUNDLED[0].input.size), what)
 
 
-@pytest.mark.parametrize("face", [np.zeros((63, 64, 3), np.uint8), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32)])
+@pytest.mark.parametrize("face", [np.zeros((63, 112, 3), np.uint8), np.zeros((112, 112), np.uint8), np.zeros((112, 112, 3), np.float32)])
 def test_a_face_of_another_size_is_refused(face: ByteArray) -> None:
-    with pytest.raises(ExplainError, match=r"shape \(64, 64, 3\) in uint8"):
+    assert BUNDLED[0].input.size == 112
+    with pytest.raises(ExplainError, match=r"needs a face of shape \(112, 112, 3\) in uint8"):
         explain(blind, BUNDLED[0], face, HAPPY)
 
 
