@@ -214,10 +214,11 @@ def test_the_usual_client_is_back_afterwards(model: Publication, hub: FakeHub) -
 
 
 def test_offline_nothing_is_sent(model: Publication, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE=1 forbids requests"):
-        publish(model, REPO, TOKEN)
-    assert hub.requests == []
+    with monkeypatch.context() as patch:  # undone before the stand-in for the Hub is
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE=1 forbids requests"):
+            publish(model, REPO, TOKEN)
+        assert hub.requests == []
 
 
 @pytest.mark.parametrize("token", ["", " ", f"{TOKEN}\n", f"{TOKEN} {TOKEN}", "käse"])
