@@ -83,6 +83,7 @@ def serve_live(folder: Path, seconds: float) -> Iterator[str]:
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "HSEMOTION_PORT": str(port), "HSEMOTION_THREADS": "1", "TMPDIR": str(folder),
         "XDG_CACHE_HOME": str(folder / "cache"), "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"),
+        "HSEMOTION_HOSTS": ELSEWHERE.partition(":")[0],
     }  # fmt: skip
     command = [sys.executable, "tests/live_page.py", str(seconds)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
