@@ -19,8 +19,8 @@ IDLE_S: Final = 20.0  # between two pieces of a body
 LONGEST_S: Final = 300.0  # a whole body
 
 
-class BodyError(ValueError):
-    """A body cannot be taken.
+class RequestError(ValueError):
+    """A request is refused; the message can be shown.
 
     Attributes:
         status: of HTTP.
@@ -49,19 +49,19 @@ class BoundedBody:
         """Return the next message.
 
         Raises:
-            BodyError: if the body is too large or too slow.
+            RequestError: if the body is too large or too slow.
         """
         if self.complete:  # what comes now tells that the client has gone, whenever that is
             return await self.receive()
         try:
             message = await asyncio.wait_for(self.receive(), min(IDLE_S, self.until_s - time.monotonic()))
         except TimeoutError as error:
-            raise BodyError(408, "The request arrives too slowly.") from error
+            raise RequestError(408, "The request arrives too slowly.") from error
         piece: bytes = message.get("body", b"")
         self.total += len(piece)
         self.complete = not message.get("more_body", False)
         if self.total > self.limit:
-            raise BodyError(413, too_large(self.limit))
+            raise RequestError(413, too_large(self.limit))
         if self.each is not None and piece:
             self.each(piece)
         return message
@@ -70,7 +70,7 @@ class BoundedBody:
         """Return the whole body.
 
         Raises:
-            BodyError: as above.
+            RequestError: as above.
         """
         body = bytearray()
         while not self.complete:
@@ -87,12 +87,12 @@ def read_json(body: bytes) -> Json:
     """Return the value of a body; None of an empty one.
 
     Raises:
-        BodyError: if it is no JSON, or holds what no page of ours sends: NaN, deep nesting, a file that was not uploaded.
+        RequestError: if it is no JSON, or holds what no page of ours sends: NaN, deep nesting, a file that was not uploaded.
     """
     try:
         value: Json = json.loads(body, parse_constant=_no_constant) if body.strip() else None
     except (ValueError, RecursionError) as error:
-        raise error if isinstance(error, BodyError) else BodyError(400, "The request is not valid JSON.") from error
+        raise error if isinstance(error, RequestError) else RequestError(400, "The request is not valid JSON.") from error
     _check(value, 0)
     return value
 
@@ -104,13 +104,13 @@ def session_in(value: Json) -> str:
 
 
 def _no_constant(name: str) -> Json:
-    raise BodyError(400, f"{name} is not a number that can be used.")
+    raise RequestError(400, f"{name} is not a number that can be used.")
 
 
 def _check(value: Json, depth: int) -> None:
     """Refuse what makes Gradio fetch, decode or open something by itself."""
     if depth > JSON_DEPTH:
-        raise BodyError(400, "The request is nested too deeply.")
+        raise RequestError(400, "The request is nested too deeply.")
     if isinstance(value, dict):
         _check_file(value)
         for item in value.values():
@@ -127,13 +127,13 @@ def _check_file(value: dict[str, Json]) -> None:
     """
     path, url, meta = value.get("path"), value.get("url"), value.get("meta")
     if isinstance(url, str) and url.lstrip().lower().startswith("data:"):
-        raise BodyError(400, "Files must be uploaded; data URLs are not read.")
+        raise RequestError(400, "Files must be uploaded; data URLs are not read.")
     if path is None or path == "":
         return
     if not isinstance(path, str) or not path.startswith("/"):
-        raise BodyError(400, "Files must be uploaded; a URL in place of a file is not fetched.")
+        raise RequestError(400, "Files must be uploaded; a URL in place of a file is not fetched.")
     if not isinstance(meta, dict) or meta.get("_type") != FILE_TYPE:
-        raise BodyError(400, "Files must be uploaded; a path alone names none.")
+        raise RequestError(400, "Files must be uploaded; a path alone names none.")
 
 
 class PartCounter:
@@ -144,7 +144,7 @@ class PartCounter:
         most: parts that may come.
 
     Raises:
-        BodyError: if the type is another one or has no boundary.
+        RequestError: if the type is another one or has no boundary.
     """
 
     def __init__(self, content_type: str, most: int) -> None:
@@ -152,7 +152,7 @@ class PartCounter:
             r"multipart/form-data\s*;.*?\bboundary=(?:\"([^\"]{1,70})\"|([^\s;,\"]{1,70})).*", content_type, re.IGNORECASE | re.DOTALL
         )
         if found is None:
-            raise BodyError(415, "Files must be sent as multipart/form-data.")
+            raise RequestError(415, "Files must be sent as multipart/form-data.")
         self.delimiter = b"--" + (found[1] or found[2]).encode("latin-1")
         self.most, self.parts, self.tail = most, 0, b""
 
@@ -160,11 +160,11 @@ class PartCounter:
         """Take in a piece.
 
         Raises:
-            BodyError: if there are too many parts.
+            RequestError: if there are too many parts.
         """
         text = self.tail + piece
         *parts, rest = text.split(self.delimiter)
         self.parts += len(parts)  # the last delimiter closes the body
         self.tail = rest[-(len(self.delimiter) - 1) :]
         if self.parts > self.most + 1:
-            raise BodyError(400, f"At most {self.most} files can be uploaded at once.")
+            raise RequestError(400, f"At most {self.most} files can be uploaded at once.")

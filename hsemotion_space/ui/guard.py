@@ -20,10 +20,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hsemotion_space.ui.bodies import BodyError, BoundedBody, PartCounter, read_json, session_in, too_large
+from hsemotion_space.ui.bodies import BoundedBody, PartCounter, RequestError, read_json, session_in, too_large
 from hsemotion_space.ui.clients import client_in
 from hsemotion_space.ui.protocol import FAILED, SAFE_HEADERS
-from hsemotion_space.ui.quotas import NO_SPACE, QuotaError, SessionQuota, UploadQuota
+from hsemotion_space.ui.quotas import NO_SPACE, SessionQuota, UploadQuota
 
 LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 UPLOAD: Final = "/upload"
@@ -91,7 +91,7 @@ class Guard:
         answer = _Answer(send, self._kept_by(str(scope["path"])))
         try:
             await self._pass_on(scope, receive, answer)
-        except (BodyError, QuotaError) as error:
+        except RequestError as error:
             await answer.refuse(scope, receive, error.status, str(error))
         except ClientDisconnect:
             pass
@@ -105,7 +105,7 @@ class Guard:
         """Check a request and let Gradio answer it.
 
         Raises:
-            BodyError, QuotaError: if it is refused.
+            RequestError: if it is refused.
         """
         headers, route = Headers(scope=scope), _route(scope)
         self._check_head(scope, headers, route)
@@ -113,7 +113,7 @@ class Guard:
         client = client_in(headers, scope["client"][0] if scope.get("client") else "")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
-            raise BodyError(413, too_large(limit))
+            raise RequestError(413, too_large(limit))
         if scope["method"] != "POST":
             self._count_session(client, _session_of(scope, route))
             await self.app(scope, BoundedBody(receive, limit), answer)
@@ -129,24 +129,26 @@ class Guard:
         """Check what comes before the body.
 
         Raises:
-            BodyError: if the request is refused.
+            RequestError: if the request is refused.
         """
         host = _name_of(headers.get("host", ""))
         if self.limits.hosts and host not in self.limits.hosts:
-            raise BodyError(403, "This server does not answer to that name. Set HSEMOTION_HOSTS to the name under which visitors reach it.")
+            raise RequestError(
+                403, "This server does not answer to that name. Set HSEMOTION_HOSTS to the name under which visitors reach it."
+            )
         routes = {"GET": READ, "HEAD": READ, "OPTIONS": READ, "POST": WRITTEN}.get(scope["method"])
         if routes is None:
-            raise BodyError(405, "This method is not used here.")
+            raise RequestError(405, "This method is not used here.")
         if not routes.fullmatch(route):
-            raise BodyError(404, "Not found.")
+            raise RequestError(404, "Not found.")
         if scope["method"] == "POST" and not _same_site(headers):
-            raise BodyError(403, "This request comes from another site.")
+            raise RequestError(403, "This request comes from another site.")
 
     def _counted(self, receive: Receive, headers: Headers, client: str) -> BoundedBody:
         """Return the body of an upload, which counts what it passes on.
 
         Raises:
-            BodyError, QuotaError: if it cannot be taken.
+            RequestError: if it cannot be taken.
         """
         parts = PartCounter(headers.get("content-type", ""), self.limits.files)
         quota = self.limits.uploads

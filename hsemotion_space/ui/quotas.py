@@ -11,22 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hsemotion_space.ui.bodies import RequestError
+
 MB: Final = 2**20
 LEAST: Final = 64 * 1024  # what an upload counts at least: many small files fill a disk too
 LOOK_EVERY_BYTES: Final = 4 * MB  # of an upload, between two looks at the free space
 NO_SPACE: Final = "The server has no room for files at the moment. Please try again in a few minutes; corrections are still taken."
-
-
-class QuotaError(RuntimeError):
-    """Something is one too many.
-
-    Attributes:
-        status: of HTTP.
-    """
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 @dataclass(slots=True)
@@ -86,7 +76,7 @@ class UploadQuota:
             expected: bytes that it is said to have, 0 if that is not known.
 
         Raises:
-            QuotaError: if there is no room for so many.
+            RequestError: if there is no room for so many.
         """
         with self._lock:
             upload = Upload(client, self._clock())
@@ -99,7 +89,7 @@ class UploadQuota:
         """Count bytes that have arrived.
 
         Raises:
-            QuotaError: if there is no room for them; they count all the same.
+            RequestError: if there is no room for them; they count all the same.
         """
         with self._lock:
             self._count(upload, size)
@@ -118,13 +108,13 @@ class UploadQuota:
         if self._by[upload.client] + expected > limits.per_client:
             first_s = next((one.started_s for one in self._uploads if one.client == upload.client), self._clock())
             text = f"Your network has uploaded all that is taken in {limits.window_s / 60:.0f} minutes, {limits.per_client // MB} MB."
-            raise QuotaError(429, f"{text} Please try again in {max(1, round((first_s - since_s) / 60))} minutes.")
+            raise RequestError(429, f"{text} Please try again in {max(1, round((first_s - since_s) / 60))} minutes.")
         if self._by.total() + expected > limits.together:
-            raise QuotaError(507, NO_SPACE)
+            raise RequestError(507, NO_SPACE)
         if upload.bytes - upload.looked_at >= LOOK_EVERY_BYTES:
             upload.looked_at = upload.bytes
             if shutil.disk_usage(self.folder).free - expected < limits.floor:
-                raise QuotaError(507, NO_SPACE)
+                raise RequestError(507, NO_SPACE)
 
 
 class SessionQuota:
@@ -146,7 +136,7 @@ class SessionQuota:
         """Note a session.
 
         Raises:
-            QuotaError: if it is a new one and too many of its network are.
+            RequestError: if it is a new one and too many of its network are.
         """
         with self._lock:
             now_s = self._clock()
@@ -159,7 +149,7 @@ class SessionQuota:
             if len(seen) >= self.count:
                 seen = self._seen[client] = self._recent(seen, now_s)
             if len(seen) >= self.count:
-                raise QuotaError(429, "Your network has opened this page too often. Please try again in an hour.")
+                raise RequestError(429, "Your network has opened this page too often. Please try again in an hour.")
             seen[session] = now_s
 
     def _recent(self, seen: dict[str, float], now_s: float) -> dict[str, float]:
