@@ -10,54 +10,73 @@ import os
 import random
 import signal
 import sys
-import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from learn_makers import RECIPE, soft_labels
 
+from hsemotion_space.learn import train
 from hsemotion_space.learn.data import FaceImages
 from hsemotion_space.learn.recipe import Recipe, Teaching
 from hsemotion_space.learn.sources import load_sources
 from hsemotion_space.learn.train import Trainer
 
 KILLS = 4
+STEPS = 14
 
 
-def begin(recipe: Recipe, sources: list[FaceImages], run: Path) -> int:
-    """Return the id of a process that trains, or goes on training."""
+def die_at(moment: int) -> None:
+    """Let this process kill itself at a step or a write of the state, the latter half done; both count as moments."""
+    step, write = Trainer._train_step, train._write
+    left = moment
+
+    def passed() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    def counted_step(trainer: Trainer, batch: object) -> dict[str, float]:
+        terms = step(trainer, batch)  # type: ignore[arg-type]
+        if passed():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return terms
+
+    def counted_write(file: Path, state: Mapping[str, object]) -> None:
+        if passed():
+            file.with_name(file.name + ".partial").write_bytes(b"PK half a state")
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(file, state)
+
+    Trainer._train_step, train._write = counted_step, counted_write  # type: ignore[method-assign, assignment]
+
+
+def run_in_child(recipe: Recipe, sources: list[FaceImages], run: Path, moment: int | None = None) -> int:
+    """Train, or go on training, in a process that dies at a moment if one is given; return its exit status."""
     process = os.fork()
     if not process:
         try:
+            if moment is not None:
+                die_at(moment)
             os._exit(0 if Trainer(recipe, sources, run, soft=soft_labels(sources, 6) if recipe.teaching else None).fit() else 1)
         finally:
             os._exit(2)
-    return process
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def finish(process: int) -> None:
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if status:
-        raise RuntimeError(f"the training ended with {status}")
-
-
-def compare(folder: Path, optimizer: str, moments: random.Random) -> list[int]:
-    """Make the runs ``unbroken`` and ``killed`` and return the last saved step at every kill."""
-    recipe = replace(RECIPE, optimizer=optimizer, steps=14, choose="best", head_steps=3)  # type: ignore[arg-type]
+def compare(folder: Path, optimizer: str, moments: random.Random) -> tuple[list[int], list[int]]:
+    """Make the runs ``unbroken`` and ``killed``; return all exit statuses and the last saved step at every kill."""
+    recipe = replace(RECIPE, optimizer=optimizer, steps=STEPS, choose="best", head_steps=3)  # type: ignore[arg-type]
     recipe = replace(recipe, teaching=Teaching("soft.parquet", embedding_weight=0.5) if optimizer == "adamw" else None)
     sources, _ = load_sources(recipe, folder)
-    started = time.monotonic()
-    finish(begin(recipe, sources, folder / optimizer / "unbroken"))
-    duration_s, run, saved = time.monotonic() - started, folder / optimizer / "killed", []
+    run, saved = folder / optimizer / "killed", []
+    statuses = [run_in_child(recipe, sources, folder / optimizer / "unbroken")]
     for _ in range(KILLS):
-        process = begin(recipe, sources, run)
-        time.sleep(moments.uniform(0.05, 0.5) * duration_s)
-        os.kill(process, signal.SIGKILL)
-        if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL:
-            saved.append(torch.load(run / "state.pt", weights_only=True)["step"] if (run / "state.pt").exists() else 0)
-    finish(begin(recipe, sources, run))
-    return saved
+        statuses.append(run_in_child(recipe, sources, run, moments.randrange(STEPS // 2)))
+        saved.append(torch.load(run / "state.pt", weights_only=True)["step"] if (run / "state.pt").exists() else 0)
+    statuses.append(run_in_child(recipe, sources, run))
+    return statuses, saved
 
 
 if __name__ == "__main__":
