@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from hsemotion_space.messages import MessageError
 from hsemotion_space.types import FloatArray
 
 EngineName = Literal["auto", "openvino", "torch"]
@@ -33,7 +34,7 @@ LENGTH_BYTES: Final = 8
 log = logging.getLogger(__name__)
 
 
-class EngineError(RuntimeError):
+class EngineError(MessageError, RuntimeError):
     """A network cannot be run on the chosen engine."""
 
 

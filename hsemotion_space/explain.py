@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 from hsemotion_space.heads import apply_heads
 from hsemotion_space.hub.manifest import Checkpoint, HeadSpec
 from hsemotion_space.hub.resolve import HeadWeights, load_heads
+from hsemotion_space.messages import MessageError
 from hsemotion_space.tasks import Task
 from hsemotion_space.types import ByteArray, FloatArray, IntArray, Provenance, check_shape
 
@@ -37,7 +38,7 @@ LEAST_DROP: Final = 0.1
 LIMITS: Final = "The map shows what this network reacts to, not why, and nothing about what the person feels."
 
 
-class ExplainError(ValueError):
+class ExplainError(MessageError, ValueError):
     """A value cannot be explained; the message can be shown as it is."""
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hsemotion_space.doubt import doubt
+from hsemotion_space.messages import MessageError
 from hsemotion_space.reliability import precision
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis, FaceResult, FloatArray, Prediction, Timeline
@@ -48,7 +49,7 @@ _TAIL: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class ExportError(ValueError):
+class ExportError(MessageError, ValueError):
     """A file cannot be written; the message can be shown to a user as it is."""
 
 

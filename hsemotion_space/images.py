@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import ByteArray, Frame, MediaInfo
 
@@ -51,7 +52,7 @@ _UPRIGHT = {
 }
 
 
-class MediaError(ValueError):
+class MediaError(MessageError, ValueError):
     """A file cannot be used; the message says why in words for the user and never holds a path of the server."""
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from hsemotion_space.messages import MessageError
+
 ENV_PREFIX = "HSEMOTION_"
 SPACE_NAMES = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}  # set by Hugging Face Spaces, followed where ours are not set
 
 
-class SettingsError(ValueError):
+class SettingsError(MessageError, ValueError):
     """An environment variable or an option has a value that cannot be used."""
 
 

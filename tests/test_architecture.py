@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "hsemotion_space"
 
 LAYERS = {
-    1: "tasks",
+    1: "tasks messages",
     2: "types settings",
     3: "environment hub images media engine metrics reliability doubt",
     4: "detection tracking alignment backbones drafts heads temporal compare quality figures export feedback",
@@ -55,6 +55,7 @@ EVERYWHERE = {"numpy", "PIL"}
 WITH_TORCH = {"engine", "detection", "backbones", "pipeline", "learn"}
 PAGE = {
     "tasks",
+    "messages",
     "types",
     "settings",
     "environment",
@@ -174,7 +175,7 @@ def test_the_page_reaches_no_torch_but_in_the_worker() -> None:
 def test_jobs_knows_the_pipeline_only_in_its_worker() -> None:
     outside = {target for item, target in inner_imports() if item.unit == "jobs" and not in_the_worker(item)}
     inside = {target for item, target in inner_imports() if item.unit == "jobs" and in_the_worker(item)}
-    assert outside <= {"settings", "environment", "types", "tasks", "images", "explain"}
+    assert outside <= {"messages", "settings", "environment", "types", "tasks", "images", "explain"}
     assert inside <= {"alignment", "engine", "explain", "hub", "media", "pipeline", "settings", "types"}
     kinds = {(item.where, target) for item, target in inner_imports() if item.unit == "jobs" and target == "explain"}
     assert kinds == {(f"{PACKAGE}/jobs/status.py", "explain"), (where(ANSWERS), "explain")}, "outside, only the type of an answer"

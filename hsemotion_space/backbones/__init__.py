@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hsemotion_space.backbones import ddamfn, mobilefacenet
 from hsemotion_space.backbones.blocks import TIMM_OPTIONS, EmbeddingClassifier
+from hsemotion_space.messages import MessageError
 
 __all__ = ["Backbone", "BackboneError", "create_model", "ddamfn", "load_backbone", "mobilefacenet"]
 
@@ -17,7 +18,7 @@ NAMED_KEYS = 4  # an error message names this many keys of a kind and counts the
 RESERVED_OPTIONS = TIMM_OPTIONS | {"checkpoint_path", "model_name", "num_classes", "pretrained"}  # not for a manifest to set
 
 
-class BackboneError(ValueError):
+class BackboneError(MessageError, ValueError):
     """A backbone cannot be built or its weights do not fit; the message can be shown as it is."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, TypeAlias, cast, get_args
 
+from hsemotion_space.messages import MessageError
 from hsemotion_space.tasks import Task, get_task
 from hsemotion_space.types import PROVENANCE_WORDS
 
@@ -26,7 +27,7 @@ COMMENT_LENGTH: Final = 500
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
 
-class FeedbackError(ValueError):
+class FeedbackError(MessageError, ValueError):
     """A correction cannot be accepted or found; the message can be shown to the person who sent it."""
 
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from hsemotion_space.messages import MessageError
+
 REPO = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", re.ASCII)  # what the Hub takes for a name
 
 
-class CheckpointError(ValueError):
+class CheckpointError(MessageError, ValueError):
     """A checkpoint cannot be used; the message names it and says what to do."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from hsemotion_space.explain import Saliency
+from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import PipelineConfig
 from hsemotion_space.types import Analysis, ByteArray, check_shape
 
@@ -14,7 +15,7 @@ Phase = Literal["download", "analysis"]
 FINISHED: Final[tuple[State, ...]] = ("done", "failed", "cancelled")
 
 
-class JobError(RuntimeError):
+class JobError(MessageError, RuntimeError):
     """A job cannot be accepted or is not known; the message can be shown."""
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from scipy import ndimage
 
+from hsemotion_space.messages import MessageError
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.types import BoolArray, ByteArray, FloatArray, IntArray
 
@@ -33,7 +34,7 @@ CATEGORY_WORDS = {
 Crop = Literal["square", "box"]  # of a face box: the square around its middle, or the box itself squashed to a square (AffectNet)
 
 
-class DataError(ValueError):
+class DataError(MessageError, ValueError):
     """A dataset cannot be used; the message says which file and why."""
 
 

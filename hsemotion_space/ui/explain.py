@@ -13,6 +13,7 @@ import gradio as gr
 import numpy as np
 
 from hsemotion_space.jobs import Explained, JobError
+from hsemotion_space.messages import MessageError
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
@@ -33,7 +34,7 @@ ABOUT: Final = (
 )
 
 
-class AskError(ValueError):
+class AskError(MessageError, ValueError):
     """What was asked cannot be explained; the message is in the language of the visitor."""
 
 

@@ -13,6 +13,7 @@ import gradio as gr
 
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
+from hsemotion_space.messages import MessageError
 from hsemotion_space.quality import quality
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
@@ -59,7 +60,7 @@ class Answer(TypedDict, total=False):
     stop: str
 
 
-class FrameError(ValueError):
+class FrameError(MessageError, ValueError):
     """What came is no frame; the message can be shown."""
 
 

@@ -26,6 +26,8 @@ import gradio as gr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hsemotion_space.messages import Message, MessageError
+
 LANGUAGES: Final = ("en", "ja")
 FOLDER: Final = Path(__file__).parent
 _LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
@@ -58,11 +60,24 @@ def say(text: str, /, **values: object) -> str:
     return _filled(_words(language()).get(text, text), values)
 
 
+def translate(value: object) -> object:
+    """Return a message, or the message of an error, in the language of the visitor; other texts as the catalog has them, or as they are."""
+    if isinstance(value, MessageError):
+        value = value.message
+    if isinstance(value, Message) and value.values:
+        template = _words(language()).get(value.template, value.template)
+        filled = _filled(template, {name: translate(part) for name, part in value.values.items()})
+        return filled.replace("。 ", "。")  # sentences that were joined
+    return _words(language()).get(value, value) if isinstance(value, str) else value
+
+
 def retell(told: str) -> str:
     """Return finished English sentences in the language of the visitor; what fits nothing in the catalog stays as it is.
 
     A text with places fits what it could have been made from. What stood in the places is retold too.
     """
+    if isinstance(told, Message) and told.values:
+        return str(translate(told))
     words = _words(language())
     if told in words or not words:
         return words.get(told, told)
