@@ -21,7 +21,7 @@ from hsemotion_space.ui.viewer import component
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hsemotion_space"
 VIEWER = PACKAGE / "ui" / "viewer"
-PLACE = re.compile(r"{\w+}")
+PLACE = re.compile(r"{(?:\w+)(?::[^}]*)?}")
 BREAK = r"(?<=[.!?]) "
 TEXT_FIELDS = {"title", "name", "label", "short", "description", "text", "metric", "citation", "none"}
 """Fields of tasks, labels and steps of consent."""

@@ -32,7 +32,7 @@ LANGUAGES: Final = ("en", "ja")
 FOLDER: Final = Path(__file__).parent
 _LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
 _FILLED: Final[dict[str, dict[str, str]]] = {language: {} for language in LANGUAGES}  # fixed texts with their values, by language
-_PLACE: Final = re.compile(r"{(\w+)}")
+_PLACE: Final = re.compile(r"{(\w+)(?::[^}]*)?}")
 _BREAK: Final = r"(?<=[.!?]) (?![a-z])"  # between two sentences
 
 
