@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 
-.PHONY: demo test check format pictures clean help
+.PHONY: install develop demo test check format constraints pictures clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -14,13 +14,17 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 
-$(RUNTIME): requirements.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+$(RUNTIME): requirements.txt constraints.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME) requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
+
+install: $(RUNTIME) ## install what the page needs
+
+develop: $(DEVELOPMENT) ## install what the checks need as well
 
 demo: $(RUNTIME) ## install and serve the page on 127.0.0.1:7860
 	$(BIN)/python app.py
@@ -39,6 +43,10 @@ check: $(DEVELOPMENT) ## format, lint, types and tests
 format: $(DEVELOPMENT) ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# CUDA packages are left out: torch pins them. certifi is left out: its certificates must stay current.
+constraints: $(DEVELOPMENT) ## write the installed versions into constraints.txt
+	$(BIN)/python -m pip freeze --exclude hsemotion-space | grep -Ev '^(nvidia-|cuda-|triton|certifi)' > constraints.txt
 
 pictures: $(DEVELOPMENT) ## make the pictures of the documentation from the running page
 	$(BIN)/python docs/make_pictures.py

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "hsemotion_space"
@@ -255,3 +257,13 @@ def test_no_file_names_a_place_of_one_machine() -> None:
         if b"\0" not in content[:8192] and (found := pattern.search(content)):
             wrong.append(f"{name}: {found.group().decode()}")
     assert not wrong
+
+
+def test_constraints_satisfy_the_requirements() -> None:
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines())
+    versions = {canonicalize_name(name): version for name, version in pinned.items()}
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / file).read_text("utf-8").splitlines():
+            if line and not line.startswith("#"):
+                requirement = Requirement(line)
+                assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), line
