@@ -179,8 +179,7 @@ def report(done, total):
         time.sleep(60)
 
 print("ready", flush=True)
-if halt == "barrier":
-    sys.stdin.readline()
+sys.stdin.readline()
 if halt == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -208,8 +207,11 @@ class Machine:
             [sys.executable, "-c", SCRIPT, *self.words, halt], env=self.env, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == "ready\n"  # it waits, so that nothing else is read ahead here and lost
+        if halt != "barrier":
+            process.stdin.write("\n")
+            process.stdin.flush()
         return process
 
     def in_place(self) -> list[Path]:

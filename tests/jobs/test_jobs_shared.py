@@ -94,7 +94,8 @@ def test_cancels_that_race_with_each_other_and_with_the_end_leave_one_final_stat
     outcomes = []
     with ThreadPoolExecutor(9) as pool:
         for pause_s in [0, *rng.uniform(0, 0.5, 14)]:
-            job_id = runner.submit(folder / "long.mp4", PipelineConfig(sample_fps=0.2), ["small", "twin"])
+            config = PipelineConfig(sample_fps=0.2) if pause_s else SLOW  # one that is surely cancelled
+            job_id = runner.submit(folder / "long.mp4", config, ["small", "twin"])
             watchers = [pool.submit(lambda job_id=job_id: list(runner.watch(job_id, 0.01))[-1]) for _ in range(4)]
             time.sleep(pause_s)
             for cancel in [pool.submit(runner.cancel, job_id) for _ in range(4)]:
