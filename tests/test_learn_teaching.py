@@ -350,3 +350,22 @@ def test_a_taught_run_is_trained_and_written_out(data: Path, teachers: tuple[Tea
     assert list(record["evaluation"]) == ["a"]
     assert record["epochs"][0]["tuning"].keys() == {"a"}
     assert record["epochs"][0]["loss"].keys() == {"expression", "valence", "arousal", "embedding"}
+
+
+def test_fast_teacher_says_the_same_with_the_rounding_of_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+
+    def compiled(network: torch.nn.Module) -> object:
+        return lambda x: shapes.append((x.shape[0], torch.is_autocast_enabled("cpu"))) or network(x)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    checkpoint = make_checkpoint(tmp_path / "t", size=48, settled=True)
+    slow, fast = Teacher(checkpoint, tmp_path), Teacher(checkpoint, tmp_path, fast=True)
+    images = np.random.default_rng(0).integers(0, 256, (3, slow.size, slow.size, 4), np.uint8)
+    exact, rounded = slow(images, 2), fast(images, 2)
+    assert shapes == [(teaching.EVALUATION_BATCH, True)] * 2, "one shape, so that it is compiled once"
+    assert rounded.expression.shape == exact.expression.shape == (3, 8)
+    assert rounded.expression == pytest.approx(exact.expression, abs=0.03)
+    assert rounded.valence_arousal == pytest.approx(exact.valence_arousal, abs=0.03)
+    assert (exact.embedding.astype(np.float32) * rounded.embedding.astype(np.float32)).sum(1).min() > 0.99
+    assert not np.array_equal(rounded.expression, exact.expression)

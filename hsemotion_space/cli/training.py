@@ -81,11 +81,11 @@ def _teach(options: argparse.Namespace) -> int:
     from hsemotion_space.learn.recipe import read_recipe  # noqa: PLC0415  heavy
     from hsemotion_space.learn.teach import Lesson, Teacher, teach  # noqa: PLC0415  heavy
 
-    settings, fast = Settings.from_env(), read_recipe(options.recipe).compile
+    settings, recipe = Settings.from_env(), read_recipe(options.recipe)
     checkpoints = [
         read_manifest(Path(name)) if Path(name).is_dir() else find_checkpoint(settings.checkpoint_roots, name) for name in options.teacher
     ]
-    teachers = [Teacher(checkpoint, settings.cache, fast) for checkpoint in checkpoints]
+    teachers = [Teacher(checkpoint, settings.cache, recipe.compile and recipe.bfloat16) for checkpoint in checkpoints]
     teach(options.recipe, options.data, Lesson(tuple(teachers), options.views, options.embeddings), options.out)
     print(f"Wrote {options.out}, {options.out.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -61,7 +61,9 @@ def test_a_bad_manifest_and_a_data_folder_that_cannot_be_leave_the_page_running(
     assert "Traceback" not in text
     assert f"{place / 'checkpoints' / 'bad'} is left out: Checkpoint bad: [input] needs a size" in text
     assert [line for line in lines if line.startswith("Corrections are not taken: The key of this server cannot be read or written: ")]
-    assert any(line.startswith("HSEmotion Space is running on") for line in lines), text
+    assert len([line for line in lines if line.startswith("HSEmotion Space is running on")]) == 1, (
+        text
+    )  # other processes may write after it
 
 
 @pytest.mark.parametrize("command", [APP, COMMAND], ids=["app", "serve"])
