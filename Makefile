@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 
-.PHONY: demo test check format pictures clean help
+.PHONY: demo fast test test-all check format pictures clean help
 
 help:            ## list the targets
-	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -25,10 +25,20 @@ $(DEVELOPMENT): $(RUNTIME) requirements-dev.txt
 demo: $(RUNTIME) ## install and serve the page on 127.0.0.1:7860
 	$(BIN)/python app.py
 
+PYTEST := $(BIN)/python -m pytest
+SEVERAL := --numprocesses logical --maxprocesses 4 --dist loadfile
+
+fast: $(DEVELOPMENT) ## run the tests that need no torch, no browser and no process
+	$(PYTEST) --fast $(SEVERAL)
+
 # Several at a time, a file on one core; then alone those that watch a browser, whose timing matters.
-test: $(DEVELOPMENT) ## install and run the tests
-	$(BIN)/python -m pytest --ignore tests/browser --numprocesses logical --maxprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest tests/browser
+test: $(DEVELOPMENT) ## install and run the tests that every change must pass
+	$(PYTEST) -m "not browser" $(SEVERAL)
+	$(PYTEST) -m browser
+
+test-all: $(DEVELOPMENT) ## run these and the long ones: whole catalogues, kills and faults again and again
+	$(PYTEST) --long -m "not browser" $(SEVERAL)
+	$(PYTEST) --long -m browser
 
 check: $(DEVELOPMENT) ## format, lint, types and tests
 	$(BIN)/ruff format --check .

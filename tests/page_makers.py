@@ -15,6 +15,9 @@ from pathlib import Path
 import httpx
 from checkpoint_makers import make_checkpoint
 
+from hsemotion_space.feedback.records import StoredRecord
+from hsemotion_space.feedback.store import FeedbackStore
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -57,13 +60,16 @@ def serve_page(folder: Path, environ: Mapping[str, str] | None = None) -> Iterat
 
 
 @contextmanager
-def start_page(folder: Path, environ: Mapping[str, str] | None = None, unsaid: Sequence[str] = ()) -> Iterator[Page]:
+def start_page(
+    folder: Path, environ: Mapping[str, str] | None = None, unsaid: Sequence[str] = (), script: str = "app.py"
+) -> Iterator[Page]:
     """Yield a page with a random checkpoint on the torch engine; check that it leaves nothing behind.
 
     Args:
         folder: for its data.
         environ: added to its environment.
         unsaid: what it must never print, besides tracebacks.
+        script: that serves the page.
     """
     if not (folder / "checkpoints").exists():  # served again with the same data
         make_checkpoint(folder / "checkpoints" / "random")
@@ -71,11 +77,19 @@ def start_page(folder: Path, environ: Mapping[str, str] | None = None, unsaid: S
     environment = {
         **os.environ, "HSEMOTION_CHECKPOINTS": str(folder / "checkpoints"), "HSEMOTION_PORT": str(port), "HSEMOTION_ENGINE": "torch",
         "HSEMOTION_THREADS": "1", "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache"),
-        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"), **(environ or {}),
+        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"), "PYTHONPATH": str(ROOT), **(environ or {}),
     }  # fmt: skip
+    with serve([script], port, folder, environment, unsaid) as page:
+        yield page
+    assert not list(folder.glob("hsemotion-space-*")), "what visitors added must be gone"
+
+
+@contextmanager
+def serve(command: Sequence[str], port: int, folder: Path, environ: Mapping[str, str], unsaid: Sequence[str] = ()) -> Iterator[Page]:
+    """Yield what a script of Python serves; it must print no traceback, and end by itself when it is told to."""
     printed = folder / "printed.txt"  # a pipe that nobody reads would stop a page that prints much
     with printed.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_it_answers(url, process)
@@ -87,7 +101,12 @@ def start_page(folder: Path, environ: Mapping[str, str] | None = None, unsaid: S
     for words in ("Traceback (most recent call last)", *unsaid):
         assert words not in text, text[-20_000:]
     assert process.returncode == 0
-    assert not list(folder.glob("hsemotion-space-*")), "what visitors added must be gone"
+
+
+def read_feedback(folder: Path) -> list[StoredRecord]:
+    """Return the records that a page has stored."""
+    with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", read_only=True) as store:
+        return list(store.records())
 
 
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
