@@ -17,7 +17,7 @@ PROCESS = {"subprocess", "multiprocessing", "page_makers", "hsemotion_space.jobs
 def markers_of(path: Path) -> set[str]:
     """Return the markers of a test module, or of a folder, by what it and the ``conftest.py`` around it import."""
     around = [folder / "conftest.py" for folder in (path, *path.parents) if TESTS in folder.parents]
-    files = [file for file in ([path] if path.is_file() else []) + around if file.exists()]
+    files = [file for file in (path, *around) if file.is_file() and file.suffix == ".py"]
     modules = {module for file in files for module in reached_from(file)}
     imported = {name for module in modules for name in imports_of(module)}
     by_tests = {name for module in modules if not module.is_relative_to(PACKAGE) for name in imports_of(module)}

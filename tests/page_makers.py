@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 from checkpoint_makers import make_checkpoint
+from PIL import Image
 
 from hsemotion_space.feedback.records import StoredRecord
 from hsemotion_space.feedback.store import FeedbackStore
+from hsemotion_space.ui.words import fixed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,3 +122,43 @@ def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
         except httpx.TransportError:
             time.sleep(0.1)
     raise AssertionError("the page did not start")
+
+
+def upload(page: str, name: str, content: bytes) -> str:
+    answer = httpx.post(f"{page}/gradio_api/upload", files={"files": (name, content)}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()[0])
+
+
+def function_index(page: str, event: str, **properties: object) -> int:
+    """Return the number of what the first component with some properties does at an event."""
+    config = httpx.get(f"{page}/config").json()
+    wanted = next(item["id"] for item in config["components"] if properties.items() <= {"type": item["type"], **item["props"]}.items())
+    return next(number for number, item in enumerate(config["dependencies"]) if [wanted, event] in item["targets"])
+
+
+def call(page: str, number: int, session: str, data: list[object]) -> str:
+    body = {"data": data, "fn_index": number, "session_hash": session, "event_data": None, "trigger_id": None}
+    return httpx.post(f"{page}/gradio_api/run/predict", json=body, timeout=60).text
+
+
+def file_data(path: str) -> dict[str, object]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def analyze_picture(page: str, data: list[object]) -> str:
+    """Press Analyze in the picture tab as the page does, ask until there is a result, and return that."""
+    session = f"test{time.monotonic_ns()}"
+    answer = call(page, function_index(page, "click", value=fixed("Analyze")), session, [None, *data, []])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if "role='progressbar'" not in answer:
+            return answer
+        answer = call(page, function_index(page, "tick", type="timer"), session, [None, "random", None])
+    raise AssertionError(answer)
