@@ -32,28 +32,12 @@ def test_colors_follow_the_sign_and_opacity_the_magnitude() -> None:
         value = ramp()[0, column]
         expected = over(LOWERS if value > 0 else RAISES, STRONGEST * abs(float(value)))
         assert np.abs(picture[:, column].astype(int) - expected).max() <= 1
-    assert picture[30, 63].tolist() == over(LOWERS, STRONGEST).tolist()
-    assert picture[30, 0].tolist() == over(RAISES, STRONGEST).tolist()
-
-
-def test_the_scale_of_the_map_does_not_matter_its_sign_does() -> None:
-    picture = figures.overlay(gray(), ramp())
-    np.testing.assert_array_equal(picture, figures.overlay(gray(), 0.25 * ramp()))
-    mirrored = figures.overlay(gray(), -ramp())
-    np.testing.assert_array_equal(picture, mirrored[:, ::-1])
-    assert (picture != mirrored).any()
-
-
-def test_no_change_leaves_the_face() -> None:
+    np.testing.assert_array_equal(picture, figures.overlay(gray(), 0.25 * ramp(), side=64))
     face = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     for nothing in (np.zeros((64, 64), np.float32), np.full((64, 64), np.nan, np.float32)):
         np.testing.assert_array_equal(figures.overlay(face, nothing, side=64), face)
-
-
-def test_the_face_stays_visible_below_the_strongest_place() -> None:
-    full = np.ones((64, 64), np.float32)
-    dark, light = (int(figures.overlay(gray(level=level), full, side=64)[32, 32].sum()) for level in (0, 255))
-    assert light - dark == pytest.approx(3 * 255 * (1 - STRONGEST), abs=3)
+    assert picture[30, 63].tolist() == over(LOWERS, STRONGEST).tolist()
+    assert picture[30, 0].tolist() == over(RAISES, STRONGEST).tolist()
 
 
 def test_a_map_that_is_nan_in_part_is_drawn_where_it_is_known() -> None:

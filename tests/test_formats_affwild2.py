@@ -68,29 +68,18 @@ def test_untidy_files_are_read(tmp_path: Path, text: str) -> None:
     assert labels_of(tmp_path, text, VALENCE_AROUSAL).tolist() == [[0, 1]]
 
 
-def test_a_file_may_have_a_header_alone(tmp_path: Path) -> None:
-    assert labels_of(tmp_path, UNITS, ACTION_UNITS).shape == (0, 12)
-
-
 @pytest.mark.parametrize(
     ("task", "header", "row", "expected"),
     [
         (VALENCE_AROUSAL, "valence,arousal", "0.5", "2 numbers from -1 to 1 (or -5 if not annotated), got '0.5'"),
-        (VALENCE_AROUSAL, "valence,arousal", "0.5,0.5,0.5", "2 numbers from -1 to 1"),
         (VALENCE_AROUSAL, "valence,arousal", "1.01,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "valence,arousal", "-5,2", "2 numbers from -1 to 1"),
         (VALENCE_AROUSAL, "valence,arousal", "nan,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "valence,arousal", "0_1,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "valence,arousal", "0,", "2 numbers from -1 to 1"),
         (VALENCE_AROUSAL, "valence,arousal", '"0,1', "well-formed quotes"),
         (VALENCE_AROUSAL, "valence,arousal", "", "a row (blank lines are allowed at the end only)"),
         (AFF_WILD2_EXPRESSION, EXPR, "8", "1 whole number from 0 to 7 (or -1 if not annotated), got '8'"),
         (AFF_WILD2_EXPRESSION, EXPR, "1.5", "1 whole number from 0 to 7"),
-        (AFF_WILD2_EXPRESSION, EXPR, "-5", "1 whole number from 0 to 7"),
-        (AFF_WILD2_EXPRESSION, EXPR, "Fear", "1 whole number from 0 to 7"),
         (COMPOUND_EXPRESSION, COMPOUND, "7", "1 whole number from 0 to 6"),
         (ACTION_UNITS, UNITS, ",".join(["2"] * 12), "12 whole numbers from 0 to 1"),
-        (ACTION_UNITS, UNITS, ",".join(["-1"] * 11), "12 whole numbers from 0 to 1"),
         (ACTION_UNITS, UNITS, ",".join(["-1"] * 11 + ["5"]), "12 whole numbers from 0 to 1"),
     ],
 )
@@ -105,10 +94,8 @@ def test_a_wrong_line_is_named(tmp_path: Path, task: Task, header: str, row: str
     ("task", "text", "header"),
     [
         (VALENCE_AROUSAL, "arousal,valence\n0,0\n", "valence,arousal"),
-        (VALENCE_AROUSAL, "0.1,0.2\n", "valence,arousal"),
         (VALENCE_AROUSAL, "", "valence,arousal"),
         (AFF_WILD2_EXPRESSION, EXPR.replace(",Other", "") + "\n0\n", EXPR),
-        (ACTION_UNITS, UNITS.replace("AU10", "AU9") + "\n", UNITS),
         (COMPOUND_EXPRESSION, EXPR + "\n0\n", COMPOUND),
     ],
 )
@@ -136,11 +123,9 @@ def test_files_come_one_by_one_sorted_by_video(tmp_path: Path) -> None:
     assert [next(reader).video for _ in range(3)] == ["1-30", "1-30-x", "1-30_left"]
     with pytest.raises(DataError, match=r"2\.txt, line 1"):
         next(reader)
-
-
-def test_a_folder_without_labels_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"has no label files; expected one <video>\.txt"):
-        list(read_labels(tmp_path, VALENCE_AROUSAL))
+        list(read_labels(tmp_path / "empty", VALENCE_AROUSAL))
     with pytest.raises(DataError, match=r"none does not exist\.$"):
         list(read_labels(tmp_path / "none", VALENCE_AROUSAL))
 
@@ -197,13 +182,15 @@ def test_two_roots_are_one_sorted_by_number(tmp_path: Path) -> None:
         FaceFile("b", 100000, first / "b/100000.jpg"),
     ]
     assert [face.image.parent.parent for face in list_faces([second, first]) if face.frame == 2] == [second]
-
-
-def test_only_the_wanted_videos_are_listed_and_a_missing_one_has_no_faces(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        put(tmp_path / "root" / name / "00001.jpg", "")
-    put(tmp_path / "outside/00001.jpg", "")
-    assert [face.video for face in list_faces([tmp_path / "root"], {"c", "a", "missing", "../outside"})] == ["a", "c"]
+    assert [face.video for face in list_faces([first], {"b", "missing", "../cropped2/a_left"})] == ["b"] * 3
+    put(second / "b/3.png", "")
+    put(second / "c/wrong.jpg", "")
+    reader = list_faces([first, second])
+    assert next(reader).video == "a_left"
+    with pytest.raises(DataError, match=r"two pictures of frame 3: 00003\.webp and 3\.png"):
+        next(reader)
+    with pytest.raises(DataError, match=r"folder .*none cannot be listed"):
+        next(list_faces([tmp_path / "none"]))
 
 
 def test_hidden_files_and_other_formats_do_not_count(tmp_path: Path) -> None:
@@ -213,29 +200,11 @@ def test_hidden_files_and_other_formats_do_not_count(tmp_path: Path) -> None:
     assert list(list_faces([tmp_path])) == [FaceFile("v", 1, tmp_path / "v/00001.jpg")]
 
 
-@pytest.mark.parametrize("name", ["frame1.jpg", "00000.jpg", "-1.jpg", "1_0.jpg", "1.5.jpg", "\u0661.jpg", "9" * 200 + ".jpg"])
+@pytest.mark.parametrize("name", ["frame1.jpg", "00000.jpg", "1_0.jpg", "\u0661.jpg"])
 def test_a_picture_must_be_named_by_its_frame(tmp_path: Path, name: str) -> None:
     file = put(tmp_path / "v" / name, "")
     with pytest.raises(DataError, match=re.escape(f"{file}: expected a frame number from 1")):
         list(list_faces([tmp_path]))
-
-
-def test_two_pictures_of_one_frame_in_one_folder_are_an_error(tmp_path: Path) -> None:
-    for name in ("00001.jpg", "1.png"):
-        put(tmp_path / "v" / name, "")
-    with pytest.raises(DataError, match=r"two pictures of frame 1: 00001\.jpg and 1\.png"):
-        list(list_faces([tmp_path]))
-
-
-def test_faces_are_listed_video_by_video(tmp_path: Path) -> None:
-    put(tmp_path / "a/00001.jpg", "")
-    put(tmp_path / "b/wrong.jpg", "")
-    faces = list_faces([tmp_path])
-    assert next(faces).video == "a"
-    with pytest.raises(DataError, match=r"wrong\.jpg"):
-        next(faces)
-    with pytest.raises(DataError, match=r"folder .*none cannot be listed"):
-        next(list_faces([tmp_path / "none"]))
 
 
 def test_two_people_share_the_sound_of_their_video() -> None:

@@ -62,11 +62,8 @@ def test_lists_are_read_with_and_without_header(tmp_path: Path, header: list[str
     [
         ("00001.jpg", "<video>/<frame number>.jpg in the first column, got '00001.jpg'"),
         ("v/x.jpg", "<video>/<frame number>.jpg"),
-        ("v/00002", "<video>/<frame number>.jpg"),
-        ("/00002.jpg", "<video>/<frame number>.jpg"),
         ("cropped/v/00002.jpg", "<video>/<frame number>.jpg"),
         ("v/-2.jpg", "<video>/<frame number>.jpg"),
-        ("image_location", "<video>/<frame number>.jpg"),
         ("v/1.jpg", "every frame once, got 'v/1.jpg'"),
     ],
 )
@@ -135,19 +132,9 @@ def test_a_video_without_prediction_is_neutral_and_reported(tmp_path: Path, task
     lines = (tmp_path / "x.txt").read_text().splitlines()
     neutral = "0" if task.kind == "one_of" else ",".join(["0" if task is ACTION_UNITS else "0.000000"] * len(task.labels))
     assert lines == [HEADERS[task], *(f"{row},{neutral}" for row in rows)]
-
-
-def test_the_neutral_class_is_found_by_its_name(tmp_path: Path) -> None:
-    task = AFF_WILD2_EXPRESSION.subset(["Anger", "Fear", "Neutral"])
-    write_submission(tmp_path / "x.txt", task, [], frame_list(tmp_path, "v/00001.jpg"))
-    assert (tmp_path / "x.txt").read_text().splitlines()[1] == "v/00001.jpg,2"
-
-
-def test_order_and_names_of_the_list_are_kept(tmp_path: Path) -> None:
-    rows = ["b/7.png", "a/000002.jpg", "b/00001.jpg", "a/00001.jpg"]
-    known = [series(video, [1, 7], [[0, 0], [1, 1]]) for video in ("a", "unlisted", "b")]
-    write_submission(tmp_path / "x.txt", VALENCE_AROUSAL, iter(known), frame_list(tmp_path, *rows))
-    assert [line.split(",")[0] for line in (tmp_path / "x.txt").read_text().splitlines()[1:]] == rows
+    three = AFF_WILD2_EXPRESSION.subset(["Anger", "Fear", "Neutral"])
+    write_submission(tmp_path / "three.txt", three, [], frame_list(tmp_path, "v/00001.jpg"))
+    assert (tmp_path / "three.txt").read_text().splitlines()[1] == "v/00001.jpg,2", "found by its name"
 
 
 def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -236,12 +223,9 @@ def test_frames_of_a_submission_are_sorted(tmp_path: Path) -> None:
     [
         (VALENCE_AROUSAL, "w/1.jpg,-5,-5", "a value in every column"),
         (VALENCE_AROUSAL, "w/1.jpg,2,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "1.jpg,0,0", "<video>/<frame number>.jpg"),
         (AFF_WILD2_EXPRESSION, "w/1.jpg,8", "1 whole number from 0 to 7"),
-        (AFF_WILD2_EXPRESSION, "w/1.jpg,-1", "a value in every column"),
         (AFF_WILD2_EXPRESSION, "v/1.jpg,0", "every frame once"),
         (ACTION_UNITS, "w/1.jpg" + ",0.5" * 12, "12 whole numbers from 0 to 1"),
-        (COMPOUND_EXPRESSION, "w/1.jpg", "1 whole number from 0 to 6"),
         (MIMICRY_INTENSITY, "2,,0,0,0,0,0", "a value in every column"),
         (MIMICRY_INTENSITY, "2,0,0,0,0,0,7", "6 numbers from 0 to 1"),
     ],

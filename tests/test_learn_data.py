@@ -110,14 +110,6 @@ def test_the_split_is_fixed_and_follows_the_content(data: Path, sources: list[Fa
     assert set(split[:, 0]) >= {TRAINING, TUNING}
 
 
-def test_rows_without_a_sure_label_are_left_out_on_request(sources: list[FaceImages]) -> None:
-    voted = sources[1]
-    for split in (TRAINING, TUNING, TEST):
-        everything, counted = voted.rows(split), voted.rows(split, counted=True)
-        assert counted.tolist() == [row for row in everything if voted.counted[row]]
-    assert len(voted.rows(TRAINING, counted=True)) < len(voted.rows(TRAINING))
-
-
 def test_a_file_named_validation_is_the_test_and_the_rest_is_divided_for_tuning(data: Path, tmp_path: Path) -> None:
     table = pq.read_table(data / "a.parquet")
     files = [tmp_path / "a-train.parquet", tmp_path / "a-validation.parquet"]
@@ -128,15 +120,6 @@ def test_a_file_named_validation_is_the_test_and_the_rest_is_divided_for_tuning(
     assert (split[:60] == np.where(folds[:60] < 0.3, TUNING, TRAINING)).all()
     assert (split[60:] == TEST).all()
     assert (split[:60] == TUNING).any()
-
-
-def test_annotated_faces_are_cut_out(tmp_path: Path) -> None:
-    pixels = np.full((40, 80, 3), 200, np.uint8)
-    pixels[10:30, 20:40] = (0, 0, 255)
-    rows = {"image": [{"bytes": encoded(pixels)}], "category": ["Neutral"], "face_box": [[0.25, 0.25, 0.5, 0.75]]}
-    pq.write_table(pa.table(rows), tmp_path / "boxes.parquet")
-    image = load_images("boxes", [tmp_path / "boxes.parquet"], 20).images[0]
-    assert (image == (0, 0, 255, 255)).all()
 
 
 def test_a_box_is_cut_as_a_square_around_it_or_squashed(tmp_path: Path) -> None:
