@@ -33,12 +33,12 @@ fast: $(DEVELOPMENT) ## run the tests that need no torch, no browser and no proc
 
 # Several at a time, a file on one core; then alone those that watch a browser, whose timing matters.
 test: $(DEVELOPMENT) ## install and run the tests that every change must pass
-	$(PYTEST) -m "not browser" $(SEVERAL)
-	$(PYTEST) -m browser
+	$(PYTEST) --ignore tests/browser $(SEVERAL)
+	$(PYTEST) tests/browser
 
 test-all: $(DEVELOPMENT) ## run these and the long ones: whole catalogues, kills and faults again and again
-	$(PYTEST) --long -m "not browser" $(SEVERAL)
-	$(PYTEST) --long -m browser
+	$(PYTEST) --long --ignore tests/browser $(SEVERAL)
+	$(PYTEST) --long tests/browser
 
 check: $(DEVELOPMENT) ## format, lint, types and tests
 	$(BIN)/ruff format --check .

@@ -46,11 +46,8 @@ def test_an_empty_value_is_a_clip_that_is_not_annotated(tmp_path: Path) -> None:
     ("row", "expected"),
     [
         ("2,0,0,0,0,0,1.1", "6 numbers from 0 to 1 (or nothing if not annotated)"),
-        ("2,0,0,0,0,0,-5", "6 numbers from 0 to 1"),
-        ("2,0,0,0,0,0,x", "6 numbers from 0 to 1"),
         ("2,0,0,0,0,0,nan", "6 numbers from 0 to 1"),
         ("2,0,0,0,0,0", "7 columns as in the header"),
-        ("2,0,0,0,0,0,0,0", "7 columns as in the header"),
         (",0,0,0,0,0,0", "the id of a clip"),
         ("1,0,0,0,0,0,0", "every clip once, got '1'"),
         ("1.mp4,0,0,0,0,0,0", "every clip once"),
@@ -80,11 +77,8 @@ def test_clip_labels_survive_writing(tmp_path_factory: pytest.TempPathFactory, r
     for before, after in zip(clips, read_clip_labels(file), strict=True):
         assert before.video == after.video
         np.testing.assert_array_equal(before.values, after.values)
-
-
-def test_clip_labels_out_of_range_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="labels of 7 cannot be written: expected 6 numbers from 0 to 1"):
-        write_clip_labels(tmp_path / "x.csv", [Series("7", np.zeros(1, np.int64), np.full((1, 6), 1.5, np.float32))])
+        write_clip_labels(file, [Series("7", np.zeros(1, np.int64), np.full((1, 6), 1.5, np.float32))])
 
 
 def test_faces_of_clips_are_numbered_in_natural_order(tmp_path: Path) -> None:

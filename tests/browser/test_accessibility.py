@@ -116,11 +116,18 @@ def grave_violations(page: playwright.Page) -> list[str]:
     ]
 
 
-SCENES = (every_tab, example_picture, correction, compared_clip, queue, reviewing)
+LIGHT, DARK = ("light", 1280), ("dark", 390)
+SCENES = [(every_tab, *LIGHT), (every_tab, *DARK), (example_picture, *DARK), (correction, *LIGHT), (compared_clip, *DARK), (queue, *DARK), (reviewing, *LIGHT)]
+LONG = [
+    (example_picture, *LIGHT),
+    (correction, *DARK),
+    (compared_clip, *LIGHT),
+    (queue, *LIGHT),
+    (reviewing, *DARK),
+]
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
-@pytest.mark.parametrize("scene", SCENES, ids=lambda one: one.__name__)
+@pytest.mark.parametrize(("scene", "theme", "width"), [*SCENES, *(pytest.param(*one, marks=pytest.mark.long) for one in LONG)])
 def test_axe_finds_nothing_grave(
     visit: Open, given: Callable[..., list[str]], tmp_path: Path, scene: Scene, theme: str, width: int
 ) -> None:

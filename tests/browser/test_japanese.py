@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from browser_makers import REVIEW_TOKEN, Open, add_picture, choose, playwright, press, tick, write_picture
 
 OF_GRADIO = re.compile("Capture from camera|Paste from clipboard|Reset to default value|(number input|range slider) for [^A-Za-z]+")
@@ -97,9 +96,8 @@ def test_japanese_page_fits_a_phone(visit: Open, tmp_path: Path) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize("locale", ["en-US", "de-DE"])
-def test_all_other_languages_get_english(visit: Open, locale: str) -> None:
-    page = visit(locale=locale, agreed=False)
+def test_all_other_languages_get_english(visit: Open) -> None:
+    page = visit(locale="de-DE", agreed=False)
     press(page, "Analyze")
     page.locator(".notices:visible", has_text="Please add a picture first.").wait_for()
     page.get_by_text("Add a picture to see").wait_for(state="hidden")
