@@ -36,8 +36,8 @@ def open_tab(page: playwright.Page, name: str) -> None:
     tab.click()
 
 
-def press(page: playwright.Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).locator("visible=true").click()
+def press(page: playwright.Page, name: str, *, exact: bool = True) -> None:
+    page.get_by_role("button", name=name, exact=exact).locator("visible=true").click()
 
 
 def tick(page: playwright.Page, *labels: object) -> None:

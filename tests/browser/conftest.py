@@ -28,7 +28,7 @@ from hsemotion_space.feedback.records import FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
 
 STARTERS = ("mobilefacenet-starter", "efficientnet-b0-starter")
-OURS = ("http://127.0.0.1:", f"http://{ELSEWHERE}:", "data:", "blob:")
+OURS = ("http://127.0.0.1:", f"http://{ELSEWHERE}:", "about:", "data:", "blob:")
 TABLES = ("feedback_crops", "feedback_reviews", "feedback_records", "feedback_batches", "feedback_erasures", "feedback_tombstones")
 NETWORKS = (f"10.0.{number // 250}.{number % 250 + 1}" for number in itertools.count())
 
@@ -89,8 +89,9 @@ def new_page(browser: playwright.Browser) -> Iterator[Open]:
 
     yield open_new
     for page in pages:
-        page.unroute_all(behavior="ignoreErrors")
-        page.context.close()
+        if not page.is_closed():
+            page.unroute_all(behavior="ignoreErrors")
+            page.context.close()
     assert errors == []
     assert not [address for address in requested if not address.startswith(OURS)]
 
@@ -116,7 +117,7 @@ def visit(new_page: Open, served: Page) -> Open:
 def given(visit: Open, served: Page, tmp_path: Path) -> Callable[..., list[str]]:
     """A function that puts records and their crops on the page, and returns their ids."""
 
-    def give(*records: tuple[FeedbackRecord, bytes | None]) -> list[str]:
+    def give(*records: tuple[FeedbackRecord, bytes]) -> list[str]:
         with FeedbackStore(f"sqlite:///{tmp_path / 'given.sqlite'}", reserve_bytes=0) as store:
             ids = [store.add(record, crop).id for record, crop in records]
         replace_feedback(served.folder, tmp_path / "given.sqlite")

@@ -57,7 +57,7 @@ def example_picture(page: playwright.Page, _: Path) -> Iterator[str]:
 def correction(page: playwright.Page, folder: Path) -> Iterator[str]:
     """The open correction form of a picture, what is missing in it, and the receipt."""
     add_picture(page, write_picture(folder))
-    press(page, "Is this right?")
+    press(page, "Is this right?", exact=False)
     page.get_by_label("It is wrong").locator("visible=true").check()
     page.get_by_label("Expression", exact=True).locator("visible=true").wait_for()
     yield "form"

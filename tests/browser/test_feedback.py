@@ -60,7 +60,7 @@ tiers = ["raw"]
 
 def analyze(page: playwright.Page, picture: Path) -> None:
     add_picture(page, picture)
-    press(page, "Is this right?")
+    press(page, "Is this right?", exact=False)
 
 
 def flag(page: playwright.Page, answer: str = "Fear", ticks: tuple[str, ...] = ()) -> str:
@@ -232,7 +232,7 @@ def test_part_of_a_clip_is_corrected_under_one_code_with_the_rest(visit: Open, t
     code = flag(page)
     add_clip(page, clip)
     press(page, "Analyze")
-    press(page, "Is this right?")
+    press(page, "Is this right?", exact=False)
     page.get_by_label("From second").locator("visible=true").fill("0.5")
     page.get_by_label("To second").locator("visible=true").fill("1")
     tick(page, "I cannot tell", "Keep my correction", "I am 18 or older")

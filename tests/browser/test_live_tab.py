@@ -29,7 +29,9 @@ if (navigator.mediaDevices) {
 }
 """
 NO_CAMERA = """
-navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); };
+if (navigator.mediaDevices) {
+  navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); };
+}
 """
 LIT = "streams.some((stream) => stream.getTracks().some((track) => track.readyState === 'live'))"
 EARLIEST_SHADE = """

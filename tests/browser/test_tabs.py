@@ -15,9 +15,9 @@ from hsemotion_space.types import PROVENANCE_WORDS
 def test_review_tab_asks_about_one_correction_after_the_other(visit: Open, served: Page, given: Callable[..., list[str]]) -> None:
     first, second, third, fourth = given(
         (make_record(1, comment="<img src=x onerror=alert(1)>"), make_crop(1)),
-        (make_record(1, contributor=BEN, corrected={"expression": {"Anger": 1.0}}), None),
-        (make_record(2, contributor=CARL, verdict="cannot_tell"), None),
-        (make_record(3, contributor=CARL), None),
+        (make_record(1, contributor=BEN, corrected={"expression": {"Anger": 1.0}}), b""),
+        (make_record(2, contributor=CARL, verdict="cannot_tell"), b""),
+        (make_record(3, contributor=CARL), b""),
     )
     page = visit("Review")
     page.get_by_label("Review token").fill("another")
