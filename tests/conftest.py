@@ -20,7 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
-    settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same examples on every run
+    few = 15 if config.getoption("--fast") else 40
+    settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=few)  # the same on every run
     settings.register_profile("long", deadline=None)
     settings.load_profile("long" if config.getoption("--long") else "repeatable")
     if config.getoption("--fast"):

@@ -117,7 +117,15 @@ def grave_violations(page: playwright.Page) -> list[str]:
 
 
 LIGHT, DARK = ("light", 1280), ("dark", 390)
-SCENES = [(every_tab, *LIGHT), (every_tab, *DARK), (example_picture, *DARK), (correction, *LIGHT), (compared_clip, *DARK), (queue, *DARK), (reviewing, *LIGHT)]
+SCENES = [
+    (every_tab, *LIGHT),
+    (every_tab, *DARK),
+    (example_picture, *DARK),
+    (correction, *LIGHT),
+    (compared_clip, *DARK),
+    (queue, *DARK),
+    (reviewing, *LIGHT),
+]
 LONG = [
     (example_picture, *LIGHT),
     (correction, *DARK),

@@ -61,10 +61,9 @@ def test_a_new_picture_takes_the_place_of_a_running_one(visit: Open, tmp_path: P
     assert page.locator(".face-table:visible").count() == 0
 
 
-@pytest.mark.parametrize("kind", ["picture", "clip"])
-def test_an_example_is_one_click_away_and_is_nobody_s_to_correct(visit: Open, kind: str) -> None:
-    page = visit(kind.capitalize(), agreed=False)
-    press(page, f"Show an example {kind}")
+def test_an_example_is_one_click_away_and_is_nobody_s_to_correct(visit: Open) -> None:
+    page = visit(agreed=False)
+    press(page, "Show an example picture")
     page.locator(".face-table:visible").wait_for()
     assert page.locator(".face-table:visible").get_by_role("row").count() == 2
     assert page.get_by_role("button", name="Is this right?").locator("visible=true").count() == 0
