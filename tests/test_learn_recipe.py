@@ -26,7 +26,7 @@ share = 1
 """
 
 
-def test_a_recipe_file_gives_a_recipe(tmp_path: Path) -> None:
+def test_read_recipe_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(GOOD)
     assert read_recipe(file) == Recipe(
@@ -56,7 +56,7 @@ def test_a_recipe_file_gives_a_recipe(tmp_path: Path) -> None:
         ("share = 1", 'share = 1\n[[sources]]\nname = "a"\nfiles = ["b"]\nshare = 1', "each with a name of its own"),
     ],
 )
-def test_a_wrong_recipe_is_told_with_its_file_and_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_read_recipe_names_the_wrong_key(tmp_path: Path, old: str, new: str, said: str) -> None:
     file = tmp_path / "recipe.toml"
     assert old in GOOD
     file.write_text(GOOD.replace(old, new))
