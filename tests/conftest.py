@@ -24,16 +24,25 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=few)  # the same on every run
     settings.register_profile("long", deadline=None)
     settings.load_profile("long" if config.getoption("--long") else "repeatable")
-    if config.getoption("--fast"):
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    if session.config.getoption("--fast"):  # after pytest-xdist has started its processes, in each of them
         sys.addaudithook(refuse_slow)
 
 
 def refuse_slow(event: str, arguments: tuple[object, ...]) -> None:
-    """Fail what was selected as fast and is not."""
+    """Fail what was selected as fast and is not; ``uname`` is asked by the module ``platform``."""
     if event == "import" and arguments[0] in ("torch", "multiprocessing.popen_spawn_posix"):
         raise RuntimeError(f"a fast test imports {arguments[0]}; see tests/markers.py")
-    if event in STARTS:
+    if event in STARTS and arguments[1:2] != (["uname", "-p"],):
         raise RuntimeError(f"a fast test starts a process ({event}); see tests/markers.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    yield
+    assert not item.config.getoption("--fast") or "torch" not in sys.modules, "a fast test imports torch"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -46,11 +55,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in markers_of(item.path):
             item.add_marker(marker)
-    items.sort(key=lambda item: "browser" in item.keywords)  # last, as the one browser stays open until the end
+    items.sort(key=lambda item: "browser" in names_of_markers(item))  # last, as the one browser stays open until the end
     left_out = ({"long"} if not config.getoption("--long") else set()) | (SLOW if config.getoption("--fast") else set())
-    dropped = [item for item in items if left_out & set(item.keywords)]
+    dropped = [item for item in items if left_out & names_of_markers(item)]
     config.hook.pytest_deselected(items=dropped)
-    items[:] = [item for item in items if not left_out & set(item.keywords)]
+    items[:] = [item for item in items if not left_out & names_of_markers(item)]
+
+
+def names_of_markers(item: pytest.Item) -> set[str]:
+    return {marker.name for marker in item.iter_markers()}
 
 
 def isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
