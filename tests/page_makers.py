@@ -156,7 +156,7 @@ def analyze_picture(page: str, data: list[object]) -> str:
     """Press Analyze in the picture tab as the page does, ask until there is a result, and return that."""
     session = f"test{time.monotonic_ns()}"
     answer = call(page, function_index(page, "click", value=fixed("Analyze")), session, [None, *data, []])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if "role='progressbar'" not in answer:
             return answer
