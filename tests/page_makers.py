@@ -81,7 +81,8 @@ def start_page(
     environment = {
         **os.environ, "HSEMOTION_CHECKPOINTS": str(folder / "checkpoints"), "HSEMOTION_PORT": str(port), "HSEMOTION_ENGINE": "torch",
         "HSEMOTION_THREADS": "1", "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache"),
-        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"), "PYTHONPATH": str(ROOT), "HSEMOTION_JOB_TIME_LIMIT_S": "900", **(environ or {}),
+        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"), "PYTHONPATH": str(ROOT),
+        "HSEMOTION_JOB_TIME_LIMIT_S": "900", **(environ or {}),
     }  # fmt: skip
     with serve([script], port, folder, environment, unsaid) as page:
         yield page
