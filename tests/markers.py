@@ -11,7 +11,7 @@ TESTS = Path(__file__).resolve().parent
 PACKAGE = TESTS.parent / "hsemotion_space"
 TORCH = {"torch", "torchvision", "timm", "facenet_pytorch"}
 BROWSER = {"playwright", "browser_makers"}
-PROCESS = {"subprocess", "multiprocessing", "page_makers", "hsemotion_space.jobs.JobRunner"}
+PROCESS = {"subprocess", "multiprocessing", "page_makers", "fake_hub", "hsemotion_space.jobs.JobRunner"}
 
 
 def markers_of(path: Path) -> set[str]:
