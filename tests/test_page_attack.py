@@ -91,7 +91,8 @@ class Attack:
         elif answer.status_code == 200 and route == "call":
             self.get(f"{self.page.url}/gradio_api/call/{function.name}/{answer.json()['event_id']}", sent)
         for path in re.findall(r"file=(/[^\"'\\<> ?&]+)", answer.text):
-            self.get(file_address(self.page.url, path), sent)
+            if path not in repr(data):  # what was sent is asked for by itself
+                self.get(file_address(self.page.url, path), sent)
         self.look_around(sent)
 
     def look_around(self, sent: object) -> None:
