@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 
-.PHONY: install develop demo test check format constraints pictures clean help
+.PHONY: install develop demo fast test test-all check format constraints pictures clean help
 
 help:            ## list the targets
-	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -29,10 +29,20 @@ develop: $(DEVELOPMENT) ## install what the checks need as well
 demo: $(RUNTIME) ## install and serve the page on 127.0.0.1:7860
 	$(BIN)/python app.py
 
+PYTEST := $(BIN)/python -m pytest
+SEVERAL := --numprocesses logical --maxprocesses 4 --dist loadfile
+
+fast: $(DEVELOPMENT) ## run the tests that need no torch, no browser and no process
+	$(PYTEST) --fast $(SEVERAL)
+
 # Several at a time, a file on one core; then alone those that watch a browser, whose timing matters.
-test: $(DEVELOPMENT) ## install and run the tests
-	$(BIN)/python -m pytest --ignore tests/browser --numprocesses logical --maxprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest tests/browser
+test: $(DEVELOPMENT) ## install and run the tests that every change must pass
+	$(PYTEST) --ignore tests/browser $(SEVERAL)
+	$(PYTEST) tests/browser
+
+test-all: $(DEVELOPMENT) ## run these and the long ones: whole catalogues, kills and faults again and again
+	$(PYTEST) --long --ignore tests/browser $(SEVERAL)
+	$(PYTEST) --long tests/browser
 
 check: $(DEVELOPMENT) ## format, lint, types and tests
 	$(BIN)/ruff format --check .

@@ -1,44 +1,30 @@
-"""Start the system's Chromium and open the page in it."""
+"""Find things on a page that is open in the browser."""
 
 from __future__ import annotations
 
+import io
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from face_makers import picture_with
+from page_makers import ROOT
+from PIL import Image
 
 playwright = pytest.importorskip("playwright.sync_api")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ELSEWHERE = "camera.test"  # a name under which a browser does not take this machine for itself
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
+    f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
 ]  # fmt: skip
-PATIENCE_MS = 120_000
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+PATIENCE_MS = 300_000
+REVIEW_TOKEN = "a token that reviewers know"
 
-
-@contextmanager
-def start_browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-def open_page(browser: playwright.Browser, url: str, theme: str, width: int, *, agreed: bool = True) -> tuple[playwright.Page, list[str]]:
-    """Return the open page, whose analyses are agreed to, and the growing list of what it asked for."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-    page.set_default_timeout(PATIENCE_MS)
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
-    page.goto(f"{url}/?__theme={theme}")
-    page.get_by_role("heading", name="HSEmotion Space").wait_for()
-    if agreed:
-        page.get_by_label("Analyze what I add").check()
-    return page, requested
+Open = Callable[..., playwright.Page]
 
 
 def open_tab(page: playwright.Page, name: str) -> None:
@@ -50,6 +36,15 @@ def open_tab(page: playwright.Page, name: str) -> None:
     tab.click()
 
 
+def press(page: playwright.Page, name: str, *, exact: bool = True) -> None:
+    page.get_by_role("button", name=name, exact=exact).locator("visible=true").click()
+
+
+def tick(page: playwright.Page, *labels: object) -> None:
+    for label in labels:
+        page.get_by_label(label).locator("visible=true").check()
+
+
 def choose(page: playwright.Page, label: str, option: str, *, exact: bool = True) -> None:
     """Take an entry of a drop-down list; where the page moved away under the open list, it is opened again."""
     field = page.get_by_label(label, exact=exact).locator("visible=true")
@@ -57,12 +52,43 @@ def choose(page: playwright.Page, label: str, option: str, *, exact: bool = True
         field.evaluate("field => field.scrollIntoView({ block: 'center' })")
         field.click()
         try:
-            page.get_by_role("option", name=option, exact=exact).locator("visible=true").first.click(timeout=PATIENCE_MS / 12)
+            found = page.get_by_role("option", name=option, exact=exact).locator("visible=true")
+            found.first.click(timeout=PATIENCE_MS / 12)
         except playwright.TimeoutError:
             field.blur()
         else:
             return
     raise AssertionError(f"{option} cannot be chosen")
+
+
+def wait_until_quiet(page: playwright.Page, quiet_ms: int = 700) -> None:
+    """Wait until no answer of the server has come for a while."""
+    page.evaluate("window.answers = -1")
+    page.wait_for_function(
+        """quiet => {
+          const count = performance.getEntriesByType('resource').length;
+          if (count !== window.answers) [window.answers, window.since] = [count, Date.now()];
+          return Date.now() - window.since > quiet;
+        }""",
+        arg=quiet_ms,
+    )
+
+
+def write_picture(folder: Path, *places: tuple[int, int]) -> Path:
+    """Write a picture of faces, of two if no places are given."""
+    file = folder / f"faces{len(list(folder.iterdir()))}.png"
+    Image.fromarray(picture_with(list(places or [(10, 20), (170, 60)]), (240, 320))).save(file)
+    return file
+
+
+def add_picture(page: playwright.Page, picture: Path) -> None:
+    """Put a picture into its tab and wait for the result."""
+    page.locator("input[type=file]").first.set_input_files(picture)
+    page.locator(".face-table:visible").wait_for()
+
+
+def remove_picture(page: playwright.Page) -> None:
+    page.get_by_role("button", name="Clear").or_(page.get_by_role("button", name="Remove Image")).first.click()
 
 
 def add_clip(page: playwright.Page, clip: Path) -> None:
@@ -71,3 +97,17 @@ def add_clip(page: playwright.Page, clip: Path) -> None:
     page.get_by_role("button", name="Show an example clip").wait_for()  # the tab is built when it is first opened
     page.locator("input[type=file]").last.set_input_files(clip)
     page.locator("video:visible").first.wait_for()
+
+
+def write_camera(file: Path) -> Path:
+    """Write what the camera shows: a person a little to the left, who sways slowly to and fro."""
+    with Image.open(ROOT / "examples" / "astronaut.jpg") as picture:
+        person = picture.convert("RGB").resize((400, 400))
+    frames = []
+    for step in [*range(20), *range(20, 0, -1)]:
+        scene, held = Image.new("RGB", (640, 480), (40, 44, 52)), io.BytesIO()
+        scene.paste(person, (step, 40))
+        scene.save(held, "JPEG", quality=92)
+        frames.append(held.getvalue())
+    file.write_bytes(b"".join(frames))
+    return file

@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from manifest_makers import HEADS, change_manifest, manifest_text
 from safetensors.torch import save
 
 from hsemotion_space.backbones import Backbone, create_model
 from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, read_manifest
 from hsemotion_space.tasks import EXPRESSION
 
-HEADS = """
-[[heads]]
-task = "expression"
-kind = "scores"
-provenance = "trained"
-columns = [0, 1, 2, 3, 4, 5, 6, 7]
-[[heads]]
-task = "valence_arousal"
-kind = "scores"
-provenance = "trained"
-columns = [8, 9]
-[[heads]]
-task = "compound_expression"
-kind = "pair_mean"
-provenance = "rule"
-source = "expression"
-"""
-
-
-def manifest_text(
-    name: str, sha256: str, arch: str = "mobilefacenet_small", size: int = 64, dim: int = 512, outputs: int = 10, heads: str = HEADS
-) -> str:
-    """Return a manifest that differs from the smallest valid one in these values alone."""
-    args = f"args = {{ img_size = {size} }}\n" if arch.startswith("mobilefacenet") else ""
-    return (
-        f'id = "{name}"\ntitle = "Test {name}"\nfamily = "MobileFaceNet"\nlicense = "Apache-2.0"\n'
-        f'[source]\nbundled = "model.safetensors"\nsha256 = "{sha256}"\n'
-        f'[backbone]\narch = "{arch}"\ndim = {dim}\noutputs = {outputs}\n{args}'
-        f'[input]\nsize = {size}\ncrop = "square"\nmargin = 0.1\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n{heads}'
-    )
+__all__ = ["HEADS", "change_manifest", "make_checkpoint", "manifest_text"]
 
 
 def make_checkpoint(
@@ -68,13 +39,3 @@ def make_checkpoint(
     sha256 = hashlib.sha256(content).hexdigest()
     (folder / MANIFEST).write_text(manifest_text(folder.name, sha256, arch, size, backbone.dim, outputs, heads), "utf-8")
     return read_manifest(folder)
-
-
-def change_manifest(folder: Path, *changes: Sequence[str]) -> None:
-    """Replace texts in a manifest; each (old, new) must be found."""
-    file = folder / MANIFEST
-    text = file.read_text("utf-8")
-    for old, new in changes:
-        assert old in text, old
-        text = text.replace(old, new)
-    file.write_text(text, "utf-8")

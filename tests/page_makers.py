@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -13,7 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 from checkpoint_makers import make_checkpoint
+from PIL import Image
+
+from hsemotion_space.feedback.records import StoredRecord
+from hsemotion_space.feedback.store import FeedbackStore
+from hsemotion_space.ui.words import fixed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,13 +64,16 @@ def serve_page(folder: Path, environ: Mapping[str, str] | None = None) -> Iterat
 
 
 @contextmanager
-def start_page(folder: Path, environ: Mapping[str, str] | None = None, unsaid: Sequence[str] = ()) -> Iterator[Page]:
+def start_page(
+    folder: Path, environ: Mapping[str, str] | None = None, unsaid: Sequence[str] = (), script: str = "app.py"
+) -> Iterator[Page]:
     """Yield a page with a random checkpoint on the torch engine; check that it leaves nothing behind.
 
     Args:
         folder: for its data.
         environ: added to its environment.
         unsaid: what it must never print, besides tracebacks.
+        script: that serves the page.
     """
     if not (folder / "checkpoints").exists():  # served again with the same data
         make_checkpoint(folder / "checkpoints" / "random")
@@ -71,11 +81,20 @@ def start_page(folder: Path, environ: Mapping[str, str] | None = None, unsaid: S
     environment = {
         **os.environ, "HSEMOTION_CHECKPOINTS": str(folder / "checkpoints"), "HSEMOTION_PORT": str(port), "HSEMOTION_ENGINE": "torch",
         "HSEMOTION_THREADS": "1", "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache"),
-        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"), **(environ or {}),
+        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"), "PYTHONPATH": str(ROOT),
+        "HSEMOTION_JOB_TIME_LIMIT_S": "900", **(environ or {}),
     }  # fmt: skip
+    with serve([script], port, folder, environment, unsaid) as page:
+        yield page
+    assert not list(folder.glob("hsemotion-space-*")), "what visitors added must be gone"
+
+
+@contextmanager
+def serve(command: Sequence[str], port: int, folder: Path, environ: Mapping[str, str], unsaid: Sequence[str] = ()) -> Iterator[Page]:
+    """Yield what a script of Python serves; it must print no traceback, and end by itself when it is told to."""
     printed = folder / "printed.txt"  # a pipe that nobody reads would stop a page that prints much
     with printed.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_it_answers(url, process)
@@ -87,7 +106,12 @@ def start_page(folder: Path, environ: Mapping[str, str] | None = None, unsaid: S
     for words in ("Traceback (most recent call last)", *unsaid):
         assert words not in text, text[-20_000:]
     assert process.returncode == 0
-    assert not list(folder.glob("hsemotion-space-*")), "what visitors added must be gone"
+
+
+def read_feedback(folder: Path) -> list[StoredRecord]:
+    """Return the records that a page has stored."""
+    with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", read_only=True) as store:
+        return list(store.records())
 
 
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -99,3 +123,43 @@ def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
         except httpx.TransportError:
             time.sleep(0.1)
     raise AssertionError("the page did not start")
+
+
+def upload(page: str, name: str, content: bytes) -> str:
+    answer = httpx.post(f"{page}/gradio_api/upload", files={"files": (name, content)}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()[0])
+
+
+def function_index(page: str, event: str, **properties: object) -> int:
+    """Return the number of what the first component with some properties does at an event."""
+    config = httpx.get(f"{page}/config").json()
+    wanted = next(item["id"] for item in config["components"] if properties.items() <= {"type": item["type"], **item["props"]}.items())
+    return next(number for number, item in enumerate(config["dependencies"]) if [wanted, event] in item["targets"])
+
+
+def call(page: str, number: int, session: str, data: list[object]) -> str:
+    body = {"data": data, "fn_index": number, "session_hash": session, "event_data": None, "trigger_id": None}
+    return httpx.post(f"{page}/gradio_api/run/predict", json=body, timeout=60).text
+
+
+def file_data(path: str) -> dict[str, object]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def analyze_picture(page: str, data: list[object]) -> str:
+    """Press Analyze in the picture tab as the page does, ask until there is a result, and return that."""
+    session = f"test{time.monotonic_ns()}"
+    answer = call(page, function_index(page, "click", value=fixed("Analyze")), session, [None, *data, []])
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        if "role='progressbar'" not in answer:
+            return answer
+        answer = call(page, function_index(page, "tick", type="timer"), session, [None, "random", None])
+    raise AssertionError(answer)

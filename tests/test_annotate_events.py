@@ -16,7 +16,7 @@ from annotate_makers import ANGER, CHECKPOINT, CLIP, PICTURE, STRANGER, TERMS, V
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.ui import words
 from hsemotion_space.ui.annotate import tab
-from hsemotion_space.ui.annotate.answering import Given, act
+from hsemotion_space.ui.annotate.answering import act
 from hsemotion_space.ui.annotate.payload import queue_value
 from hsemotion_space.ui.annotate.running import AT_ONCE, MOST_FILES, Wish, collect, follow, progress, start
 from hsemotion_space.ui.annotate.session import MOST_SESSIONS, Sessions
@@ -37,31 +37,24 @@ def state(visit: Visit) -> tuple[object, ...]:
 # Events
 
 
-@pytest.mark.parametrize("turn", [None, "0", -1, 1, 10**400, math.nan, math.inf, True, False, [0], {"turn": 0}])
-@pytest.mark.parametrize("action", ["answer", "skip", "undo"])
-def test_what_comes_from_another_turn_changes_nothing(visit: Visit, turn: object, action: str) -> None:
+@pytest.mark.parametrize("data", [
+    None, {}, [], ["turn"], "turn", 7, {"other": 1}, {"turn": {"a": 1}}, {"action": "answer"}, {"turn": 0, "action": "Answer"},
+    {"turn": 0, "action": ["answer"]}, {"turn": 0, "action": "__class__"},
+    *({"turn": turn, "action": action, "choice": "label", "label": ANGER}
+      for turn in (None, "0", -1, 1, 10**400, math.nan, True, False, [0]) for action in ("answer", "skip", "undo")),
+])  # fmt: skip
+def test_act_ignores_events_of_another_turn_or_kind(visit: Visit, data: object) -> None:
     visit.start(PICTURE)
     before = state(visit)
-    assert act(visit.desk, visit.session, Given(turn, action, "label", ANGER), TERMS) == ""
+    assert act(visit.desk, visit.session, tab.read_given(gr.EventData(None, data)), TERMS) == ""
     assert state(visit) == before
 
 
-@pytest.mark.parametrize("action", [None, "", "Answer", "reveal", "__class__", 1, ["answer"], {"answer": 1}, math.nan])
-def test_an_unknown_action_changes_nothing(visit: Visit, action: object) -> None:
-    visit.start(PICTURE)
-    before = state(visit)
-    assert visit.act(action) == "" and state(visit) == before
-
-
 @pytest.mark.parametrize(("choice", "label", "point"), [
-    (None, ANGER, ()), ("maybe", ANGER, ()), (["label"], ANGER, ()), (math.nan, ANGER, ()),
-    ("label", None, ()), ("label", "Joy", ()), ("label", [ANGER], ()), ("label", "A" * 100_000, ()),
-    ("label", ANGER, [1e300, 0]), ("label", ANGER, [10**400, 0]), ("label", ANGER, [math.nan, 0]), ("label", ANGER, "0,0"),
-    ("label", ANGER, [0] * 100_000), ("label", ANGER, {"0": 0, "1": 0}),
+    (None, ANGER, ()), ("maybe", ANGER, ()), ("label", None, ()), ("label", "A" * 100_000, ()),
+    ("label", ANGER, [1e300, 0]), ("label", ANGER, [0] * 100_000),
 ])  # fmt: skip
-def test_a_wrong_answer_gives_a_sentence_keeps_nothing_and_shows_nothing(
-    visit: Visit, choice: object, label: object, point: object
-) -> None:
+def test_act_refuses_a_wrong_answer(visit: Visit, choice: object, label: object, point: object) -> None:
     visit.start(PICTURE)
     visit.session.pad = True
     turn, *before = state(visit)
@@ -72,32 +65,15 @@ def test_a_wrong_answer_gives_a_sentence_keeps_nothing_and_shows_nothing(
     assert visit.records[0].record.blind
 
 
-@pytest.mark.parametrize("code", ["ABC", "x" * 10_000, "\0", "AAAA-AAAA-AAAA-AAAA", "🙂"])
-def test_a_mistyped_receipt_code_keeps_nothing(visit: Visit, code: str) -> None:
+@pytest.mark.parametrize("code", ["ABC", "x" * 10_000, "\0"])
+def test_act_refuses_a_mistyped_receipt_code(visit: Visit, code: str) -> None:
     visit.start(PICTURE)
     assert visit.act(terms=replace(TERMS, code=code)).startswith("Not saved. ")
     assert not visit.records and visit.session.at == 0
     assert visit.act(terms=replace(TERMS, code="  ")) == "" and visit.session.code
 
 
-def test_what_comes_twice_is_done_once(visit: Visit) -> None:
-    visit.start(PICTURE)
-    given = Given(visit.session.turn, "answer", "label", ANGER)
-    for _ in range(3):
-        act(visit.desk, visit.session, given, TERMS)
-    assert len(visit.records) == 1 and visit.session.at == 1
-
-
-@pytest.mark.parametrize("data", [None, {}, [], ["turn"], "turn", 7, {"turn": {"a": 1}}, {"other": 1}])
-def test_whatever_an_event_brings_is_read_or_left(visit: Visit, data: object) -> None:
-    given = tab.read_given(gr.EventData(None, data))
-    assert (given.action, given.choice, given.label, given.point) == (None, None, None, None)
-    visit.start(PICTURE)
-    before = state(visit)
-    assert act(visit.desk, visit.session, given, TERMS) == "" and state(visit) == before
-
-
-def test_events_answer_with_the_next_item_and_the_receipt_code(visit: Visit) -> None:
+def test_handle_returns_the_next_item_and_the_receipt_code(visit: Visit) -> None:
     kept = Sessions()
     key, visit.session = kept.make()
     visit.start(PICTURE)
@@ -112,7 +88,7 @@ def test_events_answer_with_the_next_item_and_the_receipt_code(visit: Visit) -> 
     assert len(visit.records) == 1
 
 
-def test_sessions_are_bounded_and_the_one_used_longest_ago_makes_way() -> None:
+def test_sessions_are_bounded() -> None:
     kept = Sessions(3)
     keys = [kept.make()[0] for _ in range(3)]
     assert kept.get(keys[0]) is not None
@@ -126,7 +102,7 @@ def test_sessions_are_bounded_and_the_one_used_longest_ago_makes_way() -> None:
 # Results that are gone
 
 
-def test_results_that_are_gone_leave_the_queue_with_a_sentence(visit: Visit) -> None:
+def test_act_drops_results_that_are_gone(visit: Visit) -> None:
     visit.start(PICTURE, CLIP)
     first, total = visit.session.items[0].job, len(visit.session.items)
     left = [item.job for item in visit.session.items if item.job != first]
@@ -139,7 +115,7 @@ def test_results_that_are_gone_leave_the_queue_with_a_sentence(visit: Visit) -> 
     assert end["item"] is None and f"queue: {len(left)}." in end["notice"] and not visit.session.items
 
 
-def test_words_of_a_queue_are_japanese_for_who_reads_that(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_value_in_japanese(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     visit.start(PICTURE)
     token = words._LANGUAGE.set("ja")
     try:
@@ -163,13 +139,10 @@ def uploaded(visit: Visit, name: str) -> NamedFile:
     return NamedFile(str(folder / name))
 
 
-def test_only_what_was_uploaded_is_annotated(visit: Visit, tmp_path: Path) -> None:
+def test_start_analyzes_uploaded_files_two_at_a_time(visit: Visit, tmp_path: Path) -> None:
     (tmp_path / "canary.png").write_bytes(b"canary")
     assert "not uploaded to this server" in visit.start(files=[NamedFile(str(tmp_path / "canary.png"))])
     assert not visit.runner.submitted
-
-
-def test_files_are_analyzed_two_at_a_time_and_then_asked_about(visit: Visit, tmp_path: Path) -> None:
     files = [uploaded(visit, f"{number}.png") for number in range(4)]
     assert visit.start(files=files) == "waits"
     assert len(visit.runner.submitted) == AT_ONCE and "files to go: 4" in progress(visit.desk, visit.session)
@@ -192,7 +165,7 @@ def test_files_are_analyzed_two_at_a_time_and_then_asked_about(visit: Visit, tmp
     assert visit.start(files=[files[0]]) == "" and len(visit.runner.submitted) == 4, "it is there still"
 
 
-def test_a_new_start_stops_what_runs_and_a_full_server_is_a_sentence(visit: Visit, tmp_path: Path) -> None:
+def test_start_cancels_what_runs_and_reports_a_full_server(visit: Visit, tmp_path: Path) -> None:
     visit.start(files=[uploaded(visit, "one.png")])
     [running] = visit.session.running
     visit.runner.full = "Too many analyses are waiting. Please try again later."
@@ -208,13 +181,13 @@ def test_a_new_start_stops_what_runs_and_a_full_server_is_a_sentence(visit: Visi
     ({"sources": [["picture"], 7, "everything"]}, "nothing to annotate"), ({"sources": None, "files": "a"}, "nothing to annotate"),
     ({"jobs": {"picture": "d" * 32}}, "nothing to annotate"),
 ])  # fmt: skip
-def test_a_wish_that_makes_no_sense_is_a_sentence_and_starts_nothing(visit: Visit, changes: dict[str, object], told: str) -> None:
+def test_start_refuses_wishes_that_make_no_sense(visit: Visit, changes: dict[str, object], told: str) -> None:
     wish = replace(Wish(["picture"], [], CHECKPOINT.id, True, {"picture": PICTURE}, "192.0.2.1"), **changes)  # type: ignore[arg-type]
     assert told in start(visit.desk, visit.session, wish)
     assert not visit.runner.submitted and not visit.session.running and not visit.session.items
 
 
-def test_media_whose_results_the_page_shows_are_remembered_up_to_a_bound(visit: Visit) -> None:
+def test_remember_is_bounded(visit: Visit) -> None:
     digest = visit.runner.jobs[STRANGER][0].media.sha256
     assert tab._remember(visit.desk, tab.Offer(STRANGER), ()) == (digest,)
     assert tab._remember(visit.desk, tab.Offer(STRANGER), (digest,)) == gr.skip()

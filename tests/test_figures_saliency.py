@@ -25,38 +25,22 @@ def over(color: tuple[int, int, int], opacity: float, level: int = 128) -> np.nd
     return np.round((1 - opacity) * level + opacity * np.asarray(color))
 
 
-def test_colors_follow_the_sign_and_opacity_the_magnitude() -> None:
+def test_overlay_colors_follow_sign_and_magnitude() -> None:
     picture = figures.overlay(gray(), ramp(), side=64)
     assert (picture.shape, picture.dtype) == ((64, 64, 3), np.uint8)
     for column in (0, 10, 31, 32, 50, 63):
         value = ramp()[0, column]
         expected = over(LOWERS if value > 0 else RAISES, STRONGEST * abs(float(value)))
         assert np.abs(picture[:, column].astype(int) - expected).max() <= 1
+    np.testing.assert_array_equal(picture, figures.overlay(gray(), 0.25 * ramp(), side=64))
+    face = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    for nothing in (np.zeros((64, 64), np.float32), np.full((64, 64), np.nan, np.float32)):
+        np.testing.assert_array_equal(figures.overlay(face, nothing, side=64), face)
     assert picture[30, 63].tolist() == over(LOWERS, STRONGEST).tolist()
     assert picture[30, 0].tolist() == over(RAISES, STRONGEST).tolist()
 
 
-def test_the_scale_of_the_map_does_not_matter_its_sign_does() -> None:
-    picture = figures.overlay(gray(), ramp())
-    np.testing.assert_array_equal(picture, figures.overlay(gray(), 0.25 * ramp()))
-    mirrored = figures.overlay(gray(), -ramp())
-    np.testing.assert_array_equal(picture, mirrored[:, ::-1])
-    assert (picture != mirrored).any()
-
-
-def test_no_change_leaves_the_face() -> None:
-    face = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    for nothing in (np.zeros((64, 64), np.float32), np.full((64, 64), np.nan, np.float32)):
-        np.testing.assert_array_equal(figures.overlay(face, nothing, side=64), face)
-
-
-def test_the_face_stays_visible_below_the_strongest_place() -> None:
-    full = np.ones((64, 64), np.float32)
-    dark, light = (int(figures.overlay(gray(level=level), full, side=64)[32, 32].sum()) for level in (0, 255))
-    assert light - dark == pytest.approx(3 * 255 * (1 - STRONGEST), abs=3)
-
-
-def test_a_map_that_is_nan_in_part_is_drawn_where_it_is_known() -> None:
+def test_overlay_of_nan_leaves_the_face() -> None:
     change = ramp()
     change[:32] = np.nan
     picture = figures.overlay(gray(), change, side=64)
@@ -64,7 +48,7 @@ def test_a_map_that_is_nan_in_part_is_drawn_where_it_is_known() -> None:
     np.testing.assert_array_equal(picture[60], figures.overlay(gray(), ramp(), side=64)[60])
 
 
-def test_the_strongest_place_is_framed_and_nothing_else_is_touched() -> None:
+def test_overlay_frames_the_strongest_place() -> None:
     plain, framed = (figures.overlay(gray(), ramp(), place, 256) for place in (None, (16, 8, 32, 24)))
     rows, columns = np.nonzero((plain != framed).any(2))
     assert (columns.min(), rows.min(), columns.max(), rows.max()) == (64, 32, 127, 95)
@@ -74,7 +58,7 @@ def test_the_strongest_place_is_framed_and_nothing_else_is_touched() -> None:
     np.testing.assert_array_equal(plain[44:84, 76:116], framed[44:84, 76:116])
 
 
-def test_the_face_is_not_changed_and_can_be_enlarged_or_shrunk() -> None:
+def test_overlay_leaves_its_input_and_resizes() -> None:
     face = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
     kept = face.copy()
     assert [figures.overlay(face, ramp(112), side=side).shape for side in (32, 256)] == [(32, 32, 3), (256, 256, 3)]
@@ -82,7 +66,7 @@ def test_the_face_is_not_changed_and_can_be_enlarged_or_shrunk() -> None:
     assert figures.overlay(face, ramp(112)).flags.writeable
 
 
-def test_the_colors_differ_in_every_common_form_of_color_blindness() -> None:
+def test_overlay_colors_differ_for_color_blind_readers() -> None:
     """Simulated by the matrices of Machado, Oliveira and Fernandes (2009) for full severity on linear RGB, told by the largest channel."""
     linear = [(np.asarray(color) / 255) ** 2.2 for color in (LOWERS, RAISES)]
     matrices = (
@@ -101,7 +85,7 @@ def test_the_colors_differ_in_every_common_form_of_color_blindness() -> None:
     st.integers(1, 90),
     st.data(),
 )
-def test_any_map_gives_a_picture(size: int, side: int, data: st.DataObject) -> None:
+def test_overlay_of_any_map(size: int, side: int, data: st.DataObject) -> None:
     change = data.draw(hnp.arrays(np.float32, (size, size), elements=st.floats(width=32)))
     assert figures.overlay(gray(size), change, side=side).shape == (side, side, 3)
 
@@ -113,6 +97,6 @@ def test_any_map_gives_a_picture(size: int, side: int, data: st.DataObject) -> N
         (np.zeros((64, 32, 3), np.uint8), np.zeros((64, 64), np.float32), r"face: expected shape \(64, 64, 3\)"),
     ],
 )
-def test_shapes_must_fit(face: np.ndarray, change: np.ndarray, words: str) -> None:
+def test_overlay_refuses_shapes_that_do_not_fit(face: np.ndarray, change: np.ndarray, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         figures.overlay(face, change)

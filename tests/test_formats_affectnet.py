@@ -27,7 +27,7 @@ def table(folder: Path, *rows: str) -> Path:
 
 
 @pytest.mark.parametrize("header", [[], [HEADER], ["\ufeff" + HEADER.upper()]])
-def test_rows_become_samples_with_or_without_header(tmp_path: Path, header: list[str]) -> None:
+def test_read_manual_csv_with_and_without_header(tmp_path: Path, header: list[str]) -> None:
     samples = list(read_manual_csv(table(tmp_path, *header, row(), row(0, path="1/b.png")), tmp_path / "images", "validation"))
     box = (10.0, 20.0, 40.0, 60.0)
     assert samples == [
@@ -36,7 +36,7 @@ def test_rows_become_samples_with_or_without_header(tmp_path: Path, header: list
     ]
 
 
-def test_columns_of_a_header_are_found_by_name(tmp_path: Path) -> None:
+def test_read_manual_csv_finds_columns_by_name(tmp_path: Path) -> None:
     file = table(tmp_path, f"arousal,{HEADER.removesuffix(',arousal')},note", "-0.25," + row().removesuffix(",-0.25") + ",x")
     (sample,) = read_manual_csv(file, tmp_path, "train")
     assert (sample.expression, sample.valence_arousal, sample.split) == (4, (0.5, -0.25), "train")
@@ -44,13 +44,13 @@ def test_columns_of_a_header_are_found_by_name(tmp_path: Path) -> None:
         list(read_manual_csv(table(tmp_path, HEADER.replace("face_x", "x").replace(",valence", "")), tmp_path, "train"))
 
 
-def test_native_classes_become_ours(tmp_path: Path) -> None:
+def test_read_manual_csv_maps_native_classes(tmp_path: Path) -> None:
     samples = list(read_manual_csv(table(tmp_path, *(row(native) for native in range(11))), tmp_path, "train"))
     assert [sample.expression for sample in samples] == list(TO_OURS.values())
     assert [EXPRESSION.label_names[index] for index in TO_OURS.values()] == list(NATIVE_ORDER)
 
 
-def test_boxes_of_no_size_are_skipped_and_missing_ratings_kept_as_none(tmp_path: Path) -> None:
+def test_read_manual_csv_skips_empty_boxes_and_ratings(tmp_path: Path) -> None:
     boxes = ["0,0,0,5", "0,0,5,-1", "0,0,-3,-3", "-2,0,5,5"]
     affects = ["-2,-2", "-2,0.5", "0.5,-2.0"]
     file = table(tmp_path, *(row(box=box) for box in boxes), *(row(affect=affect) for affect in affects))
@@ -64,18 +64,14 @@ def test_boxes_of_no_size_are_skipped_and_missing_ratings_kept_as_none(tmp_path:
     [
         (row(-1), "an expression from 0 to 7 (8 and above are skipped), not -1"),
         (row("happy"), "a number for the expression, not 'happy'"),
-        (row(box="a,0,5,5"), "a number for the face box, not 'a'"),
         (row(box="nan,0,5,5"), "a face box of finite numbers"),
         (row(affect="1.5,0"), "valence and arousal from -1 to 1, not 1.5 and 0.0"),
-        (row(affect="0,"), "a number for arousal, not ''"),
         (row(path="../a.jpg"), "the path of a picture inside"),
         (row(path="/etc/a.jpg"), "the path of a picture inside"),
-        (row(path=""), "the path of a picture inside"),
         ("a.jpg,1,2", f"9 columns ({HEADER.replace(',', ', ')})"),
-        (HEADER, "a number for the expression, not 'expression'"),
     ],
 )
-def test_a_wrong_row_is_named_after_the_rows_before_it(tmp_path: Path, wrong: str, expected: str) -> None:
+def test_read_manual_csv_names_a_wrong_row(tmp_path: Path, wrong: str, expected: str) -> None:
     file = table(tmp_path, row(), row(9), wrong, row())
     reader = read_manual_csv(file, tmp_path, "train")
     assert next(reader).expression == 4
@@ -94,7 +90,7 @@ def release(folder: Path, **annotations: tuple[object, object, object]) -> Path:
     return folder
 
 
-def test_annotations_are_texts_or_numbers(tmp_path: Path) -> None:
+def test_read_folder_2021_reads_texts_and_numbers(tmp_path: Path) -> None:
     root = release(tmp_path, _10=("7", "-0.5", "0.25"), _9=(1, 0.5, -1.0), _11=("8", "-2", "-2"), _12=([3.0], ["-2"], [0]))
     (root / "val_set/images/.DS_Store").touch()
     images = root / "val_set/images"
@@ -105,7 +101,7 @@ def test_annotations_are_texts_or_numbers(tmp_path: Path) -> None:
     ]
 
 
-def test_a_missing_annotation_is_named_after_the_pictures_before_it(tmp_path: Path) -> None:
+def test_read_folder_2021_names_a_missing_annotation(tmp_path: Path) -> None:
     root = release(tmp_path, _1=("1", "0", "0"), _2=("1", "0", "0"))
     (root / "val_set/annotations/2_val.npy").unlink()
     reader = read_folder_2021(root, "validation")
@@ -114,8 +110,8 @@ def test_a_missing_annotation_is_named_after_the_pictures_before_it(tmp_path: Pa
         next(reader)
 
 
-@pytest.mark.parametrize("value", ["pickle", "text", "two", "empty", "large", "archive"])
-def test_an_unusable_annotation_is_named(tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize("value", ["pickle", "text", "two", "archive"])
+def test_read_folder_2021_names_an_unusable_annotation(tmp_path: Path, value: str) -> None:
     root = release(tmp_path, _1=("1", "0", "0"))
     file = root / "val_set/annotations/1_exp.npy"
     with file.open("wb") as out:
@@ -123,22 +119,22 @@ def test_an_unusable_annotation_is_named(tmp_path: Path, value: str) -> None:
             np.save(out, np.array({"a": 1}, dtype=object), allow_pickle=True)
         elif value == "archive":
             np.savez(out, np.array(1))
-        elif value in ("two", "large"):
-            np.save(out, np.zeros(2 if value == "two" else 5000))
+        elif value == "two":
+            np.save(out, np.zeros(2))
         elif value == "text":
             out.write(b"7")
     with pytest.raises(DataError, match=r"annotation .*1_exp\.npy is unusable \(.*expected an array of one number or its text"):
         list(read_folder_2021(root, "validation"))
 
 
-def test_annotations_out_of_range_name_the_picture(tmp_path: Path) -> None:
+def test_read_folder_2021_names_values_out_of_range(tmp_path: Path) -> None:
     for number, values in enumerate([("1", "3", "0"), ("x", "0", "0"), ("-1", "0", "0")]):
         root = release(tmp_path / str(number), _5=values)
         with pytest.raises(DataError, match=r"annotations .*5_\*\.npy: expected (valence|a number|an expression)"):
             list(read_folder_2021(root, "validation"))
 
 
-def test_a_release_without_pictures_is_an_error(tmp_path: Path) -> None:
+def test_read_folder_2021_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"images has no pictures; expected <id>\.jpg"):
         list(read_folder_2021(release(tmp_path), "validation"))
     with pytest.raises(DataError, match=r"train_set.images cannot be listed"):

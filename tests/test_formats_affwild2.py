@@ -34,23 +34,23 @@ def labels_of(folder: Path, text: str, task: Task) -> np.ndarray:
     return series.values
 
 
-def test_affect_counts_only_where_both_values_are_annotated(tmp_path: Path) -> None:
+def test_read_labels_of_affect_needs_both_values(tmp_path: Path) -> None:
     text = "valence,arousal\n0.5,-0.25\n-5,-5\n-5,0.5\n0.5,-5.0\n-1,1\n"
     np.testing.assert_array_equal(labels_of(tmp_path, text, VALENCE_AROUSAL), [[0.5, -0.25], [NAN, NAN], [NAN, NAN], [NAN, NAN], [-1, 1]])
 
 
-def test_classes_are_indices(tmp_path: Path) -> None:
+def test_read_labels_of_classes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels_of(tmp_path, EXPR + "\n0\n7\n-1\n3\n", AFF_WILD2_EXPRESSION), [[0], [7], [NAN], [3]])
 
 
-def test_one_missing_unit_is_a_missing_frame(tmp_path: Path) -> None:
+def test_read_labels_of_units_needs_every_unit(tmp_path: Path) -> None:
     rows = [",".join(["0", "1"] * 6), ",".join(["1"] * 11 + ["-1"]), ",".join(["-1"] * 12)]
     values = labels_of(tmp_path, "\n".join([UNITS, *rows]), ACTION_UNITS)
     np.testing.assert_array_equal(values, [[0, 1] * 6, [NAN] * 12, [NAN] * 12])
 
 
 @pytest.mark.parametrize("header", [COMPOUND, COMPOUND.replace("_", " "), COMPOUND.upper(), ",".join(COMPOUND_EXPRESSION.label_names)])
-def test_compound_names_have_underscores_or_spaces_in_any_case(tmp_path: Path, header: str) -> None:
+def test_read_labels_of_compounds_in_any_spelling(tmp_path: Path, header: str) -> None:
     np.testing.assert_array_equal(labels_of(tmp_path, header + "\n6\n-1\n", COMPOUND_EXPRESSION), [[6], [NAN]])
 
 
@@ -64,37 +64,26 @@ def test_compound_names_have_underscores_or_spaces_in_any_case(tmp_path: Path, h
         "valence,arousal\n0,1",
     ],
 )
-def test_untidy_files_are_read(tmp_path: Path, text: str) -> None:
+def test_read_labels_of_untidy_files(tmp_path: Path, text: str) -> None:
     assert labels_of(tmp_path, text, VALENCE_AROUSAL).tolist() == [[0, 1]]
-
-
-def test_a_file_may_have_a_header_alone(tmp_path: Path) -> None:
-    assert labels_of(tmp_path, UNITS, ACTION_UNITS).shape == (0, 12)
 
 
 @pytest.mark.parametrize(
     ("task", "header", "row", "expected"),
     [
         (VALENCE_AROUSAL, "valence,arousal", "0.5", "2 numbers from -1 to 1 (or -5 if not annotated), got '0.5'"),
-        (VALENCE_AROUSAL, "valence,arousal", "0.5,0.5,0.5", "2 numbers from -1 to 1"),
         (VALENCE_AROUSAL, "valence,arousal", "1.01,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "valence,arousal", "-5,2", "2 numbers from -1 to 1"),
         (VALENCE_AROUSAL, "valence,arousal", "nan,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "valence,arousal", "0_1,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "valence,arousal", "0,", "2 numbers from -1 to 1"),
         (VALENCE_AROUSAL, "valence,arousal", '"0,1', "well-formed quotes"),
         (VALENCE_AROUSAL, "valence,arousal", "", "a row (blank lines are allowed at the end only)"),
         (AFF_WILD2_EXPRESSION, EXPR, "8", "1 whole number from 0 to 7 (or -1 if not annotated), got '8'"),
         (AFF_WILD2_EXPRESSION, EXPR, "1.5", "1 whole number from 0 to 7"),
-        (AFF_WILD2_EXPRESSION, EXPR, "-5", "1 whole number from 0 to 7"),
-        (AFF_WILD2_EXPRESSION, EXPR, "Fear", "1 whole number from 0 to 7"),
         (COMPOUND_EXPRESSION, COMPOUND, "7", "1 whole number from 0 to 6"),
         (ACTION_UNITS, UNITS, ",".join(["2"] * 12), "12 whole numbers from 0 to 1"),
-        (ACTION_UNITS, UNITS, ",".join(["-1"] * 11), "12 whole numbers from 0 to 1"),
         (ACTION_UNITS, UNITS, ",".join(["-1"] * 11 + ["5"]), "12 whole numbers from 0 to 1"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, task: Task, header: str, row: str, expected: str) -> None:
+def test_read_labels_names_a_wrong_line(tmp_path: Path, task: Task, header: str, row: str, expected: str) -> None:
     good = {2: "0,0", 8: "0", 7: "0", 12: ",".join("0" * 12)}[len(task.labels)]
     file = put(tmp_path / "v.txt", "\n".join([header, good, row, good]))
     with pytest.raises(DataError, match=re.escape(f"{file}, line 3: expected {expected}")):
@@ -105,20 +94,18 @@ def test_a_wrong_line_is_named(tmp_path: Path, task: Task, header: str, row: str
     ("task", "text", "header"),
     [
         (VALENCE_AROUSAL, "arousal,valence\n0,0\n", "valence,arousal"),
-        (VALENCE_AROUSAL, "0.1,0.2\n", "valence,arousal"),
         (VALENCE_AROUSAL, "", "valence,arousal"),
         (AFF_WILD2_EXPRESSION, EXPR.replace(",Other", "") + "\n0\n", EXPR),
-        (ACTION_UNITS, UNITS.replace("AU10", "AU9") + "\n", UNITS),
         (COMPOUND_EXPRESSION, EXPR + "\n0\n", COMPOUND),
     ],
 )
-def test_a_wrong_header_is_an_error_with_the_right_one(tmp_path: Path, task: Task, text: str, header: str) -> None:
+def test_read_labels_names_the_right_header(tmp_path: Path, task: Task, text: str, header: str) -> None:
     file = put(tmp_path / "v.txt", text)
     with pytest.raises(DataError, match=re.escape(f"{file}, line 1: expected the header {header}, got ")):
         list(read_labels(tmp_path, task))
 
 
-def test_bytes_that_are_no_text_and_endless_lines_are_named(tmp_path: Path) -> None:
+def test_read_labels_names_bytes_and_endless_lines(tmp_path: Path) -> None:
     file = tmp_path / "v.txt"
     file.write_bytes(b"valence,arousal\n0,0\n0,\xff\n")
     with pytest.raises(DataError, match=r"v\.txt, line 3: expected UTF-8 text"):
@@ -128,7 +115,7 @@ def test_bytes_that_are_no_text_and_endless_lines_are_named(tmp_path: Path) -> N
         list(read_labels(tmp_path, VALENCE_AROUSAL))
 
 
-def test_files_come_one_by_one_sorted_by_video(tmp_path: Path) -> None:
+def test_read_labels_is_sorted_and_lazy(tmp_path: Path) -> None:
     for name in ("1-30-x.txt", "1-30.txt", "1-30_left.txt", "._1.txt", "notes.md", ".DS_Store"):
         put(tmp_path / name, "valence,arousal\n0,0\n")
     put(tmp_path / "2.txt", "nonsense\n")
@@ -136,11 +123,9 @@ def test_files_come_one_by_one_sorted_by_video(tmp_path: Path) -> None:
     assert [next(reader).video for _ in range(3)] == ["1-30", "1-30-x", "1-30_left"]
     with pytest.raises(DataError, match=r"2\.txt, line 1"):
         next(reader)
-
-
-def test_a_folder_without_labels_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"has no label files; expected one <video>\.txt"):
-        list(read_labels(tmp_path, VALENCE_AROUSAL))
+        list(read_labels(tmp_path / "empty", VALENCE_AROUSAL))
     with pytest.raises(DataError, match=r"none does not exist\.$"):
         list(read_labels(tmp_path / "none", VALENCE_AROUSAL))
 
@@ -156,7 +141,7 @@ def sample_values(task: Task, rng: np.random.Generator, count: int) -> np.ndarra
 
 
 @given(st.sampled_from(FRAME_TASKS), st.integers(0, 2**32 - 1), st.integers(0, 30))
-def test_labels_survive_writing(tmp_path_factory: pytest.TempPathFactory, task: Task, seed: int, count: int) -> None:
+def test_write_labels_is_read_again(tmp_path_factory: pytest.TempPathFactory, task: Task, seed: int, count: int) -> None:
     folder, rng = tmp_path_factory.mktemp("labels"), np.random.default_rng(seed)
     given_labels = [Series(name, np.arange(1, count + 1), sample_values(task, rng, count)) for name in ("a", "b_left")]
     assert write_labels(folder, task, iter(given_labels)) == 2
@@ -165,14 +150,14 @@ def test_labels_survive_writing(tmp_path_factory: pytest.TempPathFactory, task: 
         np.testing.assert_array_equal(after.values, before.values)
 
 
-def test_frames_that_are_left_out_are_written_as_not_annotated(tmp_path: Path) -> None:
+def test_write_labels_marks_missing_frames(tmp_path: Path) -> None:
     write_labels(tmp_path, VALENCE_AROUSAL, [Series("v", np.array([2, 4]), np.array([[0.1, 0], [1e-7, -1]], np.float32))])
     assert (tmp_path / "v.txt").read_text() == "valence,arousal\n-5,-5\n0.1,0.0\n-5,-5\n0.0000001,-1.0\n"
     write_labels(tmp_path, COMPOUND_EXPRESSION, [Series("v", np.array([2]), np.array([[6]], np.float32))])
     assert (tmp_path / "v.txt").read_text() == COMPOUND + "\n-1\n6\n"
 
 
-def test_labels_that_cannot_be_read_again_are_not_written(tmp_path: Path) -> None:
+def test_write_labels_refuses_values_out_of_range(tmp_path: Path) -> None:
     for task, value in ((VALENCE_AROUSAL, [[2, 0]]), (AFF_WILD2_EXPRESSION, [[0.5]]), (AFF_WILD2_EXPRESSION, [[8]])):
         with pytest.raises(DataError, match=r"labels of v cannot be written: expected \d (whole )?number"):
             write_labels(tmp_path, task, [Series("v", np.array([1]), np.array(value, np.float32))])
@@ -184,7 +169,7 @@ def test_labels_that_cannot_be_read_again_are_not_written(tmp_path: Path) -> Non
 # crops
 
 
-def test_two_roots_are_one_sorted_by_number(tmp_path: Path) -> None:
+def test_list_faces_of_two_roots(tmp_path: Path) -> None:
     first, second = tmp_path / "cropped", tmp_path / "cropped2"
     for file in (first / "b/00002.jpg", first / "b/100000.jpg", first / "b/00010.PNG", second / "b/00002.jpg", second / "b/00003.webp"):
         put(file, "")
@@ -197,46 +182,30 @@ def test_two_roots_are_one_sorted_by_number(tmp_path: Path) -> None:
         FaceFile("b", 100000, first / "b/100000.jpg"),
     ]
     assert [face.image.parent.parent for face in list_faces([second, first]) if face.frame == 2] == [second]
+    assert [face.video for face in list_faces([first], {"b", "missing", "../cropped2/a_left"})] == ["b"] * 3
+    put(second / "b/3.png", "")
+    put(second / "c/wrong.jpg", "")
+    reader = list_faces([first, second])
+    assert next(reader).video == "a_left"
+    with pytest.raises(DataError, match=r"two pictures of frame 3: 00003\.webp and 3\.png"):
+        next(reader)
+    with pytest.raises(DataError, match=r"folder .*none cannot be listed"):
+        next(list_faces([tmp_path / "none"]))
 
 
-def test_only_the_wanted_videos_are_listed_and_a_missing_one_has_no_faces(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        put(tmp_path / "root" / name / "00001.jpg", "")
-    put(tmp_path / "outside/00001.jpg", "")
-    assert [face.video for face in list_faces([tmp_path / "root"], {"c", "a", "missing", "../outside"})] == ["a", "c"]
-
-
-def test_hidden_files_and_other_formats_do_not_count(tmp_path: Path) -> None:
+def test_list_faces_skips_other_files(tmp_path: Path) -> None:
     for name in ("v/.DS_Store", "v/._00001.jpg", "v/notes.txt", "v/Thumbs.db", ".hidden/x.jpg", "loose.jpg", "v/00005.jpg/inner.txt"):
         put(tmp_path / name, "")
     put(tmp_path / "v/00001.jpg", "")
     assert list(list_faces([tmp_path])) == [FaceFile("v", 1, tmp_path / "v/00001.jpg")]
 
 
-@pytest.mark.parametrize("name", ["frame1.jpg", "00000.jpg", "-1.jpg", "1_0.jpg", "1.5.jpg", "\u0661.jpg", "9" * 200 + ".jpg"])
-def test_a_picture_must_be_named_by_its_frame(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["frame1.jpg", "00000.jpg", "1_0.jpg", "\u0661.jpg"])
+def test_list_faces_refuses_names_that_are_no_frame(tmp_path: Path, name: str) -> None:
     file = put(tmp_path / "v" / name, "")
     with pytest.raises(DataError, match=re.escape(f"{file}: expected a frame number from 1")):
         list(list_faces([tmp_path]))
 
 
-def test_two_pictures_of_one_frame_in_one_folder_are_an_error(tmp_path: Path) -> None:
-    for name in ("00001.jpg", "1.png"):
-        put(tmp_path / "v" / name, "")
-    with pytest.raises(DataError, match=r"two pictures of frame 1: 00001\.jpg and 1\.png"):
-        list(list_faces([tmp_path]))
-
-
-def test_faces_are_listed_video_by_video(tmp_path: Path) -> None:
-    put(tmp_path / "a/00001.jpg", "")
-    put(tmp_path / "b/wrong.jpg", "")
-    faces = list_faces([tmp_path])
-    assert next(faces).video == "a"
-    with pytest.raises(DataError, match=r"wrong\.jpg"):
-        next(faces)
-    with pytest.raises(DataError, match=r"folder .*none cannot be listed"):
-        next(list_faces([tmp_path / "none"]))
-
-
-def test_two_people_share_the_sound_of_their_video() -> None:
+def test_audio_video_of_two_people() -> None:
     assert [audio_video(name) for name in ("v_left", "v_right", "v", "left", "v_left_x")] == ["v", "v", "v", "left", "v_left_x"]

@@ -52,7 +52,7 @@ def one_hot(task: Task, index: int, strength: float = 1.0) -> list[float]:
 
 
 @pytest.mark.parametrize("header", [[], ["image_location"], ["\ufeffImage,valence,arousal "], ["image_location,Neutral,Anger"]])
-def test_lists_are_read_with_and_without_header(tmp_path: Path, header: list[str]) -> None:
+def test_read_frame_list_with_and_without_header(tmp_path: Path, header: list[str]) -> None:
     file = frame_list(tmp_path, *header, "02/00001.jpg", "02/00003.jpg,0,0", "01/100000.png ", "02/2.jpg", "")
     assert list(read_frame_list(file)) == [("02", [1, 3]), ("01", [100000]), ("02", [2])]
 
@@ -62,15 +62,12 @@ def test_lists_are_read_with_and_without_header(tmp_path: Path, header: list[str
     [
         ("00001.jpg", "<video>/<frame number>.jpg in the first column, got '00001.jpg'"),
         ("v/x.jpg", "<video>/<frame number>.jpg"),
-        ("v/00002", "<video>/<frame number>.jpg"),
-        ("/00002.jpg", "<video>/<frame number>.jpg"),
         ("cropped/v/00002.jpg", "<video>/<frame number>.jpg"),
         ("v/-2.jpg", "<video>/<frame number>.jpg"),
-        ("image_location", "<video>/<frame number>.jpg"),
         ("v/1.jpg", "every frame once, got 'v/1.jpg'"),
     ],
 )
-def test_a_wrong_row_of_a_list_is_named_after_the_rows_before_it(tmp_path: Path, row: str, expected: str) -> None:
+def test_read_frame_list_names_a_wrong_row(tmp_path: Path, row: str, expected: str) -> None:
     file = frame_list(tmp_path, "image_location", "v/00001.jpg", "w/00001.jpg", row)
     reader = read_frame_list(file)
     assert next(reader) == ("v", [1])
@@ -81,7 +78,7 @@ def test_a_wrong_row_of_a_list_is_named_after_the_rows_before_it(tmp_path: Path,
 # writing
 
 
-def test_affect_is_interpolated_between_and_held_beyond(tmp_path: Path) -> None:
+def test_write_submission_interpolates_affect(tmp_path: Path) -> None:
     rows = [f"v/{frame:05d}.jpg" for frame in (1, 2, 3, 4, 6, 9)]
     values = [[-0.5, 1], [NAN, NAN], [0.5, -2]]
     report = write_submission(
@@ -93,7 +90,7 @@ def test_affect_is_interpolated_between_and_held_beyond(tmp_path: Path) -> None:
     assert (tmp_path / "va.txt").read_bytes().decode() == "\n".join(expected) + "\n"
 
 
-def test_classes_are_decided_after_interpolation(tmp_path: Path) -> None:
+def test_write_submission_decides_classes_after_interpolation(tmp_path: Path) -> None:
     task = COMPOUND_EXPRESSION
     known = [one_hot(task, 6, 0.6), one_hot(task, 1, 0.4)]
     listed = frame_list(tmp_path, *(f"01/{frame:05d}.jpg" for frame in (1, 2, 3, 4)))
@@ -102,7 +99,7 @@ def test_classes_are_decided_after_interpolation(tmp_path: Path) -> None:
     assert lines == [HEADERS[task], "01/00001.jpg,6", "01/00002.jpg,6", "01/00003.jpg,1", "01/00004.jpg,1"]
 
 
-def test_units_are_present_at_their_threshold(tmp_path: Path) -> None:
+def test_write_submission_of_units_at_their_threshold(tmp_path: Path) -> None:
     limits = [0.8, 0.8, 0.7, 0.5, 0.5, 0.5, 0.6, 0.8, 0.8, 0.8, 0.3, 0.7]
     values = [limits, [limit - 0.01 for limit in limits]]
     listed, file = frame_list(tmp_path, "v/00001.jpg", "v/00002.jpg"), tmp_path / "au.txt"
@@ -112,7 +109,7 @@ def test_units_are_present_at_their_threshold(tmp_path: Path) -> None:
     assert file.read_text().splitlines()[1] == "v/00001.jpg,1,1,1,1,1,1,1,1,1,1,0,1"
 
 
-def test_clips_have_their_ids_in_the_first_column(tmp_path: Path) -> None:
+def test_write_submission_of_clips(tmp_path: Path) -> None:
     listed = frame_list(tmp_path, "Filename", "00012", "00003.mp4,0.5", "00001")
     known = [series("00003", [0], [[0, 0.25, 0.5, 0.75, 1, 0.1]]), series("00012", [0], [[NAN] * 6])]
     report = write_submission(tmp_path / "emi.csv", MIMICRY_INTENSITY, known, listed)
@@ -127,7 +124,7 @@ def test_clips_have_their_ids_in_the_first_column(tmp_path: Path) -> None:
 
 
 @each_task
-def test_a_video_without_prediction_is_neutral_and_reported(tmp_path: Path, task: Task) -> None:
+def test_write_submission_of_a_missing_video_is_neutral(tmp_path: Path, task: Task) -> None:
     rows = ["b", "a"] if task.scope == "clip" else ["b/00001.jpg", "a/00001.jpg", "b/00002.jpg"]
     empty = series("a", [1], [[NAN] * len(task.labels)])
     report = write_submission(tmp_path / "x.txt", task, [empty], frame_list(tmp_path, *rows))
@@ -135,22 +132,12 @@ def test_a_video_without_prediction_is_neutral_and_reported(tmp_path: Path, task
     lines = (tmp_path / "x.txt").read_text().splitlines()
     neutral = "0" if task.kind == "one_of" else ",".join(["0" if task is ACTION_UNITS else "0.000000"] * len(task.labels))
     assert lines == [HEADERS[task], *(f"{row},{neutral}" for row in rows)]
+    three = AFF_WILD2_EXPRESSION.subset(["Anger", "Fear", "Neutral"])
+    write_submission(tmp_path / "three.txt", three, [], frame_list(tmp_path, "v/00001.jpg"))
+    assert (tmp_path / "three.txt").read_text().splitlines()[1] == "v/00001.jpg,2", "found by its name"
 
 
-def test_the_neutral_class_is_found_by_its_name(tmp_path: Path) -> None:
-    task = AFF_WILD2_EXPRESSION.subset(["Anger", "Fear", "Neutral"])
-    write_submission(tmp_path / "x.txt", task, [], frame_list(tmp_path, "v/00001.jpg"))
-    assert (tmp_path / "x.txt").read_text().splitlines()[1] == "v/00001.jpg,2"
-
-
-def test_order_and_names_of_the_list_are_kept(tmp_path: Path) -> None:
-    rows = ["b/7.png", "a/000002.jpg", "b/00001.jpg", "a/00001.jpg"]
-    known = [series(video, [1, 7], [[0, 0], [1, 1]]) for video in ("a", "unlisted", "b")]
-    write_submission(tmp_path / "x.txt", VALENCE_AROUSAL, iter(known), frame_list(tmp_path, *rows))
-    assert [line.split(",")[0] for line in (tmp_path / "x.txt").read_text().splitlines()[1:]] == rows
-
-
-def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> None:
+def test_write_submission_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     file, known = tmp_path / "x.txt", [series("v", [1], [[0, 0]])]
     file.write_text("old")
     with pytest.raises(DataError, match=r"list\.txt, line 2: expected every frame once"):
@@ -166,7 +153,7 @@ def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("task", [VALENCE_AROUSAL, AFF_WILD2_EXPRESSION, MIMICRY_INTENSITY, ACTION_UNITS], ids=lambda task: task.name)
-def test_thresholds_belong_to_units_and_fit_their_number(tmp_path: Path, task: Task) -> None:
+def test_write_submission_refuses_wrong_thresholds(tmp_path: Path, task: Task) -> None:
     thresholds = [0.5] * (len(task.labels) - (task is ACTION_UNITS))
     with pytest.raises(ValueError, match="Thresholds belong to units, one for each"):
         write_submission(tmp_path / "x.txt", task, [], frame_list(tmp_path, "v/1.jpg"), thresholds)
@@ -194,9 +181,7 @@ def problems(draw: st.DrawFn) -> tuple[Task, list[str], list[Series]]:
 
 
 @given(problems())
-def test_a_submission_is_read_as_it_was_predicted(
-    tmp_path_factory: pytest.TempPathFactory, problem: tuple[Task, list[str], list[Series]]
-) -> None:
+def test_write_submission_is_read_again(tmp_path_factory: pytest.TempPathFactory, problem: tuple[Task, list[str], list[Series]]) -> None:
     task, rows, known = problem
     folder = tmp_path_factory.mktemp("submission")
     report = write_submission(folder / "x.txt", task, iter(known), frame_list(folder, *rows))
@@ -223,7 +208,7 @@ def test_a_submission_is_read_as_it_was_predicted(
     assert report.interpolated == report.frames - missing - own
 
 
-def test_frames_of_a_submission_are_sorted(tmp_path: Path) -> None:
+def test_read_submission_sorts_frames(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_text(HEADERS[AFF_WILD2_EXPRESSION] + "\nv/00010.jpg,1\nv/00002.jpg,7\nw/00001.jpg,0\n")
     v, w = read_submission(file, AFF_WILD2_EXPRESSION)
@@ -236,17 +221,14 @@ def test_frames_of_a_submission_are_sorted(tmp_path: Path) -> None:
     [
         (VALENCE_AROUSAL, "w/1.jpg,-5,-5", "a value in every column"),
         (VALENCE_AROUSAL, "w/1.jpg,2,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "1.jpg,0,0", "<video>/<frame number>.jpg"),
         (AFF_WILD2_EXPRESSION, "w/1.jpg,8", "1 whole number from 0 to 7"),
-        (AFF_WILD2_EXPRESSION, "w/1.jpg,-1", "a value in every column"),
         (AFF_WILD2_EXPRESSION, "v/1.jpg,0", "every frame once"),
         (ACTION_UNITS, "w/1.jpg" + ",0.5" * 12, "12 whole numbers from 0 to 1"),
-        (COMPOUND_EXPRESSION, "w/1.jpg", "1 whole number from 0 to 6"),
         (MIMICRY_INTENSITY, "2,,0,0,0,0,0", "a value in every column"),
         (MIMICRY_INTENSITY, "2,0,0,0,0,0,7", "6 numbers from 0 to 1"),
     ],
 )
-def test_a_wrong_row_of_a_submission_is_named(tmp_path: Path, task: Task, row: str, expected: str) -> None:
+def test_read_submission_names_a_wrong_row(tmp_path: Path, task: Task, row: str, expected: str) -> None:
     count = 1 if task.kind == "one_of" else len(task.labels)
     good = ("1" if task.scope == "clip" else "v/1.jpg") + ",0" * count
     file = tmp_path / "x.txt"
@@ -256,14 +238,14 @@ def test_a_wrong_row_of_a_submission_is_named(tmp_path: Path, task: Task, row: s
 
 
 @each_task
-def test_a_submission_of_another_task_is_refused(tmp_path: Path, task: Task) -> None:
+def test_read_submission_refuses_another_task(tmp_path: Path, task: Task) -> None:
     file = tmp_path / "x.txt"
     file.write_text("image_location,valence\nv/1.jpg,0\n")
     with pytest.raises(DataError, match=f"line 1: expected .*{HEADERS[task]}"):
         list(read_submission(file, task))
 
 
-def test_a_submission_is_read_video_by_video(tmp_path: Path) -> None:
+def test_read_submission_is_lazy(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_text(f"{HEADERS[VALENCE_AROUSAL]}\nv/1.jpg,0,0\nw/1.jpg,0,0\nw/2.jpg,wrong\n")
     reader = read_submission(file, VALENCE_AROUSAL)

@@ -82,7 +82,7 @@ def test_blacked_out_finds_the_background_and_nothing_else() -> None:
     assert not blacked_out(np.full((80, 80, 3), 11, np.uint8)).any()
 
 
-def test_a_source_is_loaded(sources: list[FaceImages]) -> None:
+def test_load_sources_of_names_and_votes(sources: list[FaceImages]) -> None:
     named, voted = sources
     assert (named.images.shape, named.images.dtype, len(named)) == ((80, 36, 36, 4), np.uint8, 80)
     assert named.expression.argmax(1).tolist() == [number % 8 for number in range(80)]
@@ -94,7 +94,7 @@ def test_a_source_is_loaded(sources: list[FaceImages]) -> None:
     np.testing.assert_allclose(voted.valence_arousal, np.stack([voted.expression @ truth, voted.expression @ truth[::-1]], 1), atol=1e-4)
 
 
-def test_the_split_is_fixed_and_follows_the_content(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
+def test_load_images_splits_by_content(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
     assert fold_of(b"face") == 0x0282D9B79F42C74C / 2**64
     assert 0.02 < np.mean([fold_of(str(number).encode()) < 0.1 for number in range(1000)]) < 0.18
     table = pq.read_table(data / "a.parquet")
@@ -110,15 +110,7 @@ def test_the_split_is_fixed_and_follows_the_content(data: Path, sources: list[Fa
     assert set(split[:, 0]) >= {TRAINING, TUNING}
 
 
-def test_rows_without_a_sure_label_are_left_out_on_request(sources: list[FaceImages]) -> None:
-    voted = sources[1]
-    for split in (TRAINING, TUNING, TEST):
-        everything, counted = voted.rows(split), voted.rows(split, counted=True)
-        assert counted.tolist() == [row for row in everything if voted.counted[row]]
-    assert len(voted.rows(TRAINING, counted=True)) < len(voted.rows(TRAINING))
-
-
-def test_a_file_named_validation_is_the_test_and_the_rest_is_divided_for_tuning(data: Path, tmp_path: Path) -> None:
+def test_load_images_takes_a_validation_file_as_test(data: Path, tmp_path: Path) -> None:
     table = pq.read_table(data / "a.parquet")
     files = [tmp_path / "a-train.parquet", tmp_path / "a-validation.parquet"]
     pq.write_table(table.slice(0, 60), files[0])
@@ -130,16 +122,7 @@ def test_a_file_named_validation_is_the_test_and_the_rest_is_divided_for_tuning(
     assert (split[:60] == TUNING).any()
 
 
-def test_annotated_faces_are_cut_out(tmp_path: Path) -> None:
-    pixels = np.full((40, 80, 3), 200, np.uint8)
-    pixels[10:30, 20:40] = (0, 0, 255)
-    rows = {"image": [{"bytes": encoded(pixels)}], "category": ["Neutral"], "face_box": [[0.25, 0.25, 0.5, 0.75]]}
-    pq.write_table(pa.table(rows), tmp_path / "boxes.parquet")
-    image = load_images("boxes", [tmp_path / "boxes.parquet"], 20).images[0]
-    assert (image == (0, 0, 255, 255)).all()
-
-
-def test_a_box_is_cut_as_a_square_around_it_or_squashed(tmp_path: Path) -> None:
+def test_load_images_cuts_boxes_as_squares_or_squashed(tmp_path: Path) -> None:
     pixels = np.full((60, 60, 3), 200, np.uint8)
     pixels[20:40, 25:35] = (0, 0, 255)
     rows = {"image": [{"bytes": encoded(pixels)}], "category": ["Neutral"], "face_box": [[25 / 60, 20 / 60, 35 / 60, 40 / 60]]}
@@ -153,7 +136,7 @@ def test_a_box_is_cut_as_a_square_around_it_or_squashed(tmp_path: Path) -> None:
     assert (beyond == np.asarray(picture.crop((0, 20, 60, 60)).resize((60, 60), 2).convert("RGBA"))).all()
 
 
-def test_a_damaged_picture_is_told_with_its_file_and_row(tmp_path: Path) -> None:
+def test_load_images_names_a_damaged_picture(tmp_path: Path) -> None:
     good = pictures(3, 0)
     file = tmp_path / "faces.parquet"
     for content, said in (
@@ -174,7 +157,7 @@ def test_a_damaged_picture_is_told_with_its_file_and_row(tmp_path: Path) -> None
             load_images("x", [file], 16)
 
 
-def test_unusable_data_is_told(data: Path, tmp_path: Path) -> None:
+def test_load_images_refuses_unusable_data(data: Path, tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no")
     pq.write_table(pa.table({"image": [{"bytes": b""}], "expression": ["bored"]}), tmp_path / "unlabeled.parquet")
     for files, said in (([], "No file"), ([data / "c.parquet"], "does not exist"), ([tmp_path / "text.parquet"], r"text\.parquet"),
@@ -183,14 +166,14 @@ def test_unusable_data_is_told(data: Path, tmp_path: Path) -> None:
             load_images("x", files, 16)
 
 
-def test_a_source_needs_rows_to_train_on_and_to_score(data: Path, tmp_path: Path) -> None:
+def test_load_sources_needs_rows_of_every_split(data: Path, tmp_path: Path) -> None:
     table = pq.read_table(data / "a.parquet").slice(0, 3)
     pq.write_table(table, tmp_path / "a-validation.parquet")
     with pytest.raises(DataError, match="a needs a row for training"):
         load_sources(replace(RECIPE, sources=(Source("a", ("*.parquet",), 1.0),), votes=""), tmp_path)
 
 
-def test_votes_are_fitted_out_of_sample(data: Path, tmp_path: Path) -> None:
+def test_fit_votes_out_of_sample(data: Path, tmp_path: Path) -> None:
     result: VoteRegression = fit_votes(data / "votes.csv")
     np.testing.assert_allclose(result.coefficients[:, 0], np.linspace(-0.8, 0.8, 8), atol=1e-5)
     assert result.ccc_out_of_sample == pytest.approx((1, 1))

@@ -42,6 +42,7 @@ def check_equal(first: Path, second: Path) -> None:
     assert same(best[0]["average"], best[1]["average"])
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_gives_the_bits_of_an_unbroken_one(tmp_path: Path) -> None:
     write_data(tmp_path)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "OMP_NUM_THREADS": "1"}

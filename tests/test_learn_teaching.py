@@ -17,7 +17,7 @@ from learn_makers import RECIPE, pictures, same, soft_labels, write_data
 from hsemotion_space.heads import softmax
 from hsemotion_space.learn import teach as teaching
 from hsemotion_space.learn.batches import BatchMaker
-from hsemotion_space.learn.data import TRAINING, DataError, FaceImages, load_images
+from hsemotion_space.learn.data import DataError, FaceImages, load_images
 from hsemotion_space.learn.losses import embedding_loss
 from hsemotion_space.learn.recipe import Source, Teaching, read_recipe
 from hsemotion_space.learn.run import export_run, train
@@ -169,15 +169,6 @@ def test_batches_have_the_targets_of_their_rows(sources: list[FaceImages]) -> No
                 assert torch.equal(batch.valence_arousal[here], untaught.valence_arousal[here])
             start += count
     assert torch.equal(plain.class_weights, taught.class_weights)
-
-
-def test_without_a_teacher_batches_are_rows_in_the_order_of_the_seed(sources: list[FaceImages]) -> None:
-    batch = BatchMaker(RECIPE, sources)(1)
-    for number, (source, here) in enumerate(zip(sources, (slice(0, 6), slice(6, 8)), strict=True)):
-        count = here.stop - here.start
-        rows = np.random.default_rng([RECIPE.seed, number, 0]).permutation(source.rows(TRAINING))[count : 2 * count]
-        assert (batch.expression[here].numpy() == source.expression[rows]).all()
-    assert batch.embedding.shape == (8, 0)
 
 
 def test_class_weights_follow_from_labels_alone(sources: list[FaceImages]) -> None:

@@ -13,13 +13,12 @@ from learn_makers import RECIPE, same, write_data
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hsemotion_space.backbones import BackboneError
 from hsemotion_space.learn import train
 from hsemotion_space.learn.batches import Ahead, Batch, BatchMaker
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages
 from hsemotion_space.learn.evaluate import ExpressionResult
 from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.train import Losses, Trainer, read_log
+from hsemotion_space.learn.train import Trainer, read_log
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,18 +156,6 @@ def test_training_learns(sources: list[FaceImages], tmp_path: Path) -> None:
         for term in ("expression", "valence"):
             assert np.mean([row[term] for row in losses[-4:]]) < np.mean([row[term] for row in losses[:4]])
         assert all(np.isfinite(list(row.values())).all() for row in losses)
-
-
-def test_losses_are_averaged_over_the_steps_that_had_the_term() -> None:
-    losses = Losses()
-    for row in ({"a": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 6.0}):
-        losses.add(row)
-    assert losses.means() == {"a": 3.0, "b": 5.0}
-
-
-def test_unknown_architectures_are_told(sources: list[FaceImages], tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match="nonsense"):
-        Trainer(replace(RECIPE, arch="nonsense"), sources, tmp_path)
 
 
 def test_the_warm_up_of_the_head_leaves_the_backbone_alone(sources: list[FaceImages], tmp_path: Path) -> None:

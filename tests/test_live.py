@@ -12,9 +12,9 @@ import gradio as gr
 import numpy as np
 import pytest
 from analysis_makers import change_lines, make_analysis
-from checkpoint_makers import make_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from manifest_makers import make_manifest
 from PIL import Image
 
 from hsemotion_space.hub.manifest import list_checkpoints
@@ -80,7 +80,7 @@ def done(analysis: Analysis) -> JobStatus:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    make_checkpoint(tmp_path / "checkpoints" / "one")
+    make_manifest(tmp_path / "checkpoints" / "one")
     options = Settings(checkpoints=tmp_path / "checkpoints", cache=tmp_path / "cache")
     runner = FakeRunner([JobStatus(ID, "queued"), done(make_analysis(faces=3, kind="image"))])
     uploads = Uploads(tmp_path / "uploads", tmp_path / "claims")
@@ -91,7 +91,7 @@ def ask(desk: Desk, data: object, checkpoint: object = "one", agreed: object = T
     return json.loads(answer(desk, gr.EventData(None, data), checkpoint, agreed, "192.0.2.1"), parse_constant=pytest.fail)
 
 
-def test_a_frame_is_looked_at_and_its_faces_are_told(desk: Desk) -> None:
+def test_answer_has_boxes_and_values_of_all_faces(desk: Desk) -> None:
     told = ask(desk, {"sequence": 7, "frame": FRAME})
     assert desk.runner.looked == [(jpeg(), "one")]
     assert desk.runner.clients == ["192.0.2.1"]
@@ -110,32 +110,22 @@ def test_a_frame_is_looked_at_and_its_faces_are_told(desk: Desk) -> None:
                 assert given_values == pytest.approx(line.values[0].tolist(), abs=1e-4)
 
 
-def test_an_answer_is_small(desk: Desk) -> None:
-    assert len(json.dumps(ask(desk, {"sequence": 1, "frame": FRAME}))) < 20_000
-
-
-def test_the_thresholds_of_units_come_along(desk: Desk) -> None:
-    units = next(task for task in TASKS if task.name == "action_units")
-    analysis = change_lines(make_analysis(faces=1, kind="image"), units, [0.5] * 12, thresholds=(0.25,) * 12)
-    assert seen(analysis, desk.checkpoints[0])["faces"][0]["lines"]["action_units"]["thresholds"] == [0.25] * 12
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_numbers_that_json_cannot_say_are_told_as_nothing(desk: Desk, bad: float) -> None:
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_answer_has_null_for_nan_and_infinity(desk: Desk, bad: float) -> None:
     analysis = change_lines(make_analysis(faces=2, kind="image"), EXPRESSION, [bad, *[0.1] * 7])
     desk.runner.states = [done(analysis)]
     told = ask(desk, {"sequence": 1, "frame": FRAME})
     assert [column[0] for column in told["faces"][1]["lines"]["expression"]["values"]] == [None, *[pytest.approx(0.1)] * 7]
 
 
-def test_a_face_without_a_place_is_left_out(desk: Desk) -> None:
+def test_seen_leaves_out_a_face_without_a_place(desk: Desk) -> None:
     analysis = make_analysis(faces=2, kind="image")
     nowhere = replace(analysis.faces[0].track, boxes_xyxy=np.full((1, 4), np.nan, np.float32))
     faces = (replace(analysis.faces[0], track=nowhere), analysis.faces[1])
     assert len(seen(replace(analysis, faces=faces), desk.checkpoints[0])["faces"]) == 1
 
 
-def test_what_speaks_against_the_numbers_of_a_face_is_told(desk: Desk) -> None:
+def test_seen_warns_of_a_small_face(desk: Desk) -> None:
     analysis = make_analysis(faces=2, kind="image")
     sure = [replace(face.track, detection_scores=np.ones(1, np.float32)) for face in analysis.faces]
     tracks = [sure[0], replace(sure[1], boxes_xyxy=np.array([[10, 10, 25, 28]], np.float32))]
@@ -144,28 +134,43 @@ def test_what_speaks_against_the_numbers_of_a_face_is_told(desk: Desk) -> None:
     assert "small" in told["faces"][1]["against"] and "small" not in told["faces"][0]["against"]
 
 
-def test_without_a_face_there_is_nothing_to_tell(desk: Desk) -> None:
-    desk.runner.states = [done(make_analysis(faces=0, kind="image"))]
-    assert ask(desk, {"sequence": 2, "frame": FRAME}) == {"sequence": 2, "checkpoint": "one", "tasks": [], "faces": []}
-
-
 @pytest.mark.parametrize(
-    "frame",
-    [None, 5, ["x"], {"path": "x"}, "", "not base64!", FRAME[:-1] + "é", FRAME[1:], as_text(b"GIF89a"), "A" * (MOST_TEXT + 1),
-     as_text(jpeg()[:3] + bytes(MOST_BYTES))],
-    ids=["none", "number", "list", "dict", "empty", "other text", "other letters", "cut", "another format", "long text", "large file"],
+    "data",
+    [
+        None, [], "text", {}, {"frame": None}, {"frame": ["x"]}, {"frame": "not base64!"}, {"frame": FRAME[:-1] + "é"},
+        {"frame": FRAME[1:]}, {"frame": as_text(b"GIF89a")}, {"frame": "A" * (MOST_TEXT + 1)},
+        {"frame": as_text(jpeg()[:3] + bytes(MOST_BYTES))}, {"job": "../../x"}, {"job": "0" * 31}, {"job": ["0" * 32]},
+    ],
 )  # fmt: skip
-def test_what_is_no_frame_is_not_looked_at(desk: Desk, frame: object) -> None:
-    assert ask(desk, {"sequence": 3, "frame": frame}) == {"sequence": 3, "stop": UNUSABLE}
+def test_answer_refuses_what_is_no_frame_and_no_job(desk: Desk, data: object) -> None:
+    assert ask(desk, data) == {"sequence": 0, "stop": UNUSABLE}
     assert not desk.runner.looked
 
 
-@pytest.mark.parametrize("data", [None, [], "text", 4, {}, {"frame": None}])
-def test_an_event_that_brings_something_else_is_answered(desk: Desk, data: object) -> None:
-    assert ask(desk, data) == {"sequence": 0, "stop": UNUSABLE}
+@pytest.mark.parametrize("wrong", [{"agreed": False}, {"agreed": "true"}, {"agreed": 1}, {"checkpoint": None}, {"checkpoint": "nobody's"}])
+def test_answer_stops_without_consent_or_backbone(desk: Desk, wrong: dict[str, object]) -> None:
+    assert ask(desk, {"sequence": 1, "frame": FRAME}, **wrong)["stop"]
+    assert not desk.runner.looked
 
 
-def test_the_largest_frame_fits_into_a_request_and_is_read() -> None:
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (JobStatus(ID, "failed", message="The weights are damaged."), {"sequence": 4, "stop": "The weights are damaged."}),
+        (JobStatus(ID, "cancelled"), {"sequence": 4, "wait": "The server is busy."}),
+        (done(make_analysis(faces=0, kind="image")), {"sequence": 4, "checkpoint": "one", "tasks": [], "faces": []}),
+    ],
+)
+def test_answer_without_faces_says_why(desk: Desk, state: JobStatus, expected: dict[str, object]) -> None:
+    desk.runner.states = [JobStatus(ID, "running"), state]
+    assert ask(desk, {"sequence": 4, "frame": FRAME}) == expected
+    desk.runner.busy = "Other pictures are being looked at."
+    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": desk.runner.busy}
+
+
+def test_read_frame_and_sequence_at_their_bounds() -> None:
+    assert [read_sequence(value) for value in (1, 2**53 - 1)] == [1, 2**53 - 1]
+    assert [read_sequence(value) for value in (0, -1, True, 1.5, "1", None, [1], 2**53)] == [0] * 8
     frame = jpeg() + bytes(MOST_BYTES - len(jpeg()))
     assert read_frame(as_text(frame)) == frame
     assert len(as_text(frame)) == MOST_TEXT < 256 * 1024 - 4096
@@ -173,53 +178,21 @@ def test_the_largest_frame_fits_into_a_request_and_is_read() -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec="ascii"), max_size=40))
-def test_no_text_does_harm(text: str) -> None:
+def test_read_frame_of_any_text(text: str) -> None:
     try:
         assert read_frame(text).startswith(b"\xff\xd8\xff")
     except live_answer.FrameError as error:
         assert str(error) == UNUSABLE
 
 
-def test_only_rising_whole_numbers_are_sequences() -> None:
-    assert [read_sequence(value) for value in (1, 2**53 - 1)] == [1, 2**53 - 1]
-    assert [read_sequence(value) for value in (0, -1, True, 1.5, "1", None, [1], 2**53)] == [0] * 8
-
-
-@pytest.mark.parametrize("agreed", [False, None, "true", 1])
-def test_without_the_tick_nothing_is_looked_at(desk: Desk, agreed: object) -> None:
-    told = ask(desk, {"sequence": 1, "frame": FRAME}, agreed=agreed)
-    assert "tick" in told["stop"] and not desk.runner.looked
-
-
-@pytest.mark.parametrize("checkpoint", [None, 7, ["one"], "nobody's"])
-def test_a_backbone_that_is_not_there_ends_it(desk: Desk, checkpoint: object) -> None:
-    assert ask(desk, {"sequence": 1, "frame": FRAME}, checkpoint)["stop"]
-    assert not desk.runner.looked
-
-
-def test_a_busy_server_asks_to_wait(desk: Desk) -> None:
-    desk.runner.busy = "Other pictures are being looked at."
-    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": "Other pictures are being looked at."}
-
-
-def test_a_failure_ends_it_with_its_reason(desk: Desk) -> None:
-    desk.runner.states = [JobStatus(ID, "running"), JobStatus(ID, "failed", message="The weights could not be had.")]
-    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "stop": "The weights could not be had."}
-
-
-def test_what_was_cancelled_is_waited_for(desk: Desk) -> None:
-    desk.runner.states = [JobStatus(ID, "cancelled")]
-    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": "The server is busy."}
-
-
-def test_a_frame_that_takes_too_long_is_given_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_gives_up_a_slow_frame(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_answer, "WAIT_S", 0.05)
     desk.runner.states = [JobStatus(ID, "running")]
     assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": "The server is busy."}
     assert desk.runner.cancelled == [ID]
 
 
-def test_a_download_of_weights_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_waits_for_a_download(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_answer, "WAIT_S", 0.05)
     desk.runner.states = [JobStatus(ID, "running", phase="download", done=2_500_000, total=9_000_000)]
     told = ask(desk, {"sequence": 4, "frame": FRAME})
@@ -230,18 +203,7 @@ def test_a_download_of_weights_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert len(desk.runner.looked) == 1
 
 
-@pytest.mark.parametrize("job", ["", "../../x", "0" * 31, 5, None, ["0" * 32]])
-def test_what_is_no_job_is_not_asked_for(desk: Desk, job: object) -> None:
-    assert ask(desk, {"sequence": 5, "job": job}) == {"sequence": 5, "stop": UNUSABLE}
-
-
-def test_nothing_is_written(desk: Desk, tmp_path: Path) -> None:
-    before = sorted(tmp_path.rglob("*"))
-    ask(desk, {"sequence": 1, "frame": FRAME})
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_every_text_of_the_scripts_has_a_translation() -> None:
+def test_scripts_have_translations_for_every_text() -> None:
     scripts = "\n".join(file.read_text("utf-8") for file in sorted(FOLDER.glob("*.js")))
     found = {text for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts) for text in re.findall(r"'([^']*)'", call)}
     page = (FOLDER / "live.html").read_text("utf-8")
@@ -251,7 +213,7 @@ def test_every_text_of_the_scripts_has_a_translation() -> None:
     assert not found - known.keys()
 
 
-def test_the_tick_must_be_found_by_the_browser(desk: Desk) -> None:
+def test_build_live_needs_an_id_of_the_tick(desk: Desk) -> None:
     shared = Shared(Picker(gr.Dropdown(["one"]), gr.HTML()), gr.Checkbox(False), gr.Textbox())
     with pytest.raises(ValueError, match="elem_id"):
         build_live(desk, shared, gr.Tab("Live"))

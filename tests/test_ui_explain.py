@@ -19,7 +19,7 @@ from hsemotion_space.explain import LIMITS, Saliency
 from hsemotion_space.figures import overlay
 from hsemotion_space.jobs import Explained, JobError, JobStatus, Place
 from hsemotion_space.settings import Settings
-from hsemotion_space.tasks import EXPRESSION, VALENCE_AROUSAL
+from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis
 from hsemotion_space.ui import explain, words
 from hsemotion_space.ui.desk import Desk
@@ -122,7 +122,7 @@ def text(html: str) -> str:
 # What is asked
 
 
-def test_all_values_of_a_frame_can_be_chosen_and_the_largest_expression_is_the_usual_one() -> None:
+def test_value_choices_are_all_values_of_a_frame() -> None:
     face = make_analysis(faces=1).faces[0]
     choices = value_choices(face)
     lines = [line for line in face.timelines if line.task.scope == "frame"]
@@ -136,7 +136,7 @@ def test_all_values_of_a_frame_can_be_chosen_and_the_largest_expression_is_the_u
     assert usual_value(alone) == "valence_arousal/Valence"
 
 
-def test_a_new_result_fills_the_choices_and_takes_the_earlier_answer_away() -> None:
+def test_explanation_updates_fill_choices_and_drop_the_answer() -> None:
     box, face, backbone, value, second, result = explanation_updates(make_siblings(2, faces=3), JOB)
     assert box["visible"] is True and box["open"] is False
     assert face["choices"] == [("Face 1", "1"), ("Face 2", "2"), ("Face 3", "3")] and face["value"] == "1"
@@ -153,7 +153,7 @@ def test_a_new_result_fills_the_choices_and_takes_the_earlier_answer_away() -> N
     assert explanation_updates((), "")[-1]["job"] == "", "no answer that comes late is shown"
 
 
-def test_another_face_has_its_own_usual_value_and_another_backbone_keeps_what_is_chosen(desk: Desk) -> None:
+def test_values_of_another_face_or_backbone(desk: Desk) -> None:
     first, second = desk.runner.analyses[0].faces
     given = Offer(JOB)
     assert _values(desk, given, "2", "c0")["value"] == usual_value(second)
@@ -163,7 +163,7 @@ def test_another_face_has_its_own_usual_value_and_another_backbone_keeps_what_is
         assert _values(desk, *wrong) == gr.skip()
 
 
-def test_the_nearest_frame_with_the_face_is_taken() -> None:
+def test_frame_row_is_the_nearest_with_the_face() -> None:
     analysis = make_analysis(faces=2, frames=30)
     whole, parted = (face.track for face in analysis.faces)
     for time_s in (0, 0.04, 1.0, 1.26, 2.9, analysis.media.duration_s):
@@ -175,15 +175,15 @@ def test_the_nearest_frame_with_the_face_is_taken() -> None:
     assert frame_row(make_analysis(kind="image"), make_analysis(kind="image").faces[0].track, None) == 0
 
 
-@pytest.mark.parametrize("second", [None, "1", True, -0.1, 4.0, float("nan"), float("inf"), 10**400, [], {}])
-def test_what_is_no_time_of_the_clip_is_told(second: object) -> None:
+@pytest.mark.parametrize("second", [None, "1", True, -0.1, 4.0, float("nan"), 10**400, []])
+def test_frame_row_refuses_what_is_no_time_of_the_clip(second: object) -> None:
     analysis = make_analysis(faces=1, frames=30)
     with pytest.raises(AskError, match=r"^Please give a time from 0 to 2\.9\d s\.$"):
         frame_row(analysis, analysis.faces[0].track, second)
 
 
 @pytest.mark.parametrize(("data", "expected"), [({"time": 1.234567}, 1.23), ({"time": 0}, 0.0)])
-def test_the_time_comes_from_the_viewer(data: dict[str, object], expected: float) -> None:
+def test_time_sought_reads_events_of_the_viewer(data: dict[str, object], expected: float) -> None:
     assert _time_sought(gr.EventData(None, data)) == expected
     for wrong in ({}, {"time": None}, {"time": "1"}, {"time": -1}, {"time": float("nan")}, {"time": 10**400}):
         assert _time_sought(gr.EventData(None, wrong)) == gr.skip()
@@ -192,7 +192,7 @@ def test_the_time_comes_from_the_viewer(data: dict[str, object], expected: float
 # What is answered
 
 
-def test_the_worker_is_asked_for_the_very_frame_face_backbone_and_value(desk: Desk) -> None:
+def test_answer_asks_for_frame_face_backbone_and_value(desk: Desk) -> None:
     html = _answer(desk, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52), CLIENT)
     [(path, checkpoint, place, what)] = desk.runner.asked
     track = desk.runner.analyses[1].faces[1].track
@@ -204,17 +204,14 @@ def test_the_worker_is_asked_for_the_very_frame_face_backbone_and_value(desk: De
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"face": "9"}, {"face": None}, {"face": 1}, {"face": ["1"]}, {"backbone": "c9"}, {"backbone": None}, {"backbone": {"a": 1}},
-        {"value": "mimicry_intensity/Joy"}, {"value": "expression"}, {"value": None}, {"value": ["expression/Fear"]},
-    ],
-)  # fmt: skip
-def test_what_was_not_offered_is_not_asked(desk: Desk, changes: dict[str, object]) -> None:
+    [{"face": "9"}, {"face": ["1"]}, {"backbone": "c9"}, {"backbone": {"a": 1}}, {"value": "mimicry_intensity/Joy"}, {"value": None}],
+)
+def test_answer_refuses_what_was_not_offered(desk: Desk, changes: dict[str, object]) -> None:
     assert text(_answer(desk, JOB, chosen(**changes), CLIENT)) == "Please choose a face and one of its values."
     assert not desk.runner.asked
 
 
-def test_why_there_is_no_answer_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_says_why_there_is_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "This analysis is not here any more" in _answer(desk, "c" * 32, chosen(), CLIENT)
     assert "Please give a time from 0 to" in _answer(desk, JOB, chosen(second=-1), CLIENT)
     desk.runner.states = [JobStatus(QUESTION, "failed", message="<b>No</b> picture.")]
@@ -235,7 +232,7 @@ def test_why_there_is_no_answer_is_told(desk: Desk, monkeypatch: pytest.MonkeyPa
     assert text(_answer(desk, JOB, chosen(), CLIENT)) == "The file is not on this server any more. Please analyze it again."
 
 
-def test_a_clear_map_is_shown_with_words_for_those_who_do_not_see_it() -> None:
+def test_explained_html_of_a_clear_map_has_words_for_all_of_it() -> None:
     explained = make_explained()
     html = explained_html(asked(make_analysis(kind="image")), explained)
     (face_alt, face), (map_alt, map_) = pictures(html)
@@ -245,6 +242,10 @@ def test_a_clear_map_is_shown_with_words_for_those_who_do_not_see_it() -> None:
     assert face.shape == map_.shape
     told = text(html)
     assert told.startswith("Face 1, Starter: Expression, Happiness (trained)")
+    odd = replace(asked(make_analysis()).analysis, checkpoint=replace(make_analysis().checkpoint, title="<img src=x>'"))
+    untrained = replace(explained, saliency=replace(explained.saliency, provenance="rule"))
+    html = explained_html(asked(odd), untrained)
+    assert "<img src=x>" not in html and "&lt;img src=x&gt;" in html and f"({PROVENANCE_WORDS['rule']})" in text(html)
     for part in (explained.saliency.words, LIMITS, "the strongest place: the lower left of the face", "hiding it lowers the value"):
         assert part in told
     assert "single frame" not in told
@@ -252,7 +253,7 @@ def test_a_clear_map_is_shown_with_words_for_those_who_do_not_see_it() -> None:
 
 
 @pytest.mark.parametrize(("drop", "stability", "verdict"), [(0.05, 0.9, "none"), (-0.2, 0.9, "none"), (0.4, 0.3, "unstable")])
-def test_no_map_is_shown_where_it_would_mislead(drop: float, stability: float, verdict: str) -> None:
+def test_explained_html_has_no_map_where_it_would_mislead(drop: float, stability: float, verdict: str) -> None:
     explained = make_explained(drop, stability)
     assert explained.saliency.verdict == verdict
     html = explained_html(asked(make_analysis()), explained)
@@ -264,21 +265,7 @@ def test_no_map_is_shown_where_it_would_mislead(drop: float, stability: float, v
     assert "strongest place:" not in told
 
 
-@pytest.mark.parametrize("provenance", PROVENANCE_WORDS)
-def test_every_number_says_where_it_comes_from(provenance: str) -> None:
-    explained = make_explained()
-    saliency = replace(explained.saliency, task=VALENCE_AROUSAL, label="Arousal", provenance=provenance)  # type: ignore[arg-type]
-    html = explained_html(asked(make_analysis()), replace(explained, saliency=saliency))
-    assert f"Valence and arousal, Arousal ({PROVENANCE_WORDS[provenance]})" in text(html)  # type: ignore[index]
-
-
-def test_titles_of_checkpoints_are_escaped() -> None:
-    analysis = make_analysis()
-    html = explained_html(asked(replace(analysis, checkpoint=replace(analysis.checkpoint, title="<img src=x>'"))), make_explained())
-    assert "<img src=x>" not in html and "&lt;img src=x&gt;" in html
-
-
-def test_places_are_named_by_the_third_in_which_they_lie() -> None:
+def test_place_words_name_the_third() -> None:
     side, found = 96, {}
     for row, top in enumerate((0, 36, 72)):
         for column, left in enumerate((0, 36, 72)):
@@ -289,16 +276,9 @@ def test_places_are_named_by_the_third_in_which_they_lie() -> None:
 
 @pytest.mark.usefixtures("japanese")
 @pytest.mark.parametrize(("drop", "stability"), [(0.4, 0.9), (0.05, 0.9), (0.4, 0.3)])
-def test_all_of_it_is_told_in_japanese(drop: float, stability: float) -> None:
+def test_explained_html_in_japanese(drop: float, stability: float) -> None:
     html = explained_html(asked(make_analysis(), row=2), make_explained(drop, stability))
     told = [piece for piece in re.split("<[^>]*>", html) if piece.strip()] + [alt for alt, _ in pictures(html)]
     assert len(told) >= 6
     for piece in told:
         assert KANA_OR_KANJI.search(piece) and not re.search("[a-z]{4}", piece.replace("Starter", "")), piece
-
-
-@pytest.mark.usefixtures("japanese")
-def test_refusals_are_told_in_japanese(desk: Desk) -> None:
-    for changes in ({"face": "9"}, {"second": -1}, {"second": 1.5, "face": "2"}):
-        told = text(_answer(desk, JOB, chosen(**changes), CLIENT))
-        assert KANA_OR_KANJI.search(told) and not re.search("[a-z]{3}", told), told

@@ -28,7 +28,7 @@ def with_values(analysis: Analysis, change: dict[tuple[int, int], float]) -> Ana
     return replace(analysis, faces=(changed, *analysis.faces[1:]))
 
 
-def test_shapes_of_a_clip() -> None:
+def test_viewer_value_has_the_shapes_of_the_analysis() -> None:
     analysis = make_analysis(faces=2, frames=30)
     value = viewer_value(analysis, "/clip.mp4")
     assert value["media"] == {
@@ -45,9 +45,14 @@ def test_shapes_of_a_clip() -> None:
             assert [len(column) for column in line["band"]] == ([30] * len(task.labels) if task.scope == "frame" else [])
             assert len(line["top"]) == (30 if task.kind == "one_of" else 0)
             assert len(line["mean"]) == len(task.labels)
+    assert json.loads(as_text(value), parse_constant=pytest.fail) == value
+    image, nobody = viewer_value(make_analysis(kind="image"), "/p.png"), viewer_value(make_analysis(faces=0), "/clip.mp4")
+    assert (image["media"]["kind"], len(image["times"]), {task["band"] for task in image["tasks"]}) == ("image", 1, {""})
+    assert all(line["band"] == [] for face in image["faces"] for line in face["lines"].values())
+    assert (nobody["faces"], nobody["tasks"], len(nobody["times"])) == ([], [], 30)
 
 
-def test_words_of_tasks_and_colors_of_faces() -> None:
+def test_viewer_value_has_words_of_tasks_and_colors_of_faces() -> None:
     analysis = make_analysis(faces=2)
     value = viewer_value(analysis, "")
     assert [face["color"] for face in value["faces"]] == [face_color(1), face_color(2)]
@@ -60,7 +65,7 @@ def test_words_of_tasks_and_colors_of_faces() -> None:
         ]
 
 
-def test_numbers_are_those_of_the_analysis_rounded() -> None:
+def test_viewer_value_rounds_numbers() -> None:
     analysis = make_analysis(faces=1, gap=False)
     value = viewer_value(analysis, "")
     face, line = analysis.faces[0], analysis.faces[0].timelines[0]
@@ -73,7 +78,7 @@ def test_numbers_are_those_of_the_analysis_rounded() -> None:
     assert all(len(str(number)) <= 6 for column in shown.T.tolist() for number in column)
 
 
-def test_gaps_are_where_the_face_was_not_found() -> None:
+def test_viewer_value_has_gaps_where_the_face_was_not_found() -> None:
     analysis = make_analysis(faces=2, frames=30)
     value = viewer_value(analysis, "")
     whole, parted = value["faces"]
@@ -86,17 +91,13 @@ def test_gaps_are_where_the_face_was_not_found() -> None:
         for column in (*parted["lines"][name]["values"], *parted["lines"][name]["band"]):
             assert [row for row, number in enumerate(column) if number is None] == absent
     assert [row for row, top in enumerate(parted["lines"]["expression"]["top"]) if top is None] == absent
-
-
-def test_a_face_that_comes_late_and_leaves_early_has_gaps_at_both_ends() -> None:
     times = np.arange(10) / 10
-    face = make_face(1, np.arange(3, 7), times, 0)
-    value = viewer_value(replace(make_analysis(faces=1, frames=10), frame_times_s=times, faces=(face,)), "")
-    assert value["faces"][0]["gaps"] == [[0.0, 0.3], [0.6, 0.9]]
+    late = replace(make_analysis(faces=1, frames=10), frame_times_s=times, faces=(make_face(1, np.arange(3, 7), times, 0),))
+    assert viewer_value(late, "")["faces"][0]["gaps"] == [[0.0, 0.3], [0.6, 0.9]]
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_a_number_becomes_null(bad: float) -> None:
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_as_text_of_nan_and_infinity_is_null(bad: float) -> None:
     analysis = with_values(make_analysis(faces=1, gap=False), {(4, 2): bad})
     face = analysis.faces[0]
     boxes = face.track.boxes_xyxy.copy()
@@ -112,25 +113,7 @@ def test_what_is_not_a_number_becomes_null(bad: float) -> None:
     assert None not in line["mean"]
 
 
-def test_text_is_json_without_nan_and_survives_a_round_trip() -> None:
-    value = viewer_value(make_analysis(faces=3), "/clip.mp4")
-    text = as_text(value)
-    assert json.loads(text, parse_constant=pytest.fail) == value
-
-
-def test_an_image_has_one_frame_and_no_band() -> None:
-    value = viewer_value(make_analysis(kind="image"), "/picture.png")
-    assert (value["media"]["kind"], len(value["times"])) == ("image", 1)
-    assert all(task["band"] == "" for task in value["tasks"])
-    assert all(line["band"] == [] for face in value["faces"] for line in face["lines"].values())
-
-
-def test_without_a_face_there_is_nothing_but_the_media() -> None:
-    value = viewer_value(make_analysis(faces=0), "/clip.mp4")
-    assert (value["faces"], value["tasks"], len(value["times"])) == ([], [], 30)
-
-
-def test_the_band_is_the_deviation_within_the_window() -> None:
+def test_local_deviation_is_that_within_the_window() -> None:
     rng = np.random.default_rng(3)
     times, values = np.sort(rng.uniform(0, 10, 80)), rng.normal(0, 1, (80, 3)).astype(np.float32)
     found = local_deviation(times, values, 0.5)
@@ -140,7 +123,7 @@ def test_the_band_is_the_deviation_within_the_window() -> None:
     assert np.isnan(local_deviation(np.array([0.0, 5.0]), values[:2], 0.5)).all()
 
 
-def test_the_band_shows_what_smoothing_hides() -> None:
+def test_viewer_value_takes_the_band_of_the_unsmoothed() -> None:
     raw = make_analysis(faces=1, gap=False)
     face = raw.faces[0]
     flat = replace(face.timelines[0], values=np.full_like(face.timelines[0].values, 1 / 8))
@@ -155,10 +138,11 @@ def test_the_band_shows_what_smoothing_hides() -> None:
     assert both["tasks"][0]["band"] == "± 1 SD of the unsmoothed values within ±1.67 s"
 
 
-def test_the_component_brings_its_files_and_plotly_from_this_server() -> None:
+def test_build_viewer_loads_nothing_from_elsewhere() -> None:
     viewer = build_viewer()
     config = viewer.get_config()
     script = serve_plotly()
+    assert media_url(Path("/folder/a b#1?.mp4")) == "/gradio_api/file=/folder/a%20b%231%3F.mp4"
     assert script.stat().st_size > 1_000_000
     assert config["head"] == f'<script src="{media_url(script)}?v={version("plotly")}"></script>'
     for text in (config["head"], config["js_on_load"], config["html_template"], config["css_template"]):
@@ -168,22 +152,11 @@ def test_the_component_brings_its_files_and_plotly_from_this_server() -> None:
         assert not any(mark in config[name] for mark in ("${", "{{", "`", "\\", "@children"))
 
 
-def test_texts_never_become_markup() -> None:
+def test_scripts_never_write_markup() -> None:
     for name in SCRIPTS:
         script = (FOLDER / name).read_text("utf-8")
         assert not any(way in script for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write")), name
         assert all(len(line) <= 140 for line in script.splitlines()), name
-
-
-def test_events_of_the_viewer_can_be_listened_to() -> None:
-    viewer = build_viewer()
-    assert all(callable(getattr(viewer, name)) for name in ("range", "label_key", "seek"))
-    with pytest.raises(AttributeError):
-        viewer.wink  # noqa: B018
-
-
-def test_a_path_becomes_an_address() -> None:
-    assert media_url(Path("/folder/a b#1?.mp4")) == "/gradio_api/file=/folder/a%20b%231%3F.mp4"
 
 
 @pytest.mark.parametrize(
@@ -202,12 +175,12 @@ def test_a_path_becomes_an_address() -> None:
         ({}, None),
     ],
 )
-def test_a_selection_is_checked(brought: dict[str, object], expected: Selection | None) -> None:
+def test_read_selection_refuses_what_is_none(brought: dict[str, object], expected: Selection | None) -> None:
     assert read_selection(gr.EventData(None, brought)) == expected
 
 
 @pytest.mark.parametrize(
     ("number", "expected"), [(1, 1), (8, 8), (0, None), (9, None), (1.5, None), ("1", None), (True, None), (None, None)]
 )
-def test_a_label_key_is_checked(number: object, expected: int | None) -> None:
+def test_read_label_key_refuses_what_is_none(number: object, expected: int | None) -> None:
     assert read_label_key(gr.EventData(None, {"number": number})) == expected

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 
 from browser_makers import playwright
 from viewer_page import FRAMES, HEIGHT, RATE, STRIDE, WIDTH, level
@@ -44,9 +42,6 @@ window.viewerHelp = (() => {
 """.replace("HEIGHT", str(HEIGHT))
 
 
-Open = Callable[..., playwright.Page]
-
-
 def put(page: playwright.Page, name: str) -> None:
     """Give the viewer another value and wait until it is drawn."""
     page.locator(".viewer").wait_for()
@@ -78,10 +73,11 @@ def state_of(page: playwright.Page) -> tuple[int, int]:
 
 def settled(page: playwright.Page, number: int) -> None:
     """Wait until both picture and overlay are at a frame."""
-    deadline = time.monotonic() + 20
-    while state_of(page) != (number, number):
-        assert time.monotonic() < deadline, (state_of(page), number)
-        page.wait_for_timeout(30)
+    page.wait_for_function(
+        "([shade, half, left, reach]) => Math.abs(viewerHelp.shade() - shade) < half"
+        " && viewerHelp.boxLeft() !== null && Math.abs(viewerHelp.boxLeft() - left) < reach",
+        arg=[level(number), (level(1) - level(0)) / 2, (20 + STRIDE * number) / WIDTH, STRIDE / 2 / WIDTH],
+    )
 
 
 def heard(page: playwright.Page, kind: str) -> dict[str, object]:

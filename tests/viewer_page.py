@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,7 @@ def build(folder: Path) -> gr.Blocks:
 if __name__ == "__main__":
     from hsemotion_space.ui.guard import Guard, GuardLimits
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     build(Path(sys.argv[2])).launch(
         server_port=int(sys.argv[1]), run_history=False, footer_links=[], quiet=True,
         app_kwargs={"middleware": [Middleware(Guard, limits=GuardLimits(upload_bytes=2**20))]},

@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser_makers import choose, needs_chromium, open_page, open_tab, playwright, start_browser
-from checkpoint_makers import make_checkpoint
-from face_makers import picture_with
+from browser_makers import REVIEW_TOKEN, Open, add_picture, choose, open_tab, playwright, press, write_picture
 from feedback_makers import make_crop, make_record
-from page_makers import ROOT, serve_page
-from PIL import Image
-
-from hsemotion_space.feedback.store import FeedbackStore
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-pytestmark = needs_chromium
-TOKEN = "a token that reviewers know"
 GRAVE = ("serious", "critical")
 
 Scene = Callable[[playwright.Page, Path], Iterator[str]]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with start_browser() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("accessibility")
-    for seed, name in enumerate(("random", "second")):
-        make_checkpoint(folder / "checkpoints" / name, seed=seed, settled=True)
-        card = ROOT / "checkpoints" / "mobilefacenet-starter" / "README.md"  # with wide tables and long lines of code
-        shutil.copyfile(card, folder / "checkpoints" / name / "README.md")
-    (folder / "feedback").mkdir()
-    with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", reserve_bytes=0) as store:
-        store.add(make_record(1, comment="It looks sad to me."), make_crop(1))
-    with serve_page(folder, {"HSEMOTION_REVIEW_TOKEN": TOKEN}) as address:
-        yield address
-
-
-def press(page: playwright.Page, name: str) -> None:
-    page.get_by_role("button", name=name).locator("visible=true").click()
 
 
 def unfold(page: playwright.Page) -> None:
@@ -89,11 +56,8 @@ def example_picture(page: playwright.Page, _: Path) -> Iterator[str]:
 
 def correction(page: playwright.Page, folder: Path) -> Iterator[str]:
     """The open correction form of a picture, what is missing in it, and the receipt."""
-    picture = folder / "two.png"
-    Image.fromarray(picture_with([(10, 20), (170, 60)], (240, 320))).save(picture)
-    page.locator("input[type=file]").first.set_input_files(picture)
-    page.locator(".face-table:visible").wait_for()
-    press(page, "Is this right?")
+    add_picture(page, write_picture(folder))
+    press(page, "Is this right?", exact=False)
     page.get_by_label("It is wrong").locator("visible=true").check()
     page.get_by_label("Expression", exact=True).locator("visible=true").wait_for()
     yield "form"
@@ -131,7 +95,7 @@ def queue(page: playwright.Page, _: Path) -> Iterator[str]:
 def reviewing(page: playwright.Page, _: Path) -> Iterator[str]:
     """What waits for a review, and how much people agree."""
     open_tab(page, "Review")
-    page.get_by_label("Review token").fill(TOKEN)
+    page.get_by_label("Review token").fill(REVIEW_TOKEN)
     press(page, "Show what waits")
     page.get_by_text("Number 1, image, face 1: wrong").wait_for()
     page.get_by_role("img", name="The picture that was given").wait_for()
@@ -152,14 +116,34 @@ def grave_violations(page: playwright.Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
-@pytest.mark.parametrize("scene", [every_tab, example_picture, correction, compared_clip, queue, reviewing], ids=lambda one: one.__name__)
-def test_nothing_grave_is_found(browser: playwright.Browser, url: str, tmp_path: Path, scene: Scene, theme: str, width: int) -> None:
-    page, _ = open_page(browser, url, theme, width)
+LIGHT, DARK = ("light", 1280), ("dark", 390)
+SCENES = [
+    (every_tab, *LIGHT),
+    (every_tab, *DARK),
+    (example_picture, *DARK),
+    (correction, *LIGHT),
+    (compared_clip, *DARK),
+    (queue, *DARK),
+    (reviewing, *LIGHT),
+]
+LONG = [
+    (example_picture, *LIGHT),
+    (correction, *DARK),
+    (compared_clip, *LIGHT),
+    (queue, *LIGHT),
+    (reviewing, *DARK),
+]
+
+
+@pytest.mark.parametrize(("scene", "theme", "width"), [*SCENES, *(pytest.param(*one, marks=pytest.mark.long) for one in LONG)])
+def test_axe_finds_nothing_grave(
+    visit: Open, given: Callable[..., list[str]], tmp_path: Path, scene: Scene, theme: str, width: int
+) -> None:
+    given((make_record(1, comment="It looks sad to me."), make_crop(1)))
+    page = visit(theme=theme, width=width)
     found = []
     for state in scene(page, tmp_path):
         found += [f"{state}: {violation}" for violation in grave_violations(page)]
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             found.append(f"{state}: it scrolls sideways")
-    page.close()
     assert not found, "\n".join(found)

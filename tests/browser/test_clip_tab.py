@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_makers import add_clip, choose, needs_chromium, open_page, playwright, start_browser
-from checkpoint_makers import make_checkpoint
+from browser_makers import (
+    PATIENCE_MS,
+    Open,
+    add_clip,
+    add_picture,
+    choose,
+    open_tab,
+    playwright,
+    press,
+    tick,
+    wait_until_quiet,
+)
 from face_makers import picture_with
 from media_makers import write_clip
-from page_makers import serve_page
-
-pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("clip")
-    for seed, name in enumerate(("random", "second")):
-        make_checkpoint(folder / "checkpoints" / name, seed=seed, settled=True)
-    with serve_page(folder) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with start_browser() as chromium:
-        yield chromium
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip of four seconds with one face that moves a little."""
     file = tmp_path_factory.mktemp("media") / "face.mp4"
-    write_clip(file, [picture_with([(60 + step // 4, 40)], (240, 320)) for step in range(48)], [step / 12 for step in range(48)])
+    pictures = [picture_with([(60 + step // 4, 40)], (240, 320)) for step in range(48)]
+    write_clip(file, pictures, [step / 12 for step in range(48)])
+    return file
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("media") / "long.mp4"
+    pictures = [picture_with([(40 + step % 80, 40)], (480, 640)) for step in range(480)]
+    write_clip(file, pictures, [step / 24 for step in range(480)])
     return file
 
 
 def analyze(page: playwright.Page, clip: Path) -> None:
     add_clip(page, clip)
-    page.get_by_role("button", name="Analyze").locator("visible=true").click()
+    press(page, "Analyze")
     page.locator(".face-table:visible").first.wait_for()
 
 
-def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(browser: playwright.Browser, url: str, clip: Path) -> None:
-    page, requested = open_page(browser, url, "light", 1280)
+def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(visit: Open, clip: Path) -> None:
+    page = visit()
     analyze(page, clip)
     plot = page.locator(".linked-viewer:visible .js-plotly-plot").first
     plot.scroll_into_view_if_needed()
@@ -59,19 +60,15 @@ def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(browser: playwrig
     page.keyboard.press("3")
     page.get_by_label("It is wrong").locator("visible=true").wait_for()
     page.wait_for_function("[...document.querySelectorAll('input')].some(one => one.value === 'Disgust')")
-    for tick in ("Keep my correction", "I am 18 or older"):
-        page.get_by_label(tick).locator("visible=true").check()
-    page.get_by_role("button", name="Send").locator("visible=true").click()
+    tick(page, "Keep my correction", "I am 18 or older")
+    press(page, "Send")
     page.locator(".receipt:visible").wait_for()
-    page.get_by_role("tab", name="My data").click()
-    page.get_by_role("button", name="List").click()
+    open_tab(page, "My data")
+    press(page, "List")
     cell = page.get_by_role("row", name="clip, face 1").inner_text()
     start, end = (float(word) for word in cell.split("face 1, ")[1].split(" s")[0].split(" to "))
-    assert abs(start - 1.0) < 0.15
-    assert abs(end - 2.0) < 0.15
+    assert (start, end) == (pytest.approx(1.0, abs=0.15), pytest.approx(2.0, abs=0.15))
     assert "Expression: Disgust" in cell
-    assert not [address for address in requested if not address.startswith((url, "data:", "blob:"))]
-    page.close()
 
 
 def downloaded(page: playwright.Page, before: str = "") -> str:
@@ -82,12 +79,11 @@ def downloaded(page: playwright.Page, before: str = "") -> str:
         table = Path(found.value.path()).read_text("utf-8")
         if table != before:
             return table
-        page.wait_for_timeout(100)
     raise AssertionError("the numbers stay as they were")
 
 
-def test_smoothing_changes_the_numbers_at_once(browser: playwright.Browser, url: str, clip: Path) -> None:
-    page, _ = open_page(browser, url, "light", 1280)
+def test_smoothing_changes_the_numbers_at_once(visit: Open, clip: Path) -> None:
+    page = visit()
     add_clip(page, clip)
     field = page.get_by_label("number input for Smoothing")
 
@@ -97,9 +93,9 @@ def test_smoothing_changes_the_numbers_at_once(browser: playwright.Browser, url:
 
     with page.expect_response("**/run/predict*"):
         enter("2")
-    page.wait_for_timeout(300)
+    wait_until_quiet(page)
     assert not page.locator(".notices:visible").count(), "that there is no result yet needs no words"
-    page.get_by_role("button", name="Analyze").locator("visible=true").click()
+    press(page, "Analyze")
     page.locator(".face-table:visible").first.wait_for()
     smooth = downloaded(page)
     enter("")  # an emptied field shows its lowest value when it is left
@@ -108,18 +104,17 @@ def test_smoothing_changes_the_numbers_at_once(browser: playwright.Browser, url:
     enter("2")
     assert downloaded(page, before=raw) == smooth
     assert not page.locator(".toast-wrap:visible").get_by_text("Error").count()
-    page.close()
 
 
-def test_several_backbones_are_compared_on_the_same_faces(browser: playwright.Browser, url: str, clip: Path) -> None:
-    page, _ = open_page(browser, url, "dark", 390)
-    page.get_by_role("tab", name="Clip").click()
+def test_several_backbones_are_compared_on_the_same_faces(visit: Open, clip: Path) -> None:
+    page = visit("Clip", theme="dark", width=390)
     choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
     analyze(page, clip)
     moments = page.get_by_role("table", name="Moments at which they differ most")
     moments.wait_for()
-    assert moments.get_by_role("columnheader").all_inner_texts() == ["Time", "Difference", "Test random", "Test second"]
+    titles = moments.get_by_role("columnheader").all_inner_texts()
+    assert titles == ["Time", "Difference", "MobileFaceNet (starter)", "Test second"]
     differences = [float(cell) for cell in moments.locator("tbody td:nth-child(2)").all_inner_texts()]
     assert differences == sorted(differences, reverse=True)
     assert 0 < differences[0] <= 1
@@ -132,57 +127,42 @@ def test_several_backbones_are_compared_on_the_same_faces(browser: playwright.Br
     choose(page, "Task compared", "Valence and arousal")
     page.wait_for_function("document.body.innerText.includes('Valence +') || document.body.innerText.includes('Valence -')")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.close()
 
 
-def test_a_job_is_found_again_after_a_reload_and_in_a_second_tab(browser: playwright.Browser, url: str, tmp_path: Path) -> None:
-    long = tmp_path / "long.mp4"
-    write_clip(long, [picture_with([(40 + step % 80, 40)], (480, 640)) for step in range(480)], [step / 24 for step in range(480)])
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    first = context.new_page()
-    first.set_default_timeout(60_000)
-    first.goto(url)
-    first.get_by_label("Analyze what I add").check()
-    add_clip(first, long)
-    first.get_by_role("button", name="Analyze").locator("visible=true").click()
+def test_a_job_is_found_again_after_a_reload_and_in_a_second_tab(visit: Open, long_clip: Path) -> None:
+    first = visit()
+    add_clip(first, long_clip)
+    press(first, "Analyze")
     first.locator(".progress:visible").wait_for()
     first.wait_for_function("localStorage.length > 0")
     first.reload()
-    second = context.new_page()
-    second.set_default_timeout(60_000)
-    second.goto(url)
+    second = first.context.new_page()
+    second.set_default_timeout(PATIENCE_MS)
+    second.goto(first.url)
     for page in (first, second):
         page.get_by_role("tab", name="Clip").click()
         page.locator(".progress:visible, .face-table:visible").first.wait_for()
     for page in (first, second):
         page.locator(".face-table:visible").first.wait_for()
         page.locator(".linked-viewer:visible video").wait_for()
-    context.close()
 
 
-def test_a_job_can_be_cancelled_and_says_so(browser: playwright.Browser, url: str, tmp_path: Path) -> None:
-    long = tmp_path / "long.mp4"
-    write_clip(long, [picture_with([(40 + step % 80, 40)], (480, 640)) for step in range(480)], [step / 24 for step in range(480)])
-    page, _ = open_page(browser, url, "light", 1280)
-    add_clip(page, long)
-    page.get_by_role("button", name="Analyze").locator("visible=true").click()
+def test_a_job_that_is_cancelled_says_so_and_shows_nothing(visit: Open, long_clip: Path) -> None:
+    page = visit()
+    add_clip(page, long_clip)
+    press(page, "Analyze")
     page.locator(".progress:visible").wait_for()
-    page.get_by_role("button", name="Cancel").locator("visible=true").click()
+    press(page, "Cancel")
     page.locator(".notices:visible", has_text="The analysis was cancelled.").wait_for()
-    page.wait_for_timeout(1500)
+    wait_until_quiet(page)
     assert page.locator(".face-table:visible").count() == 0
-    page.close()
 
 
-def test_what_speaks_against_the_numbers_comes_before_them(browser: playwright.Browser, url: str, tmp_path: Path) -> None:
-    from PIL import Image
-
+def test_warnings_stand_above_the_numbers(visit: Open, tmp_path: Path) -> None:
     picture = tmp_path / "small.png"
     Image.fromarray(picture_with([(100, 80)], (240, 320))).resize((120, 90)).resize((320, 240)).save(picture)
-    page, _ = open_page(browser, url, "light", 1280)
-    page.locator("input[type=file]").first.set_input_files(picture)
-    page.locator(".face-table:visible").wait_for()
+    page = visit()
+    add_picture(page, picture)
     flags = page.locator(".notices:visible")
     assert "Face 1: " in flags.inner_text()
     assert flags.bounding_box()["y"] < page.locator(".face-table:visible").bounding_box()["y"]
-    page.close()

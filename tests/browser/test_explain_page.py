@@ -1,30 +1,13 @@
-"""Where the network looks: with the bundled checkpoints, on the examples of the page."""
+"""Where the network looks: with bundled checkpoints, on the examples of the page."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-import pytest
-from browser_makers import PATIENCE_MS, choose, needs_chromium, open_page, playwright, start_browser
-from page_makers import ROOT, serve_page
+from browser_makers import PATIENCE_MS, Open, choose, playwright, press, remove_picture, wait_until_quiet
 
 from hsemotion_space.explain import LIMITS
 from hsemotion_space.ui.explained import NO_MAP
-
-pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_page(tmp_path_factory.mktemp("explain"), {"HSEMOTION_CHECKPOINTS": str(ROOT / "checkpoints")}) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with start_browser() as chromium:
-        yield chromium
 
 
 def unfold(page: playwright.Page) -> None:
@@ -33,7 +16,7 @@ def unfold(page: playwright.Page) -> None:
 
 def show(page: playwright.Page, about: str) -> str:
     """Press the button and return what is told about a value."""
-    page.get_by_role("button", name="Show where it looks").locator("visible=true").click()
+    press(page, "Show where it looks")
     page.locator(".explained .title:visible", has_text=about).wait_for()
     return str(page.locator(".explained:visible").inner_text())
 
@@ -48,48 +31,45 @@ def check_answer(page: playwright.Page, told: str) -> bool:
     assert has_map == (not any(words in told for words in NO_MAP.values()))
     if has_map:
         assert drop >= 0.1
-        assert re.fullmatch(r"Map over face 1\. The [a-z ]+ of the face carries \w+ most; left and right are .*", alternatives[1])
+        words = r"Map over face 1\. The [a-z ]+ of the face carries \w+ most; left and right are .*"
+        assert re.fullmatch(words, alternatives[1])
         assert "the strongest place: the " in told
     return has_map
 
 
-def test_values_of_a_picture_are_explained_and_nothing_of_it_stays(browser: playwright.Browser, url: str) -> None:
-    page, requested = open_page(browser, url, "dark", 390)
+def test_values_of_a_picture_are_explained_and_nothing_of_it_stays(visit: Open) -> None:
+    page = visit(theme="dark", width=390)
     assert page.get_by_text("Where does the network look?").locator("visible=true").count() == 0
-    page.get_by_role("button", name="Show an example picture").click()
+    press(page, "Show an example picture")
     page.locator(".face-table:visible").wait_for()
     unfold(page)
     assert page.get_by_label("Value explained").locator("visible=true").input_value() == "Expression: Happiness"
     assert page.get_by_label("At second").locator("visible=true").count() == 0
-    told = show(page, "Face 1, MobileFaceNet (starter): Expression, Happiness (trained)")
-    check_answer(page, told)
+    check_answer(page, show(page, "Face 1, MobileFaceNet (starter): Expression, Happiness (trained)"))
     choose(page, "Value explained", "Action units: AU25", exact=False)
     check_answer(page, show(page, "Action units, AU25 (trained)"))
     choose(page, "Face explained", "Face 1", exact=False)
     page.wait_for_function("[...document.querySelectorAll('input')].some(one => one.value === 'Expression: Happiness')")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.get_by_role("button", name="Show where it looks").locator("visible=true").click()
-    page.get_by_role("button", name="Show an example picture").click()  # the answer comes when another result is shown
+    press(page, "Show where it looks")
+    press(page, "Show an example picture")  # the answer comes when another result is shown
     page.locator(".explained:visible").wait_for(state="hidden")
     page.locator(".face-table:visible").wait_for()
-    page.wait_for_timeout(3000)
+    wait_until_quiet(page, 2000)
     unfold(page)
     assert page.locator(".explained").count() == 0
     show(page, "Expression, Happiness")
-    page.get_by_role("button", name="Clear").or_(page.get_by_role("button", name="Remove Image")).first.click()
+    remove_picture(page)
     page.locator(".invitation:visible").wait_for()
     assert page.locator(".explained").count() == 0
     assert page.get_by_text("Where does the network look?").locator("visible=true").count() == 0
-    assert not [address for address in requested if not address.startswith((url, "data:", "blob:"))]
-    page.close()
 
 
-def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(browser: playwright.Browser, url: str) -> None:
-    page, _ = open_page(browser, url, "light", 1280)
-    page.get_by_role("tab", name="Clip").click()
+def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(visit: Open) -> None:
+    page = visit("Clip")
     choose(page, "Compare with", "EfficientNet-B0 (starter)", exact=False)
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Show an example clip").click()
+    press(page, "Show an example clip")
     page.locator(".face-table:visible").first.wait_for()
     page.wait_for_function("[...document.querySelectorAll('.viewer video')].some(one => one.offsetWidth && one.readyState >= 2)")
     unfold(page)
@@ -104,7 +84,6 @@ def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(browser: playw
     assert "The value is that of this single frame, without smoothing." in told
     assert check_answer(page, told), "the mouth makes this smile"
     second.fill("3.0")  # here the face is out of the picture
-    page.get_by_role("button", name="Show where it looks").locator("visible=true").click()
+    press(page, "Show where it looks")
     page.locator(".problem:visible", has_text="Face 1 was not found at 3.00 s.").wait_for()
     assert page.locator(".explained").count() == 0
-    page.close()

@@ -7,14 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from browser_makers import PATIENCE_MS, needs_chromium, open_page, start_browser
+from browser_makers import Open, write_picture
 from checkpoint_makers import change_manifest, make_checkpoint
-from face_makers import picture_with
 from fake_hub import FakeHub, Fault, environment
 from page_makers import ROOT, serve_page
-from PIL import Image
-
-pytestmark = needs_chromium
 
 
 def published(hub: FakeHub, folder: Path, environ: dict[str, str]) -> None:
@@ -34,15 +30,15 @@ def published(hub: FakeHub, folder: Path, environ: dict[str, str]) -> None:
     (checkpoint.folder / "model.safetensors").unlink()
 
 
-def test_a_published_checkpoint_is_picked_downloaded_and_used(tmp_path: Path) -> None:
-    picture = tmp_path / "face.png"
-    Image.fromarray(picture_with([(60, 40)], (240, 320))).save(picture)
-    with FakeHub(token="hf_canary") as hub, start_browser() as browser:
+def test_published_checkpoint_is_picked_downloaded_and_used(visit: Open, tmp_path: Path) -> None:
+    picture = write_picture(tmp_path, (60, 40))
+    with FakeHub(token="hf_canary") as hub:
         environ = environment(hub, tmp_path / "hf")
         published(hub, tmp_path, environ)
-        down = hub.fail(Fault("status", path="resolve", count=None, status=404, headers={"X-Error-Code": "EntryNotFound"}))
+        missing = {"X-Error-Code": "EntryNotFound"}
+        down = hub.fail(Fault("status", path="resolve", count=None, status=404, headers=missing))
         with serve_page(tmp_path, environ) as url:
-            page, _ = open_page(browser, url, "light", 1280)
+            page = visit(url=url)
             page.get_by_label("Backbone").click()
             page.get_by_role("option", name="Test far · download").click()
             page.get_by_text("The weights are downloaded when first used").wait_for()
@@ -53,7 +49,8 @@ def test_a_published_checkpoint_is_picked_downloaded_and_used(tmp_path: Path) ->
             hub.clear_faults()
             hub.fail(Fault("hang", path="resolve", method="GET", wait_s=2.0))
             page.get_by_role("button", name="Analyze").first.click()
-            page.get_by_text("Downloading the weights").wait_for(timeout=PATIENCE_MS)
+            page.get_by_text("Downloading the weights").wait_for()
             page.locator(".face-table:visible").wait_for()
             page.locator(".card .problem").wait_for(state="detached")
             assert page.get_by_label("Backbone").input_value() == "Test far"
+            page.close()

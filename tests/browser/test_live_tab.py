@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser_makers import CHROMIUM, FLAGS, PATIENCE_MS, needs_chromium, playwright
-from page_makers import ROOT, _wait_until_it_answers, free_port
-from PIL import Image
+from browser_makers import ELSEWHERE, Open, playwright, press
+from page_makers import Page
 
-from hsemotion_space.ui.live.component import FOLDER
+from hsemotion_space.ui.live.component import FOLDER, LIMIT_S
 
-pytestmark = needs_chromium
-SPAN_S = 10
-LONG_S, SHORT_S = 40, 4  # after which the camera of the two pages stops
-CAMERA = ["--use-fake-device-for-media-stream"]
-ALLOWED = ["--use-fake-ui-for-media-stream"]
-ELSEWHERE = "camera.test"  # a name under which a browser does not take this machine for itself
+SPAN_MS = 10_000
+ANSWER_MS = 6000  # after which the page gives an answer up
 
 WATCH_CAMERA = """
 window.streams = [];
@@ -35,6 +26,11 @@ if (navigator.mediaDevices) {
     window.streams.push(stream);
     return stream;
   };
+}
+"""
+NO_CAMERA = """
+if (navigator.mediaDevices) {
+  navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError'); };
 }
 """
 LIT = "streams.some((stream) => stream.getTracks().some((track) => track.readyState === 'live'))"
@@ -62,100 +58,17 @@ BOXES = """
 """The mean place of what is drawn above the faces, in shares of the width; null if nothing is."""
 
 
-def write_camera(file: Path) -> Path:
-    """Write what the camera shows: a person a little to the left, who sways slowly to and fro."""
-    with Image.open(ROOT / "examples" / "astronaut.jpg") as picture:
-        person = picture.convert("RGB").resize((400, 400))
-    frames = []
-    for step in [*range(20), *range(20, 0, -1)]:
-        scene, held = Image.new("RGB", (640, 480), (40, 44, 52)), io.BytesIO()
-        scene.paste(person, (step, 40))
-        scene.save(held, "JPEG", quality=92)
-        frames.append(held.getvalue())
-    file.write_bytes(b"".join(frames))
-    return file
-
-
-@contextmanager
-def serve_live(folder: Path, seconds: float) -> Iterator[str]:
-    """Yield the address of the page with the starter, whose camera stops after so many seconds; its files lie in ``folder``."""
-    port = free_port()
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "HSEMOTION_PORT": str(port), "HSEMOTION_THREADS": "1", "TMPDIR": str(folder),
-        "XDG_CACHE_HOME": str(folder / "cache"), "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"),
-        "HSEMOTION_HOSTS": ELSEWHERE.partition(":")[0],
-    }  # fmt: skip
-    command = [sys.executable, "tests/live_page.py", str(seconds)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_it_answers(url, process)
-        yield url
-    finally:
-        process.terminate()
-        output, _ = process.communicate(timeout=30)
-    assert b"Traceback" not in output, output.decode()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("live")
-
-
-@pytest.fixture(scope="module")
-def url(folder: Path) -> Iterator[str]:
-    with serve_live(folder, LONG_S) as address:
-        yield address
-
-
-Open = Callable[..., playwright.Page]
-
-
-@pytest.fixture(scope="module")
-def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., playwright.Browser]]:
-    """Yield a function that starts a browser with some flags, once for each set of them."""
-    camera = write_camera(tmp_path_factory.mktemp("camera") / "camera.mjpeg")
-    started: dict[tuple[str, ...], playwright.Browser] = {}
-    with ExitStack() as stack:
-        driver = stack.enter_context(playwright.sync_playwright())
-
-        def start(*flags: str) -> playwright.Browser:
-            if flags not in started:
-                shown = [f"--use-file-for-fake-video-capture={camera}"] if set(CAMERA) <= set(flags) else []
-                started[flags] = driver.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags, *shown])
-                stack.callback(started[flags].close)
-            return started[flags]
-
-        yield start
-
-
 @pytest.fixture
-def show(browsers: Callable[..., playwright.Browser], url: str) -> Iterator[Open]:
-    """Yield a function that opens the live tab; afterwards no error and no foreign request may have occurred."""
-    pages, errors, requested = [], [], []
+def show(visit: Open) -> Open:
+    """A function that opens the live tab of a visitor who lets the page use the camera."""
 
-    def opened(*flags: str, address: str = url, agreed: bool = True, width: int = 1280, **options: object) -> playwright.Page:
-        page = browsers(*(flags or (*CAMERA, *ALLOWED))).new_page(viewport={"width": width, "height": 900}, **options)
-        pages.append(page)
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: requested.append(request.url))
-        page.add_init_script(WATCH_CAMERA)
-        page.goto(address)
-        page.locator("#agreed input").wait_for()
-        if agreed:
-            page.locator("#agreed input").check()
+    def opened(*, script: str = "", permissions: tuple[str, ...] = ("camera",), **options: object) -> playwright.Page:
+        page = visit(script=script + WATCH_CAMERA, permissions=permissions, clock=True, **options)
         page.locator("[role=tab]").nth(2).click()
         page.locator(".live .start").wait_for()
         return page
 
-    yield opened
-    for page in pages:
-        page.unroute_all(behavior="ignoreErrors")
-        page.close()
-    assert errors == []
-    hosts = (url, f"http://{ELSEWHERE}", "data:", "blob:", "http://127.0.0.1")
-    assert not [address for address in requested if not address.startswith(hosts)], "nothing may come from elsewhere"
+    return opened
 
 
 def start(page: playwright.Page) -> None:
@@ -192,66 +105,70 @@ def wait_until_off(page: playwright.Page) -> None:
     assert is_off(page)
 
 
-def left_by_visitors(folder: Path) -> list[Path]:
+def left_by_visitors(page: Page) -> set[Path]:
     """Return the files that the server holds for visitors."""
-    return [file for file in folder.glob("hsemotion-space-*/**/*") if file.is_file() and file.name != "lock"]
+    return {file for file in page.added.rglob("*") if file.is_file() and file.name != "lock"}
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
-def test_a_face_has_a_box_numbers_and_timelines_of_ten_seconds(show: Open, folder: Path, theme: str, width: int) -> None:
-    page = show(width=width, color_scheme=theme)
+def test_a_face_has_a_box_numbers_and_timelines_of_ten_seconds(show: Open, served: Page, theme: str, width: int) -> None:
+    left = left_by_visitors(served)
+    page = show(theme=theme, width=width)
     assert page.evaluate("streams.length") == 0, "the camera waits for a click"
-    frames = sent(page)
+    frames, started_s = sent(page), time.monotonic()
     start(page)
     assert page.evaluate("wanted.audio") is False
     page.wait_for_function(f"({BOXES}) !== null")
     assert page.evaluate(BOXES) > 0.5, "a person at the left is at the right in a mirror"
     assert number(page, "Happiness") > 0.5 > number(page, "Anger")
     assert 0 < number(page, "Valence") <= 1
-    assert page.get_by_role("heading", name="Action units").locator("xpath=..").get_by_text("trained", exact=True).count() == 1
-    assert not left_by_visitors(folder), "frames are not written"
+    units = page.get_by_role("heading", name="Action units").locator("xpath=..")
+    assert units.get_by_text("trained", exact=True).count() == 1
     early = page.wait_for_function(EARLIEST_SHADE).json_value()  # one frame alone is too narrow to be found
-    page.wait_for_timeout(3000)
-    later = page.evaluate(EARLIEST_SHADE)
-    assert AXIS_PX - 1 <= later < early, "the timelines grow to the left"
-    page.wait_for_timeout(1000 * SPAN_S)
-    assert AXIS_PX - 1 <= page.evaluate(EARLIEST_SHADE) < later, "but not beyond ten seconds"
+    page.wait_for_function(f"early => ({EARLIEST_SHADE}) < early", arg=early)
+    assert page.evaluate(EARLIEST_SHADE) >= AXIS_PX - 1
+    assert len(frames) <= 8 * (time.monotonic() - started_s) + 1
+    page.clock.fast_forward(SPAN_MS)
+    page.wait_for_function(f"early => ({EARLIEST_SHADE}) >= early", arg=early)  # what is older is not shown
     assert "frames per second" in page.locator(".live .pace").inner_text()
     assert page.locator(".live .faces button").count() == 0, "it is one face all the time"
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page must not scroll sideways"
-    page.get_by_role("button", name="Stop", exact=True).click()
+    press(page, "Stop")
     assert is_off(page)
     assert [frame["sequence"] for frame in frames] == list(range(1, len(frames) + 1))
-    assert len(frames) <= 8 * (SPAN_S + 3 + 30)
     count = len(frames)
-    page.wait_for_timeout(1500)
+    page.clock.fast_forward(SPAN_MS)
     assert len(frames) == count, "nothing is sent after that"
     assert max(len(str(frame["frame"])) for frame in frames) < 100_000
     assert number(page, "Happiness") > 0.5, "what was seen last stays until the tab is left"
-    assert not left_by_visitors(folder)
+    assert left_by_visitors(served) <= left, "frames are not written"
 
 
 def test_only_one_frame_is_on_its_way(show: Open) -> None:
     page = show()
     waiting, most = [], []
-    page.on("request", lambda request: waiting.append(request) if "sequence" in (request.post_data or "") else None)
+
+    def is_frame(request: playwright.Request) -> bool:
+        return "sequence" in (request.post_data or "")
+
+    page.on("request", lambda request: waiting.append(request) if is_frame(request) else None)
     page.on("request", lambda _: most.append(len(waiting)))
     for name in ("requestfinished", "requestfailed"):
         page.on(name, lambda request: waiting.remove(request) if request in waiting else None)
     start(page)
-    page.wait_for_timeout(3000)
+    for _ in range(8):
+        page.wait_for_event("requestfinished", is_frame)
     assert max(most) == 1
 
 
-def test_it_stops_by_itself(show: Open, tmp_path: Path) -> None:
-    with serve_live(tmp_path, SHORT_S) as address:
-        page = show(address=address)
-        page.locator(".live .start").click()  # numbers may come later than this: the worker is still warming up
-        page.get_by_text("It stops in").wait_for()
-        assert page.evaluate(LIT)
-        page.get_by_text(f"Stopped by itself after {SHORT_S} seconds.").first.wait_for()
-        assert is_off(page)
-        assert not left_by_visitors(tmp_path)
+def test_the_camera_stops_by_itself(show: Open) -> None:
+    page = show()
+    page.locator(".live .start").click()
+    page.get_by_text("It stops in").wait_for()
+    assert page.evaluate(LIT)
+    page.clock.fast_forward(int(1000 * LIMIT_S))
+    page.get_by_text(f"Stopped by itself after {LIMIT_S:g} seconds.").first.wait_for()
+    assert is_off(page)
 
 
 @pytest.mark.parametrize("way", ["tab", "hidden", "tick"])
@@ -264,7 +181,8 @@ def test_leaving_switches_the_camera_off_and_forgets_the_numbers(show: Open, way
         page.evaluate("Object.defineProperty(document, 'hidden', {value: true}); document.dispatchEvent(new Event('visibilitychange'))")
     else:
         page.locator("#agreed input").uncheck()
-    wait_until_off(page)
+    page.wait_for_function(f"streams.length && !({LIT})")
+    assert is_off(page)
     assert page.locator(".live .sections section").count() == 0
     if way == "tick":
         page.get_by_text("You took the tick away").first.wait_for()
@@ -274,11 +192,11 @@ def test_a_second_start_is_like_the_first(show: Open) -> None:
     page = show()
     frames = sent(page)
     start(page)
-    page.get_by_role("button", name="Stop", exact=True).click()
+    press(page, "Stop")
     assert is_off(page)
     count = len(frames)
-    start(page)
-    page.wait_for_timeout(500)
+    with page.expect_request(lambda request: "sequence" in (request.post_data or "")):
+        page.locator(".live .start").click()
     assert page.evaluate(LIT)
     assert int(str(frames[count]["sequence"])) == count + 1
     page.keyboard.press("Enter")  # the button has the focus
@@ -290,12 +208,12 @@ def test_without_the_tick_the_camera_stays_off_and_nothing_is_sent(show: Open) -
     frames = sent(page)
     page.locator(".live .start").click()
     page.get_by_role("alert").get_by_text("Please tick “Analyze what I add” above first.").wait_for()
-    page.wait_for_timeout(1000)
+    page.clock.fast_forward(ANSWER_MS)
     assert page.evaluate("streams.length") == 0 and page.evaluate("window.wanted") is None
     assert frames == []
 
 
-def test_in_japanese(show: Open) -> None:
+def test_live_tab_is_japanese(show: Open) -> None:
     page = show(agreed=False, locale="ja")
     page.get_by_role("button", name="カメラを開始").click()
     page.get_by_role("alert").get_by_text("先に上の「追加したものの解析に同意する」").wait_for()
@@ -306,20 +224,16 @@ def test_in_japanese(show: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "address", "words"),
+    ("why", "words"),
     [
-        (CAMERA, "", "The browser does not let this page use the camera."),
-        (ALLOWED, "", "No camera was found."),
-        (
-            [*CAMERA, *ALLOWED, f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"],
-            ELSEWHERE,
-            "only to pages whose address begins with https",
-        ),
+        ("refused", "The browser does not let this page use the camera."),
+        ("none", "No camera was found."),
+        ("insecure", "only to pages whose address begins with https"),
     ],
-    ids=["refused", "none", "insecure"],
 )
-def test_what_keeps_the_camera_away_is_said(show: Open, url: str, flags: list[str], address: str, words: str) -> None:
-    page = show(*flags, address=url.replace("127.0.0.1", address) if address else url)
+def test_what_keeps_the_camera_away_is_said(show: Open, served: Page, why: str, words: str) -> None:
+    url = served.url.replace("127.0.0.1", ELSEWHERE) if why == "insecure" else served.url
+    page = show(url=url, permissions=() if why == "refused" else ("camera",), script=NO_CAMERA if why == "none" else "")
     frames = sent(page)
     page.locator(".live .start").click()
     page.get_by_role("alert").get_by_text(words).wait_for()
@@ -348,7 +262,8 @@ def test_a_server_that_stays_busy_stops_the_camera(show: Open) -> None:
     page.locator(".live .start").click()
     page.locator(".live .pace").get_by_text("The server is busy.").wait_for()
     page.get_by_role("alert").get_by_text("The server is busy. The camera was stopped.").wait_for()
-    wait_until_off(page)
+    page.wait_for_function(f"streams.length && !({LIT})")
+    assert is_off(page)
 
 
 def test_a_reason_not_to_go_on_stops_the_camera_at_once(show: Open) -> None:
@@ -357,7 +272,8 @@ def test_a_reason_not_to_go_on_stops_the_camera_at_once(show: Open) -> None:
     answer_with(page, lambda told: {"sequence": told["sequence"], "stop": "The weights could not be had. <img src=x>"})
     page.locator(".live .start").click()
     page.get_by_role("alert").get_by_text("The weights could not be had. <img src=x>").wait_for()
-    wait_until_off(page)
+    page.wait_for_function(f"streams.length && !({LIT})")
+    assert is_off(page)
     assert len(frames) == 1
 
 
@@ -370,6 +286,8 @@ def test_an_answer_to_another_frame_is_not_shown(show: Open) -> None:
 
     answer_with(page, change)
     page.locator(".live .start").click()
+    page.get_by_text("It stops in").wait_for()
+    page.clock.fast_forward(ANSWER_MS)
     page.locator(".live .pace").get_by_text("The server does not answer.").wait_for()
     assert page.locator(".live td", has_text=".").count() == 0
     late.clear()
@@ -380,8 +298,8 @@ FOLLOW = f"""(() => {{ {(FOLDER / "follow.js").read_text("utf-8")}
   return {{ follow, remember, faceToShow, facesIn, paceOf, overlapOf }}; }})()"""
 
 
-def test_faces_keep_their_numbers_and_what_is_old_is_dropped(browsers: Callable[..., playwright.Browser]) -> None:
-    page = browsers(*CAMERA, *ALLOWED).new_page()
+def test_faces_keep_their_numbers_and_what_is_old_is_dropped(new_page: Open) -> None:
+    page = new_page("about:blank")
     page.evaluate(f"window.rules = {FOLLOW}")
     assert page.evaluate("rules.overlapOf([0, 0, 2, 2], [1, 0, 3, 2])") == pytest.approx(1 / 3)
     numbers = page.evaluate("""
@@ -417,4 +335,3 @@ def test_faces_keep_their_numbers_and_what_is_old_is_dropped(browsers: Callable[
     """)
     assert shown == [3, 2, 3, 1, 3]
     assert page.evaluate("rules.faceToShow([], null, null)") is None
-    page.close()
