@@ -204,7 +204,7 @@ def test_a_new_start_stops_what_runs_and_a_full_server_is_a_sentence(visit: Visi
 @pytest.mark.parametrize(("changes", "told"), [
     ({"files": [NamedFile("a")] * (MOST_FILES + 1)}, "at most 12 files"),
     ({"files": [NamedFile("a")], "agreed": "true"}, "Without it nothing is analyzed"),
-    ({"checkpoint": ["x"]}, "pick one backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "picture"}, "nothing to annotate"),
+    ({"checkpoint": ["x"]}, "Select a backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "picture"}, "nothing to annotate"),
     ({"sources": [["picture"], 7, "everything"]}, "nothing to annotate"), ({"sources": None, "files": "a"}, "nothing to annotate"),
     ({"jobs": {"picture": "d" * 32}}, "nothing to annotate"),
 ])  # fmt: skip

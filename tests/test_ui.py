@@ -34,7 +34,7 @@ def test_table_names_every_face_task_and_provenance() -> None:
     for prediction in analysis.faces[0].predictions:
         assert prediction.task.title in html
     assert "rule, not trained" in html
-    assert html.count("<small>right in 6 of 10 such answers, on 100 held-out pictures</small>") > 0
+    assert html.count("<small>correct in 6 of 10 such answers (100 held-out pictures)</small>") > 0
     assert "prior, unvalidated" in html
     assert face_table(replace(analysis, faces=())) == ""
 

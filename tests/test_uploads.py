@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,7 +82,7 @@ def named(uploads: Uploads) -> list[object]:
 
 def test_claim_refuses_whatever_is_no_upload(uploads: Uploads) -> None:
     for name in named(uploads):
-        with pytest.raises(UploadError, match="not uploaded to this server"):
+        with raises_code(UploadError, "not_uploaded"):
             uploads.claim(NamedFile(name))
     assert not list(uploads.claims.iterdir())
 

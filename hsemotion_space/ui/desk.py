@@ -16,12 +16,14 @@ from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Feedback
 from hsemotion_space.hub.manifest import Checkpoint, find_checkpoint
 from hsemotion_space.jobs import JobError, JobRunner, JobStatus
+from hsemotion_space.messages import Message
 from hsemotion_space.readout import reread
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.uploads import SHOWN, Uploads
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PICK_ONE = Message("Select a backbone.", code="no_backbone")
 NOT_TAKEN = "Corrections are not taken on this server."
 
 
@@ -67,9 +69,8 @@ class Desk:
 
         Raises:
             JobError: if there is none.
-            CheckpointError: if its checkpoint cannot be used any more.
+            CheckpointError: if its checkpoint cannot be used any more or was changed in the meantime.
             SettingsError: if the smoothing is out of range.
-            ValueError: if its checkpoint was changed in the meantime.
         """
         return self.analyses(self.runner.status(str(job)), smoothing)[0]
 
@@ -77,10 +78,10 @@ class Desk:
         """Return the analyses of a job, read again with another smoothing unless that is None.
 
         Raises:
-            JobError, CheckpointError, SettingsError, ValueError: as :meth:`analysis`.
+            JobError, CheckpointError, SettingsError: as :meth:`analysis`.
         """
         if not status.analyses:
-            raise JobError("There is no finished analysis to show. Please press Analyze.")
+            raise JobError("There is no finished analysis. Press Analyze.", code="no_analysis")
         if smoothing is None:
             return status.analyses
         factor, roots = PipelineConfig(smoothing=smoothing).smoothing, self.settings.checkpoint_roots

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from hsemotion_space.messages import Message
 from hsemotion_space.settings import SettingsError
 
-NO_FILE: Final = "This file was not uploaded to this server. Please add it again."
+NO_FILE: Final = Message("This file was not uploaded to this server. Upload it again.", code="not_uploaded")
 SHOWN: Final = "shown"  # part of the folder that browsers read: results, never a source
 PRIVATE: Final = 0o700
 
