@@ -48,10 +48,6 @@ NO_FACE = Message("No face was found. Try a picture with a larger, unobstructed,
 Report = Callable[[int, int], None]
 
 
-class Cancelled(Exception):  # noqa: N818  not an error
-    """The user stopped the analysis."""
-
-
 @dataclass(frozen=True, slots=True)
 class Network:
     """A loaded checkpoint: ``run`` maps normalized faces (B, 3, S, S) to embeddings (B, D) and scores (B, K)."""
@@ -220,7 +216,7 @@ class Pipeline:
         Args:
             path: of the file.
             config: what the user chose; the usual values if left out.
-            report: called with (frames done, frames expected); raises :class:`Cancelled` to stop.
+            report: called with (frames done, frames expected); what it raises stops the analysis.
 
         Raises:
             MediaError: if the file cannot be used.
@@ -241,7 +237,7 @@ class Pipeline:
             path: of the file.
             checkpoints: ids, at least one; an id that is given twice runs once.
             config: what the user chose, but for the checkpoint; the usual values if left out.
-            report: called with (frames done, frames expected); raises :class:`Cancelled` to stop.
+            report: called with (frames done, frames expected); what it raises stops the analysis.
 
         Returns:
             One analysis per id, in the given order.

@@ -21,6 +21,7 @@ from PIL import Image
 
 from hsemotion_space.hub.resolve import Whereabouts, locate
 from hsemotion_space.jobs import JobStatus
+from hsemotion_space.jobs.table import MEDIA
 from hsemotion_space.ui.analyze import _progress
 from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list, progress_bar
 from hsemotion_space.ui.temporary import LOCK, PREFIX, remove_left_overs, sweep
@@ -89,14 +90,17 @@ def test_progress_bar_is_announced() -> None:
 
 
 def test_sweep_deletes_old_files_and_empty_folders_only(tmp_path: Path) -> None:
-    for name, age in (("a/old.png", 1000), ("b/new.png", 10), ("b/old.png", 1000)):
+    ages = {"uploads/a/old.png": 1000, "claims/new.png": 10, "claims/old.png": 1000, MEDIA / "job/old.png": 1000, "lock": 1000}
+    for name, age in ages.items():
         file = tmp_path / name
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True, parents=True)
         file.write_bytes(b"x")
         os.utime(file, (5000 - age, 5000 - age))
     assert sweep(tmp_path, age_s=900, now_s=5000) == 2
     assert sweep(tmp_path, age_s=900, now_s=5000) == 0
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["b", "b/new.png"]
+    left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == ["claims/new.png", "lock", str(MEDIA / "job/old.png")], "files of jobs go with their jobs"
+    assert not (tmp_path / "uploads" / "a").exists()
 
 
 def test_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_path: Path) -> None:

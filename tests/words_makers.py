@@ -146,7 +146,7 @@ def templates_in(*names: str) -> Iterator[str]:
                 if (
                     isinstance(node, ast.Call)
                     and node.args
-                    and re.fullmatch(r"(?:\w+)?Message|(?!ValueError)\w*Error|kind", ast.unparse(node.func))
+                    and re.fullmatch(r"(?:\w+)?Message|(?!ValueError|OSError)\w*Error|kind", ast.unparse(node.func))
                 ):
                     yield from _templates(node.args[0], scope, module)
 

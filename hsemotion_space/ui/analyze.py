@@ -239,7 +239,6 @@ def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice, client: str) -> 
         config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
         path = choice.file if isinstance(choice.file, Path) else desk.uploads.claim(choice.file)
         job = desk.runner.submit(path, config, _compared(desk, config.checkpoint, choice.others), client=client)
-        desk.show_media(path, job)
     except (JobError, SettingsError, CheckpointError) as error:
         return [*_state(desk, choice.checkpoint), *told(tab.view, translate(error))]
     until_s = time.monotonic() + AT_ONCE_S

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import os
-import re
-import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +16,7 @@ from hsemotion_space.messages import Message
 from hsemotion_space.readout import reread
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
-from hsemotion_space.ui.uploads import SHOWN, Uploads
+from hsemotion_space.ui.uploads import Uploads
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PICK_ONE = Message("Select a backbone.", code="no_backbone")
@@ -40,7 +36,7 @@ class Desk:
     Attributes:
         settings, runner, checkpoints: of the deployment.
         results: folder for files to download.
-        uploads: what visitors uploaded, and from where browsers get what belongs to a result.
+        uploads: what visitors uploaded.
         feedback: None if corrections are not taken.
         problem: why not; empty if the operator does not want them.
     """
@@ -87,30 +83,9 @@ class Desk:
         factor, roots = PipelineConfig(smoothing=smoothing).smoothing, self.settings.checkpoint_roots
         return tuple(reread(one, find_checkpoint(roots, one.checkpoint.id), factor) for one in status.analyses)
 
-    def show_media(self, path: Path, job: str) -> None:
-        """Keep a file as long as its result is shown, where the browser may get it: a link, which costs no room.
-
-        Args:
-            path: a claim, or a copy of an example.
-            job: whose file it is.
-        """
-        folder = self.uploads.folder / SHOWN / job
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / ("media" + (path.suffix.lower() if re.fullmatch(r"[.]\w{1,5}", path.suffix) else ""))
-        with suppress(OSError):  # without it there are no pictures, but all numbers
-            try:
-                os.link(path.resolve(), target)
-            except OSError:
-                shutil.copyfile(path, target)
-            os.utime(target)
-
-    def media_of(self, job: str) -> Path | None:
-        """Return the file that belongs to a result, if it is still there."""
-        return next((self.uploads.folder / SHOWN / job).glob("media*"), None) if re.fullmatch("[0-9a-f]{32}", job) else None
-
     def is_media_of(self, job: object, path: Path) -> bool:
         """Return whether a file has the same content as the one that belongs to a result."""
-        media = self.media_of(job) if isinstance(job, str) else None
+        media = self.runner.media_of(job) if isinstance(job, str) else None
         try:
             return media is not None and filecmp.cmp(media, path, shallow=False)
         except OSError:  # one of them was swept

@@ -161,7 +161,7 @@ def _answer(desk: Desk, job: str, choice: _Choice, client: str) -> str:
     """Return the explanation of what was chosen, or why there is none, as HTML."""
     try:
         asked = _read(desk.runner.status(job).analyses, choice)
-        media = desk.media_of(job)
+        media = desk.runner.media_of(job)
         if media is None:
             raise AskError(say("The file is not on this server any more. Please analyze it again."))
         question = desk.runner.explain(media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client)

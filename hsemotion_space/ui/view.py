@@ -160,7 +160,7 @@ def draw(desk: Desk, status: JobStatus, smoothing: float | None) -> list[object]
         write(list(analyses), file)
     downloads = [gr.update(value=str(file), visible=True) for file in files]
     table = gr.update(value=face_table(analysis), visible=bool(analysis.faces))
-    media = desk.media_of(status.id)
+    media = desk.runner.media_of(status.id)
     value = as_text(viewer_value(analysis, media_url(media), unsmoothed=raw)) if media else None
     viewer = gr.update(value=value, visible=value is not None and bool(analysis.faces))
     numbers = timeline_tables(analysis)

@@ -108,7 +108,6 @@ def _submit(desk: Desk, session: Session, file: Path) -> None:
     if not job or _status(desk, job) is None:
         path = _copied(desk, file) if file.parent == EXAMPLES else file
         job = session.made[key] = desk.runner.submit(path, PipelineConfig(session.checkpoint), client=session.client)
-        desk.show_media(path, job)
     session.running.append(job)
 
 
@@ -140,7 +139,7 @@ def collect(desk: Desk, session: Session) -> str:
     for job in dict.fromkeys(session.finished):
         status = _status(desk, job)
         if status is not None and status.analyses:
-            found, left_out = make_items(job, status.analyses, desk.media_of(job) is not None)
+            found, left_out = make_items(job, status.analyses, desk.runner.media_of(job) is not None)
             items, hidden = [*items, *found], hidden + left_out
     session.begin(in_order(items))
     told = list(dict.fromkeys(session.problems))
