@@ -309,5 +309,7 @@ class WorkerLane:
             case "unavailable" | "failed", str(message), *checkpoint:
                 table.problems |= dict.fromkeys(map(str, checkpoint), message)
                 table.end(job, "failed", now_s, message)
-            case _:
+            case ("cancelled",):
                 table.end(job, "cancelled", now_s, job.reason)
+            case _:
+                raise EOFError("The worker speaks another protocol.")  # as if it had died: it is replaced
