@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from hsemotion_space.messages import Message
 from hsemotion_space.types import FaceResult
 
 LEAST_SCORE: Final = 0.99
@@ -17,7 +18,7 @@ LEAST_SCORE: Final = 0.99
 class Doubt:
     """Why a detection may be no face: a sentence for the reader, what was measured, and the bound that it is below."""
 
-    text: str
+    text: Message
     value: float
     threshold: float
 
@@ -30,13 +31,10 @@ def doubt(face: FaceResult) -> Doubt | None:
     """
     score = float(np.median(face.track.detection_scores))
     if score < LEAST_SCORE:
-        text = f"The detector is {score:.3f} sure that this is a face (below {LEAST_SCORE:.3f}); look whether it is one."
-        return Doubt(text, score, LEAST_SCORE)
+        text = "The detector's confidence in this face is {score:.3f} (below {limit:.3f}); check that it is a face."
+        return Doubt(Message(text, score=score, limit=LEAST_SCORE), score, LEAST_SCORE)
     length = float(np.median(np.linalg.norm(face.track.embeddings, axis=1)))
     if length < face.least_length:
-        text = (
-            f"The network hardly takes this for a face: its embedding has a length of {length:.4g} (below {face.least_length:.4g}); "
-            "look whether it is one."
-        )
-        return Doubt(text, length, face.least_length)
+        text = "The network hardly recognizes a face: the embedding length is {length:.4g} (below {limit:.4g}); check that it is one."
+        return Doubt(Message(text, length=length, limit=face.least_length), length, face.least_length)
     return None

@@ -82,7 +82,8 @@ def load(module: nn.Module, example: FloatArray, options: EngineOptions, free_si
     try:
         return _openvino_runner(module, example, options, free_size)
     except (RuntimeError, ImportError) as error:
-        raise EngineError(f"OpenVINO cannot run this network ({type(error).__name__}). Set HSEMOTION_ENGINE=torch.") from error
+        text = "OpenVINO cannot run this network ({error}). Set HSEMOTION_ENGINE=torch."
+        raise EngineError(text, code="openvino_failed", error=type(error).__name__) from error
 
 
 def _torch_runner(module: nn.Module, threads: int) -> Runner:

@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 from hsemotion_space.heads import apply_heads
 from hsemotion_space.hub.manifest import Checkpoint, HeadSpec
 from hsemotion_space.hub.resolve import HeadWeights, load_heads
-from hsemotion_space.messages import MessageError
+from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.tasks import Task
 from hsemotion_space.types import ByteArray, FloatArray, IntArray, Provenance, check_shape
 
@@ -39,7 +39,7 @@ LIMITS: Final = "The map shows what this network reacts to, not why, and nothing
 
 
 class ExplainError(MessageError, ValueError):
-    """A value cannot be explained; the message can be shown as it is."""
+    """A value cannot be explained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +99,24 @@ class Saliency:
         return "clear" if self.stability >= STABLE else "unstable"
 
     @property
-    def words(self) -> str:
+    def words(self) -> Message:
         """What a reader must know beside the map, with the numbers it rests on."""
         least = LEAST_DROP * (self.task.high - self.task.low)
-        about = f"{self.label} is {self.value:.2f}"
-        agree = f"rank correlation {self.stability:.2f}, wanted {STABLE:.2f}"
         if self.verdict == "none":
-            return (
-                f"{about}; hiding any one part lowers it by {max(self.drop, 0):.2f} at most, too little to show a place (from {least:.2f})."
+            text = (
+                "{label} is {value:.2f}. Hiding any one part lowers it by at most {drop:.2f}, too little to locate (minimum {least:.2f})."
             )
+            return Message(text, label=self.label, value=self.value, drop=max(self.drop, 0), least=least)
+        text = (
+            "{label} is {value:.2f}. Hiding the strongest place lowers it by {drop:.2f}. The two ways of hiding agree "
+            "(rank correlation {found:.2f}, minimum {least:.2f})."
+        )
         if self.verdict == "unstable":
-            return f"{about}; two ways of hiding disagree ({agree}), so nothing should be read into this map."
-        return f"{about}; hiding the strongest place lowers it by {self.drop:.2f}. Two ways of hiding agree ({agree})."
+            text = (
+                "{label} is {value:.2f}. The two ways of hiding disagree (rank correlation {found:.2f}, minimum {least:.2f}), "
+                "so the map is not reliable."
+            )
+        return Message(text, label=self.label, value=self.value, drop=self.drop, found=self.stability, least=STABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +164,11 @@ def explain(run: Run, checkpoint: Checkpoint, face: ByteArray, what: tuple[str, 
     head, label = _find(checkpoint, *what), what[1]
     spec = checkpoint.input
     if face.shape != (spec.size, spec.size, 3) or face.dtype != np.uint8:
+        text = "{title} needs a face of shape {wanted} in uint8, got {shape} in {dtype}."
         wanted = (spec.size, spec.size, 3)
-        raise ExplainError(f"{checkpoint.title} needs a face of shape {wanted} in uint8, got {face.shape} in {face.dtype}.")
+        raise ExplainError(
+            text, code="face_shape", title=checkpoint.title, wanted=str(wanted), shape=str(face.shape), dtype=str(face.dtype)
+        )
     reduced = replace(checkpoint, heads=_needed(checkpoint, head))
     read = _Label(run, reduced, load_heads(checkpoint), head.task, head.task.index(label))
     patch, edges = grid.corners(spec.size)
@@ -185,13 +194,17 @@ def explain(run: Run, checkpoint: Checkpoint, face: ByteArray, what: tuple[str, 
 def _find(checkpoint: Checkpoint, task: str, label: str) -> HeadSpec:
     head = checkpoint.head(task)
     if head is None:
-        raise ExplainError(f"{checkpoint.title} gives no task {task!r}; it gives {', '.join(head.task.name for head in checkpoint.heads)}.")
+        known = ", ".join(head.task.name for head in checkpoint.heads)
+        raise ExplainError(
+            "{title} does not predict '{task}'; it predicts {known}.", code="no_task", title=checkpoint.title, task=task, known=known
+        )
     if head.task.scope == "clip":
-        raise ExplainError(f"{head.task.title} is a value of a whole clip, so no single picture of the face explains it.")
-    try:
-        head.task.index(label)
-    except ValueError as error:
-        raise ExplainError(str(error)) from error
+        raise ExplainError("{task} describes a whole clip, so a single frame cannot explain it.", code="clip_task", task=head.task.title)
+    if label not in head.task.label_names:
+        known = ", ".join(head.task.label_names)
+        raise ExplainError(
+            "{task} has no label '{label}'; it has {known}.", code="no_label", task=head.task.title, label=label, known=known
+        )
     return head
 
 

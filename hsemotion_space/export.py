@@ -50,7 +50,7 @@ _TAIL: Final[dict[str, tuple[str, str]]] = {
 
 
 class ExportError(MessageError, ValueError):
-    """A file cannot be written; the message can be shown to a user as it is."""
+    """A file cannot be written."""
 
 
 def label_column(task: Task, label_name: str) -> str:
@@ -149,7 +149,9 @@ def write(analyses: Sequence[Analysis], path: Path, sources: Sequence[str] = ())
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ExportError(f"Cannot export to {path.name!r}: choose a name that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+        raise ExportError(
+            "Cannot export to '{name}': use a name that ends in .csv, .json or .parquet.", code="unknown_suffix", name=path.name
+        )
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         if suffix == ".json":
@@ -160,7 +162,8 @@ def write(analyses: Sequence[Analysis], path: Path, sources: Sequence[str] = ())
             pq.write_table(table(analyses, sources), partial, compression="zstd")
         partial.replace(path)
     except OSError as error:
-        raise ExportError(f"Cannot write {path.name!r}: {error.strerror or error}.") from error
+        reason = error.strerror or str(error)
+        raise ExportError("Cannot write '{name}': {reason}.", code="unwritable", name=path.name, reason=reason) from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -178,7 +181,8 @@ def safe_cell(text: str) -> str:
 
 def _sources(analyses: Sequence[Analysis], sources: Sequence[str]) -> list[str]:
     if sources and len(sources) != len(analyses):
-        raise ExportError(f"There are {len(analyses)} analyses but {len(sources)} names for them.")
+        text = "There are {count} analyses but {names} names for them."
+        raise ExportError(text, code="source_count", count=len(analyses), names=len(sources))
     return [_text(source) for source in sources] or [""] * len(analyses)
 
 

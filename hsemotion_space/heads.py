@@ -115,7 +115,8 @@ def _apply(head: HeadSpec, weights: HeadWeights, outputs: Outputs, done: Mapping
         raw = run_layers(weights[head.task.name], _read(head, outputs))
         return activate(head.task, np.tanh(raw) if head.task.kind == "continuous" else raw, head.temperature)
     if missing := [name for name in head.sources if name not in done]:
-        raise CheckpointError(f"The head of {head.task.name} reads {missing[0]!r}, which must come before it in the manifest.")
+        text = "The head of {task} reads '{source}', which must come before it in the manifest."
+        raise CheckpointError(text, code="head_order", task=head.task.name, source=missing[0])
     read = [done[name] for name in head.sources]
     if head.kind == "pair_mean":
         return pair_mean(head.task, *read[0])

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from hsemotion_space.messages import MessageError
+from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import ByteArray, Frame, MediaInfo
 
@@ -38,7 +38,11 @@ _MAGIC = tuple(
         ("avi", rb"RIFF.{4}AVI "),
     )
 )
-_SUPPORTED = "Images can be JPEG, PNG, WebP, BMP, GIF or AVIF; clips MP4, MOV, WebM, MKV or AVI."
+_UNREADABLE = Message("The file cannot be opened.", code="unreadable")
+_UNSUPPORTED = Message(
+    "This file type is not supported. Images can be JPEG, PNG, WebP, BMP, GIF or AVIF; clips can be MP4, MOV, WebM, MKV or AVI.",
+    code="unsupported",
+)
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -53,7 +57,7 @@ _UPRIGHT = {
 
 
 class MediaError(MessageError, ValueError):
-    """A file cannot be used; the message says why in words for the user and never holds a path of the server."""
+    """A file cannot be used; the message never holds a path of the server."""
 
 
 def sniff(path: Path) -> Literal["image", "clip"]:
@@ -75,7 +79,7 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:
-        raise MediaError("The file could not be opened.") from error
+        raise MediaError(_UNREADABLE) from error
 
 
 def identify(path: Path, limit_bytes: int | None = None) -> str:
@@ -91,28 +95,31 @@ def identify(path: Path, limit_bytes: int | None = None) -> str:
             size = os.fstat(file.fileno()).st_size
             head = file.read(HEAD_BYTES)
     except OSError as error:
-        raise MediaError("The file could not be opened.") from error
+        raise MediaError(_UNREADABLE) from error
     return _format(head, size, limit_bytes)
 
 
 def _format(head: bytes, size: int, limit_bytes: int | None) -> str:
     """Return the format of a file of ``size`` bytes whose first bytes are ``head``; errors as :func:`identify`."""
     if not head:
-        raise MediaError("The file is empty.")
+        raise MediaError("The file is empty.", code="empty")
     if limit_bytes is not None and size > limit_bytes:
-        raise MediaError(f"The file is too large; the limit is {limit_bytes / 2**20:.0f} MiB.")
+        raise MediaError("The file is too large; the limit is {limit:.0f} MiB.", code="too_large", limit=limit_bytes / 2**20)
     name = next((name for name, pattern in _MAGIC if pattern.match(head)), None)
     if name is None:
-        raise MediaError(f"This kind of file is not supported. {_SUPPORTED}")
+        raise MediaError(_UNSUPPORTED)
     if name == "HEIC":
-        raise MediaError("HEIC photos are not supported. Please save the photo as JPEG and try again.")
+        raise MediaError("HEIC photos are not supported. Save the photo as JPEG and try again.", code="heic")
     return name
 
 
 def check_size(width: int, height: int, limit_pixels: int) -> None:
     """Raise a MediaError if a picture of ``width`` by ``height`` px has too many pixels."""
     if width * height > limit_pixels:
-        raise MediaError(f"The picture is too large ({width} x {height} px); the limit is {limit_pixels / 1e6:.1f} megapixels.")
+        raise MediaError(
+            "The picture is too large ({width} x {height} px); the limit is {limit:.1f} megapixels.",
+            code="too_many_pixels", width=width, height=height, limit=limit_pixels / 1e6,
+        )  # fmt: skip
 
 
 def read_image(path: Path, limits: MediaLimits) -> tuple[MediaInfo, Frame]:
@@ -143,40 +150,45 @@ def read_image_bytes(content: bytes, limits: MediaLimits) -> tuple[MediaInfo, Fr
     return MediaInfo(digest, "image", rgb.shape[1], rgb.shape[0], notices=tuple(notices)), Frame(rgb, 0, 0.0)
 
 
-def _read(source: Path | io.BytesIO, name: str, limits: MediaLimits) -> tuple[ByteArray, list[str]]:
-    """Return the picture (H, W, 3) of a file of the format ``name``, and sentences about it."""
+def _read(source: Path | io.BytesIO, name: str, limits: MediaLimits) -> tuple[ByteArray, list[Message]]:
+    """Return the picture (H, W, 3) of a file of the format ``name``, and notices about it."""
     if name in CLIP_FORMATS:
-        raise MediaError("This file is a clip, not an image.")
+        raise MediaError("This file is a clip, not an image.", code="is_clip")
     try:
         with Image.open(source, formats=[name]) as image:
             check_size(image.width, image.height, limits.image_pixels)
             if max(image.size) > limits.image_side:
-                raise MediaError(f"The picture is too large; the limit is {limits.image_side} px a side.")
+                raise MediaError(
+                    "The picture is too large; the limit is {limit} px per side.", code="side_too_long", limit=limits.image_side
+                )
             picture, notices = _decode(image, limits.image_output_side)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaError(f"The picture is too large; the limit is {limits.image_pixels / 1e6:.1f} megapixels.") from error
+        limit = limits.image_pixels / 1e6
+        raise MediaError("The picture is too large; the limit is {limit:.1f} megapixels.", code="too_many_pixels", limit=limit) from error
     except MediaError:
         raise
     except Exception as error:
-        raise MediaError("The image is damaged or incomplete and could not be read.") from error
+        raise MediaError("The image is damaged or incomplete and cannot be read.", code="damaged") from error
     return np.array(picture), notices
 
 
-def _decode(image: Image.Image, side: int) -> tuple[Image.Image, list[str]]:
+def _decode(image: Image.Image, side: int) -> tuple[Image.Image, list[Message]]:
     width, height = image.size
     scale = min(1.0, side / max(width, height))
     target = max(1, round(width * scale)), max(1, round(height * scale))
     image.draft(None, target)
     image.load()
     orientation = _orientation(image)
-    notices = ["The image is animated; only its first picture was analyzed."] if _is_animated(image) else []
+    animated = Message("The image is animated; only its first frame was analyzed.", code="animated")
+    notices = [animated] if _is_animated(image) else []
     picture = _to_rgb(image)
     if scale < 1:
         picture = picture.resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
     if scale < 1:
-        notices.append(f"The picture was scaled down to {picture.width} x {picture.height} px.")
+        width, height = picture.size
+        notices.append(Message("The picture was scaled down to {width} x {height} px.", code="scaled_down", width=width, height=height))
     return picture, notices
 
 

@@ -25,13 +25,15 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from hsemotion_space.images import CLIP_FORMATS, MediaError, check_size, file_sha256, identify, read_image, read_image_bytes, sniff
+from hsemotion_space.messages import Message
 from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import ByteArray, Frame, MediaInfo
 
 __all__ = ["Clip", "MediaError", "file_sha256", "open_clip", "read_frame", "read_image", "read_image_bytes", "sniff"]
 
 _CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "libdav1d", "libvpx", "libvpx-vp9")
-_DAMAGED = "Parts of the clip are damaged and were left out."
+_DAMAGED = Message("Parts of the clip are damaged and were skipped.", code="parts_damaged")
+NO_FRAME = Message("No frame of the clip can be decoded.", code="no_frame")
 _REORDERED = 4  # pictures; MP4 is searched by decoding times, which come before presentation times by as many or fewer
 _TIME_ROUNDING_S = 0.001  # Matroska stores times in whole milliseconds
 
@@ -49,7 +51,7 @@ def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
     """
     name = identify(path, limits.clip_bytes)
     if name not in CLIP_FORMATS:
-        raise MediaError("This file is an image, not a clip.")
+        raise MediaError("This file is an image, not a clip.", code="is_image")
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
@@ -71,7 +73,7 @@ def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
         except MediaError:
             raise
         except Exception as error:
-            raise MediaError("The clip is damaged or incomplete and could not be read.") from error
+            raise MediaError("The clip is damaged or incomplete and cannot be read.", code="damaged") from error
         on_error.pop_all()
     return clip
 
@@ -108,7 +110,7 @@ def _nearest(frames: Iterable[Frame], time_s: float) -> Frame:
             break
         best = frame
     if best is None:
-        raise MediaError("No picture of the clip could be decoded.")
+        raise MediaError(NO_FRAME)
     return best
 
 
@@ -138,7 +140,7 @@ class Clip:
         self._last_s = -self._step_s
         self._end_s = 0.0
         self._deadline = 0.0
-        self._notices: dict[str, None] = {}
+        self._notices: dict[Message, None] = {}
         self._announced_s = max(container.duration or 0, 0) / av.time_base
         fps = min(sample_fps or math.inf, 1 / self._step_s)
         self.estimated_frames = max(1, min(math.ceil(min(self._announced_s, limits.clip_duration_s) * fps), limits.clip_frames))
@@ -180,8 +182,10 @@ class Clip:
             yield Frame(rgb, index, time_s)
             self._deadline += time.monotonic() - paused
         if not taken:
-            size_limit = f"{limits.clip_pixels / 1e6:.1f} megapixels"
-            raise MediaError(f"No picture of the clip could be decoded. It may be damaged, protected or larger than {size_limit}.")
+            raise MediaError(
+                "No frame of the clip can be decoded. The clip may be damaged, protected, or larger than {limit:.1f} megapixels.",
+                code="no_frame", limit=limits.clip_pixels / 1e6,
+            )  # fmt: skip
 
     def jump(self, time_s: float) -> Frame | None:
         """Return the frame at a time, within 1 ms, from the keyframe before it; None if only decoding everything before can find it.
@@ -261,7 +265,8 @@ class Clip:
             if at_end:
                 missing_s = self._announced_s - self._end_s - max(self._origin_s or 0.0, 0.0)
                 if missing_s > 1 + 0.1 * self._announced_s:
-                    self._notice(f"The clip ends after {self._end_s:.1f} s, sooner than it announces; it may be incomplete.")
+                    text = "The clip ends after {end:.1f} s, earlier than its header says; it may be incomplete."
+                    self._notice(Message(text, code="ends_early", end=self._end_s))
                 return
 
     def _time_of(self, picture: VideoFrame) -> float:
@@ -275,7 +280,8 @@ class Clip:
                 self._origin_s = stamp_s - expected_s
             time_s = stamp_s - self._origin_s
         if time_s <= self._last_s or (stamp is None and self._has_pts):
-            self._notice("Some time stamps of the clip are missing or out of order; those times are estimated.")
+            text = "Some timestamps of the clip are missing or out of order; those times are estimates."
+            self._notice(Message(text, code="bad_timestamps"))
             time_s = expected_s
         self._last_s = time_s
         return time_s
@@ -287,17 +293,19 @@ class Clip:
                 self._coded_size = picture.width, picture.height
                 self._turn = _display_matrix(picture)
             if (picture.width, picture.height) != self._coded_size:
-                self._notice("The picture size changes within the clip; all frames were scaled to the first one's size.")
+                text = "The frame size changes within the clip; all frames were scaled to the size of the first."
+                self._notice(Message(text, code="size_changes"))
             rgb = self._reformatter.reformat(picture, *self._coded_size, format="rgb24", threads=1)
             return np.ascontiguousarray(_turned(np.asarray(rgb.to_ndarray(), np.uint8), self._turn))
         except Exception as error:
-            raise MediaError("A picture of the clip could not be decoded.") from error
+            raise MediaError("A frame of the clip cannot be decoded.", code="frame_damaged") from error
 
     def _cut(self) -> None:
-        self._notice(f"Only the first {self._end_s:.1f} s of the clip were analyzed; the rest exceeds the limits.")
+        text = "Only the first {end:.1f} s of the clip were analyzed; the rest exceeds the limits."
+        self._notice(Message(text, code="cut", end=self._end_s))
 
-    def _notice(self, text: str) -> None:
-        self._notices[text] = None
+    def _notice(self, message: Message) -> None:
+        self._notices[message] = None
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
@@ -305,9 +313,10 @@ def _video_stream(container: InputContainer) -> VideoStream:
         if stream.disposition & (stream.disposition.attached_pic | stream.disposition.timed_thumbnails):
             continue
         if stream.codec_context is None or stream.codec_context.name not in _CODECS:
-            raise MediaError("The clip's video codec is not supported. Please convert it to MP4 with H.264 and try again.")
+            text = "The video codec of the clip is not supported. Convert the clip to MP4 with H.264 and try again."
+            raise MediaError(text, code="unsupported_codec")
         return stream
-    raise MediaError("The file has no video.")
+    raise MediaError("The file contains no video.", code="no_video")
 
 
 def _decode_next(packets: Iterator[Packet[VideoStream]], stream: VideoStream) -> tuple[list[VideoFrame], bool]:

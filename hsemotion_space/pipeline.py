@@ -20,7 +20,8 @@ from hsemotion_space.engine import EngineError, EngineOptions, Runner, load, nor
 from hsemotion_space.hub.fetch import silent
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, InputSpec, find_checkpoint
 from hsemotion_space.hub.resolve import load_heads, resolve
-from hsemotion_space.media import MediaError, open_clip, read_image, read_image_bytes, sniff
+from hsemotion_space.media import NO_FRAME, MediaError, open_clip, read_image, read_image_bytes, sniff
+from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.readout import read_tracks
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.tracking import FaceTracker, without_doubles
@@ -42,13 +43,9 @@ THUMBNAIL_SIDE = 160  # px
 BRIEF_FRAMES = 3  # in clips of at least ten analyzed frames, a face seen in fewer frames is taken for a false alarm
 LIVE = PipelineConfig(detection_side=480, min_face=40)  # how the picture of a camera is searched
 LIVE_PIXELS = 2_000_000  # of such a picture
-NO_FACE = "No face was found. Try a picture with a larger, unobstructed, upright face."
+NO_FACE = Message("No face was found. Try a picture with a larger, unobstructed, upright face.", code="no_face")
 
 Report = Callable[[int, int], None]
-
-
-class Cancelled(Exception):  # noqa: N818  not an error
-    """The user stopped the analysis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +74,24 @@ def load_network(checkpoint: Checkpoint, options: EngineOptions, cache: Path | N
     except CheckpointError as error:
         if checkpoint.title in str(error):
             raise
-        raise CheckpointError(f"{checkpoint.title}: {error}") from error  # the reader may have chosen several
+        raise _not_loaded(CheckpointError, checkpoint, error) from error  # the reader may have chosen several
     try:
         state = load_tensors(content)
         module = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
     except (ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{checkpoint.title} cannot be loaded: {error}") from error
+        raise _not_loaded(CheckpointError, checkpoint, error) from error
     load_heads(checkpoint)  # complains now rather than after a long clip
     size = checkpoint.input.size
     try:
         return Network(checkpoint, load(module, np.zeros((2, 3, size, size), np.float32), options))
     except EngineError as error:
-        raise EngineError(f"{checkpoint.title}: {error}") from error
+        raise _not_loaded(EngineError, checkpoint, error) from error
+
+
+def _not_loaded(kind: type[CheckpointError | EngineError], checkpoint: Checkpoint, error: Exception) -> CheckpointError | EngineError:
+    """Return an error that names the checkpoint, with the code of its cause."""
+    code, reason = (error.code, error.message) if isinstance(error, MessageError) else ("", str(error))
+    return kind("{title} cannot be loaded: {reason}", code=code or "unloadable", title=checkpoint.title, reason=reason)
 
 
 @dataclass(slots=True)
@@ -213,7 +216,7 @@ class Pipeline:
         Args:
             path: of the file.
             config: what the user chose; the usual values if left out.
-            report: called with (frames done, frames expected); raises :class:`Cancelled` to stop.
+            report: called with (frames done, frames expected); what it raises stops the analysis.
 
         Raises:
             MediaError: if the file cannot be used.
@@ -234,7 +237,7 @@ class Pipeline:
             path: of the file.
             checkpoints: ids, at least one; an id that is given twice runs once.
             config: what the user chose, but for the checkpoint; the usual values if left out.
-            report: called with (frames done, frames expected); raises :class:`Cancelled` to stop.
+            report: called with (frames done, frames expected); what it raises stops the analysis.
 
         Returns:
             One analysis per id, in the given order.
@@ -315,13 +318,14 @@ def _assemble(info: MediaInfo, batcher: _Batcher, times: list[float], smoothing:
     """Return the analysis of each network by the id of its checkpoint."""
     preview = batcher.preview.frame
     if preview is None:
-        raise MediaError("The clip has no frame that can be decoded.")
+        raise MediaError(NO_FRAME)
     tracks = batcher.tracks(BRIEF_FRAMES if len(times) >= 10 else 1)
-    notices = list(info.notices)
+    notices: list[str] = list(info.notices)
     brief = len(batcher.drafts) - len(tracks)
     if brief:
-        many = "detections" if brief > 1 else "detection"
-        notices.append(f"{brief} {many} of fewer than {BRIEF_FRAMES} frames left out, as probable false alarms.")
+        one = "1 detection in fewer than {frames} frames was left out as a probable false alarm."
+        several = "{count} detections in fewer than {frames} frames were left out as probable false alarms."
+        notices.append(Message(several if brief > 1 else one, code="brief", count=brief, frames=BRIEF_FRAMES))
     if not tracks:
         notices.append(NO_FACE)
     frame_times_s, analyses = np.array(times, np.float64), {}

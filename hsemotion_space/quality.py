@@ -16,6 +16,7 @@ from PIL import Image
 
 from hsemotion_space.doubt import doubt
 from hsemotion_space.hub.manifest import InputSpec
+from hsemotion_space.messages import Message
 from hsemotion_space.types import (
     THUMBNAIL_HALF,
     Analysis,
@@ -60,13 +61,13 @@ class QualityFlag:
 
     Attributes:
         kind: which of ``KINDS``.
-        text: sentences for the reader, with the number.
+        text: for the reader, with the number.
         value: what was measured.
         threshold: the bound that it passed.
     """
 
     kind: Kind
-    text: str
+    text: Message
     value: float
     threshold: float
 
@@ -121,8 +122,8 @@ def _of_answers(face: FaceResult, apart: Sequence[Disagreement]) -> Iterator[Qua
 
 def _of_others(face: FaceResult, together: int) -> Iterator[QualityFlag]:
     if together > 1:
-        text = f"There are {together} faces in the picture at once; make sure that you read the numbers of face {face.track.track_id}."
-        yield QualityFlag("several", text, together, 1)
+        text = "{count} faces are visible at once; check that you read the numbers of face {number}."
+        yield QualityFlag("several", Message(text, count=together, number=face.track.track_id), together, 1)
 
 
 def _most_at_once(faces: Sequence[FaceResult]) -> int:
@@ -141,10 +142,11 @@ def _small(track: FaceTrack, spec: InputSpec) -> Iterator[QualityFlag]:
     shorter = float(sides.min() if spec.crop == "box" else sides.max()) * (1 + 2 * spec.margin)
     enlarged = spec.size / max(shorter, 1e-6)
     if enlarged > MOST_ENLARGED:
-        text = (
-            f"The face is small: {sides.min():.0f} px at its shorter side. This checkpoint looks at {spec.size} px, so it is enlarged "
-            f"{enlarged:.2f} times (more than {MOST_ENLARGED:g}), and the detail in between is invented."
-        )
+        text = Message(
+            "The face is small: its shorter side is {side:.0f} px. The checkpoint needs {size} px, so the face is enlarged "
+            "{times:.2f} times (more than {limit:g}) and fine detail is interpolated.",
+            side=sides.min(), size=spec.size, times=enlarged, limit=MOST_ENLARGED,
+        )  # fmt: skip
         yield QualityFlag("small", text, enlarged, MOST_ENLARGED)
 
 
@@ -152,10 +154,10 @@ def _blurred(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
     sharp = sharpness(track.thumbnail, _box_in_thumbnail(track, media))
     if sharp < LEAST_SHARPNESS:
         text = (
-            f"The face is blurred: sharpness {sharp:.4f} (below {LEAST_SHARPNESS:g}). Blurred so far, more than a fifth of the faces that "
-            "were measured changed their first label."
+            "The face is blurred: its sharpness is {sharpness:.4f} (below {limit:g}). At this sharpness, more than a fifth of the "
+            "measured faces changed their most probable label."
         )
-        yield QualityFlag("blurred", text, sharp, LEAST_SHARPNESS)
+        yield QualityFlag("blurred", Message(text, sharpness=sharp, limit=LEAST_SHARPNESS), sharp, LEAST_SHARPNESS)
 
 
 def _box_in_thumbnail(track: FaceTrack, media: MediaInfo) -> FloatArray:
@@ -195,8 +197,8 @@ def _outside(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
     areas = [np.maximum(part[:, 2:] - part[:, :2], 0).prod(axis=1) for part in (boxes, inside)]
     share = float(np.median(1 - areas[1] / np.maximum(areas[0], 1e-6)))
     if share > MOST_OUTSIDE:
-        text = f"{share:.1%} of the face lie outside of the picture (more than {MOST_OUTSIDE:.0%}); what is missing is made up."
-        yield QualityFlag("outside", text, share, MOST_OUTSIDE)
+        text = "{share:.1%} of the face is outside the picture (more than {limit:.0%}); the missing part is filled in."
+        yield QualityFlag("outside", Message(text, share=share, limit=MOST_OUTSIDE), share, MOST_OUTSIDE)
 
 
 def pose(landmarks: FloatArray) -> FloatArray:
@@ -229,24 +231,25 @@ def _turned(track: FaceTrack) -> Iterator[QualityFlag]:
     if not len(poses):
         return
     yaw, pitch, roll = np.median(np.abs(poses - (0, USUAL_PITCH, 0)), axis=0).tolist()
-    side = f"turned to the side: the nose is {yaw:.3f} eye distances off the middle (more than {MOST_YAW:g})"
-    up = f"turned up or down: the nose is {pitch:.3f} off its usual height between eyes and mouth (more than {MOST_PITCH:g})"
-    tilt = f"tilted by {roll:.1f} degrees (more than {MOST_ROLL:g})"
-    value, bound, words = max(((yaw, MOST_YAW, side), (pitch, MOST_PITCH, up), (roll, MOST_ROLL, tilt)), key=lambda one: one[0] / one[1])
+    side = "The head is turned to the side: the nose is {value:.3f} eye distances off center (more than {limit:g})."
+    up = "The head is turned up or down: the nose is {value:.3f} off its usual height between eyes and mouth (more than {limit:g})."
+    tilt = "The head is tilted by {value:.1f} degrees (more than {limit:g})."
+    value, bound, text = max(((yaw, MOST_YAW, side), (pitch, MOST_PITCH, up), (roll, MOST_ROLL, tilt)), key=lambda one: one[0] / one[1])
     if value > bound:
-        yield QualityFlag("turned", f"The head is {words}.", value, bound)
+        yield QualityFlag("turned", Message(text, value=value, limit=bound), value, bound)
 
 
 def _undecided(prediction: Prediction) -> Iterator[QualityFlag]:
     values: npt.NDArray[np.floating] = prediction.values
     first, second = (int(column) for column in np.argsort(-values, kind="stable")[:2])
     lead, spread = float(values[first] - values[second]), float(prediction.spread[first])
-    names = [prediction.task.labels[column].name for column in (first, second)]
-    about = f"{prediction.task.title}: {names[0]} is only {lead:.3f} ahead of {names[1]}"
-    if lead < LEAST_LEAD:
-        yield QualityFlag("undecided", f"{about} (less than {LEAST_LEAD:g}).", lead, LEAST_LEAD)
-    elif spread > lead:
-        yield QualityFlag("undecided", f"{about}, less than it varies over the frames ({spread:.3f}).", lead, spread)
+    small = "{task}: {first} leads {second} by only {lead:.3f} (less than {limit:g})."
+    varied = "{task}: {first} leads {second} by only {lead:.3f}, less than the standard deviation over the frames ({limit:.3f})."
+    text, bound = (small, LEAST_LEAD) if lead < LEAST_LEAD else (varied, spread)
+    if lead < bound:
+        names = [prediction.task.labels[column].name for column in (first, second)]
+        told = Message(text, task=prediction.task.title, first=names[0], second=names[1], lead=lead, limit=bound)
+        yield QualityFlag("undecided", told, lead, bound)
 
 
 def _divided(item: Disagreement) -> Iterator[QualityFlag]:
@@ -254,7 +257,8 @@ def _divided(item: Disagreement) -> Iterator[QualityFlag]:
     frames = len(item.decisions)
     same = int(np.count_nonzero(item.decisions == 0))
     if same < LEAST_AGREEMENT * frames:
-        about = f"{item.task.title}: the {len(item.checkpoints)} backbones"
-        over_time = f"{about} put the same label first in {same} of {frames} frames (less than half)."
-        text = over_time if frames > 1 else f"{about} do not put the same label first."
-        yield QualityFlag("divided", text, same / frames, LEAST_AGREEMENT)
+        text = "{task}: the {count} backbones disagree on the most probable label."
+        if frames > 1:
+            text = "{task}: the {count} backbones agree on the most probable label in {same} of {frames} frames (less than half)."
+        told = Message(text, task=item.task.title, count=len(item.checkpoints), same=same, frames=frames)
+        yield QualityFlag("divided", told, same / frames, LEAST_AGREEMENT)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from hsemotion_space.heads import apply_heads, least_part
-from hsemotion_space.hub.manifest import Checkpoint, HeadSpec
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec
 from hsemotion_space.hub.resolve import load_heads
 from hsemotion_space.temporal import smooth, summarize
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack, Timeline
@@ -51,8 +51,9 @@ def reread(analysis: Analysis, checkpoint: Checkpoint, smoothing: float) -> Anal
     """Return the analysis with another smoothing; no network runs.
 
     Raises:
-        ValueError: if the analysis was made by another checkpoint.
+        CheckpointError: if the analysis was made by another checkpoint.
     """
     if (analysis.checkpoint.sha256, analysis.checkpoint.heads_sha256) != (checkpoint.sha256, checkpoint.heads_sha256):
-        raise ValueError(f"This analysis was made by {analysis.checkpoint.title}, not by {checkpoint.title}.")
+        text = "This analysis was made by {made_by}, not by {other}. Analyze the file again."
+        raise CheckpointError(text, code="other_checkpoint", made_by=analysis.checkpoint.title, other=checkpoint.title)
     return replace(analysis, faces=read_tracks((face.track for face in analysis.faces), checkpoint, smoothing))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hsemotion_space.messages import Message
 from hsemotion_space.types import Prediction, Reliability
 
 FEWEST_ANSWERS: Final = 10
@@ -28,7 +29,7 @@ def out_of_ten(reliability: Reliability, column: int) -> int:
 
 
 def in_words(prediction: Prediction) -> str:
-    """Return how often such an answer is right, in English; empty if that was not measured or nothing is answered.
+    """Return how often such an answer is right; empty if that was not measured or nothing is answered.
 
     Of a ``one_of`` task it is about the most probable label; of independent ones, about those that are present.
     """
@@ -38,12 +39,13 @@ def in_words(prediction: Prediction) -> str:
     if prediction.task.kind == "one_of":
         count = found.answers[prediction.top]
         if count < FEWEST_ANSWERS:
-            return f"too few held-out pictures with this answer to say how often it is right ({count})"
-        return f"right in {out_of_ten(found, prediction.top)} of 10 such answers, on {count} held-out pictures"
+            return Message("accuracy unknown: too few held-out pictures with this answer ({count})", count=count)
+        text = "correct in {right} of 10 such answers ({count} held-out pictures)"
+        return Message(text, right=out_of_ten(found, prediction.top), count=count)
     columns = zip(prediction.values, prediction.thresholds, strict=False)
     present = [column for column, (value, limit) in enumerate(columns) if value >= limit]
     figures = [f"{prediction.task.labels[column].short} {_of_ten(found, column)}" for column in present]
-    return f"right, of 10 such answers: {', '.join(figures)}" if figures else ""
+    return Message("correct of 10 such answers: {figures}", figures=", ".join(figures)) if figures else ""
 
 
 def _of_ten(reliability: Reliability, column: int) -> str:

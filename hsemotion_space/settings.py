@@ -19,6 +19,16 @@ class SettingsError(MessageError, ValueError):
     """An environment variable or an option has a value that cannot be used."""
 
 
+def _out_of_range(name: str, low: float, high: float, value: object) -> SettingsError:
+    text = "{name} must be a number from {low} to {high}, got {value}."
+    return SettingsError(text, code="out_of_range", name=name, low=low, high=high, value=repr(value))
+
+
+def _unknown_choice(name: str, allowed: str, value: object) -> SettingsError:
+    text = "{name} must be {allowed}, got {value}."
+    return SettingsError(text, code="unknown_choice", name=ENV_PREFIX + name.upper(), allowed=allowed, value=repr(value))
+
+
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
     """Caps on untrusted media; beyond them an image is refused and a clip is refused or cut, always with a notice."""
@@ -61,7 +71,7 @@ class PipelineConfig:
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise SettingsError(f"{name} must be a number from {low} to {high}, got {value!r}.")
+                raise _out_of_range(name, low, high, value)
 
 
 def _home() -> Path:
@@ -128,11 +138,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", "openvino", "torch"):
-            raise SettingsError(f"{ENV_PREFIX}ENGINE must be auto, openvino or torch, got {self.engine!r}.")
+            raise _unknown_choice("engine", "auto, openvino or torch", self.engine)
         if self.feedback not in ("on", "off"):
-            raise SettingsError(f"{ENV_PREFIX}FEEDBACK must be on or off, got {self.feedback!r}.")
+            raise _unknown_choice("feedback", "on or off", self.feedback)
         if self.feedback_repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.feedback_repo):
-            raise SettingsError(f"{ENV_PREFIX}FEEDBACK_REPO must be owner/name, got {self.feedback_repo!r}.")
+            raise _unknown_choice("feedback_repo", "owner/name", self.feedback_repo)
         for name, low, high in (
             ("threads", 0, 1024),
             ("workers", 1, 2),
@@ -144,7 +154,7 @@ class Settings:
             ("results_ttl_s", 0, 86400),
         ):
             if not low <= getattr(self, name) <= high:
-                raise SettingsError(f"{ENV_PREFIX}{name.upper()} must be from {low} to {high}, got {getattr(self, name)!r}.")
+                raise _out_of_range(ENV_PREFIX + name.upper(), low, high, getattr(self, name))
 
     @property
     def checkpoint_roots(self) -> tuple[Path, ...]:
@@ -177,5 +187,5 @@ class Settings:
             try:
                 values[item.name] = convert(text)
             except ValueError as error:
-                raise SettingsError(f"{ENV_PREFIX}{item.name.upper()} must be a {item.type}, got {text!r}.") from error
+                raise _unknown_choice(item.name, str(item.type), text) from error
         return cls(**values)  # type: ignore[arg-type]

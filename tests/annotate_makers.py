@@ -42,6 +42,10 @@ class FakeRunner:
     clients: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     full: str = ""
+    media: dict[str, Path] = field(default_factory=dict)
+
+    def media_of(self, job_id: str) -> Path | None:
+        return self.media.get(job_id)
 
     def status(self, job_id: str) -> JobStatus:
         if job_id in self.failed:
@@ -113,7 +117,7 @@ def make_visit(folder: Path) -> Iterator[Visit]:
     feedback = open_feedback(settings)
     desk = Desk(settings, runner, (), folder / "results", Uploads(folder / "uploads", folder / "claims"), feedback)  # type: ignore[arg-type]
     (folder / "clip.mp4").write_bytes(b"clip")
-    desk.show_media(folder / "clip.mp4", CLIP)
+    runner.media[CLIP] = folder / "clip.mp4"
     try:
         yield Visit(desk)
     finally:

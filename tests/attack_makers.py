@@ -124,7 +124,7 @@ def hostile_paths(added: Path, outside: Path, hits: str) -> list[str]:
     (uploads / "ab12" / "link.png").symlink_to(outside)
     (uploads / "tree").symlink_to(outside.parent)
     os.mkfifo(uploads / "ab12" / "fifo.png")
-    private = [str(path) for folder in ("claims", "jobs", "uploads/shown") for path in (added / folder).rglob("*") if path.is_file()]
+    private = [str(path) for folder in ("claims", "uploads/shown") for path in (added / folder).rglob("*") if path.is_file()]
     steps = os.path.relpath(outside, uploads / "ab12")
     return [
         str(outside), "/proc/self/environ", *private, f"{uploads}/ab12/link.png", f"{uploads}/tree/{outside.name}",

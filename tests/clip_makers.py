@@ -1,4 +1,4 @@
-"""Clips with what goes wrong in them: packets, time stamps, tables, references."""
+"""Clips with what goes wrong in them: packets, timestamps, tables, references."""
 
 from __future__ import annotations
 
@@ -22,15 +22,9 @@ from hsemotion_space.types import Frame, MediaInfo
 LIMITS = MediaLimits()
 TEN = numbered(10)
 TENTHS = [number / 10 for number in range(10)]
-BROKEN, ESTIMATED, RESIZED, CUT, SHORT = (
-    "damaged and were left out",
-    "are estimated",
-    "size changes",
-    "Only the first",
-    "sooner than it announces",
-)
-NONE = "No picture of the clip"
-BAD_FILE = "damaged or incomplete"
+BROKEN, ESTIMATED, RESIZED, CUT, SHORT = "parts_damaged", "bad_timestamps", "size_changes", "cut", "ends_early"
+NONE, BAD_FILE = "no_frame", "damaged"
+"""Codes of notices and errors."""
 MEDIA_BOXES = [b"moov", b"trak", b"mdia", b"minf"]
 
 
@@ -54,7 +48,7 @@ def with_packets(changes: dict[int, bytes]) -> Callable[[Path], object]:
 
 
 def with_block_times(path: Path, stamps_ms: Sequence[int]) -> Path:
-    """Write a Matroska clip and overwrite the time stamps of its blocks."""
+    """Write a Matroska clip and overwrite the timestamps of its blocks."""
     write_packets(path, packets())
     data = bytearray(path.read_bytes())
     for (_, body), stamp in zip(packets(), stamps_ms, strict=True):

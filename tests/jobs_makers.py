@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hsemotion_space.jobs import JobRunner, JobStatus, table
-from hsemotion_space.jobs.keep import Kept
-from hsemotion_space.jobs.table import JobTable
+from hsemotion_space.jobs.table import JobFiles, JobTable
+from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
 
 PATIENCE_S = 120.0
@@ -19,7 +19,7 @@ MAX_WAITING = table.MAX_WAITING["short"]
 
 def make_table(workers: int = 1) -> JobTable:
     """Return a table without any thread, to be used by this one alone."""
-    made = JobTable(Settings(workers=workers, results_ttl_s=900.0), Kept(None))
+    made = JobTable(Settings(workers=workers, results_ttl_s=900.0), JobFiles(None))
     made.changed.acquire()
     return made
 
@@ -37,6 +37,17 @@ def wait(runner: JobRunner, job_id: str, until: Callable[[JobStatus], bool] = la
             return status
         assert time.monotonic() < deadline, status
     raise AssertionError("unreachable")
+
+
+def code_of(status: JobStatus) -> str:
+    """Return the code of the message of a status, empty if there is none."""
+    return status.message.code if isinstance(status.message, Message) else ""
+
+
+def worker_pid(runner: JobRunner, lane: int = 0) -> int:
+    process = runner._lanes[lane].worker.process
+    assert process is not None and process.pid is not None
+    return process.pid
 
 
 def wait_running(runner: JobRunner, job_id: str) -> JobStatus:

@@ -21,6 +21,10 @@ LEFT, RIGHT = (16, 32), (96, 32)
 EVERY_FRAME = PipelineConfig(sample_fps=0, smoothing=0)
 
 
+class Cancelled(Exception):
+    """What a report raises to stop an analysis."""
+
+
 def draw(places: Places, size: tuple[int, int] = (96, 160), side: int = 32) -> ByteArray:
     """Return a gray picture with a green square, a face to the fake detector, at each (left, top)."""
     picture = np.full((*size, 3), 120, np.uint8)

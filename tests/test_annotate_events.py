@@ -177,7 +177,7 @@ def test_start_cancels_what_runs_and_reports_a_full_server(visit: Visit, tmp_pat
 @pytest.mark.parametrize(("changes", "told"), [
     ({"files": [NamedFile("a")] * (MOST_FILES + 1)}, "at most 12 files"),
     ({"files": [NamedFile("a")], "agreed": "true"}, "Without it nothing is analyzed"),
-    ({"checkpoint": ["x"]}, "pick one backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "picture"}, "nothing to annotate"),
+    ({"checkpoint": ["x"]}, "Select a backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "picture"}, "nothing to annotate"),
     ({"sources": [["picture"], 7, "everything"]}, "nothing to annotate"), ({"sources": None, "files": "a"}, "nothing to annotate"),
     ({"jobs": {"picture": "d" * 32}}, "nothing to annotate"),
 ])  # fmt: skip

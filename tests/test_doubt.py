@@ -40,15 +40,12 @@ def face(score: float = 0.999, length: float = 5.0, least: float = 4.0, frames: 
 def test_detector_and_network_are_asked_in_this_order() -> None:
     assert doubt(face()) is None
     found = doubt(face(score=0.95))
-    assert found is not None and "The detector is 0.950 sure" in found.text and found.threshold == LEAST_SCORE
+    assert found is not None and found.text.values == {"score": found.value, "limit": LEAST_SCORE} and found.threshold == LEAST_SCORE
     found = doubt(face(length=3.9876543))
-    assert (
-        found is not None
-        and "a length of 3.988 (below 4)" in found.text
-        and (found.threshold, found.value) == (4.0, pytest.approx(3.9877, abs=1e-4))
-    )
+    assert found is not None and found.text.values == {"length": found.value, "limit": 4.0}
+    assert (found.threshold, found.value) == (4.0, pytest.approx(3.9877, abs=1e-4))
     both = doubt(face(score=0.5, length=1.0))
-    assert both is not None and "detector" in both.text
+    assert both is not None and "score" in both.text.values
 
 
 def test_nothing_is_said_of_the_length_where_it_was_not_measured() -> None:
@@ -87,7 +84,7 @@ def test_the_command_line_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     Image.fromarray(picture_with([(10, 20)], (240, 320))).save(tmp_path / "one.png")
     assert main(["analyze", str(tmp_path / "one.png")]) == 0
     printed = capsys.readouterr().out
-    assert "    warning: The " in printed and "look whether it is one." in printed and "Expression (trained)" in printed
+    assert "    warning: The " in printed and "Expression (trained)" in printed
 
 
 def test_the_bound_travels_from_the_manifest_and_goes_with_the_weights(tmp_path: Path) -> None:

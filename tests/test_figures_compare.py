@@ -83,7 +83,7 @@ def test_comparison_has_a_color_per_label_and_a_dash_per_checkpoint(task: Task) 
     ]
     assert all(f'<span style="color:{trace.line.color}">■</span>' in texts(fig) for trace in drawn)
     assert fig.layout.yaxis.range == (task.low, task.high) and fig.layout.xaxis.ticksuffix == " s"
-    some = f"{len(drawn) // 3} of {len(labels)} labels, those most apart"
+    some = f"the {len(drawn) // 3} of {len(labels)} labels that differ most"
     assert (fig.layout.xaxis.title.text or "") == (some if len(drawn) < 3 * len(labels) else "")
 
 
@@ -97,7 +97,7 @@ def test_comparison_draws_the_labels_that_differ_most() -> None:
     assert [trace.name.split(", ")[0] for trace in lines(fig)[:4]] == ["Anger", "Fear", "Neutral", "Surprise"]
     chosen = figures.comparison(made, 1, "expression", ["Surprise", "Disgust"])
     assert [trace.name.split(", ")[0] for trace in lines(chosen)[:2]] == ["Disgust", "Surprise"] and len(lines(chosen)) == 6
-    assert chosen.layout.xaxis.title.text == "2 of 8 labels, as chosen"
+    assert chosen.layout.xaxis.title.text == "2 of 8 labels, as selected"
     with pytest.raises(ValueError, match="Expression has no label 'Joy'"):
         figures.comparison(made, 1, "expression", ["Joy"])
 
@@ -179,7 +179,7 @@ def test_comparison_has_no_line_for_a_label_that_a_checkpoint_lacks() -> None:
 
 def test_figures_say_what_is_missing() -> None:
     made = make_siblings(2, faces=1, frames=6, tasks=(EXPRESSION,))
-    assert "None of these checkpoints says anything about action units" in texts(figures.comparison(made, 1, "action_units"))
+    assert "None of these checkpoints predicts Action units" in texts(figures.comparison(made, 1, "action_units"))
     assert "No face" in texts(figures.comparison(made, 2, "expression")) and "No face" in texts(figures.comparison([], 1, "expression"))
     with pytest.raises(ValueError, match="no task 'joy'"):
         figures.comparison(made, 1, "joy")

@@ -33,6 +33,7 @@ from clip_makers import (
     with_block_times,
     with_packets,
 )
+from error_codes import codes, raises_code
 from media_makers import (
     encoded,
     jpeg_packet,
@@ -132,7 +133,7 @@ def test_reads_odd_clips_exactly(name: str, tmp_path: Path) -> None:
     assert np.all(np.diff(times(frames)) > 0)
     if expected_numbers:
         assert [number_of(frame.rgb) for frame in frames] == expected_numbers
-    assert [notice in text for text in info.notices] == ([True] if notice else [])
+    assert codes(info.notices) == ([notice] if notice else [])
     assert info.sha256 == file_sha256(path)
     assert frames[-1].time_s < info.duration_s <= frames[-1].time_s + 1
 
@@ -199,19 +200,19 @@ def test_long_clips_are_cut_with_a_notice(changes: dict[str, float], count: int,
     frames, info = decode(path, 10, replace(LIMITS, **changes))
     assert times(frames) == TENTHS[:count]
     assert info.duration_s == pytest.approx(duration_s)
-    assert info.notices == (f"Only the first {duration_s:.1f} s of the clip were analyzed; the rest exceeds the limits.",)
+    assert codes(info.notices) == [CUT] and info.notices[0].values["end"] == pytest.approx(duration_s)  # type: ignore[attr-defined]
 
 
 def test_limits_are_inclusive(tmp_path: Path) -> None:
     path = write_packets(tmp_path / "clip", packets())
     exact = replace(LIMITS, clip_duration_s=1.0, clip_frames=10, clip_packets=12, clip_pixels=64 * 48, clip_bytes=path.stat().st_size)
     assert decode(path, 10, exact)[1].notices == ()
-    with pytest.raises(MediaError, match="file is too large"):
+    with raises_code(MediaError, "too_large"):
         open_clip(path, replace(exact, clip_bytes=exact.clip_bytes - 1), 10)
-    with pytest.raises(MediaError, match=r"larger than 0\.0 megapixels"):
+    with raises_code(MediaError, NONE):
         decode(path, 10, replace(exact, clip_pixels=64 * 48 - 1))
     large = write_clip(tmp_path / "h264", numbered(1, 640, 480), kind="mp4")
-    with pytest.raises(MediaError, match="640 x 480 px"):
+    with raises_code(MediaError, "too_many_pixels"):
         open_clip(large, replace(exact, clip_pixels=640 * 480 - 1, clip_bytes=10**6), 10)
 
 
@@ -230,7 +231,7 @@ def test_only_decoding_counts_towards_the_deadline(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(media, "time", SimpleNamespace(monotonic=tick))
     frames, info = decode(path)
-    assert 0 < len(frames) < 10 and CUT in info.notices[0]
+    assert 0 < len(frames) < 10 and codes(info.notices)[0] == CUT
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_truncated_clips_yield_what_is_there(kind: str, options: dict[str, objec
     frames, info = decode(shortened(tmp_path / "clip", share, kind=kind, **options))
     assert 2 < len(frames) < 40
     assert [number_of(frame.rgb) for frame in frames] == [round(frame.time_s * 10) % 11 for frame in frames]
-    assert any(BROKEN in notice or SHORT in notice for notice in info.notices)
+    assert {BROKEN, SHORT} & set(codes(info.notices))
 
 
 def test_stopping_early_and_reading_once(tmp_path: Path) -> None:
@@ -285,38 +286,38 @@ def head(kind: str, size: int) -> Callable[[Path], object]:
 FTYP = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (content(b""), "empty"),
-    "one-byte": (content(b"\x1a"), "not supported"),
-    "text": (content(b"ftyp mp42 moov"), "not supported"),
-    "zeros": (content(bytes(4096)), "not supported"),
-    "noise": (content(random.Random(2).randbytes(4096)), "not supported"),
-    "jpeg": (image("JPEG"), "an image, not a clip"),
-    "gif": (image("GIF"), "an image, not a clip"),
-    "avif": (image("AVIF"), "an image, not a clip"),
-    "heic": (content(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "HEIC"),
-    "wave": (content(b"RIFF\x24\0\0\0WAVEfmt " + bytes(64)), "not supported"),
-    "mpeg-ts": (lambda p: write_clip(p, TEN, kind="mpegts"), "not supported"),
-    "flv": (lambda p: write_clip(p, TEN, kind="flv"), "not supported"),
-    "raw-h264": (lambda p: write_clip(p, TEN, kind="h264"), "not supported"),
+    "one-byte": (content(b"\x1a"), "unsupported"),
+    "text": (content(b"ftyp mp42 moov"), "unsupported"),
+    "zeros": (content(bytes(4096)), "unsupported"),
+    "noise": (content(random.Random(2).randbytes(4096)), "unsupported"),
+    "jpeg": (image("JPEG"), "is_image"),
+    "gif": (image("GIF"), "is_image"),
+    "avif": (image("AVIF"), "is_image"),
+    "heic": (content(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "heic"),
+    "wave": (content(b"RIFF\x24\0\0\0WAVEfmt " + bytes(64)), "unsupported"),
+    "mpeg-ts": (lambda p: write_clip(p, TEN, kind="mpegts"), "unsupported"),
+    "flv": (lambda p: write_clip(p, TEN, kind="flv"), "unsupported"),
+    "raw-h264": (lambda p: write_clip(p, TEN, kind="h264"), "unsupported"),
     "mp4-head-only": (content(FTYP), BAD_FILE),
-    "mp4-no-tracks": (content(FTYP + b"\0\0\0\x08moov"), f"{BAD_FILE}|no video"),
-    "mp4-noise": (content(FTYP + random.Random(3).randbytes(5000)), f"{BAD_FILE}|no video"),
-    "mp4-endless-box": (content(FTYP + b"\0\0\0\x01moov\x7f" + b"\xff" * 7), f"{BAD_FILE}|no video"),
-    "mp4-without-index": (without_index, f"{BAD_FILE}|no video"),
-    "mp4-deep-boxes": (content(FTYP + b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(9000, 0, -1))), f"{BAD_FILE}|no video"),
-    "mp4-sound-only": (lambda p: write_audio(p, "aac", "mp4"), "no video"),
-    "m4a": (lambda p: write_audio(p, "aac", "ipod"), "no video"),
-    "mkv-sound-only": (lambda p: write_audio(p, "libopus", "matroska"), "no video"),
-    "webm-sound-only": (lambda p: write_audio(p, "libopus", "webm"), "no video"),
+    "mp4-no-tracks": (content(FTYP + b"\0\0\0\x08moov"), f"{BAD_FILE}|no_video"),
+    "mp4-noise": (content(FTYP + random.Random(3).randbytes(5000)), f"{BAD_FILE}|no_video"),
+    "mp4-endless-box": (content(FTYP + b"\0\0\0\x01moov\x7f" + b"\xff" * 7), f"{BAD_FILE}|no_video"),
+    "mp4-without-index": (without_index, f"{BAD_FILE}|no_video"),
+    "mp4-deep-boxes": (content(FTYP + b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(9000, 0, -1))), f"{BAD_FILE}|no_video"),
+    "mp4-sound-only": (lambda p: write_audio(p, "aac", "mp4"), "no_video"),
+    "m4a": (lambda p: write_audio(p, "aac", "ipod"), "no_video"),
+    "mkv-sound-only": (lambda p: write_audio(p, "libopus", "matroska"), "no_video"),
+    "webm-sound-only": (lambda p: write_audio(p, "libopus", "webm"), "no_video"),
     "mkv-head-only": (head("matroska", 40), BAD_FILE),
     "mkv-no-frames": (head("matroska", 900), f"{BAD_FILE}|{NONE}"),
     "mkv-all-garbage": (with_packets(dict.fromkeys(range(10), b"garbage" * 9)), NONE),
-    "mkv-ffv1": (lambda p: write_clip(p, TEN, kind="matroska", codec="ffv1"), "codec is not supported"),
-    "mkv-raw": (lambda p: write_clip(p, TEN, kind="matroska", codec="rawvideo"), "codec is not supported"),
-    "mov-prores": (lambda p: write_clip(p, TEN, kind="mov", codec="prores_ks", pix_fmt="yuv422p10le"), "codec is not supported"),
-    "mov-png": (lambda p: write_clip(p, TEN, kind="mov", codec="png", pix_fmt="rgb24"), "codec is not supported"),
-    "avi-flv1": (lambda p: write_clip(p, TEN, kind="avi", codec="flv1"), "codec is not supported"),
+    "mkv-ffv1": (lambda p: write_clip(p, TEN, kind="matroska", codec="ffv1"), "unsupported_codec"),
+    "mkv-raw": (lambda p: write_clip(p, TEN, kind="matroska", codec="rawvideo"), "unsupported_codec"),
+    "mov-prores": (lambda p: write_clip(p, TEN, kind="mov", codec="prores_ks", pix_fmt="yuv422p10le"), "unsupported_codec"),
+    "mov-png": (lambda p: write_clip(p, TEN, kind="mov", codec="png", pix_fmt="rgb24"), "unsupported_codec"),
+    "avi-flv1": (lambda p: write_clip(p, TEN, kind="avi", codec="flv1"), "unsupported_codec"),
     "avi-head-only": (head("avi", 64), BAD_FILE),
-    "avi-noise": (content(b"RIFF\xff\xff\0\0AVI LIST" + random.Random(4).randbytes(5000)), f"{BAD_FILE}|no video"),
+    "avi-noise": (content(b"RIFF\xff\xff\0\0AVI LIST" + random.Random(4).randbytes(5000)), f"{BAD_FILE}|no_video"),
     "webm-head-only": (content(b"\x1a\x45\xdf\xa3\x84webm"), BAD_FILE),
     "mp4-no-samples": (lambda p: retabled(p, b"stsz", 0, 0), f"{BAD_FILE}|{NONE}"),
     "mp4-samples-beyond-the-end": (lambda p: retabled(p, b"stco", 1, 2**31), f"{BAD_FILE}|{NONE}"),
@@ -324,13 +325,13 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refuses_broken_clips_in_plain_words(name: str, tmp_path: Path) -> None:
-    write, message = BAD[name]
+def test_open_clip_refuses_broken_files(name: str, tmp_path: Path) -> None:
+    write, code = BAD[name]
     path = tmp_path / "upload.mp4"
     write(path)
-    with pytest.raises(MediaError, match=message) as caught:
+    with raises_code(MediaError, *code.split("|")) as caught:
         decode(path)
-    assert str(tmp_path) not in str(caught.value) and str(caught.value).endswith(".")
+    assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +346,7 @@ def test_names_do_not_count(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_refuses_what_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.mp4", Path("/dev/zero"), Path("http://127.0.0.1/a.mp4")):
-        with pytest.raises(MediaError, match="could not be opened"):
+        with raises_code(MediaError, "unreadable"):
             open_clip(path, LIMITS, 10)
 
 
@@ -358,8 +359,8 @@ def test_any_failure_of_the_decoder_is_an_error_for_the_user(error: Exception, t
 
     with open_clip(path, LIMITS, 0) as clip:
         monkeypatch.setattr(media, "_turned", fail)
-        with pytest.raises(MediaError, match=r"^A picture of the clip could not be decoded\.$"):
+        with raises_code(MediaError, "frame_damaged"):
             list(clip)
     monkeypatch.setattr(media.av, "open", fail)
-    with pytest.raises(MediaError, match=r"^The clip is damaged or incomplete and could not be read\.$"):
+    with raises_code(MediaError, BAD_FILE):
         open_clip(path, LIMITS, 0)

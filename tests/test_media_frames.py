@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from clip_makers import LIMITS, append, decode, jittered, packets, retimed, shortened, with_block_times, with_packets
+from error_codes import raises_code
 from media_makers import Pixels, numbered, quadrants, write_clip, write_packets
 from test_media_clips import BAD, GOOD
 
@@ -145,9 +146,9 @@ def test_the_limits_hold_but_for_the_number_of_frames(tmp_path: Path, monkeypatc
     path = write_clip(tmp_path / "clip", moving(10), kind="avi", codec="mpeg4")
     assert read_frame(path, replace(LIMITS, clip_frames=2), 0.9).time_s == pytest.approx(0.9)
     assert read_frame(path, replace(LIMITS, clip_duration_s=0.5), 0.9).time_s == pytest.approx(0.4)
-    with pytest.raises(MediaError, match="too large"):
+    with raises_code(MediaError, "too_large"):
         read_frame(path, replace(LIMITS, clip_bytes=100), 0)
-    with pytest.raises(MediaError, match=r"larger than 0\.0 megapixels"):
+    with raises_code(MediaError, "no_frame"):
         read_frame(path, replace(LIMITS, clip_pixels=64 * 48 - 1), 0)
     mp4 = write_clip(tmp_path / "mp4", moving(10), kind="mp4")
     with open_clip(mp4, replace(LIMITS, clip_packets=6), 0) as clip:
@@ -157,9 +158,9 @@ def test_the_limits_hold_but_for_the_number_of_frames(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_broken_clips_are_refused_in_plain_words(name: str, tmp_path: Path) -> None:
+def test_read_frame_refuses_broken_files(name: str, tmp_path: Path) -> None:
     path = tmp_path / "upload.mp4"
     BAD[name][0](path)
-    with pytest.raises(MediaError, match=BAD[name][1]) as caught:
+    with raises_code(MediaError, *BAD[name][1].split("|")) as caught:
         read_frame(path, LIMITS, 0.3)
     assert str(tmp_path) not in str(caught.value)

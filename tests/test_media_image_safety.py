@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from media_makers import (
     encoded,
     exif_with,
@@ -34,7 +35,7 @@ def test_threads_do_not_disturb_each_other_or_pillow(tmp_path: Path) -> None:
     def read(number: int) -> bool:
         gate.wait()
         if number % 2:
-            with pytest.raises(MediaError, match=TOO_LARGE):
+            with raises_code(MediaError, TOO_LARGE):
                 read_image(large, LIMITS)
             return True
         return np.array_equal(read_image(small, LIMITS)[1].rgb, quadrants())

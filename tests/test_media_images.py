@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from error_codes import codes, raises_code
 from media_makers import (
     BLUE,
     GREEN,
@@ -188,8 +189,8 @@ def test_reads_odd_images_exactly(name: str, tmp_path: Path) -> None:
     assert frame.rgb.shape == (info.height, info.width, 3) == (height, width, 3)
     assert np.abs(corners(frame.rgb) - np.array(colors)).max() <= tolerance
     assert (frame.index, frame.time_s, info.duration_s, info.sha256) == (0, 0.0, 0.0, file_sha256(path))
-    assert any("animated" in notice for notice in info.notices) == ("animated" in name or name == "gif-second-picture-broken")
-    assert any(f"scaled down to {width} x {height}" in notice for notice in info.notices) == (max(width, height) == 1920)
+    assert ("animated" in codes(info.notices)) == ("animated" in name or name == "gif-second-picture-broken")
+    assert ("scaled_down" in codes(info.notices)) == (max(width, height) == 1920)
 
 
 ORIENTED: dict[int, Corners] = {
@@ -244,7 +245,7 @@ def plain(kind: str) -> Callable[[], bytes]:
 
 
 TIFF_FLOAT = Image.new("F", (8, 8), 0.5)
-UNSUPPORTED, DAMAGED, TOO_LARGE = "not supported", "damaged or incomplete", "too large"
+UNSUPPORTED, DAMAGED, TOO_LARGE = "unsupported", "damaged", "too_many_pixels"
 BMP_24 = struct.pack("<HH", 1, 24)
 ONE_ROW = b"\0\x01\x02\x03"
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -269,8 +270,8 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "gzip": (lambda: b"\x1f\x8b\x08" + bytes(100), UNSUPPORTED),
     "zip": (lambda: b"PK\3\4" + bytes(100), UNSUPPORTED),
     "wave": (lambda: b"RIFF\x24\0\0\0WAVEfmt " + bytes(100), UNSUPPORTED),
-    "heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "save the photo as JPEG"),
-    "heif-mif1": (lambda: b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100), "save the photo as JPEG"),
+    "heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "heic"),
+    "heif-mif1": (lambda: b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100), "heic"),
     "jpeg-start-only": (lambda: b"\xff\xd8\xff", DAMAGED),
     "jpeg-markers-only": (lambda: b"\xff\xd8" + b"\xff\xe0\0\2" * 50 + b"\xff\xd9", DAMAGED),
     "jpeg-half": (cut("JPEG", 0.5), DAMAGED),
@@ -290,7 +291,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "png-900-megapixels": (lambda: png_bit_bomb(30_000, 30_000), TOO_LARGE),
     "png-169-megapixels": (lambda: png_bit_bomb(13_000, 13_000), TOO_LARGE),
     "png-88-megapixels": (lambda: png_bit_bomb(9400, 9400), TOO_LARGE),
-    "png-long-side": (lambda: png_bit_bomb(10_001, 1), "10000 px a side"),
+    "png-long-side": (lambda: png_bit_bomb(10_001, 1), "side_too_long"),
     "png-text-bomb": (
         lambda: png(1, 1, 8, 2, ONE_ROW, before=[png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2 * 10**8), 9))]),
         DAMAGED,
@@ -316,13 +317,13 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", BAD)
-def test_refuses_broken_images_in_plain_words(name: str, tmp_path: Path) -> None:
-    build, message = BAD[name]
+def test_read_image_refuses_broken_files(name: str, tmp_path: Path) -> None:
+    build, code = BAD[name]
     path = tmp_path / "upload.png"
     path.write_bytes(build())
-    with pytest.raises(MediaError, match=message) as caught:
+    with raises_code(MediaError, code) as caught:
         read_image(path, LIMITS)
-    assert str(tmp_path) not in str(caught.value) and str(caught.value).endswith(".")
+    assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -340,14 +341,14 @@ def test_refuses_what_is_no_file(tmp_path: Path) -> None:
         for function in (sniff, file_sha256, lambda path: read_image(path, LIMITS)):
             if function is file_sha256 and path == Path("/dev/null"):
                 continue
-            with pytest.raises(MediaError, match="could not be opened"):
+            with raises_code(MediaError, "unreadable"):
                 function(path)
 
 
 def test_refuses_a_clip_as_an_image(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.png", [quadrants()], kind="mp4")
     assert sniff(path) == "clip"
-    with pytest.raises(MediaError, match="a clip, not an image"):
+    with raises_code(MediaError, "is_clip"):
         read_image(path, LIMITS)
 
 
@@ -357,12 +358,12 @@ def test_limits_are_inclusive(tmp_path: Path) -> None:
     size = path.stat().st_size
     exact = replace(LIMITS, image_bytes=size, image_pixels=64 * 48, image_side=64, image_output_side=64)
     assert read_image(path, exact)[0].notices == ()
-    for field, value, message in (
-        ("image_bytes", size - 1, "file is too large"),
-        ("image_pixels", 64 * 48 - 1, "64 x 48 px"),
-        ("image_side", 63, "63 px a side"),
+    for field, value, code in (
+        ("image_bytes", size - 1, "too_large"),
+        ("image_pixels", 64 * 48 - 1, "too_many_pixels"),
+        ("image_side", 63, "side_too_long"),
     ):
-        with pytest.raises(MediaError, match=message):
+        with raises_code(MediaError, code):
             read_image(path, replace(exact, **{field: value}))
     assert read_image(path, replace(exact, image_output_side=32))[1].rgb.shape == (24, 32, 3)
 
@@ -375,5 +376,5 @@ def test_no_memory_is_an_error_for_the_user(tmp_path: Path, monkeypatch: pytest.
         raise MemoryError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
-    with pytest.raises(MediaError, match="damaged"):
+    with raises_code(MediaError, "damaged"):
         read_image(path, LIMITS)

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_makers import manifest_text
+from error_codes import raises_code
 
 from hsemotion_space.heads import softmax
-from hsemotion_space.hub.manifest import Checkpoint, read_manifest
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, read_manifest
 from hsemotion_space.hub.source import Digest
 from hsemotion_space.readout import read_track, read_tracks, reread
 from hsemotion_space.temporal import smooth
@@ -72,5 +73,5 @@ def test_reread_equals_a_new_analysis(checkpoint: Checkpoint) -> None:
 
 def test_reread_refuses_another_checkpoint(checkpoint: Checkpoint) -> None:
     other = replace(checkpoint, source=replace(checkpoint.source, weights=Digest("cd" * 32)), title="Another")
-    with pytest.raises(ValueError, match="made by Test small, not by Another"):
+    with raises_code(CheckpointError, "other_checkpoint"):
         reread(make_analysis(checkpoint, 1.0), other, 1.0)

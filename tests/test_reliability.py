@@ -40,18 +40,14 @@ def prediction(top: int, reliability: Reliability = MEASURED) -> Prediction:
 
 
 @pytest.mark.parametrize(
-    ("top", "words"),
+    ("top", "known"),
     [
-        (0, "right in 6 of 10 such answers, on 100 held-out pictures"),
-        (3, "right in 1 of 10 such answers, on 30 held-out pictures"),
-        (4, "right in 10 of 10 such answers, on 200 held-out pictures"),
-        (5, "right in 9 of 10 such answers, on 100 held-out pictures"),
-        (1, "too few held-out pictures with this answer to say how often it is right (0)"),
-        (2, "too few held-out pictures with this answer to say how often it is right (9)"),
+        (0, {"right": 6, "count": 100}), (3, {"right": 1, "count": 30}), (4, {"right": 10, "count": 200}),
+        (5, {"right": 9, "count": 100}), (1, {"count": 0}), (2, {"count": 9}),
     ],
-)
-def test_the_answer_is_told_with_its_figure_and_its_count(top: int, words: str) -> None:
-    assert in_words(prediction(top)) == words
+)  # fmt: skip
+def test_in_words_has_figure_and_count(top: int, known: dict[str, int]) -> None:
+    assert in_words(prediction(top)).values == known  # type: ignore[attr-defined]
 
 
 def test_nothing_is_guessed_where_nothing_was_measured() -> None:
@@ -64,7 +60,7 @@ def test_nothing_is_guessed_where_nothing_was_measured() -> None:
 def test_units_that_are_present_are_told() -> None:
     values, limits = np.linspace(0, 1, 12, dtype=np.float32), (0.0, 0.0, *[0.95] * 10)
     made = Prediction(ACTION_UNITS, "trained", values, values * 0, 1, limits, make_reliability(ACTION_UNITS))
-    assert in_words(made) == "right, of 10 such answers: AU1 6, AU2 6, AU26 \u2013"
+    assert in_words(made).values == {"figures": "AU1 6, AU2 6, AU26 \u2013"}  # type: ignore[attr-defined]
     assert in_words(replace(made, thresholds=(2.0,) * 12)) == in_words(replace(made, thresholds=())) == ""
     affect = Prediction(VALENCE_AROUSAL, "trained", values[:2], values[:2], 1)
     assert in_words(affect) == ""

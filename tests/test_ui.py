@@ -12,6 +12,7 @@ from manifest_makers import make_manifest
 
 from hsemotion_space.hub.resolve import Whereabouts, locate
 from hsemotion_space.jobs import JobStatus
+from hsemotion_space.jobs.table import MEDIA
 from hsemotion_space.ui.analyze import _progress
 from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list, progress_bar
 from hsemotion_space.ui.temporary import LOCK, PREFIX, remove_left_overs, sweep
@@ -24,7 +25,7 @@ def test_face_table_names_faces_tasks_and_provenance() -> None:
     for prediction in analysis.faces[0].predictions:
         assert prediction.task.title in html
     assert "rule, not trained" in html
-    assert html.count("<small>right in 6 of 10 such answers, on 100 held-out pictures</small>") > 0
+    assert html.count("<small>correct in 6 of 10 such answers (100 held-out pictures)</small>") > 0
     assert "prior, unvalidated" in html
     assert face_table(replace(analysis, faces=())) == ""
 
@@ -73,14 +74,17 @@ def test_progress_says_how_many_wait_and_how_long(ahead: int, wait_s: int | None
 
 
 def test_sweep_deletes_old_files_and_empty_folders_only(tmp_path: Path) -> None:
-    for name, age in (("a/old.png", 1000), ("b/new.png", 10), ("b/old.png", 1000)):
+    ages = {"uploads/a/old.png": 1000, "claims/new.png": 10, "claims/old.png": 1000, MEDIA / "job/old.png": 1000, "lock": 1000}
+    for name, age in ages.items():
         file = tmp_path / name
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True, parents=True)
         file.write_bytes(b"x")
         os.utime(file, (5000 - age, 5000 - age))
     assert sweep(tmp_path, age_s=900, now_s=5000) == 2
     assert sweep(tmp_path, age_s=900, now_s=5000) == 0
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["b", "b/new.png"]
+    left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == ["claims/new.png", "lock", str(MEDIA / "job/old.png")], "files of jobs go with their jobs"
+    assert not (tmp_path / "uploads" / "a").exists()
 
 
 def test_remove_left_overs_takes_folders_of_killed_servers_only(tmp_path: Path) -> None:

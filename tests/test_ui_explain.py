@@ -59,6 +59,10 @@ class FakeRunner:
     asked: list[tuple[Path, str, Place, tuple[str, str]]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     full: str = ""
+    media: Path | None = None
+
+    def media_of(self, job_id: str) -> Path | None:
+        return self.media if job_id == JOB else None
 
     def status(self, job_id: str) -> JobStatus:
         if job_id != JOB:
@@ -88,8 +92,7 @@ def desk(tmp_path: Path) -> Desk:
         make_siblings(2, faces=2), [JobStatus(QUESTION, "running"), JobStatus(QUESTION, "done", explained=make_explained())]
     )
     made = Desk(Settings(cache=tmp_path), runner, (), tmp_path / "results", Uploads(tmp_path / "uploads", tmp_path / "claims"))  # type: ignore[arg-type]
-    (tmp_path / "clip.mp4").write_bytes(b"clip")
-    made.show_media(tmp_path / "clip.mp4", JOB)
+    runner.media = tmp_path / "clip.mp4"
     return made
 
 
@@ -196,7 +199,7 @@ def test_answer_asks_for_frame_face_backbone_and_value(desk: Desk) -> None:
     html = _answer(desk, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52), CLIENT)
     [(path, checkpoint, place, what)] = desk.runner.asked
     track = desk.runner.analyses[1].faces[1].track
-    assert path == desk.media_of(JOB)
+    assert path == desk.runner.media
     assert (checkpoint, what) == ("c1", ("valence_arousal", "Arousal"))
     assert place == Place(float(track.times_s[5]), tuple(track.boxes_xyxy[5].tolist()))
     assert f"Face 2 at {track.times_s[5]:.2f} s, Checkpoint 1: Expression, Happiness (trained)" in text(html)
@@ -226,9 +229,7 @@ def test_answer_says_why_there_is_none(desk: Desk, monkeypatch: pytest.MonkeyPat
     desk.runner.states = [JobStatus(QUESTION, "running")]
     assert "This takes too long at the moment" in _answer(desk, JOB, chosen(), CLIENT)
     assert desk.runner.cancelled == [QUESTION]
-    media = desk.media_of(JOB)
-    assert media is not None
-    media.unlink()
+    desk.runner.media = None
     assert text(_answer(desk, JOB, chosen(), CLIENT)) == "The file is not on this server any more. Please analyze it again."
 
 

@@ -7,12 +7,13 @@ import socket
 from pathlib import Path
 
 import pytest
+from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hsemotion_space.jobs import JobError
-from hsemotion_space.jobs.keep import Kept
-from hsemotion_space.ui.uploads import SHOWN, NamedFile, UploadError, Uploads
+from hsemotion_space.jobs.table import MEDIA, JobFiles
+from hsemotion_space.ui.uploads import NamedFile, UploadError, Uploads
 
 CANARY = b"canary"
 
@@ -65,14 +66,14 @@ def named(uploads: Uploads) -> list[object]:
     (folder / "link").symlink_to(outside)
     (folder / "ab12" / "link").symlink_to(outside)
     (folder / "tree").symlink_to(outside.parent)
-    (folder / SHOWN / "job").mkdir(parents=True)
-    (folder / SHOWN / "job" / "media.png").write_bytes(CANARY)
+    (folder / MEDIA.name / "job").mkdir(parents=True)
+    (folder / MEDIA.name / "job" / "media.png").write_bytes(CANARY)
     os.mkfifo(folder / "ab12" / "fifo")
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(os.path.relpath(folder / "ab12" / "socket"))
     return [
         str(outside), f"{folder}/../../canary", f"{folder}/ab12/../../../canary", f"{folder}/link", f"{folder}/ab12/link",
-        f"{folder}/tree/canary", f"{folder}/ab12/fifo", f"{folder}/ab12/socket", f"{folder}/{SHOWN}/job/media.png", f"{folder}/ab12",
+        f"{folder}/tree/canary", f"{folder}/ab12/fifo", f"{folder}/ab12/socket", f"{folder}/{MEDIA.name}/job/media.png", f"{folder}/ab12",
         str(folder), f"{folder}/ab12/none.png", "/proc/self/environ", "/proc/self/fd/0", "/dev/stdin", "/dev/zero", "/etc/passwd",
         os.path.relpath(outside), f"file://{outside}", f"{folder}x/canary", f"//{outside}", f"{outside}\0.png", "\0", "", " ", "\ud800",
         None, 0, True, 1.5, b"/etc/passwd", [str(outside)], {"path": str(outside)}, outside, "a" * 10_000, f"{folder}/" + "a/" * 5_000,
@@ -81,7 +82,7 @@ def named(uploads: Uploads) -> list[object]:
 
 def test_claim_refuses_whatever_is_no_upload(uploads: Uploads) -> None:
     for name in named(uploads):
-        with pytest.raises(UploadError, match="not uploaded to this server"):
+        with raises_code(UploadError, "not_uploaded"):
             uploads.claim(NamedFile(name))
     assert not list(uploads.claims.iterdir())
 
@@ -130,10 +131,10 @@ def test_descriptors_do_not_leak(uploads: Uploads) -> None:
 
 
 def test_jobs_take_only_files_of_their_server(uploads: Uploads, tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "server" / "jobs")
+    files = JobFiles(tmp_path / "server")
     claim = uploads.claim(NamedFile(str(add(uploads, "face.png"))))
-    assert kept.take(claim, "0" * 32).read_bytes() == b"picture"
+    assert files.add(claim, "0" * 32).read_bytes() == b"picture"
     (tmp_path / "server" / "link").symlink_to(tmp_path / "canary")
     for outside in (tmp_path / "canary", Path("/proc/self/environ"), tmp_path / "server" / "link", tmp_path / "server" / ".." / "canary"):
-        with pytest.raises(JobError, match="not here any more"):
-            kept.take(outside, "1" * 32)
+        with raises_code(JobError, "file_gone"):
+            files.add(outside, "1" * 32)

@@ -136,6 +136,33 @@ def patterns() -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(".*".join(map(re.escape, sentence.split("\0"))), re.DOTALL) for sentence in found)
 
 
+def templates_in(*names: str) -> Iterator[str]:
+    """Yield the templates of all messages and errors that some files of the package make for people."""
+    for file in sorted(file for name in names for file in PACKAGE.glob(name)):
+        module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        functions = [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)]
+        for scope in (*functions, *(node for node in tree(file).body if isinstance(node, ast.Assign | ast.AnnAssign))):
+            for node in ast.walk(scope):
+                if (
+                    isinstance(node, ast.Call)
+                    and node.args
+                    and re.fullmatch(r"(?:\w+)?Message|(?!ValueError|OSError)\w*Error|kind", ast.unparse(node.func))
+                ):
+                    yield from _templates(node.args[0], scope, module)
+
+
+def _templates(text: ast.expr, scope: ast.AST, module: ModuleType) -> Iterator[str]:
+    """Yield what the first argument of such a call can be: of a local name, every template in its function."""
+    if isinstance(text, ast.Name) and hasattr(module, text.id):
+        yield getattr(module, text.id)
+    elif isinstance(text, ast.Name | ast.IfExp):
+        constants = (node.value for node in ast.walk(scope) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+        documented = ast.get_docstring(scope, clean=False) if isinstance(scope, ast.FunctionDef) else None
+        yield from (text for text in constants if text != documented and re.search(r"[a-z] .*(?:[.]|{)", text))
+    elif isinstance(text, ast.Constant):
+        yield str(text.value)
+
+
 def raised_in(*names: str) -> Iterator[str]:
     """Yield the messages of all errors that some files of the package raise for their readers, with a 7 for every value."""
     for file in sorted(file for name in names for file in PACKAGE.glob(name)):

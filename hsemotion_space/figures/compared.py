@@ -23,6 +23,7 @@ from hsemotion_space.figures.style import (
     face_color,
     finish,
 )
+from hsemotion_space.messages import Message
 from hsemotion_space.tasks import Label, get_task
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Disagreement, FloatArray, Timeline
 
@@ -32,7 +33,7 @@ SHADED: Final = "shaded: face not visible"
 NO_PAIR: Final = "Nothing to compare: pick two or more checkpoints that share a task."
 _KEYS_PER_ROW: Final = 3
 Tell: TypeAlias = Callable[[str], str]
-"""Puts a finished English text into the language of the reader."""
+"""Translates a message or a label."""
 _Said = Sequence[tuple[str, Timeline]]  # title of a checkpoint, what it says
 
 
@@ -56,9 +57,9 @@ def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labe
     faces = [(item.checkpoint.title, face) for item in analyses for face in item.faces if face.track.track_id == track_id]
     every = [(html.escape(title, quote=False), line) for title, face in faces for line in face.timelines if line.task.name == task_name]
     if not every:
-        return empty(tell(NOTHING) if not faces else tell(f"None of these checkpoints says anything about {task.title.lower()}."))
+        return empty(tell(Message("None of these checkpoints predicts {task}.", task=task.title) if faces else NOTHING))
     said, frame_times_s = every[:MAX_CHECKPOINTS], analyses[0].frame_times_s
-    left = tell(f"{len(said)} of {len(every)} checkpoints") if len(said) < len(every) else ""
+    left = tell(Message("{some} of {all} checkpoints", some=len(said), all=len(every))) if len(said) < len(every) else ""
     shown, some = _choose(said, labels)
     said, shown = [(title, _told(line, tell)) for title, line in said], [_told_label(label, tell) for label in shown]
     if task.scope == "clip" or len(frame_times_s) < 2:
@@ -122,7 +123,7 @@ def _name_and_shade(
 ) -> list[dict[str, object]]:
     """Write the name of a face above its row and return the rectangles that shade where it is absent."""
     x, y = f"x{row if row > 1 else ''}", f"y{row if row > 1 else ''} domain"
-    text = f'<span style="color:{face_color(track_id)}">■</span> {tell(f"Face {track_id}")}'
+    text = f'<span style="color:{face_color(track_id)}">■</span> {tell(Message("Face {number}", number=track_id))}'
     fig.add_annotation(text=text, x=0, y=1, xref="paper", yref=y, xanchor="left", yanchor="bottom", showarrow=False)
     look = {"type": "rect", "xref": x, "yref": y, "y0": 0, "y1": 1, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
     return [look | {"x0": start, "x1": stop} for start, stop in absent]
@@ -156,11 +157,10 @@ def _choose(said: _Said, names: Sequence[str]) -> tuple[list[Label], str]:
     if unknown := [name for name in names if name not in labels]:
         raise ValueError(f"{said[0][1].task.title} has no label {unknown[0]!r}; it has {', '.join(labels)}.")
     fit = max(1, MAX_SERIES // len(said))
-    wanted, why = list(names), "as chosen"
-    if not wanted:
-        wanted, why = sorted(labels, key=lambda name: _apart(said, name), reverse=True), "those most apart"
+    wanted = list(names) or sorted(labels, key=lambda name: _apart(said, name), reverse=True)
     chosen = [labels[name] for name in labels if name in wanted[:fit]]
-    return chosen, f"{len(chosen)} of {len(labels)} labels, {why}" if len(chosen) < len(labels) else ""
+    text = "{some} of {all} labels, as selected" if names else "the {some} of {all} labels that differ most"
+    return chosen, Message(text, some=len(chosen), all=len(labels)) if len(chosen) < len(labels) else ""
 
 
 def _apart(said: _Said, name: str) -> tuple[float, float]:
@@ -230,7 +230,7 @@ def _add_score(fig: go.Figure, row: int, item: Disagreement, place: int, data: t
     fig.add_scatter(
         **_trace(*data, FACE_COLORS[place % len(FACE_COLORS)], FACE_DASHES[place % len(FACE_DASHES)]), name=title, row=row, col=1,
         legendgroup=item.task.name, showlegend=item.task.name not in named,
-        hovertemplate=f"<b>{title}</b><br>%{{x:.2f}} s: %{{y:.2f}}<extra>{tell(f'Face {item.track_id}')}</extra>",
+        hovertemplate=f"<b>{title}</b><br>%{{x:.2f}} s: %{{y:.2f}}<extra>{tell(Message('Face {number}', number=item.track_id))}</extra>",
     )  # fmt: skip
 
 
@@ -242,7 +242,8 @@ def _score_bars(found: Sequence[Disagreement], tell: Tell) -> go.Figure:
         items = [item for item in found if item.track_id == track_id]
         fig.add_bar(
             x=np.array([item.score[0] for item in items], np.float32), y=[item.task.title for item in items], orientation="h",
-            name=tell(f"Face {track_id}"), marker={"color": face_color(track_id), "pattern": _pattern(track_id - 1)}, hoverinfo="text+name",
+            name=tell(Message("Face {number}", number=track_id)), hoverinfo="text+name",
+            marker={"color": face_color(track_id), "pattern": _pattern(track_id - 1)},
             hovertext=[f"<b>{item.task.title}</b>: {item.score[0]:.2f}" for item in items],
         )  # fmt: skip
     fig.update_xaxes(range=[0, 1], nticks=6)

@@ -1,7 +1,6 @@
-"""A bounded, fair queue of analyses in warm worker processes: progress, cancel, time limit, recovery from crashes."""
+"""A bounded, fair queue of analyses in warm worker processes: progress, cancel, time limit, crash recovery."""
 
-from hsemotion_space.jobs.requests import Place
+from hsemotion_space.jobs.requests import Explained, JobError, JobStatus, Phase, Place, State
 from hsemotion_space.jobs.runner import JobRunner
-from hsemotion_space.jobs.status import Explained, JobError, JobStatus, Phase, State
 
 __all__ = ["Explained", "JobError", "JobRunner", "JobStatus", "Phase", "Place", "State"]

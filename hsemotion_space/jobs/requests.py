@@ -1,24 +1,34 @@
-"""What the worker can be asked for, one dataclass for each kind."""
+"""What the runner can be asked for, and what it reports."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Literal, TypeAlias
 
+from hsemotion_space.explain import Saliency
+from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import PipelineConfig
+from hsemotion_space.types import Analysis, ByteArray, check_shape
 
 Box: TypeAlias = tuple[float, float, float, float]
 Kind: TypeAlias = Literal["image", "clip", "explanation", "frame"]
-"""What jobs of similar length have in common."""
+"""What jobs of similar duration have in common."""
 Lane: TypeAlias = Literal["short", "clip"]
 """Clips take a minute, everything else about a second."""
 LANES: Final[tuple[Lane, Lane]] = ("short", "clip")
+State: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
+Phase: TypeAlias = Literal["download", "analysis"]
+FINISHED: Final[tuple[State, ...]] = ("done", "failed", "cancelled")
+
+
+class JobError(MessageError, RuntimeError):
+    """A job cannot be accepted or is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a face is: ``time_s``, presentation time of a frame (0 in a picture), and ``box_xyxy`` in px of the decoded picture."""
+    """Where a face is: presentation time of a frame (0 in a picture), and a box in px of the decoded picture."""
 
     time_s: float
     box_xyxy: Box
@@ -29,9 +39,9 @@ class AnalysisRequest:
     """Analyze one file with one checkpoint or several.
 
     Attributes:
-        KEPT_S: how long an answer is kept; None for as long as the deployment keeps results, which are bounded in number and size.
-        PATIENCE_S: a job that nobody has asked for during this time is not worth the CPU. A browser asks once a minute for a page that
-            has been in the background for long, so this must be longer than a minute.
+        KEPT_S: how long a result is kept; None for as long as the deployment keeps results.
+        PATIENCE_S: a job whose status nobody requests for so long is cancelled. Browsers run the timers of a
+            background tab once a minute, so this must be longer.
     """
 
     KEPT_S: ClassVar[float | None] = None
@@ -45,7 +55,7 @@ class AnalysisRequest:
 
     @property
     def lane(self) -> Lane:
-        """Where it waits."""
+        """Return where the job waits."""
         return "clip" if self.kind == "clip" else "short"
 
 
@@ -59,18 +69,18 @@ class _ShortRequest:
 
     @property
     def config(self) -> PipelineConfig:
-        """The configuration that is told of the job."""
+        """Return the configuration that the status reports."""
         return PipelineConfig(self.checkpoint)
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """The one checkpoint."""
+        """Return the one checkpoint."""
         return (self.checkpoint,)
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainRequest(_ShortRequest):
-    """Find out which part of a face makes a value: ``what`` is the name of a task and the name of one of its labels."""
+    """Find the part of a face that a value depends on; ``what`` is the name of a task and of one of its labels."""
 
     KEPT_S: ClassVar[float | None] = 60.0
     PATIENCE_S: ClassVar[float] = 30.0
@@ -84,8 +94,8 @@ class ExplainRequest(_ShortRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class LookRequest(_ShortRequest):
-    """Analyze one picture of a camera, the bytes of an image file, which no disk ever sees."""
+class FrameRequest(_ShortRequest):
+    """Analyze one camera frame: the bytes of an image file, which are never written to a disk."""
 
     KEPT_S: ClassVar[float | None] = 10.0
     PATIENCE_S: ClassVar[float] = 5.0
@@ -97,4 +107,65 @@ class LookRequest(_ShortRequest):
 
 
 FileRequest: TypeAlias = AnalysisRequest | ExplainRequest
-Request: TypeAlias = FileRequest | LookRequest
+Request: TypeAlias = FileRequest | FrameRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An explanation, with ``face`` (S, S, 3) uint8, the input of the network, over which the saliency map lies."""
+
+    saliency: Saliency
+    face: ByteArray
+
+    def __post_init__(self) -> None:
+        check_shape("Explained", "face", self.face, (*self.saliency.map.shape, 3))
+
+
+Answer: TypeAlias = tuple[Analysis, ...] | Explained
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """The state of a job.
+
+    Attributes:
+        id: 32 hexadecimal digits that cannot be guessed; whoever has them can watch and cancel the job.
+        state: ``queued`` and ``running``, then one of ``done``, ``failed`` and ``cancelled``.
+        phase: ``download`` while weights are downloaded; ``done`` and ``total`` are bytes, otherwise frames.
+        done, total: progress while running; ``total`` is 0 while it is unknown.
+        message: why it failed or was cancelled; may be empty.
+        analyses: one per checkpoint in the order of the request when the job is done; () before.
+        ahead: number of jobs before it on its worker, the running one included.
+        wait_s: expected seconds until it runs, rounded up; None if unknown, or if it does not wait.
+        checkpoints: ids in the request, each once; an empty one stands for the default checkpoint.
+        config: of the request, so that a reloaded page can show it.
+        explained: the result of an explanation.
+    """
+
+    id: str
+    state: State
+    phase: Phase = "analysis"
+    done: int = 0
+    total: int = 0
+    message: str = ""
+    analyses: tuple[Analysis, ...] = ()
+    ahead: int = 0
+    wait_s: int | None = None
+    checkpoints: tuple[str, ...] = ()
+    config: PipelineConfig = field(default_factory=PipelineConfig)
+    explained: Explained | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the state is final."""
+        return self.state in FINISHED
+
+    @property
+    def analysis(self) -> Analysis | None:
+        """Return the analysis by the first checkpoint, None unless the job is done."""
+        return self.analyses[0] if self.analyses else None
+
+    @property
+    def mark(self) -> tuple[object, ...]:
+        """Return what changes whenever there is something new to show."""
+        return self.state, self.phase, self.done, self.total, self.ahead, self.wait_s

@@ -1,55 +1,228 @@
-"""All jobs: what waits and for whom, what runs, how long results stay."""
+"""All jobs: what waits and for whom, what runs, and how long results and their files are kept."""
 
 from __future__ import annotations
 
+import math
+import os
+import re
+import shutil
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
-from typing import Final, TypeAlias
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from hsemotion_space.jobs.durations import Durations
-from hsemotion_space.jobs.keep import Kept
-from hsemotion_space.jobs.queue import Job, WorkerQueue, rounded_s
-from hsemotion_space.jobs.requests import Lane, LookRequest, Request
-from hsemotion_space.jobs.status import Explained, JobError, JobStatus, State
+from hsemotion_space.jobs.requests import LANES, Answer, FrameRequest, JobError, JobStatus, Kind, Lane, Request, State
+from hsemotion_space.messages import Message
 from hsemotion_space.settings import Settings
-from hsemotion_space.types import Analysis
 
 MAX_WAITING: Final[dict[Lane, int]] = {"short": 32, "clip": 16}
-MAX_OF_CLIENT: Final[dict[Lane, int]] = {"short": 8, "clip": 4}  # a quarter of that, waiting or running; many may share an address
+MAX_OF_CLIENT: Final[dict[Lane, int]] = {"short": 8, "clip": 4}  # waiting or running; many may share an address
+MAX_OVERTAKEN: Final = 16  # short jobs in a row that go before a clip that waits for the same worker
 MAX_KEPT: Final = 64  # finished analyses
 MAX_KEPT_BYTES: Final = 2**30  # of their arrays
-MAX_PASSING: Final = 64  # finished jobs of other kinds, which are kept for seconds
+MAX_SHORT_LIVED: Final = 64  # finished jobs of other kinds
+NEWEST_SHARE: Final = 0.3  # of the latest job in the average duration
+SURE_SHARE: Final = 0.05  # of a job; from then on its own progress is the best estimate
+MEDIA: Final = Path("uploads", "shown")  # in the folder of the server; browsers may read it
 
-Answer: TypeAlias = tuple[Analysis, ...] | Explained
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A job with its clock; all times are monotonic seconds.
+
+    Attributes:
+        client: the network that it came from.
+        cancel: whether it is to stop; only the thread that runs it stops a running job.
+        reason: why it was cancelled.
+        asked_s: when its status was last requested.
+        sent_s: when the worker got it.
+        running_s: when the worker had the weights, as far as known.
+        ended_s: when it ended.
+        size: bytes of its result.
+    """
+
+    request: Request
+    status: JobStatus
+    asked_s: float
+    client: str = ""
+    cancel: bool = False
+    reason: str = ""
+    sent_s: float = 0.0
+    running_s: float = 0.0
+    ended_s: float = 0.0
+    size: int = 0
+
+    def remaining_s(self, usual_s: float | None, now_s: float) -> float | None:
+        """Return the seconds that a running job still takes, None if unknown; ``usual_s`` is what such jobs take."""
+        done, total = self.status.done, self.status.total
+        elapsed_s = now_s - self.running_s if self.running_s else 0.0
+        if self.status.phase == "analysis" and done >= SURE_SHARE * total > 0:
+            return elapsed_s * max(total - done, 0) / done
+        return None if usual_s is None else max(usual_s - elapsed_s, 0.0)
+
+
+class WorkerQueue:
+    """The jobs that wait for one worker, and the one that it runs.
+
+    Short jobs go before clips, but no more than ``MAX_OVERTAKEN`` in a row while a clip waits. In each lane the
+    clients take turns, and the jobs of one client keep their order: whoever has nothing in a lane waits for at most
+    one job of each other client there.
+    """
+
+    def __init__(self) -> None:
+        self.running: Job | None = None
+        self._turns: dict[Lane, dict[str, deque[Job]]] = {lane: {} for lane in LANES}  # clients in the order of their turns
+        self._overtaken = 0
+
+    def __len__(self) -> int:
+        """Return the number of jobs that wait."""
+        return sum(len(jobs) for turns in self._turns.values() for jobs in turns.values())
+
+    def add(self, job: Job) -> None:
+        """Append a job."""
+        self._turns[job.request.lane].setdefault(job.client, deque()).append(job)
+
+    def remove(self, job: Job) -> None:
+        """Remove a job, whether it waits, runs or neither."""
+        turns = self._turns[job.request.lane]
+        if job in turns.get(job.client, ()):
+            turns[job.client].remove(job)
+            if not turns[job.client]:
+                del turns[job.client]
+        if self.running is job:
+            self.running = None
+
+    def take(self) -> Job | None:
+        """Return the next job, which runs from now on; None if nothing waits."""
+        job = next(iter(self.waiting()), None)
+        if job is None:
+            return None
+        overtakes = job.request.lane == "short" and self._turns["clip"]
+        self._overtaken = self._overtaken + 1 if overtakes else 0
+        turns = self._turns[job.request.lane]
+        others = turns.pop(job.client)
+        others.popleft()
+        if others:
+            turns[job.client] = others  # behind all other clients
+        self.running = job
+        return job
+
+    def waiting(self) -> list[Job]:
+        """Return the jobs that wait, in the order in which they will run if no other comes."""
+        short, clips = (deque(_in_turn(self._turns[lane])) for lane in LANES)
+        order, overtaken = [], self._overtaken
+        while short or clips:
+            if short and (not clips or overtaken < MAX_OVERTAKEN):
+                order.append(short.popleft())
+                overtaken += 1
+            else:
+                order.append(clips.popleft())
+                overtaken = 0
+        return order
+
+    def schedule(self, usual_s: Mapping[Kind, float], now_s: float) -> dict[Job, tuple[float | None, float | None]]:
+        """Return for the running job, then those that wait, the seconds until each begins and ends; None if unknown."""
+        times: dict[Job, tuple[float | None, float | None]] = {}
+        begins_s: float | None = 0.0
+        for job in [*([self.running] if self.running is not None else []), *self.waiting()]:
+            lasts_s = usual_s.get(job.request.kind)
+            if job is self.running:
+                lasts_s = job.remaining_s(lasts_s, now_s)
+            ends_s = None if begins_s is None or lasts_s is None else begins_s + lasts_s
+            times[job] = begins_s, ends_s
+            begins_s = ends_s
+        return times
+
+
+def _in_turn(turns: dict[str, deque[Job]]) -> list[Job]:
+    """Return jobs round by round: in each, one of every client that still has one."""
+    return [job for turn in zip_longest(*turns.values()) for job in turn if job is not None]
+
+
+def rounded_s(seconds: float) -> int:
+    """Return seconds for people: rounded up to 5 s, beyond 30 s to 10 s, beyond 2 minutes to 30 s; at least 5."""
+    step = 5 if seconds <= 30 else 10 if seconds <= 120 else 30
+    return max(math.ceil(seconds / step) * step, step)
+
+
+class JobFiles:
+    """The media file of each job, from its submission until the job is forgotten: a hard link, or a copy on another disk.
+
+    Args:
+        root: folder of the server, which no other server uses; None lets jobs use their files where they are.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        if root is not None:
+            (root / MEDIA).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def add(self, path: Path, job_id: str) -> Path:
+        """Return the path at which the file stays as long as its job is known.
+
+        Raises:
+            JobError: if the file is gone, there is no room for it, or it lies outside the root: whatever path a job
+                is given, it reads files of this server alone.
+        """
+        if self.root is None:
+            return path
+        suffix = path.suffix.lower() if re.fullmatch(r"[.]\w{1,5}", path.suffix) else ""
+        target = self.root / MEDIA / job_id / f"media{suffix}"
+        try:
+            source = path.resolve(strict=True)  # a link to a link would go with the upload
+            if not source.is_relative_to(self.root.resolve()) or not source.is_file():
+                raise FileNotFoundError(path)
+            target.parent.mkdir(mode=0o700)
+            try:
+                os.link(source, target)
+            except OSError:
+                shutil.copyfile(source, target)
+        except FileNotFoundError as error:
+            raise JobError("This file is no longer on the server. Upload it again.", code="file_gone") from error
+        except OSError as error:
+            self.remove(job_id)
+            text = "The server has no room for this file at the moment. Try again in a few minutes."
+            raise JobError(text, code="no_room") from error
+        return target
+
+    def find(self, job_id: str) -> Path | None:
+        """Return the file of a job, None if there is none; the id may be any text."""
+        if self.root is None or not re.fullmatch("[0-9a-f]{32}", job_id):
+            return None
+        return next((self.root / MEDIA / job_id).glob("media*"), None)
+
+    def remove(self, job_id: str) -> None:
+        """Delete the file of a job; nothing happens if there is none."""
+        if self.root is not None:
+            shutil.rmtree(self.root / MEDIA / job_id, ignore_errors=True)
 
 
 class JobTable:
-    """Jobs by id. Whoever calls a method from one of several threads holds ``changed``, which wakes those who wait for news.
-
-    Args:
-        settings: of the deployment.
-        kept: files of jobs that have not ended.
+    """Jobs by id. Whoever uses it from several threads holds ``changed``, which wakes those who wait for news.
 
     Attributes:
+        files: of the jobs.
         queues: one for each worker; with two, the last one is for clips.
-        problems: why a checkpoint could not be had the last time, by its id.
+        problems: why a checkpoint could not be loaded the last time, by its id.
         closed: whether everything is to stop.
         tidied_s: when :meth:`tidy` was called last.
     """
 
-    def __init__(self, settings: Settings, kept: Kept) -> None:
-        self.settings, self.kept = settings, kept
+    def __init__(self, settings: Settings, files: JobFiles) -> None:
+        self.settings, self.files = settings, files
         self.changed = threading.Condition()
         self.jobs: dict[str, Job] = {}
         self.queues = tuple(WorkerQueue() for _ in range(settings.workers))
-        self.durations = Durations()
         self.problems: dict[str, str] = {}
         self.closed = False
         self.tidied_s = 0.0
+        self._usual_s: dict[Kind, float] = {}  # exponential averages of durations
 
     def queue_of(self, lane: Lane) -> WorkerQueue:
         """Return the queue in which jobs of a lane wait."""
@@ -63,49 +236,46 @@ class JobTable:
         self.changed.notify_all()
         return job
 
-    def withdraw(self, job: Job) -> None:
-        """Take back a job that was just added."""
-        self.queue_of(job.request.lane).remove(job)
-        del self.jobs[job.request.id]
-
     def check_room(self, lane: Lane, client: str, now_s: float) -> None:
-        """Check whether one more job of a client has room in a lane.
+        """Check whether one more job of a client fits into a lane.
 
         Raises:
             JobError: if not; the message says when to try again.
         """
         if self.closed:
-            raise JobError("The server is being stopped. Please try again in a minute.")
+            raise JobError("The server is shutting down. Try again in a minute.", code="closed")
         self.tidy(now_s)
         queue = self.queue_of(lane)
-        times = queue.schedule(self.durations, now_s)
+        times = queue.schedule(self._usual_s, now_s)
         there = [job for job in times if job.request.lane == lane]
         mine = [job for job in there if job.client == client]
         if len(mine) >= MAX_OF_CLIENT[lane]:
-            raise JobError(f"{len(mine)} analyses from your network are waiting or running already. {_again(times[mine[0]][1])}")
+            text = "{count} analyses from your network are already waiting or running. {again}"
+            raise JobError(text, code="client_full", count=len(mine), again=_again(times[mine[0]][1]))
         waiting = [job for job in there if job is not queue.running]
         if len(waiting) >= MAX_WAITING[lane]:
-            raise JobError(f"{len(waiting)} analyses are waiting already. {_again(times[waiting[0]][0])}")
+            text = "{count} analyses are already waiting. {again}"
+            raise JobError(text, code="queue_full", count=len(waiting), again=_again(times[waiting[0]][0]))
 
-    def look(self, job_id: str, now_s: float) -> JobStatus:
-        """Return the status of a job with its place in the queue and the expected wait; whoever asks keeps it alive.
+    def status(self, job_id: str, now_s: float) -> JobStatus:
+        """Return the status of a job with its place in the queue and the expected wait, and note that it was requested.
 
         Raises:
             JobError: if the id is unknown or its result was deleted.
         """
         job = self.jobs.get(job_id)
         if job is None:
-            minutes = round(self.settings.results_ttl_s / 60)
-            raise JobError(f"This analysis is not here any more; results are kept for {minutes} minutes at most. Please start it again.")
+            text = "This analysis is no longer available; results are kept for at most {minutes} minutes. Start it again."
+            raise JobError(text, code="unknown_job", minutes=round(self.settings.results_ttl_s / 60))
         job.asked_s = now_s
         if job.status.state != "queued":
             return job.status
-        times = self.queue_of(job.request.lane).schedule(self.durations, now_s)
+        times = self.queue_of(job.request.lane).schedule(self._usual_s, now_s)
         ahead, wait_s = list(times).index(job), times[job][0]
         return replace(job.status, ahead=ahead, wait_s=rounded_s(wait_s) if ahead and wait_s is not None else None)
 
     def take(self, queue: WorkerQueue) -> Job | None:
-        """Let the next job of a queue run; None if nothing waits."""
+        """Return the next job of a queue, which runs from now on; None if nothing waits."""
         job = queue.take()
         if job is not None:
             job.status = replace(job.status, state="running")
@@ -121,56 +291,63 @@ class JobTable:
             self.changed.notify_all()
 
     def end(self, job: Job, state: State, now_s: float, message: str = "", answer: Answer = ()) -> None:
-        """Note how a job ended, unless it has ended already, and let go of its file and of the picture of a camera."""
+        """Note how a job ended, unless it has ended already, and let go of a camera frame."""
         if job.status.finished:
             return
         self.queue_of(job.request.lane).remove(job)
         analyses, explained = (answer, None) if isinstance(answer, tuple) else ((), answer)
         job.status = replace(job.status, state=state, message=message, analyses=analyses, explained=explained)
-        job.ended_s, job.size = now_s, weigh(answer)
+        job.ended_s, job.size = now_s, array_bytes(answer)
         if state == "done" and job.running_s:
-            self.durations.note(job.request.kind, now_s - job.running_s)
-        if isinstance(job.request, LookRequest):
+            seconds, kind = now_s - job.running_s, job.request.kind
+            usual_s = self._usual_s.get(kind, seconds)
+            self._usual_s[kind] = usual_s + NEWEST_SHARE * (seconds - usual_s)
+        if isinstance(job.request, FrameRequest):
             job.request = replace(job.request, frame=b"")
-        self.kept.drop(job.request.id)
-        self.forget(now_s)
+        self.expire(now_s)
         self.changed.notify_all()
 
     def tidy(self, now_s: float) -> None:
-        """Forget old results, and stop what waits or runs although nobody has asked for it for the ``PATIENCE_S`` of its kind."""
+        """Delete old results, and stop what waits or runs although nobody requests its status any more."""
         self.tidied_s = now_s
-        self.forget(now_s)
-        for job in [job for queue in self.queues for job in queue.present()]:
+        self.expire(now_s)
+        for job in [job for queue in self.queues for job in queue.schedule({}, now_s)]:
             if now_s - job.asked_s > job.request.PATIENCE_S:
                 self.stop(job, abandoned(job.request), now_s)
 
-    def forget(self, now_s: float) -> None:
-        """Drop finished jobs that are too old, then the oldest analyses beyond MAX_KEPT and MAX_KEPT_BYTES, but for the latest one.
+    def expire(self, now_s: float) -> None:
+        """Forget finished jobs that are too old, then the oldest beyond the limits, but for the latest analysis.
 
-        Jobs of the other kinds have a count of their own, MAX_PASSING, so that they take no room from analyses.
+        Analyses and the short-lived jobs of other kinds are counted separately.
         """
-        finished = sorted((job for job in self.jobs.values() if job.status.finished), key=lambda job: job.ended_s)
-        for job in finished:
+        kept: list[Job] = []
+        short_lived: list[Job] = []
+        for job in sorted((job for job in self.jobs.values() if job.status.finished), key=lambda job: job.ended_s):
             longest_s = self.settings.results_ttl_s
-            kept_s = longest_s if job.request.KEPT_S is None else min(job.request.KEPT_S, longest_s)
-            if now_s - job.ended_s > kept_s:
-                del self.jobs[job.request.id]
-        finished = [job for job in finished if job.request.id in self.jobs]
-        kept, passing = [job for job in finished if not job.passing], [job for job in finished if job.passing]
-        old, size = passing[:-MAX_PASSING], sum(job.size for job in kept)
+            if now_s - job.ended_s > min(job.request.KEPT_S or longest_s, longest_s):
+                self.forget(job)
+            else:
+                (kept if job.request.KEPT_S is None else short_lived).append(job)
+        old, size = short_lived[:-MAX_SHORT_LIVED], sum(job.size for job in kept)
         while len(kept) > 1 and (len(kept) > MAX_KEPT or size > MAX_KEPT_BYTES):
             size -= kept[0].size
             old.append(kept.pop(0))
         for job in old:
-            del self.jobs[job.request.id]
+            self.forget(job)
+
+    def forget(self, job: Job) -> None:
+        """Delete a job with its result and its file."""
+        self.queue_of(job.request.lane).remove(job)
+        del self.jobs[job.request.id]
+        self.files.remove(job.request.id)
 
     @property
-    def passing(self) -> bool:
-        """Whether there are jobs whose answers are kept for seconds only."""
-        return any(job.passing for job in self.jobs.values())
+    def has_short_lived(self) -> bool:
+        """Return whether there are jobs whose results are kept for seconds only."""
+        return any(job.request.KEPT_S is not None for job in self.jobs.values())
 
     def close(self) -> None:
-        """Take nothing any more, and cancel what waits."""
+        """Refuse new jobs, and cancel those that wait."""
         self.closed = True
         for queue in self.queues:
             for job in queue.waiting():
@@ -178,19 +355,23 @@ class JobTable:
         self.changed.notify_all()
 
 
-def abandoned(request: Request | type[Request]) -> str:
-    """Return why a job was cancelled that nobody asked for."""
-    patience = f"{request.PATIENCE_S / 60:.0f} minutes" if request.PATIENCE_S >= 60 else f"{request.PATIENCE_S:.0f} seconds"
-    return f"Nobody asked for this analysis for {patience}, so it was cancelled."
+def abandoned(request: Request | type[Request]) -> Message:
+    """Return why a job was cancelled whose status nobody requested."""
+    minutes = "The analysis was cancelled because nobody requested its status for {count:.0f} minutes."
+    seconds = "The analysis was cancelled because nobody requested its status for {count:.0f} seconds."
+    long = request.PATIENCE_S >= 60
+    return Message(minutes if long else seconds, code="abandoned", count=request.PATIENCE_S / (60 if long else 1))
 
 
-def _again(wait_s: float | None) -> str:
+def _again(wait_s: float | None) -> Message:
     """Return when to try again: in so many seconds, if that is known."""
-    return "Please try again when one of them has ended." if wait_s is None else f"Please try again in about {rounded_s(wait_s)} s."
+    if wait_s is None:
+        return Message("Try again when one of them has finished.")
+    return Message("Try again in about {seconds} s.", seconds=rounded_s(wait_s))
 
 
-def weigh(answer: Answer) -> int:
-    """Return the bytes of all arrays in an answer; arrays that are in it several times count once."""
+def array_bytes(answer: Answer) -> int:
+    """Return the bytes of all arrays in a result; an array that occurs several times counts once."""
     return sum({id(array): array.nbytes for array in _arrays(answer)}.values())
 
 

@@ -1,52 +1,70 @@
-"""The worker process: from the outside started, talked to and killed; from the inside its limits and its loop over requests."""
+"""The worker process: the handle by which the runner starts and kills it, and what it does with requests.
+
+What is imported at the top is imported by the process of the page too; torch and libav are imported in the worker alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import threading
+import time
+import uuid
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from hsemotion_space.environment import is_secret
-from hsemotion_space.settings import Settings
+from hsemotion_space.explain import ExplainError, explain
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.images import read_image, sniff
+from hsemotion_space.jobs.requests import AnalysisRequest, Answer, Explained, ExplainRequest, FrameRequest, Phase, Request
+from hsemotion_space.messages import Message, MessageError
+from hsemotion_space.settings import PipelineConfig, Settings
+from hsemotion_space.types import FloatArray
+
+if TYPE_CHECKING:
+    from hsemotion_space.pipeline import Pipeline
 
 POLL_S: Final = 0.05
+PROGRESS_EVERY_S: Final = 0.1
 MEMORY_BYTES: Final = 4 * 2**30  # what one analysis may take on top of the loaded networks
 FILE_BYTES: Final = 2**30  # the largest file that the worker may write
 
 _environment: Final = threading.Lock()  # held while secrets are out of it
+log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
-    """One warm worker, which is used by one thread. Every method may raise an OSError or EOFError when the process has died.
+    """One warm worker, used by one thread; methods raise OSError or EOFError if the process has died.
 
     Args:
         settings: of the deployment; its secrets stay here.
-        niceness: added to that of this process; others get the CPU first.
+        niceness: added to that of this process.
 
     Attributes:
-        ready: whether it has said that it takes requests.
+        ready: whether it takes requests.
     """
 
     def __init__(self, settings: Settings, niceness: int = 0) -> None:
-        self.settings = settings.without_secrets()
-        self.niceness = niceness
+        self.settings, self.niceness = settings.without_secrets(), niceness
         self.ready = False
         self.process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs, ready or not."""
+        """Return whether the process runs, ready or not."""
         return self.process is not None and self.process.is_alive()
 
     def start(self) -> None:
-        """Start the process in place of one that may be there, without the secrets of this one."""
+        """Start the process in place of an earlier one, without the secrets of this one."""
         self.stop()
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
@@ -93,18 +111,116 @@ class WorkerProcess:
 def work(connection: Connection, settings: Settings, niceness: int = 0) -> None:
     """Body of the worker process: one request at a time until the connection closes."""
     _limit_worker(niceness)
-    from hsemotion_space.jobs.answers import respond, warm_pipeline  # noqa: PLC0415  torch lives in the worker alone
-
     pipeline = warm_pipeline(settings)
     _limit_memory()
     with contextlib.suppress(EOFError, OSError):
         connection.send(("ready",))
         while True:
-            respond(pipeline, connection)
+            request = connection.recv()
+            if not isinstance(request, str):  # a cancel that arrived after its job had finished
+                connection.send(_answer(pipeline, request, connection))
+            del request  # nothing of it stays while the next one is awaited
+
+
+def warm_pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline with the default networks loaded; if they cannot be loaded, the first job reports it."""
+    from hsemotion_space.pipeline import LIVE, Pipeline  # noqa: PLC0415  torch lives in the worker alone
+
+    pipeline = Pipeline(settings)
+    try:
+        pipeline.network("")
+        for config in (PipelineConfig(), LIVE):
+            pipeline.detector(config)
+    except MessageError:
+        pass
+    except Exception:  # a worker that is not warm still answers
+        log.exception("the worker could not be warmed up")
+    return pipeline
+
+
+class _Cancelled(Exception):  # noqa: N818  not an error
+    """The job was cancelled while it ran."""
+
+
+def _answer(pipeline: Pipeline, request: Request, connection: Connection) -> tuple[object, ...]:
+    """Return ``done`` with the result, ``failed`` with the message, ``unavailable`` with message and checkpoint, or ``cancelled``."""
+    reporter, loading = _Reporter(connection), ""
+    try:
+        for loading in request.checkpoints:
+            pipeline.network(loading, reporter.downloading)
+        return "done", _result(pipeline, request, reporter)
+    except _Cancelled:
+        connection.recv()
+        return ("cancelled",)
+    except CheckpointError as error:
+        return "unavailable", error.message, loading
+    except MessageError as error:
+        return "failed", error.message
+    except Exception:  # the job fails, the worker lives
+        reference = uuid.uuid4().hex[:8]
+        log.exception("job %s failed (%s)", request.id, reference)
+        text = "The analysis failed for an unexpected reason. Report the error code {reference}."
+        return "failed", Message(text, code="unexpected", reference=reference)
+
+
+def _result(pipeline: Pipeline, request: Request, reporter: _Reporter) -> Answer:
+    match request:
+        case AnalysisRequest():
+            return pipeline.analyze_all(request.path, request.checkpoints, request.config, reporter.analyzing)
+        case ExplainRequest():
+            return _explain(pipeline, request, reporter)
+        case FrameRequest():
+            return (pipeline.look(request.frame, request.checkpoint),)
+
+
+def _explain(pipeline: Pipeline, request: ExplainRequest, reporter: _Reporter) -> Explained:
+    """Cut the face out of its frame, as the analysis did, and explain the value.
+
+    Raises:
+        MessageError: if the file, the face, the value or the checkpoint cannot be used.
+    """
+    from hsemotion_space.alignment import align_face  # noqa: PLC0415
+    from hsemotion_space.media import read_frame  # noqa: PLC0415  libav lives in the worker alone
+
+    network, limits, place = pipeline.network(request.checkpoint), pipeline.settings.limits, request.place
+    is_image = sniff(request.path) == "image"
+    frame = read_image(request.path, limits)[1] if is_image else read_frame(request.path, limits, place.time_s)
+    try:
+        face = align_face(frame.rgb, np.array(place.box_xyxy), network.checkpoint.input)
+    except ValueError as error:
+        raise ExplainError("The face lies outside the picture.", code="outside_picture") from error
+
+    def run(faces: FloatArray) -> tuple[FloatArray, ...]:
+        reporter.analyzing(0, 0)  # this is where it hears of a cancel
+        return network.run(faces)
+
+    return Explained(explain(run, network.checkpoint, face, request.what), face)
+
+
+class _Reporter:
+    """Sends progress of one job, not too often; whatever the runner sends meanwhile means that the job is to stop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._sent_s = connection, 0.0
+
+    def downloading(self, done: int, total: int) -> None:
+        """Report bytes."""
+        self._send("download", done, total)
+
+    def analyzing(self, done: int, total: int) -> None:
+        """Report frames."""
+        self._send("analysis", done, total)
+
+    def _send(self, phase: Phase, done: int, total: int) -> None:
+        if self._connection.poll():
+            raise _Cancelled
+        if time.monotonic() - self._sent_s >= PROGRESS_EVERY_S:
+            self._sent_s = time.monotonic()
+            self._connection.send(("progress", phase, done, total))
 
 
 def _limit_worker(niceness: int) -> None:
-    """Let others go first, before any thread is there, end with the server even if that is killed, and fill no disk."""
+    """Lower the priority before torch starts threads, die with the server even if it is killed, and fill no disk."""
     with contextlib.suppress(ImportError, OSError, AttributeError):  # Linux; elsewhere a worker ends when it next listens
         import ctypes  # noqa: PLC0415
 
@@ -120,7 +236,7 @@ def _limit_worker(niceness: int) -> None:
 
 
 def _limit_memory() -> None:
-    """Let a hostile file run into a MemoryError instead of taking the machine's memory (Linux; elsewhere no limit)."""
+    """Let a hostile file cause a MemoryError instead of taking the machine's memory (Linux; elsewhere no limit)."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # noqa: PLC0415  not on every platform
 

@@ -21,13 +21,13 @@ from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import EXAMPLES, Desk
+from hsemotion_space.ui.desk import EXAMPLES, PICK_ONE, Desk
 from hsemotion_space.ui.feedback import Offer
 from hsemotion_space.ui.parts import RawImage, RawSlider, RawVideo, progress_bar
 from hsemotion_space.ui.picker import Picker, refresh
 from hsemotion_space.ui.uploads import NamedFile, UploadError
 from hsemotion_space.ui.view import Kind, View, build_summary, build_view, draw_again, emptied, fill, told
-from hsemotion_space.ui.words import fixed, retell, say
+from hsemotion_space.ui.words import fixed, say, translate
 
 MOST_OTHERS: Final = 3
 AT_ONCE_S: Final = 0.8  # so long the first handler waits for a job
@@ -239,9 +239,8 @@ def _start(desk: Desk, tab: Tab, earlier: str, choice: _Choice, client: str) -> 
         config = PipelineConfig(_known_checkpoint(desk, choice.checkpoint), choice.sample_fps, choice.smoothing)
         path = choice.file if isinstance(choice.file, Path) else desk.uploads.claim(choice.file)
         job = desk.runner.submit(path, config, _compared(desk, config.checkpoint, choice.others), client=client)
-        desk.show_media(path, job)
     except (JobError, SettingsError, CheckpointError) as error:
-        return [*_state(desk, choice.checkpoint), *told(tab.view, retell(str(error)))]
+        return [*_state(desk, choice.checkpoint), *told(tab.view, translate(error))]
     until_s = time.monotonic() + AT_ONCE_S
     for _ in desk.runner.watch(job, 0.1):
         if time.monotonic() > until_s:
@@ -264,7 +263,7 @@ def _ask(desk: Desk, tab: Tab, job: object, chosen: object, offer: Offer | None 
         return [gr.skip(), "", gr.Timer(active=False), *[gr.skip() for _ in tab.outputs[3:]]]
     if not status.finished or (offer is not None and offer.job == status.id):
         return [*_state(desk, chosen, status), *[gr.skip() for _ in tab.view.shown]]
-    shown = fill(desk, tab.view, status) if status.analyses else told(tab.view, retell(status.message))
+    shown = fill(desk, tab.view, status) if status.analyses else told(tab.view, translate(status.message))
     return [*_state(desk, chosen, status), *shown]
 
 
@@ -285,13 +284,13 @@ def _state(desk: Desk, chosen: object, status: JobStatus | None = None) -> list[
 
 def _known_checkpoint(desk: Desk, checkpoint: object) -> str:
     if not isinstance(checkpoint, str):
-        raise SettingsError("Please pick one backbone.")
+        raise SettingsError(PICK_ONE)
     return find_checkpoint(desk.settings.checkpoint_roots, checkpoint).id
 
 
 def _compared(desk: Desk, first: str, others: object) -> list[str]:
     if not isinstance(others, list | tuple) or len(others) > MOST_OTHERS:
-        raise SettingsError(f"Please pick at most {MOST_OTHERS} backbones to compare with.")
+        raise SettingsError("Select at most {limit} backbones to compare with.", code="too_many_backbones", limit=MOST_OTHERS)
     return [first, *(_known_checkpoint(desk, other) for other in others)]
 
 

@@ -181,7 +181,7 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     folder = make_folder()
     uploads = Uploads(folder / "uploads", folder / "claims")
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
-    runner = JobRunner(settings, keep=folder / "jobs")
+    runner = JobRunner(settings, root=folder)
     feedback, problem = _open(settings, token)
     demo = build(Desk(settings, runner, checkpoints, folder / "results", uploads, feedback, problem))
     limits = _limits(settings, uploads.folder)

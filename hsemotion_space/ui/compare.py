@@ -20,7 +20,7 @@ from hsemotion_space.types import PROVENANCE_WORDS, Analysis
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import in_words, table_of
 from hsemotion_space.ui.tables import comparison_tables
-from hsemotion_space.ui.words import fixed, retell, say
+from hsemotion_space.ui.words import fixed, say, translate
 
 MOMENTS: Final = 8
 GO_TO: Final = Path(__file__).with_name("moments.js")
@@ -94,8 +94,8 @@ def _drawn(analyses: Sequence[Analysis], number: object, name: object) -> list[o
     track_id = int(str(number))
     every = disagreements(analyses)
     found = [one for one in every if one.track_id == track_id and one.task.name == name]
-    lines = figures.comparison(analyses, track_id, str(name), tell=retell)
-    apart = figures.disagreement(found, analyses[0].frame_times_s, tell=retell)
+    lines = figures.comparison(analyses, track_id, str(name), tell=translate)
+    apart = figures.disagreement(found, analyses[0].frame_times_s, tell=translate)
     numbers = comparison_tables(analyses, every, track_id, str(name))
     return [lines, gr.update(value=apart, visible=bool(found)), numbers, _moments(most_disagreed(found, MOMENTS))]
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import os
-import re
-import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,12 +12,14 @@ from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Feedback
 from hsemotion_space.hub.manifest import Checkpoint, find_checkpoint
 from hsemotion_space.jobs import JobError, JobRunner, JobStatus
+from hsemotion_space.messages import Message
 from hsemotion_space.readout import reread
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
-from hsemotion_space.ui.uploads import SHOWN, Uploads
+from hsemotion_space.ui.uploads import Uploads
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PICK_ONE = Message("Select a backbone.", code="no_backbone")
 NOT_TAKEN = "Corrections are not taken on this server."
 
 
@@ -38,7 +36,7 @@ class Desk:
     Attributes:
         settings, runner, checkpoints: of the deployment.
         results: folder for files to download.
-        uploads: what visitors uploaded, and from where browsers get what belongs to a result.
+        uploads: what visitors uploaded.
         feedback: None if corrections are not taken.
         problem: why not; empty if the operator does not want them.
     """
@@ -67,9 +65,8 @@ class Desk:
 
         Raises:
             JobError: if there is none.
-            CheckpointError: if its checkpoint cannot be used any more.
+            CheckpointError: if its checkpoint cannot be used any more or was changed in the meantime.
             SettingsError: if the smoothing is out of range.
-            ValueError: if its checkpoint was changed in the meantime.
         """
         return self.analyses(self.runner.status(str(job)), smoothing)[0]
 
@@ -77,39 +74,18 @@ class Desk:
         """Return the analyses of a job, read again with another smoothing unless that is None.
 
         Raises:
-            JobError, CheckpointError, SettingsError, ValueError: as :meth:`analysis`.
+            JobError, CheckpointError, SettingsError: as :meth:`analysis`.
         """
         if not status.analyses:
-            raise JobError("There is no finished analysis to show. Please press Analyze.")
+            raise JobError("There is no finished analysis. Press Analyze.", code="no_analysis")
         if smoothing is None:
             return status.analyses
         factor, roots = PipelineConfig(smoothing=smoothing).smoothing, self.settings.checkpoint_roots
         return tuple(reread(one, find_checkpoint(roots, one.checkpoint.id), factor) for one in status.analyses)
 
-    def show_media(self, path: Path, job: str) -> None:
-        """Keep a file as long as its result is shown, where the browser may get it: a link, which costs no room.
-
-        Args:
-            path: a claim, or a copy of an example.
-            job: whose file it is.
-        """
-        folder = self.uploads.folder / SHOWN / job
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / ("media" + (path.suffix.lower() if re.fullmatch(r"[.]\w{1,5}", path.suffix) else ""))
-        with suppress(OSError):  # without it there are no pictures, but all numbers
-            try:
-                os.link(path.resolve(), target)
-            except OSError:
-                shutil.copyfile(path, target)
-            os.utime(target)
-
-    def media_of(self, job: str) -> Path | None:
-        """Return the file that belongs to a result, if it is still there."""
-        return next((self.uploads.folder / SHOWN / job).glob("media*"), None) if re.fullmatch("[0-9a-f]{32}", job) else None
-
     def is_media_of(self, job: object, path: Path) -> bool:
         """Return whether a file has the same content as the one that belongs to a result."""
-        media = self.media_of(job) if isinstance(job, str) else None
+        media = self.runner.media_of(job) if isinstance(job, str) else None
         try:
             return media is not None and filecmp.cmp(media, path, shallow=False)
         except OSError:  # one of them was swept

@@ -19,7 +19,7 @@ from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.explained import Asked, explained_html
 from hsemotion_space.ui.parts import RawNumber, progress_bar, read_event
-from hsemotion_space.ui.words import fixed, retell, say
+from hsemotion_space.ui.words import fixed, say, translate
 
 WAIT_S: Final = 30.0  # for an explanation
 LOOK_EVERY_S: Final = 0.2
@@ -161,7 +161,7 @@ def _answer(desk: Desk, job: str, choice: _Choice, client: str) -> str:
     """Return the explanation of what was chosen, or why there is none, as HTML."""
     try:
         asked = _read(desk.runner.status(job).analyses, choice)
-        media = desk.media_of(job)
+        media = desk.runner.media_of(job)
         if media is None:
             raise AskError(say("The file is not on this server any more. Please analyze it again."))
         question = desk.runner.explain(media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client)
@@ -169,7 +169,7 @@ def _answer(desk: Desk, job: str, choice: _Choice, client: str) -> str:
     except AskError as error:
         return _problem(str(error))
     except JobError as error:
-        return _problem(retell(str(error)))
+        return _problem(translate(error))
     return explained_html(asked, explained)
 
 

@@ -15,7 +15,7 @@ from hsemotion_space.figures import overlay
 from hsemotion_space.figures.saliency import LOWERS, RAISES, SIDE
 from hsemotion_space.jobs import Explained, Place
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, ByteArray, FaceTrack
-from hsemotion_space.ui.words import retell, say
+from hsemotion_space.ui.words import say, translate
 
 NO_MAP: Final[dict[Verdict, str]] = {
     "unstable": "No map is shown, as it could not be relied on.",
@@ -74,7 +74,7 @@ def explained_html(asked: Asked, explained: Explained) -> str:
     else:
         about = say("Face {number} at {time} s, {title}: {task}, {label} ({provenance})", time=f"{asked.time_s:.2f}", **values)
     face = _figure(explained.face, say("Face {number} as the network gets it", number=number))
-    lines = [_of_single_frame(asked), retell(found.words), say(LIMITS)]
+    lines = [_of_single_frame(asked), translate(found.words), say(LIMITS)]
     map_ = _map(explained, number, label) if found.verdict == "clear" else f"<p class='no-map'>{escape(say(NO_MAP[found.verdict]))}</p>"
     paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
     title = f"<p class='title'>{escape(about)}</p>"

@@ -18,7 +18,7 @@ from hsemotion_space.reliability import in_words as reliability_in_words
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction
 from hsemotion_space.ui.uploads import NamedFile
-from hsemotion_space.ui.words import retell, say
+from hsemotion_space.ui.words import retell, say, translate
 
 VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICTS}
 MOST_UNITS = 4  # independent labels named in a table cell
@@ -132,7 +132,7 @@ def _answer(head: str, prediction: Prediction | None) -> str:
     """Return the cell of a prediction with how often such answers are right."""
     if prediction is None:
         return _cell(head, say("too short"))
-    return _cell(head, in_words(prediction), retell(reliability_in_words(prediction)))
+    return _cell(head, in_words(prediction), translate(reliability_in_words(prediction)))
 
 
 def _cell(head: str, text: str, small: str = "") -> str:

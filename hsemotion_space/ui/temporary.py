@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from hsemotion_space.jobs.table import MEDIA
+
 PREFIX: Final = "hsemotion-space-"
 LOCK: Final = "lock"
 SWEPT: Final = ("uploads", "claims", "results")
@@ -64,12 +66,15 @@ def _lock(descriptor: int) -> bool:
 
 
 def sweep(folder: Path, age_s: float, now_s: float) -> int:
-    """Delete files below ``folder`` that are older than ``age_s``, then empty folders; return how many files went.
+    """Delete files of visitors in ``folder`` older than ``age_s``, then empty folders; return how many files were deleted.
+
+    Files of jobs are not touched; they are deleted with their jobs.
 
     Gradio's own clean-up leaves aborted uploads and all folders behind.
     """
     gone = 0
-    for path in sorted(folder.rglob("*"), reverse=True):
+    found = (path for part in SWEPT for path in (folder / part).rglob("*"))
+    for path in sorted((path for path in found if not path.is_relative_to(folder / MEDIA)), reverse=True):
         try:
             if path.is_dir() and not path.is_symlink():
                 path.rmdir()
@@ -84,6 +89,5 @@ def sweep(folder: Path, age_s: float, now_s: float) -> int:
 def sweep_for_ever(folder: Path, age_s: float) -> None:
     """Sweep again and again, as long as the folder is there."""
     while folder.exists() and not sys.is_finalizing():
-        for part in SWEPT:  # what jobs still need lies beside them
-            sweep(folder / part, age_s, time.time())
+        sweep(folder, age_s, time.time())
         time.sleep(SWEEP_EVERY_S)

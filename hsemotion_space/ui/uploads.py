@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from hsemotion_space.jobs.table import MEDIA  # browsers read it: results, never a source
+from hsemotion_space.messages import Message
 from hsemotion_space.settings import SettingsError
 
-NO_FILE: Final = "This file was not uploaded to this server. Please add it again."
-SHOWN: Final = "shown"  # part of the folder that browsers read: results, never a source
+NO_FILE: Final = Message("This file was not uploaded to this server. Upload it again.", code="not_uploaded")
 PRIVATE: Final = 0o700
 
 
@@ -77,7 +78,7 @@ class Uploads:
         if not isinstance(name, str) or "\0" in name or not PurePosixPath(name).is_relative_to(self.folder):
             raise UploadError(NO_FILE)
         parts = PurePosixPath(name).relative_to(self.folder).parts
-        if not parts or parts[0] == SHOWN or ".." in parts:
+        if not parts or parts[0] == MEDIA.name or ".." in parts:
             raise UploadError(NO_FILE)
         return parts
 

@@ -22,7 +22,7 @@ from hsemotion_space.ui.feedback import Form, Offer, build_form, connect_viewer,
 from hsemotion_space.ui.parts import face_table, notice_list
 from hsemotion_space.ui.tables import timeline_tables
 from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
-from hsemotion_space.ui.words import fixed, retell, say
+from hsemotion_space.ui.words import fixed, say, translate
 
 Kind = Literal["image", "clip"]
 INVITATIONS: Final[dict[Kind, str]] = {
@@ -123,7 +123,7 @@ def fill(desk: Desk, view: View, status: JobStatus) -> list[object]:
 def _notices(desk: Desk, view: View, status: JobStatus) -> object:
     """Return the update for what is said of the media and against the numbers."""
     analysis = status.analyses[0]
-    notices = [*map(retell, analysis.notices), *_flags(desk, status.analyses)]
+    notices = [*map(translate, analysis.notices), *_flags(desk, status.analyses)]
     if analysis.media.kind != view.kind:
         tab = say("Picture") if view.kind == "clip" else say("Clip")
         notices.append(say("This file is better placed in the tab “{tab}”.", tab=tab))
@@ -137,7 +137,7 @@ def _flags(desk: Desk, analyses: Sequence[Analysis]) -> list[str]:
     except CheckpointError:  # its manifest was changed while the page runs
         return []
     faces = quality(analyses[0], spec, disagreements(analyses) if len(analyses) > 1 else ())
-    return [say("Face {number}: {text}", number=face.track_id, text=retell(flag.text)) for face in faces for flag in face.flags]
+    return [say("Face {number}: {text}", number=face.track_id, text=translate(flag.text)) for face in faces for flag in face.flags]
 
 
 def draw(desk: Desk, status: JobStatus, smoothing: float | None) -> list[object]:
@@ -149,7 +149,7 @@ def draw(desk: Desk, status: JobStatus, smoothing: float | None) -> list[object]
         smoothing: with which it is read again; None if it is to be as the job left it.
 
     Raises:
-        JobError, CheckpointError, SettingsError, ValueError: if it cannot be read again.
+        JobError, CheckpointError, SettingsError: if it cannot be read again.
     """
     analyses = desk.analyses(status, smoothing)
     analysis, raw = analyses[0], desk.analyses(status, 0.0)[0]
@@ -160,7 +160,7 @@ def draw(desk: Desk, status: JobStatus, smoothing: float | None) -> list[object]
         write(list(analyses), file)
     downloads = [gr.update(value=str(file), visible=True) for file in files]
     table = gr.update(value=face_table(analysis), visible=bool(analysis.faces))
-    media = desk.media_of(status.id)
+    media = desk.runner.media_of(status.id)
     value = as_text(viewer_value(analysis, media_url(media), unsmoothed=raw)) if media else None
     viewer = gr.update(value=value, visible=value is not None and bool(analysis.faces))
     numbers = timeline_tables(analysis)
@@ -176,6 +176,6 @@ def draw_again(desk: Desk, view: View, job_id: object, smoothing: Any) -> list[o
         factor = PipelineConfig(smoothing=0.0 if smoothing is None else smoothing).smoothing
         status = desk.runner.status(str(job_id))
         charts = draw(desk, status, factor)
-    except (JobError, CheckpointError, SettingsError, ValueError) as error:
-        return [gr.update(value=notice_list([retell(str(error))]), visible=True), *[gr.skip() for _ in view.charts]]
+    except (JobError, CheckpointError, SettingsError) as error:
+        return [gr.update(value=notice_list([translate(error)]), visible=True), *[gr.skip() for _ in view.charts]]
     return [_notices(desk, view, status), *charts]

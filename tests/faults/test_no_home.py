@@ -20,7 +20,7 @@ from hsemotion_space.hub import fetch
 from hsemotion_space.hub.manifest import CheckpointError, list_checkpoints
 from hsemotion_space.hub.resolve import locate
 from hsemotion_space.hub.source import Digest, UpstreamSource
-from hsemotion_space.jobs import JobRunner, answers
+from hsemotion_space.jobs import JobRunner, worker
 from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 
@@ -66,11 +66,11 @@ def test_a_worker_that_cannot_warm_up_answers_all_the_same(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(Pipeline, "network", fail)
-    assert answers.warm_pipeline(Settings(checkpoints=place / "checkpoints", engine="torch")) is not None
+    assert worker.warm_pipeline(Settings(checkpoints=place / "checkpoints", engine="torch")) is not None
     assert "Input/output error" in caplog.text
     monkeypatch.setattr(Pipeline, "network", lambda *_: (_ for _ in ()).throw(EngineError("told by the first job")))
     caplog.clear()
-    answers.warm_pipeline(Settings(checkpoints=place / "checkpoints", engine="torch"))
+    worker.warm_pipeline(Settings(checkpoints=place / "checkpoints", engine="torch"))
     assert not caplog.messages
 
 

@@ -14,6 +14,7 @@ from media_makers import write_clip
 from PIL import Image
 
 from hsemotion_space.jobs import JobRunner
+from hsemotion_space.jobs.table import MEDIA
 from hsemotion_space.settings import Settings
 
 
@@ -38,13 +39,13 @@ def settings(folder: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def keep_folder(folder: Path) -> Path:
-    return folder / "keep"
+def media_folder(folder: Path) -> Path:
+    return folder / MEDIA
 
 
 @pytest.fixture(scope="module")
-def warm_runner(settings: Settings, keep_folder: Path) -> Iterator[JobRunner]:
-    runner = JobRunner(settings, keep=keep_folder)
+def warm_runner(settings: Settings, folder: Path) -> Iterator[JobRunner]:
+    runner = JobRunner(settings, root=folder)
     yield runner
     runner.close()
 
@@ -57,3 +58,6 @@ def runner(warm_runner: JobRunner, settings: Settings) -> Iterator[JobRunner]:
     for job_id in list(warm_runner._table.jobs):
         warm_runner.cancel(job_id)
         wait(warm_runner, job_id)
+    with warm_runner._table.changed:
+        for job in list(warm_runner._table.jobs.values()):
+            warm_runner._table.forget(job)

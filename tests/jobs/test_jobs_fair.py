@@ -9,14 +9,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 from jobs_makers import make_table
 
 from hsemotion_space.jobs import JobError, table
-from hsemotion_space.jobs.queue import MAX_OVERTAKEN, Job, WorkerQueue, rounded_s
-from hsemotion_space.jobs.requests import AnalysisRequest, LookRequest, Request
-from hsemotion_space.jobs.table import MAX_OF_CLIENT, MAX_WAITING, JobTable
+from hsemotion_space.jobs.requests import AnalysisRequest, FrameRequest, Request
+from hsemotion_space.jobs.table import MAX_OF_CLIENT, MAX_OVERTAKEN, MAX_WAITING, Job, JobTable, WorkerQueue, rounded_s
 from hsemotion_space.settings import PipelineConfig
 
 SMALL_WAITING, SMALL_OF_CLIENT = {"short": 6, "clip": 4}, {"short": 3, "clip": 2}
@@ -27,7 +27,7 @@ CANCEL = st.tuples(st.just("cancel"), st.integers(0, 40), st.just(""))
 
 def make_request(number: int, kind: str) -> Request:
     if kind == "frame":
-        return LookRequest(f"{number:032x}", b"frame", "")
+        return FrameRequest(f"{number:032x}", b"frame", "")
     return AnalysisRequest(f"{number:032x}", Path("file"), PipelineConfig(), ("",), kind)  # type: ignore[arg-type]
 
 
@@ -120,51 +120,51 @@ def test_a_client_that_fills_its_share_leaves_room_for_others() -> None:
             add(jobs, "one", "clip")
         except JobError as error:
             refused += 1
-            assert str(error) == (
-                "4 analyses from your network are waiting or running already. Please try again when one of them has ended."
-            )
+            assert (error.code, error.message.values["count"]) == ("client_full", 4)
     assert refused == 17 - MAX_OF_CLIENT["clip"]
     jobs.take(jobs.queues[1])
     jobs.check_room("clip", "two", 0.0)
     other = add(jobs, "two", "clip")
-    assert jobs.look(other.request.id, 0.0).ahead == 2, "what runs, and one of the other client"
+    assert jobs.status(other.request.id, 0.0).ahead == 2, "what runs, and one of the other client"
     jobs.check_room("short", "one", 0.0)
     assert all(4 * MAX_OF_CLIENT[lane] == MAX_WAITING[lane] for lane in MAX_WAITING)
 
 
-def test_with_one_worker_a_picture_goes_before_clips_but_not_for_ever() -> None:
+def test_waiting_pictures_go_before_clips_but_not_forever() -> None:
     jobs = make_table(1)
     clips = [add(jobs, "one", "clip") for _ in range(2)]
     pictures = [add(jobs, "two", "image") for _ in range(MAX_OVERTAKEN + 1)]
     assert jobs.queues[0].waiting() == [*pictures[:-1], clips[0], pictures[-1], clips[1]]
 
 
-def test_whoever_waits_is_told_how_long() -> None:
+def test_status_estimates_the_wait() -> None:
     jobs = make_table(2)
     first, second, third = (add(jobs, client, "clip") for client in ("one", "two", "one"))
     jobs.take(jobs.queues[1])
-    assert [(jobs.look(job.request.id, 0.0).ahead, jobs.look(job.request.id, 0.0).wait_s) for job in (first, second, third)] == [
+    assert [(jobs.status(job.request.id, 0.0).ahead, jobs.status(job.request.id, 0.0).wait_s) for job in (first, second, third)] == [
         (0, None), (1, None), (2, None),
     ]  # fmt: skip
     first.running_s = 1.0
     jobs.end(first, "done", 41.0)
     jobs.take(jobs.queues[1])
     second.running_s = 42.0
-    assert jobs.look(third.request.id, 42.0).wait_s == 40
-    assert jobs.look(third.request.id, 59.0).wait_s == 25, "17 of 40 s are over"
+    assert jobs.status(third.request.id, 42.0).wait_s == 40
+    assert jobs.status(third.request.id, 59.0).wait_s == 25, "17 of 40 s are over"
     second.status = replace(second.status, done=50, total=100)
-    assert jobs.look(third.request.id, 52.0).wait_s == 10, "its own progress tells better"
+    assert jobs.status(third.request.id, 52.0).wait_s == 10, "its own progress tells better"
     for client in ("two", "two", "two"):
         add(jobs, client, "clip")
-    with pytest.raises(JobError, match=r"^4 analyses from your network are waiting or running already. Please try again in about 10 s.$"):
+    with raises_code(JobError, "client_full") as caught:
         jobs.check_room("clip", "two", 52.0)
+    assert caught.value.message.values["again"].values == {"seconds": 10}
     for number in range(12):
         add(jobs, str(number), "clip")
-    with pytest.raises(JobError, match=r"^16 analyses are waiting already. Please try again in about 10 s.$"):
+    with raises_code(JobError, "queue_full") as caught:
         jobs.check_room("clip", "nobody", 52.0)
+    assert caught.value.message.values["count"] == 16 and caught.value.message.values["again"].values == {"seconds": 10}
     jobs.check_room("short", "nobody", 52.0)
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0, 5), (0.1, 5), (5.1, 10), (30, 30), (31, 40), (119, 120), (121, 150), (601, 630)])
-def test_seconds_are_rounded_up(seconds: float, told: int) -> None:
+def test_rounded_s_rounds_up(seconds: float, told: int) -> None:
     assert rounded_s(seconds) == told >= seconds

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from jobs_makers import SLOW, wait, wait_running
+from jobs_makers import SLOW, wait, wait_running, worker_pid
 
 from hsemotion_space.environment import OURS
 from hsemotion_space.jobs import JobRunner, worker
@@ -37,9 +37,7 @@ def runner(shared: JobRunner) -> Iterator[JobRunner]:
 
 
 def send(runner: JobRunner, lane: int, number: signal.Signals) -> None:
-    process = runner._lanes[lane].worker.process
-    assert process is not None
-    os.kill(process.pid or 0, number)
+    os.kill(worker_pid(runner, lane), number)
 
 
 def test_a_picture_does_not_wait_for_a_clip(runner: JobRunner, folder: Path) -> None:
@@ -81,8 +79,7 @@ def test_the_worker_for_clips_lets_the_other_go_first(runner: JobRunner, folder:
     clip = runner.submit(folder / "long.mp4", SLOW)
     wait_running(runner, clip)
     wait(runner, runner.submit(folder / "face.png", PipelineConfig()))
-    pids = [lane.worker.process.pid for lane in runner._lanes if lane.worker.process is not None]
-    short, clips = (os.getpriority(os.PRIO_PROCESS, pid or 0) for pid in pids)
+    short, clips = (os.getpriority(os.PRIO_PROCESS, worker_pid(runner, lane)) for lane in (0, 1))
     assert (short, clips) == (os.getpriority(os.PRIO_PROCESS, 0), min(short + CLIP_NICENESS, 19))
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_makers import change_manifest, make_checkpoint
+from error_codes import raises_code
 from face_makers import FACE_BOX, picture_with
 from media_makers import write_clip
-from pipeline_makers import EVERY_FRAME, LEFT, RIGHT, GreenDetector, clip, draw, indices, picture
+from pipeline_makers import EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, indices, picture
 
 from hsemotion_space.alignment import align_face
 from hsemotion_space.engine import normalize
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.media import MediaError, open_clip
-from hsemotion_space.pipeline import BATCH, NO_FACE, PREVIEW_SIDE, THUMBNAIL_SIDE, Cancelled, Network, Pipeline
+from hsemotion_space.pipeline import BATCH, NO_FACE, PREVIEW_SIDE, THUMBNAIL_SIDE, Network, Pipeline
 from hsemotion_space.readout import read_track
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
 from hsemotion_space.tracking import overlap
@@ -157,7 +158,7 @@ def test_brief_detections_are_left_out_of_long_clips_and_tracks_renumbered(pipel
     long = pipeline.analyze(clip(tmp_path, [[LEFT]] * 2 + [[RIGHT]] * 8), config)
     assert indices(long) == [[2, 3, 4, 5, 6, 7, 8, 9]]
     assert long.faces[0].track.track_id == 1
-    assert long.notices == ("1 detection of fewer than 3 frames left out, as probable false alarms.",)
+    assert [(one.code, one.values["count"]) for one in long.notices] == [("brief", 1)]  # type: ignore[attr-defined]
     short = pipeline.analyze(clip(tmp_path, [[LEFT]] * 2 + [[RIGHT]] * 7), config)
     assert indices(short) == [[0, 1], [2, 3, 4, 5, 6, 7, 8]]
     assert not short.notices
@@ -211,27 +212,28 @@ def test_a_network_is_loaded_once_and_again_after_a_change_of_its_manifest(setti
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new"),
     [
-        ("dim = 512", "dim = 256", "512 numbers, not 256"),
-        ("img_size = 32", "img_size = 48", "do not fit"),
-        ("outputs = 10", "outputs = 12", "do not fit"),
-        ("mobilefacenet_small", "mobilefacenet_tiny", "no architecture called 'mobilefacenet_tiny'"),
+        ("dim = 512", "dim = 256"),
+        ("img_size = 32", "img_size = 48"),
+        ("outputs = 10", "outputs = 12"),
+        ("mobilefacenet_small", "mobilefacenet_tiny"),
     ],
 )
-def test_weights_that_do_not_fit_are_told(settings: Settings, tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_network_weights_that_do_not_fit(settings: Settings, tmp_path: Path, old: str, new: str) -> None:
     folder = make_checkpoint(tmp_path / "odd", size=32).folder
     change_manifest(folder, (old, new))
-    with pytest.raises(CheckpointError, match=f"Test odd cannot be loaded: .*{said}"):
+    with pytest.raises(CheckpointError) as caught:
         Pipeline(replace(settings, checkpoints=tmp_path), GreenDetector()).network("odd")
+    assert caught.value.message.values["title"] == "Test odd"
 
 
-def test_a_file_that_holds_no_tensors_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_network_file_without_tensors(settings: Settings, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "odd", size=32)
     content = b"not tensors at all"
     (checkpoint.folder / "model.safetensors").write_bytes(content)
     change_manifest(checkpoint.folder, (checkpoint.sha256, hashlib.sha256(content).hexdigest()))
-    with pytest.raises(CheckpointError, match="Test odd cannot be loaded"):
+    with raises_code(CheckpointError, "unloadable"):
         Pipeline(replace(settings, checkpoints=tmp_path), GreenDetector()).network("odd")
 
 

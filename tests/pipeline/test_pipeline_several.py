@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_makers import make_checkpoint
-from pipeline_makers import ALL, EVERY_FRAME, LEFT, RIGHT, GreenDetector, clip, draw, picture, same
+from error_codes import raises_code
+from pipeline_makers import ALL, EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, picture, same
 
 from hsemotion_space import pipeline as module
 from hsemotion_space.alignment import align_face
 from hsemotion_space.engine import EngineError
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.media import open_clip
-from hsemotion_space.pipeline import BATCH, Cancelled, Network, Pipeline
+from hsemotion_space.pipeline import BATCH, Network, Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 
 
@@ -60,7 +61,7 @@ def test_a_checkpoint_that_is_named_twice_runs_once(pipeline: Pipeline, network:
     first, second = pipeline.analyze_all(picture(tmp_path, draw([LEFT])), ["small", ""])
     assert first is second
     assert runs == [1]
-    with pytest.raises(ValueError, match="at least one checkpoint"):
+    with pytest.raises(ValueError, match="checkpoint"):
         pipeline.analyze_all(tmp_path / "picture.png", [])
 
 
@@ -71,9 +72,9 @@ def test_one_checkpoint_that_cannot_be_loaded_fails_them_all_by_name(
     make_checkpoint(tmp_path / "gone", size=32)
     (tmp_path / "gone" / "model.safetensors").unlink()
     pipeline, file = Pipeline(replace(settings, checkpoints=tmp_path), detector), picture(tmp_path, draw([LEFT]))
-    with pytest.raises(CheckpointError, match="Test gone: the weights file is missing"):
+    with pytest.raises(CheckpointError, match="Test gone"):
         pipeline.analyze_all(file, ["good", "gone"])
-    with pytest.raises(CheckpointError, match="no checkpoint 'huge'"):
+    with pytest.raises(CheckpointError, match="huge"):
         pipeline.analyze_all(file, ["good", "huge"])
     assert detector.searches == 0  # told before any work
 
@@ -81,17 +82,19 @@ def test_one_checkpoint_that_cannot_be_loaded_fails_them_all_by_name(
         raise CheckpointError("file.pt is damaged or incomplete. Download it again.")
 
     monkeypatch.setattr(module, "resolve", refuse)
-    with pytest.raises(CheckpointError, match=r"^Test gone: file\.pt is damaged"):
+    with raises_code(CheckpointError, "unloadable") as caught:
         pipeline.analyze_all(file, ["good", "gone"])
+    assert caught.value.message.values["title"] == "Test gone"
 
 
 def test_an_engine_that_refuses_a_network_names_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object) -> None:
-        raise EngineError("OpenVINO cannot run this network (RuntimeError).")
+        raise EngineError("no", code="openvino_failed")
 
     monkeypatch.setattr(module, "load", refuse)
-    with pytest.raises(EngineError, match=r"^Test twin: OpenVINO cannot run"):
+    with raises_code(EngineError, "openvino_failed") as caught:
         Pipeline(settings, GreenDetector()).network("twin")
+    assert caught.value.message.values["title"] == "Test twin"
 
 
 def test_several_checkpoints_can_be_stopped_together(pipeline: Pipeline, tmp_path: Path) -> None:

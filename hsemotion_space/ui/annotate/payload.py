@@ -161,7 +161,7 @@ def _picture(analysis: Analysis, item: Item) -> str:
 
 
 def _clip(desk: Desk, analysis: Analysis, item: Item) -> ClipEntry | None:
-    media = desk.media_of(item.job)
+    media = desk.runner.media_of(item.job)
     if media is None:
         return None
     track, size = face_of(analysis, item.face).track, analysis.media

@@ -14,10 +14,10 @@ from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.annotate.items import Item, in_order, make_items
 from hsemotion_space.ui.annotate.session import Session
-from hsemotion_space.ui.desk import EXAMPLES, Desk
+from hsemotion_space.ui.desk import EXAMPLES, PICK_ONE, Desk
 from hsemotion_space.ui.parts import progress_bar
 from hsemotion_space.ui.uploads import NamedFile
-from hsemotion_space.ui.words import retell, say
+from hsemotion_space.ui.words import say, translate
 
 PICTURE, CLIP, EXAMPLE = "picture", "clip", "examples"
 SOURCES: Final = (PICTURE, CLIP, EXAMPLE)
@@ -62,11 +62,11 @@ def start(desk: Desk, session: Session, wish: Wish) -> str:
         return say("Please tick “{tick}” first. Without it nothing is analyzed.", tick=say(PROCESS.title))
     try:
         if not isinstance(wish.checkpoint, str):
-            raise SettingsError("Please pick one backbone.")
+            raise SettingsError(PICK_ONE)
         session.checkpoint = find_checkpoint(desk.settings.checkpoint_roots, wish.checkpoint).id
         added = [desk.uploads.claim(file) for file in files]
     except (SettingsError, CheckpointError) as error:
-        return retell(str(error))
+        return translate(error)
     for job in wish.jobs.values():
         status = _status(desk, job)
         session.shown |= {one.media.sha256 for one in status.analyses} if status is not None else set()
@@ -88,13 +88,13 @@ def follow(desk: Desk, session: Session) -> bool:
         if status is not None and status.analyses:
             session.finished.append(job)
         elif status is not None and status.message:
-            session.problems.append(retell(status.message))
+            session.problems.append(translate(status.message))
     while session.todo and len(session.running) < AT_ONCE:
         try:
             _submit(desk, session, session.todo[0])
         except JobError as error:
             if not session.running:  # nothing of this visitor will end and make room
-                session.problems.append(retell(str(error)))
+                session.problems.append(translate(error))
                 session.todo.clear()
             break
         session.todo.pop(0)
@@ -108,7 +108,6 @@ def _submit(desk: Desk, session: Session, file: Path) -> None:
     if not job or _status(desk, job) is None:
         path = _copied(desk, file) if file.parent == EXAMPLES else file
         job = session.made[key] = desk.runner.submit(path, PipelineConfig(session.checkpoint), client=session.client)
-        desk.show_media(path, job)
     session.running.append(job)
 
 
@@ -140,7 +139,7 @@ def collect(desk: Desk, session: Session) -> str:
     for job in dict.fromkeys(session.finished):
         status = _status(desk, job)
         if status is not None and status.analyses:
-            found, left_out = make_items(job, status.analyses, desk.media_of(job) is not None)
+            found, left_out = make_items(job, status.analyses, desk.runner.media_of(job) is not None)
             items, hidden = [*items, *found], hidden + left_out
     session.begin(in_order(items))
     told = list(dict.fromkeys(session.problems))

@@ -17,11 +17,11 @@ from hsemotion_space.messages import MessageError
 from hsemotion_space.quality import quality
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.desk import PICK_ONE, Desk
 from hsemotion_space.ui.parts import read_event
 from hsemotion_space.ui.viewer import viewer_value
 from hsemotion_space.ui.viewer.payload import LineEntry, TaskEntry
-from hsemotion_space.ui.words import retell, say
+from hsemotion_space.ui.words import say, translate
 
 MOST_BYTES: Final = 190_000  # of a frame; as text it still fits into a request
 MOST_TEXT: Final = (MOST_BYTES + 2) // 3 * 4
@@ -84,9 +84,9 @@ def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object, 
             job = job or desk.runner.look(read_frame(given.get("frame")), _known(desk, checkpoint).id, client=client)
             told.update(_told(desk, job))
         except JobError as error:
-            told["wait"] = retell(str(error))
+            told["wait"] = translate(error)
         except (FrameError, SettingsError, CheckpointError) as error:
-            told["stop"] = retell(str(error))
+            told["stop"] = translate(error)
     return json.dumps(told, separators=(",", ":"), allow_nan=False)
 
 
@@ -119,7 +119,7 @@ def read_job(value: object) -> str:
 
 def _known(desk: Desk, checkpoint: object) -> Checkpoint:
     if not isinstance(checkpoint, str):
-        raise SettingsError("Please pick one backbone.")
+        raise SettingsError(PICK_ONE)
     listed = next((one for one in desk.checkpoints if one.id == checkpoint), None)  # reading all manifests takes too long for a frame
     return listed or find_checkpoint(desk.settings.checkpoint_roots, checkpoint)
 
@@ -136,7 +136,7 @@ def _told(desk: Desk, job: str) -> Answer:
         analysis = status.analyses[0]
         return seen(analysis, _known(desk, analysis.checkpoint.id))
     if status.state == "failed":
-        return {"stop": retell(status.message)}
+        return {"stop": translate(status.message)}
     if status.phase == "download":
         return {"wait": say("Downloading the weights: {done} MB", done=f"{status.done / 1e6:.1f}"), "job": job}
     return {"wait": say("The server is busy.")}
@@ -162,7 +162,7 @@ def seen(analysis: Analysis, checkpoint: Checkpoint) -> Answer:
     faces: list[LiveFace] = [
         {
             "box": box,
-            "against": retell(flags[face["number"]][0].text) if flags[face["number"]] else "",
+            "against": translate(flags[face["number"]][0].text) if flags[face["number"]] else "",
             "lines": {name: line for name, line in face["lines"].items() if name in names},
         }
         for face in value["faces"]

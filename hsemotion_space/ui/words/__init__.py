@@ -1,11 +1,12 @@
 """What the page says, in the language of the visitor.
 
 English is in the code, and every English text is its own key; ``ja/*.json`` hold the Japanese ones, and ``ja/*.md`` whole pages, part by
-part. Three ways lead there:
+part. Four ways lead there:
 
 - :func:`fixed` for texts of components, which are laid out once for everybody: the browser puts in its language (``gr.I18n``);
 - :func:`say` for what a handler answers, in the language that the browser of this request asks for;
-- :func:`retell` for finished English sentences of the layers below, which know no language.
+- :func:`translate` for messages and errors of the layers below, which know no language;
+- :func:`retell` for those of them that are finished English sentences still.
 
 Scripts of the page get the Japanese of their texts from :func:`of_script` with what they show.
 
@@ -60,15 +61,14 @@ def say(text: str, /, **values: object) -> str:
     return _filled(_words(language()).get(text, text), values)
 
 
-def translate(value: object) -> object:
-    """Return a message, or the message of an error, in the language of the visitor; other texts as the catalog has them, or as they are."""
-    if isinstance(value, MessageError):
-        value = value.message
-    if isinstance(value, Message) and value.values:
-        template = _words(language()).get(value.template, value.template)
-        filled = _filled(template, {name: translate(part) for name, part in value.values.items()})
-        return filled.replace("。 ", "。")  # sentences that were joined
-    return _words(language()).get(value, value) if isinstance(value, str) else value
+def translate(message: str | MessageError) -> str:
+    """Return a message, or the message of an error, in the language of the visitor; a text that the catalog lacks stays as it is."""
+    text = message.message if isinstance(message, MessageError) else message
+    if isinstance(text, Message) and text.values:
+        template = _words(language()).get(text.template, text.template)
+        parts = {name: translate(part) if isinstance(part, str | MessageError) else part for name, part in text.values.items()}
+        return _filled(template, parts).replace("。 ", "。")  # sentences that were joined
+    return retell(text)
 
 
 def retell(told: str) -> str:
@@ -77,14 +77,15 @@ def retell(told: str) -> str:
     A text with places fits what it could have been made from. What stood in the places is retold too.
     """
     if isinstance(told, Message) and told.values:
-        return str(translate(told))
+        return translate(told)
     words = _words(language())
     if told in words or not words:
         return words.get(told, told)
     for pattern, translated in _patterns(language()):
         found = pattern.fullmatch(told)
         if found:
-            return _filled(translated, {name: retell(value) for name, value in found.groupdict().items()})
+            values = {name: retell(value) for name, value in found.groupdict().items()}
+            return _filled(_PLACE.sub(r"{\1}", translated), values)  # they are formatted already
     sentences = re.split(_BREAK, told)
     return " ".join(map(retell, sentences)).replace("。 ", "。") if len(sentences) > 1 else told
 

@@ -1,0 +1,23 @@
+"""Ask errors for their codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from hsemotion_space.messages import Message, MessageError
+
+
+@contextmanager
+def raises_code(kind: type[MessageError], *codes: str) -> Iterator[pytest.ExceptionInfo[MessageError]]:
+    """Expect an error of a kind with one of some codes."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    assert caught.value.code in codes
+
+
+def codes(messages: Iterable[str]) -> list[str]:
+    """Return the codes of notices."""
+    return [message.code for message in messages if isinstance(message, Message)]
