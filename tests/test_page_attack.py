@@ -36,7 +36,7 @@ from page_makers import Page, start_page
 from starlette.routing import Route
 from test_ui import file_data, png, upload
 
-from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui.app import build
 from hsemotion_space.ui.desk import Desk

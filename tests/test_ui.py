@@ -19,7 +19,7 @@ from face_makers import picture_with
 from page_makers import ROOT, free_port, serve_page
 from PIL import Image
 
-from hsemotion_space.hub.resolve import Whereabouts, locate
+from hsemotion_space.hub.weights import Whereabouts, locate
 from hsemotion_space.jobs import JobStatus
 from hsemotion_space.ui.analyze import _progress
 from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list, progress_bar
