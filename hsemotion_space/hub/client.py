@@ -80,7 +80,10 @@ def session(timeout_s: float = 0.0) -> Iterator[None]:
         usual = get_session()
         if _limit not in usual.event_hooks["request"]:
             before, timeout = usual.event_hooks, usual.timeout
-            hooks = {"request": [*before["request"], _limit], "response": [*before["response"], _stop_waiting]}
+            hooks: dict[str, list[Callable[..., object]]] = {
+                "request": [*before["request"], _limit],
+                "response": [*before["response"], _stop_waiting],
+            }
             set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=timeout))
     outside = _timeout_s()
     _thread.timeout_s = timeout_s or TIMEOUT_S

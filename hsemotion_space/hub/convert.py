@@ -209,9 +209,9 @@ def _load(entries: Mapping[str, bytes], names: set[str]) -> object:
             archive.writestr(f"weights/{name}", entry)
     checked.seek(0)
     dotted = [name.replace(" ", ".") for name in names - _LOADED]
-    stubs: list[tuple[Callable[..., object], str]] = [(type("_Named", (_Stub,), {"name": name}), name) for name in dotted]
+    stubs = [(type("_Named", (_Stub,), {"name": name}), name) for name in dotted]
     try:
-        with torch.serialization.safe_globals(stubs):
+        with torch.serialization.safe_globals([*stubs]):
             return cast("object", torch.load(checked, map_location="cpu", weights_only=True))
     except Exception as error:  # whatever a malformed pickle makes the loader raise
         raise _FaultError("bad_pickle", error=type(error).__name__) from error
