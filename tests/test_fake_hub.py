@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import urllib.error
@@ -21,7 +20,6 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from huggingface_hub.utils import close_session
 
@@ -52,26 +50,6 @@ def committed(path: str, content: bytes, **options: object) -> str:
     return HfApi().create_commit(DATASET, operations, commit_message="batch", repo_type="dataset", **options).oid
 
 
-def test_the_main_branch_moves_and_pinned_revisions_stay(hub: FakeHub, revision: str) -> None:
-    assert fetched("manifest.toml") == FILES["manifest.toml"]
-    newer = hub.commit(MODEL, {"manifest.toml": b"id = 2\n"}, delete=["cards/"])
-    assert fetched("manifest.toml") == b"id = 2\n"
-    assert fetched("manifest.toml", revision=revision) == FILES["manifest.toml"]
-    assert HfApi().model_info(MODEL).sha == newer != revision
-    assert set(HfApi().list_repo_files(MODEL)) == {"model.safetensors", "manifest.toml"}
-
-
-def test_listings_agree_with_git(hub: FakeHub, revision: str) -> None:
-    rows = {row.path: row for row in HfApi().list_repo_tree(MODEL, recursive=True)}
-    assert set(rows) == {*FILES, "cards"}
-    assert rows["model.safetensors"].lfs.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
-    assert rows["manifest.toml"].blob_id == hashlib.sha1(b"blob 13\0" + FILES["manifest.toml"]).hexdigest()
-    assert {row.path for row in HfApi().list_repo_tree(MODEL)} == {"model.safetensors", "manifest.toml", "cards"}
-    assert [row.path for row in HfApi().list_repo_tree(MODEL, "cards")] == ["cards/README.md"]
-    sizes = {sibling.rfilename: sibling.size for sibling in HfApi().model_info(MODEL, files_metadata=True).siblings}
-    assert sizes == {path: len(content) for path, content in FILES.items()}
-
-
 def test_small_and_large_files_are_committed(hub: FakeHub) -> None:
     hub.add_repo(DATASET, {"old.txt": b"old", "gone/a.txt": b"a", "gone/b.txt": b"b"}, kind="dataset")
     picture = bytes(5000)
@@ -99,16 +77,6 @@ def test_a_stale_parent_is_refused(hub: FakeHub) -> None:
         committed("rows.jsonl", b"1", parent_commit=stale)
     committed("rows.jsonl", b"1", parent_commit=fresh)
     assert len(hub.commits(DATASET, kind="dataset")) == 3
-
-
-def test_squashing_leaves_one_commit_and_no_way_to_the_old_ones(hub: FakeHub, revision: str) -> None:
-    hub.commit(MODEL, {"model.safetensors": b"newer"})
-    HfApi().super_squash_history(MODEL, commit_message="squashed")
-    (only,) = hub.commits(MODEL)
-    assert (only.message, only.files) == ("squashed", FILES | {"model.safetensors": b"newer"})
-    with pytest.raises(RevisionNotFoundError):
-        fetched(revision=revision)
-    assert WEIGHTS in hub.lfs_objects(MODEL).values()
 
 
 @pytest.mark.parametrize("rewrite", [True, False])
