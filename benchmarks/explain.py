@@ -17,7 +17,7 @@ from common import Timing, timed
 
 from hsemotion_space.engine import EngineName, EngineOptions
 from hsemotion_space.explain import STANDARD, Grid, explain
-from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.pipeline import Network, load_network
 from hsemotion_space.settings import Settings
 

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from hsemotion_space.engine import EngineOptions
-from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.pipeline import Network, load_network
 from hsemotion_space.settings import Settings
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageFilter
 
 from hsemotion_space.heads import apply_heads
 from hsemotion_space.hub.manifest import Checkpoint, HeadSpec
-from hsemotion_space.hub.resolve import HeadWeights, load_heads
+from hsemotion_space.hub.weights import HeadWeights, load_heads
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.tasks import Task
 from hsemotion_space.types import ByteArray, FloatArray, IntArray, Provenance, check_shape

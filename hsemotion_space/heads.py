@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec
-from hsemotion_space.hub.resolve import HeadWeights, Layers
+from hsemotion_space.hub.weights import HeadWeights, Layers
 from hsemotion_space.tasks import Task
 from hsemotion_space.types import FloatArray
 

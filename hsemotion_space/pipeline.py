@@ -17,9 +17,10 @@ from hsemotion_space.backbones import load_backbone
 from hsemotion_space.detection import FaceDetector, MtcnnDetector
 from hsemotion_space.drafts import Draft, Outputs
 from hsemotion_space.engine import EngineError, EngineOptions, Runner, load, normalize
-from hsemotion_space.hub.fetch import silent
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, InputSpec, find_checkpoint
-from hsemotion_space.hub.resolve import load_heads, resolve
+from hsemotion_space.hub.download import silent
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, InputSpec
+from hsemotion_space.hub.registry import find_checkpoint
+from hsemotion_space.hub.weights import load_heads, resolve
 from hsemotion_space.media import NO_FRAME, MediaError, open_clip, read_image, read_image_bytes, sniff
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.readout import read_tracks

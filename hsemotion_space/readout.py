@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hsemotion_space.heads import apply_heads, least_part
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec
-from hsemotion_space.hub.resolve import load_heads
+from hsemotion_space.hub.weights import load_heads
 from hsemotion_space.temporal import smooth, summarize
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack, Timeline
 

@@ -194,16 +194,6 @@ class FakeHub:
         recursive = call.query.get("recursive", ["false"])[0].lower() in {"true", "1"}
         return json_answer(self._repository(call).tree(call.revision, call.parts.get("path", ""), recursive=recursive))
 
-    def _history(self, call: Call) -> Answer:
-        return json_answer(self._repository(call).history(call.revision))
-
-    def _who_am_i(self, call: Call) -> Answer:
-        if call.token is None:
-            raise RefusedError(401, "Invalid username or password.")
-        return json_answer(
-            {"type": "user", "name": "tester", "orgs": [], "auth": {"accessToken": {"displayName": "test", "role": "write"}}}
-        )
-
     def _create(self, call: Call) -> Answer:
         asked = json.loads(call.body)
         name, kind = f"{asked.get('organization') or 'tester'}/{asked['name']}", asked.get("type") or "model"
@@ -294,10 +284,8 @@ _REVISION = r"(?P<revision>[^/]+)"
 ROUTES: list[tuple[str, str, Callable[[FakeHub, Call], Answer]]] = [
     ("GET", r"/raw/(?P<path>.+)", FakeHub._raw_file),
     ("GET", rf"/(?:(?P<kinds>datasets)/)?{_REPO}/resolve/{_REVISION}/(?P<path>.+)", FakeHub._resolve),
-    ("GET", r"/api/whoami-v2", FakeHub._who_am_i),
     ("GET", rf"{_API}(?:/revision/{_REVISION})?", FakeHub._info),
     ("GET", rf"{_API}/tree/{_REVISION}(?:/(?P<path>.+))?", FakeHub._tree),
-    ("GET", rf"{_API}/commits/{_REVISION}", FakeHub._history),
     ("GET", rf"{_API}/lfs-files", FakeHub._lfs_list),
     ("POST", r"/api/repos/create", FakeHub._create),
     ("POST", r"/api/validate-yaml", FakeHub._validate),

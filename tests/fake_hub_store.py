@@ -181,14 +181,6 @@ class Repository:
             "likes": 0,
         } | times
 
-    def history(self, revision: str) -> list[Row]:
-        """Return the commits up to a revision, newest first."""
-        upto = self.commits[: self.commits.index(self.at(revision)) + 1]
-        split = [(commit.oid, *commit.message.partition("\n\n")) for commit in reversed(upto)]
-        return [
-            {"id": oid, "title": title, "message": text, "date": DATE, "authors": [{"user": "tester"}]} for oid, title, _, text in split
-        ]
-
     def lfs_rows(self) -> list[Row]:
         return [
             {

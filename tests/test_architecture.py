@@ -49,7 +49,7 @@ HOMES = {
     "starlette": "ui",
     "timm": "backbones",
     "tomlkit": "hub learn",
-    "torch": "engine detection backbones learn",
+    "torch": "engine detection backbones learn hub",
     "tqdm": "hub learn cli",
     "uvicorn": "ui",
 }
@@ -231,8 +231,20 @@ def test_sizes(file: Path) -> None:
             assert count <= PARAMETERS, f"{node.name} has {count} parameters"
 
 
+def test_hub_imports_torch_only_when_it_converts() -> None:
+    places = {(item.where, item.function) for item in all_imports() if item.unit == "hub" and item.target.split(".")[0] == "torch"}
+    assert places == {(f"{PACKAGE}/hub/convert.py", function) for function in ("_load", "_arrays")}
+
+
 def test_the_page_process_imports_no_torch() -> None:
-    modules = ["jobs", "readout", "hub.manifest", *(["ui.app"] if (ROOT / PACKAGE / "ui/app.py").exists() else [])]
+    modules = [
+        "jobs",
+        "readout",
+        "hub.registry",
+        "hub.weights",
+        "hub.imports",
+        *(["ui.app"] if (ROOT / PACKAGE / "ui/app.py").exists() else []),
+    ]
     code = "import sys, importlib\n" + "".join(
         f"importlib.import_module('{PACKAGE}.{name}')\nassert 'torch' not in sys.modules, '{name} imports torch'\n" for name in modules
     )

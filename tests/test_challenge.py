@@ -16,7 +16,7 @@ from PIL import Image
 
 from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import CheckpointError, read_manifest
-from hsemotion_space.hub.resolve import load_heads
+from hsemotion_space.hub.weights import load_heads
 from hsemotion_space.learn.attach import Attachment, attach_heads, drop_heads
 from hsemotion_space.learn.challenge import (
     Choices,

@@ -12,8 +12,9 @@ from safetensors.torch import load
 from hsemotion_space.backbones import load_backbone
 from hsemotion_space.engine import EngineOptions, normalize
 from hsemotion_space.hub.compare import comparison
-from hsemotion_space.hub.manifest import Checkpoint, list_checkpoints, read_registry
-from hsemotion_space.hub.resolve import load_heads, resolve
+from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.hub.registry import list_checkpoints, read_registry
+from hsemotion_space.hub.weights import load_heads, resolve
 from hsemotion_space.pipeline import load_network
 
 ROOT = Path(__file__).resolve().parent.parent / "checkpoints"

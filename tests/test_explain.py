@@ -20,8 +20,9 @@ from hsemotion_space.alignment import align_face
 from hsemotion_space.engine import EngineName, EngineOptions, normalize
 from hsemotion_space.explain import LEAST_DROP, STABLE, ExplainError, Grid, Run, _spread, explain, rank_correlation
 from hsemotion_space.heads import apply_heads
-from hsemotion_space.hub.manifest import Checkpoint, find_checkpoint
-from hsemotion_space.hub.resolve import load_heads
+from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.hub.registry import find_checkpoint
+from hsemotion_space.hub.weights import load_heads
 from hsemotion_space.pipeline import load_network
 from hsemotion_space.tasks import MIMICRY_INTENSITY
 from hsemotion_space.types import ByteArray, FloatArray

@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ from fake_hub import FakeHub, environment, use
 from hsemotion_space.backbones import create_model, load_backbone
 from hsemotion_space.engine import EngineOptions
 from hsemotion_space.hub.imports import Imported, Order, import_checkpoint
-from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, find_checkpoint, list_checkpoints, read_manifest
-from hsemotion_space.hub.resolve import locate, resolve
+from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, read_manifest
+from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.source import Digest
+from hsemotion_space.hub.weights import locate, resolve
 from hsemotion_space.pipeline import load_network
 
 BUNDLED = 'bundled = "model.safetensors"\nsha256 = "'
@@ -51,6 +52,12 @@ def roots(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "project", tmp_path / "cache" / "checkpoints"
 
 
+def refused(action: Callable[[], object]) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        action()
+    return caught.value
+
+
 def strict(checkpoint: Checkpoint) -> object:
     return load_network(checkpoint, EngineOptions("torch", threads=1))
 
@@ -64,11 +71,7 @@ def test_a_file_is_converted_checked_and_listed(roots: tuple[Path, Path], tmp_pa
     (tmp_path / "small_mtl.pt").write_bytes(content)
     before = find_checkpoint(roots, "small_mtl")
     assert locate(before, tmp_path).place == "import"
-    with pytest.raises(
-        CheckpointError,
-        match=r"download small_mtl\.pt from https://example\.org, then run `hsemotion-space checkpoints import small_mtl\.pt`, or pick",
-    ):
-        resolve(before, tmp_path)
+    assert refused(lambda: resolve(before, tmp_path)).code == "not_here"
     imported = bring_in(roots, tmp_path / "small_mtl.pt")
     checkpoint = find_checkpoint(roots, "small_mtl")
     assert checkpoint == imported.checkpoint
@@ -109,11 +112,9 @@ def test_an_imported_checkpoint_is_not_taken_unless_it_is_named(roots: tuple[Pat
 def test_weights_that_do_not_fit_change_nothing(roots: tuple[Path, Path], tmp_path: Path) -> None:
     content, _ = network_file(outputs=8)
     (tmp_path / "small_mtl.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"cannot be loaded: .*fc\.weight has shape \(8, 512\) instead of \(10, 512\)"):
-        bring_in(roots, tmp_path / "small_mtl.pt")
+    assert "fc.weight has shape (8, 512) instead of (10, 512)" in str(refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")))
     (tmp_path / "small_mtl.pt").write_bytes(b"<html>not found</html>")
-    with pytest.raises(CheckpointError, match=r"small_mtl\.pt"):
-        bring_in(roots, tmp_path / "small_mtl.pt")
+    assert refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")).code == "web_page"
     assert not list(roots[1].glob("*"))
     assert find_checkpoint(roots, "small_mtl").source.bundled == ""
 
@@ -123,21 +124,19 @@ def test_the_manifest_is_found_by_name_by_form_or_by_choice(roots: tuple[Path, P
     (tmp_path / "mine.pt").write_bytes(content)
     assert bring_in(roots, tmp_path / "mine.pt", new_id="mine").checkpoint.id == "mine"
     publish(roots[0], "other_mtl", 'filename = "other_mtl.pt"')
-    with pytest.raises(CheckpointError, match=r"10 outputs from 512 numbers, .* Choose one with --like: .*other_mtl"):
-        bring_in(roots, tmp_path / "mine.pt")
+    error = refused(lambda: bring_in(roots, tmp_path / "mine.pt"))
+    assert (error.code, error.message.values["choice"].values["ids"]) == ("ambiguous", "other_mtl, small_mtl")
     made = bring_in(roots, tmp_path / "mine.pt", like="other_mtl", new_id="mine.2").checkpoint
     assert (made.id, made.title) == ("mine.2", "Test other_mtl as mine.2")
-    with pytest.raises(CheckpointError, match="There is no published checkpoint 'third'"):
-        bring_in(roots, tmp_path / "mine.pt", like="third")
+    assert refused(lambda: bring_in(roots, tmp_path / "mine.pt", like="third")).code == "unknown_checkpoint"
     for bad in ("../x", ".x", "a/b", "a b"):
-        with pytest.raises(CheckpointError, match="--id must consist of"):
-            bring_in(roots, tmp_path / "mine.pt", like="other_mtl", new_id=bad)
+        error = refused(lambda bad=bad: bring_in(roots, tmp_path / "mine.pt", like="other_mtl", new_id=bad))
+        assert error.message.values["key"] == "--id"
     (tmp_path / "eight.pt").write_bytes(network_file(outputs=8)[0])
-    with pytest.raises(CheckpointError, match="No published checkpoint is like it"):
-        bring_in(roots, tmp_path / "eight.pt")
-    with pytest.raises(CheckpointError, match=r"nowhere\.pt is neither a published checkpoint \(.*small_mtl.*\) nor a file") as caught:
-        bring_in(roots, tmp_path / "nowhere.pt")
-    assert str(tmp_path) not in str(caught.value)
+    assert refused(lambda: bring_in(roots, tmp_path / "eight.pt")).code == "no_such_network"
+    error = refused(lambda: bring_in(roots, tmp_path / "nowhere.pt"))
+    assert error.code == "unreadable"
+    assert str(tmp_path) not in str(error)
 
 
 def test_a_known_digest_must_be_met(tmp_path: Path) -> None:
@@ -145,28 +144,17 @@ def test_a_known_digest_must_be_met(tmp_path: Path) -> None:
     roots = tmp_path / "project", tmp_path / "cache" / "checkpoints"
     publish(roots[0], "small_mtl", f'filename = "small_mtl.pt", sha256 = "{hashlib.sha256(content).hexdigest()}", bytes = {len(content)}')
     (tmp_path / "small_mtl.pt").write_bytes(network_file(seed=1)[0])
-    with pytest.raises(CheckpointError, match="not the file that the manifest of small_mtl means"):
-        bring_in(roots, tmp_path / "small_mtl.pt")
+    assert refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")).code == "wrong_bytes"
     (tmp_path / "small_mtl.pt").write_bytes(content)
     imported = bring_in(roots, tmp_path / "small_mtl.pt")
     assert "which the project knew" in str(imported)
     assert imported.checkpoint.summary == ""
 
 
-def test_a_broken_import_is_passed_over_and_told_once(roots: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
-    (roots[1] / "broken").mkdir(parents=True)
-    (roots[1] / "broken" / MANIFEST).write_text("id = 3")
-    for _ in range(3):
-        assert [checkpoint.id for checkpoint in list_checkpoints(roots)] == ["small_mtl"]
-    [message] = caplog.messages
-    assert message.startswith(f"{roots[1] / 'broken'} is left out: Checkpoint broken: ")
-
-
 def test_an_import_into_no_cache_is_a_sentence(roots: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "small_mtl.pt").write_bytes(network_file()[0])
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(CheckpointError, match=rf"^small_mtl cannot be written to {roots[1]} \(.*\)\. Make room .* set HSEMOTION_CACHE"):
-        bring_in(roots, tmp_path / "small_mtl.pt")
+    assert refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")).code == "disk"
 
 
 @pytest.fixture
@@ -184,11 +172,9 @@ def test_a_name_is_downloaded_with_and_without_a_known_digest(hub: FakeHub, tmp_
     assert not bring_in(roots, "small_mtl").known
     assert bring_in(roots, "pinned_mtl").known
     hub.add_raw("0" * 40 + "/small_mtl.pt", network_file(seed=1)[0])
-    with pytest.raises(CheckpointError, match=r"small_mtl\.pt differs from the file that was imported before"):
-        bring_in(roots, "small_mtl")
+    assert refused(lambda: bring_in(roots, "small_mtl")).code == "changed"
     publish(roots[0], "by_hand", 'filename = "hand.pt", page = "https://example.org"')
-    with pytest.raises(CheckpointError, match=r"no fixed address. Download hand\.pt from https://example\.org and import it as a file"):
-        bring_in(roots, "by_hand")
+    assert refused(lambda: bring_in(roots, "by_hand")).code == "no_address"
 
 
 def test_the_command_imports_and_lists(hub: FakeHub, tmp_path: Path) -> None:

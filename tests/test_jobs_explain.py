@@ -16,7 +16,7 @@ from media_makers import write_clip
 from PIL import Image
 
 from hsemotion_space.alignment import align_face
-from hsemotion_space.hub.manifest import find_checkpoint
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import Explained, JobError, JobRunner, Place
 from hsemotion_space.jobs.table import array_bytes
 from hsemotion_space.media import read_image

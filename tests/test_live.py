@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from manifest_makers import make_manifest
 from PIL import Image
 
-from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import EXPRESSION, TASKS

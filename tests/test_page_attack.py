@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from page_makers import ROOT, Page, analyze_picture, file_data, png, start_page, upload
 from starlette.routing import Route
 
-from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui.app import build
 from hsemotion_space.ui.desk import Desk

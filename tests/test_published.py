@@ -12,7 +12,8 @@ import torch
 from huggingface_hub import ModelCard
 
 from hsemotion_space.backbones import Backbone, create_model
-from hsemotion_space.hub.manifest import Checkpoint, list_checkpoints, read_manifest
+from hsemotion_space.hub.manifest import Checkpoint, read_manifest
+from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.hub.source import UpstreamSource
 from hsemotion_space.tasks import EXPRESSION, VALENCE_AROUSAL
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from hsemotion_space.backbones import Backbone, create_model, load_backbone
 from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import read_manifest
-from hsemotion_space.hub.resolve import load_heads
+from hsemotion_space.hub.weights import load_heads
 from hsemotion_space.learn import support
 from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError
 from hsemotion_space.learn.stills import Embedder, load_posed, series_of, train_posed_heads

@@ -10,7 +10,7 @@ import pytest
 from analysis_makers import make_analysis
 from manifest_makers import make_manifest
 
-from hsemotion_space.hub.resolve import Whereabouts, locate
+from hsemotion_space.hub.weights import Whereabouts, locate
 from hsemotion_space.jobs import JobStatus
 from hsemotion_space.jobs.table import MEDIA
 from hsemotion_space.ui.analyze import _progress

@@ -31,8 +31,9 @@ from hsemotion_space.feedback.records import check_statement, read_comment, read
 from hsemotion_space.feedback.status import PublishStatus
 from hsemotion_space.feedback.tickets import LIFETIME_S, Reference, issue, verify
 from hsemotion_space.feedback.words import about
-from hsemotion_space.hub.manifest import InputSpec, find_checkpoint, list_checkpoints
-from hsemotion_space.hub.resolve import locate
+from hsemotion_space.hub.manifest import InputSpec
+from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
+from hsemotion_space.hub.weights import locate
 from hsemotion_space.images import check_size, identify, read_image
 from hsemotion_space.messages import MessageError
 from hsemotion_space.pipeline import NO_FACE

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hsemotion_space.feedback import consent
-from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.tasks import AFF_WILD2_EXPRESSION, TASKS
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui import feedback, parts

@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 
 from hsemotion_space.cli.console import complain, downloading
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_checkpoints, read_registry
-from hsemotion_space.hub.resolve import heads_file, locate, resolve
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints, read_registry
 from hsemotion_space.hub.source import Digest
+from hsemotion_space.hub.weights import heads_file, locate, resolve
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS
@@ -112,7 +113,9 @@ def _publish(options: argparse.Namespace) -> int:
         return 0
     token = os.environ.get("HF_TOKEN", "")
     if not token:
-        raise CheckpointError("HF_TOKEN is not set; make a token that may write to this repository and set it. `--dry-run` needs none.")
+        raise CheckpointError(
+            "HF_TOKEN is not set. Make a token that may write to this repository and set it; `--dry-run` needs none.", code="no_token"
+        )
     source = publish(publication, options.repo, token, options.private)
     write_back(checkpoint.folder, source, Digest.of(weights), Digest.of(heads) if heads else Digest())
     print(f"Published {checkpoint.id} as {source.repo} at {source.revision}; its manifest names it now.")

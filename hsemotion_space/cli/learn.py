@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hsemotion_space.cli.console import complain, guarded
 from hsemotion_space.cli.training import add_training
-from hsemotion_space.hub.manifest import find_checkpoint
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import CHALLENGE
 

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from hsemotion_space.cli.console import guarded
-from hsemotion_space.hub.manifest import find_checkpoint, read_manifest
+from hsemotion_space.hub.manifest import read_manifest
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.settings import Settings
 
 

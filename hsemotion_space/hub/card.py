@@ -163,6 +163,19 @@ def mapping(value: Json) -> Mapping[str, Json]:
     return value
 
 
+def figure(record: Record, *keys: str) -> float:
+    """Return the number at the end of a way through the tables of a record.
+
+    Raises:
+        KeyError: if it is not there.
+        TypeError: if it is no number, or something on the way is no table.
+    """
+    value: Json = record
+    for key in keys:
+        value = mapping(value)[key]
+    return number(value)
+
+
 def model_card(checkpoint: Checkpoint, record: Record) -> str:
     """Return the card of a checkpoint that this project trained, as Markdown with Hub metadata.
 

@@ -14,11 +14,13 @@ import tomlkit
 from safetensors.numpy import save
 from tomlkit.items import Table
 
-from hsemotion_space.hub.fetch import Report, from_upstream, from_upstream_unchecked, silent
-from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, find_checkpoint, list_checkpoints, read_manifest
-from hsemotion_space.hub.resolve import published_files
-from hsemotion_space.hub.source import Digest, UpstreamSource
-from hsemotion_space.hub.upstream import Upstream, read_upstream
+from hsemotion_space.hub.convert import Upstream, read_upstream
+from hsemotion_space.hub.download import Report, from_upstream, silent
+from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, read_manifest
+from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
+from hsemotion_space.hub.source import CheckpointError, Digest, UpstreamSource, invalid
+from hsemotion_space.hub.weights import published_files
+from hsemotion_space.messages import Message
 
 CARD = "README.md"
 WEIGHTS_FILE = "model.safetensors"
@@ -94,7 +96,10 @@ def import_checkpoint(
     known = cast("UpstreamSource", model.source.upstream).digest
     if known.known and not known.matches(content) and not (order.new_id and order.new_id != model.id):
         raise CheckpointError(
-            f"{filename} is not the file that the manifest of {model.id} means. If it is another one, give it a name of its own with --id."
+            "{file} does not have the digest in the manifest of {id}. If it is another file, name it with --id.",
+            code="wrong_bytes",
+            file=filename,
+            id=model.id,
         )
     sha256 = hashlib.sha256(content).hexdigest()
     new_id, weights, card = order.new_id or model.id, save(dict(upstream.tensors)), model.folder / CARD
@@ -107,11 +112,15 @@ def import_checkpoint(
 def _read(file: Path, known: Sequence[str]) -> tuple[str, bytes]:
     try:
         if file.stat().st_size > MOST_BYTES:
-            raise CheckpointError(f"{file.name} is larger than {MOST_BYTES / 2**30:g} GiB; no published file is.")
+            raise CheckpointError("{file} is larger than {most} GiB; no published file is.", code="too_large", file=file.name, most=1)
         return file.name, file.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"{file.name} is neither a published checkpoint ({', '.join(known)}) nor a file that can be read ({error.strerror})."
+            "{file} is neither a published checkpoint ({known}) nor a file that can be read ({reason}).",
+            code="unreadable",
+            file=file.name,
+            known=", ".join(known),
+            reason=error.strerror or "",
         ) from error
 
 
@@ -119,11 +128,14 @@ def _download(model: Checkpoint, cache: Path, report: Report) -> tuple[str, byte
     source = cast("UpstreamSource", model.source.upstream)
     if not source.url:
         raise CheckpointError(
-            f"{model.title} has no fixed address. Download {source.filename} from {source.page} and import it as a file: "
-            f"hsemotion-space checkpoints import {source.filename}"
+            "{title} has no fixed address. Download {file} from {page} and import the file: hsemotion-space checkpoints import {name}",
+            code="no_address",
+            title=model.title,
+            file=source.filename,
+            page=source.page,
+            name=source.filename,
         )
-    fetch = from_upstream if source.pinned else from_upstream_unchecked
-    return source.filename, fetch(model.title, source, published_files(cache), report)
+    return source.filename, from_upstream(model.title, source, published_files(cache), report)
 
 
 def _compare(before: Checkpoint, filename: str, content: bytes) -> None:
@@ -131,8 +143,11 @@ def _compare(before: Checkpoint, filename: str, content: bytes) -> None:
     known = before.source.upstream.digest if before.source.upstream else Digest()
     if known.known and not known.matches(content):
         raise CheckpointError(
-            f"{filename} differs from the file that was imported before (SHA-256 {known.sha256}); nothing was changed. If you trust the "
-            "new one, download it by hand and import it as a file."
+            "{file} differs from the file that was imported before (SHA-256 {digest}); nothing was changed. If you trust the new "
+            "one, download it by hand and import the file.",
+            code="changed",
+            file=filename,
+            digest=known.sha256,
         )
 
 
@@ -144,18 +159,29 @@ def _find_model(published: Sequence[Checkpoint], upstream: Upstream, filename: s
             if wanted == item.id or (not like and filename == cast("UpstreamSource", item.source.upstream).filename):
                 return item
         if like:
-            raise CheckpointError(f"There is no published checkpoint {like!r}; there are {', '.join(item.id for item in published)}.")
+            raise CheckpointError(
+                "There is no published checkpoint {id}; there are {known}.",
+                code="unknown_checkpoint",
+                id=repr(like),
+                known=", ".join(item.id for item in published),
+            )
     if len(fitting) != 1:
-        form = f"{upstream.outputs} outputs from {upstream.dim} numbers"
-        choice = f"Choose one with --like: {', '.join(item.id for item in fitting)}." if fitting else "No published checkpoint is like it."
-        raise CheckpointError(f"{filename} has {form}, and its name does not tell which network it is. {choice}")
+        choice = Message("Select one with --like: {ids}.", ids=", ".join(item.id for item in fitting))
+        raise CheckpointError(
+            "{file} has {outputs} outputs from {dim} numbers, and its name does not tell which network it is. {choice}",
+            code="ambiguous" if fitting else "no_such_network",
+            file=filename,
+            outputs=upstream.outputs,
+            dim=upstream.dim,
+            choice=choice if fitting else Message("No published checkpoint is like it."),
+        )
     return fitting[0]
 
 
 def _manifest(model: Checkpoint, new_id: str, weights: bytes, published: tuple[str, str, int]) -> str:
     """Return the manifest of the new checkpoint; ``published`` is name, SHA-256 and size of the file it was converted from."""
     if not re.fullmatch(r"[\w-][\w.-]*", new_id):
-        raise CheckpointError(f"--id must consist of letters, digits, '-', '_' and '.', got {new_id!r}.")
+        raise invalid("--id", "made of letters, digits, '-', '_' and '.'", new_id)
     document = tomlkit.parse((model.folder / MANIFEST).read_text("utf-8"))
     document["id"] = new_id
     if new_id != model.id:
@@ -184,7 +210,10 @@ def _install(folder: Path, files: Mapping[str, bytes], check: Callable[[Checkpoi
             draft.rename(folder)
     except OSError as error:
         raise CheckpointError(
-            f"{folder.name} cannot be written to {folder.parent} ({error.strerror}). Make room there, or set HSEMOTION_CACHE to another "
-            "folder."
+            "{id} cannot be written to {folder} ({reason}). Free some space, or set HSEMOTION_CACHE to another folder.",
+            code="disk",
+            id=folder.name,
+            folder=folder.parent,
+            reason=error.strerror or "",
         ) from error
     return read_manifest(folder)

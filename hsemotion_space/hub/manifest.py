@@ -1,17 +1,15 @@
-"""Checkpoint manifests: ``checkpoints/<id>/manifest.toml`` as a checked value. The folder is the registry."""
+"""Checkpoint manifests: ``checkpoints/<id>/manifest.toml`` as a checked value."""
 
 from __future__ import annotations
 
-import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from hsemotion_space.hub.measured import read_least_length, read_reliability, read_support
-from hsemotion_space.hub.source import CheckpointError, Source, read_source
+from hsemotion_space.hub.source import CheckpointError, Source, invalid, read_source
+from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.tasks import Task, get_task
 from hsemotion_space.types import NOT_MEASURED, Provenance, Reliability
 
@@ -22,11 +20,7 @@ Reads = Literal["scores", "embeddings", "both"]
 WEIGHTED_KINDS: tuple[HeadKind, ...] = ("linear", "mlp", "clip_statistics")  # with layers of their own
 MANIFEST = "manifest.toml"
 
-__all__ = [
-    "Checkpoint", "CheckpointError", "HeadSpec", "InputSpec", "Registry", "find_checkpoint", "list_checkpoints", "read_manifest",
-    "read_registry",
-]  # fmt: skip
-log = logging.getLogger(__name__)
+__all__ = ["MANIFEST", "Checkpoint", "CheckpointError", "HeadSpec", "InputSpec", "read_manifest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,28 +135,66 @@ class Checkpoint:
         return file.stat().st_size if self.source.bundled and file.is_file() else 0
 
 
-def _choice(value: object, allowed: tuple[str, ...], where: str) -> str:
+def _choice(value: object, allowed: tuple[str, ...], key: str) -> str:
     if value not in allowed:
-        raise CheckpointError(f"{where} must be one of {', '.join(allowed)}, got {value!r}.")
+        raise invalid(key, f"one of {', '.join(allowed)}", value)
     return str(value)
 
 
-def _triple(value: object, where: str) -> tuple[float, float, float]:
+def _number(value: object, low: float, high: float, key: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise invalid(key, f"a number from {low:g} to {high:g}", value)
+    return float(value)
+
+
+def _triple(value: object, key: str) -> tuple[float, float, float]:
     if not isinstance(value, list) or len(value) != 3 or not all(isinstance(item, int | float) for item in value):
-        raise CheckpointError(f"{where} must be three numbers, got {value!r}.")
+        raise invalid(key, "three numbers", value)
     return float(value[0]), float(value[1]), float(value[2])
 
 
 def _input(table: Mapping[str, object]) -> InputSpec:
-    size, margin = table["size"], table.get("margin", 0.0)
-    if not isinstance(size, int) or not 16 <= size <= 1024 or not isinstance(margin, int | float) or not -0.4 <= margin <= 1:
-        raise CheckpointError(f"[input] needs a size from 16 to 1024 px and a margin from -0.4 to 1, got {size!r} and {margin!r}.")
+    size = table["size"]
+    if not isinstance(size, int) or not 16 <= size <= 1024:
+        raise invalid("[input] size", "from 16 to 1024 px", size)
+    margin = _number(table.get("margin", 0.0), -0.4, 1, "[input] margin")
     crop = cast("Crop", _choice(table["crop"], get_args(Crop), "[input] crop"))
     _choice(table.get("resize", "bilinear"), ("bilinear",), "[input] resize")
     mean, std = _triple(table["mean"], "[input] mean"), _triple(table["std"], "[input] std")
-    if min(std) <= 0:
-        raise CheckpointError(f"[input] std must be positive, got {std}.")
-    return InputSpec(size, crop, float(margin), mean, std)
+    if not min(std) > 0:
+        raise invalid("[input] std", "positive", std)
+    return InputSpec(size, crop, margin, mean, std)
+
+
+def _reliability(table: Mapping[str, object], task: Task, where: str) -> Reliability:
+    """Return how often the answers of a head were right on held-out pictures; an empty value if it was not measured."""
+    measured = table.get("reliability")
+    if measured is None:
+        return NOT_MEASURED
+    if not isinstance(measured, Mapping):
+        raise invalid(f"{where} reliability", "a table", measured)
+    counts = []
+    for key in ("right", "answers"):
+        row = measured.get(key)
+        if not isinstance(row, list) or len(row) != len(task.labels) or any(type(count) is not int for count in row):
+            raise invalid(f"{where} reliability {key}", f"{len(task.labels)} counts", row)
+        counts.append(tuple(row))
+    return Reliability(counts[0], counts[1], str(measured.get("pictures", "")))
+
+
+def _least_support(table: Mapping[str, object], task: Task, where: str) -> float:
+    """Return what another task must give to both parts of a label; 0 if it was not measured."""
+    least = _number(table.get("least_support", 0.0), 0, 0.5, f"{where} least_support")
+    if least and not task.none:
+        raise invalid(f"{where} least_support", "left out, because the labels have no parts", least)
+    return least
+
+
+def _least_length(table: Mapping[str, object]) -> float:
+    """Return the least length of the embedding of a face; 0 if it was not measured."""
+    faces = table.get("faces", {})
+    least = faces.get("least_length", 0.0) if isinstance(faces, Mapping) else None
+    return _number(least, 0, 1e9, "[faces] least_length")
 
 
 def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
@@ -171,20 +203,21 @@ def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
         task = get_task(str(table["task"]))
         labels = table.get("labels")
         task = task.subset([str(name) for name in labels]) if isinstance(labels, list) else task
+        reliability = _reliability(table, task, where)
     except ValueError as error:
-        raise CheckpointError(f"{where}: {error}") from error
+        if isinstance(error, MessageError):
+            raise
+        raise CheckpointError("{key}: {reason}", code="bad_head", key=where, reason=str(error)) from error
     columns = cast("list[int]", table.get("columns", []))
     kind = cast("HeadKind", _choice(table["kind"], get_args(HeadKind), f"{where} kind"))
-    if kind == "scores" and (len(columns) != len(task.labels) or not all(isinstance(c, int) and 0 <= c < outputs for c in columns)):
-        raise CheckpointError(f"{where} needs {len(task.labels)} columns from 0 to {outputs - 1}, got {columns!r}.")
+    fits = len(columns) == len(task.labels) and all(isinstance(column, int) and 0 <= column < outputs for column in columns)
+    if kind == "scores" and not fits:
+        raise invalid(f"{where} columns", f"{len(task.labels)} numbers from 0 to {outputs - 1}", columns)
     thresholds = tuple(float(value) for value in cast("list[float]", table.get("thresholds", [])))
     if len(thresholds) not in (0, len(task.labels)):
-        raise CheckpointError(f"{where} needs {len(task.labels)} thresholds or none, got {len(thresholds)}.")
-    temperature = table.get("temperature", 1.0)
-    if not isinstance(temperature, int | float) or temperature <= 0:
-        raise CheckpointError(f"{where} temperature must be positive, got {temperature!r}.")
+        raise invalid(f"{where} thresholds", f"{len(task.labels)} numbers, or left out", thresholds)
     if (kind in ("clip_statistics", "prior")) != (task.scope == "clip"):
-        raise CheckpointError(f"{where}: a head of kind {kind} does not give values per {task.scope}.")
+        raise invalid(f"{where} kind", f"one that gives values per {task.scope}", kind)
     sources = table.get("source", [])
     return HeadSpec(
         task,
@@ -192,22 +225,21 @@ def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
         cast("Provenance", _choice(table["provenance"], get_args(Provenance), f"{where} provenance")),
         tuple(columns),
         cast("Reads", _choice(table.get("reads", "embeddings"), get_args(Reads), f"{where} reads")),
-        float(temperature),
+        _number(table.get("temperature", 1.0), 1e-6, 1e6, f"{where} temperature"),
         (sources,) if isinstance(sources, str) else tuple(str(name) for name in cast("list[object]", sources)),
         thresholds,
         str(table.get("note", "")),
-        read_reliability(table, task, where),
-        read_support(table, task, where),
+        reliability,
+        _least_support(table, task, where),
     )
 
 
-def _check_sources(head: HeadSpec, before: Mapping[str, HeadSpec], where: str) -> None:
+def _check_sources(head: HeadSpec, before: Mapping[str, HeadSpec]) -> None:
     """A rule and a prior read tasks that come before them and have the labels that they need."""
-    wanted, words = {"pair_mean": (1, "one task that comes before it"), "prior": (2, "two tasks that come before it")}.get(
-        head.kind, (0, "no task")
-    )
-    if len(head.sources) != wanted or not set(head.sources) <= before.keys():
-        raise CheckpointError(f"{where} source must name {words}, got {', '.join(head.sources)!r}.")
+    key = f"[[heads]] {head.task.name} source"
+    count = {"pair_mean": 1, "prior": 2}.get(head.kind, 0)
+    if len(head.sources) != count or not set(head.sources) <= before.keys():
+        raise invalid(key, f"the names of {count} tasks that come before it", ", ".join(head.sources))
     labels = [set(before[name].task.label_names) for name in head.sources]
     if head.kind == "pair_mean":
         fits = all(len(label.parts) == 2 and set(label.parts) <= labels[0] for label in head.task.labels)
@@ -216,18 +248,46 @@ def _check_sources(head: HeadSpec, before: Mapping[str, HeadSpec], where: str) -
             labels[0] == {"Valence", "Arousal"} and "Neutral" in labels[1] and all(label.norm for label in head.task.labels)
         )
     if not fits:
-        raise CheckpointError(f"{where} source {' and '.join(head.sources)} lacks labels that this task is made of.")
+        raise invalid(key, "tasks with the labels that this task is made of", " and ".join(head.sources))
 
 
 def _heads(tables: Sequence[Mapping[str, object]], outputs: int) -> tuple[HeadSpec, ...]:
     heads: dict[str, HeadSpec] = {}
     for head in (_head(table, outputs) for table in tables):
-        where = f"[[heads]] {head.task.name}"
         if head.task.name in heads:
-            raise CheckpointError(f"{where} is there twice.")
-        _check_sources(head, heads, where)
+            raise invalid("[[heads]] task", "different in each entry", head.task.name)
+        _check_sources(head, heads)
         heads[head.task.name] = head
     return tuple(heads.values())
+
+
+def _checkpoint(folder: Path) -> Checkpoint:
+    table = tomllib.loads((folder / MANIFEST).read_text("utf-8"))
+    backbone, source = table["backbone"], read_source(table["source"])
+    if table["id"] != folder.name:
+        raise invalid("id", "the name of the folder", table["id"])
+    outputs = int(backbone["outputs"])
+    heads = _heads(table["heads"], outputs)
+    if any(head.has_weights for head in heads) and not source.heads.known:
+        raise CheckpointError("[source] needs heads_sha256, because there are heads with weights.", code="no_digest")
+    return Checkpoint(
+        id=folder.name,
+        title=str(table["title"]),
+        family=cast("Family", _choice(table["family"], get_args(Family), "family")),
+        license=str(table["license"]),
+        folder=folder,
+        source=source,
+        arch=str(backbone["arch"]),
+        dim=int(backbone["dim"]),
+        outputs=outputs,
+        input=_input(table["input"]),
+        heads=heads,
+        summary=str(table.get("summary", "")),
+        parameters=int(backbone.get("parameters", 0)),
+        arch_args={str(key): int(value) for key, value in backbone.get("args", {}).items()},
+        recommended=bool(table.get("recommended", False)),
+        least_length=_least_length(table),
+    )
 
 
 def read_manifest(folder: Path) -> Checkpoint:
@@ -237,117 +297,12 @@ def read_manifest(folder: Path) -> Checkpoint:
         CheckpointError: naming the checkpoint and the key that is wrong.
     """
     try:
-        table = tomllib.loads((folder / MANIFEST).read_text("utf-8"))
-        backbone, source = table["backbone"], read_source(table["source"])
-        if table["id"] != folder.name:
-            raise CheckpointError(f"id must be the folder's name, got {table['id']!r}.")
-        outputs = int(backbone["outputs"])
-        heads = _heads(table["heads"], outputs)
-        if any(head.has_weights for head in heads) and not source.heads.known:
-            raise CheckpointError("[source] heads_sha256 is missing, but there are heads with weights of their own.")
-        return Checkpoint(
-            id=folder.name,
-            title=str(table["title"]),
-            family=cast("Family", _choice(table["family"], get_args(Family), "family")),
-            license=str(table["license"]),
-            folder=folder,
-            source=source,
-            arch=str(backbone["arch"]),
-            dim=int(backbone["dim"]),
-            outputs=outputs,
-            input=_input(table["input"]),
-            heads=heads,
-            summary=str(table.get("summary", "")),
-            parameters=int(backbone.get("parameters", 0)),
-            arch_args={str(key): int(value) for key, value in backbone.get("args", {}).items()},
-            recommended=bool(table.get("recommended", False)),
-            least_length=read_least_length(table),
-        )
-    except KeyError as error:
-        raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} lacks {error}.") from error
+        return _checkpoint(folder)
     except CheckpointError as error:
-        raise CheckpointError(f"Checkpoint {folder.name}: {error}") from error
-    except OSError as error:  # its own text holds the path
-        raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} cannot be read ({error.strerror}).") from error
-    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError) as error:
-        raise CheckpointError(f"Checkpoint {folder.name}: {MANIFEST} cannot be read ({error}).") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Registry:
-    """The checkpoints of this machine.
-
-    Attributes:
-        checkpoints: that can be used: recommended ones first, then bundled, then imported ones, then the others; by id among equals.
-        faults: what is wrong with each of the others, by the name of its folder.
-    """
-
-    checkpoints: tuple[Checkpoint, ...]
-    faults: Mapping[str, str]
-
-
-def read_registry(roots: Sequence[Path]) -> Registry:
-    """Read every manifest; what is wrong with one does not keep the others from being used.
-
-    Args:
-        roots: folders of checkpoint folders. The first one is the project's; later ones hold what was imported, and win over the same id
-            before them.
-    """
-    found: dict[str, Checkpoint] = {}
-    faults: dict[str, str] = {}
-    ours: set[str] = set()
-    for root in roots:
-        try:
-            folders = sorted(file.parent for file in root.glob(f"*/{MANIFEST}"))
-        except OSError as error:
-            _tell(root, f"it cannot be read ({error.strerror})")
-            continue
-        for folder in folders:
-            try:
-                found[folder.name] = read_manifest(folder)
-            except CheckpointError as error:
-                faults[folder.name] = str(error)
-                _tell(folder, str(error))
-        if root == roots[0]:
-            ours = {name for name, item in found.items() if item.weights_bytes}
-    order = sorted(found.values(), key=lambda item: (not item.recommended, item.id not in ours, not item.weights_bytes, item.id))
-    return Registry(tuple(order), faults)
-
-
-@cache
-def _tell(folder: Path, fault: str) -> None:
-    """Log once why a folder is passed over, although manifests are read again and again."""
-    log.warning("%s is left out: %s", folder, fault)
-
-
-def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
-    """Return every checkpoint that can be used, in the order of :class:`Registry`.
-
-    Args:
-        roots: as :func:`read_registry`.
-
-    Raises:
-        CheckpointError: if there is none, with all that is wrong.
-    """
-    registry = read_registry(roots)
-    if registry.checkpoints:
-        return registry.checkpoints
-    if registry.faults:
-        raise CheckpointError("No checkpoint can be used. " + " ".join(registry.faults.values()))
-    raise CheckpointError(f"There is no checkpoint below {roots[0].name}/; set HSEMOTION_CHECKPOINTS to the folder that has them.")
-
-
-def find_checkpoint(roots: Sequence[Path], checkpoint_id: str) -> Checkpoint:
-    """Return one checkpoint by id; an empty id takes the first one whose weights are bundled.
-
-    Raises:
-        CheckpointError: if there is no such checkpoint, or what is wrong with it.
-    """
-    checkpoints = list_checkpoints(roots)
-    for checkpoint in checkpoints:
-        if checkpoint.id == checkpoint_id or (not checkpoint_id and checkpoint.weights_bytes):
-            return checkpoint
-    if fault := read_registry(roots).faults.get(checkpoint_id):
-        raise CheckpointError(fault)
-    known = ", ".join(checkpoint.id for checkpoint in checkpoints)
-    raise CheckpointError(f"There is no checkpoint {checkpoint_id!r}; there are {known}.")
+        reason, code, cause = error.message, error.code, cast("Exception", error)
+    except KeyError as error:
+        reason, code, cause = Message("{file} lacks {key}.", file=MANIFEST, key=str(error)), "missing_key", error
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError, OSError) as error:
+        words = error.strerror if isinstance(error, OSError) else str(error)  # the text of an OSError holds the path
+        reason, code, cause = Message("{file} cannot be read ({reason}).", file=MANIFEST, reason=words), "unreadable", error
+    raise CheckpointError("Checkpoint {id}: {reason}", code=code, id=folder.name, reason=reason) from cause

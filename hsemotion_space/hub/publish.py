@@ -1,36 +1,228 @@
-"""Send a publication to the Hugging Face Hub: everything in one commit, and only reported done when it is there."""
+"""The model repository of a checkpoint on the Hub: its files, their checks, and the one commit that holds them."""
 
 from __future__ import annotations
 
 import json
-import random
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
 
-import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, get_session, set_client_factory
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+import tomlkit
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.hf_api import RepoFile
+from tomlkit import TOMLDocument
+from tomlkit.items import Comment, Table, Whitespace
 
-from hsemotion_space.hub.publication import CARD, OURS, WEIGHTS_FILE, Publication, check, describe, prepare, write_back
-from hsemotion_space.hub.source import CheckpointError, Digest, HubSource
+from hsemotion_space.hub import client
+from hsemotion_space.hub.client import HubError
+from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, read_manifest
+from hsemotion_space.hub.source import CheckpointError, Digest, HubSource, read_source
+from hsemotion_space.hub.timm_config import timm_config
+from hsemotion_space.hub.weights import HEADS_FILE
+from hsemotion_space.messages import Message
 
-__all__ = ["Publication", "check", "describe", "prepare", "publish", "write_back"]
+WEIGHTS_FILE: Final = "model.safetensors"
+CONFIG: Final = "config.json"
+CARD: Final = "README.md"
+LICENSE: Final = "LICENSE"
+OPTIONAL: Final = (LICENSE, "training.json", "recipe.toml")  # taken along if they lie beside the manifest
+OURS: Final = {WEIGHTS_FILE, HEADS_FILE, CONFIG, MANIFEST, CARD, *OPTIONAL}  # other files of a repository are left alone
+TERMS = """Terms of the weights of {title}: {license}.
 
-TRIES: Final = 3
-TIMEOUT_S = 60.0  # without a byte
-LONGEST_WAIT_S: Final = 30.0
-sleep = time.sleep  # replaced in tests
+README.md says on which data they were trained and what they must not be used for.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Everything that goes into the model repository of a checkpoint.
+
+    Attributes:
+        checkpoint: as its folder describes it.
+        files: content by name.
+    """
+
+    checkpoint: Checkpoint
+    files: Mapping[str, bytes]
+
+
+def prepare(checkpoint: Checkpoint, weights: bytes, heads: bytes) -> Publication:
+    """Collect and make the files of a repository, without a request.
+
+    Args:
+        checkpoint: its manifest.
+        weights: content of the weights file.
+        heads: content of the file of heads; not looked at if no head has weights of its own.
+
+    Raises:
+        CheckpointError: if a file is missing or is not what the manifest says.
+    """
+    files = {WEIGHTS_FILE: weights}
+    if checkpoint.source.weights.known and not checkpoint.source.weights.matches(weights):
+        raise _mismatch(checkpoint, WEIGHTS_FILE)
+    if any(head.has_weights for head in checkpoint.heads):
+        if not checkpoint.source.heads.matches(heads):
+            raise _mismatch(checkpoint, HEADS_FILE)
+        files[HEADS_FILE] = heads
+    for name in (CARD, *OPTIONAL):
+        if (checkpoint.folder / name).is_file():
+            files[name] = (checkpoint.folder / name).read_bytes()
+    if CARD not in files:
+        raise CheckpointError(
+            "{title} has no model card. Write {card} beside its manifest, then publish again.",
+            code="no_card",
+            title=checkpoint.title,
+            card=CARD,
+        )
+    files.setdefault(LICENSE, TERMS.format(title=checkpoint.title, license=checkpoint.license).encode())
+    files[CONFIG] = timm_config(checkpoint, weights).encode()
+    files[MANIFEST] = _manifest(checkpoint, Digest.of(weights), Digest.of(heads) if HEADS_FILE in files else Digest()).encode()
+    return Publication(checkpoint, dict(sorted(files.items())))
+
+
+def _mismatch(checkpoint: Checkpoint, name: str) -> CheckpointError:
+    return CheckpointError(
+        "{title}: {file} does not have the SHA-256 of the manifest. Nothing was prepared.",
+        code="wrong_bytes",
+        title=checkpoint.title,
+        file=name,
+    )
+
+
+def _manifest(checkpoint: Checkpoint, weights: Digest, heads: Digest) -> str:
+    """Return the manifest for a folder into which the repository was downloaded: the files lie beside it."""
+    document = tomlkit.parse((checkpoint.folder / MANIFEST).read_text("utf-8"))
+    source = _source(document, checkpoint.id)
+    source.pop("hub", None)
+    _set(source, {"bundled": WEIGHTS_FILE, **_digests(weights, heads)})
+    return tomlkit.dumps(document)
+
+
+def _digests(weights: Digest, heads: Digest) -> dict[str, object]:
+    known = {"heads_sha256": heads.sha256, "heads_bytes": heads.size_bytes} if heads.known else {}
+    return {"sha256": weights.sha256, "bytes": weights.size_bytes, **known}
+
+
+def _source(document: TOMLDocument, name: str) -> Table:
+    source = document["source"]
+    if not isinstance(source, Table):
+        raise CheckpointError("The manifest of {id} has [source] in several places. Put them together.", code="split_source", id=name)
+    return source
+
+
+def _set(table: Table, values: Mapping[str, object]) -> None:
+    """Change keys, or add them before the blank lines and comments that lead over to the next table."""
+    body, trailing = table.value.body, []
+    while body and isinstance(body[-1][1], Comment | Whitespace):
+        trailing.append(body.pop()[1])
+    for key, value in values.items():
+        table[key] = value
+    for item in reversed(trailing):
+        table.add(cast("Comment | Whitespace", item))
+
+
+def check(publication: Publication) -> list[str]:
+    """Return what is wrong with a publication, as far as can be told without a request; empty if nothing is."""
+    problems: list[str] = [Message("{file} is empty.", file=name) for name, content in publication.files.items() if not content]
+    source = read_source(tomllib.loads(publication.files[MANIFEST].decode())["source"])
+    for name, digest in ((WEIGHTS_FILE, source.weights), (HEADS_FILE, source.heads)):
+        if name in publication.files and not digest.matches(publication.files[name]):
+            problems.append(Message("{file} does not have the SHA-256 of the manifest.", file=name))
+    config = json.loads(publication.files[CONFIG])
+    if len(config["label_names"]) != config["num_classes"]:
+        problems.append(Message("{file} does not name every output.", file=CONFIG))
+    return problems + _check_card(publication)
+
+
+def _check_card(publication: Publication) -> list[str]:
+    try:
+        data = ModelCard(publication.files[CARD].decode()).data
+    except Exception as error:  # noqa: BLE001  the parser of YAML and the client have many errors
+        return [Message("The metadata of {file} cannot be read: {reason}.", file=CARD, reason=str(error).splitlines()[0])]
+    wanted = ("license", "library_name", "pipeline_tag", "tags")
+    problems: list[str] = [Message("The metadata of {file} needs {key}.", file=CARD, key=key) for key in wanted if not data.get(key)]
+    if data.get("library_name") not in (None, "timm"):
+        problems.append(Message("library_name in {file} must be timm, got {name}.", file=CARD, name=data.get("library_name")))
+    if data.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license_name"))):
+        problems.append(Message("license: other in {file} needs a license_name of lower-case letters, digits, '-' and '.'.", file=CARD))
+    return problems
+
+
+def describe(publication: Publication, repo: str) -> str:
+    """Return what would be published, for a person to read before it is.
+
+    Args:
+        publication: what :func:`prepare` returned.
+        repo: ``owner/name``.
+    """
+    rows = [f"  {name:20} {len(content):>12,} bytes  SHA-256 {Digest.of(content).sha256}" for name, content in publication.files.items()]
+    metadata = publication.files[CARD].decode("utf-8", "replace").partition("---\n")[2].partition("\n---")[0]
+    problems = [f"  {problem}" for problem in check(publication)] or ["  none"]
+    return "\n".join(
+        [
+            f"{publication.checkpoint.id} to {repo} on the Hugging Face Hub, in one commit",
+            *("", "Files", *rows, ""),
+            *("Metadata of the card", *(f"  {line}" for line in metadata.splitlines()), ""),
+            *(CONFIG, *(f"  {line}" for line in publication.files[CONFIG].decode().splitlines()), ""),
+            *("Problems", *problems),
+        ]
+    )
+
+
+def write_back(folder: Path, hub: HubSource, weights: Digest, heads: Digest) -> Checkpoint:
+    """Write where a checkpoint was published into its manifest, which keeps its comments and its order, and return it as it is read now.
+
+    Args:
+        folder: of the checkpoint.
+        hub: where it was published.
+        weights: what its ``model.safetensors`` is.
+        heads: what its ``heads.safetensors`` is; unknown if it has none.
+
+    Raises:
+        CheckpointError: if the manifest is about other files by now, or cannot be changed; it stays as it was then.
+    """
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    source = _source(document, folder.name)
+    for key, digest in (("sha256", weights), ("heads_sha256", heads)):
+        if digest.known and source.get(key, digest.sha256) != digest.sha256:
+            raise CheckpointError(
+                "The manifest of {id} names other files than those that were published. It was not changed.",
+                code="other_files",
+                id=folder.name,
+            )
+    place = f'{{ repo = "{hub.repo}", revision = "{hub.revision}", filename = "{hub.filename}" }}'
+    if isinstance(before := source.get("hub"), Table):
+        before.update({"repo": hub.repo, "revision": hub.revision, "filename": hub.filename})
+    else:
+        _set(source, {"hub": tomlkit.value(place)})
+    _set(source, _digests(weights, heads))
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as room:
+            draft = Path(room) / folder.name
+            draft.mkdir()
+            (draft / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+            read_manifest(draft)
+            (draft / MANIFEST).replace(folder / MANIFEST)
+    except OSError as error:
+        raise CheckpointError(
+            "The manifest of {id} cannot be changed ({reason}). Add to its [source] by hand: hub = {place}",
+            code="disk",
+            id=folder.name,
+            reason=error.strerror or "",
+            place=place,
+        ) from error
+    return read_manifest(folder)
 
 
 def publish(publication: Publication, repo: str, token: str, private: bool = False) -> HubSource:
     """Put a publication into a model repository, which is made if there is none, and return the commit that holds it.
 
-    If the repository holds just these files already, nothing is changed. A try that failed for a passing reason is repeated, at most
-    twice, and never leads to a second commit.
+    If the repository holds just these files already, nothing is changed. A try that failed for a transient reason is repeated,
+    at most twice, and never leads to a second commit.
 
     Args:
         publication: what :func:`prepare` returned.
@@ -42,38 +234,34 @@ def publish(publication: Publication, repo: str, token: str, private: bool = Fal
         CheckpointError: saying what is wrong and what to do.
     """
     if problems := check(publication):
-        raise CheckpointError(f"{publication.checkpoint.title} cannot be published: {' '.join(problems)}")
+        raise CheckpointError(
+            "{title} cannot be published. {problems}",
+            code="not_publishable",
+            title=publication.checkpoint.title,
+            problems=Message.joined(problems),
+        )
     HubSource(repo, "0" * 40, WEIGHTS_FILE)  # refuses what is not owner/name
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise CheckpointError("The token is empty or has characters that no token has. Copy it again from huggingface.co/settings/tokens.")
-    with _limited_waits():
-        revision = _persist(lambda: _attempt(publication, repo, HfApi(token=token), private), repo)
+        raise CheckpointError(
+            "The token is empty or has characters that no token has. Copy it again from huggingface.co/settings/tokens.", code="bad_token"
+        )
+    try:
+        api = HfApi(token=token)
+        revision = client.retry(lambda: _commit(publication, repo, api, private), client.UPLOAD_TIMEOUT_S)
+    except (HubError, OSError) as error:
+        raise _refusal(error, repo) from error
     return HubSource(repo, revision, WEIGHTS_FILE)
 
 
-@contextmanager
-def _limited_waits() -> Iterator[None]:
-    """Let no request of the client library wait for ever, as a commit that is never answered does by default."""
-    session = get_session()
-    hooks, usual = session.event_hooks, session.timeout
-
-    def use(timeout: httpx2.Timeout) -> None:
-        set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=timeout))
-
-    use(httpx2.Timeout(TIMEOUT_S))
-    try:
-        yield
-    finally:
-        use(usual)
-
-
-def _attempt(publication: Publication, repo: str, api: HfApi, private: bool) -> str:
-    """Commit what is not there yet, look at what is there then, and return the commit. Doing it again does no harm."""
+def _commit(publication: Publication, repo: str, api: HfApi, private: bool) -> str:
+    """Commit what is not there yet, check what is there then, and return the commit. Doing it again does no harm."""
     files = publication.files
     try:
         ModelCard(files[CARD].decode()).validate()
     except ValueError as error:
-        raise CheckpointError(f"The Hub does not accept the metadata of {CARD}: {_validator_words(str(error))}") from error
+        raise CheckpointError(
+            "The Hub does not accept the metadata of {file}: {reason}", code="card_refused", file=CARD, reason=_validator_words(str(error))
+        ) from error
     api.create_repo(repo, private=private, exist_ok=True)
     info = api.model_info(repo)
     stale = OURS.intersection(file.rfilename for file in info.siblings or []) - files.keys()
@@ -84,16 +272,22 @@ def _attempt(publication: Publication, repo: str, api: HfApi, private: bool) -> 
         commit_message=f"{publication.checkpoint.title}: weights {Digest.of(files[WEIGHTS_FILE]).sha256[:12]}",
         parent_commit=info.sha,  # a try that is carried out late, after the next one, is refused
     )
-    there = {item.path: item for item in api.list_repo_tree(repo, recursive=True, revision=commit.oid) if isinstance(item, RepoFile)}
+    rows = api.list_repo_tree(repo, recursive=True, revision=commit.oid)
+    there = {item.path: item for item in rows if isinstance(item, RepoFile)}
     if wrong := [name for name, content in files.items() if name not in there or not _is_same(there[name], content)]:
         raise CheckpointError(
-            f"{repo} does not hold what was sent ({', '.join(wrong)}). Publish again; do not use commit {commit.oid[:12]}."
+            "{repo} does not hold what was sent ({files}). Publish again; do not use commit {commit}.",
+            code="wrong_bytes",
+            repo=repo,
+            files=", ".join(wrong),
+            commit=commit.oid[:12],
         )
     return commit.oid
 
 
 def _is_same(file: RepoFile, content: bytes) -> bool:
-    sent = Digest(file.lfs.sha256, size_bytes=file.lfs.size) if file.lfs else Digest(git_blob_sha1=file.blob_id, size_bytes=file.size)
+    lfs = file.lfs
+    sent = Digest(lfs.sha256, size_bytes=lfs.size) if lfs else Digest(git_blob_sha1=file.blob_id, size_bytes=file.size)
     return sent.matches(content)
 
 
@@ -104,48 +298,19 @@ def _validator_words(answer: str) -> str:
         return answer[:200]
 
 
-def _persist(once: Callable[[], str], repo: str) -> str:
-    """Try until it is done; the last reason is told."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            return once()
-        except CheckpointError:
-            raise
-        except HFValidationError as error:
-            raise CheckpointError(f"{repo!r} is no name for a repository of the Hub.") from error
-        except OfflineModeIsEnabled as error:
-            raise CheckpointError("HF_HUB_OFFLINE=1 forbids requests. Unset it to publish.") from error
-        except (httpx2.HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
-            cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # an upload in a thread
-            reason, wait_s = _passing_reason(cause, repo)
-        if attempt < TRIES:
-            sleep(min(max(wait_s, 2 ** (attempt - 1) * random.uniform(0.5, 1)), LONGEST_WAIT_S))  # noqa: S311
-    raise CheckpointError(
-        f"{repo} could not be published in {TRIES} tries: {reason}. Try again in a few minutes; what is there already is not sent again."
-    )
-
-
-def _passing_reason(error: BaseException, repo: str) -> tuple[str, float]:
-    """Return why a try failed and how long the Hub asks to wait; raise the CheckpointError if another try cannot help."""
-    if isinstance(error, HfHubHTTPError):
-        status, after = error.response.status_code, error.response.headers.get("Retry-After", "")
-        if status in (408, 412, 429) or status >= 500:
-            return f"the Hub answers {status}", float(after) if after.isdecimal() else 0.0
-        raise CheckpointError(_refusal(status, repo)) from error
-    if isinstance(error, PermissionError):  # how the client's uploader of large files says it
-        raise CheckpointError(_refusal(403, repo)) from error
-    if isinstance(error, httpx2.TimeoutException):
-        return "the Hub does not answer", 0.0
-    if isinstance(error, ValueError | KeyError):
-        return "the Hub answers with something that is not understood", 0.0
-    return f"the connection broke ({type(error).__name__})", 0.0
-
-
-def _refusal(status: int, repo: str) -> str:
-    owner = repo.partition("/")[0]
+def _refusal(error: HubError | OSError, repo: str) -> CheckpointError:
+    status, reason, code = 0, str(error), "disk"
+    if isinstance(error, HubError):
+        status, reason, code = (0 if error.transient else error.status), error.message, error.code
     words = {
-        401: f"The Hub does not accept the token. Make one that may write to {repo} at huggingface.co/settings/tokens.",
-        403: f"The token may not write to {repo}. Use one with write permission for {owner}.",
-        404: f"There is no {repo} on the Hub, or the token may not see it.",
+        401: "The Hub does not accept the token. Make one that may write to {repo} at huggingface.co/settings/tokens.",
+        403: "The token may not write to {repo}. Use one with write permission for {owner}.",
+        404: "There is no {repo} on the Hub, or the token may not see it.",
     }
-    return words.get(status, f"The Hub refuses the files for {repo} (answer {status}).")
+    if status:
+        template = words.get(status, "The Hub refuses the files for {repo} (answer {status}).")
+        return CheckpointError(template, code="refused", repo=repo, owner=repo.partition("/")[0], status=status)
+    if code in ("offline", "bad_name"):
+        return CheckpointError("{repo} could not be published: {reason}.", code=code, repo=repo, reason=reason)
+    template = "{repo} could not be published: {reason}. Try again in a few minutes; what is there already is not sent again."
+    return CheckpointError(template, code=code, repo=repo, reason=reason)

@@ -1,4 +1,4 @@
-"""Where the files of a checkpoint come from, and what they must be: the ``[source]`` table of a manifest."""
+"""Where the files of a checkpoint come from, and their digests: the ``[source]`` table of a manifest."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from typing import cast
 
 from hsemotion_space.messages import MessageError
 
-REPO = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", re.ASCII)  # what the Hub takes for a name
+REPO = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", re.ASCII)  # the names that the Hub accepts
 
 
 class CheckpointError(MessageError, ValueError):
     """A checkpoint cannot be used; the message names it and says what to do."""
 
 
+def invalid(key: str, expected: str, value: object) -> CheckpointError:
+    """Return the error for a value of a manifest, with the ``key`` among its values."""
+    return CheckpointError("{key} must be {expected}, got {value}.", code="invalid_value", key=key, expected=expected, value=repr(value))
+
+
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a file must be; empty parts are not known.
+    """The identity of a file; empty parts are not known.
 
     Attributes:
         sha256: 64 lower-case hexadecimal digits.
@@ -34,13 +39,13 @@ class Digest:
     def __post_init__(self) -> None:
         for name, digits in (("sha256", 64), ("git_blob_sha1", 40)):
             if not re.fullmatch(rf"([0-9a-f]{{{digits}}})?", getattr(self, name)):
-                raise CheckpointError(f"{name} must be {digits} lower-case hexadecimal digits, got {getattr(self, name)!r}.")
+                raise invalid(name, f"{digits} lower-case hexadecimal digits", getattr(self, name))
         if self.size_bytes < 0:
-            raise CheckpointError(f"bytes must not be negative, got {self.size_bytes}.")
+            raise invalid("bytes", "a number of bytes", self.size_bytes)
 
     @classmethod
     def of(cls, content: bytes) -> Digest:
-        """Return what a file with this content must be."""
+        """Return the digest of a file with this content."""
         return cls(hashlib.sha256(content).hexdigest(), size_bytes=len(content))
 
     @property
@@ -49,7 +54,7 @@ class Digest:
         return bool(self.sha256 or self.git_blob_sha1)
 
     def matches(self, content: bytes) -> bool:
-        """Whether these are the bytes that are meant; never true if no digest is known."""
+        """Whether a file has this content; never true if no digest is known."""
         blob = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
         blob.update(content)
         return (
@@ -70,9 +75,9 @@ class HubSource:
 
     def __post_init__(self) -> None:
         if not REPO.fullmatch(self.repo):
-            raise CheckpointError(f"[source] hub repo must be owner/name, as the Hub takes it, got {self.repo!r}.")
+            raise invalid("[source] hub repo", "owner/name, as the Hub accepts it", self.repo)
         if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            raise CheckpointError(f"[source] hub revision must be a commit of 40 hexadecimal digits, got {self.revision!r}.")
+            raise invalid("[source] hub revision", "a commit of 40 hexadecimal digits", self.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,9 @@ class UpstreamSource:
 
     Attributes:
         filename: its name there.
-        url: from where it can be had at one commit; empty if it must be fetched by hand.
+        url: its address at one commit; empty if it must be downloaded by hand.
         page: where a reader finds it.
-        digest: what it must be, as far as known.
+        digest: of the file, as far as known.
     """
 
     filename: str
@@ -93,7 +98,7 @@ class UpstreamSource:
 
     @property
     def pinned(self) -> bool:
-        """Whether it can be fetched without asking, because the address and the bytes are fixed."""
+        """Whether it can be downloaded without asking, because the address and the bytes are fixed."""
         return bool(self.url) and self.digest.known
 
 
@@ -103,9 +108,9 @@ class Source:
 
     Attributes:
         bundled: name of the weights file beside the manifest; empty if there is none.
-        weights, heads: what ``model.safetensors`` and ``heads.safetensors`` must be; ``heads`` is not known if no head has weights.
+        weights, heads: of ``model.safetensors`` and ``heads.safetensors``; ``heads`` is not known if no head has weights.
         hub: None if the checkpoint is not on the Hub.
-        upstream: None if it does not come from published files.
+        upstream: None if it does not come from a published file.
     """
 
     bundled: str
@@ -118,29 +123,34 @@ class Source:
 def _text(table: Mapping[str, object], key: str) -> str:
     value = table.get(key, "")
     if not isinstance(value, str):
-        raise CheckpointError(f"[source] {key} must be a text, got {value!r}.")
+        raise invalid(f"[source] {key}", "a text", value)
     return value
 
 
 def _file(table: Mapping[str, object], key: str) -> str:
     name = _text(table, key)
     if name and not re.fullmatch(r"[\w+-][\w.+-]*", name):
-        raise CheckpointError(f"[source] {key} must be a plain file name, got {name!r}.")
+        raise invalid(f"[source] {key}", "a plain file name", name)
     return name
 
 
 def _bytes(table: Mapping[str, object], key: str) -> int:
     value = table.get(key, 0)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise CheckpointError(f"[source] {key} must be a number of bytes, got {value!r}.")
+        raise invalid(f"[source] {key}", "a number of bytes", value)
     return value
 
 
 def _table(table: Mapping[str, object], key: str) -> Mapping[str, object] | None:
     value = table.get(key)
     if value is not None and not isinstance(value, Mapping):
-        raise CheckpointError(f"[source] {key} must be a table, got {value!r}.")
+        raise invalid(f"[source] {key}", "a table", value)
     return cast("Mapping[str, object] | None", value)
+
+
+def _upstream(table: Mapping[str, object]) -> UpstreamSource:
+    digest = Digest(_text(table, "sha256"), _text(table, "git_blob_sha1"), _bytes(table, "bytes"))
+    return UpstreamSource(_file(table, "filename"), _text(table, "url"), _text(table, "page"), digest)
 
 
 def read_source(table: Mapping[str, object]) -> Source:
@@ -155,19 +165,12 @@ def read_source(table: Mapping[str, object]) -> Source:
         Digest(_text(table, "sha256"), size_bytes=_bytes(table, "bytes")),
         Digest(_text(table, "heads_sha256"), size_bytes=_bytes(table, "heads_bytes")),
         None if hub is None else HubSource(_text(hub, "repo"), _text(hub, "revision"), _file(hub, "filename")),
-        None
-        if upstream is None
-        else UpstreamSource(
-            _file(upstream, "filename"),
-            _text(upstream, "url"),
-            _text(upstream, "page"),
-            Digest(_text(upstream, "sha256"), _text(upstream, "git_blob_sha1"), _bytes(upstream, "bytes")),
-        ),
+        None if upstream is None else _upstream(upstream),
     )
-    if (source.bundled or hub is not None) and not source.weights.known:
-        raise CheckpointError("[source] sha256 is missing, but there are weights that it must be checked against.")
-    if not (source.bundled or hub is not None or upstream is not None):
-        raise CheckpointError("[source] must name bundled weights, a repository of the Hub or a published file.")
+    if (source.bundled or source.hub) and not source.weights.known:
+        raise CheckpointError("[source] needs the sha256 of the weights.", code="no_digest")
+    if not (source.bundled or source.hub or source.upstream):
+        raise CheckpointError("[source] must name bundled weights, a repository of the Hub or a published file.", code="no_source")
     if (source.hub and not source.hub.filename) or (source.upstream and not source.upstream.filename):
-        raise CheckpointError("[source] hub and upstream need a filename.")
+        raise CheckpointError("[source] hub and upstream need a filename.", code="no_filename")
     return source

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
-from hsemotion_space.hub.resolve import HEADS_FILE
-from hsemotion_space.hub.source import HubSource
+from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.hub.source import CheckpointError, HubSource
+from hsemotion_space.hub.weights import HEADS_FILE
 
 MOST_PRELOADS = 10  # a Space with more is refused
 FIELDS = """title: HSEmotion Space
@@ -44,7 +44,12 @@ def front_matter(checkpoints: Sequence[Checkpoint], sdk_version: str, python_ver
     if not preloads:
         return text
     if len(preloads) > MOST_PRELOADS:
-        raise CheckpointError(f"A Space preloads at most {MOST_PRELOADS} checkpoints, {len(preloads)} are on the Hub. Bundle some of them.")
+        raise CheckpointError(
+            "A Space preloads at most {most} checkpoints, but {count} are on the Hub. Bundle some of them.",
+            code="too_many",
+            most=MOST_PRELOADS,
+            count=len(preloads),
+        )
     models = list(dict.fromkeys(line.split()[0] for line in preloads))
     return text + _list("models", models) + _list("preload_from_hub", preloads)
 

@@ -9,7 +9,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, Family
+from hsemotion_space.hub.manifest import Checkpoint, Family
+from hsemotion_space.hub.source import CheckpointError
 
 POOLED: tuple[Family, ...] = ("EfficientNet", "MobileViT")  # timm's own; they average over the last map
 WHOLE_MAP: tuple[Family, ...] = ("MobileFaceNet", "DDAMFN")  # a kernel as large as the last map fixes the size of the picture
@@ -31,7 +32,9 @@ def timm_config(checkpoint: Checkpoint, weights: bytes) -> str:
     try:
         tensors = load(weights)
     except SafetensorError as error:
-        raise CheckpointError(f"{checkpoint.title}: the weights cannot be read ({error}).") from error
+        raise CheckpointError(
+            "{title}: the weights cannot be read ({reason}).", code="unreadable", title=checkpoint.title, reason=str(error)
+        ) from error
     size = checkpoint.input.size
     config = {
         "architecture": checkpoint.arch.partition(".")[0],  # without the tag of timm's own weights
@@ -75,5 +78,11 @@ def _only(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], what: str, 
         and all(want in (None, have) for want, have in zip(shape, tensor.shape, strict=True))
     ]
     if len(names) != 1:
-        raise CheckpointError(f"{checkpoint.title}: the weights must have one {what}, found {', '.join(sorted(names)[:3]) or 'none'}.")
+        raise CheckpointError(
+            "{title}: the weights must have one {layer}, found {names}.",
+            code="bad_layers",
+            title=checkpoint.title,
+            layer=what,
+            names=", ".join(sorted(names)[:3]) or "none",
+        )
     return names[0]

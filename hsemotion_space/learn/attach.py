@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 from tomlkit.items import AoT, InlineTable, Table
 
 from hsemotion_space.hub.manifest import MANIFEST, WEIGHTED_KINDS, Checkpoint, read_manifest
-from hsemotion_space.hub.resolve import HEADS_FILE, load_heads
+from hsemotion_space.hub.weights import HEADS_FILE, load_heads
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.trained_head import TrainedHead
 from hsemotion_space.tasks import TASKS, get_task

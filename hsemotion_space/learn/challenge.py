@@ -11,7 +11,7 @@ import numpy as np
 
 from hsemotion_space.heads import apply_heads
 from hsemotion_space.hub.manifest import Checkpoint
-from hsemotion_space.hub.resolve import Layers, load_heads
+from hsemotion_space.hub.weights import Layers, load_heads
 from hsemotion_space.learn.calibration import fit_temperature, reliability
 from hsemotion_space.learn.data import DataError, fold_of
 from hsemotion_space.learn.feature_table import FeatureTable

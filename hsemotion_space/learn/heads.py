@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from hsemotion_space.heads import run_layers
 from hsemotion_space.hub.manifest import Reads
-from hsemotion_space.hub.resolve import Layers
+from hsemotion_space.hub.weights import Layers
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.losses import concordance_loss
 from hsemotion_space.tasks import Task

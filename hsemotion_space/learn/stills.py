@@ -15,7 +15,7 @@ import torch
 from hsemotion_space.backbones import Backbone
 from hsemotion_space.heads import activate, pair_mean
 from hsemotion_space.hub.manifest import Checkpoint, HeadSpec
-from hsemotion_space.hub.resolve import Layers
+from hsemotion_space.hub.weights import Layers
 from hsemotion_space.learn.attach import Attachment
 from hsemotion_space.learn.augment import Augmentation, augment, plain
 from hsemotion_space.learn.calibration import calibrate, fit_temperature, reliability

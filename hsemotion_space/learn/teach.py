@@ -18,7 +18,7 @@ from tqdm import tqdm
 from hsemotion_space.backbones import Backbone, load_backbone
 from hsemotion_space.heads import apply_heads
 from hsemotion_space.hub.manifest import Checkpoint
-from hsemotion_space.hub.resolve import HeadWeights, load_heads, resolve
+from hsemotion_space.hub.weights import HeadWeights, load_heads, resolve
 from hsemotion_space.learn.augment import normalize, plain
 from hsemotion_space.learn.data import TUNING, DataError, FaceImages
 from hsemotion_space.learn.evaluate import EVALUATION_BATCH

@@ -15,7 +15,7 @@ from safetensors.numpy import load, save_file
 
 from hsemotion_space.heads import activate, clip_statistics, run_layers
 from hsemotion_space.hub.manifest import HeadKind, Reads
-from hsemotion_space.hub.resolve import Layers
+from hsemotion_space.hub.weights import Layers
 from hsemotion_space.learn.data import DataError
 from hsemotion_space.learn.feature_table import FeatureTable
 from hsemotion_space.learn.formats.affwild2 import audio_video
@@ -34,7 +34,7 @@ class TrainedHead:
     Attributes:
         task: one of :data:`~hsemotion_space.tasks.CHALLENGE`.
         reads: what of the features it reads.
-        layers: see :data:`~hsemotion_space.hub.resolve.Layers`.
+        layers: see :data:`~hsemotion_space.hub.weights.Layers`.
         temperature: divides the raw outputs.
         checkpoint, sha256: the weights that its features came from; empty for features from elsewhere.
         record: how it was trained and what it reached, for readers.

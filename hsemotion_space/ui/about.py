@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 
 from hsemotion_space.feedback.consent import LADDER, STATEMENT, VERSIONS
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, find_checkpoint
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import PROVENANCE_WORDS

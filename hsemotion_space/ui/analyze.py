@@ -17,7 +17,8 @@ from typing import Any, Final
 import gradio as gr
 
 from hsemotion_space.feedback.consent import PROCESS
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of

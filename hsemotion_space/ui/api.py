@@ -14,8 +14,9 @@ from gradio.events import api
 
 from hsemotion_space.export import Json, document
 from hsemotion_space.feedback.intake import Submission
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_checkpoints
-from hsemotion_space.hub.resolve import locate
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
+from hsemotion_space.hub.weights import locate
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of

@@ -29,7 +29,7 @@ from hsemotion_space.environment import hide_environment
 from hsemotion_space.feedback.consent import PROCESS
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Feedback, open_feedback
-from hsemotion_space.hub.manifest import list_checkpoints
+from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.jobs import JobRunner
 from hsemotion_space.settings import Settings, SettingsError
 from hsemotion_space.ui.about import build_about

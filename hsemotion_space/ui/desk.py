@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hsemotion_space.feedback.records import FeedbackError
 from hsemotion_space.feedback.service import Feedback
-from hsemotion_space.hub.manifest import Checkpoint, find_checkpoint
+from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobRunner, JobStatus
 from hsemotion_space.messages import Message
 from hsemotion_space.readout import reread

@@ -14,7 +14,8 @@ from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
 from hsemotion_space.feedback.crops import find_track, preview
 from hsemotion_space.feedback.intake import Circumstances, Receipt, Submission
 from hsemotion_space.feedback.records import COMMENT_LENGTH, FeedbackError
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS, Task

@@ -13,7 +13,7 @@ from gradio.data_classes import FileData, ImageData, ListFiles
 from hsemotion_space.feedback.records import VERDICTS, Verdict
 from hsemotion_space.figures import face_color
 from hsemotion_space.hub.manifest import Checkpoint
-from hsemotion_space.hub.resolve import Whereabouts
+from hsemotion_space.hub.weights import Whereabouts
 from hsemotion_space.reliability import in_words as reliability_in_words
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction

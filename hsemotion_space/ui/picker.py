@@ -7,8 +7,9 @@ from typing import Final
 
 import gradio as gr
 
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_checkpoints
-from hsemotion_space.hub.resolve import locate
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
+from hsemotion_space.hub.weights import locate
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import checkpoint_card
 from hsemotion_space.ui.words import fixed, say

@@ -10,7 +10,8 @@ import gradio as gr
 
 from hsemotion_space.compare import disagreements
 from hsemotion_space.export import write
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.quality import quality
 from hsemotion_space.settings import PipelineConfig, SettingsError

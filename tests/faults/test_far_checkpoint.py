@@ -87,8 +87,8 @@ def test_a_job_downloads_with_progress_and_recovers_when_the_hub_does(runner: Jo
     picture = folder / "face.png"
     hub.fail(DOWN)
     failed = follow(runner, runner.submit(picture, FAR))[-1]
-    sentence = f"Test far: {WEIGHTS} of {REPO} on the Hugging Face Hub could not be had: the server answers 503. "
-    assert (failed.state, failed.message) == ("failed", sentence + "Try again in a few minutes, or pick another checkpoint.")
+    sentence = f"Test far: {WEIGHTS} of {REPO} on the Hugging Face Hub could not be downloaded: the server answers 503. "
+    assert (failed.state, failed.message) == ("failed", sentence + "Try again in a few minutes, or select another checkpoint.")
     assert runner.problems == {"far": failed.message}
     assert follow(runner, runner.submit(picture, PipelineConfig("near")))[-1].state == "done"
     assert runner.problems == {"far": failed.message}
@@ -155,7 +155,7 @@ def test_what_the_command_fetched_serves_without_a_network_and_no_token_leaves(h
     analyze = ["analyze", str(folder / "face.png"), "--checkpoint", "far"]
 
     refused = command(folder, hub, "checkpoints", "fetch", "far", **offline)
-    words = "Test far is not on this machine, and HF_HUB_OFFLINE=1 forbids downloads. Unset it, or pick another checkpoint."
+    words = "Test far is not on this machine, and HF_HUB_OFFLINE=1 forbids downloads. Unset it, or select another checkpoint."
     assert (refused.returncode, refused.stderr) == (2, f"hsemotion-space: {words}\n")
     assert hub.requests == []
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from hsemotion_space.feedback.consent import PROCESS
-from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.annotate.items import Item, in_order, make_items

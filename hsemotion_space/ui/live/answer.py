@@ -11,7 +11,8 @@ from typing import Final, TypedDict
 
 import gradio as gr
 
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, find_checkpoint
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.messages import MessageError
 from hsemotion_space.quality import quality

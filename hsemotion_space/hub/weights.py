@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +16,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from hsemotion_space.hub.fetch import Report, cached_on_hub, from_hub, from_upstream, is_here, silent, upstream_file
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec
-from hsemotion_space.hub.source import Digest
-from hsemotion_space.hub.upstream import read_upstream
+from hsemotion_space.hub.convert import read_upstream
+from hsemotion_space.hub.download import Report, cached_on_hub, from_hub, from_upstream, is_here, silent, upstream_file
+from hsemotion_space.hub.manifest import Checkpoint, HeadSpec
+from hsemotion_space.hub.source import CheckpointError, Digest, UpstreamSource
+from hsemotion_space.messages import Message
 from hsemotion_space.types import FloatArray
 
 Layers: TypeAlias = tuple[tuple[FloatArray, FloatArray], ...]
@@ -28,11 +33,12 @@ _cache: dict[str, HeadWeights] = {}  # by digests of the file and of what is rea
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """How the weights of a checkpoint can be had, as far as can be told without reading or asking for them.
+    """How the weights of a checkpoint can be had, as far as can be told without reading or requesting them.
 
     Attributes:
-        place: ``here``, or what must be done first: ``download`` (by itself, when first used), ``import`` (by the operator) or ``missing``.
-        size_bytes: size of what would be downloaded, 0 if not known.
+        place: ``here``, or what must be done first: ``download`` (by itself, when first used), ``import`` (by the operator) or
+            ``missing``.
+        size_bytes: size of the download, 0 if not known.
         words: what a user reads beside the name; empty if they are here.
     """
 
@@ -55,27 +61,32 @@ def locate(checkpoint: Checkpoint, cache: Path) -> Whereabouts:
     """
     source = checkpoint.source
     if source.bundled:
-        words = f"checkpoints/{checkpoint.id}/{source.bundled} is missing; restore it from the repository"
+        file = f"checkpoints/{checkpoint.id}/{source.bundled}"
+        words = Message("{file} is missing; restore it from the repository", file=file)
         return Whereabouts("here") if checkpoint.weights_bytes else Whereabouts("missing", words=words)
     if source.hub:
         here = cached_on_hub(source.hub, source.hub.filename) is not None
-        return (
-            Whereabouts("here")
-            if here
-            else Whereabouts("download", source.weights.size_bytes, _size("downloaded when first used", source.weights))
-        )
+        return Whereabouts("here") if here else _download(source.weights, "downloaded when first used")
     if source.upstream and source.upstream.pinned:
         here = is_here(upstream_file(source.upstream, published_files(cache)))
-        words = _size("downloaded from its authors when first used", source.upstream.digest)
-        return Whereabouts("here") if here else Whereabouts("download", source.upstream.digest.size_bytes, words)
-    what, first = checkpoint.id, "get it with"
+        digest = source.upstream.digest
+        return Whereabouts("here") if here else _download(digest, "downloaded from its authors when first used")
     if source.upstream and not source.upstream.url:
-        what, first = source.upstream.filename, f"download {source.upstream.filename} from {source.upstream.page}, then run"
-    return Whereabouts("import", words=f"not here yet; {first} `hsemotion-space checkpoints import {what}`")
+        words = Message(
+            "not here yet; download {file} from {page}, then run `hsemotion-space checkpoints import {name}`",
+            file=source.upstream.filename,
+            page=source.upstream.page,
+            name=source.upstream.filename,
+        )
+    else:
+        words = Message("not here yet; get it with `hsemotion-space checkpoints import {name}`", name=checkpoint.id)
+    return Whereabouts("import", words=words)
 
 
-def _size(words: str, digest: Digest) -> str:
-    return f"{words}, {digest.size_bytes / 1e6:.0f} MB" if digest.size_bytes else words
+def _download(digest: Digest, words: str) -> Whereabouts:
+    size = f"{digest.size_bytes / 1e6:.0f}"
+    sized = Message(f"{words}, {{size}} MB", size=size) if digest.size_bytes else Message(words)
+    return Whereabouts("download", digest.size_bytes, sized)
 
 
 def resolve(checkpoint: Checkpoint, cache: Path, report: Report = silent) -> bytes:
@@ -84,10 +95,10 @@ def resolve(checkpoint: Checkpoint, cache: Path, report: Report = silent) -> byt
     Args:
         checkpoint: its manifest.
         cache: the cache folder of the settings.
-        report: called with bytes done and bytes in total while something is downloaded.
+        report: called with bytes done and bytes in total during a download.
 
     Raises:
-        CheckpointError: if the file cannot be had, or differs from what the manifest says.
+        CheckpointError: if the file cannot be read or downloaded, or has another digest than the manifest.
     """
     source = checkpoint.source
     if source.bundled:
@@ -95,24 +106,47 @@ def resolve(checkpoint: Checkpoint, cache: Path, report: Report = silent) -> byt
     if source.hub:
         return from_hub(checkpoint.title, source.hub, source.hub.filename, source.weights, report)
     if source.upstream and source.upstream.pinned:
-        content = from_upstream(checkpoint.title, source.upstream, published_files(cache), report)
-        return save(dict(read_upstream(content, source.upstream.filename).tensors))
-    raise CheckpointError(f"{checkpoint.title} is {locate(checkpoint, cache).words}, or pick another checkpoint.")
+        return _converted(checkpoint.title, source.upstream, published_files(cache), report)
+    raise CheckpointError(
+        "{title} is {state}, or select another checkpoint.", code="not_here", title=checkpoint.title, state=locate(checkpoint, cache).words
+    )
+
+
+def _converted(title: str, source: UpstreamSource, folder: Path, report: Report) -> bytes:
+    """Return a published file as safetensors; it is converted once, and the result kept beside it with its SHA-256 in its name."""
+    original = upstream_file(source, folder)
+    with suppress(OSError):
+        for file in folder.glob(f"{glob.escape(original.name)}.*.safetensors"):
+            content = file.read_bytes()
+            if file.suffixes[-2] == f".{hashlib.sha256(content).hexdigest()}":
+                return content
+    content = save(dict(read_upstream(from_upstream(title, source, folder, report), source.filename).tensors))
+    with suppress(OSError):  # a full disk only costs another conversion
+        draft = original.with_name(f"{original.name}.{os.getpid()}.tmp")
+        draft.write_bytes(content)
+        draft.replace(original.with_name(f"{original.name}.{hashlib.sha256(content).hexdigest()}.safetensors"))
+    return content
 
 
 def _bundled(checkpoint: Checkpoint, name: str, digest: Digest) -> bytes:
     file = checkpoint.folder / name
-    shown = f"checkpoints/{checkpoint.id}/{name}"  # does not tell where the project lies
+    values = {"title": checkpoint.title, "file": f"checkpoints/{checkpoint.id}/{name}"}  # not where the project lies
     if not file.is_file():
-        raise CheckpointError(f"{checkpoint.title}: the weights file is missing. Restore {shown} or pick another checkpoint.")
+        raise CheckpointError(
+            "{title}: the weights file is missing. Restore {file} or select another checkpoint.", code="missing", **values
+        )
     try:
         content = file.read_bytes()
     except OSError as error:  # its own text holds the path
-        raise CheckpointError(f"{checkpoint.title}: {shown} cannot be read ({error.strerror}).") from error
+        raise CheckpointError(
+            "{title}: {file} cannot be read ({reason}).", code="unreadable", reason=error.strerror or "", **values
+        ) from error
     if not digest.matches(content):
         raise CheckpointError(
-            f"{checkpoint.title}: {shown} is not the file that the manifest means (SHA-256 {digest.sha256[:12]}…); it was not loaded. "
-            "Restore it from the repository."
+            "{title}: {file} does not have the SHA-256 of the manifest ({digest}…), so it was not loaded. Restore it from the repository.",
+            code="wrong_bytes",
+            digest=digest.sha256[:12],
+            **values,
         )
     return content
 
@@ -121,7 +155,7 @@ def heads_file(checkpoint: Checkpoint, report: Report = silent) -> bytes:
     """Return the file of heads, which lies beside the manifest or beside the weights on the Hub.
 
     Raises:
-        CheckpointError: if the file cannot be had, or differs from what the manifest says.
+        CheckpointError: if the file cannot be read or downloaded, or has another digest than the manifest.
     """
     source = checkpoint.source
     if source.hub and not (checkpoint.folder / HEADS_FILE).is_file():
@@ -143,7 +177,9 @@ def load_heads(checkpoint: Checkpoint) -> HeadWeights:
         try:
             tensors = load(heads_file(checkpoint))
         except SafetensorError as error:
-            raise CheckpointError(f"{checkpoint.title}: {HEADS_FILE} cannot be read ({error}).") from error
+            raise CheckpointError(
+                "{title}: {file} cannot be read ({reason}).", code="unreadable", title=checkpoint.title, file=HEADS_FILE, reason=str(error)
+            ) from error
         _cache[key] = {head.task.name: _layers(checkpoint, head, tensors) for head in wanted}
     return _cache[key]
 
@@ -152,8 +188,9 @@ def _layers(checkpoint: Checkpoint, head: HeadSpec, tensors: Mapping[str, np.nda
     name = head.task.name
     layers: list[tuple[FloatArray, FloatArray]] = []
     while f"{name}.{len(layers)}.weight" in tensors:
-        weight, bias = (tensors.get(f"{name}.{len(layers)}.{part}", np.zeros(0)).astype(np.float32) for part in ("weight", "bias"))
-        layers.append((weight, bias))
+        key = f"{name}.{len(layers)}"
+        pair = [tensors.get(f"{key}.{part}", np.zeros(0)).astype(np.float32) for part in ("weight", "bias")]
+        layers.append((pair[0], pair[1]))
     widths = {"scores": checkpoint.outputs, "embeddings": checkpoint.dim, "both": checkpoint.dim + checkpoint.outputs}
     width = widths[head.reads] * (4 if head.kind == "clip_statistics" else 1)
     count = len(head.task.labels)
@@ -166,9 +203,15 @@ def _layers(checkpoint: Checkpoint, head: HeadSpec, tensors: Mapping[str, np.nda
         and (head.kind != "linear" or len(layers) == 1)
     )
     if not fits:
-        shapes = ", ".join(f"{weight.shape} and {bias.shape}" for weight, bias in layers) or "none"
         raise CheckpointError(
-            f"{checkpoint.title}: the tensors {name}.* do not fit a head of kind {head.kind} from {width} numbers to {count}; "
-            f"weights and biases found: {shapes}."
+            "{title}: the tensors {name}.* do not fit a head of kind {kind} from {width} numbers to {count}; weights and biases "
+            "found: {shapes}.",
+            code="heads_do_not_fit",
+            title=checkpoint.title,
+            name=name,
+            kind=head.kind,
+            width=width,
+            count=count,
+            shapes=", ".join(f"{weight.shape} and {bias.shape}" for weight, bias in layers) or "none",
         )
     return tuple(layers)

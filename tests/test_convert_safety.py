@@ -14,10 +14,26 @@ import zipfile
 
 import numpy as np
 import pytest
-from upstream_makers import LAYER, VALUES, archive, call, module, name, number, pickled, row, storage, table, tensor, text
+from upstream_makers import (
+    LAYER,
+    ORDERED_DICT,
+    VALUES,
+    archive,
+    call,
+    module,
+    name,
+    number,
+    pickled,
+    row,
+    small,
+    storage,
+    table,
+    tensor,
+    text,
+)
 
-from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.hub.upstream import read_upstream
+from hsemotion_space.hub.convert import read_upstream
+from hsemotion_space.hub.source import CheckpointError
 
 FORBIDDEN = ("os.", "subprocess.", "import", "exec", "compile", "open", "socket.", "ctypes.", "shutil.", "pickle.find_class")
 _state: dict[str, bool] = {"listening": False}
@@ -30,12 +46,13 @@ def _listen(event: str, _: object) -> None:
 
 
 sys.addaudithook(_listen)
-with contextlib.suppress(CheckpointError):  # what Python imports by itself the first time
-    read_upstream(pickled(call("os system")), "bad.pt")
+for content in (small(), pickled(call("os system")), pickled(b"N."), pickled(b"Vx\n."), pickled(call("torch.nn A", name("torch Size")))):
+    with contextlib.suppress(CheckpointError):  # what Python and PyTorch import by themselves the first time
+        read_upstream(content, "bad.pt")
 
 
 def refused(content: bytes) -> str:
-    """Return why a file was refused, during which no file was opened, no module imported, and nothing compiled or started."""
+    """Return the code of why a file was refused, during which no file was opened, no module imported, and nothing compiled or started."""
     _heard.clear()
     with pytest.raises(CheckpointError) as caught:
         _state["listening"] = True
@@ -44,9 +61,8 @@ def refused(content: bytes) -> str:
         finally:
             _state["listening"] = False
     assert not _heard
-    words = str(caught.value)
-    assert words.startswith("bad.pt ") and words.endswith("."), words
-    return words
+    assert str(caught.value).startswith("bad.pt ")
+    return caught.value.code
 
 
 def unpickling(body: bytes) -> str:
@@ -82,25 +98,54 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("case", CALLS)
-def test_what_is_not_needed_for_weights_is_refused_by_its_name(case: str) -> None:
-    words = unpickling(CALLS[case])
-    assert "it names" in words
-    assert "Do not load it with anything else either" in words
+def inside(body: bytes) -> dict[str, bytes]:
+    """Return a pickle that is refused where it hides in something allowed."""
+    stored = row(text("storage"), body, text("0"), text("cpu"), number(6)) + b"Q"
+    return {
+        "alone": body,
+        "parameter": module({"fc": module({}, {**LAYER, "bad": body})}),
+        "argument": call("timm.models.any Any", body),
+        "state": name("timm.models.any Any") + b")\x81" + table({"_parameters": body}) + b"b",
+        "key of a module": module({"fc": body}),
+        "storage": tensor((2, 3), (3, 1), stored=stored),
+    }
 
 
 @pytest.mark.parametrize("case", CALLS)
-@pytest.mark.parametrize("place", ["parameter", "argument", "state", "key of a module", "storage"])
-def test_the_same_inside_of_something_allowed(case: str, place: str) -> None:
-    body = CALLS[case]
-    nested = {
-        "parameter": lambda: module({"fc": module({}, {**LAYER, "bad": body})}),
-        "argument": lambda: call("timm.models.any Any", body),
-        "state": lambda: name("timm.models.any Any") + b")\x81" + table({"_parameters": body}) + b"b",
-        "key of a module": lambda: module({"fc": body}),
-        "storage": lambda: tensor((2, 3), (3, 1), stored=row(text("storage"), body, text("0"), text("cpu"), number(6)) + b"Q"),
-    }[place]()
-    assert "it names" in unpickling(nested)
+def test_names_that_weights_do_not_need_are_refused_wherever_they_are(case: str) -> None:
+    for place, body in inside(CALLS[case]).items():
+        assert unpickling(body) == "unsafe_name", place
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        call("torch.nn.modules.os system", COMMAND),
+        module({"fc": module({}, LAYER, "timm.os system")}, cls="torch.nn subprocess"),
+        name("timm.models.any Any") + b")\x81" + table({"__class__": name("torch.nn A"), "__reduce__": COMMAND}) + b"b",
+        table({"fc.weight": call("torch._utils _rebuild_parameter", call("torch.nn eval", COMMAND), b"\x88", ORDERED_DICT)}),
+        table(
+            {
+                "fc.weight": call(
+                    "torch._utils _rebuild_parameter_with_state", tensor((2, 3), (3, 1)), b"\x89", ORDERED_DICT,
+                    table({"numpy": name("torch.nn Evil"), "detach": name("torch.nn Evil")}),
+                )
+            }
+        ),
+        ORDERED_DICT + table({"items": name("torch.nn Evil"), "keys": name("torch.nn Evil")}) + b"b",
+    ],
+)  # fmt: skip
+def test_allowed_names_are_inert_whatever_a_file_does_with_them(body: bytes) -> None:
+    _heard.clear()
+    _state["listening"] = True
+    try:
+        found = read_upstream(pickled(body), "inert.pt").tensors
+    except CheckpointError:
+        found = {}
+    finally:
+        _state["listening"] = False
+    assert not _heard
+    assert all(type(array) is np.ndarray for array in found.values())
 
 
 def test_a_pickle_made_by_python_that_runs_a_command_is_refused() -> None:
@@ -127,26 +172,20 @@ def test_a_pickle_made_by_python_that_runs_a_command_is_refused() -> None:
         b"I1" + b"0" * 100_000 + b"\n", b"0", b"1", b"2", b"R", b"b",
         b"\x81", b"t", b"u", b"s", b"e", b"a", b"h\x05", b"j\xff\xff\xff\xff", b"q\x00", b"Q", b"\x85", b")R", b"N.",
         b"N" * 3, b"((((", b"",
+        *(
+            table({"fc.weight": body})
+            for body in (
+                tensor((2, 3), (3, -1)), tensor((-2, 3), (3, 1)), tensor((2, 3), (3, 1), -1), tensor((2, 3), (3, 1), 1), tensor((7,), (1,)),
+                tensor((2, 3), (3,)), tensor((2**62, 4), (0, 1)), tensor((2**31, 2**31), (0, 0)), tensor((1,), (2**62,), 2**63),
+                tensor((2**40, 3), (0, 1)), tensor((6,), (1,), stored=storage(count=2**62)), tensor((6,), (1,), stored=storage(count=7)),
+                tensor((6,), (1,), stored=storage("../0")), tensor((6,), (1,), stored=storage("1")),
+                tensor((6,), (1,), stored=storage(kind="torch Size")), tensor((6,), (1,), stored=storage(kind="torch QInt8Storage")),
+            )
+        ),
     ],
 )  # fmt: skip
-def test_instructions_that_do_not_belong_there_are_refused(body: bytes) -> None:
+def test_malformed_instructions_and_tensors_outside_of_their_storage_are_refused(body: bytes) -> None:
     unpickling(body)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        tensor((2, 3), (3, -1)), tensor((-2, 3), (3, 1)), tensor((2, 3), (3, 1), -1), tensor((2, 3), (3, 1), 1), tensor((7,), (1,)),
-        tensor((2, 3), (3,)), tensor((2**62, 4), (0, 1)), tensor((2**31, 2**31), (0, 0)), tensor((1,), (2**62,), 2**63),
-        tensor((1,) * 9, (0,) * 9),
-        tensor((2**40, 3), (0, 1)), tensor((6,), (1,), stored=storage(count=2**62)), tensor((6,), (1,), stored=storage(count=7)),
-        tensor((6,), (1,), stored=storage("../0")), tensor((6,), (1,), stored=storage("1")),
-        tensor((6,), (1,), stored=storage(kind="torch Size")),
-        tensor((6,), (1,), stored=storage(kind="torch QInt8Storage")),
-    ],
-)  # fmt: skip
-def test_tensors_that_do_not_lie_in_their_storage_are_refused(body: bytes) -> None:
-    unpickling(table({"fc.weight": body}))
 
 
 def timed(content: bytes, seconds: float = 1.0, times: float = 100.0) -> None:
@@ -164,12 +203,12 @@ def test_bombs_cost_little() -> None:
     laughs = b"]q\x00" + b"".join(b"(" + b"h" + bytes([k]) + (b"h" + bytes([k])) * 9 + b"tq" + bytes([k + 1]) for k in range(40))
     timed(pickled(laughs))
     timed(pickled(table({f"fc{k}.weight": tensor((2**14, 3), (0, 1)) for k in range(2000)})))
-    timed(pickled(b"]" * 250_000 + b"a" * 249_999))
-    timed(pickled(b"(" * 250_000))
+    timed(pickled(b"]" * 100_000 + b"a" * 99_999))
+    timed(pickled(b"(" * 100_000))
     deep = b""
     for _ in range(2000):
         deep = module({"x": deep} if deep else {})
-        if len(deep) > 300_000:
+        if len(deep) > 100_000:
             break
     timed(pickled(deep))
     timed(
@@ -210,8 +249,8 @@ def test_archives_that_pytorch_does_not_write_are_refused(entries: list[tuple[st
 
 
 def test_zip_bombs_are_refused_before_they_are_unpacked() -> None:
-    timed(zipped([("a/data.pkl", bytes(200_000_000)), GOOD[1]], zipfile.ZIP_DEFLATED), 1.0, 300.0)
-    timed(zipped([*GOOD, *((f"a/data/{k}", b"") for k in range(1, 100_000))]), 1.0)
+    timed(zipped([("a/data.pkl", bytes(50_000_000)), GOOD[1]], zipfile.ZIP_DEFLATED), 1.0, 300.0)
+    timed(zipped([*GOOD, *((f"a/data/{k}", b"") for k in range(1, 20_000))]), 1.0)
     lying = bytearray(zipped(GOOD))
     place = lying.index(b"PK\x01\x02")
     lying[place + 20 : place + 28] = struct.pack("<II", 2**31, 2**31)
@@ -220,25 +259,26 @@ def test_zip_bombs_are_refused_before_they_are_unpacked() -> None:
 
 def test_other_files_are_told_apart() -> None:
     for content, words in (
-        (b"<!DOCTYPE html><html>Not found", "web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "LFS"),
-        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "1.6"),
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>Not found", "web_page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "lfs_pointer"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "old_format"),
         (struct.pack("<Q", 2) + b'{"x"', "safetensors"),
-        (b"\x89HDF\r\n\x1a\n", ""),
-        (bytes(100), "not a PyTorch file"),
+        (b"\x89HDF\r\n\x1a\n", "hdf5"),
+        (bytes(100), "not_pytorch"),
     ):
-        assert words in refused(content)
+        assert refused(content) == words
 
 
 def test_a_file_that_ends_anywhere_is_refused() -> None:
     whole = zipped(GOOD)
-    for end in range(0, len(whole) - 1, max(1, len(whole) // 60)):
+    for end in range(0, len(whole) - 1, max(1, len(whole) // 30)):
         refused(whole[:end])
 
 
 def test_a_changed_byte_gives_the_same_tensors_or_a_reason() -> None:
     whole, draw, survived = zipped([*GOOD, ("a/version", b"3\n")]), random.Random(0), 0
-    for _ in range(400):
+    for _ in range(200):
         changed = bytearray(whole)
         for _ in range(draw.choice((1, 1, 2, 5))):
             changed[draw.randrange(len(changed))] = draw.randrange(256)
@@ -250,4 +290,4 @@ def test_a_changed_byte_gives_the_same_tensors_or_a_reason() -> None:
         for key, wanted in (("fc.weight", VALUES.reshape(2, 3)), ("fc.bias", VALUES[4:])):
             found = upstream.tensors.get(key)
             assert found is None or np.array_equal(found, wanted) or found.shape != wanted.shape
-    assert 0 < survived < 200
+    assert 0 < survived < 100
