@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from analysis_makers import make_analysis
 
-from hsemotion_space.feedback.intake import Intake, Submission
+from hsemotion_space.feedback.intake import Circumstances, Intake, Submission
 from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.limits import DAY_S, HOUR_S, Limits, Rule
 from hsemotion_space.feedback.records import FeedbackRecord, record_from_json, to_json
@@ -18,6 +18,8 @@ from hsemotion_space.types import Analysis
 NOW_S = 1_750_000_000.0
 KEYS = Keys(b"k" * 32)
 PREPROCESSING = "f" * 64
+JOB = "0123456789abcdef" * 2
+KNOWN = Circumstances(JOB, PREPROCESSING)
 ADDRESS = "198.51.100.7"
 
 
@@ -55,21 +57,20 @@ class FakeStore:
 
 
 class Desk:
-    """An intake with a store, a clock and a result that it made tickets for."""
+    """An intake with a store, a clock and a result."""
 
     def __init__(self, analysis: Analysis | None = None, generous: bool = True) -> None:
         self.clock, self.store = Clock(), FakeStore()
         limits = Limits(Clock(0), [Rule(10**9, DAY_S)], [Rule(10**9, HOUR_S)]) if generous else Limits(Clock(0))
         self.intake = Intake(self.store, KEYS, limits, self.clock)
         self.analysis = analysis or make_analysis()
-        self.tickets = self.intake.offer(self.analysis, PREPROCESSING)
 
     def submission(self, face: int = 1, **changes: object) -> Submission:
-        usual = Submission(self.tickets[face], "wrong", {"expression": "Fear"}, [], "", ["labels"], True, "")
+        usual = Submission(face, "wrong", {"expression": "Fear"}, [], "", ["labels"], True, "")
         return replace(usual, **changes)
 
     def send(self, face: int = 1, client: str = ADDRESS, **changes: object):
-        return self.intake.submit(self.analysis, self.submission(face, **changes), client)
+        return self.intake.submit(self.analysis, self.submission(face, **changes), client, KNOWN)
 
     @property
     def record(self) -> FeedbackRecord:

@@ -243,7 +243,7 @@ def test_the_known_answer_to_an_example_is_told_and_counted(visit: Visit) -> Non
 def test_the_version_of_the_consent_is_that_of_the_language_it_was_read_in(visit: Visit, language: str) -> None:
     analysis = visit.runner.jobs[PICTURE][0]
     given = make_offer(visit.desk, PICTURE, analysis, None)
-    said = Submission(given.tickets["1"], "cannot_tell", {}, [], "", ["labels"], adult_and_permitted=True, code="")
+    said = Submission(1, "cannot_tell", {}, [], "", ["labels"], adult_and_permitted=True, code="")
     request = gr.Request(headers={}, client=SimpleNamespace(host="198.51.100.7"))
     visit.start(CLIP)
     token = words._LANGUAGE.set(language)

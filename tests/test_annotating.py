@@ -49,9 +49,8 @@ class Room:
         self.analysis = make_analysis(faces=1)
 
     def answer(self, label: str = OTHER, code: str = "", span: tuple[float, ...] = (), **known_here: object):
-        ticket = self.intake.offer(self.analysis, "f" * 64)[1]
-        given = Submission(ticket, "wrong", {"expression": label}, list(span), "", ["labels"], True, code)
-        return self.intake.answer(self.analysis, given, "198.51.100.7", Circumstances(**known_here))  # type: ignore[arg-type]
+        given = Submission(1, "wrong", {"expression": label}, list(span), "", ["labels"], True, code)
+        return self.intake.answer(self.analysis, given, "198.51.100.7", Circumstances("job", "f" * 64, **known_here))  # type: ignore[arg-type]
 
     def many(self, count: int, code: str | None, pause_s: float) -> int:
         """Return how many answers were kept; each is about another stretch, and with a fresh code if ``code`` is None."""
@@ -271,8 +270,7 @@ def test_an_example_needs_no_permission_and_its_picture_is_never_kept(room: Room
     room.answer(bundled=True)
     consent = room.store.records()[0].record.consent
     assert (consent.adult, consent.adult_and_permitted) == (True, False)
-    ticket = room.intake.offer(room.analysis, "f" * 64)[1]
-    given = Submission(ticket, "not_a_face", {}, [], "", ["labels", "crop"], True, "")
+    given = Submission(1, "not_a_face", {}, [], "", ["labels", "crop"], True, "")
     with pytest.raises(FeedbackError, match="picture of an example is not kept"):
         room.intake.answer(room.analysis, given, "198.51.100.7", Circumstances(bundled=True))
     with pytest.raises(FeedbackError):

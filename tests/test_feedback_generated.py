@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from intake_makers import ADDRESS, KEYS, Desk
+from intake_makers import ADDRESS, KEYS, KNOWN, Desk
 
 from hsemotion_space.feedback.consent import ASKED
 from hsemotion_space.feedback.intake import Submission
@@ -44,7 +44,7 @@ def right_answer(task: Task) -> st.SearchStrategy[object]:
 SHARED = Desk()
 CORRECTED = st.fixed_dictionaries({}, optional={task.name: right_answer(task) for task in TASKS})
 RIGHT: Mapping[str, st.SearchStrategy[object]] = {
-    "ticket": st.sampled_from(sorted(SHARED.tickets.values())),
+    "face": st.sampled_from([1, 2]),
     "verdict": st.sampled_from(["wrong", "wrong", "correct", "cannot_tell", "not_a_face"]),
     "corrected": CORRECTED,
     "span_s": st.one_of(st.just([]), st.lists(st.floats(0, 3), min_size=2, max_size=2).map(sorted)),
@@ -75,7 +75,7 @@ def submissions(draw: Callable[..., object]) -> Submission:
 def take_any(submission: Submission) -> None:
     before = len(SHARED.store.records)
     try:
-        receipt = SHARED.intake.submit(SHARED.analysis, submission, ADDRESS)
+        receipt = SHARED.intake.submit(SHARED.analysis, submission, ADDRESS, KNOWN)
     except FeedbackError as error:
         SEEN["refused"] += 1
         assert re.search(r"[.]$", str(error))

@@ -29,7 +29,6 @@ from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.limits import TRIED, Limits, Rule
 from hsemotion_space.feedback.records import check_statement, read_comment, read_corrected, read_verdict
 from hsemotion_space.feedback.status import PublishStatus
-from hsemotion_space.feedback.tickets import LIFETIME_S, Reference, issue, verify
 from hsemotion_space.feedback.words import about
 from hsemotion_space.hub.manifest import InputSpec, find_checkpoint, list_checkpoints
 from hsemotion_space.hub.resolve import locate
@@ -47,7 +46,7 @@ JAPANESE = words._words("ja")
 KEYS = {"Shift", "Esc", "Space"}
 SIGNS = {"{low} to {high}", "Alpha"}
 """Texts that are signs in Japanese."""
-SHOWN = ("consent", "crops", "intake", "tickets")
+SHOWN = ("consent", "crops", "intake")
 """Modules of the feedback that check what a visitor sends."""
 KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 
@@ -173,9 +172,6 @@ def errors(folder: Path) -> Iterator[str]:
     yield raised(lambda: PipelineConfig(smoothing=9))
     yield raised(lambda: find_checkpoint((ROOT / "checkpoints",), "nowhere"))
     keys = Keys(b"x" * 40)
-    ticket = issue(keys, Reference("media", "image", 1, "one", "same", "0"), 1000)
-    yield from (raised(lambda now=now: verify(keys, ticket, now)) for now in (1001 + LIFETIME_S, 0))  # type: ignore[misc]
-    yield raised(lambda: verify(keys, ticket + "0", 1000))
     yield raised(lambda: keys.contributor("2222-2222"))
     yield from (raised(too_many), raised(too_many_codes), raised(too_many_codes_of_one))
     yield from (raised(lambda given=given: read_consent(*given)) for given in ((["crop"], True), (["labels"], False)))  # type: ignore[misc]

@@ -1,12 +1,11 @@
-"""Where corrections come in: tickets go out with a result, and what comes back is checked before it is kept."""
+"""Where corrections come in: what a client sends about a result of this server is checked before it is stored."""
 
 from __future__ import annotations
 
-import hmac
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 import numpy as np
@@ -31,12 +30,10 @@ from hsemotion_space.feedback.records import (
     read_corrected,
     read_verdict,
 )
-from hsemotion_space.feedback.tickets import Reference, Ticket, issue, verify
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack, FloatArray, Prediction
 
 SPAN_STEP_S: Final = 0.01
 """To so much time ranges are rounded, so that those of several people meet."""
-WRONG_TICKET: Final = "This correction belongs to another result than the one shown. Please send it again from the result that it is about."
 
 
 class Acknowledged(Protocol):
@@ -66,7 +63,7 @@ class Submission:
     """What a client sent, all of it untrusted.
 
     Attributes:
-        ticket: from :meth:`Intake.offer`.
+        face: number of the face in the analysis, from 1.
         verdict: one of ``VERDICTS``.
         corrected: by task, as ``read_corrected`` takes it.
         span_s: start and end in the clip; nothing or an empty list for all of it.
@@ -76,7 +73,7 @@ class Submission:
         code: receipt code of earlier corrections; nothing or empty for a new one.
     """
 
-    ticket: object
+    face: object
     verdict: object
     corrected: object
     span_s: object
@@ -91,6 +88,8 @@ class Circumstances:
     """What this server knows about a submission by itself.
 
     Attributes:
+        job: id of the analysis, which nobody can guess: a new receipt code follows from it and from the face.
+        preprocessing: digest of how faces were found and prepared.
         blind: whether the person has not been shown yet what is predicted, nor any known answer.
         bundled: whether the face came with this program; then no picture is kept, and ``adult_and_permitted`` stands for being an adult.
         instead_of: id of the record that this one takes the place of, empty if there is none; without it, a statement that was made
@@ -98,13 +97,12 @@ class Circumstances:
         language: in which the person read what they agreed to; one of ``consent.VERSIONS``.
     """
 
+    job: str
+    preprocessing: str
     blind: bool = False
     bundled: bool = False
     instead_of: str = ""
     language: str = "en"
-
-
-USUAL: Final = Circumstances()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +138,7 @@ class Intake:
             (limits if answers is None else answers),
         )
 
-    def offer(self, analysis: Analysis, preprocessing: str) -> Mapping[int, str]:
-        """Return a ticket for every face, by its number.
-
-        Args:
-            analysis: as it is shown; a ticket is of no use with another smoothing.
-            preprocessing: digest of how faces were found and prepared.
-        """
-        now_s = self._clock()
-        return {
-            face.track.track_id: issue(self._keys, self._reference(analysis, face, read_predicted(analysis, face, preprocessing)), now_s)
-            for face in analysis.faces
-        }
-
-    def submit(self, analysis: Analysis, submission: Submission, client: str, known: Circumstances = USUAL) -> Receipt:
+    def submit(self, analysis: Analysis, submission: Submission, client: str, known: Circumstances) -> Receipt:
         """Check a correction and keep it; the same one sent again is kept once. Only what is kept counts against the limits.
 
         Args:
@@ -165,15 +150,15 @@ class Intake:
         Raises:
             FeedbackError: if it cannot be taken; the sentence says why.
         """
-        return self._counted([self._limits], client, lambda now_s: self._keep(analysis, submission, known, now_s))
+        return self._counted([self._limits], client, lambda: self._keep(analysis, submission, known))
 
-    def answer(self, analysis: Analysis, submission: Submission, client: str, known: Circumstances = USUAL) -> Receipt:
+    def answer(self, analysis: Analysis, submission: Submission, client: str, known: Circumstances) -> Receipt:
         """Check an answer of an annotator and keep it, as :meth:`submit` does a correction, but under other limits.
 
         Who has a receipt code may answer quickly; whoever would be a new contributor counts against the usual limits too.
         """
         limits = [self._answers] if self._returns(submission) else [self._answers, self._limits]
-        return self._counted(limits, client, lambda now_s: self._keep(analysis, submission, known, now_s))
+        return self._counted(limits, client, lambda: self._keep(analysis, submission, known))
 
     def _returns(self, submission: Submission) -> bool:
         """Return whether a receipt code belongs to somebody who gave something; a mistyped one is refused later."""
@@ -182,13 +167,13 @@ class Intake:
         except FeedbackError:
             return False
 
-    def _counted(self, limits: Sequence[Limits], client: str, keep: Callable[[float], Receipt]) -> Receipt:
+    def _counted(self, limits: Sequence[Limits], client: str, keep: Callable[[], Receipt]) -> Receipt:
         now_s = self._clock()
         counted_as = self._keys.client(client, int(now_s // DAY_S))
         with ExitStack() as undo:
             for limit in dict.fromkeys(limits):
                 undo.callback(limit.give_back, counted_as, limit.take(counted_as))
-            receipt = keep(now_s)
+            receipt = keep()
             if receipt.created:
                 undo.pop_all()
         return receipt
@@ -207,16 +192,16 @@ class Intake:
         media, kind = self._keys.media(analysis.media.sha256), analysis.media.kind
         return Subject(media, kind, face.track.track_id, _box(analysis, face.track), _span(analysis, face, span_s))
 
-    def _keep(self, analysis: Analysis, submission: Submission, known: Circumstances, now_s: float) -> Receipt:
-        ticket = verify(self._keys, submission.ticket, now_s)
-        face, predicted = self._predicted(analysis, ticket)
+    def _keep(self, analysis: Analysis, submission: Submission, known: Circumstances) -> Receipt:
+        face = find_face(analysis, submission.face)
+        predicted = read_predicted(analysis, face, known.preprocessing)
         verdict = read_verdict(submission.verdict)
         corrected = read_corrected(submission.corrected, predicted)
         check_statement(verdict, corrected, predicted)
         comment = read_comment(submission.comment)
         consent = read_consent(submission.scopes, submission.adult_and_permitted, known.bundled, known.language)
         subject = self.subject(analysis, face, submission.span_s)
-        code = self._code(submission.code, ticket)
+        code = self._code(submission.code, f"{known.job} {face.track.track_id}")
         contributor = self._keys.contributor(code)
         said = [verdict, cast("Json", corrected), comment, *([known.instead_of] if known.instead_of else [])]
         name = self._name(contributor, (subject, predicted), said, consent)
@@ -226,29 +211,9 @@ class Intake:
         words = "Saved here." if answer.created else "You had sent this before; it is kept once."
         return Receipt(code, record.id, answer.created, answer.state, words)
 
-    def _reference(self, analysis: Analysis, face: FaceResult, predicted: Predicted) -> Reference:
-        return Reference(
-            self._keys.media(analysis.media.sha256),
-            analysis.media.kind,
-            face.track.track_id,
-            predicted.checkpoint,
-            predicted.preprocessing,
-            predicted.digest,
-        )
-
-    def _predicted(self, analysis: Analysis, ticket: Ticket) -> tuple[FaceResult, Predicted]:
-        """Return the face that a ticket is for and what was predicted, if it is this result."""
-        for face in analysis.faces:
-            if face.track.track_id == ticket.reference.face:
-                predicted = read_predicted(analysis, face, ticket.reference.preprocessing)
-                actual = self._reference(analysis, face, predicted)
-                if hmac.compare_digest(canonical(asdict(actual)).encode(), canonical(asdict(ticket.reference)).encode()):
-                    return face, predicted
-        raise FeedbackError(WRONG_TICKET)
-
-    def _code(self, code: object, ticket: Ticket) -> str:
+    def _code(self, code: object, nonce: str) -> str:
         if code is None or (isinstance(code, str) and not code.strip()):
-            return self._keys.code(ticket.nonce)
+            return self._keys.code(nonce)
         if not isinstance(code, str):
             raise FeedbackError("The receipt code must be a text.")
         return read_code(code)
@@ -265,6 +230,18 @@ class Intake:
         weights = [predicted.checkpoint, predicted.checkpoint_sha256, predicted.heads_sha256]
         statement = [*said, consent.version, list(consent.scopes)]
         return self._keys.sign("record", canonical([contributor, subject.item, weights, statement]))[:HASH_LENGTH]
+
+
+def find_face(analysis: Analysis, number: object) -> FaceResult:
+    """Return a face of an analysis by a number that a client sent.
+
+    Raises:
+        FeedbackError: if there is none.
+    """
+    for face in analysis.faces:
+        if not isinstance(number, bool | float) and face.track.track_id == number:
+            return face
+    raise FeedbackError(f"This result has no face {str(number)[:20]}.")
 
 
 def read_predicted(analysis: Analysis, face: FaceResult, preprocessing: str) -> Predicted:

@@ -16,7 +16,7 @@ from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
 from hsemotion_space.ui.annotate.items import SAYS, Bundled, Item, bundled_answer, face_of
 from hsemotion_space.ui.annotate.session import Entry, Session
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.feedback import REFUSALS, make_offer
+from hsemotion_space.ui.feedback import REFUSALS, preprocessing_of
 from hsemotion_space.ui.parts import in_words
 from hsemotion_space.ui.words import language, retell, say
 
@@ -120,7 +120,7 @@ def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, term
     verdict, said = statement(answer, read_predicted(analysis, face, ""))
     may_crop = item.picture and not item.bundled
     submission = Submission(
-        ticket=make_offer(desk, item.job, analysis, None).tickets.get(str(item.face), ""),
+        face=item.face,
         verdict=verdict,
         corrected=said,
         span_s=list(item.span_s),
@@ -129,7 +129,8 @@ def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, term
         adult_and_permitted=terms.statement is True or (item.bundled and terms.adult is True),
         code=code_of(session, terms),
     )
-    known_here = Circumstances(blind, item.bundled, session.replaced.get(item.key, ""), language())
+    instead_of = session.replaced.get(item.key, "")
+    known_here = Circumstances(item.job, preprocessing_of(desk, analysis), blind, item.bundled, instead_of, language())
     return desk.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
 
 
