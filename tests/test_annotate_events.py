@@ -69,7 +69,7 @@ def test_a_wrong_answer_gives_a_sentence_keeps_nothing_and_shows_nothing(
     assert problem.startswith("Not saved. ") and problem.endswith(".") and len(problem) < 200
     assert list(state(visit)[1:]) == before and visit.session.turn == turn + 1
     assert visit.value()["last"] == [] and visit.act() == "", "it can be said again"
-    assert visit.records[0].record.blind
+    assert visit.records[0].blind
 
 
 @pytest.mark.parametrize("code", ["ABC", "x" * 10_000, "\0", "AAAA-AAAA-AAAA-AAAA", "🙂"])

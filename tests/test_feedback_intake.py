@@ -12,11 +12,12 @@ import pytest
 from analysis_makers import make_analysis
 from intake_makers import ADDRESS, JOB, KEYS, KNOWN, PREPROCESSING, Clock, Desk
 
-from hsemotion_space.feedback.consent import read_consent
+from hsemotion_space.feedback.consent import VERSION, read_consent
 from hsemotion_space.feedback.crops import make_crop
+from hsemotion_space.feedback.erase import erase_here
 from hsemotion_space.feedback.intake import Intake
 from hsemotion_space.feedback.limits import Limits
-from hsemotion_space.feedback.records import FeedbackError, to_json
+from hsemotion_space.feedback.record import FeedbackError, to_json
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.tasks import TASKS
 
@@ -35,19 +36,20 @@ def test_a_correction_becomes_a_record_of_what_was_predicted_and_said(desk: Desk
     assert record.contributor == KEYS.contributor(receipt.code)
     assert (record.verdict, record.comment) == ("wrong", "I see it")
     assert record.corrected == {"expression": {"Fear": 1.0}, "action_units": {"AU4": 1.0}}
-    assert record.consent == read_consent(["labels", "publish"], True)
-    subject, predicted = record.subject, record.predicted
-    assert (subject.media, subject.kind, subject.face, subject.span_s) == (KEYS.media(desk.analysis.media.sha256), "clip", 2, ())
+    consent = record.consent_version, record.consent_scopes, record.consent_statement
+    assert consent == read_consent(["labels", "publish"], True) == (VERSION, ("labels", "publish"), "adult_and_permitted")
+    assert (record.kind, record.face, record.span_s, record.blind) == ("clip", 2, (), False)
+    assert record.item == desk.intake.item(desk.analysis, 2) != desk.intake.item(desk.analysis, 1)
     box = face.track.boxes_xyxy[np.argmax(face.track.detection_scores)]
-    assert subject.box_xyxy == pytest.approx([box[0] / 640, box[1] / 480, box[2] / 640, box[3] / 480], abs=1e-6)
-    assert (predicted.checkpoint, predicted.checkpoint_sha256, predicted.preprocessing) == ("starter", "c" * 64, PREPROCESSING)
-    assert [one.task for one in predicted.tasks] == [task.name for task in TASKS]
-    for one, prediction in zip(predicted.tasks, face.predictions, strict=True):
-        assert list(one.values) == list(prediction.task.label_names)
-        assert np.array_equal(np.array(list(one.values.values()), np.float32), prediction.values)
-        assert (one.provenance, one.frames, one.task_version) == (prediction.provenance, prediction.frames, prediction.task.version)
-        assert bool(one.spread) == (prediction.task.scope == "frame")
-    assert desk.store.crops[record.id] == b""
+    assert record.box_xyxy == pytest.approx([box[0] / 640, box[1] / 480, box[2] / 640, box[3] / 480], abs=1e-6)
+    assert (record.checkpoint, record.checkpoint_sha256, record.preprocessing) == ("starter", "c" * 64, PREPROCESSING)
+    assert list(record.predicted) == [task.name for task in TASKS]
+    for prediction in face.predictions:
+        values = record.predicted[prediction.task.name]
+        assert list(values) == list(prediction.task.label_names)
+        assert np.array_equal(np.array(list(values.values()), np.float32), prediction.values)
+        assert record.provenance[prediction.task.name] == prediction.provenance
+    assert record.crop == b""
 
 
 def test_the_stored_record_has_neither_code_nor_address_nor_digest_of_the_file(desk: Desk) -> None:
@@ -57,15 +59,14 @@ def test_the_stored_record_has_neither_code_nor_address_nor_digest_of_the_file(d
         assert secret not in text
 
 
-def test_a_task_without_a_value_is_left_out_and_a_picture_has_no_spread() -> None:
+def test_a_task_without_a_value_is_left_out() -> None:
     analysis = make_analysis(1, kind="image")
     (face,) = analysis.faces
     lost = replace(face.predictions[1], values=np.full(2, np.nan, np.float32))
     analysis = replace(analysis, faces=(replace(face, predictions=(face.predictions[0], lost, *face.predictions[2:])),))
     desk = Desk(analysis)
     desk.send()
-    assert [one.task for one in desk.record.predicted.tasks] == [task.name for task in TASKS if task is not TASKS[1]]
-    assert not any(one.spread for one in desk.record.predicted.tasks)
+    assert list(desk.record.predicted) == [task.name for task in TASKS if task is not TASKS[1]]
 
 
 def test_the_crop_is_kept_only_if_it_was_ticked() -> None:
@@ -77,7 +78,7 @@ def test_the_crop_is_kept_only_if_it_was_ticked() -> None:
     ):
         desk = Desk()
         receipt = desk.send(2, scopes=scopes)
-        assert desk.store.crops[receipt.record_id] == (make_crop(desk.analysis, 2) if kept else b"")
+        assert desk.store.records[receipt.record_id].crop == (make_crop(desk.analysis, 2) if kept else b"")
 
 
 def test_sending_again_keeps_one_record_with_or_without_the_code(desk: Desk) -> None:
@@ -139,10 +140,10 @@ def test_a_time_range_lies_in_the_track_and_all_of_the_track_is_no_range(desk: D
     whole = [round(float(times[0]), 2), round(float(times[-1]), 2)]
     for span in (whole, [], (), None, [0, float(times[-1]) + 0.009], [-0.009, float(times[-1])]):
         desk.send(span_s=span)
-    assert desk.record.subject.span_s == ()
+    assert desk.record.span_s == ()
     for span in ([0.5, 1.004], [0.5, 1.0], (0.502, 1)):
         desk.send(span_s=span)
-    spans = {record.subject.span_s for record in desk.store.records.values()}
+    spans = {record.span_s for record in desk.store.records.values()}
     assert spans == {(), (0.5, 1.0)}
     rng = random.Random(1)
     for _ in range(300):
@@ -152,7 +153,7 @@ def test_a_time_range_lies_in_the_track_and_all_of_the_track_is_no_range(desk: D
         except FeedbackError as error:
             assert "not visible between" in str(error)
     for record in desk.store.records.values():
-        assert not record.subject.span_s or times[0] <= record.subject.span_s[0] <= record.subject.span_s[1] <= times[-1]
+        assert not record.span_s or times[0] <= record.span_s[0] <= record.span_s[1] <= times[-1]
 
 
 def test_a_picture_has_no_time_range() -> None:
@@ -199,9 +200,9 @@ def test_the_real_store_keeps_what_was_sent_and_after_an_erasure_refuses_it(tmp_
         receipt = intake.submit(desk.analysis, submission, ADDRESS, KNOWN)
         assert not intake.submit(desk.analysis, submission, ADDRESS, KNOWN).created
         (stored,) = store.records(contributor=KEYS.contributor(receipt.code))
-        assert stored.record.id == receipt.record_id
+        assert stored.id == receipt.record_id
         assert stored.crop == make_crop(desk.analysis, 1)
-        store.erase(KEYS.contributor(receipt.code))
+        erase_here(store, KEYS.contributor(receipt.code))
         with pytest.raises(FeedbackError, match="erased"):
             intake.submit(desk.analysis, submission, ADDRESS, KNOWN)
         assert not store.records()

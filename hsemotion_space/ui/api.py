@@ -13,7 +13,8 @@ from gradio.data_classes import FileData
 from gradio.events import api
 
 from hsemotion_space.export import Json, document
-from hsemotion_space.feedback.intake import Circumstances, Submission
+from hsemotion_space.feedback.form import Submission
+from hsemotion_space.feedback.intake import Context
 from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint, list_checkpoints
 from hsemotion_space.hub.resolve import locate
 from hsemotion_space.jobs import JobError
@@ -152,7 +153,7 @@ def _analyze(desk: Desk, kind: Kind, media: object, consent: object, config: Pip
 
 
 def _submission(face: object, ticket: object, statement: object, consent: object) -> Submission:
-    chosen = face or ticket
+    chosen = ticket if ticket and not face else face
     if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 10:  # the second argument was the ticket once
         chosen = int(chosen)
     said = statement if isinstance(statement, Mapping) else {}
@@ -167,7 +168,7 @@ def _submission(face: object, ticket: object, statement: object, consent: object
 def _submit(desk: Desk, job: object, submission: Submission, request: gr.Request, *, outdated: bool) -> ReceiptInfo:
     try:
         analysis = desk.analysis(job, None)
-        known = Circumstances(str(job), preprocessing_of(desk, analysis))
+        known = Context(str(job), preprocessing_of(desk, analysis))
         receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), known)
     except REFUSALS as error:
         raise gr.Error(str(error), print_exception=False) from error

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback
 from hsemotion_space.hub.manifest import Checkpoint, find_checkpoint
 from hsemotion_space.jobs import JobError, JobRunner, JobStatus
+from hsemotion_space.messages import Message
 from hsemotion_space.readout import reread
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
@@ -59,7 +60,7 @@ class Desk:
             FeedbackError: if they are not taken.
         """
         if self.feedback is None:
-            raise FeedbackError(f"{NOT_TAKEN} {self.problem}".strip())
+            raise FeedbackError(Message.joined(filter(None, [NOT_TAKEN, self.problem])))
         return self.feedback
 
     def analysis(self, job: object, smoothing: float | None) -> Analysis:

@@ -12,8 +12,9 @@ import gradio as gr
 
 from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
 from hsemotion_space.feedback.crops import find_track, preview
-from hsemotion_space.feedback.intake import Circumstances, Receipt, Submission
-from hsemotion_space.feedback.records import COMMENT_LENGTH, FeedbackError
+from hsemotion_space.feedback.form import COMMENT_LENGTH, Submission
+from hsemotion_space.feedback.intake import Context, Receipt
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError, find_checkpoint
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import SettingsError
@@ -245,14 +246,14 @@ def _submit(desk: Desk, given: Offer, seen: bool, submission: Submission, reques
     """Return updates for the receipt code and for what is told; a picture is kept only if it was ``seen``."""
     try:
         if submission.verdict is None:
-            raise FeedbackError("Please say first whether what the network says is right.")
+            raise FeedbackError("Please say first whether what the network says is right.", code="no_verdict")
         if isinstance(submission.scopes, list) and CROP.name in submission.scopes and not seen:
-            raise FeedbackError(f"Please look at the picture that would be kept: tick “{CROP.title}” again.")
+            raise FeedbackError("Please look at the picture that would be kept: tick “{tick}” again.", code="unseen", tick=CROP.title)
         analysis = desk.analysis(given.job, given.smoothing)
-        known = Circumstances(given.job, preprocessing_of(desk, analysis), language=language())
+        known = Context(given.job, preprocessing_of(desk, analysis), language=language())
         receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), known)
     except REFUSALS as error:
-        return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=retell(str(error))))}</p>"]
+        return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=retell(error.message)))}</p>"]
     return [receipt.code, _thanks(receipt)]
 
 

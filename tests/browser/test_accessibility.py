@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.copyfile(card, folder / "checkpoints" / name / "README.md")
     (folder / "feedback").mkdir()
     with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", reserve_bytes=0) as store:
-        store.add(make_record(1, comment="It looks sad to me."), make_crop(1))
+        store.add(replace(make_record(1, comment="It looks sad to me."), crop=make_crop(1)))
     with serve_page(folder, {"HSEMOTION_REVIEW_TOKEN": TOKEN}) as address:
         yield address
 

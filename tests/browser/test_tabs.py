@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,13 @@ def browser() -> Iterator[playwright.Browser]:
 
 def stored(folder: Path) -> dict[str, tuple[str, bool, bool]]:
     with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", read_only=True) as store:
-        return {one.record.id: (one.review, one.gold, one.reverted) for one in store.records()}
+        return {one.id: (one.review, one.gold, one.reverted) for one in store.records()}
 
 
 def test_what_waits_is_reviewed_one_by_one(browser: playwright.Browser, tmp_path: Path) -> None:
     (tmp_path / "feedback").mkdir()
     with FeedbackStore(f"sqlite:///{tmp_path / 'feedback' / 'feedback.sqlite'}", reserve_bytes=0) as store:
-        first = store.add(make_record(1, comment="<img src=x onerror=alert(1)>"), make_crop(1)).id
+        first = store.add(replace(make_record(1, comment="<img src=x onerror=alert(1)>"), crop=make_crop(1))).id
         second = store.add(make_record(1, contributor=BEN, corrected={"expression": {"Anger": 1.0}})).id
         third = store.add(make_record(2, contributor=CARL, verdict="cannot_tell")).id
         fourth = store.add(make_record(3, contributor=CARL)).id
