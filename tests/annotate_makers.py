@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from analysis_makers import make_analysis
 
-from hsemotion_space.feedback.records import StoredRecord
+from hsemotion_space.feedback.record import FeedbackRecord
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, Settings
@@ -84,7 +84,7 @@ class Visit:
         return self.desk.open_feedback
 
     @property
-    def records(self) -> list[StoredRecord]:
+    def records(self) -> list[FeedbackRecord]:
         return self.kept.store.records()
 
     @property

@@ -10,22 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from hsemotion_space.feedback.records import (
-    Consent,
-    FeedbackRecord,
-    Predicted,
-    Review,
-    State,
-    StoredRecord,
-    Subject,
-    TaskPrediction,
-    Values,
-    Verdict,
-)
+from hsemotion_space.feedback.record import FeedbackRecord, Values, Verdict
 from hsemotion_space.tasks import TASKS, Task
 
 NOW_S = 1_750_000_000.0
@@ -44,20 +34,17 @@ ANNA, BEN, CARL = (hash_of(name) for name in ("Anna", "Ben", "Carl"))
 """Contributors."""
 
 
-def make_prediction(task: Task, top: int = 4, frames: int = 1) -> TaskPrediction:
-    """Predict one task: the label with index ``top`` is the strongest; a spread only for several frames."""
+def make_values(task: Task, top: int = 4) -> Values:
+    """Predict one task: the label with index ``top`` is the strongest."""
     count = len(task.labels)
     shares = np.full(count, 0.2 / (count - 1))
     shares[top % count] = 0.8
-    values = {label: round(float(share), 6) for label, share in zip(task.label_names, shares, strict=True)}
-    spread = dict.fromkeys(task.label_names, 0.0625) if frames > 1 and task.scope == "frame" else {}
-    return TaskPrediction(task.name, task.version, "trained" if task.kind != "continuous" else "prior", values, spread, frames)
+    return {label: round(float(share), 6) for label, share in zip(task.label_names, shares, strict=True)}
 
 
-def make_predicted(kind: str = "image", top: int = 4) -> Predicted:
+def make_predicted(kind: str = "image", top: int = 4) -> Mapping[str, Values]:
     """Predict every task of a picture, or of a clip (which has mimicry intensity too)."""
-    tasks = [make_prediction(task, top, 1 if kind == "image" else 25) for task in TASKS if task.scope == "frame" or kind == "clip"]
-    return Predicted("starter", hash_of("weights", 64), hash_of("heads", 64), hash_of("preprocessing", 64), tuple(tasks))
+    return {task.name: make_values(task, top) for task in TASKS if task.scope == "frame" or kind == "clip"}
 
 
 def make_record(
@@ -76,33 +63,22 @@ def make_record(
     top: int = 4,
 ) -> FeedbackRecord:
     """Make a statement about picture ``number``; its id follows from the contributor and everything that was said."""
-    subject = Subject(media or hash_of(f"picture {number}"), kind, face, BOX, span_s)
+    item = hash_of(repr((media or f"picture {number}", face, span_s)))
     said = corrected if corrected is not None else SAD if verdict == "wrong" else {}
-    name = repr(
-        (subject, contributor, verdict, sorted((task, sorted(values.items())) for task, values in said.items()), scopes, comment, top)
-    )
-    consent = Consent("1", scopes, adult_and_permitted=True)
+    sorted_said = sorted((task, sorted(values.items())) for task, values in said.items())
+    name = repr((item, kind, contributor, verdict, sorted_said, scopes, comment, top))
+    predicted = make_predicted(kind, top)
+    provenance = {task.name: "trained" if task.kind != "continuous" else "prior" for task in TASKS if task.name in predicted}
+    weights = hash_of("weights", 64), hash_of("heads", 64), hash_of("preprocessing", 64)
     return FeedbackRecord(
-        record_id or hash_of(name), contributor, subject, make_predicted(kind, top), verdict, dict(said), consent, comment
-    )
+        record_id or hash_of(name), contributor, item, kind, face, BOX, span_s, "starter", *weights, predicted, provenance, verdict,
+        dict(said), "1", scopes, "adult_and_permitted", comment,
+    )  # fmt: skip
 
 
-def make_stored(
-    record: FeedbackRecord | None = None,
-    *,
-    number: int = 1,
-    created_s: float = NOW_S,
-    state: State = "received",
-    batch: str = "",
-    superseded: bool = False,
-    review: Review = "",
-    reverted: bool = False,
-    gold: bool = False,
-    crop: bytes = b"",
-) -> StoredRecord:
+def make_stored(record: FeedbackRecord | None = None, *, number: int = 1, **marks: object) -> FeedbackRecord:
     """Put a record (by default about picture ``number``) into the form that the store returns."""
-    record = record or make_record(number)
-    return StoredRecord(number, record, created_s, state, batch, superseded, review, reverted, gold, crop)
+    return replace(record or make_record(number), **{"number": number, "created_s": NOW_S, **marks})
 
 
 def make_crop(number: int = 0, side: int = 32) -> bytes:

@@ -9,7 +9,9 @@ with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub"):
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,18 +20,17 @@ from fake_hub import FakeHub
 from feedback_makers import ANNA, NOW_S, make_crop, make_record
 from sqlalchemy import event
 
+from hsemotion_space.feedback.dataset import record_ids
+from hsemotion_space.feedback.erase import Erasure, erase_everywhere, pending_erasures
 from hsemotion_space.feedback.publish import Publisher
-from hsemotion_space.feedback.rows import encode, record_ids
+from hsemotion_space.feedback.record import VERDICTS, FeedbackRecord
 from hsemotion_space.feedback.status import PublishStatus
 from hsemotion_space.feedback.store import FeedbackStore
+from hsemotion_space.feedback.tables import Counts
 
 REPO = "org/feedback"
 TOKEN = "hf_canaryCanaryCANARYcanary0123456789"
 TEXTS = {"1": "labels: Keep my correction.\npublish: Also publish it."}
-
-
-def pseudonym(contributor: str) -> str:
-    return f"person {contributor[:8]}"
 
 
 @dataclass
@@ -57,12 +58,12 @@ class Server:
         """Start as after a crash, with whatever the disk has."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.store = FeedbackStore(f"sqlite:///{self.folder / 'feedback.sqlite'}", self.clock, reserve_bytes=0)
-        engine = self.store._database._engine
+        engine = self.store.database._engine
         event.listen(
             engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF")
         )  # for speed: nobody pulls a plug
         engine.dispose()
-        self.publisher = Publisher(self.store, REPO, TOKEN, lambda stored: encode(stored, pseudonym), TEXTS, clock=self.clock)
+        self.publisher = Publisher(self.store, REPO, TOKEN, TEXTS, clock=self.clock)
 
     def crash(self, *, lose_disk: bool = False) -> None:
         """End without a chance to push, and start anew."""
@@ -78,9 +79,14 @@ class Server:
         ids = []
         for _ in range(count):
             record = make_record(media=f"{self.folder.name} {len(self.said)}", contributor=contributor, scopes=scopes)
-            ids.append(self.store.add(record, make_crop(len(self.said)) if crop else b"").id)
+            ids.append(self.store.add(replace(record, crop=make_crop(len(self.said)) if crop else b"")).id)
             self.said.append(ids[-1])
         return ids
+
+    def erase(self, contributor: str, *, alone: bool = False, wait_s: float = 20.0) -> Erasure:
+        """Erase everything of somebody, as the page does; `alone` has no access to the Hub."""
+        settle = None if alone else partial(self.publisher.settle, wait_s=wait_s)
+        return erase_everywhere(self.store, contributor, settle, publishes=True, restored=self.publisher.restored)
 
     def pass_time(self, seconds: float) -> bool:
         """Move the clock and do what is due then."""
@@ -90,7 +96,7 @@ class Server:
     def drain(self, hours: float = 24.0) -> PublishStatus:
         """Go on until nothing waits any more, at most so long on the clock."""
         until_s = self.clock.now_s + hours * 3600
-        while self.store.counts()["received"] or self.store.counts()["sealed"] or self.store.pending_erasures():
+        while self.store.counts()["received"] or self.store.counts()["sealed"] or pending_erasures(self.store):
             assert self.clock.now_s < until_s, self.publisher.status()
             self.pass_time(30)
         return self.publisher.status()
@@ -128,3 +134,10 @@ def _cells(body: bytes) -> bytes:
 def everything_in(folder: Path) -> list[bytes]:
     """Return the files of a disk: the database, its log, and what lies beside it."""
     return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+
+
+def counts_of(rows: Sequence[FeedbackRecord]) -> Counts:
+    """Count rows, each of which is another statement."""
+    verdicts = dict.fromkeys(VERDICTS, 0) | Counter(row.verdict for row in rows)
+    versions = tuple(sorted({row.consent_version for row in rows}))
+    return Counts(len(rows), sum(bool(row.crop) for row in rows), len({row.contributor for row in rows}), verdicts, versions)

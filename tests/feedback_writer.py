@@ -12,10 +12,11 @@ import resource
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from feedback_makers import hash_of, make_crop, make_record
 
-from hsemotion_space.feedback.records import FeedbackError, StoredRecord
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
 
 FILE_LIMIT = 400_000
@@ -27,15 +28,15 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-def encode(stored: Sequence[StoredRecord]) -> bytes:
-    return b"\n".join(one.record.id.encode() for one in stored)
+def encode(stored: Sequence[FeedbackRecord]) -> bytes:
+    return b"\n".join(one.id.encode() for one in stored)
 
 
 def write_for_ever(store: FeedbackStore, contributor: str) -> None:
     number = 0
     while True:
         number += 1
-        ack = store.add(make_record(number % 40, contributor=contributor, comment=str(number)), make_crop(number % 7, 16))
+        ack = store.add(replace(make_record(number % 40, contributor=contributor, comment=str(number)), crop=make_crop(number % 7, 16)))
         say("ack", ack.id)
 
 
@@ -61,7 +62,7 @@ def count(url: str, records: int) -> None:
     for number in range(records):
         for _ in range(TRIES):
             try:
-                say("ack", store.add(make_record(number), make_crop(number)).id)
+                say("ack", store.add(replace(make_record(number), crop=make_crop(number))).id)
                 break
             except FeedbackError as error:
                 say("failed", error)
@@ -74,11 +75,11 @@ def file_limit(url: str, records: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, hard))
     for number in range(records):
         try:
-            say("ack", store.add(make_record(number), make_crop(number, 64)).id)
+            say("ack", store.add(replace(make_record(number), crop=make_crop(number, 64))).id)
         except FeedbackError as error:
             say("failed", error)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    say("ack", store.add(make_record(records), make_crop(records)).id)
+    say("ack", store.add(replace(make_record(records), crop=make_crop(records))).id)
     say("done")
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from analysis_makers import make_analysis
 
-from hsemotion_space.feedback.intake import Intake, Submission
+from hsemotion_space.feedback.form import Submission
+from hsemotion_space.feedback.intake import Context, Intake
 from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.limits import DAY_S, HOUR_S, Limits, Rule
-from hsemotion_space.feedback.records import FeedbackRecord, record_from_json, to_json
+from hsemotion_space.feedback.record import FeedbackRecord, from_json, to_json
+from hsemotion_space.feedback.tables import Ack
 from hsemotion_space.types import Analysis
 
 NOW_S = 1_750_000_000.0
 KEYS = Keys(b"k" * 32)
 PREPROCESSING = "f" * 64
+JOB = "0123456789abcdef" * 2
+KNOWN = Context(JOB, PREPROCESSING)
 ADDRESS = "198.51.100.7"
 
 
@@ -29,47 +33,39 @@ class Clock:
         return self.now
 
 
-@dataclass(frozen=True)
-class FakeAck:
-    created: bool
-    state: str = "received"
-
-
 class FakeStore:
-    """Keeps records by id, as JSON text, and refuses what cannot be read back."""
+    """Keeps records by id, as JSON text."""
 
     def __init__(self) -> None:
         self.records: dict[str, FeedbackRecord] = {}
-        self.crops: dict[str, bytes] = {}
 
-    def add(self, record: FeedbackRecord, crop: bytes = b"") -> FakeAck:
+    def add(self, record: FeedbackRecord) -> Ack:
         created = record.id not in self.records
         if created:
-            read = record_from_json(json.loads(json.dumps(to_json(record), allow_nan=False)))
+            read = from_json(json.loads(json.dumps(to_json(record), allow_nan=False)), crop=record.crop)
             assert read == record
-            self.records[record.id], self.crops[record.id] = read, crop
-        return FakeAck(created)
+            self.records[record.id] = read
+        return Ack(record.id, created, "received")
 
     def knows(self, contributor: str) -> bool:
         return any(record.contributor == contributor for record in self.records.values())
 
 
 class Desk:
-    """An intake with a store, a clock and a result that it made tickets for."""
+    """An intake with a store, a clock and a result."""
 
     def __init__(self, analysis: Analysis | None = None, generous: bool = True) -> None:
         self.clock, self.store = Clock(), FakeStore()
         limits = Limits(Clock(0), [Rule(10**9, DAY_S)], [Rule(10**9, HOUR_S)]) if generous else Limits(Clock(0))
         self.intake = Intake(self.store, KEYS, limits, self.clock)
         self.analysis = analysis or make_analysis()
-        self.tickets = self.intake.offer(self.analysis, PREPROCESSING)
 
     def submission(self, face: int = 1, **changes: object) -> Submission:
-        usual = Submission(self.tickets[face], "wrong", {"expression": "Fear"}, [], "", ["labels"], True, "")
+        usual = Submission(face, "wrong", {"expression": "Fear"}, [], "", ["labels"], True, "")
         return replace(usual, **changes)
 
     def send(self, face: int = 1, client: str = ADDRESS, **changes: object):
-        return self.intake.submit(self.analysis, self.submission(face, **changes), client)
+        return self.intake.submit(self.analysis, self.submission(face, **changes), client, KNOWN)
 
     @property
     def record(self) -> FeedbackRecord:

@@ -18,7 +18,7 @@ import numpy as np
 from checkpoint_makers import make_checkpoint
 from PIL import Image
 
-from hsemotion_space.feedback.records import StoredRecord
+from hsemotion_space.feedback.record import FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.ui.words import fixed
 
@@ -108,7 +108,7 @@ def serve(command: Sequence[str], port: int, folder: Path, environ: Mapping[str,
     assert process.returncode == 0
 
 
-def read_feedback(folder: Path) -> list[StoredRecord]:
+def read_feedback(folder: Path) -> list[FeedbackRecord]:
     """Return the records that a page has stored."""
     with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", read_only=True) as store:
         return list(store.records())

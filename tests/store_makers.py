@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hsemotion_space.feedback.records import StoredRecord
+from hsemotion_space.feedback.record import FeedbackRecord
 
 
-def encode(stored: Sequence[StoredRecord]) -> bytes:
-    return b"\n".join(one.record.id.encode() for one in stored)
+def encode(stored: Sequence[FeedbackRecord]) -> bytes:
+    return b"\n".join(one.id.encode() for one in stored)
 
 
-def ids(stored: Sequence[StoredRecord]) -> list[str]:
-    return [one.record.id for one in stored]
+def ids(stored: Sequence[FeedbackRecord]) -> list[str]:
+    return [one.id for one in stored]

@@ -62,7 +62,7 @@ def test_act_refuses_a_wrong_answer(visit: Visit, choice: object, label: object,
     assert problem.startswith("Not saved. ") and problem.endswith(".") and len(problem) < 200
     assert list(state(visit)[1:]) == before and visit.session.turn == turn + 1
     assert visit.value()["last"] == [] and visit.act() == "", "it can be said again"
-    assert visit.records[0].record.blind
+    assert visit.records[0].blind
 
 
 @pytest.mark.parametrize("code", ["ABC", "x" * 10_000, "\0"])

@@ -14,8 +14,10 @@ import pytest
 from analysis_makers import change_lines
 from annotate_makers import ANGER, CHECKPOINT, CLIP, PICTURE, PRACTICE, STRANGER, SURPRISE, TERMS, Visit, made, make_visit
 
+from hsemotion_space.annotation import narrowed
 from hsemotion_space.feedback.consent import VERSIONS
-from hsemotion_space.feedback.intake import Submission
+from hsemotion_space.feedback.form import Submission
+from hsemotion_space.feedback.intake import read_predicted
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.ui import words
 from hsemotion_space.ui.annotate import session as sessions
@@ -102,10 +104,10 @@ def test_act_stores_the_statement_of_an_answer(visit: Visit) -> None:
     top = EXPRESSION.label_names[int(faces[visit.session.items[0].face].predictions[0].values.argmax())]
     visit.act(label=top, point=[0.5, 0.5])
     visit.act(choice="not_a_face")
-    first, second = (one.record for one in visit.records)
+    first, second = visit.records
     assert (first.verdict, first.corrected) == ("correct", {"expression": {top: 1.0}}), "the point was not asked for"
     assert (second.verdict, second.corrected, second.contributor) == ("not_a_face", {}, first.contributor)
-    assert first.subject.face == visit.session.items[0].face and first.blind and second.blind
+    assert first.face == visit.session.items[0].face and first.blind and second.blind
     assert visit.session.counts == {"answered": 2, "skipped": 0, "left": 0}
 
 
@@ -115,10 +117,11 @@ def test_act_stores_a_point_where_it_was_asked_for(visit: Visit) -> None:
     span = visit.session.items[0].span_s
     visit.act(point=[0.25, -0.5])
     [one] = visit.records
-    assert one.record.corrected["valence_arousal"] == {"Valence": 0.25, "Arousal": -0.5}
-    assert one.record.subject.span_s == pytest.approx(span, abs=0.01) and len(span) == 2
-    expression = next(part for part in one.record.predicted.tasks if part.task == "expression")
-    assert 15 < expression.frames < 25, "the prediction for the stretch, not for the clip"
+    assert one.corrected["valence_arousal"] == {"Valence": 0.25, "Arousal": -0.5}
+    assert one.span_s == pytest.approx(span, abs=0.01) and len(span) == 2
+    item, [analysis] = visit.session.items[0], visit.runner.jobs[CLIP]
+    assert one.predicted == read_predicted(narrowed(analysis, item.face, span), item.face)[0]
+    assert one.predicted != read_predicted(analysis, item.face)[0], "the prediction for the stretch, not for the clip"
 
 
 def test_act_stores_nothing_in_practice_or_without_the_statement(visit: Visit) -> None:
@@ -155,19 +158,20 @@ def test_answer_is_blind_only_if_nothing_was_shown(visit: Visit, how: str) -> No
         visit.session.revealed = {(f"{number}", 1, ()) for number in range(sessions.MOST_REMEMBERED)}
     media = visit.session.items[0].media
     assert visit.act(terms=replace(TERMS, seen=frozenset({media} if how == "seen meanwhile" else ()))) == ""
-    assert [one.record.blind for one in visit.records] == [how == "hidden"]
+    assert [one.blind for one in visit.records] == [how == "hidden"]
 
 
 def test_answer_is_not_blind_on_a_second_visit(visit: Visit) -> None:
     visit.start(PICTURE)
     visit.act(label=ANGER)
     code = visit.session.code
-    for who in (code, ""):
+    visit.runner.jobs["d" * 32] = visit.runner.jobs[PICTURE]
+    for who, job in ((code, PICTURE), ("", "d" * 32)):
         later = Visit(visit.desk)
-        later.start(PICTURE)
+        later.start(job)
         assert later.act(label=SURPRISE, terms=replace(TERMS, code=who)) == ""
-    assert [one.record.blind for one in visit.records] == [True, False, True]
-    assert len({one.record.subject.item for one in visit.records}) == 1
+    assert [one.blind for one in visit.records] == [True, False, True]
+    assert len({one.item for one in visit.records}) == 1
 
 
 # Undo
@@ -176,12 +180,12 @@ def test_answer_is_not_blind_on_a_second_visit(visit: Visit) -> None:
 def test_undo_withdraws_and_the_same_can_be_answered_again(visit: Visit) -> None:
     visit.start(PICTURE)
     visit.act()
-    first = visit.records[0].record.id
+    first = visit.records[0].id
     visit.act("undo")
     assert not visit.records and visit.session.at == 0 and not visit.value()["can_undo"]
     visit.act("undo")
     visit.act()
-    assert [one.record.id for one in visit.records] == [first] and dict(visit.value()["last"])["Kept"] == "Saved here."
+    assert [one.id for one in visit.records] == [first] and dict(visit.value()["last"])["Kept"] == "Saved here."
 
 
 def test_undo_of_a_sealed_answer_replaces_it(visit: Visit) -> None:
@@ -209,7 +213,7 @@ def test_undo_of_a_sealed_answer_replaces_it(visit: Visit) -> None:
 def test_tallies_leave_out_the_annotator(visit: Visit) -> None:
     visit.start(PICTURE)
     visit.act()
-    code, record = visit.session.code, visit.records[0].record.id
+    code, record = visit.session.code, visit.records[0].id
     visit.kept.store.mark_gold(record, True)
     for terms, alone in [(replace(PRACTICE, code=code), True), (replace(TERMS, code=code), True), (PRACTICE, False)]:
         again = Visit(visit.desk)
@@ -232,7 +236,7 @@ def test_known_answer_of_an_example_is_shown_and_counted(visit: Visit) -> None:
     label = next(iter(gold.values["expression"]))
     assert visit.act(label=label, terms=replace(TERMS, statement=False, adult=True, scopes=("labels", "crop"))) == ""
     assert "you say the same" in dict(visit.value()["last"])["Known answer"] and visit.session.tallies[0].same == 1
-    assert visit.records[0].crop == b"" and visit.records[0].record.consent.adult is True
+    assert visit.records[0].crop == b"" and visit.records[0].consent_statement == "adult"
     assert any("1 of 1" in line for line in visit.value()["totals"])
 
 
@@ -243,7 +247,7 @@ def test_known_answer_of_an_example_is_shown_and_counted(visit: Visit) -> None:
 def test_consent_version_is_that_of_the_language(visit: Visit, language: str) -> None:
     analysis = visit.runner.jobs[PICTURE][0]
     given = make_offer(visit.desk, PICTURE, analysis, None)
-    said = Submission(given.tickets["1"], "cannot_tell", {}, [], "", ["labels"], adult_and_permitted=True, code="")
+    said = Submission(1, "cannot_tell", {}, [], "", ["labels"], adult_and_permitted=True, code="")
     request = gr.Request(headers={}, client=SimpleNamespace(host="198.51.100.7"))
     visit.start(CLIP)
     token = words._LANGUAGE.set(language)
@@ -252,4 +256,4 @@ def test_consent_version_is_that_of_the_language(visit: Visit, language: str) ->
         assert not visit.act()
     finally:
         words._LANGUAGE.reset(token)
-    assert [one.record.consent.version for one in visit.records] == [VERSIONS[language]] * 2
+    assert [one.consent_version for one in visit.records] == [VERSIONS[language]] * 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from feedback_publishing import REPO, TOKEN, batches_on, everything_on, publishe
 
 from hsemotion_space.cli import main
 from hsemotion_space.feedback.keys import Keys
-from hsemotion_space.feedback.records import Values, Verdict
+from hsemotion_space.feedback.record import Values, Verdict
 from hsemotion_space.feedback.store import FeedbackStore
 
 SECRET = "a secret of forty characters, more or less"
@@ -51,7 +52,7 @@ def say(
     contributor = KEYS.contributor(CODES[person])
     record = make_record(number, contributor=contributor, verdict=verdict, corrected=corrected, scopes=scopes, comment="a comment")
     with open_store(data) as store:
-        return store.add(record, make_crop(number) if "crop" in scopes else b"").id
+        return store.add(replace(record, crop=make_crop(number) if "crop" in scopes else b"")).id
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
@@ -117,7 +118,7 @@ def test_records_are_reviewed_by_the_start_of_their_id(data: Path, capsys: pytes
     assert run(capsys, "review", fear[:12], "--gold") == (0, "1 approved as known answers.\n")
     assert run(capsys, "review", anger[:12], "--reject", "--reviewer", "Mia") == (0, "1 rejected.\n")
     with open_store(data) as store:
-        found = {one.record.id: (one.review, one.gold) for one in store.records()}
+        found = {one.id: (one.review, one.gold) for one in store.records()}
     assert found == {fear: ("approved", True), anger: ("rejected", False), doubt: ("", False)}
     assert "1 wait for a review." in run(capsys, "review")[1]
     assert "1 reviewed" in run(capsys, "status")[1]
@@ -129,7 +130,7 @@ def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.Cap
     other = say(data, 1, 9)
     assert run(capsys, "review", "--revert", KEYS.contributor(CODES[0])[:8]) == (0, "3 records were set aside.\n")
     with open_store(data) as store:
-        assert [one.record.id for one in store.records() if not one.reverted] == [other]
+        assert [one.id for one in store.records() if not one.reverted] == [other]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_verify_finds_what_was_changed_here_and_there(data: Path, hub: FakeHub, 
 
 def test_verify_finds_a_damaged_record(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     say(data, 0, 1)
-    with open_store(data) as store, store._database._engine.begin() as connection:
+    with open_store(data) as store, store.database._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE feedback_records SET body = replace(body, 'Fear', 'Joy')")
     status, out = run(capsys, "verify")
     assert (status, "The correction with number 1 is damaged and left out." in out) == (1, True)

@@ -10,7 +10,7 @@ from analysis_makers import make_analysis
 from PIL import Image
 
 from hsemotion_space.feedback.crops import BLEED, GRAY, MOST_SIDE, UNCLEAR, make_crop, preview
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.pipeline import _thumbnail
 from hsemotion_space.types import Analysis, ByteArray
 

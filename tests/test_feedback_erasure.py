@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +11,12 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub, Fault, use
 from feedback_makers import ANNA, BEN, CARL, hash_of, make_crop
-from feedback_publishing import REPO, TOKEN, Server, batches_on, everything_in, everything_on, pseudonym, published_ids
+from feedback_publishing import REPO, TOKEN, Server, batches_on, counts_of, everything_in, everything_on, published_ids
 
-from hsemotion_space.feedback import remote
-from hsemotion_space.feedback.card import CARD, ERASED, Counts, read_counts
-from hsemotion_space.feedback.erasure import DOWNLOADED, Erasure, erase
-from hsemotion_space.feedback.rows import decode
+from hsemotion_space.feedback import erase, remote
+from hsemotion_space.feedback.card import CARD, ERASED, read_counts
+from hsemotion_space.feedback.dataset import decode
+from hsemotion_space.feedback.erase import DOWNLOADED, Erasure, erase_here, pending_erasures
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
 
@@ -24,8 +25,8 @@ DORA = hash_of("Dora")
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(remote, "TIMEOUT_S", 0.3)
-    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(remote, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 1.0)
     with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
         yield hub
 
@@ -43,8 +44,8 @@ class Traces:
     def __init__(self, server: Server, hub: FakeHub) -> None:
         self.hub, self.server = hub, server
         stored = server.store.records(contributor=ANNA)
-        self.here = [ANNA.encode(), *(one.record.id.encode() for one in stored), *(one.crop for one in stored if one.crop)]
-        self.published = [pseudonym(ANNA).encode(), *self.here[1:]]
+        self.here = [ANNA.encode(), *(one.id.encode() for one in stored), *(one.crop for one in stored if one.crop)]
+        self.published = [ANNA.encode(), *self.here[1:]]
         bodies = [batch.body for batch in server.store.batches() if batch.body]
         self.bodies = [body for body in bodies if any(need in _open(body) for need in self.published)]
 
@@ -68,7 +69,7 @@ def traces(server: Server, hub: FakeHub) -> Traces:
     """Publish two files with rows of Anna and Ben, and one of Carl alone; Dora has been erased before."""
     server.say(1, DORA)
     server.pass_time(61)
-    erase(server.store, DORA, server.publisher)
+    server.erase(DORA)
     server.clock.now_s += 61
     for _ in range(2):
         server.say(2, ANNA, crop=True)
@@ -83,12 +84,12 @@ def traces(server: Server, hub: FakeHub) -> Traces:
 
 
 def others(server: Server) -> list[str]:
-    return [one.record.id for name in (BEN, CARL) for one in server.store.records(contributor=name)]
+    return [one.id for name in (BEN, CARL) for one in server.store.records(contributor=name)]
 
 
 def test_nothing_is_left_anywhere_and_the_others_rows_are(server: Server, hub: FakeHub, traces: Traces) -> None:
     carls = set(batches_on(hub).items()) - {(path, body) for path, body in batches_on(hub).items() if body in traces.bodies}
-    report = erase(server.store, ANNA, server.publisher)
+    report = server.erase(ANNA)
     assert report == Erasure(4, 4, "gone")
     assert traces.there() == []
     assert traces.left_here() == []
@@ -96,38 +97,38 @@ def test_nothing_is_left_anywhere_and_the_others_rows_are(server: Server, hub: F
     assert carls <= set(batches_on(hub).items())
     assert set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values())
     assert len(hub.commits(REPO, kind="dataset")) == 1
-    assert server.store.pending_erasures() == []
+    assert pending_erasures(server.store) == []
     assert {row.state for row in server.store.records()} == {"verified"}
 
 
 def test_what_is_left_of_several_files_is_replaced_in_one_commit(server: Server, hub: FakeHub, traces: Traces) -> None:
     hub.requests.clear()
-    erase(server.store, ANNA, server.publisher)
+    server.erase(ANNA)
     assert len(hub.seen("POST", "/commit/main")) == 1
 
 
 def test_the_card_and_the_list_of_erased_rows_are_brought_up_to_date(server: Server, hub: FakeHub, traces: Traces) -> None:
-    ids = [one.record.id for one in server.store.records(contributor=ANNA)]
-    erase(server.store, ANNA, server.publisher)
+    ids = [one.id for one in server.store.records(contributor=ANNA)]
+    server.erase(ANNA)
     files = hub.files(REPO, kind="dataset")
     assert files[ERASED].decode().split() == sorted(tombstone_of(name) for name in [*ids, server.said[0]])
     rows = [row for body in batches_on(hub).values() for row in decode(body)]
-    assert read_counts(files[CARD].decode()) == Counts.of(rows).changed(Counts(), Counts(), 0)
-    erase(server.store, CARL, server.publisher)
+    assert read_counts(files[CARD].decode()) == counts_of(rows)
+    server.erase(CARL)
     assert len(hub.files(REPO, kind="dataset")[ERASED].split()) == 7
     assert read_counts(hub.files(REPO, kind="dataset")[CARD].decode()).contributors == 1
 
 
 def test_who_erases_later_is_taken_out_of_the_files_that_replaced_others(server: Server, hub: FakeHub, traces: Traces) -> None:
-    erase(server.store, ANNA, server.publisher)
-    assert erase(server.store, BEN, server.publisher).published == "gone"
-    assert set(published_ids(hub)) == {one.record.id for one in server.store.records(contributor=CARL)}
-    assert not [blob for blob in everything_on(hub) if pseudonym(BEN).encode() in blob]
+    server.erase(ANNA)
+    assert server.erase(BEN).published == "gone"
+    assert set(published_ids(hub)) == {one.id for one in server.store.records(contributor=CARL)}
+    assert not [blob for blob in everything_on(hub) if BEN.encode() in blob]
     assert len(batches_on(hub)) == 1
 
 
 def test_what_comes_afterwards_is_published_as_always(server: Server, hub: FakeHub, traces: Traces) -> None:
-    erase(server.store, ANNA, server.publisher)
+    server.erase(ANNA)
     server.say(2, BEN)
     server.drain()
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
@@ -139,7 +140,6 @@ STEPS = {
     "the repository does not answer": Fault("hang", rf"/api/datasets/{REPO}$", wait_s=5),
     "files are listed": Fault("status", "/tree/", count=10),
     "an old file is read": Fault("truncate", r"/resolve/.*parquet"),
-    "the card is read": Fault("garbage", "/resolve/.*README"),
     "the list of erased rows is read": Fault("flip", "/resolve/.*erased"),
     "new files are announced": Fault("garbage", "preupload"),
     "new files are sent": Fault("status", "/lfs/", "PUT", count=20),
@@ -162,7 +162,7 @@ def test_what_fails_on_the_way_stays_pending_until_it_is_done(
 ) -> None:
     fault.hits = 0
     hub.fail(fault)
-    report = erase(server.store, ANNA, server.publisher)
+    report = server.erase(ANNA)
     assert fault.hits
     assert (report.records, report.published) == (4, "pending")
     assert report.reason
@@ -189,7 +189,7 @@ class PowerCutError(BaseException):
         (remote.Repository, "commit"),
         (FeedbackStore, "mark_pushed"),
         (remote.Repository, "forget"),
-        (FeedbackStore, "finish_erasure"),
+        (erase, "finish_erasure"),
     ],
 )
 def test_a_crash_at_any_step_is_made_up_for(
@@ -202,7 +202,7 @@ def test_a_crash_at_any_step_is_made_up_for(
             usual(*given)
         raise PowerCutError
 
-    server.store.erase(ANNA)
+    erase_here(server.store, ANNA)
     with monkeypatch.context() as patch, pytest.raises(PowerCutError):
         patch.setattr(place, name, cut)
         server.publisher.step()
@@ -221,7 +221,7 @@ def test_a_sealed_file_with_an_erased_row_is_never_pushed(server: Server, hub: F
     server.pass_time(61)
     found = Traces(server, hub)
     assert len(found.bodies) == 1
-    assert erase(server.store, ANNA, server.publisher).published == "pending"
+    assert server.erase(ANNA).published == "pending"
     hub.clear_faults()
     server.drain(1)
     assert found.there() == found.left_here() == []
@@ -235,7 +235,7 @@ def test_bytes_that_were_sent_and_never_committed_are_deleted_too(server: Server
     server.pass_time(61)
     found = Traces(server, hub)
     assert found.bodies == list(hub.lfs_objects(REPO, kind="dataset").values())
-    assert erase(server.store, ANNA, server.publisher).published == "gone"
+    assert server.erase(ANNA).published == "gone"
     server.drain(1)
     assert found.there() == found.left_here() == []
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
@@ -251,7 +251,7 @@ def test_what_was_published_without_this_server_knowing_is_erased(server: Server
         server.pass_time(61)
     found = Traces(server, hub)
     server.crash()
-    assert erase(server.store, ANNA, server.publisher) == Erasure(3, 3, "gone")
+    assert server.erase(ANNA) == Erasure(3, 3, "gone")
     assert found.there() == found.left_here() == []
     assert not batches_on(hub)
 
@@ -265,11 +265,11 @@ def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(server: Server
     shutil.copytree(server.folder, tmp_path / "copy" / "here")
     server.start()
     server.pass_time(61)
-    erase(server.store, ANNA, server.publisher)
+    server.erase(ANNA)
     server.hub.commit(REPO, {}, kind="dataset", delete=list(batches_on(hub)))  # so that Ben's rows may come from the copy
     copy = Server(hub, tmp_path / "copy" / "here", server.clock)
     copy.drain(1)
-    assert {one.record.contributor for one in copy.store.records()} == {BEN}
+    assert {one.contributor for one in copy.store.records()} == {BEN}
     copy.store.close()
     assert found.there() == found.left_here() == []
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
@@ -278,17 +278,17 @@ def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(server: Server
 def test_somebody_elses_bytes_in_place_of_a_file_do_not_stop_an_erasure(server: Server, hub: FakeHub, traces: Traces) -> None:
     path = next(path for path, body in batches_on(hub).items() if body in traces.bodies)
     hub.commit(REPO, {path: b"PAR1 damaged"}, kind="dataset")
-    assert erase(server.store, ANNA, server.publisher).published == "gone"
+    assert server.erase(ANNA).published == "gone"
     assert [need for need in traces.there() if need != b"PAR1 damaged"] == []
 
 
 def test_several_people_are_erased_in_one_go(server: Server, hub: FakeHub, traces: Traces) -> None:
     for name in (ANNA, BEN, CARL):
-        server.store.erase(name)
+        erase_here(server.store, name)
     assert server.publisher.status().erasures == 3
     hub.requests.clear()
-    assert server.publisher.settle(tombstone_of(CARL), 10) == ""
-    assert not server.store.pending_erasures()
+    assert server.publisher.settle(tombstone_of(CARL), 10) == ("", True)
+    assert not pending_erasures(server.store)
     assert len(hub.seen("POST", "/commit/main")) == len(hub.seen("POST", "/super-squash/")) == 1
     assert not batches_on(hub)
     assert not hub.lfs_objects(REPO, kind="dataset")
@@ -302,7 +302,7 @@ def test_two_people_of_one_file_who_are_erased_while_the_hub_fails_leave_the_thi
     server.pass_time(61)
     for name in (ANNA, BEN):
         hub.fail(Fault("status", "/commit/main"))
-        assert erase(server.store, name, server.publisher).published == "pending"
+        assert server.erase(name).published == "pending"
     server.drain(1)
     assert published_ids(hub) == {left: 1}
     assert set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values())
@@ -310,31 +310,32 @@ def test_two_people_of_one_file_who_are_erased_while_the_hub_fails_leave_the_thi
 
 def test_an_erasure_does_not_wait_for_the_minute_but_the_next_commit_does(server: Server, hub: FakeHub, traces: Traces) -> None:
     server.clock.now_s += 100
-    assert erase(server.store, ANNA, server.publisher).published == "gone"
+    assert server.erase(ANNA).published == "gone"
     server.say(30, BEN)
     assert not server.pass_time(59)
     assert server.pass_time(1)
 
 
 def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server, hub: FakeHub) -> None:
+    server.publisher.step()
     server.say(2, ANNA, crop=True, scopes=("labels", "crop"))
     crop = make_crop(0)
     assert any(crop in blob for blob in everything_in(server.folder))
     hub.requests.clear()
-    report = erase(server.store, ANNA, server.publisher)
+    report = server.erase(ANNA)
     assert report.words == "2 statements and 2 pictures were erased here. Nothing of it was published."
     assert not any(crop in blob for blob in everything_in(server.folder))
     assert not hub.requests
-    assert not server.store.pending_erasures()
+    assert not pending_erasures(server.store)
 
 
 def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(server: Server, hub: FakeHub, traces: Traces) -> None:
-    report = erase(server.store, ANNA)
+    report = server.erase(ANNA, alone=True)
     assert report.published == "pending"
     assert "NOT gone yet: this server may not publish at present" in report.words
     assert traces.left_here() == []
     assert traces.there()
-    assert erase(server.store, ANNA, server.publisher) == Erasure(0, 0, "gone")
+    assert server.erase(ANNA) == Erasure(0, 0, "gone")
     assert traces.there() == []
 
 
@@ -342,18 +343,18 @@ def test_who_asks_does_not_wait_for_a_hub_that_hangs(server: Server, hub: FakeHu
     monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 2.0)
     hub.fail(Fault("hang", f"/api/datasets/{REPO}$", wait_s=0.5))
     started_s = time.monotonic()
-    report = erase(server.store, ANNA, server.publisher, wait_s=0.1)
+    report = server.erase(ANNA, wait_s=0.1)
     assert time.monotonic() - started_s < 0.4
     assert report == Erasure(4, 4, "pending", "the Hub takes long to answer")
     until_s = time.monotonic() + 5
-    while server.store.pending_erasures() and time.monotonic() < until_s:
+    while pending_erasures(server.store) and time.monotonic() < until_s:
         time.sleep(0.01)
     assert traces.there() == []
 
 
 def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeHub, traces: Traces) -> None:
     hub.fail(Fault("status", "/super-squash/", status=403))
-    words = erase(server.store, ANNA, server.publisher).words
+    words = server.erase(ANNA).words
     assert words.startswith(
         "4 statements and 4 pictures were erased here. What was published of it is NOT gone yet: The token may not write"
     )
@@ -366,3 +367,20 @@ def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeH
     )
     assert Erasure(0, 0, "none").words == "Nothing was kept here under this code."
     assert "could NOT be found out yet: The Hub" in Erasure(0, 0, "unknown", "The Hub does not answer.").words
+
+
+def test_an_erasure_is_done_that_is_asked_for_while_a_step_ends(
+    server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify, asked = server.publisher._verify, threading.Event()
+
+    def linger() -> None:
+        asked.wait(10)  # Anna's erasure is finished, the step is not
+        verify()
+
+    monkeypatch.setattr(server.publisher, "_verify", linger)
+    assert server.erase(ANNA).published == "gone"
+    threading.Timer(0.2, asked.set).start()
+    started_s = time.monotonic()
+    assert server.erase(BEN).published == "gone"
+    assert time.monotonic() - started_s < 15

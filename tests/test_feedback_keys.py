@@ -11,7 +11,7 @@ import pytest
 from intake_makers import ADDRESS, KEYS, run_all
 
 from hsemotion_space.feedback.keys import CHECK_SYMBOLS, CODE_SYMBOLS, Keys, read_code
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.settings import Settings
 
 

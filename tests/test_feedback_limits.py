@@ -6,7 +6,7 @@ import pytest
 from intake_makers import Clock, run_all
 
 from hsemotion_space.feedback.limits import DAY_S, HOUR_S, Limits, Rule
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 
 
 def count_taken(limits: Limits, client: str, tries: int) -> int:

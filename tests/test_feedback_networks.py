@@ -13,9 +13,8 @@ import pytest
 from feedback_makers import make_record
 from intake_makers import Clock
 
-from hsemotion_space.feedback.limits import HOUR_S, TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits
-from hsemotion_space.feedback.networks import UNKNOWN, network_of
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.limits import HOUR_S, TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, UNKNOWN, Limits, network_of
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui import my_data, review

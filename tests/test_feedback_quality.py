@@ -7,9 +7,22 @@ from dataclasses import replace
 import pytest
 from feedback_makers import ANNA, BEN, CARL, hash_of, make_record, make_stored
 
-from hsemotion_space.feedback.agreement import ALONE, ONE_ANSWER, Agreement, agreement
-from hsemotion_space.feedback.quality import Agreed, Trust, answers_of, consensus, known_answers, same, tiers, trust, votes
-from hsemotion_space.feedback.records import Review, StoredRecord, Values, Verdict
+from hsemotion_space.feedback.record import FeedbackRecord, Review, Values, Verdict
+from hsemotion_space.feedback.trust import (
+    ALONE,
+    ONE_ANSWER,
+    Agreed,
+    Agreement,
+    Trust,
+    agreement,
+    answers_of,
+    consensus,
+    known_answers,
+    same,
+    tiers,
+    trust,
+    votes,
+)
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, TASKS, VALENCE_AROUSAL
 
 FACES = ACTION_UNITS.label_names
@@ -20,11 +33,11 @@ class Log:
     """Records in the order of arrival."""
 
     def __init__(self) -> None:
-        self.stored: list[StoredRecord] = []
+        self.stored: list[FeedbackRecord] = []
 
     def say(
         self, who: str, what: Mapping[str, Values] | Verdict | str, item: int = 0, review: Review = "", kind: str = "image"
-    ) -> StoredRecord:
+    ) -> FeedbackRecord:
         """Add a statement: corrections, a verdict, or the name of an expression."""
         verdicts = ("correct", "cannot_tell", "not_a_face")
         verdict = what if what in verdicts else "wrong"
@@ -38,7 +51,7 @@ class Log:
 
 
 def item_of(item: int, kind: str = "image") -> str:
-    return make_record(item, kind=kind).subject.item
+    return make_record(item, kind=kind).item
 
 
 def point(valence: float, arousal: float) -> Mapping[str, Values]:
@@ -64,7 +77,7 @@ def test_of_one_contributor_the_newest_statement_about_an_item_counts_in_whateve
     log.say(BEN, "Sadness")
     random.Random(1).shuffle(log.stored)
     found = votes(log.stored)
-    assert {vote.one.record.contributor: vote.answers for vote in found[item_of(0)]} == {
+    assert {vote.one.contributor: vote.answers for vote in found[item_of(0)]} == {
         ANNA: expression("Sadness"), BEN: expression("Sadness"),
     }  # fmt: skip
     assert len(found[item_of(1)]) == 1
@@ -83,11 +96,11 @@ def test_what_was_set_aside_does_not_count(change: dict[str, object]) -> None:
 
 def test_what_each_verdict_says() -> None:
     log = Log()
-    assert answers_of(log.say(ANNA, "correct").record) == {  # numbers are not confirmed by it
+    assert answers_of(log.say(ANNA, "correct")) == {  # numbers are not confirmed by it
         "expression": {"Happiness": 1.0}, "compound_expression": {"Angrily surprised": 1.0},
     }  # fmt: skip
-    assert answers_of(log.say(ANNA, "cannot_tell").record) == {}
-    assert answers_of(log.say(ANNA, "not_a_face", kind="clip").record) == {task.name: {} for task in TASKS}
+    assert answers_of(log.say(ANNA, "cannot_tell")) == {}
+    assert answers_of(log.say(ANNA, "not_a_face", kind="clip")) == {task.name: {} for task in TASKS}
 
 
 def test_equal_answers() -> None:
@@ -127,11 +140,11 @@ def test_500_votes_of_one_contributor_or_of_500_fresh_ones_do_not_change_what_wa
         for number in range(500):
             log.say(people[number % len(people)], "Anger")
             log.say(people[number % len(people)], units(*FACES), item=1)
-        stored = [replace(one, superseded=one.record.contributor == ANNA and one.number < len(log.stored)) for one in log.stored]
+        stored = [replace(one, superseded=one.contributor == ANNA and one.number < len(log.stored)) for one in log.stored]
         for given in (log.stored, stored):
             after = consensus(given)
             assert all(after[item][name] == answer for item, answers in before.items() for name, answer in answers.items())
-            assert {name for name, tier in tiers(given).items() if tier == "reviewed"} == {one.record.id for one in log.stored[:2]}
+            assert {name for name, tier in tiers(given).items() if tier == "reviewed"} == {one.id for one in log.stored[:2]}
 
 
 def test_a_review_that_was_reverted_counts_no_more() -> None:
@@ -260,7 +273,7 @@ def test_the_order_of_records_changes_nothing() -> None:
                 assert answer.values == pytest.approx(dict(second[item][name].values))
                 assert (answer.tier, answer.support) == (second[item][name].tier, second[item][name].support)
         assert tiers(log.stored) == tiers(shuffled)
-        assert tiers(log.stored).keys() == {one.record.id for one in log.stored}
+        assert tiers(log.stored).keys() == {one.id for one in log.stored}
 
 
 # agreement
@@ -273,7 +286,7 @@ PUBLISHED = [
 """Three raters and fifteen items of https://en.wikipedia.org/wiki/Krippendorff%27s_alpha: nominal alpha 0.691, interval 0.811."""
 
 
-def published(say: Mapping[int, Mapping[str, Values]], kind: str = "image") -> list[StoredRecord]:
+def published(say: Mapping[int, Mapping[str, Values]], kind: str = "image") -> list[FeedbackRecord]:
     log = Log()
     for who, row in zip((ANNA, BEN, CARL), PUBLISHED, strict=True):
         for item, value in enumerate(row):
@@ -282,7 +295,7 @@ def published(say: Mapping[int, Mapping[str, Values]], kind: str = "image") -> l
     return log.stored
 
 
-def of(records: list[StoredRecord], task: str, label: str = "") -> Agreement:
+def of(records: list[FeedbackRecord], task: str, label: str = "") -> Agreement:
     (found,) = [one for one in agreement(records) if (one.task, one.label) == (task, label)]
     return found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from analysis_makers import make_analysis, make_siblings
-from feedback_makers import make_predicted
+from feedback_makers import make_predicted, make_record
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -24,13 +24,12 @@ from words_makers import PACKAGE, PLACE, ROOT, agreed, declared, in_viewer, is_w
 from hsemotion_space.compare import disagreements
 from hsemotion_space.feedback.consent import read_consent
 from hsemotion_space.feedback.crops import find_track
-from hsemotion_space.feedback.erasure import NOT_HERE, Erasure
+from hsemotion_space.feedback.erase import NOT_HERE, Erasure
+from hsemotion_space.feedback.form import check_statement, read_comment, read_corrected, read_verdict
 from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.limits import TRIED, Limits, Rule
-from hsemotion_space.feedback.records import check_statement, read_comment, read_corrected, read_verdict
+from hsemotion_space.feedback.record import subject_of
 from hsemotion_space.feedback.status import PublishStatus
-from hsemotion_space.feedback.tickets import LIFETIME_S, Reference, issue, verify
-from hsemotion_space.feedback.words import about
 from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.weights import locate
@@ -46,7 +45,7 @@ JAPANESE = words._words("ja")
 KEYS = {"Shift", "Esc", "Space"}
 SIGNS = {"{low} to {high}", "Alpha"}
 """Texts that are signs in Japanese."""
-SHOWN = ("consent", "crops", "intake", "tickets")
+SHOWN = ("consent", "crops", "form", "intake")
 """Modules of the feedback that check what a visitor sends."""
 CORE = ("images", "media", "engine", "heads", "pipeline", "readout", "doubt", "reliability", "quality", "explain", "jobs/*")
 """Modules whose messages a visitor may read."""
@@ -174,15 +173,12 @@ def errors(folder: Path) -> Iterator[str]:
     yield raised(lambda: PipelineConfig(smoothing=9))
     yield raised(lambda: find_checkpoint((ROOT / "checkpoints",), "nowhere"))
     keys = Keys(b"x" * 40)
-    ticket = issue(keys, Reference("media", "image", 1, "one", "same", "0"), 1000)
-    yield from (raised(lambda now=now: verify(keys, ticket, now)) for now in (1001 + LIFETIME_S, 0))  # type: ignore[misc]
-    yield raised(lambda: verify(keys, ticket + "0", 1000))
     yield raised(lambda: keys.contributor("2222-2222"))
     yield from (raised(too_many), raised(too_many_codes), raised(too_many_codes_of_one))
     yield from (raised(lambda given=given: read_consent(*given)) for given in ((["crop"], True), (["labels"], False)))  # type: ignore[misc]
     yield raised(lambda: read_verdict("perhaps"))
     yield raised(lambda: read_comment("x" * 10**5))
-    yield raised(lambda: read_corrected({"expression": "Bliss"}, make_predicted()))
+    yield raised(lambda: read_corrected({"expression": "Bliss"}, ["expression"]))
     yield raised(lambda: check_statement("wrong", {}, make_predicted()))
     yield raised(lambda: find_track(make_analysis(), 99))
 
@@ -199,7 +195,7 @@ def answers(folder: Path) -> Iterator[str]:
         "a/b", 1, 2, 3, 1e9, "What is published could not be looked up at the moment; please try again in a minute.", "open", 2e9, 2
     )
     yield status.words
-    yield from (about("image", 1, ()), about("clip", 2, (1.5, 3)))
+    yield from (subject_of(make_record()), subject_of(make_record(kind="clip", span_s=(1.5, 3.0))))
     for checkpoint in list_checkpoints((ROOT / "checkpoints",)):
         yield from filter(None, [locate(replace(checkpoint, folder=folder), folder).words])
 

@@ -17,7 +17,7 @@ from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
 from hsemotion_space.doubt import doubt
 from hsemotion_space.environment import secrets
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.reliability import in_words as reliability_in_words
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsemotion_space.cli.console import complain
-from hsemotion_space.feedback.records import TIERS, FeedbackError, Review
-from hsemotion_space.feedback.words import about, said
+from hsemotion_space.feedback.record import TIERS, FeedbackError, Review, corrections_of, subject_of
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import get_task
 
@@ -59,7 +58,7 @@ def _opened(*, read_only: bool = False) -> Iterator[Feedback]:
 
 
 def _status(_: argparse.Namespace) -> int:
-    from hsemotion_space.feedback.agreement import agreement  # noqa: PLC0415
+    from hsemotion_space.feedback.trust import agreement  # noqa: PLC0415
 
     with _opened(read_only=True) as feedback:
         print(feedback.words)
@@ -80,7 +79,7 @@ def _export(options: argparse.Namespace) -> int:
     with _opened(read_only=True) as feedback:
         records = feedback.store.records()
         choice = Choice(options.tier, options.own)
-        report = export(records, options.folder, feedback.keys.pseudonym, feedback.tiers(records), choice)
+        report = export(records, options.folder, feedback.tiers(records), choice)
     left = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items()) or "nothing"
     print(
         f"Wrote {report.rows} rows by {report.contributors} contributors on {report.items} faces, {report.crops} with a picture, "
@@ -92,7 +91,7 @@ def _export(options: argparse.Namespace) -> int:
 def _push(_: argparse.Namespace) -> int:
     with _opened() as feedback:
         if feedback.publisher is None:
-            raise FeedbackError(NO_TOKEN)
+            raise FeedbackError(NO_TOKEN, code="no_token")
         status = feedback.publisher.flush()
     print(status.words)
     return 1 if status.error else 0
@@ -106,12 +105,12 @@ def _review(options: argparse.Namespace) -> int:
         return complain("Name the records.", 2)
     with _opened(read_only=not (decision or options.revert)) as feedback:
         if options.revert:
-            contributor = _whole(options.revert, {one.record.contributor for one in feedback.store.records()}, "contributor")
+            contributor = _whole(options.revert, {one.contributor for one in feedback.store.records()}, "contributor")
             print(f"{feedback.store.revert(contributor)} records were set aside.")
         elif not decision:
             _list_waiting(feedback)
         else:
-            known = {one.record.id for one in feedback.store.records()}
+            known = {one.id for one in feedback.store.records()}
             names = [_whole(name, known, "record") for name in options.ids]
             for name in names:
                 feedback.store.review(name, decision, options.reviewer)
@@ -124,7 +123,8 @@ def _whole(start: str, known: set[str], what: str) -> str:
     """Return the only name that begins so."""
     found = [name for name in known if name.startswith(start.lower())]
     if len(found) != 1:
-        raise FeedbackError(f"{'No' if not found else 'More than one'} {what} begins with {start[:40]!r}.")
+        template = "More than one {what} begins with {start}." if found else "No {what} begins with {start}."
+        raise FeedbackError(template, code="ambiguous", what=what, start=repr(start[:40]))
     return found[0]
 
 
@@ -134,11 +134,10 @@ def _list_waiting(feedback: Feedback) -> None:
     waiting = feedback.store.records(waiting=True)
     for one in waiting:
         when = datetime.fromtimestamp(one.created_s, UTC).strftime("%Y-%m-%d %H:%M")
-        what = about(one.record.subject.kind, one.record.subject.face, one.record.subject.span_s)
-        verdict = f"{one.record.verdict.replace('_', ' ')} {said(one.record.corrected)}".strip()
-        print(f"{one.record.id[:12]}  {when}  by {one.record.contributor[:8]}  {grades[one.record.id]:<8}  {what}: {verdict}")
-        if one.record.comment:
-            print(f"              comment: {one.record.comment!r}")
+        what, verdict = subject_of(one), f"{one.verdict.replace('_', ' ')} {corrections_of(one)}".strip()
+        print(f"{one.id[:12]}  {when}  by {one.contributor[:8]}  {grades[one.id]:<8}  {what}: {verdict}")
+        if one.comment:
+            print(f"              comment: {one.comment!r}")
     print(f"{len(waiting)} wait for a review.")
 
 
@@ -148,19 +147,21 @@ def _erase(options: argparse.Namespace) -> int:
             report = feedback.erase(options.code)
             print(report.words)
             return 0 if report.done else 1
-        waiting = len(feedback.store.pending_erasures())
+        from hsemotion_space.feedback.erase import pending_erasures  # noqa: PLC0415
+
+        waiting = len(pending_erasures(feedback.store))
         if waiting and feedback.publisher is None:
-            raise FeedbackError(NO_TOKEN)
+            raise FeedbackError(NO_TOKEN, code="no_token")
         reason = ""
-        for one in feedback.store.pending_erasures():
-            reason = (feedback.publisher.settle(one.contributor, 600) if feedback.publisher is not None else "") or reason
-        left = len(feedback.store.pending_erasures())
+        for one in pending_erasures(feedback.store):
+            reason = (feedback.publisher.settle(one.contributor, 600)[0] if feedback.publisher is not None else "") or reason
+        left = len(pending_erasures(feedback.store))
     print(f"{waiting - left} of {waiting} erasures were finished on the Hub.{' ' + reason if reason else ''}")
     return 1 if left else 0
 
 
 def _verify(_: argparse.Namespace) -> int:
-    from hsemotion_space.feedback.check import check_here  # noqa: PLC0415
+    from hsemotion_space.feedback.sync import check_here  # noqa: PLC0415
 
     with _opened(read_only=True) as feedback:
         problems = check_here(feedback.store)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from hsemotion_space.feedback.quality import Gold, consensus, known_answers, same, votes
-from hsemotion_space.feedback.records import FeedbackError, Predicted, StoredRecord, Values, Verdict, top_of
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Values, Verdict, top_of
+from hsemotion_space.feedback.trust import Gold, consensus, known_answers, same, votes
 from hsemotion_space.tasks import TASKS, Task, get_task
 
 Choice = Literal["label", "cannot_tell", "not_a_face"]
@@ -58,11 +58,11 @@ def read_answer(choice: object, label: object = "", point: object = ()) -> Answe
         FeedbackError: if it is no answer.
     """
     if choice not in get_args(Choice):
-        raise FeedbackError("This is no answer to the question.")
+        raise FeedbackError("This is no answer to the question.", code="choice")
     if choice != "label":
         return Answer("cannot_tell" if choice == "cannot_tell" else "not_a_face")
     if not isinstance(label, str) or label not in ASKED.label_names:
-        raise FeedbackError(f"The answer must be one of {', '.join(ASKED.label_names)}.")
+        raise FeedbackError("The answer must be one of {names}.", code="answer", names=", ".join(ASKED.label_names))
     return Answer("label", label, _read_point(point))
 
 
@@ -70,7 +70,9 @@ def _read_point(point: object) -> tuple[float, ...]:
     if point is None or (isinstance(point, list | tuple) and not point):
         return ()
     if not isinstance(point, list | tuple) or len(point) != len(PLANE.labels) or not all(map(_is_in_plane, point)):
-        raise FeedbackError(f"A point needs {len(PLANE.labels)} numbers from {PLANE.low:g} to {PLANE.high:g}.")
+        raise FeedbackError(
+            "A point needs {count} numbers from {low:g} to {high:g}.", code="point", count=len(PLANE.labels), low=PLANE.low, high=PLANE.high
+        )
     return tuple(round(float(number), PLANE_DIGITS) + 0.0 for number in point)
 
 
@@ -78,10 +80,10 @@ def _is_in_plane(number: object) -> bool:
     return isinstance(number, int | float) and not isinstance(number, bool) and PLANE.low <= number <= PLANE.high  # NaN is not
 
 
-def statement(answer: Answer, predicted: Predicted) -> tuple[Verdict, Mapping[str, object]]:
+def statement(answer: Answer, predicted: Mapping[str, Values]) -> tuple[Verdict, Mapping[str, object]]:
     """Return the verdict on a prediction that follows from an answer, and what goes with it, as ``read_corrected`` takes it.
 
-    The prediction is ``correct`` if everything that was answered is the same (:func:`quality.same`); what was answered is named then too,
+    The prediction is ``correct`` if everything that was answered is the same (:func:`trust.same`); what was answered is named then too,
     so that nothing else counts as confirmed. Tasks that were not predicted are left out.
 
     Raises:
@@ -89,12 +91,11 @@ def statement(answer: Answer, predicted: Predicted) -> tuple[Verdict, Mapping[st
     """
     if answer.choice != "label":
         return answer.choice, {}
-    given = {one.task: one for one in predicted.tasks}
-    values = {name: value for name, value in answer.values.items() if name in given}
+    values = {name: value for name, value in answer.values.items() if name in predicted}
     if not values:
-        raise FeedbackError("This checkpoint does not predict what was asked, so there is nothing to keep.")
+        raise FeedbackError("This checkpoint does not predict what was asked, so there is nothing to keep.", code="not_predicted")
     right = all(
-        same(get_task(name), value, given[name].values if get_task(name).kind != "one_of" else {top_of(given[name]): 1.0})
+        same(get_task(name), value, predicted[name] if get_task(name).kind != "one_of" else {top_of(predicted[name]): 1.0})
         for name, value in values.items()
     )
     said = {name: value if get_task(name).kind != "one_of" else next(iter(value)) for name, value in values.items()}
@@ -116,7 +117,7 @@ class Panel:
     people: int
 
 
-def panel(records: Sequence[StoredRecord], item: str, task: str, without: str = "") -> Panel | None:
+def panel(records: Sequence[FeedbackRecord], item: str, task: str, without: str = "") -> Panel | None:
     """Return what others say; None if nobody does.
 
     Args:
@@ -125,20 +126,20 @@ def panel(records: Sequence[StoredRecord], item: str, task: str, without: str = 
         task: name.
         without: contributor who is not one of the others.
     """
-    others = [one for one in records if one.record.subject.item == item and one.record.contributor != without]
+    others = [one for one in records if one.item == item and one.contributor != without]
     people = sum(task in vote.answers for vote in votes(others).get(item, ()))
     agreed = consensus(others, known_answers(others)).get(item, {}).get(task)
     return Panel(agreed.values, agreed.support, people) if agreed is not None and people else None
 
 
 def known(
-    records: Sequence[StoredRecord], item: str, bundled: Mapping[str, Values] | None = None, without: str = ""
+    records: Sequence[FeedbackRecord], item: str, bundled: Mapping[str, Values] | None = None, without: str = ""
 ) -> Mapping[str, Values]:
     """Return the known answer to an item by task, empty if there is none; what a reviewer marked comes before what is ``bundled``.
 
     What the contributor ``without`` said is left out: to be of one mind with oneself tells nothing.
     """
-    gold: Gold = known_answers([one for one in records if one.record.subject.item == item and one.record.contributor != without])
+    gold: Gold = known_answers([one for one in records if one.item == item and one.contributor != without])
     return gold.get(item) or bundled or {}
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from hsemotion_space.feedback.columns import COLUMNS
-from hsemotion_space.feedback.records import VERDICTS, FeedbackError
-from hsemotion_space.feedback.remote import Repository
-from hsemotion_space.feedback.rows import Row, decode
+from hsemotion_space.feedback.dataset import COLUMNS
+from hsemotion_space.feedback.record import VERDICTS
+from hsemotion_space.feedback.tables import Counts
 from hsemotion_space.tasks import TASKS
 
 CARD: Final = "README.md"
@@ -75,45 +72,6 @@ Access is given by hand to people who agree to this.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What the files of the repository contain together.
-
-    Attributes:
-        records, with_crop: rows, and those with a picture.
-        contributors: different ones.
-        verdicts: rows by verdict.
-        consent_versions: of the texts that occur, sorted.
-    """
-
-    records: int = 0
-    with_crop: int = 0
-    contributors: int = 0
-    verdicts: Mapping[str, int] = field(default_factory=dict)
-    consent_versions: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, rows: Collection[Row]) -> Counts:
-        """Count rows."""
-        return cls(
-            len(rows),
-            sum(bool(row.crop) for row in rows),
-            len({row.contributor for row in rows}),
-            Counter(row.verdict for row in rows),
-            tuple(sorted({row.consent_version for row in rows})),
-        )
-
-    def changed(self, added: Counts, removed: Counts, contributors: int) -> Counts:
-        """Return the counts after rows were added and removed, with so many more contributors; versions of the consent stay."""
-        return Counts(
-            max(self.records + added.records - removed.records, 0),
-            max(self.with_crop + added.with_crop - removed.with_crop, 0),
-            max(self.contributors + contributors, 0),
-            {name: max(sum(of.verdicts.get(name, 0) for of in (self, added)) - removed.verdicts.get(name, 0), 0) for name in VERDICTS},
-            tuple(sorted({*self.consent_versions, *added.consent_versions})),
-        )
-
-
 def read_counts(card: str) -> Counts | None:
     """Return the counts that a card states in its metadata; None if it has none that can be read."""
     try:
@@ -125,27 +83,6 @@ def read_counts(card: str) -> Counts | None:
         return None
     least = min(records, with_crop, contributors, *verdicts.values())
     return Counts(records, with_crop, contributors, verdicts, versions) if least >= 0 else None
-
-
-def counts_in(remote: Repository, head: str) -> Counts:
-    """Return what a repository contains at a commit: as its card states it, or counted file by file where the card does not.
-
-    Raises:
-        FeedbackError: if the Hub does not answer as it should.
-    """
-    card = remote.read(CARD, head).decode(errors="replace")
-    if card and (stated := read_counts(card)) is not None:
-        return stated
-    paths = [path for path in remote.listing("data", head, recursive=True) if path.endswith(".parquet")]
-    return Counts.of([row for path in sorted(paths) for row in rows_of(remote.read(path, head))])
-
-
-def rows_of(body: bytes) -> Sequence[Row]:
-    """Return the rows of a file in the repository; none if somebody put something else there."""
-    try:
-        return decode(body)
-    except FeedbackError:
-        return []
 
 
 def dataset_card(repo: str, counts: Counts, texts: Mapping[str, str]) -> str:

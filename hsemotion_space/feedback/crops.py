@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.types import THUMBNAIL_HALF, Analysis, ByteArray, FaceTrack, FloatArray
 
 MOST_SIDE: Final = 224  # px
@@ -51,16 +51,16 @@ def make_crop(analysis: Analysis, face_number: int) -> bytes:
     return out.getvalue()
 
 
-def find_track(analysis: Analysis, face_number: int) -> FaceTrack:
-    """Return a track by its number.
+def find_track(analysis: Analysis, face_number: object) -> FaceTrack:
+    """Return a track by its number, which may come from a client.
 
     Raises:
         FeedbackError: if there is none.
     """
     for face in analysis.faces:
-        if face.track.track_id == face_number:
+        if not isinstance(face_number, bool | float) and face.track.track_id == face_number:
             return face.track
-    raise FeedbackError(f"This result has no face {face_number}.")
+    raise FeedbackError("This result has no face {number}.", code="no_face", number=str(face_number)[:20])
 
 
 def surest_row(track: FaceTrack) -> int:
@@ -87,7 +87,7 @@ def _region(analysis: Analysis, track: FaceTrack) -> tuple[int, int, int, int]:
     height, width = track.thumbnail.shape[:2]
     scale = max(width, height) / max(x1 - x0, y1 - y0)
     if abs((x1 - x0) * scale - width) > 1 or abs((y1 - y0) * scale - height) > 1:
-        raise FeedbackError(UNCLEAR)
+        raise FeedbackError(UNCLEAR, code="crop_unclear")
     return x0, y0, x1, y1
 
 

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, Engine, func, not_, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from hsemotion_space.feedback.migrations import migrate, newest, version_of
+from hsemotion_space.feedback.migrations import Pseudonym, migrate, newest, version_of
 from hsemotion_space.feedback.opening import (
     BUSY_TIMEOUT_S,
+    CANNOT_OPEN,
     back_up,
     is_damage,
     make_engine,
@@ -25,16 +26,18 @@ from hsemotion_space.feedback.opening import (
     reason_of,
     remove_copies,
     set_aside,
-    sync,
     take,
 )
-from hsemotion_space.feedback.records import FeedbackError
-from hsemotion_space.feedback.tables import METADATA
+from hsemotion_space.feedback.private import sync
+from hsemotion_space.feedback.record import FeedbackError
+from hsemotion_space.feedback.tables import ERASURES, METADATA
+from hsemotion_space.messages import Message
 
 WRITER_LOCK: Final = 0x68736665
 """Number of the lock by which replicas on PostgreSQL write one after the other."""
 HUB_LOCK: Final = WRITER_LOCK + 1
 """Number of the lock by which they change the Hub one at a time."""
+NOT_SAVED: Final = "This could not be saved: {reason}. Please try again later."
 FAILURES: Final = (SQLAlchemyError, sqlite3.Error, OSError)
 
 
@@ -45,10 +48,10 @@ class Database:
         notices: what the operator must know, for example that a damaged file was set aside.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float], read_only: bool) -> None:
+    def __init__(self, url: str, clock: Callable[[], float], read_only: bool, pseudonym: Pseudonym | None) -> None:
         address = parse(url)
         self.notices: list[str] = []
-        self._clock, self._read_only, self._closed = clock, read_only, False
+        self._clock, self._read_only, self._closed, self._pseudonym = clock, read_only, False, pseudonym
         self._file = Path(address.database or "") if address.get_backend_name() == "sqlite" else None
         self._mutex = threading.Lock()
         self._file_lock = None if self._file is None or read_only else take(self._file)
@@ -64,17 +67,19 @@ class Database:
         try:
             version = self._check_or_set_aside()
             if self._read_only and version < newest():
-                raise FeedbackError("The feedback database is of an older version; start the program once to bring it up to date.")
+                raise FeedbackError(
+                    "The feedback database is of an older version; start the program once to update it.", code="database_older"
+                )
             if version == newest():
                 return
             if self._file is not None and version > 0:
                 back_up(self._file, f"backup-v{version}-{self._moment()}")
             with self._begin_writing() as connection:
-                migrate(connection)
+                migrate(connection, self._pseudonym or _no_key)
             if self._file is not None:
                 sync(self._file.parent)
         except FAILURES as error:
-            raise FeedbackError(f"The feedback database cannot be opened: {reason_of(error)}.") from error
+            raise FeedbackError(CANNOT_OPEN, code="database_open", reason=reason_of(error)) from error
 
     def _check_or_set_aside(self) -> int:
         """Return the version of the database, 0 for the new one that follows a damaged one."""
@@ -85,7 +90,7 @@ class Database:
                 raise
         self._engine.dispose()
         name = set_aside(self._file, self._moment())
-        self.notices.append(f"The feedback database was damaged. It was set aside as {name}, and a new one was started.")
+        self.notices.append(Message("The feedback database was damaged. It was set aside as {name}, and a new one was started.", name=name))
         return self._check()
 
     def _check(self) -> int:
@@ -119,7 +124,9 @@ class Database:
             with self._engine.connect() as connection, connection.begin():
                 yield connection
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise FeedbackError(f"The feedback database could not be read: {reason_of(error)}.") from error
+            raise FeedbackError(
+                "The feedback database could not be read: {reason}.", code="database_read", reason=reason_of(error)
+            ) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -135,7 +142,7 @@ class Database:
                     yield connection
             except (SQLAlchemyError, sqlite3.Error) as error:
                 self._engine.dispose()
-                raise FeedbackError(f"This could not be saved: {reason_of(error)}. Please try again later.") from error
+                raise FeedbackError(NOT_SAVED, code="not_saved", reason=reason_of(error)) from error
 
     @contextmanager
     def turn(self) -> Iterator[bool]:
@@ -157,7 +164,9 @@ class Database:
                     if mine:
                         connection.scalar(select(func.pg_advisory_unlock(HUB_LOCK)))
         except SQLAlchemyError as error:
-            raise FeedbackError(f"The feedback database could not be asked: {reason_of(error)}.") from error
+            raise FeedbackError(
+                "The feedback database could not be asked: {reason}.", code="database_ask", reason=reason_of(error)
+            ) from error
 
     def check_space(self, reserve_bytes: int) -> None:
         """Refuse to go on if the disk is nearly full, or has no room to rewrite the file for an erasure.
@@ -171,9 +180,9 @@ class Database:
             free = shutil.disk_usage(self._file.parent).free
             needed = max(reserve_bytes, 2 * self._file.stat().st_size if reserve_bytes else 0)
         except OSError as error:
-            raise FeedbackError(f"This could not be saved: {reason_of(error)}. Please try again later.") from error
+            raise FeedbackError(NOT_SAVED, code="not_saved", reason=reason_of(error)) from error
         if free < needed:
-            raise FeedbackError("This could not be saved: the disk is nearly full. Please try again later.")
+            raise FeedbackError(NOT_SAVED, code="not_saved", reason=Message("the disk is nearly full"))
 
     def scrub(self) -> None:
         """Overwrite what was deleted: rewrite the tables, empty the write-ahead log, and remove old copies of a file.
@@ -199,8 +208,27 @@ class Database:
             except FAILURES as error:
                 self._engine.dispose()
                 raise FeedbackError(
-                    f"The rows are deleted, but their bytes could not be overwritten yet: {reason_of(error)}. Please repeat the erasure."
-                ) from error
+                    "The rows are deleted, but their bytes could not be overwritten yet: {reason}. Please repeat the erasure.",
+                    code="not_scrubbed", reason=reason_of(error),
+                ) from error  # fmt: skip
+
+    def scrub_pending(self) -> None:
+        """Overwrite what was deleted by erasures, if that has not been done yet.
+
+        Raises:
+            FeedbackError: if it could not be done; it is tried again at the next start and with the next erasure.
+        """
+        with self.reading() as connection:
+            keys = list(connection.scalars(select(ERASURES.c.contributor).where(not_(ERASURES.c.scrubbed))))
+        if keys:
+            self.scrub()
+            with self.writing() as connection:
+                connection.execute(update(ERASURES).where(ERASURES.c.contributor.in_(keys)).values(scrubbed=True))
+
+    def notice(self, sentence: str) -> None:
+        """Note what the operator must know, once."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
 
     def close(self) -> None:
         """Close the connections and make place for another writer."""
@@ -216,15 +244,19 @@ class Database:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise FeedbackError("The feedback database is closed.")
+            raise FeedbackError("The feedback database is closed.", code="closed")
 
     def _check_writable(self) -> None:
         self._check_open()
         if self._read_only:
-            raise FeedbackError("The feedback database was opened for reading only.")
+            raise FeedbackError("The feedback database was opened for reading only.", code="read_only")
 
     def _moment(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def _no_key(_: str) -> str:
+    raise FeedbackError("The feedback database is of an older version; updating it needs the key of this server.", code="database_key")
 
 
 def _empty_log(connection: Connection) -> None:

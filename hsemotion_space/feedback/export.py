@@ -7,22 +7,22 @@ import json
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from hsemotion_space.feedback.dataset import to_table, write_table
 from hsemotion_space.feedback.private import make_folder, write
-from hsemotion_space.feedback.records import TIERS, FeedbackError, Json, StoredRecord, to_json
-from hsemotion_space.feedback.rows import Row, shows_crop, to_table, write_table
+from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord, Json, to_json
 
 FILE: Final = "train-{:05}.parquet"
 DATA: Final = "data"
 FILE_ROWS: Final = 1000
 PUBLISH_SCOPE: Final = "publish"
-OWN_VERSION: Final = 1
+OWN_VERSION: Final = 2
 _CARD: Final = """---
 configs:
 - config_name: default
@@ -52,7 +52,9 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.least not in TIERS:
-            raise FeedbackError(f"There is no tier {self.least!r}; the tiers are {', '.join(TIERS)}.")
+            raise FeedbackError(
+                "There is no tier {name}; the tiers are {names}.", code="tier", name=repr(self.least), names=", ".join(TIERS)
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,8 @@ class ExportReport:
 
 
 def export(
-    stored: Sequence[StoredRecord],
+    stored: Sequence[FeedbackRecord],
     folder: Path,
-    pseudonym: Callable[[str], str],
     tiers: Mapping[str, str],
     choice: Choice | None = None,
 ) -> ExportReport:
@@ -86,7 +87,6 @@ def export(
     Args:
         stored: all records; those that do not count any more are left out here.
         folder: must not exist, or be empty; there is nothing in it if the export fails.
-        pseudonym: turns the contributor of a record into the published one.
         tiers: by the id of a record; one that is not there is ``raw``.
         choice: which records.
 
@@ -95,13 +95,13 @@ def export(
     """
     choice, folder = choice or Choice(), folder.resolve()
     if folder.is_dir() and any(folder.iterdir()):
-        raise FeedbackError(f"The folder {folder.name} is not empty; choose a new one.")
-    grades = {one.record.id: tiers.get(one.record.id, TIERS[0]) for one in stored}
-    reasons = {one.record.id: _reason(one, grades[one.record.id], choice) for one in stored}
-    kept = [one for one in stored if not reasons[one.record.id]]
+        raise FeedbackError("The folder {name} is not empty; choose a new one.", code="folder", name=folder.name)
+    grades = {one.id: tiers.get(one.id, TIERS[0]) for one in stored}
+    reasons = {one.id: _reason(one, grades[one.id], choice) for one in stored}
+    kept = [one for one in stored if not reasons[one.id]]
     left_out = Counter(reason for reason in reasons.values() if reason)
     if not kept:
-        raise FeedbackError(f"There is nothing to export; left out: {_in_words(left_out) or 'nothing'}.")
+        raise FeedbackError("There is nothing to export; left out: {reasons}.", code="empty", reasons=_in_words(left_out) or "nothing")
     files = [kept[start : start + FILE_ROWS] for start in range(0, len(kept), FILE_ROWS)]
     report = _report(kept, len(files), grades, left_out)
     partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")
@@ -110,22 +110,24 @@ def export(
         make_folder(partial / DATA)
         write(partial / "README.md", (choice.card or _card(report, choice.own)).encode())
         for number, part in enumerate(files):
-            write(partial / DATA / FILE.format(number), write_table(to_table(part, pseudonym, grades)))
+            write(partial / DATA / FILE.format(number), write_table(to_table(part, grades)))
         partial.replace(folder)
     except OSError as error:
-        raise FeedbackError(f"The export {folder.name} cannot be written: {error.strerror or error}.") from error
+        raise FeedbackError(
+            "{name} cannot be written: {reason}.", code="export_write", name=folder.name, reason=error.strerror or str(error)
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report
 
 
-def _reason(one: StoredRecord, tier: str, choice: Choice) -> str:
+def _reason(one: FeedbackRecord, tier: str, choice: Choice) -> str:
     """Return why a record is left out, nothing if it is not."""
     if one.superseded or one.reverted:
         return "superseded" if one.superseded else "reverted"
     if one.review == "rejected":
         return "rejected"
-    if not choice.own and PUBLISH_SCOPE not in one.record.consent.scopes:
+    if not choice.own and PUBLISH_SCOPE not in one.consent_scopes:
         return "not to be published"
     return "below the tier" if TIERS.index(tier) < TIERS.index(choice.least) else ""
 
@@ -134,14 +136,14 @@ def _in_words(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
 
 
-def _report(kept: Sequence[StoredRecord], files: int, grades: Mapping[str, str], left_out: Mapping[str, int]) -> ExportReport:
+def _report(kept: Sequence[FeedbackRecord], files: int, grades: Mapping[str, str], left_out: Mapping[str, int]) -> ExportReport:
     return ExportReport(
         rows=len(kept),
-        crops=sum(map(shows_crop, kept)),
-        contributors=len({one.record.contributor for one in kept}),
-        items=len({one.record.subject.item for one in kept}),
+        crops=sum(bool(one.shown_crop) for one in kept),
+        contributors=len({one.contributor for one in kept}),
+        items=len({one.item for one in kept}),
         files=files,
-        by_tier=Counter(grades[one.record.id] for one in kept),
+        by_tier=Counter(grades[one.id] for one in kept),
         left_out=left_out,
     )
 
@@ -152,32 +154,32 @@ def _card(report: ExportReport, own: bool) -> str:
     )
 
 
-def export_own(stored: Sequence[StoredRecord], file: Path, published: Sequence[Row] = ()) -> int:
+def export_own(stored: Sequence[FeedbackRecord], file: Path) -> int:
     """Write everything that is kept of one contributor as JSON, with comments, exact times and crops (base64); return how much it is.
 
     Args:
         stored: the records of the contributor, in whatever state.
         file: replaced if it exists; it is there either wholly or not at all.
-        published: rows of theirs that only the published dataset has.
 
     Raises:
         FeedbackError: if the file cannot be written.
     """
-    rows = [{**asdict(row), "crop": base64.b64encode(row.crop).decode()} for row in published]
-    document = {"own_data_version": OWN_VERSION, "records": list(_own_records(stored)), "published": rows}
+    document = {"own_data_version": OWN_VERSION, "records": list(_own_records(stored))}
     partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
         write(partial, (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
         partial.replace(file)
     except OSError as error:
-        raise FeedbackError(f"{file.name} cannot be written: {error.strerror or error}.") from error
+        raise FeedbackError(
+            "{name} cannot be written: {reason}.", code="export_write", name=file.name, reason=error.strerror or str(error)
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()
-    return len(stored) + len(rows)
+    return len(stored)
 
 
-def _own_records(stored: Sequence[StoredRecord]) -> Iterator[Mapping[str, Json]]:
+def _own_records(stored: Sequence[FeedbackRecord]) -> Iterator[Mapping[str, Json]]:
     for one in stored:
         yield {
             "number": one.number,
@@ -187,6 +189,6 @@ def _own_records(stored: Sequence[StoredRecord]) -> Iterator[Mapping[str, Json]]
             "superseded": one.superseded,
             "review": one.review,
             "reverted": one.reverted,
-            "record": to_json(one.record),
+            "record": to_json(one),
             "crop_png_base64": base64.b64encode(one.crop).decode(),
         }

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hsemotion_space.feedback.networks import network_of
-from hsemotion_space.feedback.private import FILE_MODE, make_folder, tighten
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.limits import network_of
+from hsemotion_space.feedback.private import FILE_MODE, make_folder, sync, tighten
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.settings import ENV_PREFIX, Settings
 
 SECRET_BYTES: Final = 32
@@ -52,7 +52,10 @@ class Keys:
         if not settings.feedback_secret:
             return cls(_kept_secret(settings.feedback_data))
         if len(settings.feedback_secret) < SHORTEST_SECRET:
-            raise FeedbackError(f"{ENV_PREFIX}FEEDBACK_SECRET must have at least {SHORTEST_SECRET} characters; best are 40 random ones.")
+            raise FeedbackError(
+                "{name} must have at least {count} characters; best are 40 random ones.",
+                code="secret_short", name=f"{ENV_PREFIX}FEEDBACK_SECRET", count=SHORTEST_SECRET,
+            )  # fmt: skip
         return cls(settings.feedback_secret.encode())
 
     def sign(self, purpose: str, text: str) -> str:
@@ -61,7 +64,15 @@ class Keys:
         return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
     def contributor(self, code: str) -> str:
-        """Return the pseudonym that stands for a receipt code in the store.
+        """Return the pseudonym that stands for a receipt code, here and in the published dataset.
+
+        Raises:
+            FeedbackError: if the code is mistyped.
+        """
+        return self.pseudonym(self.owner(code))
+
+    def owner(self, code: str) -> str:
+        """Return the inner hash of a receipt code, from which pseudonym and ids of records follow.
 
         Raises:
             FeedbackError: if the code is mistyped.
@@ -72,9 +83,9 @@ class Keys:
         """Return what stands for a file in the store, so that nobody can look up a file that they have."""
         return self.sign("media", sha256)[:HASH_LENGTH]
 
-    def pseudonym(self, contributor: str) -> str:
-        """Return the pseudonym that is published for one in the store."""
-        return self.sign("published", contributor)[:HASH_LENGTH]
+    def pseudonym(self, owner: str) -> str:
+        """Return the pseudonym of the owner of a receipt code; databases of the first two versions have the owner instead."""
+        return self.sign("published", owner)[:HASH_LENGTH]
 
     def client(self, address: str, day: int) -> str:
         """Return what stands for the network of an address on one day."""
@@ -94,12 +105,12 @@ def read_code(code: str) -> str:
     symbols = re.sub(r"[\s-]", "", code[:_LONGEST_INPUT]).upper().translate(_LOOKS_LIKE)
     body, check = symbols[:-1], symbols[-1:]
     if len(symbols) != CODE_LENGTH or not set(body) <= set(CODE_SYMBOLS) or check not in CHECK_SYMBOLS:
-        raise FeedbackError(MISTYPED)
+        raise FeedbackError(MISTYPED, code="mistyped")
     number = 0
     for symbol in body:
         number = number * len(CODE_SYMBOLS) + CODE_SYMBOLS.index(symbol)
     if number >= 2**CODE_BITS or CHECK_SYMBOLS[number % len(CHECK_SYMBOLS)] != check:
-        raise FeedbackError(MISTYPED)
+        raise FeedbackError(MISTYPED, code="mistyped")
     return _write_code(number)
 
 
@@ -120,11 +131,15 @@ def _kept_secret(folder: Path) -> bytes:
         tighten(folder, [SECRET_FILE])
         secret = bytes.fromhex(file.read_text("ascii"))
     except OSError as error:
-        raise FeedbackError(f"The key of this server cannot be read or written: {error.strerror or error}.") from error
+        raise FeedbackError(
+            "The key of this server cannot be read or written: {reason}.", code="secret_file", reason=error.strerror or str(error)
+        ) from error
     except ValueError:
         secret = b""
     if len(secret) != SECRET_BYTES:
-        raise FeedbackError(f"The file {SECRET_FILE} with the key of this server is damaged; bring it back from a backup.")
+        raise FeedbackError(
+            "The file {name} with the key of this server is damaged; restore it from a backup.", code="secret_damaged", name=SECRET_FILE
+        )
     return secret
 
 
@@ -139,8 +154,4 @@ def _make_secret(file: Path) -> None:
             os.link(partial, file)  # never overwrites
     finally:
         partial.unlink(missing_ok=True)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(file.parent)

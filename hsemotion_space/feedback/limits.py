@@ -1,4 +1,4 @@
-"""How often corrections may be sent, and codes and tokens tried, by one client and by all together."""
+"""How often corrections may be sent, and codes and tokens tried, by one network and by all together."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final, TypeAlias
 
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
+from hsemotion_space.messages import Message
 
 Entry: TypeAlias = tuple[float, str]
 """When, and by which client."""
@@ -37,8 +39,8 @@ TRIES_PER_CLIENT: Final = (Rule(10, MINUTE_S), Rule(60, HOUR_S))
 TRIES_TOGETHER: Final = (Rule(1000, HOUR_S),)
 """For receipt codes and tokens that are not right; a client alone takes at most 6 % of what all may try."""
 
-SENT: Final = ("You have sent as many corrections as are taken from one place", "Very many corrections are arriving just now")
-TRIED: Final = ("Too many codes that are not right came from your network", "Very many codes are being tried just now")
+SENT: Final = ("You have sent as many corrections as are taken from one place.", "Very many corrections are arriving just now.")
+TRIED: Final = ("Too many codes that are not right came from your network.", "Very many codes are being tried just now.")
 """What is said to who comes too often, and to everybody when all together do."""
 
 
@@ -103,11 +105,34 @@ class Limits:
 def _check(entries: Sequence[Entry], rules: Sequence[Rule], now: float, complaint: str) -> None:
     waits = [entries[-rule.count][0] + rule.window_s - now for rule in rules if len(entries) >= rule.count]
     if waits and max(waits) > 0:
-        raise FeedbackError(f"{complaint}. Please try again in {_in_words(max(waits))}.")
+        wait = Message("Please try again in {time}.", time=_in_words(max(waits)))
+        raise FeedbackError(Message("{complaint} {wait}", code="limit", complaint=complaint, wait=wait))
 
 
-def _in_words(wait_s: float) -> str:
+def _in_words(wait_s: float) -> Message:
     """Return a time rounded up to whole units, the largest that it is longer than."""
     unit, size = next(((unit, size) for unit, size in (("hour", HOUR_S), ("minute", MINUTE_S)) if wait_s > size), ("second", 1))
     count = math.ceil(wait_s / size)
-    return f"{count} {unit}{'s' if count > 1 else ''}"
+    return Message(f"{{count}} {unit}{'s' if count > 1 else ''}", count=count)
+
+
+UNKNOWN: Final = "unknown"
+"""Stands for everything that is no address, so that inventing some makes nobody a new client."""
+CUSTOMER_BITS: Final = 64
+"""Length of the prefix that one customer of IPv6 has at least to themselves."""
+
+
+def network_of(address: str) -> str:
+    """Return the network of an address: an IPv4 address itself, also one mapped into IPv6; of any other IPv6 address its /64.
+
+    A zone (``%eth0``) is left out, a network stays what it is, and everything else is ``UNKNOWN``.
+    """
+    try:
+        parsed = ip_address(address.strip().partition("%")[0].partition("/")[0])
+    except ValueError:
+        return UNKNOWN
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((int(parsed), CUSTOMER_BITS), strict=False))

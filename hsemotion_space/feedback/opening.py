@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -15,10 +14,12 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from hsemotion_space.feedback.keys import SECRET_FILE
-from hsemotion_space.feedback.private import FILE_MODE, make_file, make_folder, tighten
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.private import FILE_MODE, make_file, make_folder, sync, tighten
+from hsemotion_space.feedback.record import FeedbackError
 
 BUSY_TIMEOUT_S: Final = 10
+CANNOT_OPEN: Final = "The feedback database cannot be opened: {reason}."
+NOT_A_DATABASE: Final = "The feedback database must be a URL of a SQLite file, such as sqlite:///feedback.sqlite, or of PostgreSQL."
 SQLITE_REASONS: Final = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "the database is read-only",
@@ -40,12 +41,12 @@ def parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise FeedbackError("The address of the feedback database is no URL such as sqlite:///feedback.sqlite.") from error
+        raise FeedbackError(NOT_A_DATABASE, code="database_address") from error
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         return parsed.set(drivername="sqlite+pysqlite", query={})
     if parsed.get_backend_name() == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
-    raise FeedbackError("The feedback database must be a SQLite file or PostgreSQL.")
+    raise FeedbackError(NOT_A_DATABASE, code="database_address")
 
 
 def take(file: Path) -> FileLock:
@@ -62,11 +63,12 @@ def take(file: Path) -> FileLock:
         make_file(file)  # SQLite would let everybody read it, and gives its logs the same mode
     except Timeout as error:
         raise FeedbackError(
-            f"Another process writes to the feedback database {file.name}. Stop it first, or open it for reading only."
-        ) from error
+            "Another process writes to the feedback database {name}. Stop it first, or open it for reading only.",
+            code="database_locked", name=file.name,
+        ) from error  # fmt: skip
     except OSError as error:
         lock.release()
-        raise FeedbackError(f"The feedback database cannot be opened: {reason_of(error)}.") from error
+        raise FeedbackError(CANNOT_OPEN, code="database_open", reason=reason_of(error)) from error
     return lock
 
 
@@ -79,7 +81,7 @@ def make_engine(url: URL, file: Path | None, read_only: bool) -> Engine:
     if file is None:
         return _postgresql(url, read_only)
     if read_only and not file.exists():
-        raise FeedbackError(f"There is no feedback database {file.name} yet.")
+        raise FeedbackError("There is no feedback database {name} yet.", code="no_database", name=file.name)
     path = "".join(f"%{ord(letter):02X}" if letter in "%?#" else letter for letter in str(file.resolve()))
     address = url.set(database=f"file:{path}", query={"mode": "ro" if read_only else "rwc", "uri": "true"})
     engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
@@ -121,7 +123,9 @@ def _postgresql(url: URL, read_only: bool) -> Engine:
             connect_args={"connect_timeout": BUSY_TIMEOUT_S, "options": " ".join(options).strip()},
         )  # fmt: skip
     except (ImportError, NoSuchModuleError) as error:
-        raise FeedbackError("PostgreSQL needs the package psycopg; install it with: pip install 'psycopg[binary]'.") from error
+        raise FeedbackError(
+            "PostgreSQL needs the package psycopg; install it with: pip install 'psycopg[binary]'.", code="no_psycopg"
+        ) from error
 
 
 def _code(error: BaseException) -> tuple[object, int | None]:
@@ -185,12 +189,3 @@ def remove_copies(file: Path) -> None:
         if copy.name.startswith((f"{file.name}.backup-", f"{file.name}.corrupt-")):
             copy.unlink()
     sync(file.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

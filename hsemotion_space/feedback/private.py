@@ -55,3 +55,12 @@ def tighten(folder: Path, names: Collection[str]) -> None:
                 mode = path.lstat().st_mode
                 if mode & _OTHERS and not path.is_symlink():
                     path.chmod(mode & 0o7777 & ~_OTHERS)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from hsemotion_space.feedback.card import CARD, ERASED, Counts, counts_in, dataset_card, rows_of
-from hsemotion_space.feedback.check import check_there
-from hsemotion_space.feedback.erasure import erase_remotely
-from hsemotion_space.feedback.pace import LONGEST_WAIT_S, Pace, is_time
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.backoff import Backoff
+from hsemotion_space.feedback.card import CARD, dataset_card
+from hsemotion_space.feedback.dataset import encode
+from hsemotion_space.feedback.erase import erase_on_hub, pending_erasures
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.remote import HubFailure, Repository
-from hsemotion_space.feedback.rows import Row
 from hsemotion_space.feedback.status import PublishStatus
-from hsemotion_space.feedback.store import Encode, FeedbackStore
-from hsemotion_space.feedback.tables import Batch, tombstone_of
+from hsemotion_space.feedback.store import FeedbackStore
+from hsemotion_space.feedback.sync import HEAD, check_there, restore
+from hsemotion_space.feedback.tables import Batch
 from hsemotion_space.hub.source import Digest
+from hsemotion_space.messages import Message
 
 COMMIT_EVERY_S: Final = 60.0
 """A statement is pushed as soon as this has passed since the last commit: at once if it is alone, with those of a minute otherwise."""
@@ -26,11 +27,8 @@ COMMIT_BATCHES: Final = 50
 COMMIT_BYTES: Final = 64 * 2**20
 TICK_S: Final = 1.0
 ERASE_TIMEOUT_S: Final = 10.0
-LEARN_S: Final = 5.0
-LOOK_S: Final = 5.0  # so long somebody who asks what the Hub has waits for other work there
+ERASE_WAIT_S: Final = 20.0
 TRIED, COMMITTED = "publish.tried_s", "publish.committed_s"
-HEAD: Final = "publish.head"
-"""Note with the newest commit whose files the database knows, those of others included."""
 
 
 def _asked_s(error: FeedbackError) -> float:
@@ -39,7 +37,7 @@ def _asked_s(error: FeedbackError) -> float:
 
 
 class Publisher:
-    """Seals what may be published and pushes it, at most one commit a minute, and finishes erasures on the Hub.
+    """Restores what only the Hub has, seals what may be published and pushes it, at most one commit a minute, and finishes erasures there.
 
     After :meth:`start` it does so by itself; without, every :meth:`step` does what is due.
 
@@ -47,34 +45,26 @@ class Publisher:
         store: where the records are.
         repo: ``owner/name`` of a dataset repository; made, private, if there is none.
         token: of somebody who may write there; appears in no message.
-        encode: makes the bytes of a batch.
         texts: consent texts by version, for the card.
         clock: UTC in seconds since 1970.
+
+    Attributes:
+        restored: whether the database knows everything that the Hub had when this publisher first met it.
 
     Raises:
         FeedbackError: if the name of the repository or the token cannot be one.
     """
 
     def __init__(
-        self,
-        store: FeedbackStore,
-        repo: str,
-        token: str,
-        encode: Encode,
-        texts: Mapping[str, str],
-        *,
-        clock: Callable[[], float] = time.time,
+        self, store: FeedbackStore, repo: str, token: str, texts: Mapping[str, str], *, clock: Callable[[], float] = time.time
     ) -> None:
-        self._store, self._encode, self._texts, self._clock = store, encode, texts, clock
+        self._store, self._texts, self._clock = store, texts, clock
         self._remote = Repository(repo, token)
-        self._pace, self._erase_pace = Pace(), Pace()
-        self._error, self._erase_error = "", ""
-        self._erase_tries = 0
+        self._pushes, self._erasures = Backoff(), Backoff()
+        self._erase_tries, self._erased_there = 0, set[str]()
         self._timeout_s = 0.0
-        self._trying: list[Batch] = []
         self._unverified = store.unverified()
-        self.knows = False  # whether the database knows the files that the Hub had when this publisher first met it
-        self.found_there: set[str] = set()  # contributors, as in ``Erased``, of whom rows were erased that the database did not have
+        self.restored = self._restoring = False
         self._busy = threading.Lock()
         self._stopping, self._wake, self._urgent = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="feedback-publisher", daemon=True)
@@ -105,19 +95,13 @@ class Publisher:
         try:
             self.step(last=last)
         except Exception as error:  # noqa: BLE001
-            self._note_fault(f"Publishing met a fault of this program ({type(error).__name__}).")
-
-    def _note_fault(self, words: str) -> None:
-        self._error = self._erase_error = words
-        self._erase_tries += 1
-        try:
-            self._failed(words, 0.0)
-        except Exception:  # noqa: BLE001  the database may be what fails
-            self._pace.failed(self._clock(), 0.0)
+            words = Message("Publishing met a fault of this program ({error}).", error=type(error).__name__)
+            self._pushes.failed(words, self._clock(), 0.0)
+            self._erase_failed(words, 0.0)
 
     def flush(self) -> PublishStatus:
         """Publish everything that waits, at once, and return how it went."""
-        while self.step(last=True):
+        while self.step(last=True) or self._restoring:
             pass
         return self.status()
 
@@ -130,53 +114,39 @@ class Publisher:
             sealed=counts["sealed"],
             published=counts["pushed"] + counts["verified"],
             last_commit_s=self._noted(COMMITTED),
-            error=self._error or self._erase_error,
-            breaker=self._pace.breaker(self._clock()),
-            next_try_s=self._pace.next_try_s or self._erase_pace.next_try_s,
-            erasures=len(self._store.pending_erasures()),
+            error=self._pushes.error or self._erasures.error,
+            breaker=self._pushes.breaker(self._clock()),
+            next_try_s=self._pushes.next_try_s or self._erasures.next_try_s,
+            erasures=len(pending_erasures(self._store)),
         )
 
-    def settle(self, contributor: str, wait_s: float) -> str:
-        """Try to finish the pending erasures on the Hub, and return why one did not succeed, empty if it did.
+    def settle(self, key: str, wait_s: float = ERASE_WAIT_S) -> tuple[str, bool]:
+        """Try to finish the pending erasures on the Hub.
 
         Args:
-            contributor: as in ``Erased``; of whom the erasure is waited for.
+            key: ``Erased.contributor``; of whom the erasure is waited for.
             wait_s: after so long the answer is that it goes on.
+
+        Returns:
+            Why it did not succeed, empty if it did; and whether the Hub had something of theirs.
         """
         tries, until_s = self._erase_tries, time.monotonic() + wait_s
         self._urgent.set()
         self._wake.set()
-        if not self._thread.is_alive() and not self._helper.is_alive():
+        while any(one.contributor == key for one in pending_erasures(self._store)):
+            self._help()
+            if self._erase_tries != tries:
+                return self._erasures.error, False
+            if time.monotonic() > until_s:
+                return Message("the Hub takes long to answer"), False
+            time.sleep(0.02)
+        return "", key in self._erased_there
+
+    def _help(self) -> None:
+        """Have a step done by a thread, if none runs; one that runs may be past the erasures and end without seeing a new one."""
+        if self._urgent.is_set() and not self._thread.is_alive() and not self._helper.is_alive():
             self._helper = threading.Thread(target=self._step_safely, kwargs={"last": False}, name="feedback-erasure", daemon=True)
             self._helper.start()
-        while any(one.contributor == contributor for one in self._store.pending_erasures()):
-            if self._erase_tries != tries:
-                return self._erase_error
-            if time.monotonic() > until_s:
-                return "the Hub takes long to answer"
-            time.sleep(0.02)
-        return ""
-
-    def find(self, pseudonym: str) -> Sequence[Row]:
-        """Return the published rows of a contributor in files that the store does not know, because its database was lost once.
-
-        Args:
-            pseudonym: the published one.
-
-        Raises:
-            FeedbackError: if the Hub must be asked and does not answer as it should.
-        """
-        paths = sorted(self._store.foreign_paths(tombstone_of(pseudonym)))
-        if self.knows and not paths:
-            return []
-        if not self.knows or not self._busy.acquire(timeout=LOOK_S):
-            raise FeedbackError("What is published could not be looked up at the moment; please try again in a minute.")
-        try:
-            with self._remote.session(ERASE_TIMEOUT_S):
-                head = self._remote.head()
-                return [row for path in paths for row in rows_of(self._remote.read(path, head)) if row.contributor == pseudonym]
-        finally:
-            self._busy.release()
 
     def check(self) -> list[str]:
         """Read everything that is published again and return what is wrong with it.
@@ -188,7 +158,7 @@ class Publisher:
             return check_there(self._store, self._remote)
 
     def step(self, *, last: bool = False) -> bool:
-        """Do what is due: learn what is there, finish erasures, seal, push, read back.
+        """Do what is due: restore, finish erasures, seal, push, read back.
 
         Args:
             last: do it even if it is too early for the next commit or try.
@@ -197,73 +167,46 @@ class Publisher:
             Whether batches were committed.
         """
         with self._busy:
-            now_s = self._clock()
+            now_s, self._restoring = self._clock(), False
             urgent = self._urgent.is_set()
             self._urgent.clear()
-            may_push = last or self._pace.allows(now_s)
-            erase = (last or urgent or self._erase_pace.allows(now_s)) and bool(self._store.pending_erasures())
-            push = may_push and (last or (self._may_commit(now_s) and self._store.waits()))
-            if not (erase or push or (may_push and (self._unverified or not self.knows))):
+            may_push = last or self._pushes.allows(now_s)
+            erase = (last or urgent or self._erasures.allows(now_s)) and bool(pending_erasures(self._store))
+            push = may_push and (last or self._may_commit(now_s)) and self._store.waits()
+            if not (erase or push or (may_push and (self._unverified or not self.restored))):
                 return False
             try:
                 with self._store.turn() as mine, self._remote.session(ERASE_TIMEOUT_S if urgent else self._timeout_s):
                     if not mine:
                         self._erase_tries += 1
                         return False
-                    return self._work(now_s, last, push=push, erase=erase)
+                    return self._work(last, push=push, erase=erase)
             except FeedbackError as error:
+                self._restoring = False
                 if erase:
-                    self._erase_failed(str(error), _asked_s(error))
-                self._failed(str(error), _asked_s(error))
+                    self._erase_failed(error.message, _asked_s(error))
+                self._pushes.failed(error.message, self._clock(), _asked_s(error))
                 return False
-
-    def _failed(self, error: str, asked_s: float) -> None:
-        self._error = error
-        self._pace.failed(self._clock(), asked_s)
-        trying, self._trying = self._trying, []
-        for batch in trying:
-            self._store.mark_failed(batch.id, error, self._pace.next_try_s)
 
     def _erase_failed(self, error: str, asked_s: float) -> None:
-        self._erase_error = error
-        self._erase_pace.failed(self._clock(), asked_s)
+        self._erasures.failed(error, self._clock(), asked_s)
         self._erase_tries += 1
 
-    def _work(self, now_s: float, last: bool, *, push: bool, erase: bool) -> bool:
-        if not self.knows:
-            self.knows = self._learn(self._remote.head())
-        if erase:
-            self._erase()
-        made = False
-        self._trying = self._seal(now_s, last) if push else []
-        if self._trying:
-            made = self._push(self._trying, last)
-            self._trying = []
+    def _work(self, last: bool, *, push: bool, erase: bool) -> bool:
+        if erase or not self.restored:
+            head = self._remote.head()
+            self._restore(head)
+            if erase:
+                self._erase(head)
+        made = push and self.restored and self._push(last)
         self._verify()
         if push or not erase:
-            self._pace.succeeded()
-            self._error = ""
+            self._pushes.succeeded()
         return made
 
-    def _learn(self, head: str) -> bool:
-        """Let the database know all files as of a commit, and what was erased elsewhere; return whether it does.
-
-        After the loss of a disk that are many files, so this goes on for ``LEARN_S`` at a time, and publishing is not held up.
-        """
-        if not head or head == self._store.get_meta(HEAD):
-            return True
-        self._store.bury(self._remote.read(ERASED, head).decode(errors="replace").split())
-        there = {path for path in self._remote.listing("data", head, recursive=True) if path.endswith(".parquet")}
-        there, indexed = there - self._store.batch_paths(), self._store.foreign_paths()
-        self._store.forget_foreign(indexed - there)
-        until_s = time.monotonic() + LEARN_S
-        for path in sorted(there - indexed, reverse=True):
-            if time.monotonic() > until_s:
-                return False
-            self._store.index_foreign(path, [(row.id, row.contributor) for row in rows_of(self._remote.read(path, head))])
-        self._store.claim_published()
-        self._store.set_meta(HEAD, head)
-        return True
+    def _restore(self, head: str) -> None:
+        self.restored = restore(self._store, self._remote, head)
+        self._restoring = not self.restored
 
     def _may_commit(self, now_s: float) -> bool:
         return not 0 <= now_s - self._noted(COMMITTED) < COMMIT_EVERY_S
@@ -271,67 +214,56 @@ class Publisher:
     def _noted(self, key: str) -> float:
         return float(self._store.get_meta(key) or 0)
 
-    def _seal(self, now_s: float, last: bool) -> list[Batch]:
+    def _seal(self) -> list[Batch]:
         """Return what one commit can take: batches that wait already, then new ones.
 
         What is to take the place of a file with erased rows waits until that is done, or rows would be there twice.
         """
-        held = {self._store.last_of(name) for one in self._store.pending_erasures() for name in one.batches}
-        waiting = [batch for batch in self._store.batches(pushed=False) if last or is_time(batch.next_try_s, now_s)]
-        batches = [batch for batch in waiting if batch.id not in held][:COMMIT_BATCHES]
+        held = {self._store.last_of(name) for one in pending_erasures(self._store) for name in one.batches}
+        batches = [batch for batch in self._store.batches(pushed=False) if batch.id not in held][:COMMIT_BATCHES]
         size = sum(len(batch.body) for batch in batches)
-        while len(batches) < COMMIT_BATCHES and size < COMMIT_BYTES and (new := self._store.seal(BATCH_ROWS, self._encode)):
+        while len(batches) < COMMIT_BATCHES and size < COMMIT_BYTES and (new := self._store.seal(BATCH_ROWS, encode)):
             batches.append(new)
             size += len(new.body)
         return batches
 
-    def _push(self, batches: Sequence[Batch], last: bool) -> bool:
+    def _push(self, last: bool) -> bool:
         """Commit what is not there yet; a file is never overwritten."""
         head = self._remote.head(create=True)
-        self.knows = self._learn(head)
+        self._restore(head)
+        if not self.restored or not (batches := self._seal()):
+            return False
         found: dict[str, Digest] = {}
         for folder in {batch.path.rpartition("/")[0] for batch in batches}:
             found.update(self._remote.listing(folder, head))
         for batch in batches:
             if batch.path in found and found[batch.path].matches(batch.body):
                 self._pushed([batch], head, self._noted(TRIED))
-            elif batch.path in found:
-                self._store.mark_failed(batch.id, "Another file lies in its place.", self._clock() + LONGEST_WAIT_S)
-        missing = self._without_erased([batch for batch in batches if batch.path not in found])
-        if not missing or not (last or self._may_commit(self._clock())):
-            return False
-        added = Counts.of([row for batch in missing for row in rows_of(batch.body)])
-        counts = counts_in(self._remote, head).changed(added, Counts(), self._newcomers(missing))
-        files = {batch.path: batch.body for batch in missing} | {CARD: dataset_card(self._remote.repo, counts, self._texts).encode()}
+        taken = [batch.path for batch in batches if batch.path in found and not found[batch.path].matches(batch.body)]
+        missing = [batch for batch in batches if batch.path not in found]
+        if missing and (last or self._may_commit(self._clock())):
+            self._commit(missing, head)
+        else:
+            missing = []
+        if taken:
+            raise FeedbackError("Another file lies in the place of {path}.", code="path_taken", path=taken[0])
+        return bool(missing)
+
+    def _commit(self, batches: Sequence[Batch], head: str) -> None:
+        card = dataset_card(self._remote.repo, self._store.published([batch.id for batch in batches]), self._texts)
         now_s = self._clock()
         self._store.set_meta(TRIED, repr(now_s))
-        oid = self._remote.commit(head, f"Add {added.records} statements in {len(missing)} files", files)
-        self._pushed(missing, oid, now_s)
-        if self.knows:
-            self._store.set_meta(HEAD, oid)
-        return True
+        message = f"Add {sum(batch.rows for batch in batches)} statements in {len(batches)} files"
+        oid = self._remote.commit(head, message, {**{batch.path: batch.body for batch in batches}, CARD: card.encode()})
+        self._pushed(batches, oid, now_s)
+        self._store.set_meta(HEAD, oid)
 
     def _pushed(self, batches: Collection[Batch], oid: str, when_s: float) -> None:
         noted = self._noted(COMMITTED)
         self._store.set_meta(COMMITTED, repr(max(when_s, noted) if noted <= self._clock() else when_s))
         for batch in batches:
             self._store.mark_pushed(batch.id, oid)
-        self._trying = [batch for batch in self._trying if batch not in batches]
         self._unverified += batches
-
-    def _newcomers(self, batches: Collection[Batch]) -> int:
-        """Return how many contributors have nothing on the Hub before these batches."""
-        given = {one.record.contributor for batch in batches for one in self._store.records(batch=batch.id)}
-        return sum(not self._store.records(contributor=name, states=("pushed", "verified"), limit=1) for name in given)
-
-    def _without_erased(self, batches: Sequence[Batch]) -> list[Batch]:
-        """Return batches without an erased row, which may have been erased elsewhere: this may be an old copy of a store."""
-        gone = self._store.tombstones()
-        for batch in batches:
-            erased = [one.record.id for one in self._store.records(batch=batch.id) if tombstone_of(one.record.id) in gone]
-            if erased:
-                self._store.erase_records(erased)
-        return [batch for batch in batches if not self._store.batch(batch.id).stale]
 
     def _verify(self) -> None:
         """Read back once what was pushed."""
@@ -350,24 +282,25 @@ class Publisher:
                 wrong.append(batch)
         self._unverified = wrong
         if wrong:
-            raise FeedbackError(f"{self._remote.repo} does not hold what was sent ({wrong[0].path}).")
+            raise FeedbackError(
+                "{repo} does not hold what was sent ({path}).", code="hub_differs", repo=self._remote.repo, path=wrong[0].path
+            )
 
-    def _erase(self) -> None:
+    def _erase(self, head: str) -> None:
         """Finish the pending erasures; if that fails, publishing goes on all the same."""
         try:
-            head = self._remote.head()
-            self.knows = self._learn(head)
-            if not self.knows:
-                raise FeedbackError(f"{self._remote.repo} is still being read, as the disk of this server was emptied")
-            aliased = {one.contributor: one.alias for one in self._store.pending_erasures() if one.alias}
-            self.found_there = {contributor for contributor, alias in aliased.items() if self._store.foreign_paths(alias)}
-            pushed, oid = erase_remotely(self._store, self._remote, self._encode, self._texts, head)
+            if not self.restored:
+                raise FeedbackError(
+                    "{repo} is still being read, as the disk of this server was emptied", code="restoring", repo=self._remote.repo
+                )
+            keys = {one.contributor for one in pending_erasures(self._store) if one.batches}
+            pushed, oid = erase_on_hub(self._store, self._remote, self._texts, head)
         except FeedbackError as error:
-            self._erase_failed(str(error), _asked_s(error))
+            self._erase_failed(error.message, _asked_s(error))
             return
+        self._erased_there |= keys
         self._unverified += pushed
         if oid:
             self._store.set_meta(COMMITTED, repr(self._clock()))
-        self._erase_pace.succeeded()
-        self._erase_error = ""
+        self._erasures.succeeded()
         self._erase_tries += 1

@@ -5,14 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, insert, not_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, insert, not_, or_, select, update
 
-from hsemotion_space.feedback.records import FeedbackError, StoredRecord
-from hsemotion_space.feedback.tables import BATCHES, CROPS, ERASURES, RECORDS, TOMBSTONES, Batch, Erased, batch_of, tombstone_of
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
+from hsemotion_space.feedback.tables import (
+    BATCHES,
+    COPIES,
+    CROPS,
+    ERASURES,
+    RECORDS,
+    TOMBSTONES,
+    Batch,
+    Counts,
+    Erased,
+    batch_of,
+    row_of,
+    tombstone_of,
+)
 
 AT_ONCE: Final = 500
 """Values in one statement, and rows that are fetched at a time."""
@@ -27,13 +40,13 @@ STORED: Final = (
     .join_from(RECORDS, CROPS, CROPS.c.record == RECORDS.c.id, isouter=True)
     .order_by(RECORDS.c.number)
 )
-"""What :func:`stored_of` reads."""
+"""What :func:`tables.record_of` reads."""
 PUBLISHABLE: Final[ColumnElement[bool]] = and_(
     RECORDS.c.state == "received", RECORDS.c.publish, not_(RECORDS.c.reverted), RECORDS.c.review != "rejected", not_(SUPERSEDED)
 )
 
 
-def freeze(connection: Connection, stored: Sequence[StoredRecord], body: bytes, created_s: float) -> Batch:
+def freeze(connection: Connection, stored: Sequence[FeedbackRecord], body: bytes, created_s: float) -> Batch:
     """Make a batch of records and of the bytes that they became."""
     name, digest = uuid.uuid4().hex, hashlib.sha256(body).hexdigest()
     path = datetime.fromtimestamp(created_s, UTC).strftime(f"data/%Y/%m/%d/{name}.parquet")
@@ -52,47 +65,8 @@ def find_batch(connection: Connection, batch: str) -> Batch:
     """
     row = connection.execute(select(BATCHES).where(BATCHES.c.id == batch)).mappings().first()
     if row is None:
-        raise FeedbackError(f"There is no batch {batch[:40]}.")
+        raise FeedbackError("There is no batch {name}.", code="no_batch", name=batch[:40])
     return batch_of(row)
-
-
-def erasures(connection: Connection) -> list[Erased]:
-    """Return pending erasures, the oldest first."""
-    rows = connection.execute(select(ERASURES).order_by(ERASURES.c.requested_s, ERASURES.c.contributor))
-    return [
-        Erased(row.contributor, row.requested_s, tuple(json.loads(row.batches)), (), row.alias, tuple(json.loads(row.files)))
-        for row in rows
-    ]
-
-
-def put_erasure(connection: Connection, erased: Erased, *, scrubbed: bool) -> None:
-    """Keep a pending erasure, in the place of an earlier state of it; ``scrubbed`` says that the bytes are overwritten here."""
-    values = {"requested_s": erased.requested_s, "batches": json.dumps(erased.batches), "alias": erased.alias}
-    values |= {"files": json.dumps(erased.files), "scrubbed": scrubbed}
-    put(connection, ERASURES, {"contributor": erased.contributor}, values)
-
-
-def bury(connection: Connection, tombstones: Sequence[str]) -> None:
-    """Add the tombstones that are not there yet."""
-    digests = set(tombstones)
-    digests -= set(connection.scalars(select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest.in_(digests))))
-    if digests:
-        connection.execute(insert(TOMBSTONES), [{"digest": digest} for digest in sorted(digests)])
-
-
-def is_scrubbed(connection: Connection, contributor: str) -> bool:
-    """Return whether the bytes of a pending erasure are overwritten here."""
-    return bool(connection.scalar(select(ERASURES.c.scrubbed).where(ERASURES.c.contributor == contributor)))
-
-
-def remove(connection: Connection, records: Sequence[str]) -> int:
-    """Delete records with their pictures and leave tombstones; return the number of pictures."""
-    pictures = 0
-    for part in parts(records):
-        bury(connection, [tombstone_of(record) for record in part])
-        pictures += connection.execute(delete(CROPS).where(CROPS.c.record.in_(part))).rowcount
-        connection.execute(delete(RECORDS).where(RECORDS.c.id.in_(part)))
-    return pictures
 
 
 def put(connection: Connection, table: Table, key: Mapping[str, object], values: Mapping[str, object]) -> None:
@@ -105,3 +79,74 @@ def parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut a list into parts that fit into one statement."""
     for start in range(0, len(values), AT_ONCE):
         yield values[start : start + AT_ONCE]
+
+
+def put_record(connection: Connection, record: FeedbackRecord, created_s: float, **marks: object) -> None:
+    """Insert a record with its crop, if that was agreed to; ``marks`` are columns that differ from those of one that just arrived."""
+    connection.execute(insert(RECORDS).values({**row_of(record, created_s), **marks}))
+    if record.shown_crop:
+        connection.execute(insert(CROPS).values(record=record.id, png=record.shown_crop))
+
+
+def count_published(connection: Connection, batches: Collection[str]) -> Counts:
+    """Count the records that are on the Hub, and those of some batches."""
+    there = or_(RECORDS.c.state.in_(("pushed", "verified")), RECORDS.c.batch.in_(tuple(batches)))
+    verdicts = connection.execute(select(RECORDS.c.verdict, func.count()).where(there).group_by(RECORDS.c.verdict)).all()
+    crops = select(func.count()).select_from(RECORDS).join(CROPS, CROPS.c.record == RECORDS.c.id).where(there)
+    return Counts(
+        sum(count for _, count in verdicts),
+        connection.scalar(crops) or 0,
+        connection.scalar(select(func.count(RECORDS.c.contributor.distinct())).where(there)) or 0,
+        {str(verdict): int(count) for verdict, count in verdicts},
+        tuple(sorted(connection.scalars(select(RECORDS.c.consent_version).distinct().where(there)))),
+    )
+
+
+def make_stale(connection: Connection, batches: Collection[str]) -> None:
+    """Take the bytes of batches away, as a row of theirs is erased."""
+    for part in parts(tuple(batches)):
+        connection.execute(update(BATCHES).where(BATCHES.c.id.in_(part)).values(body=b"", stale=True))
+
+
+def release(connection: Connection, batches: Collection[str]) -> None:
+    """Take the bytes of batches away; the records of those that were never pushed wait again."""
+    make_stale(connection, batches)
+    for part in parts(tuple(batches)):
+        waiting = RECORDS.c.batch.in_(part), RECORDS.c.state == "sealed"
+        connection.execute(update(RECORDS).where(*waiting).values(state="received", batch=None))
+
+
+def remove(connection: Connection, records: Sequence[str]) -> tuple[set[str], int]:
+    """Delete records with their pictures and leave tombstones; return the batches that have rows of them, and the number of pictures."""
+    pictures, batches = 0, set[str]()
+    for part in parts(records):
+        batches.update(connection.scalars(select(RECORDS.c.batch).where(RECORDS.c.id.in_(part), RECORDS.c.batch.is_not(None))))
+        batches.update(connection.scalars(select(COPIES.c.batch).where(COPIES.c.record.in_(part))))
+        bury(connection, [tombstone_of(record) for record in part])
+        pictures += connection.execute(delete(CROPS).where(CROPS.c.record.in_(part))).rowcount
+        connection.execute(delete(RECORDS).where(RECORDS.c.id.in_(part)))
+    connection.execute(delete(COPIES).where(COPIES.c.batch.in_(batches)))
+    return batches, pictures
+
+
+def bury(connection: Connection, tombstones: Collection[str]) -> set[str]:
+    """Add the tombstones that are not there yet, and return them."""
+    new = set(tombstones)
+    for part in parts(tuple(tombstones)):
+        new -= set(connection.scalars(select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest.in_(part))))
+    if new:
+        connection.execute(insert(TOMBSTONES), [{"digest": digest} for digest in sorted(new)])
+    return new
+
+
+def erasures(connection: Connection) -> list[Erased]:
+    """Return pending erasures, the oldest first."""
+    rows = connection.execute(select(ERASURES).order_by(ERASURES.c.requested_s, ERASURES.c.contributor))
+    return [Erased(row.contributor, row.requested_s, tuple(json.loads(row.batches))) for row in rows]
+
+
+def put_erasure(connection: Connection, erased: Erased, *, scrubbed: bool) -> None:
+    """Keep a pending erasure, in the place of an earlier state of it; ``scrubbed`` says that the bytes are overwritten here."""
+    before = connection.scalar(select(ERASURES.c.scrubbed).where(ERASURES.c.contributor == erased.contributor))
+    values = {"requested_s": erased.requested_s, "batches": json.dumps(erased.batches), "scrubbed": scrubbed and before is not False}
+    put(connection, ERASURES, {"contributor": erased.contributor}, values)

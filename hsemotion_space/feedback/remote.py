@@ -18,20 +18,28 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.hub.source import Digest
 
 KIND: Final = "dataset"
 TIMEOUT_S = 30.0  # without a byte
 CONNECT_S: Final = 5.0
 LONGEST_ASKED_S: Final = 3600.0
+REFUSALS: Final = {
+    401: "The Hub does not accept the token. Make one that may write to {repo} at huggingface.co/settings/tokens.",
+    403: "The token may not write to {repo}. Use one with write permission.",
+    404: "There is no {repo} on the Hub, or the token may not see it.",
+    409: "Somebody else is changing {repo} at the moment.",
+    412: "Somebody else has changed {repo} in the meantime.",
+    429: "The Hub asks to wait, because there were too many requests.",
+}
 
 
 class HubFailure(FeedbackError):  # noqa: N818  it is a FeedbackError with one more fact
     """The Hub did not do what was asked; ``wait_s`` is how long it wants to be left alone."""
 
-    def __init__(self, sentence: str, wait_s: float = 0.0) -> None:
-        super().__init__(sentence)
+    def __init__(self, template: str, /, *, code: str = "", wait_s: float = 0.0, **values: object) -> None:
+        super().__init__(template, code=code, **values)
         self.wait_s = wait_s
 
 
@@ -50,10 +58,10 @@ class Repository:
 
     def __init__(self, repo: str, token: str) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-            raise FeedbackError(f"The dataset repository must be owner/name, got {repo!r}.")
+            raise FeedbackError("The dataset repository must be owner/name, got {repo}.", code="repo_name", repo=repr(repo))
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             raise FeedbackError(
-                "The token is empty or has characters that no token has. Copy it again from huggingface.co/settings/tokens."
+                "The token is empty or has characters that no token has. Copy it again from huggingface.co/settings/tokens.", code="token"
             )
         self.repo = repo
         self._token = token
@@ -116,7 +124,7 @@ class Repository:
             response = get_session().get(url, headers={"Authorization": f"Bearer {self._token}"})
             response.raise_for_status()
         if not digest.matches(response.content):
-            raise HubFailure(f"{path} of {self.repo} does not arrive as it is there.")
+            raise HubFailure("{path} of {repo} does not arrive as it is there.", code="hub_damaged", path=path, repo=self.repo)
         return response.content
 
     def commit(self, head: str, message: str, files: Mapping[str, bytes], gone: Collection[str] = ()) -> str:
@@ -151,7 +159,7 @@ class Repository:
                 self._api.permanently_delete_lfs_files(self.repo, lost, rewrite_history=True, repo_type=KIND)
             self._api.super_squash_history(self.repo, commit_message=message, repo_type=KIND)
             if any(_is_one(file, digests, paths) for file in self._api.list_lfs_files(self.repo, repo_type=KIND)):
-                raise HubFailure(f"{self.repo} still stores files that were to be deleted for good.")
+                raise HubFailure("{repo} still stores files that were to be deleted for good.", code="hub_undeleted", repo=self.repo)
 
     @contextmanager
     def _sentences(self) -> Iterator[None]:
@@ -161,9 +169,9 @@ class Repository:
         except FeedbackError:
             raise
         except HFValidationError as error:
-            raise HubFailure(f"{self.repo!r} is no name for a repository of the Hub.") from error
+            raise HubFailure("The dataset repository must be owner/name, got {repo}.", code="repo_name", repo=repr(self.repo)) from error
         except OfflineModeIsEnabled as error:
-            raise HubFailure("HF_HUB_OFFLINE=1 forbids requests. Unset it to publish.") from error
+            raise HubFailure("HF_HUB_OFFLINE=1 forbids requests. Unset it to publish.", code="offline") from error
         except (httpx2.HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # an upload in a thread
             raise self._failure(cause) from error
@@ -171,12 +179,14 @@ class Repository:
     def _failure(self, error: BaseException) -> HubFailure:
         if isinstance(error, HfHubHTTPError | httpx2.HTTPStatusError):
             status, after = error.response.status_code, error.response.headers.get("Retry-After", "")
-            return HubFailure(_refusal(status, self.repo), min(float(after), LONGEST_ASKED_S) if after.isdecimal() else 0.0)
+            wait_s = min(float(after), LONGEST_ASKED_S) if after.isdecimal() else 0.0
+            template = REFUSALS.get(status, "The Hub answers {status}.")
+            return HubFailure(template, code=f"hub_{status}", wait_s=wait_s, repo=self.repo, status=status)
         if isinstance(error, httpx2.TimeoutException):
-            return HubFailure("The Hub does not answer.")
+            return HubFailure("The Hub does not answer.", code="hub_silent")
         if isinstance(error, httpx2.HTTPError | OSError):
-            return HubFailure(f"The connection to the Hub broke ({type(error).__name__}).")
-        return HubFailure("The Hub answers with something that is not understood.")
+            return HubFailure("The connection to the Hub broke ({error}).", code="hub_broke", error=type(error).__name__)
+        return HubFailure("The Hub answers with something that is not understood.", code="hub_garbage")
 
 
 def _digest(file: RepoFile) -> Digest:
@@ -185,15 +195,3 @@ def _digest(file: RepoFile) -> Digest:
 
 def _is_one(file: object, digests: Collection[str], paths: Collection[str]) -> bool:
     return getattr(file, "file_oid", "") in digests or getattr(file, "filename", "") in paths
-
-
-def _refusal(status: int, repo: str) -> str:
-    words = {
-        401: f"The Hub does not accept the token. Make one that may write to {repo} at huggingface.co/settings/tokens.",
-        403: f"The token may not write to {repo}. Use one with write permission.",
-        404: f"There is no {repo} on the Hub, or the token may not see it.",
-        409: f"Somebody else is changing {repo} at the moment.",
-        412: f"Somebody else has changed {repo} in the meantime.",
-        429: "The Hub asks to wait, because there were too many requests.",
-    }
-    return words.get(status, f"The Hub answers {status}.")

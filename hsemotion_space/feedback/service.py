@@ -4,44 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from hsemotion_space.feedback.consent import TEXTS
-from hsemotion_space.feedback.erasure import Erasure, erase
+from hsemotion_space.feedback.erase import Erasure, erase_everywhere
 from hsemotion_space.feedback.intake import Intake
 from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.limits import ANSWERS_PER_CLIENT, ANSWERS_TOGETHER, Limits
-from hsemotion_space.feedback.publish import HEAD, Publisher
-from hsemotion_space.feedback.quality import known_answers, tiers
-from hsemotion_space.feedback.records import FeedbackError, StoredRecord
-from hsemotion_space.feedback.rows import Row, encode
+from hsemotion_space.feedback.publish import Publisher
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
-from hsemotion_space.feedback.tables import tombstone_of
+from hsemotion_space.feedback.sync import HEAD
+from hsemotion_space.feedback.trust import known_answers, tiers
+from hsemotion_space.messages import Message
 from hsemotion_space.settings import ENV_PREFIX, Settings
 
-NO_SECRET = (
-    f"To publish to {{repo}}, set {ENV_PREFIX}FEEDBACK_SECRET to some 40 random characters and keep them: with another secret nobody could "
-    "erase what they gave any more."
+SECRET: Final = f"{ENV_PREFIX}FEEDBACK_SECRET"
+NOT_LASTING: Final = (
+    "To publish to {repo}, set {name} to some 40 random characters and keep them: with another secret nobody could erase what they gave "
+    "any more."
 )
-
-NOT_SHARED = (
-    f"With a database that several servers share, set {ENV_PREFIX}FEEDBACK_SECRET to the same 40 random characters on each: with different "
-    "ones they would not know each other's receipt codes."
+NOT_SHARED: Final = (
+    "With a database that several servers share, set {name} to the same 40 random characters on each: with different ones they would not "
+    "know each other's receipt codes."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What one contributor gave.
-
-    Attributes:
-        here: in the store.
-        published: rows that only the Hub has, because a disk was lost.
-        problem: why these could not be looked up; empty if they were.
-    """
-
-    here: Sequence[StoredRecord]
-    published: Sequence[Row]
-    problem: str = ""
+NOT_RESTORED: Final = Message("What is published could not be looked up at the moment; please try again in a minute.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +47,14 @@ class Feedback:
     intake: Intake
     publisher: Publisher | None
 
-    def given(self, code: str) -> Given:
-        """Return everything given under a receipt code.
+    def given(self, code: str) -> tuple[list[FeedbackRecord], str]:
+        """Return everything given under a receipt code, and why some of it may be missing, empty if none is.
 
         Raises:
             FeedbackError: if the code is mistyped.
         """
-        contributor = self.keys.contributor(code)
-        here = self.store.records(contributor=contributor)
-        try:
-            rows = self.publisher.find(self.keys.pseudonym(contributor)) if self.publisher is not None else ()
-        except FeedbackError as error:
-            return Given(here, (), str(error))
-        return Given(here, [row for row in rows if row.id not in {one.record.id for one in here}])
+        records = self.store.records(contributor=self.keys.contributor(code))
+        return records, "" if self.publisher is None or self.publisher.restored else NOT_RESTORED
 
     def erase(self, code: str) -> Erasure:
         """Erase everything given under a receipt code, here and on the Hub.
@@ -80,36 +62,35 @@ class Feedback:
         Raises:
             FeedbackError: if the code is mistyped, or it could not be erased even here.
         """
-        contributor = self.keys.contributor(code)
-        publishes = bool(self.settings.feedback_repo or self.store.get_meta(HEAD))
-        return erase(self.store, contributor, self.publisher, tombstone_of(self.keys.pseudonym(contributor)) if publishes else "")
+        publisher = self.publisher
+        return erase_everywhere(
+            self.store,
+            self.keys.contributor(code),
+            publisher.settle if publisher is not None else None,
+            publishes=bool(self.settings.feedback_repo or self.store.get_meta(HEAD)),
+            restored=publisher is not None and publisher.restored,
+        )
 
-    def tiers(self, records: Sequence[StoredRecord]) -> Mapping[str, str]:
+    def tiers(self, records: Sequence[FeedbackRecord]) -> Mapping[str, str]:
         """Return the tier of every record, by id; ``records`` are all of the store."""
         return tiers(records, known_answers(records))
 
     @property
-    def words(self) -> str:
+    def words(self) -> Message:
         """Sentences on how it goes, for the page and the command line."""
-        notices = " ".join(self.store.notices)
+        repo, count = self.settings.feedback_repo, sum(self.store.counts().values())
         if self.publisher is not None:
-            state = self.publisher.status().words
-        elif self.settings.feedback_repo:
-            state = f"{_kept(self.store)} Nothing is published to {self.settings.feedback_repo} at present, as there is no HF_TOKEN."
+            state = [self.publisher.status().words]
         else:
-            state = f"{_kept(self.store)} Nothing is published from here."
-        return f"{state} {notices}".strip()
+            missing = Message("Nothing is published to {repo} at present, as there is no HF_TOKEN.", repo=repo)
+            state = [Message("{count} saved here.", count=count), missing if repo else Message("Nothing is published from here.")]
+        return Message.joined([*state, *self.store.notices])
 
     def close(self, deadline_s: float = 8.0) -> None:
         """Push what waits, as far as there is time, and close the store."""
         if self.publisher is not None:
             self.publisher.stop(deadline_s)
         self.store.close()
-
-
-def _kept(store: FeedbackStore) -> str:
-    count = sum(store.counts().values())
-    return f"{count} saved here."
 
 
 def open_feedback(settings: Settings, token: str = "", read_only: bool = False) -> Feedback:
@@ -125,14 +106,14 @@ def open_feedback(settings: Settings, token: str = "", read_only: bool = False) 
             outlives this machine.
     """
     if settings.feedback_repo and token and not settings.feedback_secret:
-        raise FeedbackError(NO_SECRET.format(repo=settings.feedback_repo))
+        raise FeedbackError(NOT_LASTING, code="no_secret", name=SECRET, repo=settings.feedback_repo)
     if not database_url(settings).startswith("sqlite") and not settings.feedback_secret:
-        raise FeedbackError(NOT_SHARED)
+        raise FeedbackError(NOT_SHARED, code="no_secret", name=SECRET)
     keys = Keys.from_settings(settings)
-    store = FeedbackStore(database_url(settings), read_only=read_only)
+    store = FeedbackStore(database_url(settings), read_only=read_only, pseudonym=keys.pseudonym)
     publisher = None
     if settings.feedback_repo and token:
-        publisher = Publisher(store, settings.feedback_repo, token, lambda stored: encode(stored, keys.pseudonym), TEXTS)
+        publisher = Publisher(store, settings.feedback_repo, token, TEXTS)
     answers = Limits(per_client=ANSWERS_PER_CLIENT, together=ANSWERS_TOGETHER)
     return Feedback(settings, keys, store, Intake(store, keys, Limits(), answers=answers), publisher)
 

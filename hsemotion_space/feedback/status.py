@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from hsemotion_space.feedback.pace import Breaker
+from hsemotion_space.feedback.backoff import Breaker
+from hsemotion_space.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,18 @@ class PublishStatus:
     erasures: int
 
     @property
-    def words(self) -> str:
+    def words(self) -> Message:
         """Sentences for the page and the command line."""
-        parts = [f"{self.saved} saved here, {self.sealed} on the way to {self.repo}, {self.published} published."]
-        parts += [f"Last commit {_moment(self.last_commit_s)}."] if self.last_commit_s else []
+        template = "{saved} saved here, {sealed} on the way to {repo}, {published} published."
+        parts = [Message(template, saved=self.saved, sealed=self.sealed, repo=self.repo, published=self.published)]
+        parts += [Message("Last commit {time}.", time=_moment(self.last_commit_s))] if self.last_commit_s else []
         if self.error:
-            parts.append(f"Publishing fails at present: {self.error} What waits stays saved here; next try {_moment(self.next_try_s)}.")
+            parts.append(Message("Publishing fails at present: {reason}", reason=self.error))
+            parts.append(Message("What waits stays saved here; next try {time}.", time=_moment(self.next_try_s)))
         if self.erasures:
-            parts.append(f"{self.erasures} {'erasure is' if self.erasures == 1 else 'erasures are'} not finished there yet.")
-        return " ".join(parts)
+            ending = "erasure is" if self.erasures == 1 else "erasures are"
+            parts.append(Message(f"{{count}} {ending} not finished there yet.", count=self.erasures))
+        return Message.joined(parts)
 
 
 def _moment(time_s: float) -> str:

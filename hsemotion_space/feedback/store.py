@@ -7,46 +7,44 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeAlias, get_args
 
-from sqlalchemy import ColumnElement, Connection, func, insert, not_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, not_, select, update
 
 from hsemotion_space.feedback.database import Database
-from hsemotion_space.feedback.forgetting import Forgetting
 from hsemotion_space.feedback.queries import (
     AT_ONCE,
     PUBLISHABLE,
     STORED,
     SUPERSEDED,
+    count_published,
     find_batch,
     freeze,
     parts,
     put,
+    put_record,
 )
-from hsemotion_space.feedback.records import FeedbackError, FeedbackRecord, Review, State, StoredRecord
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Review, State
 from hsemotion_space.feedback.tables import (
     BATCHES,
     CROPS,
-    FOREIGN,
     META,
     RECORDS,
     REVIEWS,
     TOMBSTONES,
     Ack,
     Batch,
+    Counts,
     batch_of,
     check_crop,
-    check_record,
-    row_of,
-    stored_of,
+    record_of,
     tombstone_of,
 )
 
-Encode: TypeAlias = Callable[[Sequence[StoredRecord]], bytes]
+Encode: TypeAlias = Callable[[Sequence[FeedbackRecord]], bytes]
 
 RESERVE_BYTES: Final = 100 * 2**20  # so that pushing and erasing still work when nothing is accepted any more
-ERROR_LENGTH: Final = 500
 
 
-class FeedbackStore(Forgetting):
+class FeedbackStore:
     """Records, their batches and what was erased, in a SQLite file or in PostgreSQL.
 
     Every method that changes something has it on the disk when it returns, and raises FeedbackError if it could not be saved.
@@ -56,21 +54,31 @@ class FeedbackStore(Forgetting):
         clock: UTC in seconds since 1970.
         read_only: do not take the place of the one writer; everything that changes something is refused.
         reserve_bytes: nothing is accepted while less is free on the disk of a SQLite file.
+        pseudonym: of the owner of a receipt code, ``Keys.pseudonym``; a database of an earlier version needs it once.
+
+    Attributes:
+        database: what it is kept in.
 
     Raises:
         FeedbackError: if it cannot be opened, has another writer, or is newer than this program.
     """
 
     def __init__(
-        self, url: str, clock: Callable[[], float] = time.time, *, read_only: bool = False, reserve_bytes: int = RESERVE_BYTES
+        self,
+        url: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        read_only: bool = False,
+        reserve_bytes: int = RESERVE_BYTES,
+        pseudonym: Callable[[str], str] | None = None,
     ) -> None:
-        super().__init__(Database(url, clock, read_only), clock)
-        self._reserve_bytes = reserve_bytes
+        self.database = Database(url, clock, read_only, pseudonym)
+        self.clock, self._reserve_bytes = clock, reserve_bytes
         if not read_only:
             try:
-                self._scrub()
+                self.database.scrub_pending()
             except FeedbackError as error:
-                self._notice(str(error))
+                self.database.notice(error.message)
 
     def __enter__(self) -> FeedbackStore:
         return self
@@ -81,37 +89,27 @@ class FeedbackStore(Forgetting):
     @property
     def notices(self) -> tuple[str, ...]:
         """What the operator must know, for example that a damaged file was set aside."""
-        return tuple(self._database.notices)
+        return tuple(self.database.notices)
 
     def close(self) -> None:
         """Close the database and make place for another writer."""
-        self._database.close()
+        self.database.close()
 
-    def add(self, record: FeedbackRecord, crop: bytes = b"") -> Ack:
-        """Save a record; one that is there already is left as it is.
-
-        Args:
-            record: checked anew.
-            crop: PNG of at most MOST_CROP_BYTES, or empty.
+    def add(self, record: FeedbackRecord) -> Ack:
+        """Save what a record states, and its crop; one that is there already is left as it is.
 
         Raises:
-            FeedbackError: if it is not valid, was erased before, or could not be saved.
+            FeedbackError: if its crop is no small PNG, it was erased before, or it could not be saved.
         """
-        clean = check_record(record)
-        check_crop(crop)
-        self._database.check_space(self._reserve_bytes)
-        with self._database.writing() as connection:
-            if connection.scalar(select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest == tombstone_of(clean.id))):
-                raise FeedbackError("This correction was erased on request and cannot be added again.")
-            state = connection.scalar(select(RECORDS.c.state).where(RECORDS.c.id == clean.id))
-            if state is not None:
-                return Ack(clean.id, False, state)
-            published = connection.scalar(select(FOREIGN.c.path).where(FOREIGN.c.record == tombstone_of(clean.id)).limit(1))
-            arrived: State = "verified" if published else "received"
-            connection.execute(insert(RECORDS).values({**row_of(clean, crop, float(self._clock())), "state": arrived}))
-            if crop:
-                connection.execute(insert(CROPS).values(record=clean.id, png=crop))
-        return Ack(clean.id, True, arrived)
+        check_crop(record.crop)
+        self.database.check_space(self._reserve_bytes)
+        with self.database.writing() as connection:
+            if connection.scalar(select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest == tombstone_of(record.id))):
+                raise FeedbackError("This correction was erased on request and cannot be added again.", code="erased")
+            state = connection.scalar(select(RECORDS.c.state).where(RECORDS.c.id == record.id))
+            if state is None:
+                put_record(connection, record, float(self.clock()))
+        return Ack(record.id, state is None, state or "received")
 
     def records(
         self,
@@ -120,9 +118,9 @@ class FeedbackStore(Forgetting):
         batch: str = "",
         states: Collection[State] = (),
         waiting: bool = False,
-        after: int = 0,
+        after: int | None = None,
         limit: int = 0,
-    ) -> list[StoredRecord]:
+    ) -> list[FeedbackRecord]:
         """Return records in the order of arrival; damaged ones are left out and noticed.
 
         Args:
@@ -133,7 +131,7 @@ class FeedbackStore(Forgetting):
             after: only those with a higher number.
             limit: at most so many, 0 for all.
         """
-        where = [RECORDS.c.number > after]
+        where = [] if after is None else [RECORDS.c.number > after]
         if contributor:
             where.append(RECORDS.c.contributor == contributor)
         if batch:
@@ -142,39 +140,35 @@ class FeedbackStore(Forgetting):
             where.append(RECORDS.c.state.in_(states))
         if waiting:
             where += [RECORDS.c.review == "", not_(RECORDS.c.reverted), not_(SUPERSEDED)]
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return self._read(connection, where, limit)
 
-    def about(self, items: Collection[str]) -> list[StoredRecord]:
-        """Return the records about some items (``Subject.item``) in the order of arrival, found by an index."""
-        with self._database.reading() as connection:
+    def about(self, items: Collection[str]) -> list[FeedbackRecord]:
+        """Return the records about some items (``FeedbackRecord.item``) in the order of arrival, found by an index."""
+        with self.database.reading() as connection:
             found = [one for part in parts(tuple(items)) for one in self._read(connection, [RECORDS.c.item.in_(part)], 0)]
         return sorted(found, key=lambda one: one.number)
 
     def knows(self, contributor: str) -> bool:
         """Return whether there is a record of a contributor."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return connection.execute(select(RECORDS.c.id).where(RECORDS.c.contributor == contributor).limit(1)).first() is not None
 
-    def _read(self, connection: Connection, where: Collection[ColumnElement[bool]], limit: int) -> list[StoredRecord]:
-        found: list[StoredRecord] = []
+    def _read(self, connection: Connection, where: Collection[ColumnElement[bool]], limit: int) -> list[FeedbackRecord]:
+        found: list[FeedbackRecord] = []
         with connection.execute(STORED.where(*where), execution_options={"yield_per": AT_ONCE}) as rows:
             for row in rows.mappings():
                 try:
-                    found.append(stored_of(row))
+                    found.append(record_of(row))
                 except FeedbackError as error:
-                    self._notice(str(error))
+                    self.database.notice(error.message)
                 if limit and len(found) == limit:
                     break
         return found
 
-    def _notice(self, sentence: str) -> None:
-        if sentence not in self._database.notices:
-            self._database.notices.append(sentence)
-
     def counts(self) -> Mapping[State, int]:
         """Return the number of records in every state."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(select(RECORDS.c.state, func.count()).group_by(RECORDS.c.state))
             found = {str(state): int(count) for state, count in rows}
         return {state: found.get(state, 0) for state in get_args(State)}
@@ -182,7 +176,7 @@ class FeedbackStore(Forgetting):
     def waits(self) -> bool:
         """Return whether something could be pushed: records that may be published, or sealed batches."""
         sealed = select(BATCHES.c.id).where(BATCHES.c.oid == "", not_(BATCHES.c.stale))
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return any(connection.execute(query.limit(1)).first() for query in (sealed, select(RECORDS.c.id).where(PUBLISHABLE)))
 
     def seal(self, limit: int, encode: Encode) -> Batch | None:
@@ -195,9 +189,9 @@ class FeedbackStore(Forgetting):
         Returns:
             None if there is nothing to seal.
         """
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             stored = self._read(connection, [PUBLISHABLE], limit)
-            return freeze(connection, stored, encode(stored), float(self._clock())) if stored else None
+            return freeze(connection, stored, encode(stored), float(self.clock())) if stored else None
 
     def batches(self, pushed: bool | None = None) -> list[Batch]:
         """Return batches in the order of sealing; damaged ones are left out and noticed.
@@ -209,12 +203,12 @@ class FeedbackStore(Forgetting):
         if pushed is not None:
             query = query.where(BATCHES.c.oid != "") if pushed else query.where(BATCHES.c.oid == "", not_(BATCHES.c.stale))
         found = []
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             for row in connection.execute(query).mappings():
                 try:
                     found.append(batch_of(row))
                 except FeedbackError as error:
-                    self._notice(str(error))
+                    self.database.notice(error.message)
         return found
 
     def batch(self, batch: str) -> Batch:
@@ -223,23 +217,23 @@ class FeedbackStore(Forgetting):
         Raises:
             FeedbackError: if there is none of this id, or it is damaged.
         """
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return find_batch(connection, batch)
 
     def batch_paths(self) -> frozenset[str]:
         """Return the paths of all batches, stale ones included."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return frozenset(connection.scalars(select(BATCHES.c.path)))
 
     def unverified(self) -> list[Batch]:
         """Return the batches that were pushed and not read back yet."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(select(BATCHES).where(BATCHES.c.oid != "", BATCHES.c.verified_s == 0, not_(BATCHES.c.stale)))
             return [batch_of(row) for row in rows.mappings()]
 
     def last_of(self, batch: str) -> str:
         """Return the id of the batch that has the rows of this one now, itself if none took its place."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             found = find_batch(connection, batch)
             while found.replaced_by:
                 found = find_batch(connection, found.replaced_by)
@@ -247,22 +241,17 @@ class FeedbackStore(Forgetting):
 
     def mark_pushed(self, batch: str, oid: str) -> None:
         """Note the commit with which a batch reached the Hub."""
-        self._mark(batch, "pushed", oid=oid, pushed_s=float(self._clock()), error="")
+        self._mark(batch, "pushed", oid=oid)
 
     def mark_verified(self, batch: str) -> None:
         """Note that a batch was read back from the Hub."""
-        self._mark(batch, "verified", verified_s=float(self._clock()))
+        self._mark(batch, "verified", verified_s=float(self.clock()))
 
-    def mark_failed(self, batch: str, error: str, next_try_s: float) -> None:
-        """Note that a batch could not be pushed, and when to try again."""
-        self._mark(batch, None, attempts=BATCHES.c.attempts + 1, error=error[:ERROR_LENGTH], next_try_s=next_try_s)
-
-    def _mark(self, batch: str, state: State | None, **values: object) -> None:
-        with self._database.writing() as connection:
+    def _mark(self, batch: str, state: State, **values: object) -> None:
+        with self.database.writing() as connection:
             find_batch(connection, batch)
             connection.execute(update(BATCHES).where(BATCHES.c.id == batch).values(values))
-            if state is not None:
-                connection.execute(update(RECORDS).where(RECORDS.c.batch == batch).values(state=state))
+            connection.execute(update(RECORDS).where(RECORDS.c.batch == batch).values(state=state))
 
     def replace_batch(self, old: str, encode: Encode) -> Batch | None:
         """Seal the rows that an erasure left of a stale batch as a new one; asked again, return the same.
@@ -273,10 +262,10 @@ class FeedbackStore(Forgetting):
         Raises:
             FeedbackError: if the batch is not stale.
         """
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             batch = find_batch(connection, old)
             if not batch.stale:
-                raise FeedbackError(f"Batch {old} contains no erased row.")
+                raise FeedbackError("Batch {name} contains no erased row.", code="not_stale", name=old)
             while batch.replaced_by:  # whose rows may have been erased in turn
                 batch = find_batch(connection, batch.replaced_by)
             if not batch.stale:
@@ -284,7 +273,7 @@ class FeedbackStore(Forgetting):
             stored = self._read(connection, [RECORDS.c.batch == batch.id], 0)
             if not stored:
                 return None
-            new = freeze(connection, stored, encode(stored), float(self._clock()))
+            new = freeze(connection, stored, encode(stored), float(self.clock()))
             connection.execute(update(BATCHES).where(BATCHES.c.id == batch.id).values(replaced_by=new.id))
             return new
 
@@ -295,11 +284,11 @@ class FeedbackStore(Forgetting):
             FeedbackError: if there is no such record or decision.
         """
         if decision not in get_args(Review):
-            raise FeedbackError("A review is approved, rejected, or empty.")
-        with self._database.writing() as connection:
+            raise FeedbackError("A review is approved, rejected, or empty.", code="review")
+        with self.database.writing() as connection:
             if not connection.execute(update(RECORDS).where(RECORDS.c.id == record).values(review=decision)).rowcount:
-                raise FeedbackError("There is no such correction.")
-            values = {"record": record, "decision": decision, "reviewer": reviewer[:100], "created_s": float(self._clock())}
+                raise FeedbackError("There is no such correction.", code="no_record")
+            values = {"record": record, "decision": decision, "reviewer": reviewer[:100], "created_s": float(self.clock())}
             connection.execute(insert(REVIEWS).values(values))
 
     def mark_gold(self, record: str, gold: bool) -> None:
@@ -308,28 +297,51 @@ class FeedbackStore(Forgetting):
         Raises:
             FeedbackError: if there is no such record.
         """
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             if not connection.execute(update(RECORDS).where(RECORDS.c.id == record).values(gold=gold)).rowcount:
-                raise FeedbackError("There is no such correction.")
+                raise FeedbackError("There is no such correction.", code="no_record")
 
     def revert(self, contributor: str) -> int:
         """Set aside everything that a contributor said so far; return how many records this changed."""
         theirs = RECORDS.c.contributor == contributor
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             return connection.execute(update(RECORDS).where(theirs, not_(RECORDS.c.reverted)).values(reverted=True)).rowcount
+
+    def withdraw(self, record: str, contributor: str) -> bool:
+        """Take back a record that is in no batch yet, with its picture; the same statement can be made again, as there is no tombstone.
+
+        Args:
+            record: id.
+            contributor: whose it must be.
+
+        Returns:
+            Whether it was there to be taken back.
+        """
+        mine = (RECORDS.c.id == record, RECORDS.c.contributor == contributor, RECORDS.c.state == "received")
+        with self.database.writing() as connection:
+            if connection.scalar(select(RECORDS.c.number).where(*mine)) is None:
+                return False
+            connection.execute(delete(CROPS).where(CROPS.c.record == record))
+            connection.execute(delete(RECORDS).where(RECORDS.c.id == record))
+        return True
+
+    def published(self, batches: Collection[str] = ()) -> Counts:
+        """Count what the Hub has, and will have once some more batches are there."""
+        with self.database.reading() as connection:
+            return count_published(connection, batches)
 
     @contextmanager
     def turn(self) -> Iterator[bool]:
         """Tell whether it is this process's turn to change the Hub; of several on one database it is only one's at a time."""
-        with self._database.turn() as mine:
+        with self.database.turn() as mine:
             yield mine
 
     def get_meta(self, key: str) -> str:
         """Return a note by its key, empty if there is none."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return connection.scalar(select(META.c.value).where(META.c.key == key)) or ""
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a note."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             put(connection, META, {"key": key}, {"value": value})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final, cast
+from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -26,24 +25,10 @@ from sqlalchemy import (
     Text,
 )
 
-from hsemotion_space.feedback.records import (
-    FeedbackError,
-    FeedbackRecord,
-    Json,
-    State,
-    StoredRecord,
-    canonical,
-    check_statement,
-    read_corrected,
-    record_from_json,
-    to_json,
-)
-from hsemotion_space.tasks import get_task
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, State, canonical, from_json, to_json
 
 MOST_CROP_BYTES: Final = 256 * 1024
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-RECORD_ID: Final = re.compile(r"[0-9a-f]{32}")
-CONTRIBUTOR: Final = re.compile(r"[\w-]{8,128}", re.ASCII)
 
 METADATA: Final = MetaData()
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")
@@ -56,12 +41,8 @@ BATCHES: Final = Table(
     Column("body", LargeBinary, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("rows", Integer, nullable=False),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("next_try_s", Double, nullable=False, default=0.0),
     Column("oid", String(64), nullable=False, default=""),
-    Column("pushed_s", Double, nullable=False, default=0.0),
     Column("verified_s", Double, nullable=False, default=0.0),
-    Column("error", Text, nullable=False, default=""),
     Column("path", String(100), nullable=False),
     Column("stale", Boolean, nullable=False, default=False),
     Column("replaced_by", String(32), nullable=False, default=""),
@@ -81,6 +62,8 @@ RECORDS: Final = Table(
     Column("reverted", Boolean, nullable=False, default=False),
     Column("gold", Boolean, nullable=False, default=False),
     Column("publish", Boolean, nullable=False),
+    Column("verdict", String(12), nullable=False, server_default=""),
+    Column("consent_version", String(40), nullable=False, server_default=""),
     Column("body", Text, nullable=False),
     Column("digest", String(64), nullable=False),
     CheckConstraint("state IN ('received', 'sealed', 'pushed', 'verified')", name="feedback_state"),
@@ -113,17 +96,14 @@ ERASURES: Final = Table(
     Column("contributor", String(64), primary_key=True),
     Column("requested_s", Double, nullable=False),
     Column("batches", Text, nullable=False),
-    Column("alias", String(64), nullable=False, default=""),
-    Column("files", Text, nullable=False, default="[]"),
     Column("scrubbed", Boolean, nullable=False, default=False),
 )  # fmt: skip
-FOREIGN: Final = Table(
-    "feedback_foreign", METADATA,
-    Column("path", String(200), primary_key=True),
-    Column("record", String(64), primary_key=True),
-    Column("alias", String(64), nullable=False, index=True),
+COPIES: Final = Table(
+    "feedback_copies", METADATA,
+    Column("record", String(32), primary_key=True),
+    Column("batch", String(32), ForeignKey(BATCHES.c.id), primary_key=True),
 )  # fmt: skip
-"""Rows that are published and not in this database, because it was lost once or others publish there too: SHA-256 of id and pseudonym."""
+"""Rows of a batch that are rows of another one too."""
 META: Final = Table("feedback_meta", METADATA, Column("key", String(100), primary_key=True), Column("value", Text, nullable=False))
 
 
@@ -144,9 +124,8 @@ class Batch:
         id: 32 hexadecimal digits.
         body: the file; empty once the batch is stale.
         sha256: of the file as it was sealed.
-        attempts, next_try_s, error: of pushing it; UTC in seconds since 1970.
         oid: commit that it was pushed with, empty before.
-        pushed_s, verified_s: 0 before.
+        verified_s: when it was read back; 0 before.
         path: in the repository.
         stale: whether a row of it was erased; it must not be pushed any more, and is to be removed where it was.
         replaced_by: id of the batch that has the rows left of a stale one; empty if there is none.
@@ -157,11 +136,7 @@ class Batch:
     body: bytes
     sha256: str
     rows: int
-    attempts: int
-    next_try_s: float
     oid: str
-    pushed_s: float
-    error: str
     path: str
     verified_s: float = 0.0
     stale: bool = False
@@ -169,16 +144,32 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What the published dataset contains.
+
+    Attributes:
+        records, with_crop: statements, and those with a picture.
+        contributors: different ones.
+        verdicts: statements by verdict.
+        consent_versions: of the texts that occur, sorted.
+    """
+
+    records: int = 0
+    with_crop: int = 0
+    contributors: int = 0
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    consent_versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Erased:
-    """An erasure that is done here and pending elsewhere, until :meth:`FeedbackStore.finish_erasure`.
+    """An erasure that is done here and pending on the Hub.
 
     Attributes:
         contributor: SHA-256 of the contributor, which is all that is kept of them.
         requested_s: UTC in seconds since 1970.
         batches: ids of the batches that contained rows.
         records: ids of the rows that this call removed; nobody can tell them afterwards.
-        alias: SHA-256 of the published pseudonym, if the Hub may have rows that this database does not know; else empty.
-        files: paths of files with such rows, noted before they are replaced.
         pictures: number of pictures that this call removed.
     """
 
@@ -186,8 +177,6 @@ class Erased:
     requested_s: float
     batches: tuple[str, ...]
     records: tuple[str, ...] = ()
-    alias: str = ""
-    files: tuple[str, ...] = ()
     pictures: int = 0
 
 
@@ -196,35 +185,9 @@ def tombstone_of(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def check_record(record: FeedbackRecord) -> FeedbackRecord:
-    """Return a record as it will be read back, checked anew.
-
-    Raises:
-        FeedbackError: saying what is wrong with it.
-    """
-    try:
-        value = to_json(record)
-    except (TypeError, ValueError) as error:
-        raise FeedbackError(f"This is no feedback record ({error}).") from error
-    clean = record_from_json(value)
-    if not RECORD_ID.fullmatch(clean.id) or not CONTRIBUTOR.fullmatch(clean.contributor):
-        raise FeedbackError("A record needs an id of 32 hexadecimal digits and a contributor.")
-    try:
-        answers = {name: _answer(name, values) for name, values in clean.corrected.items()}
-        corrected = read_corrected(answers, clean.predicted)
-        check_statement(clean.verdict, corrected, clean.predicted)
-        return replace(clean, corrected=corrected)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise error if isinstance(error, FeedbackError) else FeedbackError(f"This is no feedback record ({error}).") from error
-
-
-def _answer(name: str, values: Mapping[str, float]) -> object:
-    """Return the values of one task in the form that a client sends."""
-    if get_task(name).kind != "one_of":
-        return values
-    if list(values.values()) != [1.0]:
-        raise FeedbackError(f"{get_task(name).title} must be one label.")
-    return next(iter(values))
+def is_crop(crop: bytes) -> bool:
+    """Return whether these bytes can be a picture of a face: a PNG of at most MOST_CROP_BYTES."""
+    return isinstance(crop, bytes) and crop.startswith(PNG_SIGNATURE) and len(crop) <= MOST_CROP_BYTES
 
 
 def check_crop(crop: bytes) -> None:
@@ -233,8 +196,8 @@ def check_crop(crop: bytes) -> None:
     Raises:
         FeedbackError: if it is not.
     """
-    if crop and not (isinstance(crop, bytes) and crop.startswith(PNG_SIGNATURE) and len(crop) <= MOST_CROP_BYTES):
-        raise FeedbackError(f"The picture of the face must be a PNG of at most {MOST_CROP_BYTES // 1024} KiB.")
+    if crop and not is_crop(crop):
+        raise FeedbackError("The picture of the face must be a PNG of at most {size} KiB.", code="crop", size=MOST_CROP_BYTES // 1024)
 
 
 def digest_of(body: str, created_s: float, crop: bytes) -> str:
@@ -242,34 +205,35 @@ def digest_of(body: str, created_s: float, crop: bytes) -> str:
     return hashlib.sha256(f"{body}\n{created_s!r}\n{hashlib.sha256(crop).hexdigest()}".encode()).hexdigest()
 
 
-def row_of(record: FeedbackRecord, crop: bytes, created_s: float) -> Mapping[str, object]:
-    """Return the columns of a checked record that has arrived."""
+def row_of(record: FeedbackRecord, created_s: float) -> dict[str, object]:
+    """Return the columns of a record that has arrived."""
     body = canonical(to_json(record))
     return {
-        "id": record.id, "contributor": record.contributor, "item": record.subject.item, "created_s": created_s, "state": "received",
-        "publish": "publish" in record.consent.scopes, "body": body, "digest": digest_of(body, created_s, crop),
+        "id": record.id, "contributor": record.contributor, "item": record.item, "created_s": created_s, "state": "received",
+        "publish": "publish" in record.consent_scopes, "verdict": record.verdict, "consent_version": record.consent_version,
+        "body": body, "digest": digest_of(body, created_s, record.shown_crop),
     }  # fmt: skip
 
 
-def stored_of(row: RowMapping) -> StoredRecord:
-    """Return a row with ``png`` and ``superseded`` as a record, checked anew.
+def record_of(row: RowMapping) -> FeedbackRecord:
+    """Return a row with ``png`` and ``superseded`` as a record.
 
     Raises:
         FeedbackError: if it was damaged.
     """
-    body, created_s, crop = row["body"], row["created_s"], row["png"] or b""
+    marks = {name: row[name] for name in ("number", "created_s", "state", "review")}
+    marks |= {name: bool(row[name]) for name in ("superseded", "reverted", "gold")}
     try:
-        record = check_record(record_from_json(cast("Json", json.loads(body))))
-        if digest_of(body, created_s, crop) != row["digest"]:
+        record = from_json(json.loads(row["body"]), **marks, batch=row["batch"] or "", crop=row["png"] or b"")
+        if digest_of(row["body"], record.created_s, record.crop) != row["digest"]:
             raise ValueError("other bytes")
-        if (record.id, record.contributor, record.subject.item) != (row["id"], row["contributor"], row["item"]):
+        if any(getattr(record, name) != row[name] for name in ("id", "contributor", "item", "verdict", "consent_version")):
             raise ValueError("other columns")
     except (TypeError, ValueError) as error:
-        raise FeedbackError(f"The correction with number {row['number']} is damaged and left out.") from error
-    return StoredRecord(
-        row["number"], record, created_s, row["state"], row["batch"] or "", bool(row["superseded"]),
-        row["review"], bool(row["reverted"]), bool(row["gold"]), crop,
-    )  # fmt: skip
+        raise FeedbackError(
+            "The correction with number {number} is damaged and left out.", code="damaged_record", number=row["number"]
+        ) from error
+    return record
 
 
 def batch_of(row: RowMapping) -> Batch:
@@ -279,6 +243,7 @@ def batch_of(row: RowMapping) -> Batch:
         FeedbackError: if its bytes were damaged.
     """
     batch = Batch(**{name: row[name] for name in Batch.__dataclass_fields__})
-    if not batch.stale and hashlib.sha256(batch.body).hexdigest() != batch.sha256:
-        raise FeedbackError(f"Batch {batch.id} is damaged.")
+    whole = isinstance(batch.body, bytes) and hashlib.sha256(batch.body).hexdigest() == batch.sha256  # a flipped bit makes it a text
+    if not batch.stale and not whole:
+        raise FeedbackError("Batch {name} is damaged.", code="damaged_batch", name=batch.id)
     return batch

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_type_hints
 
-from hsemotion_space.feedback.records import TIERS
+from hsemotion_space.feedback.record import TIERS
 from hsemotion_space.learn.augment import Augmentation, ChannelValue
 from hsemotion_space.learn.data import Crop, DataError
 

@@ -13,7 +13,8 @@ from gradio.data_classes import FileData
 from gradio.events import api
 
 from hsemotion_space.export import Json, document
-from hsemotion_space.feedback.intake import Submission
+from hsemotion_space.feedback.form import Submission
+from hsemotion_space.feedback.intake import Context
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.weights import locate
@@ -21,7 +22,7 @@ from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.feedback import REFUSALS, make_offer
+from hsemotion_space.ui.feedback import REFUSALS, face_numbers, preprocessing_of
 from hsemotion_space.ui.uploads import NamedFile
 
 Kind = Literal["image", "clip"]
@@ -42,7 +43,10 @@ class CheckpointInfo(TypedDict):
 
 
 class AnalysisResult(TypedDict):
-    """An analysis in the form of the JSON export, its id, and a ticket for a correction of each face, by its number."""
+    """An analysis in the form of the JSON export, and its id.
+
+    ``tickets`` has the number of each face, for programs of version 0.1 that send one back.
+    """
 
     job: str
     analysis: dict[str, Json]
@@ -64,6 +68,11 @@ class ConsentGiven(TypedDict):
 
     keep: list[str]
     adult_and_permitted: bool
+
+
+NO_STATEMENT: Final = Statement()
+NO_SCOPES: Final = ConsentGiven(keep=[], adult_and_permitted=False)
+OUTDATED: Final = "The argument `ticket` is not used any more and will be removed; send `face`, the number of the face."
 
 
 class ReceiptInfo(TypedDict):
@@ -97,15 +106,18 @@ def build_api(desk: Desk) -> None:
         """
         return _analyze(desk, "clip", clip, consent, _config(checkpoint, sample_fps, smoothing), client=client_of(request))
 
-    def submit_feedback(job: str, ticket: str, statement: Statement, consent: ConsentGiven, request: gr.Request) -> ReceiptInfo:
+    def submit_feedback(  # noqa: PLR0917  the endpoint's inputs
+        request: gr.Request, job: str, face: int = 0, statement: Statement = NO_STATEMENT, consent: ConsentGiven = NO_SCOPES,
+        ticket: str = "",
+    ) -> ReceiptInfo:  # fmt: skip
         """Say whether a result is right, and what would be right instead.
 
-        Take ``job`` and the face's ``ticket`` from an analysis of the last minutes. The statement has a ``verdict`` (correct, wrong,
-        cannot_tell, not_a_face), for "wrong" what would be ``corrected`` by task, and if you like a time range ``span_s`` of a clip, a
-        ``comment``, and the ``receipt_code`` of earlier corrections. The consent says what to ``keep`` (labels, crop, publish) and with
-        ``adult_and_permitted`` that everybody is 18 or older and permitted it.
+        Take ``job`` and the number of the ``face`` from an analysis of the last minutes; ``ticket`` is of an earlier version, leave it
+        out. The statement has a ``verdict`` (correct, wrong, cannot_tell, not_a_face), for "wrong" what would be ``corrected`` by task,
+        and if you like a time range ``span_s`` of a clip, a ``comment``, and the ``receipt_code`` of earlier corrections. The consent
+        says what to ``keep`` (labels, crop, publish) and with ``adult_and_permitted`` that everybody is 18 or older and permitted it.
         """
-        return _submit(desk, job, _submission(ticket, statement, consent), request)
+        return _submit(desk, job, _submission(face, ticket, statement, consent), request, outdated=bool(ticket) or isinstance(face, str))
 
     def list_the_checkpoints() -> list[CheckpointInfo]:
         """List the checkpoints, with the provenance of each task's numbers."""
@@ -138,26 +150,35 @@ def _analyze(desk: Desk, kind: Kind, media: object, consent: object, config: Pip
             raise JobError(f"This is no {'picture' if kind == 'image' else 'clip'}; use analyze_{last.analysis.media.kind}.")
     except REFUSALS as error:
         raise gr.Error(str(error), print_exception=False) from error
-    offer = make_offer(desk, job, last.analysis, None)
-    return {"job": job, "analysis": document([last.analysis]), "tickets": dict(offer.tickets)}
+    return {"job": job, "analysis": document([last.analysis]), "tickets": {number: number for number in face_numbers(last.analysis)}}
 
 
-def _submission(ticket: object, statement: object, consent: object) -> Submission:
+def _submission(face: object, ticket: object, statement: object, consent: object) -> Submission:
+    chosen = ticket if ticket and not face else face
+    if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 10:  # the second argument was the ticket once
+        chosen = int(chosen)
     said = statement if isinstance(statement, Mapping) else {}
     given = consent if isinstance(consent, Mapping) else {}
     return Submission(
-        ticket=ticket, verdict=said.get("verdict"), corrected=said.get("corrected", {}), span_s=said.get("span_s"),
+        face=chosen, verdict=said.get("verdict"), corrected=said.get("corrected", {}), span_s=said.get("span_s"),
         comment=said.get("comment", ""), scopes=given.get("keep"), adult_and_permitted=given.get("adult_and_permitted"),
         code=said.get("receipt_code"),
     )  # fmt: skip
 
 
-def _submit(desk: Desk, job: object, submission: Submission, request: gr.Request) -> ReceiptInfo:
+def _submit(desk: Desk, job: object, submission: Submission, request: gr.Request, *, outdated: bool) -> ReceiptInfo:
     try:
-        receipt = desk.open_feedback.intake.submit(desk.analysis(job, None), submission, client_of(request))
+        analysis = desk.analysis(job, None)
+        known = Context(str(job), preprocessing_of(desk, analysis))
+        receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), known)
     except REFUSALS as error:
         raise gr.Error(str(error), print_exception=False) from error
-    return {"receipt_code": receipt.code, "record": receipt.record_id, "created": receipt.created, "message": receipt.words}
+    return {
+        "receipt_code": receipt.code,
+        "record": receipt.record_id,
+        "created": receipt.created,
+        "message": f"{receipt.words} {OUTDATED}" if outdated else receipt.words,
+    }
 
 
 def _checkpoints(desk: Desk) -> list[CheckpointInfo]:

@@ -27,7 +27,7 @@ from starlette.middleware import Middleware
 from hsemotion_space import __version__
 from hsemotion_space.environment import hide_environment
 from hsemotion_space.feedback.consent import PROCESS
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.jobs import JobRunner
@@ -95,6 +95,8 @@ class Page(gr.Blocks):
 
     async def preprocess_data(self, *given: Any, **options: Any) -> list[Any]:
         """Return what a function is called with."""
+        if given[0].api_name == "submit_feedback" and len(given[1]) == 4:  # of version 0.1, which had no fifth value
+            given = (given[0], [*given[1], ""], *given[2:])
         try:
             values: list[Any] = await super().preprocess_data(*given, **options)
         except gr.Error as error:  # a component says what is wrong
@@ -239,7 +241,7 @@ def _open(settings: Settings, token: str) -> tuple[Feedback | None, str]:
         feedback = open_feedback(settings, token)
     except FeedbackError as error:
         print(f"Corrections are not taken: {error}", file=sys.stderr)  # noqa: T201
-        return None, str(error)
+        return None, error.message
     for notice in feedback.store.notices:
         print(notice, file=sys.stderr)  # noqa: T201
     if feedback.publisher is not None:

@@ -7,7 +7,7 @@ import os
 import gradio as gr
 from starlette.datastructures import Headers
 
-from hsemotion_space.feedback.networks import network_of
+from hsemotion_space.feedback.limits import network_of
 
 
 def client_of(request: gr.Request) -> str:

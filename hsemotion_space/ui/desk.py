@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.registry import find_checkpoint
@@ -58,7 +58,7 @@ class Desk:
             FeedbackError: if they are not taken.
         """
         if self.feedback is None:
-            raise FeedbackError(f"{NOT_TAKEN} {self.problem}".strip())
+            raise FeedbackError(Message.joined(filter(None, [NOT_TAKEN, self.problem])))
         return self.feedback
 
     def analysis(self, job: object, smoothing: float | None) -> Analysis:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
@@ -12,8 +12,9 @@ import gradio as gr
 
 from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
 from hsemotion_space.feedback.crops import find_track, preview
-from hsemotion_space.feedback.intake import Circumstances, Receipt, Submission
-from hsemotion_space.feedback.records import COMMENT_LENGTH, FeedbackError
+from hsemotion_space.feedback.form import COMMENT_LENGTH, Submission
+from hsemotion_space.feedback.intake import Context, Receipt
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError
@@ -41,14 +42,11 @@ REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a visitor may correct: the result that is shown, and a ticket for every face, by its number as text.
-
-    Gradio hashes states to see whether they changed; the job and the smoothing tell that.
-    """
+    """What a visitor may correct: the result that is shown, and the numbers of its faces, as text."""
 
     job: str = ""
     smoothing: float | None = None
-    tickets: Mapping[str, str] = field(default_factory=dict, hash=False)
+    faces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +203,7 @@ def connect_viewer(form: Form, viewer: gr.HTML, offer: gr.State) -> None:
 
     def take_range(event: gr.EventData, given: Offer, about: object) -> list[object]:
         chosen = read_selection(event)
-        if chosen is None or str(chosen.face) not in given.tickets:
+        if chosen is None or str(chosen.face) not in given.faces:
             return [gr.skip() for _ in form.filled]
         face, span = str(chosen.face), [round(chosen.start_s, 2), round(chosen.end_s, 2)]
         said = [gr.skip() for _ in form.said] if face == about else _unsaid(form)
@@ -213,7 +211,7 @@ def connect_viewer(form: Form, viewer: gr.HTML, offer: gr.State) -> None:
 
     def take_label(event: gr.EventData, given: Offer) -> list[object]:
         number, labels = read_label_key(event), first.task.label_names
-        if number is None or number > len(labels) or not given.tickets:
+        if number is None or number > len(labels) or not given.faces:
             return [gr.skip()] * 3
         return [gr.update(open=True), "wrong", labels[number - 1]]
 
@@ -239,7 +237,7 @@ def _read(form: Form, kind: str, given: Offer, number: object, said: Sequence[ob
         if answer is not None:
             corrected[question.task.name] = answer
     return Submission(
-        ticket=given.tickets.get(str(number), ""), verdict=verdict, corrected=corrected if verdict == "wrong" else {},
+        face=int(str(number)) if str(number) in given.faces else 0, verdict=verdict, corrected=corrected if verdict == "wrong" else {},
         span_s=[start_s, end_s] if kind == "clip" else [], comment=comment,
         scopes=[step.name for step, tick in zip(STEPS, ticks, strict=True) if tick is True], adult_and_permitted=statement, code=code,
     )  # fmt: skip
@@ -249,14 +247,14 @@ def _submit(desk: Desk, given: Offer, seen: bool, submission: Submission, reques
     """Return updates for the receipt code and for what is told; a picture is kept only if it was ``seen``."""
     try:
         if submission.verdict is None:
-            raise FeedbackError("Please say first whether what the network says is right.")
+            raise FeedbackError("Please say first whether what the network says is right.", code="no_verdict")
         if isinstance(submission.scopes, list) and CROP.name in submission.scopes and not seen:
-            raise FeedbackError(f"Please look at the picture that would be kept: tick “{CROP.title}” again.")
+            raise FeedbackError("Please look at the picture that would be kept: tick “{tick}” again.", code="unseen", tick=CROP.title)
         analysis = desk.analysis(given.job, given.smoothing)
-        read_in = Circumstances(language=language())
-        receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), read_in)
+        known = Context(given.job, preprocessing_of(desk, analysis), language=language())
+        receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), known)
     except REFUSALS as error:
-        return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=retell(str(error))))}</p>"]
+        return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=retell(error.message)))}</p>"]
     return [receipt.code, _thanks(receipt)]
 
 
@@ -288,16 +286,23 @@ def _span(desk: Desk, given: Offer, number: object) -> list[object]:
 
 
 def make_offer(desk: Desk, job_id: str, analysis: Analysis, smoothing: float | None) -> Offer:
-    """Return what may be corrected of a result, with a ticket for every face."""
-    if desk.feedback is None:
-        return Offer(job_id, smoothing)
-    try:
-        checkpoint = find_checkpoint(desk.settings.checkpoint_roots, analysis.checkpoint.id)
-    except CheckpointError:  # its manifest was changed while the page runs
-        return Offer(job_id, smoothing)
-    preprocessing = hashlib.sha256(repr(checkpoint.input).encode()).hexdigest()
-    tickets = desk.feedback.intake.offer(analysis, preprocessing)
-    return Offer(job_id, smoothing, {str(number): ticket for number, ticket in tickets.items()})
+    """Return what may be corrected of a result."""
+    return Offer(job_id, smoothing, () if desk.feedback is None else face_numbers(analysis))
+
+
+def face_numbers(analysis: Analysis) -> tuple[str, ...]:
+    """Return the numbers of the faces of an analysis, as text."""
+    return tuple(str(face.track.track_id) for face in analysis.faces)
+
+
+def preprocessing_of(desk: Desk, analysis: Analysis) -> str:
+    """Return a digest of how the faces of an analysis were found and prepared.
+
+    Raises:
+        CheckpointError: if the manifest of its checkpoint was changed in the meantime.
+    """
+    checkpoint = find_checkpoint(desk.settings.checkpoint_roots, analysis.checkpoint.id)
+    return hashlib.sha256(repr(checkpoint.input).encode()).hexdigest()
 
 
 def form_updates(form: Form, analysis: Analysis | None) -> list[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -11,11 +11,8 @@ import gradio as gr
 
 from hsemotion_space.feedback.export import export_own
 from hsemotion_space.feedback.keys import HASH_LENGTH, read_code
-from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits
-from hsemotion_space.feedback.networks import network_of
-from hsemotion_space.feedback.records import FeedbackError
-from hsemotion_space.feedback.service import Given
-from hsemotion_space.feedback.words import about, said
+from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits, network_of
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, corrections_of, subject_of
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import VERDICT_WORDS, table
@@ -64,7 +61,7 @@ def _status(desk: Desk) -> str:
     try:
         words = desk.open_feedback.words
     except FeedbackError as error:
-        words = str(error)
+        words = error.message
     return f"<p role='status'>{escape(say('Corrections on this server: {state}', state=retell(words)))}</p>"
 
 
@@ -92,19 +89,19 @@ def _list(desk: Desk, client: str, code: object) -> list[object]:
     nothing = gr.update(interactive=False, value=None)
     try:
         take_back = _count(desk, client, code)
-        given = desk.open_feedback.given(str(code or ""))
-        if given.here or given.published:
+        records, missing = desk.open_feedback.given(str(code or ""))
+        if records:
             take_back()
-        problem = _problem(given.problem)
-        if not given.here and not given.published:
+        problem = _problem(missing)
+        if not records:
             words = "" if problem else f"<p role='status'>{escape(say('Nothing is kept under this code.'))}</p>"
             return [words, nothing, problem]
         file = _download(desk, code)
         file.parent.mkdir(parents=True, exist_ok=True)
-        export_own(given.here, file, given.published)
+        export_own(records, file)
     except FeedbackError as error:
-        return [_problem(str(error)), nothing, ""]
-    return [_table(given), gr.update(interactive=True, value=str(file)), problem]
+        return [_problem(error.message), nothing, ""]
+    return [_table(records), gr.update(interactive=True, value=str(file)), problem]
 
 
 def _download(desk: Desk, code: object) -> Path:
@@ -119,16 +116,13 @@ def _forget_downloads(desk: Desk, code: object) -> None:
         copy.unlink(missing_ok=True)
 
 
-def _table(given: Given) -> str:
+def _table(records: Sequence[FeedbackRecord]) -> str:
     rows: list[list[str]] = []
-    for one in given.here:
-        subject, state = one.record.subject, say(STATES[one.state])
+    for one in records:
+        state = say(STATES[one.state])
         state = say("{state}, replaced by a newer one", state=state) if one.superseded else state
-        what = about(subject.kind, subject.face, subject.span_s)
-        rows.append([retell(what), say(VERDICT_WORDS[one.record.verdict]), said(one.record.corrected, say), _yes(bool(one.crop)), state])
-    for row in given.published:
-        what = about(row.kind, row.face, row.span_s)
-        rows.append([retell(what), say(VERDICT_WORDS[row.verdict]), said(row.corrected, say), _yes(bool(row.crop)), say("published")])
+        verdict = say(VERDICT_WORDS[one.verdict])
+        rows.append([retell(subject_of(one)), verdict, corrections_of(one, say), _yes(bool(one.crop)), state])
     heads = [say("Subject"), say("Verdict"), say("Correction"), say("Picture kept"), say("State")]
     return table(say("What you gave"), heads, rows)
 
@@ -148,5 +142,5 @@ def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
             take_back()
         _forget_downloads(desk, code)
     except FeedbackError as error:
-        return [_problem(str(error)), gr.skip(), gr.skip(), gr.skip()]
+        return [_problem(error.message), gr.skip(), gr.skip(), gr.skip()]
     return [f"<p role='status'>{escape(retell(report.words))}</p>", "", gr.update(interactive=False, value=None), False]

@@ -10,7 +10,7 @@ from typing import Final
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
-from hsemotion_space.feedback.records import VERDICTS, Verdict
+from hsemotion_space.feedback.record import VERDICTS, Verdict
 from hsemotion_space.figures import face_color
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.weights import Whereabouts

@@ -12,11 +12,9 @@ from html import escape
 import gradio as gr
 from PIL import Image
 
-from hsemotion_space.feedback.agreement import agreement
-from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits
-from hsemotion_space.feedback.networks import network_of
-from hsemotion_space.feedback.records import TIERS, FeedbackError, Review, StoredRecord
-from hsemotion_space.feedback.words import about, answered
+from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits, network_of
+from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord, Review, answer_text, subject_of, top_of
+from hsemotion_space.feedback.trust import agreement
 from hsemotion_space.tasks import get_task
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.clients import client_of
@@ -99,7 +97,7 @@ def check_token(desk: Desk, given: object, client: str) -> None:
     taken = TRIES.take(network)
     known = desk.settings.review_token
     if not known or not isinstance(given, str) or not hmac.compare_digest(given.encode(), known.encode()):
-        raise FeedbackError("This is not the review token of this server.")
+        raise FeedbackError("This is not the review token of this server.", code="token")
     TRIES.give_back(network, taken)
 
 
@@ -109,9 +107,9 @@ def _step(desk: Desk, request: gr.Request, given: object, number: object, act: s
         check_token(desk, given, client_of(request))
         number = number if isinstance(number, int) and act != "start" else 0
         words = _decide(desk, number, act) if number else ""
-        waiting = desk.open_feedback.store.records(waiting=True, after=number, limit=1)
+        waiting = desk.open_feedback.store.records(waiting=True, after=number or None, limit=1)
     except FeedbackError as error:
-        return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(retell(str(error)))}</p>"]
+        return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(retell(error.message))}</p>"]
     told = f"<p role='status'>{escape(words)}</p>" if words else ""
     if not waiting:
         nothing = f"<p role='status'>{escape(say('Nothing more waits for a review.'))}</p>"
@@ -134,33 +132,31 @@ def _decide(desk: Desk, number: int, act: str) -> str:
     store = desk.open_feedback.store
     one = next(iter(store.records(after=number - 1, limit=1)), None)
     if one is None or one.number != number:
-        raise FeedbackError("This correction is not there any more.")
+        raise FeedbackError("This correction is not there any more.", code="no_record")
     if act == "skip":
         return ""
     if act == "revert":
-        return say("{count} corrections were set aside.", count=store.revert(one.record.contributor))
+        return say("{count} corrections were set aside.", count=store.revert(one.contributor))
     decision: Review = "rejected" if act == "rejected" else "approved"
-    store.review(one.record.id, decision, REVIEWER)
-    store.mark_gold(one.record.id, act == "gold")
+    store.review(one.id, decision, REVIEWER)
+    store.mark_gold(one.id, act == "gold")
     return say(DECIDED[act], number=number)
 
 
-def describe(one: StoredRecord) -> str:
+def describe(one: FeedbackRecord) -> str:
     """Return a record as HTML: what was predicted beside what was said."""
-    record = one.record
     rows = []
-    for prediction in record.predicted.tasks:
-        task = get_task(prediction.task)
-        values = {label: prediction.values[label] for label in task.label_names if label in prediction.values}
-        top = max(values, key=lambda label: values[label])
-        shown = {top: values[top]} if task.kind == "one_of" else values
+    for name, predicted in one.predicted.items():
+        task = get_task(name)
+        values = {label: predicted[label] for label in task.label_names if label in predicted}
+        shown = {top_of(values): values[top_of(values)]} if task.kind == "one_of" else values
         words = ", ".join(f"{say(label)} {value:.2f}" for label, value in shown.items())
-        right = answered(task.name, record.corrected[task.name], say) if task.name in record.corrected else ""
-        rows.append([say(task.title), words, say(PROVENANCE_WORDS[prediction.provenance]), right])  # type: ignore[index]
-    what = retell(about(record.subject.kind, record.subject.face, record.subject.span_s))
-    head = say("Number {number}, {what}: {verdict}", number=one.number, what=what, verdict=say(VERDICT_WORDS[record.verdict]))
-    by = say("by {contributor}, of {checkpoint}", contributor=record.contributor[:8], checkpoint=record.predicted.checkpoint)
-    comment = f"<p>{escape(say('Comment: {text}', text=record.comment))}</p>" if record.comment else ""
+        right = answer_text(name, one.corrected[name], say) if name in one.corrected else ""
+        rows.append([say(task.title), words, say(PROVENANCE_WORDS[one.provenance[name]]), right])  # type: ignore[index]
+    what = retell(subject_of(one))
+    head = say("Number {number}, {what}: {verdict}", number=one.number, what=what, verdict=say(VERDICT_WORDS[one.verdict]))
+    by = say("by {contributor}, of {checkpoint}", contributor=one.contributor[:8], checkpoint=one.checkpoint)
+    comment = f"<p>{escape(say('Comment: {text}', text=one.comment))}</p>" if one.comment else ""
     answers = table(say("What was predicted and said"), [say("Task"), say("Predicted"), say("Provenance"), say("Said")], rows)
     return f"<p><strong>{escape(head)}</strong>, {escape(by)}</p>{comment}{answers}"
 
@@ -172,7 +168,7 @@ def _measures(desk: Desk, request: gr.Request, given: object) -> str:
         records = feedback.store.records()
         words, grades = feedback.words, list(feedback.tiers(records).values())
     except FeedbackError as error:
-        return f"<p class='problem' role='alert'>{escape(retell(str(error)))}</p>"
+        return f"<p class='problem' role='alert'>{escape(retell(error.message))}</p>"
     rows = [
         [
             say(get_task(one.task).title), say(one.label), "" if one.alpha is None else f"{one.alpha:.3f}", say(LEVELS[one.level]),

@@ -24,12 +24,15 @@ from browser_makers import (
 from checkpoint_makers import make_checkpoint
 from page_makers import ROOT, Page, start_page
 
-from hsemotion_space.feedback.records import FeedbackRecord
+from hsemotion_space.feedback.record import FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
 
 STARTERS = ("mobilefacenet-starter", "efficientnet-b0-starter")
 OURS = ("http://127.0.0.1:", f"http://{ELSEWHERE}:", "about:", "data:", "blob:")
-TABLES = ("feedback_crops", "feedback_reviews", "feedback_records", "feedback_batches", "feedback_erasures", "feedback_tombstones")
+TABLES = (
+    "feedback_crops", "feedback_copies", "feedback_reviews", "feedback_records", "feedback_batches", "feedback_erasures",
+    "feedback_tombstones",
+)  # fmt: skip
 NETWORKS = (f"10.0.{number // 250}.{number % 250 + 1}" for number in itertools.count())
 
 
@@ -114,16 +117,16 @@ def visit(new_page: Open, served: Page) -> Open:
 
 
 @pytest.fixture
-def given(visit: Open, served: Page, tmp_path: Path) -> Callable[..., list[str]]:
-    """A function that puts records and their crops on the page, and returns their ids."""
+def add_feedback(visit: Open, served: Page, tmp_path: Path) -> Callable[..., list[str]]:
+    """A function that puts records on the page, and returns their ids."""
 
-    def give(*records: tuple[FeedbackRecord, bytes]) -> list[str]:
-        with FeedbackStore(f"sqlite:///{tmp_path / 'given.sqlite'}", reserve_bytes=0) as store:
-            ids = [store.add(record, crop).id for record, crop in records]
-        replace_feedback(served.folder, tmp_path / "given.sqlite")
+    def add(*records: FeedbackRecord) -> list[str]:
+        with FeedbackStore(f"sqlite:///{tmp_path / 'added.sqlite'}", reserve_bytes=0) as store:
+            ids = [store.add(record).id for record in records]
+        replace_feedback(served.folder, tmp_path / "added.sqlite")
         return ids
 
-    return give
+    return add
 
 
 def replace_feedback(folder: Path, other: Path | None = None) -> None:

@@ -137,9 +137,9 @@ LONG = [
 
 @pytest.mark.parametrize(("scene", "theme", "width"), [*SCENES, *(pytest.param(*one, marks=pytest.mark.long) for one in LONG)])
 def test_axe_finds_nothing_grave(
-    visit: Open, given: Callable[..., list[str]], tmp_path: Path, scene: Scene, theme: str, width: int
+    visit: Open, add_feedback: Callable[..., list[str]], tmp_path: Path, scene: Scene, theme: str, width: int
 ) -> None:
-    given((make_record(1, comment="It looks sad to me."), make_crop(1)))
+    add_feedback(replace(make_record(1, comment="It looks sad to me."), crop=make_crop(1)))
     page = visit(theme=theme, width=width)
     found = []
     for state in scene(page, tmp_path):

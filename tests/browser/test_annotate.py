@@ -83,13 +83,13 @@ def test_ten_items_are_answered_by_keyboard_and_stored(visit: Open, served: Page
     answer(page, "s")
     assert "Thank you" in page.locator(".annotate .done").inner_text()
 
-    kept = [one.record for one in read_feedback(served.folder)]
+    kept = read_feedback(served.folder)
     assert len(code) > 20 and len({record.contributor for record in kept}) == 1
-    assert len(kept) == len({record.subject.item for record in kept}) == 10, "what was undone is not kept"
+    assert len(kept) == len({record.item for record in kept}) == 10, "what was undone is not kept"
     assert all(record.blind for record in kept)
     assert [record.verdict for record in kept[-2:]] == ["cannot_tell", "not_a_face"]
     for record, label in zip(kept[:8], EXPRESSION.label_names, strict=True):
-        predicted = next(task.values for task in record.predicted.tasks if task.task == "expression")
+        predicted = record.predicted["expression"]
         top = max(predicted, key=lambda name: predicted[name])
         assert record.verdict == ("correct" if label == top else "wrong")
         assert label == top or record.corrected == {"expression": {label: 1.0}}

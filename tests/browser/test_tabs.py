@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from browser_makers import REVIEW_TOKEN, Open, choose, open_tab, press
 from feedback_makers import BEN, CARL, make_crop, make_record
@@ -12,12 +13,12 @@ from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS
 
 
-def test_review_tab_asks_about_one_correction_after_the_other(visit: Open, served: Page, given: Callable[..., list[str]]) -> None:
-    first, second, third, fourth = given(
-        (make_record(1, comment="<img src=x onerror=alert(1)>"), make_crop(1)),
-        (make_record(1, contributor=BEN, corrected={"expression": {"Anger": 1.0}}), b""),
-        (make_record(2, contributor=CARL, verdict="cannot_tell"), b""),
-        (make_record(3, contributor=CARL), b""),
+def test_review_tab_asks_about_one_correction_after_the_other(visit: Open, served: Page, add_feedback: Callable[..., list[str]]) -> None:
+    first, second, third, fourth = add_feedback(
+        replace(make_record(1, comment="<img src=x onerror=alert(1)>"), crop=make_crop(1)),
+        make_record(1, contributor=BEN, corrected={"expression": {"Anger": 1.0}}),
+        make_record(2, contributor=CARL, verdict="cannot_tell"),
+        make_record(3, contributor=CARL),
     )
     page = visit("Review")
     page.get_by_label("Review token").fill("another")
@@ -41,7 +42,7 @@ def test_review_tab_asks_about_one_correction_after_the_other(visit: Open, serve
     page.get_by_text("Nothing more waits for a review.").wait_for()
     press(page, "Agreement and publishing")
     page.get_by_text("Tiers: 3 raw, 0 agreed, 1 reviewed.").wait_for()
-    stored = {one.record.id: (one.review, one.gold, one.reverted) for one in read_feedback(served.folder)}
+    stored = {one.id: (one.review, one.gold, one.reverted) for one in read_feedback(served.folder)}
     assert stored == {
         first: ("approved", True, False), second: ("rejected", False, False), third: ("", False, True),
         fourth: ("", False, True),

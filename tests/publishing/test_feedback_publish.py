@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import traceback
@@ -16,9 +15,9 @@ from huggingface_hub import constants, get_session
 
 from hsemotion_space.feedback import remote
 from hsemotion_space.feedback.card import CARD, read_counts
+from hsemotion_space.feedback.dataset import encode, record_ids
 from hsemotion_space.feedback.publish import Publisher
-from hsemotion_space.feedback.records import FeedbackError
-from hsemotion_space.feedback.rows import record_ids
+from hsemotion_space.feedback.record import FeedbackError
 
 
 def card_of(hub: FakeHub) -> str:
@@ -151,11 +150,11 @@ def test_a_batch_that_is_there_already_is_only_marked(server: Server, hub: FakeH
 def test_a_file_in_the_place_of_a_batch_is_never_overwritten(server: Server, hub: FakeHub) -> None:
     hub.add_repo(REPO, {"data/2025/06/15/other.parquet": b"foreign"}, kind="dataset")
     server.say(2)
-    batch = server.store.seal(100, server.publisher._encode)
+    batch = server.store.seal(100, encode)
     hub.commit(REPO, {batch.path: b"somebody else's"}, kind="dataset")
     server.pass_time(61)
     assert batches_on(hub)[batch.path] == b"somebody else's"
-    assert server.store.batches(pushed=False)[0].error == "Another file lies in its place."
+    assert server.publisher.status().error.code == "path_taken"
 
 
 def test_a_restart_with_an_empty_disk_overwrites_nothing_and_makes_nothing_anew(server: Server, hub: FakeHub) -> None:
@@ -274,7 +273,7 @@ def test_without_a_network_mode_it_says_so(server: Server, monkeypatch: pytest.M
 @pytest.mark.parametrize("repo", [REPO, "feedback"])
 def test_a_token_or_a_name_that_cannot_be_one_is_refused_without_showing_it(server: Server, token: str, repo: str) -> None:
     with pytest.raises(FeedbackError) as caught:
-        Publisher(server.store, repo, token, server.publisher._encode, TEXTS)
+        Publisher(server.store, repo, token, TEXTS)
     assert not token or token not in "".join(traceback.format_exception(caught.value))
 
 
@@ -287,7 +286,7 @@ def test_the_token_is_in_no_log_status_error_commit_or_file(server: Server, hub:
             server.say(1)
             server.clock.now_s += 1000
             try:
-                server.publisher._work(server.clock.now_s, last=True, push=True, erase=False)
+                server.publisher._work(True, push=True, erase=False)
             except FeedbackError as error:
                 seen.append("".join(traceback.format_exception(error)))
             server.publisher.step(last=True)
@@ -314,13 +313,3 @@ def test_the_files_load_as_a_dataset(server: Server, hub: FakeHub, tmp_path: Pat
     rows = datasets.load_dataset(str(tmp_path / "copy"), split="train", cache_dir=str(tmp_path / "cache"))
     assert sorted(rows["id"]) == sorted(server.said)
     assert sum(picture is not None and picture.size == (32, 32) for picture in rows["image"]) == 3
-
-
-def test_the_last_error_of_each_batch_is_kept(server: Server, hub: FakeHub) -> None:
-    hub.fail(Fault("status", "/commit/", status=429, headers={"Retry-After": "120"}, count=2))
-    server.say(1)
-    server.pass_time(61)
-    (batch,) = server.store.batches(pushed=False)
-    assert (batch.attempts, batch.error) == (1, "The Hub asks to wait, because there were too many requests.")
-    assert batch.next_try_s == server.publisher.status().next_try_s == server.clock.now_s + 120
-    assert json.dumps(batch.path).count("/") == 4

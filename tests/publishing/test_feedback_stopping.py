@@ -32,13 +32,12 @@ def test_the_thread_pushes_what_waits_when_it_is_stopped(server: Server, hub: Fa
 SERVER = f"""
 import signal, sys, threading
 from feedback_makers import make_record
-from feedback_publishing import TEXTS, pseudonym
+from feedback_publishing import TEXTS
 from hsemotion_space.feedback.publish import Publisher
-from hsemotion_space.feedback.rows import encode
 from hsemotion_space.feedback.store import FeedbackStore
 
 store = FeedbackStore("sqlite:///" + sys.argv[1], reserve_bytes=0)
-publisher = Publisher(store, "{REPO}", "{TOKEN}", lambda stored: encode(stored, pseudonym), TEXTS)
+publisher = Publisher(store, "{REPO}", "{TOKEN}", TEXTS)
 ended = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: ended.set())
 publisher.start()
@@ -103,20 +102,20 @@ def test_flushing_publishes_everything_without_a_break(server: Server, hub: Fake
 
 
 def test_a_fault_of_the_program_does_not_end_the_thread(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = server.publisher._encode
+    encode = publish.encode
     broken = threading.Event()
 
     def fail(_: object) -> bytes:
         broken.set()
         raise ZeroDivisionError(TOKEN)
 
-    monkeypatch.setattr(server.publisher, "_encode", fail)
+    monkeypatch.setattr(publish, "encode", fail)
     server.say(2)
     server.publisher.start()
     assert broken.wait(5)
     while not server.publisher.status().error:
         time.sleep(0.005)
     assert server.publisher.status().error == "Publishing met a fault of this program (ZeroDivisionError)."
-    monkeypatch.setattr(server.publisher, "_encode", encode)
+    monkeypatch.setattr(publish, "encode", encode)
     server.publisher.stop(8)
     assert published_ids(hub) == dict.fromkeys(server.said, 1)

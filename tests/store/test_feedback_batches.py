@@ -9,7 +9,8 @@ import pytest
 from feedback_makers import ANNA, BEN, CARL, NOW_S, hash_of, make_crop, make_record
 from store_makers import encode, ids
 
-from hsemotion_space.feedback.records import FeedbackError, StoredRecord
+from hsemotion_space.feedback.erase import bury_elsewhere, erase_here, finish_erasure, pending_erasures, tombstones
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import Erased, tombstone_of
 
@@ -18,10 +19,10 @@ def test_only_what_may_be_published_is_sealed_and_only_once(store: FeedbackStore
     fine, private, old = make_record(1), make_record(2, scopes=("labels", "crop")), make_record(3)
     new, rejected, reverted = make_record(3, verdict="correct"), make_record(4), make_record(5, contributor=BEN)
     for record in (fine, private, old, new, rejected, reverted):
-        store.add(record, make_crop(1))
+        store.add(replace(record, crop=make_crop(1)))
     store.review(rejected.id, "rejected", "Carla")
     store.revert(BEN)
-    given: list[StoredRecord] = []
+    given: list[FeedbackRecord] = []
     batch = store.seal(10, lambda stored: given.extend(stored) or encode(stored))
     assert batch is not None
     assert batch.body.decode().split() == [fine.id, new.id]
@@ -45,7 +46,7 @@ def test_bytes_of_a_batch_are_frozen(store: FeedbackStore, url: str) -> None:
 
 
 def test_nothing_is_sealed_if_the_bytes_cannot_be_made(store: FeedbackStore) -> None:
-    def fail(_: Sequence[StoredRecord]) -> bytes:
+    def fail(_: Sequence[FeedbackRecord]) -> bytes:
         raise RuntimeError("no bytes")
 
     store.add(make_record(1))
@@ -62,13 +63,9 @@ def test_a_batch_keeps_what_became_of_it(store: FeedbackStore) -> None:
     first, second = store.seal(2, encode), store.seal(2, encode)
     assert first is not None
     assert second is not None
-    store.mark_failed(first.id, "no connection " * 100, NOW_S + 5)
-    store.mark_failed(first.id, "too many requests", NOW_S + 9)
-    failed = store.batch(first.id)
-    assert (failed.attempts, failed.error, failed.next_try_s, failed.oid) == (2, "too many requests", NOW_S + 9, "")
     store.mark_pushed(first.id, "a" * 40)
     pushed = store.batch(first.id)
-    assert (pushed.oid, pushed.pushed_s, pushed.error, pushed.verified_s) == ("a" * 40, NOW_S, "", 0)
+    assert (pushed.oid, pushed.verified_s) == ("a" * 40, 0)
     assert (store.batches(pushed=True), store.batches(pushed=False)) == ([pushed], [second])
     assert store.counts() == {"received": 0, "sealed": 1, "pushed": 2, "verified": 0}
     store.mark_verified(first.id)
@@ -80,17 +77,17 @@ def test_a_batch_keeps_what_became_of_it(store: FeedbackStore) -> None:
 
 def test_an_erasure_takes_rows_and_bytes_and_leaves_a_tombstone(store: FeedbackStore, url: str) -> None:
     own, other = [make_record(number) for number in range(3)], make_record(0, contributor=BEN)
-    store.add(own[0], make_crop(0))
-    store.add(other, make_crop(1))
+    store.add(replace(own[0], crop=make_crop(0)))
+    store.add(replace(other, crop=make_crop(1)))
     batch = store.seal(10, encode)
     assert batch is not None
     store.add(own[1])
     store.add(own[2])
     store.review(own[1].id, "approved", "Carla")
-    erased = store.erase(ANNA)
+    erased = erase_here(store, ANNA)
     assert erased == Erased(tombstone_of(ANNA), NOW_S, (batch.id,), tuple(record.id for record in own), pictures=1)
     assert ids(store.records()) == [other.id]
-    assert store.tombstones() == {tombstone_of(record.id) for record in own}
+    assert tombstones(store) == {tombstone_of(record.id) for record in own}
     stale = store.batch(batch.id)
     assert (stale.stale, stale.body, stale.path) == (True, b"", batch.path)
     assert store.batches(pushed=False) == []
@@ -100,7 +97,7 @@ def test_an_erasure_takes_rows_and_bytes_and_leaves_a_tombstone(store: FeedbackS
     assert store.add(make_record(9)).created  # the same person may say something new
     store.close()
     with FeedbackStore(url) as again:
-        assert again.pending_erasures() == [replace(erased, records=(), pictures=0)]
+        assert pending_erasures(again) == [replace(erased, records=(), pictures=0)]
         with pytest.raises(FeedbackError, match="erased"):
             again.add(own[0])
 
@@ -109,16 +106,16 @@ def test_an_erasure_that_is_asked_for_again_keeps_its_batches_until_it_is_finish
     store.add(make_record(1))
     batch = store.seal(10, encode)
     assert batch is not None
-    store.erase(ANNA)
+    erase_here(store, ANNA)
     store.add(make_record(2))
-    again = store.erase(ANNA)
+    again = erase_here(store, ANNA)
     assert (again.batches, again.records) == ((batch.id,), (make_record(2).id,))
-    store.erase(BEN)  # who gave nothing
-    store.erase(CARL, "f" * 64)
-    assert [one.contributor for one in store.pending_erasures()] == sorted([tombstone_of(ANNA), tombstone_of(CARL)])
-    store.finish_erasure(ANNA)
-    store.finish_erasure(store.pending_erasures()[0].contributor)
-    assert store.pending_erasures() == []
+    erase_here(store, BEN)  # who gave nothing
+    erase_here(store, CARL, elsewhere=True)
+    assert [one.contributor for one in pending_erasures(store)] == sorted([tombstone_of(ANNA), tombstone_of(CARL)])
+    finish_erasure(store, tombstone_of(ANNA))
+    finish_erasure(store, pending_erasures(store)[0].contributor)
+    assert pending_erasures(store) == []
 
 
 def test_the_rest_of_a_stale_batch_becomes_one_new_batch(store: FeedbackStore) -> None:
@@ -129,7 +126,7 @@ def test_the_rest_of_a_stale_batch_becomes_one_new_batch(store: FeedbackStore) -
     with pytest.raises(FeedbackError, match="no erased row"):
         store.replace_batch(old.id, encode)
     store.mark_pushed(old.id, "a" * 40)
-    store.erase(ANNA)
+    erase_here(store, ANNA)
     new = store.replace_batch(old.id, encode)
     assert new is not None
     assert new.body.decode().split() == [make_record(1, contributor=BEN).id, make_record(2, contributor=CARL).id]
@@ -140,17 +137,17 @@ def test_the_rest_of_a_stale_batch_becomes_one_new_batch(store: FeedbackStore) -
     assert store.counts()["sealed"] == 2
     store.mark_pushed(old.id, "b" * 40)  # a push that was under way ends now
     assert store.counts()["sealed"] == 2
-    store.erase(BEN)
-    store.erase(CARL)
+    erase_here(store, BEN)
+    erase_here(store, CARL)
     assert store.replace_batch(new.id, encode) is None
 
 
 def test_what_was_found_elsewhere_can_be_buried(store: FeedbackStore) -> None:
     names = [hash_of(str(number)) for number in range(1100)]
-    store.bury([tombstone_of(name) for name in names])
-    store.bury([tombstone_of(name) for name in names[:3]])
-    store.bury([])
-    assert len(store.tombstones()) == 1100
+    bury_elsewhere(store, [tombstone_of(name) for name in names])
+    bury_elsewhere(store, [tombstone_of(name) for name in names[:3]])
+    bury_elsewhere(store, [])
+    assert len(tombstones(store)) == 1100
     with pytest.raises(FeedbackError, match="erased"):
         store.add(make_record(1, record_id=names[1]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from sqlalchemy import Connection, text
 from store_makers import encode, ids
 
 from hsemotion_space.feedback import migrations
-from hsemotion_space.feedback.records import FeedbackError
+from hsemotion_space.feedback.erase import erase_here
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.store import FeedbackStore
 
 
@@ -32,7 +34,7 @@ def test_a_reader_sees_what_is_there_and_changes_nothing(store: FeedbackStore, u
         assert ids(reader.records()) == [make_record(1).id]
         store.add(make_record(2))
         assert len(reader.records()) == 2
-        for change in (lambda: reader.add(make_record(3)), lambda: reader.seal(5, encode), lambda: reader.erase(ANNA)):
+        for change in (lambda: reader.add(make_record(3)), lambda: reader.seal(5, encode), lambda: erase_here(reader, ANNA)):
             with pytest.raises(FeedbackError, match="reading only"):
                 change()
 
@@ -87,41 +89,41 @@ def test_a_file_may_have_a_name_that_means_something_in_addresses(tmp_path: Path
 
 
 def test_connections_are_set_up_for_durability(tmp_path: Path) -> None:
-    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store, store._database.reading() as connection:
+    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store, store.database.reading() as connection:
         names = ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "trusted_schema", "busy_timeout")
         values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
         assert values == ["wal", 2, 1, 1, 0, 10_000]
 
 
-def add_a_column(connection: Connection) -> None:
+def add_a_column(connection: Connection, _: object) -> None:
     connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
 
 
 def test_an_older_database_is_brought_up_to_date_with_a_backup(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FeedbackStore(url) as store:
-        store.add(make_record(1), make_crop(1))
+        store.add(replace(make_record(1), crop=make_crop(1)))
         before = store.records()
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column))
     with pytest.raises(FeedbackError, match="older version"):
         FeedbackStore(url, read_only=True)
     with FeedbackStore(url, lambda: NOW_S) as store:
         assert store.records() == before
-        with store._database.reading() as connection:
+        with store.database.reading() as connection:
             connection.execute(text("SELECT note FROM feedback_meta"))
     with FeedbackStore(url) as store:  # not again
         assert store.records() == before
     monkeypatch.undo()
-    with pytest.raises(FeedbackError, match="has version 3, this program knows 2"):
+    with pytest.raises(FeedbackError, match="has version 4, this program knows 3"):
         FeedbackStore(url)
     if url.startswith("sqlite"):
         (backup,) = tmp_path.glob("*.backup-*")
-        assert backup.name == "feedback.sqlite.backup-v2-20250615T150640Z"
+        assert backup.name == "feedback.sqlite.backup-v3-20250615T150640Z"
         with FeedbackStore(f"sqlite:///{backup}") as old:
             assert old.records() == before
 
 
 def test_a_migration_that_fails_changes_nothing(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(connection: Connection) -> None:
+    def fail(connection: Connection, _: object) -> None:
         connection.execute(text("DELETE FROM feedback_records"))
         connection.execute(text("SELECT nothing FROM nowhere"))
 

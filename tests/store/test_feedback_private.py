@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def open_to_others(folder: Path) -> list[str]:
     return [str(path.relative_to(folder.parent)) for path in [folder, *folder.rglob("*")] if path.lstat().st_mode & 0o077]
 
 
-def add_a_column(connection: Connection) -> None:
+def add_a_column(connection: Connection, _: object) -> None:
     connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
 
 
@@ -52,7 +53,7 @@ def test_nothing_of_a_busy_store_is_open_to_others(tmp_path: Path, monkeypatch: 
         settings = Settings(feedback_data=folder)
         feedback = open_feedback(settings)
         for number in range(30):
-            feedback.store.add(make_record(number), make_crop(number))
+            feedback.store.add(replace(make_record(number), crop=make_crop(number)))
         feedback.store.seal(10, encode)
         seen.update(open_to_others(folder))
         assert {file.name for file in folder.iterdir()} >= {"secret", "feedback.sqlite", "feedback.sqlite-wal", "feedback.sqlite-shm"}
@@ -75,8 +76,8 @@ def test_nothing_of_a_busy_store_is_open_to_others(tmp_path: Path, monkeypatch: 
 
 def test_exports_are_closed_to_others(tmp_path: Path) -> None:
     with FeedbackStore(f"sqlite:///{tmp_path / 'data' / 'feedback.sqlite'}", lambda: NOW_S) as store:
-        store.add(make_record(1), make_crop(1))
-        export(store.records(), tmp_path / "out", str, {}, Choice("raw", own=True))
+        store.add(replace(make_record(1), crop=make_crop(1)))
+        export(store.records(), tmp_path / "out", {}, Choice("raw", own=True))
         export_own(store.records(), tmp_path / "own.json")
     assert len(list((tmp_path / "out").rglob("*.*"))) == 2
     assert not open_to_others(tmp_path / "out")

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from hsemotion_space.feedback.records import TIERS, FeedbackError
-from hsemotion_space.feedback.rows import Row, decode
+from hsemotion_space.feedback.dataset import decode
+from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord
 from hsemotion_space.learn.data import DataError, split_of
 from hsemotion_space.learn.formats.affwild2 import write_labels
 from hsemotion_space.learn.formats.samples import FaceSample
@@ -22,7 +22,7 @@ FACES, LABELS = "faces", "labels"
 SUFFIX: Final = ".parquet"
 
 
-def read_rows(places: Sequence[Path], tiers: Collection[str] = SURE_TIERS) -> list[Row]:
+def read_rows(places: Sequence[Path], tiers: Collection[str] = SURE_TIERS) -> list[FeedbackRecord]:
     """Return the rows with a picture of exports or batches: what each contributor said last about each item.
 
     Args:
@@ -34,7 +34,7 @@ def read_rows(places: Sequence[Path], tiers: Collection[str] = SURE_TIERS) -> li
     """
     if unknown := sorted(set(tiers) - set(TIERS)):
         raise DataError(f"There is no tier {unknown[0]!r}; the tiers are {', '.join(TIERS)}.")
-    last: dict[tuple[str, str], Row] = {}
+    last: dict[tuple[str, str], FeedbackRecord] = {}
     for file in _files(places):
         try:
             rows = decode(file.read_bytes())
@@ -52,7 +52,7 @@ def _files(places: Iterable[Path]) -> Iterator[Path]:
         yield from sorted(place.rglob(f"*{SUFFIX}")) if place.is_dir() else [place]
 
 
-def said(row: Row, task: Task) -> FloatArray:
+def said(row: FeedbackRecord, task: Task) -> FloatArray:
     """Return what a row says about a task: (K,), NaN for labels that were not judged.
 
     Besides corrections, the most probable class counts if the verdict is ``correct``, nothing is named that it is about, and the head
@@ -92,7 +92,7 @@ def read_feedback(places: Sequence[Path], tuning: float, tiers: Collection[str] 
             yield _sample(row)
 
 
-def _sample(row: Row) -> FaceSample:
+def _sample(row: FeedbackRecord) -> FaceSample:
     expression, affect, units = (said(row, task) for task in (EXPRESSION, VALENCE_AROUSAL, ACTION_UNITS))
     return FaceSample(
         row.crop,
@@ -124,7 +124,7 @@ def unpack(places: Sequence[Path], folder: Path, tiers: Collection[str] = SURE_T
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise DataError(f"The folder {folder} is not empty; choose a new one.")
-    people: dict[str, list[Row]] = {}
+    people: dict[str, list[FeedbackRecord]] = {}
     for row in sorted(read_rows(places, tiers), key=lambda row: row.item):
         people.setdefault(_folder_name(row.contributor), []).append(row)
     for name, rows in people.items():
@@ -146,13 +146,13 @@ def _folder_name(contributor: str) -> str:
     return contributor
 
 
-def _series(task: Task, name: str, rows: Sequence[Row]) -> Series:
+def _series(task: Task, name: str, rows: Sequence[FeedbackRecord]) -> Series:
     """Return the labels of one contributor in the form of the challenge."""
     values = np.stack([_challenge_values(task, row) for row in rows])
     return Series(name, np.arange(1, len(rows) + 1), values)
 
 
-def _challenge_values(task: Task, row: Row) -> FloatArray:
+def _challenge_values(task: Task, row: FeedbackRecord) -> FloatArray:
     own = get_task(task.name)
     values = said(row, own)
     if np.isnan(values).any():

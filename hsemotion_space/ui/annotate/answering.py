@@ -9,14 +9,15 @@ from typing import Final
 from hsemotion_space.annotation import narrowed
 from hsemotion_space.feedback.annotating import ASKED, Answer, Panel, agrees, known, panel, read_answer, statement
 from hsemotion_space.feedback.consent import CROP, LABELS
-from hsemotion_space.feedback.intake import Circumstances, Receipt, Submission, read_predicted
-from hsemotion_space.feedback.records import FeedbackError, StoredRecord, Values
+from hsemotion_space.feedback.form import Submission
+from hsemotion_space.feedback.intake import Context, Receipt, read_predicted
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Values
 from hsemotion_space.jobs import JobError
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
 from hsemotion_space.ui.annotate.items import SAYS, Bundled, Item, bundled_answer, face_of
 from hsemotion_space.ui.annotate.session import Entry, Session
 from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.feedback import REFUSALS, make_offer
+from hsemotion_space.ui.feedback import REFUSALS, preprocessing_of
 from hsemotion_space.ui.parts import in_words
 from hsemotion_space.ui.words import language, retell, say
 
@@ -78,7 +79,7 @@ def act(desk: Desk, session: Session, given: Given, terms: Terms) -> str:
     except JobError:
         return gone(session)
     except REFUSALS as error:
-        return say("Not saved. {reason}", reason=retell(str(error)))
+        return say("Not saved. {reason}", reason=retell(error.message))
     return ""
 
 
@@ -116,11 +117,10 @@ def _deal_with(desk: Desk, session: Session, item: Item, given: Given, terms: Te
 
 def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, terms: Terms, *, blind: bool) -> Receipt:
     item = session.items[session.at]
-    face = face_of(analysis, item.face)
-    verdict, said = statement(answer, read_predicted(analysis, face, ""))
+    verdict, said = statement(answer, read_predicted(analysis, item.face)[0])
     may_crop = item.picture and not item.bundled
     submission = Submission(
-        ticket=make_offer(desk, item.job, analysis, None).tickets.get(str(item.face), ""),
+        face=item.face,
         verdict=verdict,
         corrected=said,
         span_s=list(item.span_s),
@@ -129,7 +129,8 @@ def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, term
         adult_and_permitted=terms.statement is True or (item.bundled and terms.adult is True),
         code=code_of(session, terms),
     )
-    known_here = Circumstances(blind, item.bundled, session.replaced.get(item.key, ""), language())
+    instead_of = session.replaced.get(item.key, "")
+    known_here = Context(item.job, preprocessing_of(desk, analysis), blind, item.bundled, instead_of, language())
     return desk.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
 
 
@@ -153,21 +154,21 @@ def _undo(desk: Desk, session: Session) -> None:
 class _Before:
     """What is kept about an item before it is answered, its name in records, and who the annotator is there; empty if unknown."""
 
-    records: Sequence[StoredRecord] = ()
+    records: Sequence[FeedbackRecord] = ()
     name: str = ""
     me: str = ""
 
     @property
     def by_me(self) -> bool:
         """Whether the annotator answered on an earlier visit, and was told the prediction then."""
-        return any(one.record.contributor == self.me for one in self.records)
+        return any(one.contributor == self.me for one in self.records)
 
 
 def _said_before(desk: Desk, analysis: Analysis, item: Item, code: object) -> _Before:
     """Look up what is kept about an item; ``code`` is the receipt code of the annotator, unchecked."""
     if desk.feedback is None:
         return _Before()
-    name = desk.feedback.intake.subject(analysis, face_of(analysis, item.face), item.span_s).item
+    name = desk.feedback.intake.item(analysis, item.face, item.span_s)
     try:
         me = desk.feedback.keys.contributor(str(code))
     except FeedbackError:  # none yet, or mistyped while practicing

@@ -15,7 +15,7 @@ import numpy as np
 from hsemotion_space.annotation import Candidate, Reason, candidates, merged, within
 from hsemotion_space.feedback.annotating import ASKED
 from hsemotion_space.feedback.crops import preview, surest_row
-from hsemotion_space.feedback.records import FeedbackError, Values
+from hsemotion_space.feedback.record import FeedbackError, Values
 from hsemotion_space.types import Analysis, FaceResult
 from hsemotion_space.ui.desk import EXAMPLES, example_digests
 

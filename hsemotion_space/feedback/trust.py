@@ -1,14 +1,17 @@
-"""How far corrections can be relied on: votes, trust, and what several people agree on."""
+"""How far corrections can be relied on: votes, trust, consensus, and Krippendorff's alpha for each task."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-from hsemotion_space.feedback.records import TIERS, FeedbackRecord, StoredRecord, Values, top_of
-from hsemotion_space.tasks import Task, get_task
+import numpy as np
+from krippendorff import alpha
+
+from hsemotion_space.feedback.record import TIERS, FeedbackRecord, Values, answers_of
+from hsemotion_space.tasks import TASKS, Task, get_task
 
 Gold: TypeAlias = Mapping[str, Mapping[str, Values]]
 """Known answers: by item, by task."""
@@ -19,6 +22,9 @@ TOLERANCE: Final = 0.15
 QUORUM: Final = 2  # contributors
 PRIOR_AGREED, PRIOR_ASKED = 1.4, 2.0  # what a newcomer is taken to have answered: one wrong gold answer costs the trust
 LEAST_TRUST: Final = 0.6
+STEP: Final = 0.01  # to which numbers are rounded, so that the size of the computation does not grow with the number of votes
+ALONE: Final = "No item was judged by two people."
+ONE_ANSWER: Final = "All gave the same answer; alpha needs at least two different ones."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,63 +62,44 @@ class Agreed:
 class Vote(NamedTuple):
     """The newest statement of one contributor about one item, and its answers by task, empty values for "not a face"."""
 
-    one: StoredRecord
+    one: FeedbackRecord
     answers: Mapping[str, Values]
 
 
-def answers_of(record: FeedbackRecord) -> Mapping[str, Values]:
-    """Return what a record says, by task.
-
-    That all is correct confirms the most probable class where a trained head chose among several, or only what was named; numbers that
-    nobody looked at are not confirmed. That it is not a face answers every task with no values.
-    """
-    if record.verdict == "wrong" or record.corrected:
-        return record.corrected
-    tasks = record.predicted.tasks
-    if record.verdict == "not_a_face":
-        return {prediction.task: {} for prediction in tasks}
-    if record.verdict == "cannot_tell":
-        return {}
-    chosen = [prediction for prediction in tasks if get_task(prediction.task).kind == "one_of" and prediction.provenance == "trained"]
-    return {prediction.task: {top_of(prediction): 1.0} for prediction in chosen}
-
-
-def votes(records: Sequence[StoredRecord]) -> Mapping[str, Sequence[Vote]]:
+def votes(records: Sequence[FeedbackRecord]) -> Mapping[str, Sequence[Vote]]:
     """Return by item one vote per contributor: the newest that was neither rejected nor set aside."""
-    newest: dict[tuple[str, str], StoredRecord] = {}
+    newest: dict[tuple[str, str], FeedbackRecord] = {}
     for one in records:
-        key = (one.record.subject.item, one.record.contributor)
+        key = (one.item, one.contributor)
         if _counts(one) and not one.superseded and (key not in newest or newest[key].number < one.number):
             newest[key] = one
     by_item: dict[str, list[Vote]] = defaultdict(list)
     for (item, _), one in newest.items():
-        by_item[item].append(Vote(one, answers_of(one.record)))
+        by_item[item].append(Vote(one, answers_of(one)))
     return by_item
 
 
-def _counts(one: StoredRecord) -> bool:
+def _counts(one: FeedbackRecord) -> bool:
     return not one.reverted and one.review != "rejected"
 
 
-def known_answers(records: Sequence[StoredRecord]) -> Gold:
+def known_answers(records: Sequence[FeedbackRecord]) -> Gold:
     """Return the known answers: what the records say that a reviewer marked as gold, the newest of each item."""
-    return {
-        one.record.subject.item: answers_of(one.record) for one in sorted(records, key=lambda one: one.number) if one.gold and _counts(one)
-    }
+    return {one.item: answers_of(one) for one in sorted(records, key=lambda one: one.number) if one.gold and _counts(one)}
 
 
-def trust(records: Sequence[StoredRecord], gold: Gold) -> Mapping[str, Trust]:
+def trust(records: Sequence[FeedbackRecord], gold: Gold) -> Mapping[str, Trust]:
     """Return how far each contributor can be trusted, from their votes on items whose answers are known."""
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     for item, given in votes(records).items():
         for vote in given:
-            contributor = vote.one.record.contributor
+            contributor = vote.one.contributor
             for task, known in gold.get(item, {}).items():
                 if task in vote.answers:
                     asked[contributor] += 1
                     right[contributor] += same(get_task(task), vote.answers[task], known)
-    return {one.record.contributor: Trust(right[one.record.contributor], asked[one.record.contributor]) for one in records}
+    return {one.contributor: Trust(right[one.contributor], asked[one.contributor]) for one in records}
 
 
 def same(task: Task, first: Values, second: Values) -> bool:
@@ -133,7 +120,7 @@ def _close(task: Task, numbers: Sequence[float]) -> bool:
     return max(numbers) - min(numbers) <= TOLERANCE * (task.high - task.low) + 1e-9
 
 
-def consensus(records: Sequence[StoredRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, Mapping[str, Agreed]]:
+def consensus(records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, Mapping[str, Agreed]]:
     """Return the answer to every task of every item that anybody judged.
 
     An approved statement is ``reviewed``, whatever others say before or after, its contributor included; ``agreed`` needs two trusted
@@ -154,15 +141,15 @@ def consensus(records: Sequence[StoredRecord], gold: Gold | None = None, proven:
             result[item] = {name: _consensus(get_task(name), given, trusted) for name in names}
     for one in sorted(records, key=lambda one: one.number):
         if one.review == "approved" and not one.reverted:
-            for name, values in answers_of(one.record).items():
-                kept = result.setdefault(one.record.subject.item, {})
+            for name, values in answers_of(one).items():
+                kept = result.setdefault(one.item, {})
                 kept[name] = Agreed(values, REVIEWED, 1)
     return result
 
 
 def _consensus(task: Task, given: Sequence[Vote], trusted: Collection[str]) -> Agreed:
     everybody = [vote.answers[task.name] for vote in given if task.name in vote.answers]
-    reliable = [vote.answers[task.name] for vote in given if task.name in vote.answers and vote.one.record.contributor in trusted]
+    reliable = [vote.answers[task.name] for vote in given if task.name in vote.answers and vote.one.contributor in trusted]
     values = dict(_shared(task, reliable))
     if values:
         support = sum(any(label in answer for label in values) for answer in reliable)
@@ -201,7 +188,7 @@ def _raw(task: Task, answers: Sequence[Values]) -> Agreed:
     return Agreed({label: sum(given) / len(given) for label, given in numbers.items() if given}, RAW, len(faces))
 
 
-def tiers(records: Sequence[StoredRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, str]:
+def tiers(records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, str]:
     """Return the tier of every record, by id: ``agreed`` if everything that it says is part of what was agreed or reviewed.
 
     Args:
@@ -212,14 +199,84 @@ def tiers(records: Sequence[StoredRecord], gold: Gold | None = None, proven: int
     known = consensus(records, gold, proven)
     found = {}
     for one in records:
-        answers = answers_of(one.record)
-        theirs = known.get(one.record.subject.item, {})
+        answers = answers_of(one)
+        theirs = known.get(one.item, {})
         shared = bool(answers) and all(
             name in theirs and _part_of(get_task(name), values, theirs[name]) for name, values in answers.items()
         )
-        found[one.record.id] = REVIEWED if one.review == "approved" else AGREED if shared and _counts(one) else RAW
+        found[one.id] = REVIEWED if one.review == "approved" else AGREED if shared and _counts(one) else RAW
     return found
 
 
 def _part_of(task: Task, values: Values, agreed: Agreed) -> bool:
     return agreed.tier != RAW and values.keys() <= agreed.values.keys() and same(task, values, agreed.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Agreement on one task, or on one label of it.
+
+    Attributes:
+        task: name.
+        label: name; empty for a task that asks for one of several classes.
+        level: ``nominal`` or ``interval``.
+        alpha: 1 for full agreement, 0 for that of chance, below for less; None where it is not defined.
+        items: number of items that at least two people judged.
+        raters: number of people who judged these.
+        reason: a sentence why alpha is None, else empty.
+    """
+
+    task: str
+    label: str
+    level: Literal["nominal", "interval"]
+    alpha: float | None
+    items: int
+    raters: int
+    reason: str = ""
+
+
+def agreement(records: Sequence[FeedbackRecord]) -> tuple[Agreement, ...]:
+    """Return the agreement on every task: one for classes, one per dimension, unit or intensity.
+
+    A vote is the newest statement of a contributor about an item, as in :func:`votes`; that something is not a face says nothing here.
+    Whether a unit is present is nominal, dimensions and intensities are interval.
+    """
+    given = votes(records)
+    found: list[Agreement] = []
+    for task in TASKS:
+        answers = [
+            {vote.one.contributor: vote.answers[task.name] for vote in item if vote.answers.get(task.name)} for item in given.values()
+        ]
+        labels = ("",) if task.kind == "one_of" else task.label_names
+        found.extend(_agreement(task, label, [_ratings(task, label, item) for item in answers]) for label in labels)
+    return tuple(found)
+
+
+def _ratings(task: Task, label: str, answers: Mapping[str, Values]) -> Mapping[str, float]:
+    """Return a number for every contributor who judged a label of one item."""
+    if not label:
+        return {contributor: float(task.index(next(iter(values)))) for contributor, values in answers.items()}
+    numbers = {contributor: values[label] for contributor, values in answers.items() if label in values}
+    if _level(task) == "nominal":
+        return {contributor: float(number >= (task.low + task.high) / 2) for contributor, number in numbers.items()}
+    return {contributor: round(number / STEP) * STEP for contributor, number in numbers.items()}
+
+
+def _level(task: Task) -> Literal["nominal", "interval"]:
+    return "nominal" if task.kind == "one_of" or (task.kind == "independent" and task.scope == "frame") else "interval"
+
+
+def _agreement(task: Task, label: str, ratings: Sequence[Mapping[str, float]]) -> Agreement:
+    shared = [item for item in ratings if len(item) > 1]
+    raters = len({contributor for item in shared for contributor in item})
+    domain = sorted({number for item in shared for number in item.values()})
+    level = _level(task)
+    if len(domain) < 2:
+        return Agreement(task.name, label, level, None, len(shared), raters, ONE_ANSWER if domain else ALONE)
+    column = {number: place for place, number in enumerate(domain)}
+    counts = np.zeros((len(shared), len(domain)), np.int64)
+    for row, item in enumerate(shared):
+        for number in item.values():
+            counts[row, column[number]] += 1
+    value = alpha(value_counts=counts, value_domain=domain, level_of_measurement=level)
+    return Agreement(task.name, label, level, float(value), len(shared), raters)

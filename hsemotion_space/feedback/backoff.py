@@ -15,37 +15,33 @@ BREAK_AFTER: Final = 5  # failures in a row
 BREAK_S: Final = 300.0
 
 
-def is_time(next_try_s: float, now_s: float) -> bool:
-    """Return whether it is time for a try; a clock that was put back stops nothing."""
-    return not 0 < next_try_s - now_s <= LONGEST_ASKED_S
-
-
-class Pace:
-    """When to try again.
+class Backoff:
+    """When to try again, and why.
 
     Attributes:
         failures: in a row.
+        error: of the last try; empty if it succeeded.
         next_try_s: UTC in seconds since 1970; 0 if nothing holds it up.
     """
 
     def __init__(self) -> None:
-        self.failures = 0
-        self.next_try_s = 0.0
+        self.failures, self.error, self.next_try_s = 0, "", 0.0
 
     def allows(self, now_s: float) -> bool:
-        """Return whether it is time for a try."""
-        return is_time(self.next_try_s, now_s)
+        """Return whether it is time for a try; a clock that was put back stops nothing."""
+        return not 0 < self.next_try_s - now_s <= LONGEST_ASKED_S
 
-    def failed(self, now_s: float, asked_s: float) -> None:
+    def failed(self, error: str, now_s: float, asked_s: float) -> None:
         """Note a failure and draw the time of the next try, which is not before ``asked_s`` have passed."""
         self.failures += 1
+        self.error = error
         most_s = min(LONGEST_WAIT_S, SHORTEST_WAIT_S * 2 ** min(self.failures, 20))
         least_s = BREAK_S if self.failures >= BREAK_AFTER else SHORTEST_WAIT_S
         self.next_try_s = now_s + max(random.uniform(0, most_s), least_s, asked_s)  # noqa: S311
 
     def succeeded(self) -> None:
         """Note that all is well."""
-        self.failures, self.next_try_s = 0, 0.0
+        self.failures, self.error, self.next_try_s = 0, "", 0.0
 
     def breaker(self, now_s: float) -> Breaker:
         """Return ``open`` during a break, ``half-open`` when the next try decides, and ``closed`` otherwise."""
