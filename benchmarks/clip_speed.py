@@ -21,7 +21,7 @@ import torch
 from common import Timing, agreement, boxes_by_frame, make_checkpoint, make_clip, timed
 from facenet_pytorch import MTCNN
 
-from hsemotion_space.pipeline import Pipeline
+from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
 

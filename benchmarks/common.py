@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from hsemotion_space.backbones import create_model
-from hsemotion_space.tracking import overlap
 from hsemotion_space.types import Analysis
+from hsemotion_space.vision.backbones import create_model
+from hsemotion_space.vision.tracking import overlap
 
 MANIFEST = """
 id = "{name}"

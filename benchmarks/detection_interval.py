@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from common import agreement, make_clip
 
-from hsemotion_space.detection import MtcnnDetector
-from hsemotion_space.engine import EngineOptions
-from hsemotion_space.media import open_clip
-from hsemotion_space.pipeline import follow_faces
+from hsemotion_space.inference.pipeline import follow_faces
+from hsemotion_space.media.clips import open_clip
 from hsemotion_space.settings import MediaLimits, PipelineConfig
+from hsemotion_space.vision.detection import MtcnnDetector
+from hsemotion_space.vision.engine import EngineOptions
 
 Boxes = dict[int, np.ndarray]
 

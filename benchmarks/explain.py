@@ -15,11 +15,11 @@ from typing import get_args
 import numpy as np
 from common import Timing, timed
 
-from hsemotion_space.engine import EngineName, EngineOptions
-from hsemotion_space.explain import STANDARD, Grid, explain
+from hsemotion_space.analysis.saliency import STANDARD, Grid, explain
 from hsemotion_space.hub.registry import list_checkpoints
-from hsemotion_space.pipeline import Network, load_network
+from hsemotion_space.inference.pipeline import Network, load_network
 from hsemotion_space.settings import Settings
+from hsemotion_space.vision.engine import EngineName, EngineOptions
 
 GRIDS = (STANDARD, Grid(0.2, 0.1), Grid(0.25, 0.25), Grid(1 / 3, 1 / 6))
 

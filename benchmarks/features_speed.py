@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 from common import timed
 from PIL import Image
 
-from hsemotion_space.engine import EngineOptions
 from hsemotion_space.hub.manifest import Checkpoint, InputSpec, read_manifest
-from hsemotion_space.learn.feature_table import read_features
-from hsemotion_space.learn.features import extract
-from hsemotion_space.pipeline import Network, load_network
-from hsemotion_space.temporal import box_smooth, gaussian_smooth
+from hsemotion_space.inference.pipeline import Network, load_network
+from hsemotion_space.inference.temporal import box_smooth, gaussian_smooth
+from hsemotion_space.training.feature_table import read_features
+from hsemotion_space.training.features import extract
 from hsemotion_space.types import FloatArray
+from hsemotion_space.vision.engine import EngineOptions
 
 SIDE, SHARD = 112, 65_536
 SPEC = InputSpec(SIDE, "box", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from common import make_clip
 
+from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.jobs import JobRunner, runner
-from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 
 PORTRAIT = Path(__file__).resolve().parent.parent / "examples" / "astronaut.jpg"

@@ -11,10 +11,10 @@ import time
 
 import numpy as np
 
-from hsemotion_space.engine import EngineOptions
 from hsemotion_space.hub.registry import list_checkpoints
-from hsemotion_space.pipeline import Network, load_network
+from hsemotion_space.inference.pipeline import Network, load_network
 from hsemotion_space.settings import Settings
+from hsemotion_space.vision.engine import EngineOptions
 
 BATCHES = (1, 32)
 RUNS = 10

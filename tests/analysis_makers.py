@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from hsemotion_space.heads import least_part
+from hsemotion_space.inference.heads import least_part
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import (
     NOT_MEASURED,

@@ -9,9 +9,9 @@ import torch
 from manifest_makers import HEADS, change_manifest, manifest_text
 from safetensors.torch import save
 
-from hsemotion_space.backbones import Backbone, create_model
 from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, read_manifest
 from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.vision.backbones import Backbone, create_model
 
 __all__ = ["HEADS", "change_manifest", "make_checkpoint", "manifest_text"]
 

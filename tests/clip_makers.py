@@ -15,7 +15,7 @@ from media_makers import (
     write_packets,
 )
 
-from hsemotion_space.media import open_clip
+from hsemotion_space.media.clips import open_clip
 from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import Frame, MediaInfo
 

@@ -12,10 +12,10 @@ from face_makers import draw_face
 from PIL import Image
 from torch import Tensor
 
-from hsemotion_space.learn.data import FaceImages
-from hsemotion_space.learn.recipe import Recipe, Source
-from hsemotion_space.learn.soft_labels import SoftLabelFile, SoftLabels
 from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.training.data import FaceImages
+from hsemotion_space.training.recipe import Recipe, Source
+from hsemotion_space.training.soft_labels import SoftLabelFile, SoftLabels
 from hsemotion_space.types import ByteArray
 
 NAN = float("nan")

@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from hsemotion_space.settings import PipelineConfig
-from hsemotion_space.tracking import overlap
 from hsemotion_space.types import Analysis, ByteArray, FaceDetections, FloatArray
+from hsemotion_space.vision.tracking import overlap
 
 Places = Sequence[tuple[int, int]]
 LEFT, RIGHT = (16, 32), (96, 32)

@@ -13,9 +13,9 @@ from checkpoint_makers import HEADS, change_manifest, manifest_text
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
-from hsemotion_space.backbones import Backbone, create_model
 from hsemotion_space.hub.manifest import MANIFEST, read_manifest
 from hsemotion_space.hub.publish import Publication, prepare
+from hsemotion_space.vision.backbones import Backbone, create_model
 
 REPO = "someone/some-model"
 REVISION = "0123456789abcdef0123456789abcdef01234567"

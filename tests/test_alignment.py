@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hsemotion_space.alignment import align_face, crop_region
 from hsemotion_space.hub.manifest import Crop, InputSpec
 from hsemotion_space.types import ByteArray
+from hsemotion_space.vision.alignment import align_face, crop_region
 
 
 def spec(size: int, crop: Crop = "box", margin: float = 0.0) -> InputSpec:

@@ -14,7 +14,7 @@ import pytest
 from analysis_makers import change_lines
 from annotate_makers import ANGER, CHECKPOINT, CLIP, PICTURE, PRACTICE, STRANGER, SURPRISE, TERMS, Visit, made, make_visit
 
-from hsemotion_space.annotation import narrowed
+from hsemotion_space.analysis.sampling import narrowed
 from hsemotion_space.feedback.consent import VERSIONS
 from hsemotion_space.feedback.form import Submission
 from hsemotion_space.feedback.intake import read_predicted

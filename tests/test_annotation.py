@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from analysis_makers import change_lines, make_analysis, make_siblings
 
-from hsemotion_space.annotation import (
+from hsemotion_space.analysis.disagreement import disagreements, uncertainty
+from hsemotion_space.analysis.sampling import (
     GRID_S,
     LEAST_FRAMES,
     MOST_WINDOWS,
@@ -22,7 +23,6 @@ from hsemotion_space.annotation import (
     window,
     within,
 )
-from hsemotion_space.compare import disagreements, uncertainty
 from hsemotion_space.tasks import EXPRESSION, MIMICRY_INTENSITY
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.annotate.items import MOST_ITEMS, Item, in_order, make_items

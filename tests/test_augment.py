@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hsemotion_space.learn.augment import Augmentation, augment, normalize, plain
+from hsemotion_space.training.augment import Augmentation, augment, normalize, plain
 
 
 def rgba(count: int = 6, size: int = 36) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hsemotion_space.backbones import Backbone, BackboneError, create_model, load_backbone
+from hsemotion_space.vision.backbones import Backbone, BackboneError, create_model, load_backbone
 
 # name, input size, embedding, parameters with ten outputs, tensors of the state dict, classifier
 ARCHITECTURES = [

@@ -17,8 +17,9 @@ from PIL import Image
 from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import CheckpointError, read_manifest
 from hsemotion_space.hub.weights import load_heads
-from hsemotion_space.learn.attach import Attachment, attach_heads, drop_heads
-from hsemotion_space.learn.challenge import (
+from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
+from hsemotion_space.training.attach import Attachment, attach_heads, drop_heads
+from hsemotion_space.training.challenge import (
     Choices,
     Post,
     frames_of,
@@ -30,15 +31,14 @@ from hsemotion_space.learn.challenge import (
     save_post,
     tune,
 )
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.feature_table import read_features
-from hsemotion_space.learn.formats.affwild2 import list_faces
-from hsemotion_space.learn.formats.hume import list_clips
-from hsemotion_space.learn.postprocess import Smoothing
-from hsemotion_space.learn.scoring import score
-from hsemotion_space.learn.series import Series, read_series, read_thresholds, write_series
-from hsemotion_space.learn.trained_head import load_head
-from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.feature_table import read_features
+from hsemotion_space.training.formats.affwild2 import list_faces
+from hsemotion_space.training.formats.hume import list_clips
+from hsemotion_space.training.postprocess import Smoothing
+from hsemotion_space.training.scoring import score
+from hsemotion_space.training.series import Series, read_series, read_thresholds, write_series
+from hsemotion_space.training.trained_head import load_head
 
 FRAME_TASKS = [task for task in CHALLENGE if task.scope == "frame"]
 MARGIN = 0.12  # between random convolutions and a readout that knows how the pictures were made

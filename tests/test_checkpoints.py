@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load
 
-from hsemotion_space.backbones import load_backbone
-from hsemotion_space.engine import EngineOptions, normalize
 from hsemotion_space.hub.compare import comparison
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.registry import list_checkpoints, read_registry
 from hsemotion_space.hub.weights import load_heads, resolve
-from hsemotion_space.pipeline import load_network
+from hsemotion_space.inference.pipeline import load_network
+from hsemotion_space.vision.backbones import load_backbone
+from hsemotion_space.vision.engine import EngineOptions, normalize
 
 ROOT = Path(__file__).resolve().parent.parent / "checkpoints"
 CHECKPOINTS = list_checkpoints([ROOT])

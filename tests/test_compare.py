@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 
-from hsemotion_space.compare import Moment, disagreements, jensen_shannon, mean_pairwise, most_disagreed, uncertainty
+from hsemotion_space.analysis.disagreement import Moment, disagreements, jensen_shannon, mean_pairwise, most_disagreed, uncertainty
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, MIMICRY_INTENSITY, TASKS, VALENCE_AROUSAL, Task
 from hsemotion_space.types import Analysis, Disagreement, Timeline
 

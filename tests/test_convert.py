@@ -18,9 +18,9 @@ from legacy.make import CASES, create, old_names, outputs, own_name, packed
 from torch import nn
 from upstream_makers import LAYER, LEGACY, VALUES, archive, module, name, pickled, small, table, tensor, with_random_weights
 
-from hsemotion_space.backbones import Backbone, create_model, load_backbone
 from hsemotion_space.hub.convert import STATE_DICT, Upstream, read_upstream
 from hsemotion_space.hub.source import CheckpointError
+from hsemotion_space.vision.backbones import Backbone, create_model, load_backbone
 
 LAYOUTS = {"b0": "timm.models.efficientnet.EfficientNet", "b2": "timm.models.efficientnet.EfficientNet"}
 LAYOUTS |= {"mobilevit": "timm.models.byobnet.ByobNet", "mobilefacenet": "torch.nn.modules.container.Sequential", "ddamfn": STATE_DICT}

@@ -5,10 +5,10 @@ import pytest
 import torch
 from face_makers import FACE_BOX, draw_face, picture_with
 
-from hsemotion_space.detection import MtcnnDetector, _Stage
-from hsemotion_space.engine import EngineOptions
-from hsemotion_space.tracking import overlap
 from hsemotion_space.types import ByteArray, FloatArray
+from hsemotion_space.vision.detection import MtcnnDetector, _Stage
+from hsemotion_space.vision.engine import EngineOptions
+from hsemotion_space.vision.tracking import overlap
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,16 @@ from checkpoint_makers import change_manifest, make_checkpoint, manifest_text
 from face_makers import picture_with
 from PIL import Image
 
-from hsemotion_space import export
+from hsemotion_space.analysis import export
+from hsemotion_space.analysis.face_check import LEAST_SCORE, doubt
+from hsemotion_space.analysis.image_quality import quality
 from hsemotion_space.cli import main
-from hsemotion_space.doubt import LEAST_SCORE, doubt
 from hsemotion_space.hub.manifest import CheckpointError, InputSpec, read_manifest
-from hsemotion_space.learn.attach import drop_heads, set_least_length
-from hsemotion_space.learn.data import TEST, TUNING
-from hsemotion_space.learn.faces import doubted, least_length
-from hsemotion_space.learn.stills import SeenFaces
-from hsemotion_space.quality import quality
-from hsemotion_space.readout import read_track
+from hsemotion_space.inference.postprocess import read_track
+from hsemotion_space.training.attach import drop_heads, set_least_length
+from hsemotion_space.training.data import TEST, TUNING
+from hsemotion_space.training.faces import doubted, least_length
+from hsemotion_space.training.stills import SeenFaces
 from hsemotion_space.types import FaceResult
 
 SPEC = InputSpec(64, "square", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

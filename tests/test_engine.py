@@ -10,9 +10,9 @@ import torch
 from error_codes import raises_code
 from torch import nn
 
-from hsemotion_space.backbones import Backbone, create_model
-from hsemotion_space.engine import EngineError, EngineOptions, choose, load, normalize
 from hsemotion_space.types import FloatArray
+from hsemotion_space.vision.backbones import Backbone, create_model
+from hsemotion_space.vision.engine import EngineError, EngineOptions, choose, load, normalize
 
 OPENVINO, TORCH = EngineOptions("openvino", threads=1), EngineOptions("torch", threads=1)
 NETWORKS = {"mobilefacenet_small": {"img_size": 64}, "mobilenetv3_small_050": {}}

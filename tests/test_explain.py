@@ -16,16 +16,16 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFilter
 from scipy.stats import spearmanr
 
-from hsemotion_space.alignment import align_face
-from hsemotion_space.engine import EngineName, EngineOptions, normalize
-from hsemotion_space.explain import LEAST_DROP, STABLE, ExplainError, Grid, Run, _spread, explain, rank_correlation
-from hsemotion_space.heads import apply_heads
+from hsemotion_space.analysis.saliency import LEAST_DROP, STABLE, ExplainError, Grid, Run, _spread, explain, rank_correlation
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.hub.weights import load_heads
-from hsemotion_space.pipeline import load_network
+from hsemotion_space.inference.heads import apply_heads
+from hsemotion_space.inference.pipeline import load_network
 from hsemotion_space.tasks import MIMICRY_INTENSITY
 from hsemotion_space.types import ByteArray, FloatArray
+from hsemotion_space.vision.alignment import align_face
+from hsemotion_space.vision.engine import EngineName, EngineOptions, normalize
 
 ROOT = Path(__file__).resolve().parent.parent / "checkpoints"
 SIZE, SPOT = 64, (slice(40, 48), slice(16, 24))  # rows and columns at which the made network looks

@@ -17,7 +17,7 @@ from error_codes import raises_code
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hsemotion_space import export
+from hsemotion_space.analysis import export
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, TASKS
 from hsemotion_space.types import Analysis, Timeline
 

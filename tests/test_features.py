@@ -13,14 +13,14 @@ from checkpoint_makers import make_checkpoint
 from face_makers import draw_face
 from PIL import Image
 
-from hsemotion_space.engine import EngineOptions, normalize
 from hsemotion_space.hub.manifest import Checkpoint, InputSpec
 from hsemotion_space.hub.source import Digest, Source
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.feature_table import FeatureTable, assign_by_time, read_features
-from hsemotion_space.learn.features import ExtractOptions, ExtractProgress, extract
-from hsemotion_space.pipeline import Network, load_network
+from hsemotion_space.inference.pipeline import Network, load_network
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.feature_table import FeatureTable, assign_by_time, read_features
+from hsemotion_space.training.features import ExtractOptions, ExtractProgress, extract
 from hsemotion_space.types import FloatArray
+from hsemotion_space.vision.engine import EngineOptions, normalize
 
 SPEC = InputSpec(8, "box", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SOURCE = Source("", Digest("ab" * 32), Digest(), None, None)

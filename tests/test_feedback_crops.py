@@ -11,7 +11,7 @@ from PIL import Image
 
 from hsemotion_space.feedback.crops import BLEED, GRAY, MOST_SIDE, UNCLEAR, make_crop, preview
 from hsemotion_space.feedback.record import FeedbackError
-from hsemotion_space.pipeline import _thumbnail
+from hsemotion_space.inference.pipeline import _thumbnail
 from hsemotion_space.types import Analysis, ByteArray
 
 WIDTH, HEIGHT = 640, 480

@@ -12,7 +12,7 @@ from analysis_makers import change_lines, make_siblings
 from contrast import contrast
 
 from hsemotion_space import figures
-from hsemotion_space.compare import disagreements
+from hsemotion_space.analysis.disagreement import disagreements
 from hsemotion_space.figures.compared import MAX_CHECKPOINTS, MAX_SERIES, NO_PAIR
 from hsemotion_space.figures.lines import MAX_POINTS
 from hsemotion_space.figures.style import CLEAR, FACE_COLORS, FACE_DASHES, TEXT

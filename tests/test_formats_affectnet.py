@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.formats.affectnet import NATIVE_ORDER, read_folder_2021, read_manual_csv
-from hsemotion_space.learn.formats.samples import FaceSample
 from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.formats.affectnet import NATIVE_ORDER, read_folder_2021, read_manual_csv
+from hsemotion_space.training.formats.samples import FaceSample
 
 HEADER = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
 MARKS = ";".join(["181.64;530.91"] * 68)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.formats.affwild2 import FaceFile, audio_video, list_faces, read_labels, write_labels
-from hsemotion_space.learn.series import Series
 from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, COMPOUND_EXPRESSION, VALENCE_AROUSAL, Task
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.formats.affwild2 import FaceFile, audio_video, list_faces, read_labels, write_labels
+from hsemotion_space.training.series import Series
 
 NAN = float("nan")
 EXPR = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"

@@ -15,12 +15,6 @@ from learn_makers import RECIPE
 from hsemotion_space.feedback.dataset import decode, encode, to_table, write_table
 from hsemotion_space.feedback.export import Choice, export
 from hsemotion_space.feedback.record import TIERS, FeedbackRecord, Values, Verdict
-from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages, split_of
-from hsemotion_space.learn.formats.affwild2 import list_faces, read_labels
-from hsemotion_space.learn.formats.feedback import read_feedback, read_rows, said, unpack
-from hsemotion_space.learn.recipe import Source, read_recipe
-from hsemotion_space.learn.run import train
-from hsemotion_space.learn.sources import load_sources
 from hsemotion_space.tasks import (
     ACTION_UNITS,
     AFF_WILD2_EXPRESSION,
@@ -30,6 +24,12 @@ from hsemotion_space.tasks import (
     TASKS,
     VALENCE_AROUSAL,
 )
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError, FaceImages, split_of
+from hsemotion_space.training.formats.affwild2 import list_faces, read_labels
+from hsemotion_space.training.formats.feedback import read_feedback, read_rows, said, unpack
+from hsemotion_space.training.recipe import Source, read_recipe
+from hsemotion_space.training.run import train
+from hsemotion_space.training.sources import load_sources
 
 PEOPLE = [hash_of("published" + hash_of(f"person {number}")) for number in range(20)]
 SOURCE = Source("feedback", ("export",), 1.0, tuning=0.3, format="feedback")

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.formats.folders import read_image_folder, read_parquet
-from hsemotion_space.learn.formats.samples import FaceSample, expression_index
 from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.formats.folders import read_image_folder, read_parquet
+from hsemotion_space.training.formats.samples import FaceSample, expression_index
 
 
 def touch(*files: Path) -> None:

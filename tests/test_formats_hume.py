@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.formats.hume import list_clips, read_clip_labels, write_clip_labels
-from hsemotion_space.learn.formats.listing import FaceFile
-from hsemotion_space.learn.series import Series
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.formats.hume import list_clips, read_clip_labels, write_clip_labels
+from hsemotion_space.training.formats.listing import FaceFile
+from hsemotion_space.training.series import Series
 
 NAN = float("nan")
 HEADER = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"

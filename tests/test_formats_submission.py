@@ -8,10 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.formats.lists import read_frame_list
-from hsemotion_space.learn.formats.submission import SubmissionReport, read_submission, write_submission
-from hsemotion_space.learn.series import Series
 from hsemotion_space.tasks import (
     ACTION_UNITS,
     AFF_WILD2_EXPRESSION,
@@ -21,6 +17,10 @@ from hsemotion_space.tasks import (
     VALENCE_AROUSAL,
     Task,
 )
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.formats.lists import read_frame_list
+from hsemotion_space.training.formats.submission import SubmissionReport, read_submission, write_submission
+from hsemotion_space.training.series import Series
 
 NAN = float("nan")
 HEADERS = {

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hsemotion_space.heads import activate, apply_heads, clip_statistics, pair_mean, run_layers, sigmoid, softmax, word_norm_prior
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec, InputSpec
 from hsemotion_space.hub.source import Digest, Source
+from hsemotion_space.inference.heads import activate, apply_heads, clip_statistics, pair_mean, run_layers, sigmoid, softmax, word_norm_prior
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
 
 PROBABILITIES = arrays(np.float32, (3, 8), elements=st.floats(0.0, 1.0, width=32))

@@ -16,14 +16,14 @@ import torch
 from checkpoint_makers import make_checkpoint, manifest_text
 from fake_hub import FakeHub, environment, use
 
-from hsemotion_space.backbones import create_model, load_backbone
-from hsemotion_space.engine import EngineOptions
 from hsemotion_space.hub.imports import Imported, Order, import_checkpoint
 from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, read_manifest
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.source import Digest
 from hsemotion_space.hub.weights import locate, resolve
-from hsemotion_space.pipeline import load_network
+from hsemotion_space.inference.pipeline import load_network
+from hsemotion_space.vision.backbones import create_model, load_backbone
+from hsemotion_space.vision.engine import EngineOptions
 
 BUNDLED = 'bundled = "model.safetensors"\nsha256 = "'
 

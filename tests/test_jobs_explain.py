@@ -15,13 +15,13 @@ from jobs_makers import code_of, wait
 from media_makers import write_clip
 from PIL import Image
 
-from hsemotion_space.alignment import align_face
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import Explained, JobError, JobRunner, Place
 from hsemotion_space.jobs.table import array_bytes
-from hsemotion_space.media import read_image
+from hsemotion_space.media.clips import read_image
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis, FaceTrack
+from hsemotion_space.vision.alignment import align_face
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ from jobs_makers import SLOW, code_of, make_table, wait
 from media_makers import encoded, mutated, png_bit_bomb, write_clip
 from PIL import Image
 
-from hsemotion_space.images import read_image_bytes
+from hsemotion_space.inference.pipeline import NO_FACE, Pipeline
 from hsemotion_space.jobs import JobError, JobRunner
 from hsemotion_space.jobs.requests import FrameRequest
 from hsemotion_space.jobs.runner import FRAME_BYTES, MAX_BEFORE_FRAME
 from hsemotion_space.jobs.table import MAX_SHORT_LIVED
-from hsemotion_space.media import MediaError, read_image
-from hsemotion_space.pipeline import NO_FACE, Pipeline
+from hsemotion_space.media.clips import MediaError, read_image
+from hsemotion_space.media.images import read_image_bytes
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
 
 LIMITS = MediaLimits()

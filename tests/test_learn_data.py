@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from learn_makers import RECIPE, encoded, pictures, write_data
 
-from hsemotion_space.learn.data import (
+from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.training.data import (
     TEST,
     TRAINING,
     TUNING,
@@ -23,10 +24,9 @@ from hsemotion_space.learn.data import (
     load_images,
     open_picture,
 )
-from hsemotion_space.learn.recipe import Source
-from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.votes import VoteRegression, fit_votes
-from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.training.recipe import Source
+from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.votes import VoteRegression, fit_votes
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from learn_makers import RECIPE, write_data
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hsemotion_space.learn import run as runs
-from hsemotion_space.learn.data import TEST, TUNING, DataError, FaceImages
-from hsemotion_space.learn.evaluate import evaluate_expression, predict_scores, score_expression
-from hsemotion_space.learn.run import export_run, train
-from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.store import PictureFiles
-from hsemotion_space.learn.train import Trainer
+from hsemotion_space.training import run as runs
+from hsemotion_space.training.data import TEST, TUNING, DataError, FaceImages
+from hsemotion_space.training.evaluate import evaluate_expression, predict_scores, score_expression
+from hsemotion_space.training.run import export_run, train
+from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.store import PictureFiles
+from hsemotion_space.training.train import Trainer
 
 TOML = """arch = "test_byobnet"
 size = 32

@@ -9,12 +9,14 @@ import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import log_loss
 
-from hsemotion_space.heads import run_layers, sigmoid, softmax
-from hsemotion_space.learn.calibration import calibrate, fit_temperature, negative_log_likelihood, reliability
-from hsemotion_space.learn.challenge import train_head, tuning_videos
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.feature_table import FeatureTable
-from hsemotion_space.learn.heads import (
+from hsemotion_space.inference.heads import run_layers, sigmoid, softmax
+from hsemotion_space.metrics import concordance
+from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
+from hsemotion_space.training.calibration import calibrate, fit_temperature, negative_log_likelihood, reliability
+from hsemotion_space.training.challenge import train_head, tuning_videos
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.feature_table import FeatureTable
+from hsemotion_space.training.heads import (
     MIMICRY_WEIGHTS,
     HeadOptions,
     balanced_binary_cross_entropy,
@@ -26,10 +28,8 @@ from hsemotion_space.learn.heads import (
     paper_options,
     undo_balance,
 )
-from hsemotion_space.learn.series import Series
-from hsemotion_space.learn.trained_head import TrainedHead, challenge_task, join, load_head, predict, save_head
-from hsemotion_space.metrics import concordance
-from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
+from hsemotion_space.training.series import Series
+from hsemotion_space.training.trained_head import TrainedHead, challenge_task, join, load_head, predict, save_head
 
 RNG = np.random.default_rng(0)
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from learn_makers import RECIPE, same, write_data
 
-from hsemotion_space.learn import train
-from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.train import Trainer
+from hsemotion_space.training import train
+from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.train import Trainer
 
 HERE = Path(__file__).parent
 

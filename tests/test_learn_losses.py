@@ -5,8 +5,8 @@ import pytest
 import torch
 from learn_makers import NAN
 
-from hsemotion_space.learn.losses import class_weights, concordance_loss, multitask_loss
 from hsemotion_space.metrics import concordance
+from hsemotion_space.training.losses import class_weights, concordance_loss, multitask_loss
 
 
 def test_multitask_loss_against_numpy() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hsemotion_space.learn.optim import Terms, make_optimizer, plain_step, sharpness_aware_step, train_only
+from hsemotion_space.training.optim import Terms, make_optimizer, plain_step, sharpness_aware_step, train_only
 
 Doubles = npt.NDArray[np.float64]
 RNG = np.random.default_rng(0)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from learn_makers import RECIPE
 
-from hsemotion_space.learn.augment import Augmentation
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.recipe import Recipe, Source, read_recipe
+from hsemotion_space.training.augment import Augmentation
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.recipe import Recipe, Source, read_recipe
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 GOOD = """arch = "x"

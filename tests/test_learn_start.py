@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hsemotion_space.__main__ import main
-from hsemotion_space.backbones import create_model
-from hsemotion_space.backbones.mobilefacenet import MobileFaceNet
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.start import make_start
-from hsemotion_space.learn.train import Trainer
-from hsemotion_space.learn.transplant import by_name, resize_kernel
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.start import make_start
+from hsemotion_space.training.train import Trainer
+from hsemotion_space.training.transplant import by_name, resize_kernel
+from hsemotion_space.vision.backbones import create_model
+from hsemotion_space.vision.backbones.mobilefacenet import MobileFaceNet
 
 WHOLE = "features.features.layers.0.layers.0.weight"
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from learn_makers import RECIPE, encoded, pictures
 
-from hsemotion_space.learn.batches import BatchMaker
-from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, fold_of
-from hsemotion_space.learn.formats.samples import FaceSample
-from hsemotion_space.learn.recipe import Source
-from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.store import PictureFiles, faces_from_samples
 from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.training.batches import BatchMaker
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError, fold_of
+from hsemotion_space.training.formats.samples import FaceSample
+from hsemotion_space.training.recipe import Source
+from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.store import PictureFiles, faces_from_samples
 
 
 def sample(image: Path | bytes, number: int, **changes: object) -> FaceSample:

@@ -14,18 +14,18 @@ import torch
 from checkpoint_makers import make_checkpoint
 from learn_makers import RECIPE, pictures, same, soft_labels, write_data
 
-from hsemotion_space.heads import softmax
-from hsemotion_space.learn import teach as teaching
-from hsemotion_space.learn.batches import BatchMaker
-from hsemotion_space.learn.data import DataError, FaceImages, load_images
-from hsemotion_space.learn.losses import embedding_loss
-from hsemotion_space.learn.recipe import Source, Teaching, read_recipe
-from hsemotion_space.learn.run import export_run, train
-from hsemotion_space.learn.soft_labels import SoftLabels, read_soft_labels, write_soft_labels
-from hsemotion_space.learn.sources import load_sources, open_source
-from hsemotion_space.learn.teach import Lesson, Teacher, teach
-from hsemotion_space.learn.train import Trainer
+from hsemotion_space.inference.heads import softmax
 from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.training import teach as teaching
+from hsemotion_space.training.batches import BatchMaker
+from hsemotion_space.training.data import DataError, FaceImages, load_images
+from hsemotion_space.training.losses import embedding_loss
+from hsemotion_space.training.recipe import Source, Teaching, read_recipe
+from hsemotion_space.training.run import export_run, train
+from hsemotion_space.training.soft_labels import SoftLabels, read_soft_labels, write_soft_labels
+from hsemotion_space.training.sources import load_sources, open_source
+from hsemotion_space.training.teach import Lesson, Teacher, teach
+from hsemotion_space.training.train import Trainer
 from hsemotion_space.types import FloatArray
 
 TAUGHT = replace(RECIPE, teaching=Teaching("soft.parquet", weight=0.5, weights={"b": 0.25}, temperature=2.0, embedding_weight=0.7))

@@ -13,12 +13,12 @@ from learn_makers import RECIPE, same, write_data
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hsemotion_space.learn import train
-from hsemotion_space.learn.batches import Ahead, Batch, BatchMaker
-from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError, FaceImages
-from hsemotion_space.learn.evaluate import ExpressionResult
-from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.train import Trainer, read_log
+from hsemotion_space.training import train
+from hsemotion_space.training.batches import Ahead, Batch, BatchMaker
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError, FaceImages
+from hsemotion_space.training.evaluate import ExpressionResult
+from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.train import Trainer, read_log
 
 
 @pytest.fixture(scope="module", autouse=True)

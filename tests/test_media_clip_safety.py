@@ -24,7 +24,7 @@ from media_makers import (
 )
 from PIL import Image
 
-from hsemotion_space.media import MediaError
+from hsemotion_space.media.clips import MediaError
 
 # Playlists and references to other files
 
@@ -133,7 +133,7 @@ def test_the_canary_would_tell(tmp_path: Path, canary: tuple[Path, Watch]) -> No
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from hsemotion_space.media import MediaError, open_clip
+from hsemotion_space.media.clips import MediaError, open_clip
 from hsemotion_space.settings import MediaLimits
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

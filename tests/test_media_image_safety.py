@@ -22,7 +22,7 @@ from media_makers import (
 from PIL import Image
 from test_media_images import BAD, LIMITS, PICTURE, TOO_LARGE, animation
 
-from hsemotion_space.media import MediaError, read_image
+from hsemotion_space.media.clips import MediaError, read_image
 
 
 def test_threads_do_not_disturb_each_other_or_pillow(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_threads_do_not_disturb_each_other_or_pillow(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys, warnings
 from pathlib import Path
-from hsemotion_space.media import MediaError, read_image
+from hsemotion_space.media.clips import MediaError, read_image
 from hsemotion_space.settings import MediaLimits
 warnings.simplefilter("ignore")
 small, *bombs = map(Path, sys.argv[1:])

@@ -27,7 +27,7 @@ from media_makers import (
 )
 from PIL import Image
 
-from hsemotion_space.media import MediaError, file_sha256, read_image, sniff
+from hsemotion_space.media.clips import MediaError, file_sha256, read_image, sniff
 from hsemotion_space.settings import MediaLimits
 
 LIMITS = MediaLimits()

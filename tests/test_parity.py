@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hsemotion_space.backbones import Backbone, create_model
-from hsemotion_space.engine import EngineOptions, load
+from hsemotion_space.vision.backbones import Backbone, create_model
+from hsemotion_space.vision.engine import EngineOptions, load
 
 LONG = pytest.mark.long
 ARCHITECTURES = [

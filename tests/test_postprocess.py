@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.postprocess import (
+from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, VALENCE_AROUSAL, Task
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.postprocess import (
     Smoothing,
     blend,
     blend_all,
@@ -19,8 +20,7 @@ from hsemotion_space.learn.postprocess import (
     tune_smoothing,
     tune_thresholds,
 )
-from hsemotion_space.learn.series import Series
-from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, VALENCE_AROUSAL, Task
+from hsemotion_space.training.series import Series
 
 NAN = float("nan")
 UNITS = ACTION_UNITS.subset(["AU1", "AU2", "AU4"])

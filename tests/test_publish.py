@@ -20,13 +20,13 @@ from huggingface_hub import EvalResult, ModelCard, get_session
 from publish_makers import CARD, FAMILIES, REPO, REVISION, make_starter, with_files
 from safetensors.torch import load
 
-from hsemotion_space.backbones import load_backbone
 from hsemotion_space.hub import client
 from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, read_manifest
 from hsemotion_space.hub.publish import Publication, check, describe, prepare, publish, write_back
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.hub.source import CheckpointError, Digest, HubSource
 from hsemotion_space.hub.weights import load_heads, resolve
+from hsemotion_space.vision.backbones import load_backbone
 
 ROOT = Path(__file__).resolve().parent.parent / "checkpoints"
 STARTERS = [item for item in list_checkpoints([ROOT]) if item.source.bundled]

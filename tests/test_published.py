@@ -11,11 +11,11 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from hsemotion_space.backbones import Backbone, create_model
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.hub.source import UpstreamSource
 from hsemotion_space.tasks import EXPRESSION, VALENCE_AROUSAL
+from hsemotion_space.vision.backbones import Backbone, create_model
 
 ROOT = Path(__file__).resolve().parent.parent / "checkpoints"
 ALPHABETICAL = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from hsemotion_space import quality as q
-from hsemotion_space.compare import disagreements
-from hsemotion_space.doubt import LEAST_SCORE
+from hsemotion_space.analysis import image_quality as q
+from hsemotion_space.analysis.disagreement import disagreements
+from hsemotion_space.analysis.face_check import LEAST_SCORE
+from hsemotion_space.analysis.image_quality import KINDS, FaceQuality, Kind, QualityFlag, pose, quality, sharpness
 from hsemotion_space.hub.manifest import InputSpec
-from hsemotion_space.quality import KINDS, FaceQuality, Kind, QualityFlag, pose, quality, sharpness
 from hsemotion_space.tasks import EXPRESSION, TASKS
 from hsemotion_space.types import (
     THUMBNAIL_HALF,
@@ -347,7 +347,7 @@ def test_any_analysis_is_judged_and_no_flag_is_without_a_number(faces: int, seed
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys; import hsemotion_space.quality; assert not {'torch', 'plotly', 'scipy'} & sys.modules.keys()"
+    code = "import sys; import hsemotion_space.analysis.image_quality; assert not {'torch', 'plotly', 'scipy'} & sys.modules.keys()"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parent.parent
     )

@@ -8,11 +8,11 @@ import pytest
 from checkpoint_makers import manifest_text
 from error_codes import raises_code
 
-from hsemotion_space.heads import softmax
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, read_manifest
 from hsemotion_space.hub.source import Digest
-from hsemotion_space.readout import read_track, read_tracks, reread
-from hsemotion_space.temporal import smooth
+from hsemotion_space.inference.heads import softmax
+from hsemotion_space.inference.postprocess import read_track, read_tracks, reread
+from hsemotion_space.inference.temporal import smooth
 from hsemotion_space.types import Analysis, CheckpointRef, FaceTrack, MediaInfo, Timeline
 
 SHA256 = "ab" * 32

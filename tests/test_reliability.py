@@ -13,13 +13,13 @@ import pytest
 from analysis_makers import make_analysis, make_reliability
 from checkpoint_makers import change_manifest, manifest_text
 
-from hsemotion_space import export
+from hsemotion_space.analysis import export
+from hsemotion_space.analysis.reliability import in_words, out_of_ten, precision
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
-from hsemotion_space.learn.attach import drop_heads, set_measured
-from hsemotion_space.learn.reliability import count_confusions, reliability_of, reliability_of_units
-from hsemotion_space.readout import read_track
-from hsemotion_space.reliability import in_words, out_of_ten, precision
+from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, TASKS, VALENCE_AROUSAL
+from hsemotion_space.training.attach import drop_heads, set_measured
+from hsemotion_space.training.reliability import count_confusions, reliability_of, reliability_of_units
 from hsemotion_space.types import NOT_MEASURED, Analysis, FaceTrack, FloatArray, Prediction, Reliability
 
 MEASURED = Reliability((60, 0, 0, 3, 200, 99, 12, 1), (100, 0, 9, 30, 200, 100, 40, 11), "tuning pictures of web")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
-from hsemotion_space.learn.report import html_report, markdown_report
-from hsemotion_space.learn.scoring import LabelScore, TaskScore
 from hsemotion_space.metrics import CalibrationBins, calibration_bins
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL, Label, Task
+from hsemotion_space.training.report import html_report, markdown_report
+from hsemotion_space.training.scoring import LabelScore, TaskScore
 
 NAN = float("nan")
 NO_BINS = CalibrationBins(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))

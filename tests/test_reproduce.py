@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hsemotion_space.cli import make_parser
-from hsemotion_space.learn.recipe import read_recipe
+from hsemotion_space.training.recipe import read_recipe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", (DOCS / "reproduce.md").read_text("utf-8"), re.DOTALL)).replace("\\\n", " ")

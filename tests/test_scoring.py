@@ -10,9 +10,6 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from hsemotion_space.learn.data import DataError
-from hsemotion_space.learn.scoring import TaskScore, score
-from hsemotion_space.learn.series import Series
 from hsemotion_space.metrics import bootstrap_additive, concordance, expected_calibration_error, f1_per_class
 from hsemotion_space.tasks import (
     ACTION_UNITS,
@@ -24,6 +21,9 @@ from hsemotion_space.tasks import (
     VALENCE_AROUSAL,
     Task,
 )
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.scoring import TaskScore, score
+from hsemotion_space.training.series import Series
 
 NAN = float("nan")
 TWO_UNITS = ACTION_UNITS.subset(["AU1", "AU12"])

@@ -13,14 +13,14 @@ from checkpoint_makers import make_checkpoint, manifest_text
 from learn_makers import encoded, write_data
 from safetensors.torch import load_file
 
-from hsemotion_space.backbones import Backbone, create_model, load_backbone
 from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import read_manifest
 from hsemotion_space.hub.weights import load_heads
-from hsemotion_space.learn import support
-from hsemotion_space.learn.data import TEST, TRAINING, TUNING, DataError
-from hsemotion_space.learn.stills import Embedder, load_posed, series_of, train_posed_heads
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION
+from hsemotion_space.training import support
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError
+from hsemotion_space.training.stills import Embedder, load_posed, series_of, train_posed_heads
+from hsemotion_space.vision.backbones import Backbone, create_model, load_backbone
 
 CATEGORIES = ["Neutral", "Happy", *COMPOUND_EXPRESSION.label_names]
 RECIPE = """

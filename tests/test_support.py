@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from checkpoint_makers import HEADS, manifest_text
 
-from hsemotion_space import export
-from hsemotion_space.compare import disagreements, most_disagreed
+from hsemotion_space.analysis import export
+from hsemotion_space.analysis.disagreement import disagreements, most_disagreed
+from hsemotion_space.analysis.image_quality import quality
+from hsemotion_space.analysis.reliability import in_words as reliability_in_words
 from hsemotion_space.hub.manifest import InputSpec, read_manifest
-from hsemotion_space.learn.attach import drop_heads
-from hsemotion_space.learn.data import TEST, TUNING
-from hsemotion_space.learn.support import MOST_FALSE, Shown, choose_support, outcomes, support_of_top
-from hsemotion_space.quality import quality
-from hsemotion_space.readout import read_track
-from hsemotion_space.reliability import in_words as reliability_in_words
+from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.tasks import COMPOUND_EXPRESSION, EXPRESSION, TASKS
+from hsemotion_space.training.attach import drop_heads
+from hsemotion_space.training.data import TEST, TUNING
+from hsemotion_space.training.support import MOST_FALSE, Shown, choose_support, outcomes, support_of_top
 from hsemotion_space.types import Analysis, CheckpointRef, FaceResult, FaceTrack, FloatArray, MediaInfo, Reliability
 from hsemotion_space.ui.parts import in_words
 from hsemotion_space.ui.viewer import viewer_value

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hsemotion_space.inference.temporal import box_smooth, fill_gaps, gaussian_smooth, interpolate, smooth, summarize
 from hsemotion_space.tasks import EXPRESSION, VALENCE_AROUSAL
-from hsemotion_space.temporal import box_smooth, fill_gaps, gaussian_smooth, interpolate, smooth, summarize
 from hsemotion_space.types import Timeline
 
 Smoother = Callable[[np.ndarray, np.ndarray, float], np.ndarray]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsemotion_space.tracking import MAX_GAP_S, FaceTracker, overlap, without_doubles
 from hsemotion_space.types import FaceDetections
+from hsemotion_space.vision.tracking import MAX_GAP_S, FaceTracker, overlap, without_doubles
 
 CORNERS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 200)), max_size=6)
 

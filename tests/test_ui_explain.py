@@ -15,7 +15,7 @@ import pytest
 from analysis_makers import make_analysis, make_siblings
 from PIL import Image
 
-from hsemotion_space.explain import LIMITS, Saliency
+from hsemotion_space.analysis.saliency import LIMITS, Saliency
 from hsemotion_space.figures import overlay
 from hsemotion_space.jobs import Explained, JobError, JobStatus, Place
 from hsemotion_space.settings import Settings

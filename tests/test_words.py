@@ -21,7 +21,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from words_makers import PACKAGE, PLACE, ROOT, agreed, declared, in_viewer, is_written, raised_in, said, templates_in
 
-from hsemotion_space.compare import disagreements
+from hsemotion_space.analysis.disagreement import disagreements
+from hsemotion_space.analysis.image_quality import quality
 from hsemotion_space.feedback.consent import read_consent
 from hsemotion_space.feedback.crops import find_track
 from hsemotion_space.feedback.erase import NOT_HERE, Erasure
@@ -33,10 +34,9 @@ from hsemotion_space.feedback.status import PublishStatus
 from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.weights import locate
-from hsemotion_space.images import check_size, identify, read_image
+from hsemotion_space.inference.pipeline import NO_FACE
+from hsemotion_space.media.images import check_size, identify, read_image
 from hsemotion_space.messages import MessageError
-from hsemotion_space.pipeline import NO_FACE
-from hsemotion_space.quality import quality
 from hsemotion_space.settings import MediaLimits, PipelineConfig
 from hsemotion_space.ui import words
 from hsemotion_space.ui.words import Language, choose, fixed, retell, say, translate

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from learn_makers import RECIPE, soft_labels
 
-from hsemotion_space.learn import train
-from hsemotion_space.learn.data import FaceImages
-from hsemotion_space.learn.recipe import Recipe, Teaching
-from hsemotion_space.learn.sources import load_sources
-from hsemotion_space.learn.train import Trainer
+from hsemotion_space.training import train
+from hsemotion_space.training.data import FaceImages
+from hsemotion_space.training.recipe import Recipe, Teaching
+from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.train import Trainer
 
 KILLS = 4
 STEPS = 14

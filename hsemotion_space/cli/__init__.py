@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hsemotion_space import __version__
+from hsemotion_space.analysis.face_check import doubt
+from hsemotion_space.analysis.reliability import in_words as reliability_in_words
 from hsemotion_space.cli.checkpoints import add_checkpoints
 from hsemotion_space.cli.console import complain, downloading
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
-from hsemotion_space.doubt import doubt
 from hsemotion_space.environment import secrets
 from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.reliability import in_words as reliability_in_words
 from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
 from hsemotion_space.types import PROVENANCE_WORDS
 
@@ -72,7 +72,7 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    from hsemotion_space.export import SUFFIXES, ExportError, write  # noqa: PLC0415  heavy
+    from hsemotion_space.analysis.export import SUFFIXES, ExportError, write  # noqa: PLC0415  heavy
 
     config = PipelineConfig(options.checkpoint, options.fps, options.smoothing, options.detect_every)
     if options.out and options.out.suffix.lower() not in SUFFIXES:
@@ -88,8 +88,8 @@ def _analyze(options: argparse.Namespace) -> int:
 
 
 def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Path, Analysis], int]:
-    from hsemotion_space.media import MediaError  # noqa: PLC0415  heavy
-    from hsemotion_space.pipeline import Pipeline  # noqa: PLC0415  heavy
+    from hsemotion_space.inference.pipeline import Pipeline  # noqa: PLC0415  heavy
+    from hsemotion_space.media.clips import MediaError  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()
     limits = replace(settings.limits, clip_duration_s=UNLIMITED_S, clip_frames=10**7, clip_packets=10**8, decode_deadline_s=UNLIMITED_S)

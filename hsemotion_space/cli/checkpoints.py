@@ -86,9 +86,9 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from hsemotion_space.engine import EngineOptions  # noqa: PLC0415  heavy
     from hsemotion_space.hub.imports import Order, import_checkpoint  # noqa: PLC0415
-    from hsemotion_space.pipeline import load_network  # noqa: PLC0415  heavy
+    from hsemotion_space.inference.pipeline import load_network  # noqa: PLC0415  heavy
+    from hsemotion_space.vision.engine import EngineOptions  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()
     order = Order(options.what, options.like, options.id)

@@ -16,9 +16,9 @@ from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import CHALLENGE
 
 if TYPE_CHECKING:
-    from hsemotion_space.learn.feature_table import FeatureTable
-    from hsemotion_space.learn.features import ExtractProgress
-    from hsemotion_space.learn.scoring import TaskScore
+    from hsemotion_space.training.feature_table import FeatureTable
+    from hsemotion_space.training.features import ExtractProgress
+    from hsemotion_space.training.scoring import TaskScore
 
 TASKS = [task.name for task in CHALLENGE]
 
@@ -127,11 +127,11 @@ def _features(options: argparse.Namespace) -> int:
 
 
 def _extract(options: argparse.Namespace, checkpoint_id: str, out: Path) -> None:
-    from hsemotion_space.engine import EngineOptions  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.features import extract  # noqa: PLC0415
-    from hsemotion_space.learn.formats.affwild2 import list_faces  # noqa: PLC0415
-    from hsemotion_space.learn.formats.hume import list_clips  # noqa: PLC0415
-    from hsemotion_space.pipeline import load_network  # noqa: PLC0415
+    from hsemotion_space.inference.pipeline import load_network  # noqa: PLC0415
+    from hsemotion_space.training.features import extract  # noqa: PLC0415
+    from hsemotion_space.training.formats.affwild2 import list_faces  # noqa: PLC0415
+    from hsemotion_space.training.formats.hume import list_clips  # noqa: PLC0415
+    from hsemotion_space.vision.engine import EngineOptions  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()
     checkpoint = find_checkpoint(settings.checkpoint_roots, checkpoint_id)
@@ -154,10 +154,10 @@ def _extract(options: argparse.Namespace, checkpoint_id: str, out: Path) -> None
 
 
 def _head(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import labels_of, train_head  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.feature_table import read_features  # noqa: PLC0415
-    from hsemotion_space.learn.heads import paper_options  # noqa: PLC0415
-    from hsemotion_space.learn.trained_head import challenge_task, save_head  # noqa: PLC0415
+    from hsemotion_space.training.challenge import labels_of, train_head  # noqa: PLC0415  heavy
+    from hsemotion_space.training.feature_table import read_features  # noqa: PLC0415
+    from hsemotion_space.training.heads import paper_options  # noqa: PLC0415
+    from hsemotion_space.training.trained_head import challenge_task, save_head  # noqa: PLC0415
 
     task, table = challenge_task(options.task), read_features(options.features)
     names = ("reads", "hidden", "epochs", "batch", "lr", "l2", "dropout", "seed")
@@ -175,10 +175,10 @@ def _head(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import checkpoint_predictions, checkpoint_thresholds  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.feature_table import read_features  # noqa: PLC0415
-    from hsemotion_space.learn.series import write_series  # noqa: PLC0415
-    from hsemotion_space.learn.trained_head import challenge_task, load_head, predict  # noqa: PLC0415
+    from hsemotion_space.training.challenge import checkpoint_predictions, checkpoint_thresholds  # noqa: PLC0415  heavy
+    from hsemotion_space.training.feature_table import read_features  # noqa: PLC0415
+    from hsemotion_space.training.series import write_series  # noqa: PLC0415
+    from hsemotion_space.training.trained_head import challenge_task, load_head, predict  # noqa: PLC0415
 
     thresholds: tuple[float, ...] = ()
     table = read_features(options.features)
@@ -197,10 +197,10 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import PAPER_WINDOWS, Choices, labels_of, load_rates, save_post, tune, tuning_videos  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.postprocess import Smoothing  # noqa: PLC0415
-    from hsemotion_space.learn.series import read_series  # noqa: PLC0415
-    from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
+    from hsemotion_space.training.challenge import PAPER_WINDOWS, Choices, labels_of, load_rates, save_post, tune, tuning_videos  # noqa: PLC0415  heavy
+    from hsemotion_space.training.postprocess import Smoothing  # noqa: PLC0415
+    from hsemotion_space.training.series import read_series  # noqa: PLC0415
+    from hsemotion_space.training.trained_head import challenge_task  # noqa: PLC0415
 
     task = challenge_task(options.task)
     given = list(labels_of(options.labels, task))
@@ -223,9 +223,9 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _post(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import frames_of, load_post, load_rates, post_process  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.series import read_series, read_thresholds, write_series  # noqa: PLC0415
-    from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
+    from hsemotion_space.training.challenge import frames_of, load_post, load_rates, post_process  # noqa: PLC0415  heavy
+    from hsemotion_space.training.series import read_series, read_thresholds, write_series  # noqa: PLC0415
+    from hsemotion_space.training.trained_head import challenge_task  # noqa: PLC0415
 
     task, settings = challenge_task(options.task), load_post(options.post, challenge_task(options.task))
     wanted = frames_of(options.frames, task)
@@ -240,10 +240,10 @@ def _post(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import load_post  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.formats.submission import write_submission  # noqa: PLC0415
-    from hsemotion_space.learn.series import read_series, read_thresholds  # noqa: PLC0415
-    from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
+    from hsemotion_space.training.challenge import load_post  # noqa: PLC0415  heavy
+    from hsemotion_space.training.formats.submission import write_submission  # noqa: PLC0415
+    from hsemotion_space.training.series import read_series, read_thresholds  # noqa: PLC0415
+    from hsemotion_space.training.trained_head import challenge_task  # noqa: PLC0415
 
     task = challenge_task(options.task)
     if len(options.predictions) != 1:
@@ -257,9 +257,9 @@ def _submit(options: argparse.Namespace) -> int:
 
 
 def _attach(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.attach import Attachment, attach_heads  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.challenge import load_post  # noqa: PLC0415
-    from hsemotion_space.learn.trained_head import load_head  # noqa: PLC0415
+    from hsemotion_space.training.attach import Attachment, attach_heads  # noqa: PLC0415  heavy
+    from hsemotion_space.training.challenge import load_post  # noqa: PLC0415
+    from hsemotion_space.training.trained_head import load_head  # noqa: PLC0415
 
     head = load_head(options.head)
     thresholds = load_post(options.post, head.task).thresholds if options.post else ()
@@ -269,16 +269,16 @@ def _attach(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.challenge import (  # noqa: PLC0415  heavy
+    from hsemotion_space.training.challenge import (  # noqa: PLC0415  heavy
         checkpoint_predictions,
         checkpoint_thresholds,
         labels_of,
         load_post,
         submitted,
     )
-    from hsemotion_space.learn.scoring import score  # noqa: PLC0415
-    from hsemotion_space.learn.series import read_series, read_thresholds  # noqa: PLC0415
-    from hsemotion_space.learn.trained_head import challenge_task  # noqa: PLC0415
+    from hsemotion_space.training.scoring import score  # noqa: PLC0415
+    from hsemotion_space.training.series import read_series, read_thresholds  # noqa: PLC0415
+    from hsemotion_space.training.trained_head import challenge_task  # noqa: PLC0415
 
     task = challenge_task(options.task)
     thresholds = load_post(options.post, task).thresholds if options.post else ()
@@ -297,7 +297,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace, checkpoint_id: str) -> FeatureTable:
-    from hsemotion_space.learn.feature_table import read_features  # noqa: PLC0415  heavy
+    from hsemotion_space.training.feature_table import read_features  # noqa: PLC0415  heavy
 
     if options.features:
         return read_features(options.features)
@@ -309,7 +309,7 @@ def _table(options: argparse.Namespace, checkpoint_id: str) -> FeatureTable:
 def _report(result: TaskScore, options: argparse.Namespace) -> int:
     if result.frames_missing_video == result.frames_labeled:
         return complain("The predictions have none of the annotated videos.", 2)
-    from hsemotion_space.learn.report import html_report, markdown_report  # noqa: PLC0415  heavy
+    from hsemotion_space.training.report import html_report, markdown_report  # noqa: PLC0415  heavy
 
     title = f"{result.task.title}: {options.predictions.name if options.predictions else options.checkpoint}"
     text = markdown_report(title, [result], [])

@@ -59,28 +59,28 @@ def _option(text: str) -> tuple[str, float]:
 
 
 def _backbone(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.run import train  # noqa: PLC0415  heavy
+    from hsemotion_space.training.run import train  # noqa: PLC0415  heavy
 
     return 0 if train(options.recipe, options.data, options.run, options.minutes) else 3
 
 
 def _export(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.run import export_run  # noqa: PLC0415  heavy
+    from hsemotion_space.training.run import export_run  # noqa: PLC0415  heavy
 
     export_run(options.recipe, options.data, options.run, options.checkpoint)
     return 0
 
 
 def _finish(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.finish import finish  # noqa: PLC0415  heavy
+    from hsemotion_space.training.finish import finish  # noqa: PLC0415  heavy
 
     finish(options.recipe, options.data, options.checkpoint, options.posed)
     return 0
 
 
 def _teach(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.recipe import read_recipe  # noqa: PLC0415  heavy
-    from hsemotion_space.learn.teach import Lesson, Teacher, teach  # noqa: PLC0415  heavy
+    from hsemotion_space.training.recipe import read_recipe  # noqa: PLC0415  heavy
+    from hsemotion_space.training.teach import Lesson, Teacher, teach  # noqa: PLC0415  heavy
 
     settings, recipe = Settings.from_env(), read_recipe(options.recipe)
     checkpoints = [
@@ -93,7 +93,7 @@ def _teach(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
-    from hsemotion_space.learn.start import make_start  # noqa: PLC0415  heavy
+    from hsemotion_space.training.start import make_start  # noqa: PLC0415  heavy
 
     origin = make_start(options.arch, dict(options.args), options.source, options.out, options.seed)
     print(f"Wrote {options.out}: {origin['share']:.0%} of the values by {origin['matched']} from {options.source}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Literal, TypeAlias
 
-from hsemotion_space.explain import Saliency
+from hsemotion_space.analysis.saliency import Saliency
 from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import PipelineConfig
 from hsemotion_space.types import Analysis, ByteArray, check_shape

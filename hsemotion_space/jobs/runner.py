@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hsemotion_space.images import MediaError, sniff
 from hsemotion_space.jobs.requests import (
     AnalysisRequest,
     Explained,
@@ -26,6 +25,7 @@ from hsemotion_space.jobs.requests import (
 )
 from hsemotion_space.jobs.table import Job, JobFiles, JobTable, WorkerQueue
 from hsemotion_space.jobs.worker import WorkerProcess
+from hsemotion_space.media.images import MediaError, sniff
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
 

@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from hsemotion_space.analysis.saliency import ExplainError, explain
 from hsemotion_space.environment import is_secret
-from hsemotion_space.explain import ExplainError, explain
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.images import read_image, sniff
 from hsemotion_space.jobs.requests import AnalysisRequest, Answer, Explained, ExplainRequest, FrameRequest, Phase, Request
+from hsemotion_space.media.images import read_image, sniff
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import FloatArray
 
 if TYPE_CHECKING:
-    from hsemotion_space.pipeline import Pipeline
+    from hsemotion_space.inference.pipeline import Pipeline
 
 POLL_S: Final = 0.05
 PROGRESS_EVERY_S: Final = 0.1
@@ -124,7 +124,7 @@ def work(connection: Connection, settings: Settings, niceness: int = 0) -> None:
 
 def warm_pipeline(settings: Settings) -> Pipeline:
     """Return a pipeline with the default networks loaded; if they cannot be loaded, the first job reports it."""
-    from hsemotion_space.pipeline import LIVE, Pipeline  # noqa: PLC0415  torch lives in the worker alone
+    from hsemotion_space.inference.pipeline import LIVE, Pipeline  # noqa: PLC0415  torch lives in the worker alone
 
     pipeline = Pipeline(settings)
     try:
@@ -179,8 +179,8 @@ def _explain(pipeline: Pipeline, request: ExplainRequest, reporter: _Reporter) -
     Raises:
         MessageError: if the file, the face, the value or the checkpoint cannot be used.
     """
-    from hsemotion_space.alignment import align_face  # noqa: PLC0415
-    from hsemotion_space.media import read_frame  # noqa: PLC0415  libav lives in the worker alone
+    from hsemotion_space.media.clips import read_frame  # noqa: PLC0415  libav lives in the worker alone
+    from hsemotion_space.vision.alignment import align_face  # noqa: PLC0415
 
     network, limits, place = pipeline.network(request.checkpoint), pipeline.settings.limits, request.place
     is_image = sniff(request.path) == "image"

@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.data_classes import FileData
 from gradio.events import api
 
-from hsemotion_space.export import Json, document
+from hsemotion_space.analysis.export import Json, document
 from hsemotion_space.feedback.form import Submission
 from hsemotion_space.feedback.intake import Context
 from hsemotion_space.hub.manifest import CheckpointError

@@ -11,7 +11,7 @@ from typing import Final
 import gradio as gr
 
 from hsemotion_space import figures
-from hsemotion_space.compare import Moment, disagreements, most_disagreed
+from hsemotion_space.analysis.disagreement import Moment, disagreements, most_disagreed
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import SettingsError

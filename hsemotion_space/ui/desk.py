@@ -12,9 +12,9 @@ from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.registry import find_checkpoint
+from hsemotion_space.inference.postprocess import reread
 from hsemotion_space.jobs import JobError, JobRunner, JobStatus
 from hsemotion_space.messages import Message
-from hsemotion_space.readout import reread
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.uploads import Uploads

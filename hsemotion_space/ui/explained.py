@@ -10,7 +10,7 @@ from typing import Final
 
 from PIL import Image
 
-from hsemotion_space.explain import LIMITS, Verdict
+from hsemotion_space.analysis.saliency import LIMITS, Verdict
 from hsemotion_space.figures import overlay
 from hsemotion_space.figures.saliency import LOWERS, RAISES, SIDE
 from hsemotion_space.jobs import Explained, Place

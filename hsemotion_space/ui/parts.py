@@ -10,11 +10,11 @@ from typing import Final
 import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 
+from hsemotion_space.analysis.reliability import in_words as reliability_in_words
 from hsemotion_space.feedback.record import VERDICTS, Verdict
 from hsemotion_space.figures import face_color
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.weights import Whereabouts
-from hsemotion_space.reliability import in_words as reliability_in_words
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction
 from hsemotion_space.ui.uploads import NamedFile

@@ -8,12 +8,12 @@ from typing import Any, Final, Literal
 
 import gradio as gr
 
-from hsemotion_space.compare import disagreements
-from hsemotion_space.export import write
+from hsemotion_space.analysis.disagreement import disagreements
+from hsemotion_space.analysis.export import write
+from hsemotion_space.analysis.image_quality import quality
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
-from hsemotion_space.quality import quality
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_updates

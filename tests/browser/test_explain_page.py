@@ -6,7 +6,7 @@ import re
 
 from browser_makers import PATIENCE_MS, Open, choose, playwright, press, remove_picture, wait_until_quiet
 
-from hsemotion_space.explain import LIMITS
+from hsemotion_space.analysis.saliency import LIMITS
 from hsemotion_space.ui.explained import NO_MAP
 
 

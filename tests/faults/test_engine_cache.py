@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import nn
 
-from hsemotion_space import engine
-from hsemotion_space.engine import EngineOptions, load
 from hsemotion_space.types import FloatArray
+from hsemotion_space.vision import engine
+from hsemotion_space.vision.engine import EngineOptions, load
 
 CODES = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EIO)
 STEPS = [(os, "mkdir"), (os, "open"), (os, "replace"), (os, "rmdir"), (os, "lstat"), (io, "open")]

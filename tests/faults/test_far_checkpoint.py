@@ -19,8 +19,8 @@ from PIL import Image
 from safetensors.numpy import load, save
 
 from hsemotion_space.hub.manifest import read_manifest
+from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.jobs import JobRunner, JobStatus
-from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 
 PATIENCE_S = 120.0

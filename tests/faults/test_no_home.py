@@ -15,15 +15,15 @@ from face_makers import picture_with
 from jobs_makers import wait
 from PIL import Image
 
-from hsemotion_space.engine import EngineError
 from hsemotion_space.hub import download
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.hub.source import Digest, UpstreamSource
 from hsemotion_space.hub.weights import locate
+from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.jobs import JobRunner, worker
-from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
+from hsemotion_space.vision.engine import EngineError
 
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = UpstreamSource("net.pt", "https://example.invalid/net.pt", "", Digest("0" * 64, size_bytes=10))

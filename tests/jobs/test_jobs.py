@@ -13,8 +13,8 @@ import pytest
 from error_codes import raises_code
 from jobs_makers import SLOW, code_of, wait, wait_running, worker_pid
 
-from hsemotion_space import pipeline
 from hsemotion_space.environment import OURS
+from hsemotion_space.inference import pipeline
 from hsemotion_space.jobs import JobError, JobRunner, worker
 from hsemotion_space.jobs.requests import AnalysisRequest
 from hsemotion_space.jobs.runner import CANCEL_GRACE_S

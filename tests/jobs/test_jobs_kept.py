@@ -14,10 +14,10 @@ import pytest
 from error_codes import raises_code
 from jobs_makers import MAX_WAITING, SLOW, fill, make_table, wait, wait_running, worker_pid
 
+from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.jobs import JobError, JobRunner, table
 from hsemotion_space.jobs.requests import AnalysisRequest
 from hsemotion_space.jobs.table import MAX_KEPT, MEDIA, array_bytes
-from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
 

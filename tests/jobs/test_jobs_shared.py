@@ -14,10 +14,10 @@ import pytest
 from error_codes import raises_code
 from jobs_makers import MAX_WAITING, PATIENCE_S, SLOW, code_of, wait, wait_running, worker_pid
 
+from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.jobs import JobError, JobRunner, JobStatus
 from hsemotion_space.jobs.requests import AnalysisRequest
 from hsemotion_space.jobs.runner import MAX_CHECKPOINTS
-from hsemotion_space.pipeline import Pipeline
 from hsemotion_space.settings import PipelineConfig, Settings
 
 

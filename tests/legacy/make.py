@@ -64,7 +64,7 @@ CASES = {
 
 def own_name(module: str) -> str:
     """Return under which name the published pickle has a class of this project's MobileFaceNet."""
-    return module.removeprefix("hsemotion_space.backbones.") if module.endswith("mobilefacenet") else module
+    return module.removeprefix("hsemotion_space.vision.backbones.") if module.endswith("mobilefacenet") else module
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def create(case: Case, arch: str = "") -> nn.Module:
     import timm
 
     if not case.timm:
-        import hsemotion_space.backbones  # noqa: F401
+        import hsemotion_space.vision.backbones  # noqa: F401
     torch.manual_seed(0)
     model = timm.create_model(arch or case.arch, pretrained=False, num_classes=case.outputs)
     for module in model.modules():

@@ -8,7 +8,7 @@ import pytest
 from checkpoint_makers import make_checkpoint
 from pipeline_makers import GreenDetector
 
-from hsemotion_space.pipeline import Network, Pipeline
+from hsemotion_space.inference.pipeline import Network, Pipeline
 from hsemotion_space.settings import Settings
 
 

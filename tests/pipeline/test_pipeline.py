@@ -14,15 +14,15 @@ from face_makers import FACE_BOX, picture_with
 from media_makers import write_clip
 from pipeline_makers import EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, indices, picture
 
-from hsemotion_space.alignment import align_face
-from hsemotion_space.engine import normalize
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.media import MediaError, open_clip
-from hsemotion_space.pipeline import BATCH, NO_FACE, PREVIEW_SIDE, THUMBNAIL_SIDE, Network, Pipeline
-from hsemotion_space.readout import read_track
+from hsemotion_space.inference.pipeline import BATCH, NO_FACE, PREVIEW_SIDE, THUMBNAIL_SIDE, Network, Pipeline
+from hsemotion_space.inference.postprocess import read_track
+from hsemotion_space.media.clips import MediaError, open_clip
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
-from hsemotion_space.tracking import overlap
 from hsemotion_space.types import FaceTrack, FloatArray
+from hsemotion_space.vision.alignment import align_face
+from hsemotion_space.vision.engine import normalize
+from hsemotion_space.vision.tracking import overlap
 
 
 def test_a_picture_with_two_faces(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:

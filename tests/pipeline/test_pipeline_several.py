@@ -11,13 +11,13 @@ from checkpoint_makers import make_checkpoint
 from error_codes import raises_code
 from pipeline_makers import ALL, EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, picture, same
 
-from hsemotion_space import pipeline as module
-from hsemotion_space.alignment import align_face
-from hsemotion_space.engine import EngineError
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.media import open_clip
-from hsemotion_space.pipeline import BATCH, Network, Pipeline
+from hsemotion_space.inference import pipeline as module
+from hsemotion_space.inference.pipeline import BATCH, Network, Pipeline
+from hsemotion_space.media.clips import open_clip
 from hsemotion_space.settings import PipelineConfig, Settings
+from hsemotion_space.vision.alignment import align_face
+from hsemotion_space.vision.engine import EngineError
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hsemotion_space.annotation import narrowed
+from hsemotion_space.analysis.sampling import narrowed
 from hsemotion_space.feedback.annotating import ASKED, Answer, Panel, agrees, known, panel, read_answer, statement
 from hsemotion_space.feedback.consent import CROP, LABELS
 from hsemotion_space.feedback.form import Submission

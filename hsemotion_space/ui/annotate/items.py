@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from hsemotion_space.annotation import Candidate, Reason, candidates, merged, within
+from hsemotion_space.analysis.sampling import Candidate, Reason, candidates, merged, within
 from hsemotion_space.feedback.annotating import ASKED
 from hsemotion_space.feedback.crops import preview, surest_row
 from hsemotion_space.feedback.record import FeedbackError, Values

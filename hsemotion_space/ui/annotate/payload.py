@@ -9,7 +9,7 @@ from typing import Final, TypedDict
 
 from PIL import Image
 
-from hsemotion_space.annotation import within
+from hsemotion_space.analysis.sampling import within
 from hsemotion_space.feedback.annotating import ASKED, FEW, PLANE, Tally
 from hsemotion_space.feedback.crops import preview
 from hsemotion_space.jobs import JobError

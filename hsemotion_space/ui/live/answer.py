@@ -11,11 +11,11 @@ from typing import Final, TypedDict
 
 import gradio as gr
 
+from hsemotion_space.analysis.image_quality import quality
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.messages import MessageError
-from hsemotion_space.quality import quality
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.desk import PICK_ONE, Desk

@@ -1,0 +1,1 @@
+"""Safe decoding of untrusted pictures and clips."""

@@ -1,0 +1,351 @@
+"""Safe decoding of untrusted media; clips here, still images in ``images``.
+
+The content decides what a file is, never its name; times come from presentation time stamps, never from a header. A forged index can
+still make libav allocate without bound, so clips of strangers belong in a process with a memory limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self, SupportsBytes, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from hsemotion_space.media.images import CLIP_FORMATS, MediaError, check_size, file_sha256, identify, read_image, read_image_bytes, sniff
+from hsemotion_space.messages import Message
+from hsemotion_space.settings import MediaLimits
+from hsemotion_space.types import ByteArray, Frame, MediaInfo
+
+__all__ = ["Clip", "MediaError", "file_sha256", "open_clip", "read_frame", "read_image", "read_image_bytes", "sniff"]
+
+_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "libdav1d", "libvpx", "libvpx-vp9")
+_DAMAGED = Message("Parts of the clip are damaged and were skipped.", code="parts_damaged")
+NO_FRAME = Message("No frame of the clip can be decoded.", code="no_frame")
+_REORDERED = 4  # pictures; MP4 is searched by decoding times, which come before presentation times by as many or fewer
+_TIME_ROUNDING_S = 0.001  # Matroska stores times in whole milliseconds
+
+
+def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
+    """Open a clip; nothing is decoded beyond what finding its streams takes.
+
+    Args:
+        path: the file; only its content counts.
+        limits: beyond ``clip_bytes`` and ``clip_pixels`` a clip is refused, beyond the others it is cut with a notice.
+        sample_fps: frames taken per second of presentation time; 0 takes every frame.
+
+    Raises:
+        MediaError: if the file is no supported clip, has no video, is damaged or too large.
+    """
+    name = identify(path, limits.clip_bytes)
+    if name not in CLIP_FORMATS:
+        raise MediaError("This file is an image, not a clip.", code="is_image")
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+        "codec_whitelist": ",".join(_CODECS),
+        "max_pixels": str(limits.clip_pixels),
+        "max_streams": "64",
+        "probesize": "5000000",
+        "analyzeduration": "5000000",
+    }
+    if name == "mov":
+        options["enable_drefs"] = "0"
+    sha256 = file_sha256(path)
+    with contextlib.ExitStack() as on_error:
+        try:
+            file = str(path.resolve())
+            container = av.open(file, format=name, options=options, metadata_errors="replace", timeout=limits.decode_deadline_s)
+            on_error.callback(container.close)
+            clip = Clip(container, sha256, limits, sample_fps)
+        except MediaError:
+            raise
+        except Exception as error:
+            raise MediaError("The clip is damaged or incomplete and cannot be read.", code="damaged") from error
+        on_error.pop_all()
+    return clip
+
+
+def read_frame(path: Path, limits: MediaLimits, time_s: float) -> Frame:
+    """Return the frame of a clip that is shown at a time or nearest to it, with the same pixels as :func:`open_clip` gives.
+
+    Its ``index`` counts damaged pictures before it too.
+
+    What lies between the keyframe before it and the frame is decoded. A clip whose time stamps tell too little, or that is damaged there,
+    is decoded from its beginning.
+
+    Args:
+        path: the file; only its content counts.
+        limits: as for :func:`open_clip`, but for the number of frames.
+        time_s: presentation time from the first frame.
+
+    Raises:
+        MediaError: as :func:`open_clip` and the iteration of its clip.
+    """
+    with open_clip(path, limits, 0) as clip:
+        frame = clip.jump(time_s)
+    if frame is not None:
+        return frame
+    with open_clip(path, replace(limits, clip_frames=limits.clip_packets), 0) as clip:
+        return _nearest(clip, time_s)
+
+
+def _nearest(frames: Iterable[Frame], time_s: float) -> Frame:
+    """Return the frame nearest to a time, the earlier of equals; there is at least one."""
+    best = None
+    for frame in frames:
+        if best is not None and abs(frame.time_s - time_s) >= abs(best.time_s - time_s):
+            break
+        best = frame
+    if best is None:
+        raise MediaError(NO_FRAME)
+    return best
+
+
+class Clip:
+    """Frames of a clip, decoded while they are iterated, once; a context manager that closes the file.
+
+    A frame's ``index`` counts decoded frames, its ``time_s`` is presentation time from the first of them. With a ``sample_fps`` the frames
+    are the first ones at or after each multiple of ``1 / sample_fps`` s. Only time spent on decoding counts towards ``decode_deadline_s``.
+
+    Attributes:
+        estimated_frames: number of frames to expect, at least 1, from headers that may be wrong.
+    """
+
+    def __init__(self, container: InputContainer, sha256: str, limits: MediaLimits, sample_fps: float) -> None:
+        self._container, self._sha256, self._limits, self._sample_fps = container, sha256, limits, sample_fps
+        self._stream = _video_stream(container)
+        self._stream.codec_context.options = {"max_pixels": str(limits.clip_pixels)}
+        self._reformatter = VideoReformatter()  # one for all frames: each holds threads of its own
+        self._has_pts = container.format.name != "avi"
+        self._size = self._stream.codec_context.width, self._stream.codec_context.height
+        check_size(*self._size, limits.clip_pixels)
+        rate = float(self._stream.guessed_rate or 25)
+        self._step_s = 1 / min(max(rate, 1.0), 240.0)
+        self._coded_size: tuple[int, int] | None = None
+        self._turn = (1, 0, 0, 1)
+        self._origin_s: float | None = None
+        self._last_s = -self._step_s
+        self._end_s = 0.0
+        self._deadline = 0.0
+        self._notices: dict[Message, None] = {}
+        self._announced_s = max(container.duration or 0, 0) / av.time_base
+        fps = min(sample_fps or math.inf, 1 / self._step_s)
+        self.estimated_frames = max(1, min(math.ceil(min(self._announced_s, limits.clip_duration_s) * fps), limits.clip_frames))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._container.close()
+
+    @property
+    def info(self) -> MediaInfo:
+        """What was opened; size, duration and notices are final after the iteration."""
+        return MediaInfo(self._sha256, "clip", *self._size, duration_s=self._end_s, notices=tuple(self._notices))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Decode the frames.
+
+        Raises:
+            MediaError: if no frame at all can be decoded.
+        """
+        limits = self._limits
+        self._deadline = time.monotonic() + limits.decode_deadline_s
+        taken, next_slot = 0, 0
+        for index, picture in enumerate(self._pictures()):
+            time_s = self._time_of(picture)
+            slot = math.floor((time_s + _TIME_ROUNDING_S) * self._sample_fps) if self._sample_fps else index
+            if time_s >= limits.clip_duration_s or (slot >= next_slot and taken >= limits.clip_frames):
+                self._cut()
+                break
+            self._end_s = min(time_s + self._step_s, limits.clip_duration_s)
+            if slot < next_slot:
+                continue
+            next_slot = slot + 1
+            taken += 1
+            rgb = self._rgb(picture)
+            self._size = rgb.shape[1], rgb.shape[0]
+            paused = time.monotonic()
+            yield Frame(rgb, index, time_s)
+            self._deadline += time.monotonic() - paused
+        if not taken:
+            raise MediaError(
+                "No frame of the clip can be decoded. The clip may be damaged, protected, or larger than {limit:.1f} megapixels.",
+                code="no_frame", limit=limits.clip_pixels / 1e6,
+            )  # fmt: skip
+
+    def jump(self, time_s: float) -> Frame | None:
+        """Return the frame at a time, within 1 ms, from the keyframe before it; None if only decoding everything before can find it.
+
+        The clip cannot be iterated afterwards.
+        """
+        self._deadline = time.monotonic() + self._limits.decode_deadline_s
+        stamps = self._stamps()
+        if not stamps or not self._seek(stamps[0]):
+            return None
+        first = next(self._pictures(), None)
+        if first is None or first.pts != stamps[0]:
+            return None
+        self._time_of(first)  # where times begin
+        rgb = self._rgb(first)  # which size and turn all pictures get
+        times_s = np.array([float(stamp * cast("Fraction", first.time_base)) for stamp in stamps]) - (self._origin_s or 0.0)
+        index = int(np.abs(times_s - time_s).argmin())
+        if abs(times_s[index] - time_s) > _TIME_ROUNDING_S:
+            return None
+        if index:
+            before = _REORDERED if self._stream.codec_context.has_b_frames else 0
+            picture = self._picture_at(stamps[index], stamps[max(index - before, 0)])
+            if picture is None:
+                return None
+            rgb = self._rgb(picture)
+        return None if self._notices else Frame(rgb, index, float(times_s[index]))
+
+    def _stamps(self) -> list[int]:
+        """Return the time stamps of all pictures in order, without decoding any; nothing if they do not give the order by themselves."""
+        stamps: list[int] = []
+        with contextlib.suppress(Exception):
+            for count, packet in enumerate(self._container.demux(self._stream)):
+                if packet.pts is None and not packet.size:
+                    break  # the end
+                if packet.pts is None or count == self._limits.clip_packets or time.monotonic() > self._deadline:
+                    return []
+                if not packet.is_discard:
+                    stamps.append(packet.pts)
+            ordered = sorted(set(stamps))
+            reordered = self._stream.codec_context.has_b_frames
+            if self._has_pts and len(ordered) == len(stamps) and (reordered or ordered == stamps):
+                return ordered
+        return []
+
+    def _picture_at(self, stamp: int, start: int) -> VideoFrame | None:
+        """Return the picture with a time stamp, decoded from the keyframe before ``start``; None if it is not there."""
+        if self._seek(start):
+            for picture in self._pictures():
+                if picture.pts is None or picture.pts >= stamp:
+                    return picture if picture.pts == stamp else None
+        return None
+
+    def _seek(self, stamp: int) -> bool:
+        """Go to the keyframe before a time stamp; return whether this worked."""
+        with contextlib.suppress(Exception):
+            self._container.seek(stamp, stream=self._stream)
+            return True
+        return False
+
+    def _pictures(self) -> Iterator[VideoFrame]:
+        """Yield decoded pictures in presentation order, stepping over what is damaged."""
+        packets = self._container.demux(self._stream)
+        for count in range(self._limits.clip_packets + 1):
+            if count == self._limits.clip_packets or time.monotonic() > self._deadline:
+                self._cut()
+                return
+            try:
+                pictures, at_end = _decode_next(packets, self._stream)
+            except MediaError:
+                self._notice(_DAMAGED)
+                continue
+            for picture in pictures:
+                if picture.is_corrupt or picture.width * picture.height > self._limits.clip_pixels:
+                    self._notice(_DAMAGED)
+                else:
+                    yield picture
+            if at_end:
+                missing_s = self._announced_s - self._end_s - max(self._origin_s or 0.0, 0.0)
+                if missing_s > 1 + 0.1 * self._announced_s:
+                    text = "The clip ends after {end:.1f} s, earlier than its header says; it may be incomplete."
+                    self._notice(Message(text, code="ends_early", end=self._end_s))
+                return
+
+    def _time_of(self, picture: VideoFrame) -> float:
+        """Return the presentation time in s from the first picture; always rising, whatever the stamps say."""
+        expected_s = self._last_s + self._step_s
+        stamp = picture.pts if self._has_pts else picture.dts  # AVI holds no presentation times, but its frames follow each other evenly
+        time_s = expected_s
+        if stamp is not None and picture.time_base:
+            stamp_s = float(stamp * picture.time_base)
+            if self._origin_s is None:
+                self._origin_s = stamp_s - expected_s
+            time_s = stamp_s - self._origin_s
+        if time_s <= self._last_s or (stamp is None and self._has_pts):
+            text = "Some timestamps of the clip are missing or out of order; those times are estimates."
+            self._notice(Message(text, code="bad_timestamps"))
+            time_s = expected_s
+        self._last_s = time_s
+        return time_s
+
+    def _rgb(self, picture: VideoFrame) -> ByteArray:
+        """Return (H, W, 3), of the first picture's size and turned as the file asks."""
+        try:
+            if self._coded_size is None:
+                self._coded_size = picture.width, picture.height
+                self._turn = _display_matrix(picture)
+            if (picture.width, picture.height) != self._coded_size:
+                text = "The frame size changes within the clip; all frames were scaled to the size of the first."
+                self._notice(Message(text, code="size_changes"))
+            rgb = self._reformatter.reformat(picture, *self._coded_size, format="rgb24", threads=1)
+            return np.ascontiguousarray(_turned(np.asarray(rgb.to_ndarray(), np.uint8), self._turn))
+        except Exception as error:
+            raise MediaError("A frame of the clip cannot be decoded.", code="frame_damaged") from error
+
+    def _cut(self) -> None:
+        text = "Only the first {end:.1f} s of the clip were analyzed; the rest exceeds the limits."
+        self._notice(Message(text, code="cut", end=self._end_s))
+
+    def _notice(self, message: Message) -> None:
+        self._notices[message] = None
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    for stream in container.streams.video:
+        if stream.disposition & (stream.disposition.attached_pic | stream.disposition.timed_thumbnails):
+            continue
+        if stream.codec_context is None or stream.codec_context.name not in _CODECS:
+            text = "The video codec of the clip is not supported. Convert the clip to MP4 with H.264 and try again."
+            raise MediaError(text, code="unsupported_codec")
+        return stream
+    raise MediaError("The file contains no video.", code="no_video")
+
+
+def _decode_next(packets: Iterator[Packet[VideoStream]], stream: VideoStream) -> tuple[list[VideoFrame], bool]:
+    """Return the pictures of the next packet, or at the end what is left in the decoder, and whether this is the end."""
+    try:
+        packet = next(packets, None)
+        if packet is None:
+            with contextlib.suppress(EOFError):
+                return stream.decode(None), True
+            return [], True
+        if packet.is_corrupt:
+            raise MediaError(_DAMAGED)
+        return packet.decode(), False
+    except Exception as error:
+        raise MediaError(_DAMAGED) from error
+
+
+def _display_matrix(picture: VideoFrame) -> tuple[int, int, int, int]:
+    """Return a, b, c, d of the display matrix, which maps x to a·x + c·y and y to b·x + d·y."""
+    data = cast("SupportsBytes | None", picture.side_data.get("DISPLAYMATRIX"))  # it and the picture keep each other alive: once a clip
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _turned(pixels: ByteArray, matrix: tuple[int, int, int, int]) -> ByteArray:
+    """Apply a display matrix, to the next quarter turn or mirror."""
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

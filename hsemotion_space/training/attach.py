@@ -1,0 +1,179 @@
+"""Put trained heads into a checkpoint folder: the file of heads, the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import tomlkit
+from safetensors.numpy import load_file, save
+from tomlkit.items import AoT, InlineTable, Table
+
+from hsemotion_space.hub.manifest import MANIFEST, WEIGHTED_KINDS, Checkpoint, read_manifest
+from hsemotion_space.hub.weights import HEADS_FILE, load_heads
+from hsemotion_space.tasks import TASKS, get_task
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.trained_head import TrainedHead
+from hsemotion_space.types import NOT_MEASURED, Reliability
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A head for a checkpoint.
+
+    Attributes:
+        head: trained on features of the checkpoint's weights.
+        note: a sentence on how far the numbers go, with the figure that was reached and on what.
+        thresholds: (K,) of independent labels, empty for none.
+        reliability: how often its answers were right on tuning pictures.
+        least_support: what both parts of a label need for it to stand out, 0 for labels without parts.
+    """
+
+    head: TrainedHead
+    note: str
+    thresholds: tuple[float, ...] = ()
+    reliability: Reliability = NOT_MEASURED
+    least_support: float = 0.0
+
+
+def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
+    """Put heads into a checkpoint, each in place of the head of its task if there is one, and return the checkpoint.
+
+    The weights are stored in half precision; the manifest keeps its comments and its order.
+
+    Args:
+        attachments: at most one per task.
+        folder: of the checkpoint.
+
+    Raises:
+        DataError: if a head was trained on other weights, or has other labels than the app's task.
+        CheckpointError: if the manifest is wrong, before or afterwards.
+    """
+    checkpoint = read_manifest(folder)
+    file = folder / HEADS_FILE
+    tensors = dict(load_file(file)) if file.exists() else {}
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    for item in attachments:
+        _check(item.head, checkpoint)
+        name = item.head.task.name
+        tensors = {key: array for key, array in tensors.items() if key.split(".")[0] != name}
+        for number, layer in enumerate(item.head.layers):
+            for part, array in zip(("weight", "bias"), layer, strict=True):
+                tensors[f"{name}.{number}.{part}"] = np.ascontiguousarray(array, np.float16)
+        _describe(document, item)
+    content = save(dict(sorted(tensors.items())))
+    source = cast("Table", document["source"])
+    source["heads_sha256"] = hashlib.sha256(content).hexdigest()
+    source.pop("heads_bytes", None)
+    with tempfile.TemporaryDirectory(dir=folder) as place:  # checked as a whole before anything is replaced
+        draft = Path(place) / folder.name
+        draft.mkdir()
+        (draft / HEADS_FILE).write_bytes(content)
+        (draft / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+        load_heads(read_manifest(draft))
+        (draft / HEADS_FILE).replace(file)
+        (draft / MANIFEST).replace(folder / MANIFEST)
+    return read_manifest(folder)
+
+
+def drop_heads(folder: Path, sha256: str) -> list[str]:
+    """Write the digest of new weights into the manifest; if they differ, take out the heads that were trained on the old ones.
+
+    Rules and priors that read such a head go with it.
+
+    Returns:
+        the tasks whose heads were taken out.
+    """
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    source, entries = cast("Table", document["source"]), cast("AoT", document["heads"])
+    dropped: list[str] = []
+    if str(source["sha256"]) != sha256:
+        source["sha256"] = sha256
+        document.pop("faces", None)
+        for key in ("heads_sha256", "heads_bytes", "bytes", "hub"):
+            source.pop(key, None)
+        (folder / HEADS_FILE).unlink(missing_ok=True)
+        dropped = [str(entry["task"]) for entry in entries if entry["kind"] in WEIGHTED_KINDS]
+        dropped += [str(entry["task"]) for entry in entries if set(_sources(entry)) & set(dropped)]  # rules and priors that read them
+        for place in reversed(range(len(entries))):
+            if str(entries[place]["task"]) in dropped:
+                del entries[place]
+            else:
+                for measured in ("temperature", "reliability", "least_support"):
+                    entries[place].pop(measured, None)
+    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+    return dropped
+
+
+def _sources(entry: Table) -> list[str]:
+    given = entry.get("source", [])
+    return [str(given)] if isinstance(given, str) else [str(name) for name in given]
+
+
+def set_measured(folder: Path, task: str, temperature: float, reliability: Reliability) -> None:
+    """Write the temperature of a head and how often it is right into the manifest of a checkpoint folder.
+
+    Raises:
+        DataError: if the checkpoint has no such head.
+    """
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    for entry in cast("AoT", document["heads"]):
+        if entry["task"] == task:
+            entry["temperature"] = temperature
+            entry["reliability"] = _inline(reliability)
+            (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+            return
+    raise DataError(f"{folder.name} has no head for {task}.")
+
+
+def set_least_length(folder: Path, least: float) -> None:
+    """Write how long the embedding of a face is at least into the manifest of a checkpoint folder."""
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    document["faces"] = {"least_length": least}
+    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+
+
+def _inline(reliability: Reliability) -> InlineTable:
+    table = tomlkit.inline_table()
+    table.update({"right": list(reliability.right), "answers": list(reliability.answers), "pictures": reliability.pictures})
+    return table
+
+
+def _check(head: TrainedHead, checkpoint: Checkpoint) -> None:
+    if head.sha256 != checkpoint.sha256:
+        raise DataError(f"The head was trained on features of {head.checkpoint or 'elsewhere'}, not of the weights of {checkpoint.id}.")
+    if other := sorted(set(head.task.label_names) ^ set(get_task(head.task.name).label_names)):
+        raise DataError(f"The labels {', '.join(other)} differ from those of the app's task; such a head is for the challenge alone.")
+
+
+def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:
+    """Replace the entry of one head, or add it in the order of the tasks."""
+    head = item.head
+    entry = tomlkit.table()
+    entry.add("task", head.task.name)
+    entry.add("kind", head.kind)
+    entry.add("reads", head.reads)
+    entry.add("provenance", "trained")
+    if head.temperature != 1.0:
+        entry.add("temperature", head.temperature)
+    if item.thresholds:
+        entry.add("thresholds", list(item.thresholds))
+    entry.add("note", item.note)
+    if item.reliability:
+        entry.add("reliability", _inline(item.reliability))
+    if item.least_support:
+        entry.add("least_support", item.least_support)
+    entry.add(tomlkit.nl())
+    entries = cast("AoT", document["heads"])
+    places = [place for place, old in enumerate(entries) if old["task"] == head.task.name]
+    if places:
+        entries[places[0]] = entry
+    else:
+        order = [task.name for task in TASKS]
+        later = (place for place, old in enumerate(entries) if order.index(str(old["task"])) > order.index(head.task.name))
+        entries.insert(next(later, len(entries)), entry)

@@ -1,0 +1,117 @@
+"""Mixed batches whose order and content depend on the seed and the step alone, made ahead of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsemotion_space.training.augment import augment, normalize
+from hsemotion_space.training.data import TRAINING, TUNING, FaceImages
+from hsemotion_space.training.losses import class_weights
+from hsemotion_space.training.recipe import Recipe
+from hsemotion_space.training.soft_labels import SoftLabels
+from hsemotion_space.types import IntArray
+
+
+class Batch(NamedTuple):
+    """One step's pictures and targets; a row of NaN is no target.
+
+    Attributes:
+        images: (B, 3, S, S) normalized.
+        expression: (B, 8) target distributions.
+        valence_arousal: (B, 2).
+        embedding: (B, D) of the teacher; D is 0 without one.
+    """
+
+    images: Tensor
+    expression: Tensor
+    valence_arousal: Tensor
+    embedding: Tensor
+
+
+class BatchMaker:
+    """Batches that depend on (seed, step) alone, so that a resumed run sees what an unbroken one would.
+
+    Args:
+        recipe: what to do.
+        sources: the data, in the order of the recipe.
+        soft: what a teacher says about every row of every source; empty without one.
+    """
+
+    def __init__(self, recipe: Recipe, sources: list[FaceImages], soft: Sequence[SoftLabels] = ()) -> None:
+        self.recipe = recipe
+        self.sources = sources
+        self.training = [
+            np.flatnonzero((images.split == TRAINING) | (source.train_on_tuning & (images.split == TUNING)))
+            for source, images in zip(recipe.sources, sources, strict=True)
+        ]
+        self._orders: dict[int, tuple[int, IntArray]] = {}  # per source: number of the pass, its permutation of the rows
+        shares = np.array([source.share for source in recipe.sources])
+        self.counts = np.diff(np.round(np.concatenate([[0], np.cumsum(shares / shares.sum())]) * recipe.batch)).astype(int)
+        mixed = [
+            torch.from_numpy(source.expression[rows]) * (count / len(rows))
+            for source, rows, count in zip(sources, self.training, self.counts, strict=True)
+        ]  # of labels alone: soft ones would hide how rare a class is
+        self.class_weights = class_weights(torch.cat(mixed) * 1000, recipe.class_weight_power)
+        self._expression, self._affect = ([getattr(images, name) for images in sources] for name in ("expression", "valence_arousal"))
+        self._embedding = [np.zeros((len(images), 0), np.float16) for images in sources]
+        if recipe.teaching is not None and soft:
+            weights = [recipe.teaching.weight_of(source.name) for source in recipe.sources]
+            taught = list(zip(sources, soft, weights, strict=True))
+            self._expression = [said.targets(own.expression, share, recipe.teaching.temperature) for own, said, share in taught]
+            self._affect = [said.affect(own.valence_arousal) for own, said, _ in taught]
+            self._embedding = [said.embedding for said in soft]
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        images, picked = [], []
+        for number, (source, count) in enumerate(zip(self.sources, self.counts.tolist(), strict=True)):
+            picks = np.array([self._pick(number, position) for position in range(step * count, (step + 1) * count)], np.int64)
+            images.append(source.images[picks])
+            picked.append([table[number][picks] for table in (self._expression, self._affect, self._embedding)])
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        x = augment(torch.from_numpy(np.concatenate(images)), self.recipe.size, self.recipe.augmentation, generator)
+        x = normalize(x, self.recipe.mean, self.recipe.std).contiguous(memory_format=torch.channels_last)
+        expression, affect, embedding = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*picked, strict=True))
+        return Batch(x, expression, affect, embedding.float())
+
+    def _pick(self, number: int, position: int) -> int:
+        """Return a row of a source; its passes, each a fresh permutation of the training rows, form one endless series."""
+        rows = self.training[number]
+        turn, place = divmod(position, len(rows))
+        if number not in self._orders or self._orders[number][0] != turn:
+            self._orders[number] = turn, np.random.default_rng([self.recipe.seed, number, turn]).permutation(rows)
+        return int(self._orders[number][1][place])
+
+
+class Ahead:
+    """Makes the batch of the next step in a background thread while the current one is used.
+
+    Args:
+        make: gives the batch of a step; called from one thread at a time.
+        steps: number of steps of the run; nothing is made ahead for later ones.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], steps: int) -> None:
+        self._make, self._steps = make, steps
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._pending: tuple[int, Future[Batch]] | None = None
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step; an error of its making is raised here."""
+        ahead = self._pending
+        wanted = ahead[1] if ahead is not None and ahead[0] == step else self._thread.submit(self._make, step)
+        self._pending = (step + 1, self._thread.submit(self._make, step + 1)) if step + 1 < self._steps else None
+        return wanted.result()
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._thread.shutdown(cancel_futures=True)

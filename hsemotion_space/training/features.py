@@ -1,0 +1,239 @@
+"""Embeddings and scores of face crops, extracted once into Parquet shards; :mod:`hsemotion_space.training.feature_table` reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.inference.pipeline import Network
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.feature_table import PART, HalfArray, read_metadata
+from hsemotion_space.types import ByteArray, FloatArray
+from hsemotion_space.vision.engine import normalize
+
+LISTED_SKIPS = 20  # pictures that could not be decoded are counted, and so many of them named
+_AHEAD = 3  # batches that are decoded while the network runs
+_ROW_GROUP = 8192
+
+
+class Face(Protocol):
+    """A picture of one face: the whole picture is the crop."""
+
+    @property
+    def video(self) -> str:
+        """Which video it is from."""
+
+    @property
+    def frame(self) -> int:
+        """Its frame number."""
+
+    @property
+    def image(self) -> Path:
+        """The file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """``batch`` faces per run of the network, ``shard`` faces of the listing per file, ``threads`` that decode pictures."""
+
+    batch: int = 128
+    shard: int = 65_536
+    threads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractProgress:
+    """``done`` faces of the listing, those of earlier runs included; ``images_per_s`` in this run."""
+
+    done: int
+    images_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractResult:
+    """What a folder of features holds.
+
+    Attributes:
+        faces: length of the listing.
+        rows: how many of them have features.
+        skipped: the first pictures that could not be decoded, each with the reason.
+    """
+
+    faces: int
+    rows: int
+    skipped: tuple[tuple[Path, str], ...]
+
+    @property
+    def skipped_count(self) -> int:
+        """Number of all pictures that could not be decoded."""
+        return self.faces - self.rows
+
+
+@dataclass(slots=True)
+class _Shard:
+    """A shard that is still growing; ``faces`` are all that it covers, with those that are skipped."""
+
+    videos: list[str] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    embeddings: list[HalfArray] = field(default_factory=list)
+    scores: list[FloatArray] = field(default_factory=list)
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # place in the shard, reason
+    faces: list[Face] = field(default_factory=list)
+
+    def add(self, faces: Sequence[Face], pictures: Sequence[ByteArray | str], network: Network) -> None:
+        """Run a batch of decoded pictures; a text instead of a picture is the reason why there is none."""
+        good = [place for place, picture in enumerate(pictures) if not isinstance(picture, str)]
+        self.skipped += [(len(self.faces) + place, text) for place, text in enumerate(pictures) if isinstance(text, str)]
+        self.faces += faces
+        if not good:
+            return
+        spec = network.checkpoint.input
+        embeddings, scores = network.run(normalize(np.stack([pictures[place] for place in good]), spec.mean, spec.std))
+        with np.errstate(over="ignore"):
+            half = embeddings.astype(np.float16)
+        if not (np.isfinite(half).all() and np.isfinite(scores).all()):
+            raise DataError(f"{network.checkpoint.title} gives embeddings or scores that are no numbers or too large for half precision.")
+        self.embeddings.append(half)
+        self.scores.append(scores.astype(np.float32))
+        self.videos += [faces[place].video for place in good]
+        self.frames += [faces[place].frame for place in good]
+
+
+def extract(
+    faces: Iterable[Face],
+    network: Network,
+    folder: Path,
+    options: ExtractOptions | None = None,
+    report: Callable[[ExtractProgress], None] | None = None,
+) -> ExtractResult:
+    """Run a backbone over face crops and write ``part-00000.parquet`` and so on.
+
+    Each picture is squashed to the input size, bilinear, in RGB. One that cannot be decoded is left out, so that its frame counts
+    as one without a face. Called again with the same listing it goes on after the last complete shard; the listing may have grown.
+
+    Args:
+        faces: the listing, always in the same order; it is read as a stream, and no more than a shard is in memory.
+        network: its embeddings are stored as float16, its scores as float32.
+        folder: made if it does not exist; a shard that is not complete has another name.
+        options: sizes of batches and shards.
+        report: called after every batch; what it raises ends the extraction.
+
+    Raises:
+        DataError: if the folder has features of another checkpoint or listing, or the outputs cannot be stored.
+    """
+    options = options or ExtractOptions()
+    folder.mkdir(parents=True, exist_ok=True)
+    listing, identity = iter(faces), _identity(network.checkpoint)
+    number, result = _finished(listing, folder, identity)
+    began, earlier, shard = time.perf_counter(), result.faces, _Shard()
+    for batch, pictures in _decoded(listing, network.checkpoint.input.size, options):
+        shard.add(batch, pictures, network)
+        if len(shard.faces) == options.shard:
+            result = _write(shard, folder / PART.format(number), identity, result)
+            number, shard = number + 1, _Shard()
+        if report is not None:
+            done = result.faces + len(shard.faces)
+            report(ExtractProgress(done, (done - earlier) / max(time.perf_counter() - began, 1e-9)))
+    return _write(shard, folder / PART.format(number), identity, result) if shard.faces else result
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, str]:
+    """Say what must not change between the shards of a folder."""
+    spec = checkpoint.input
+    widths = {"dim": str(checkpoint.dim), "outputs": str(checkpoint.outputs)}
+    return {"checkpoint": checkpoint.id, "sha256": checkpoint.sha256, **widths, "input": f"{spec.size} px, {spec.mean}, {spec.std}"}
+
+
+def _digest(faces: Iterable[Face]) -> str:
+    return hashlib.sha256("".join(f"{face.video}/{face.frame}\n" for face in faces).encode()).hexdigest()
+
+
+def _finished(listing: Iterator[Face], folder: Path, identity: dict[str, str]) -> tuple[int, ExtractResult]:
+    """Take the faces of complete shards off the listing; return how many shards there are and what they hold."""
+    result = ExtractResult(0, 0, ())
+    files = sorted(folder.glob("part-*.parquet"))
+    for number, file in enumerate(files, 1):
+        found = read_metadata(file)
+        if file.name != PART.format(number - 1):
+            raise DataError(f"{folder} has {file.name} but not {PART.format(number - 1)}; remove the shards after the gap.")
+        for key, value in identity.items():
+            if found.get(key) != value:
+                raise DataError(f"{file} belongs to another checkpoint ({key} {found.get(key)!r}, not {value!r}); use another folder.")
+        faces = list(itertools.islice(listing, int(found["faces"])))
+        if len(faces) < int(found["faces"]) or _digest(faces) != found["listing"]:
+            raise DataError(f"{file} belongs to another listing of faces; use another folder, or remove the features in this one.")
+        result = _extended(result, faces, json.loads(found["skipped"]), pq.read_metadata(file).num_rows)
+    return len(files), result
+
+
+def _extended(result: ExtractResult, faces: Sequence[Face], skipped: Sequence[tuple[int, str]], rows: int) -> ExtractResult:
+    named = tuple((faces[place].image, reason) for place, reason in skipped)
+    return ExtractResult(result.faces + len(faces), result.rows + rows, (result.skipped + named)[:LISTED_SKIPS])
+
+
+def _batches(faces: Iterator[Face], options: ExtractOptions) -> Iterator[list[Face]]:
+    """Cut a listing into batches that end with the shards, so that a resumed run has the same batches."""
+    while shard := list(itertools.islice(faces, options.shard)):
+        yield from (shard[start : start + options.batch] for start in range(0, len(shard), options.batch))
+
+
+def _decoded(faces: Iterator[Face], size: int, options: ExtractOptions) -> Iterator[tuple[list[Face], list[ByteArray | str]]]:
+    waiting: deque[tuple[list[Face], list[Future[ByteArray | str]]]] = deque()
+    with ThreadPoolExecutor(options.threads) as pool:
+        try:
+            for batch in _batches(faces, options):
+                waiting.append((batch, [pool.submit(_decode, face.image, size) for face in batch]))
+                if len(waiting) > _AHEAD:
+                    ready, jobs = waiting.popleft()
+                    yield ready, [job.result() for job in jobs]
+            for ready, jobs in waiting:
+                yield ready, [job.result() for job in jobs]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode(file: Path, size: int) -> ByteArray | str:
+    """Return (size, size, 3), or why there is no picture."""
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+    except Exception as error:  # noqa: BLE001  whatever a decoder says of damaged bytes
+        return f"{type(error).__name__}: {error}"
+
+
+def _vectors(parts: Sequence[npt.NDArray[np.floating]], width: int, kind: pa.DataType) -> pa.Array:
+    flat = np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0, kind.to_pandas_dtype())
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat, kind), type=pa.list_(pa.field("element", kind, nullable=False), width))
+
+
+def _write(shard: _Shard, file: Path, identity: dict[str, str], before: ExtractResult) -> ExtractResult:
+    """Write a shard under a partial name, then rename it; return what the folder holds with it."""
+    own = {"faces": str(len(shard.faces)), "start_row": str(before.rows), "listing": _digest(shard.faces)}
+    metadata = identity | own | {"skipped": json.dumps(shard.skipped[:LISTED_SKIPS])}
+    columns = {
+        "video": pa.array(shard.videos, pa.string()).dictionary_encode(),
+        "frame": pa.array(shard.frames, pa.int64()),
+        "embedding": _vectors(shard.embeddings, int(identity["dim"]), pa.float16()),
+        "scores": _vectors(shard.scores, int(identity["outputs"]), pa.float32()),
+    }
+    schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()], metadata=metadata)
+    partial = file.with_name(file.name + ".partial")
+    table = pa.table(columns, schema=schema)
+    pq.write_table(table, partial, _ROW_GROUP, compression="zstd", use_dictionary=["video"], use_byte_stream_split=True)
+    partial.replace(file)
+    return _extended(before, shard.faces, shard.skipped, len(shard.frames))

@@ -1,0 +1,141 @@
+"""Run a recipe from the command line, and turn a finished run into a checkpoint folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save
+from tqdm import tqdm
+
+from hsemotion_space.hub.card import model_card
+from hsemotion_space.hub.manifest import MANIFEST, read_manifest
+from hsemotion_space.tasks import EXPRESSION
+from hsemotion_space.training.attach import drop_heads
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError, FaceImages
+from hsemotion_space.training.evaluate import EVALUATION_BATCH, evaluate_expression
+from hsemotion_space.training.recipe import Recipe, read_recipe
+from hsemotion_space.training.soft_labels import SoftLabelFile, read_soft_labels
+from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.train import STATE, Progress, Trainer, read_log
+from hsemotion_space.training.votes import VoteRegression
+
+WEIGHTS, RECORD = "model.safetensors", "training.json"
+HEADS = "heads."  # tensors of heads that were trained on a backbone and are kept beside it
+BACKGROUNDS = {"black": 0.0, "gray": 0.5, "white": 1.0}  # behind masked faces, to see what the mask itself gives away
+
+
+def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bool:
+    """Train, or go on training, with a progress bar; return whether the run is complete.
+
+    Raises:
+        DataError: if the recipe or the data cannot be used.
+    """
+    recipe = read_recipe(recipe_file)
+    sources, votes = load_sources(recipe, data)
+    for source in sources:
+        counts = [len(source.rows(split)) for split in (TRAINING, TUNING, TEST)]
+        print(f"{source.source}: {counts[0]} for training, {counts[1]} for tuning, {counts[2]} for the test")  # noqa: T201
+    if votes is not None:
+        valence, arousal = votes.ccc_out_of_sample
+        print(f"proxy valence and arousal from votes: out-of-sample CCC {valence:.3f} and {arousal:.3f}")  # noqa: T201
+    trainer = Trainer(recipe, sources, run, data / recipe.init if recipe.init else None, _soft_labels(recipe, data, sources))
+    if recipe.teaching is not None:
+        print(f"taught by {recipe.teaching.file}")  # noqa: T201
+    if trainer.start is not None:
+        print(f"started from {trainer.start.file}: {trainer.start.loaded} tensors, random are {', '.join(trainer.start.fresh) or 'none'}")  # noqa: T201
+    with tqdm(total=recipe.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
+
+        def report(progress: Progress) -> None:
+            bar.update(progress.step - bar.n)
+            bar.set_postfix({**{key: f"{value:.3f}" for key, value in progress.losses.items()}, "img/s": round(progress.images_per_s)})
+
+        return trainer.fit(math.inf if minutes is None else minutes, report)
+
+
+def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
+    """Write ``model.safetensors`` (float16), ``training.json`` and the card of a run; the evaluation uses the rounded weights.
+
+    Heads in the folder stay if the weights are the same; else they were trained on other ones and are taken out of the manifest.
+
+    Raises:
+        DataError: if there is no run, or the recipe or the data cannot be used.
+    """
+    if not (run / STATE).exists():
+        raise DataError(f"There is no training run in {run}; run `hsemotion-space learn backbone` first.")
+    recipe = read_recipe(recipe_file)
+    _check_target(recipe, folder)
+    sources, votes = load_sources(recipe, data)
+    trainer = Trainer(recipe, sources, run, soft=_soft_labels(recipe, data, sources))
+    model = trainer.averaged().half().float()
+    state = {key: value.half() if value.is_floating_point() else value for key, value in trainer.weights().items()}
+    state = {key: value.cpu().contiguous() for key, value in state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    content = save(state, {"format": "pt"})
+    evaluation = {}
+    for source in (source for source in sources if len(source.rows(TEST, counted=True))):
+        for name, level in BACKGROUNDS.items() if _is_masked(source) else [("", 0.0)]:
+            result = evaluate_expression(model, source, recipe, background=level)
+            key = f"{source.source}, {name} background" if name else source.source
+            evaluation[key] = {**result.as_dict(), "confusion": result.confusion}
+    report = {
+        "command": f"hsemotion-space learn backbone {recipe_file.as_posix()} --data DATA --run RUN",
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "minutes": round(trainer.elapsed_s / 60, 1),
+        "steps": trainer.step,
+        **trainer.describe(),
+        "proxy": _proxy(votes),
+        "evaluation": evaluation,
+        "epochs": read_log(run, trainer.step),
+    }
+    (folder / WEIGHTS).write_bytes(content)
+    (folder / RECORD).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    print(f"Wrote {len(content) / 1e6:.2f} MB of weights with SHA-256 {report['weights_sha256']}")  # noqa: T201
+    _follow_up(folder, str(report["weights_sha256"]))
+
+
+def _soft_labels(recipe: Recipe, data: Path, sources: list[FaceImages]) -> SoftLabelFile | None:
+    return None if recipe.teaching is None else read_soft_labels(data / recipe.teaching.file, sources)
+
+
+def _check_target(recipe: Recipe, folder: Path) -> None:
+    """Refuse to write into the folder of another network."""
+    if not (folder / MANIFEST).exists():
+        return
+    checkpoint = read_manifest(folder)
+    wanted = (recipe.arch, dict(recipe.args), recipe.size)
+    if (checkpoint.arch, dict(checkpoint.arch_args), checkpoint.input.size) != wanted:
+        raise DataError(
+            f"{folder} is for {checkpoint.arch} at {checkpoint.input.size} px, the recipe is for {recipe.arch} at {recipe.size} px."
+        )
+
+
+def _is_masked(source: FaceImages) -> bool:
+    """Return whether most pictures of the test have a blacked-out background."""
+    rows = source.rows(TEST, counted=True)
+    parts = [source.images[rows[start : start + EVALUATION_BATCH]] for start in range(0, len(rows), EVALUATION_BATCH)]
+    return bool(np.mean(np.concatenate([part[..., 3].min(axis=(1, 2)) == 0 for part in parts])) > 0.5)
+
+
+def _follow_up(folder: Path, sha256: str) -> None:
+    """Put the new digest into the manifest, if there is one, and write the card from it."""
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        print(f"Write {manifest} next; CONTRIBUTING.md tells how.")  # noqa: T201
+        return
+    dropped = drop_heads(folder, sha256)
+    if dropped:
+        print(f"Dropped heads that were trained on other weights: {', '.join(dropped)}. Run `hsemotion-space learn finish`.")  # noqa: T201
+    record = json.loads((folder / RECORD).read_text("utf-8"))
+    (folder / "README.md").write_text(model_card(read_manifest(folder), record), "utf-8")
+
+
+def _proxy(votes: VoteRegression | None) -> dict[str, object]:
+    if votes is None:
+        return {}
+    rows = {name: [round(float(value), 4) for value in row] for name, row in zip(EXPRESSION.label_names, votes.coefficients, strict=True)}
+    return {"coefficients_valence_arousal": rows, "ccc_out_of_sample": [round(value, 4) for value in votes.ccc_out_of_sample]}

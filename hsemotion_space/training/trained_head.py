@@ -1,0 +1,198 @@
+"""A head as files, its training rows, and its predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
+
+from hsemotion_space.hub.manifest import HeadKind, Reads
+from hsemotion_space.hub.weights import Layers
+from hsemotion_space.inference.heads import activate, clip_statistics, run_layers
+from hsemotion_space.tasks import CHALLENGE, Task
+from hsemotion_space.training.data import DataError
+from hsemotion_space.training.feature_table import FeatureTable
+from hsemotion_space.training.formats.affwild2 import audio_video
+from hsemotion_space.training.series import Series
+from hsemotion_space.types import FloatArray, IntArray
+
+WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
+SIDES = ("_left", "_right")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedHead:
+    """Layers for one task and what is needed to use them.
+
+    Attributes:
+        task: one of :data:`~hsemotion_space.tasks.CHALLENGE`.
+        reads: what of the features it reads.
+        layers: see :data:`~hsemotion_space.hub.weights.Layers`.
+        temperature: divides the raw outputs.
+        checkpoint, sha256: the weights that its features came from; empty for features from elsewhere.
+        record: how it was trained and what it reached, for readers.
+    """
+
+    task: Task
+    reads: Reads
+    layers: Layers
+    temperature: float
+    checkpoint: str
+    sha256: str
+    record: dict[str, object]
+
+    @property
+    def kind(self) -> HeadKind:
+        """What a manifest calls it."""
+        if self.task.scope == "clip":
+            return "clip_statistics"
+        return "linear" if len(self.layers) == 1 else "mlp"
+
+    def raw(self, inputs: npt.NDArray[np.floating]) -> FloatArray:
+        """Return raw outputs (N, K) for inputs (N, D), before the temperature."""
+        return run_layers(self.layers, inputs.astype(np.float32))
+
+    def values(self, inputs: npt.NDArray[np.floating]) -> FloatArray:
+        """Return values (N, K) of the task for inputs (N, D)."""
+        raw = self.raw(inputs)
+        return activate(self.task, np.tanh(raw) if self.task.kind == "continuous" else raw, self.temperature)
+
+
+def challenge_task(name: str) -> Task:
+    """Return a task of the challenge with the labels of its files.
+
+    Raises:
+        DataError: if there is none of that name.
+    """
+    for task in CHALLENGE:
+        if task.name == name:
+            return task
+    raise DataError(f"There is no task {name!r}; the tasks are {', '.join(task.name for task in CHALLENGE)}.")
+
+
+def save_head(head: TrainedHead, folder: Path) -> None:
+    """Write ``head.safetensors`` and ``head.json`` into a folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{k}.{part}": array for k, layer in enumerate(head.layers) for part, array in zip(("weight", "bias"), layer, strict=True)}
+    save_file({name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}, folder / WEIGHTS)
+    description = {
+        "task": head.task.name, "labels": list(head.task.label_names), "reads": head.reads, "temperature": head.temperature,
+        "checkpoint": head.checkpoint, "sha256": head.sha256, "record": head.record,
+        "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+    }  # fmt: skip
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", "utf-8")
+
+
+def load_head(folder: Path) -> TrainedHead:
+    """Read what :func:`save_head` wrote.
+
+    Raises:
+        DataError: if a file is missing, damaged, or not of that form.
+    """
+    try:
+        given = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        content = (folder / WEIGHTS).read_bytes()
+        if hashlib.sha256(content).hexdigest() != given["weights_sha256"]:
+            raise DataError(f"{folder / WEIGHTS} is not the file that {DESCRIPTION} describes; train the head again.")
+        tensors = load(content)
+        task = challenge_task(given["task"])
+        if list(task.label_names) != given["labels"]:
+            raise DataError(f"{folder / DESCRIPTION} has the labels {', '.join(given['labels'])}; expected {', '.join(task.label_names)}.")
+        layers = tuple((tensors[f"{k}.weight"], tensors[f"{k}.bias"]) for k in range(len(tensors) // 2))
+        return TrainedHead(
+            task, given["reads"], layers, float(given["temperature"]), given["checkpoint"], given["sha256"], given["record"]
+        )  # fmt: skip
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise error if isinstance(error, DataError) else DataError(f"{folder} has no usable trained head: {error}.") from error
+
+
+def read_inputs(table: FeatureTable, reads: Reads, rows: slice | IntArray) -> npt.NDArray[np.floating]:
+    """Return what a head reads from some rows of the features: (R, D)."""
+    if reads == "scores":
+        return table.scores[rows]
+    if reads == "embeddings":
+        return table.embeddings[rows]
+    return np.concatenate([table.embeddings[rows].astype(np.float32), table.scores[rows]], axis=1)
+
+
+def rows_of(table: FeatureTable, video: str) -> slice | None:
+    """Return the rows of a video; features from elsewhere, of sound, serve both people of a ``_left``, ``_right`` pair."""
+    rows = table.rows(video)
+    return rows if rows is not None or table.sha256 else table.rows(audio_video(video))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """Inputs (N, D), targets (N,) class indices or (N, K), and the number of annotated rows that have no features."""
+
+    inputs: npt.NDArray[np.floating]
+    targets: IntArray | FloatArray
+    without_features: int
+
+
+def join(task: Task, reads: Reads, table: FeatureTable, labels: Iterable[Series]) -> TrainingRows:
+    """Bring features and labels together: a row per annotated frame with a face, or per annotated clip with any face.
+
+    Raises:
+        DataError: if no annotated row has features.
+    """
+    inputs: list[npt.NDArray[np.floating]] = []
+    targets: list[FloatArray] = []
+    missing = 0
+    for series in labels:
+        rows, known = rows_of(table, series.video), series.known
+        if rows is None or not len(known):
+            missing += len(known)
+        elif task.scope == "clip":
+            inputs.append(clip_statistics(read_inputs(table, reads, rows).astype(np.float32)))
+            targets.append(series.values[known])
+        else:
+            _, here, there = np.intersect1d(table.frames[rows], series.frames[known], assume_unique=True, return_indices=True)
+            missing += len(known) - len(here)
+            inputs.append(read_inputs(table, reads, rows.start + here))
+            targets.append(series.values[known][there])
+    if reads == "scores" and not table.scores.shape[1]:
+        raise DataError("These features have no scores; let the head read embeddings.")
+    if not sum(len(part) for part in inputs):
+        raise DataError(f"No annotated frame of {task.name} has features; do the labels and the features name the same videos?")
+    values = np.concatenate(targets)
+    return TrainingRows(np.concatenate(inputs), values[:, 0].astype(np.int64) if task.kind == "one_of" else values, missing)
+
+
+def predict(head: TrainedHead, table: FeatureTable, videos: Iterable[str] | None = None) -> Iterator[Series]:
+    """Yield raw predictions per video: of every frame with a face, or one row per clip; unsmoothed.
+
+    Args:
+        head: a trained head.
+        table: features of the same weights.
+        videos: which ones; those without features are left out. All by default, and of features from elsewhere, which may be of sound,
+            every video once more as ``_left`` and ``_right``.
+
+    Raises:
+        DataError: if the features come from other weights or have another width.
+    """
+    if head.sha256 != table.sha256:
+        raise DataError(
+            f"The head was trained on features of {head.checkpoint or 'elsewhere'}, these are of {table.checkpoint or 'elsewhere'}."
+        )
+    if videos is None:
+        sides = ("",) if table.sha256 else ("", *SIDES)
+        videos = dict.fromkeys(f"{video}{side}" for video in table.videos for side in sides)
+    for video in videos:
+        rows = rows_of(table, video)
+        if rows is None:
+            continue
+        inputs = read_inputs(table, head.reads, rows)
+        clip = head.task.scope == "clip"
+        if clip:
+            inputs = clip_statistics(inputs.astype(np.float32))
+        if inputs.shape[1] != head.layers[0][0].shape[1]:
+            raise DataError(f"The head reads {head.layers[0][0].shape[1]} numbers, the features have {inputs.shape[1]}.")
+        yield Series(video, np.zeros(1, np.int64) if clip else table.frames[rows], head.values(inputs))
