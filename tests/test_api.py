@@ -98,7 +98,7 @@ def test_a_correction_is_kept_once_and_refused_with_a_sentence(client: Client, r
         ({"consent": None}, "What may be kept must be a list"),
         ({"face": 3}, "no face 3"),
         ({"face": 0}, "no face 0"),
-        ({"job": "f" * 32}, "not here any more"),
+        ({"job": "f" * 32}, "no longer available"),
         ({"statement": statement | {"receipt_code": "ABCD"}}, "typing mistake"),
     ]:
         with pytest.raises(AppError, match=complaint):

@@ -312,4 +312,4 @@ class WorkerLane:
             case ("cancelled",):
                 table.end(job, "cancelled", now_s, job.reason)
             case _:
-                raise EOFError("The worker speaks another protocol.")  # as if it had died: it is replaced
+                raise EOFError  # a message that is not known: it is replaced as if it had died

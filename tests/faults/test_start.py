@@ -59,7 +59,7 @@ def test_a_bad_manifest_and_a_data_folder_that_cannot_be_leave_the_page_running(
     text = "\n".join(lines)
     assert status == 0, text
     assert "Traceback" not in text
-    assert f"{place / 'checkpoints' / 'bad'} is left out: Checkpoint bad: [input] needs a size" in text
+    assert f"{place / 'checkpoints' / 'bad'} is left out: Checkpoint bad: [input] size must be from 16 to 1024 px" in text
     assert [line for line in lines if line.startswith("Corrections are not taken: The key of this server cannot be read or written: ")]
     assert len([line for line in lines if line.startswith("HSEmotion Space is running on")]) == 1, (
         text
@@ -71,7 +71,7 @@ def test_without_a_checkpoint_that_can_be_used_it_refuses(command: Sequence[str]
     change_manifest(place / "checkpoints" / "good", BAD)
     status, lines = start(place, command, free_port())
     assert status == 2
-    assert lines[-1].startswith("hsemotion-space: No checkpoint can be used. Checkpoint bad: [input] needs a size")
+    assert lines[-1].startswith("hsemotion-space: No checkpoint can be used. Checkpoint bad: [input] size must be from 16 to 1024 px")
     assert "Checkpoint good: " in lines[-1]
     assert not [line for line in lines if "Traceback" in line]
     assert not list(place.glob("hsemotion-space-*"))
@@ -106,4 +106,4 @@ def test_the_list_has_the_reason_beside_what_is_broken(
     assert main(["checkpoints", "list"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("good  ")
-    assert "\nbad  cannot be used: Checkpoint bad: [input] needs a size" in printed
+    assert "\nbad  cannot be used: Checkpoint bad: [input] size must be from 16 to 1024 px" in printed
