@@ -157,6 +157,7 @@ function paintPlane(canvas, data, task, faces, chosen, time) {
   const style = getComputedStyle(canvas);
   const [ink, faint] = [style.color, style.getPropertyValue('--border-color-primary') || '#888'];
   const radius = Math.min(width, height) / 2 - 16;
+  if (radius <= 0) return; // it is not laid out yet
   const place = (x, y) => [width / 2 + x * radius, height / 2 - y * radius];
   const stroke = (color, ...points) => {
     context.strokeStyle = color;
