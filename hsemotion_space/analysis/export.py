@@ -322,7 +322,7 @@ def _face(face: FaceResult) -> dict[str, Json]:
         "face_doubt": found.text if (found := doubt(face)) else None,
         "timelines": [
             _described(line)
-            | {"times_s": _numbers(line.times_s), "values": _numbers(line.values)}
+            | {"times_s": _numbers(line.times_s), "values": _numbers(line.values), "smoothing_s": round(line.half_width_s, 4)}
             | ({"findings": _findings(line), "least_support": line.least_support} if len(line.support) else {})
             | _in_time(line)
             for line in _of(face, "frame")
