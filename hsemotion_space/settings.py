@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from hsemotion_space.messages import MessageError
 
@@ -45,6 +45,10 @@ class MediaLimits:
     decode_deadline_s: float = 120.0
 
 
+CHALLENGE_SMOOTHING: Final = 1.0
+"""Factor that gives each task the window of the 6th ABAW challenge: ±1.67 s for expression."""
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineConfig:
     """What a user chooses for one analysis.
@@ -52,7 +56,8 @@ class PipelineConfig:
     Attributes:
         checkpoint: id of a folder under ``checkpoints/``; empty for the first bundled one.
         sample_fps: frames analyzed per second of a clip; 0 takes every frame.
-        smoothing: factor on each task's own window, 0 (none) to 3.
+        smoothing: factor on the window of each task in the challenge (``CHALLENGE_SMOOTHING`` keeps it), 0 (none) to 3. The default
+            keeps events of half a second: its window is ±0.25 s for expression.
         detect_every: the full detector runs on every so-manieth analyzed frame, tracking fills in between.
         detection_side: longer side in px of the picture the detector sees.
         min_face: side in px of the smallest face searched for, in that picture.
@@ -60,7 +65,7 @@ class PipelineConfig:
 
     checkpoint: str = ""
     sample_fps: float = 10.0
-    smoothing: float = 1.0
+    smoothing: float = 0.15
     detect_every: int = 5
     detection_side: int = 640
     min_face: int = 20

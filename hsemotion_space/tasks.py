@@ -43,7 +43,7 @@ class Task:
         scope: ``frame`` (a value per frame) or ``clip`` (one value per face and clip).
         low, high: bounds of every value.
         metric: the official measure of the ABAW challenge.
-        smoothing_s: default half width of the smoothing window in seconds, 0 for none.
+        smoothing_s: half width in seconds of the smoothing window in the challenge, 0 for none.
         version: changes whenever labels or their order change.
         citation: where the definition comes from.
         none: what is said in place of a label whose parts another task does not support; empty where labels have no parts.

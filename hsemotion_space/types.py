@@ -174,6 +174,7 @@ class Timeline:
         reliability: how often such answers were right.
         support: (T, K) the smaller probability that another task gives to the two parts of each label; (0, K) if labels have no parts.
         least_support: what the most probable label needs of it to stand out.
+        half_width_s: of the smoothing window in seconds; 0 if the values are as measured.
     """
 
     task: Task
@@ -184,6 +185,7 @@ class Timeline:
     reliability: Reliability = NOT_MEASURED
     support: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     least_support: float = 0.0
+    half_width_s: float = 0.0
 
     def __post_init__(self) -> None:
         check_shape("Timeline", "values", self.values, (len(self.times_s), len(self.task.labels)))

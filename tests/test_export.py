@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hsemotion_space.analysis import export
+from hsemotion_space.analysis.events import events, shares
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, TASKS
 from hsemotion_space.types import Analysis, Timeline
 
@@ -98,6 +99,15 @@ def test_json_is_strict_nested_and_exact(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(np.float32(made["spread"]), prediction.spread)
     assert image["faces"][0]["predictions"][0]["spread"] == [None] * 8
     assert not {"embeddings", "thumbnail"} & set(first["faces"][0])
+
+
+def test_document_has_events_and_shares_of_time_of_a_clip() -> None:
+    analysis = make_analysis(1, 30)
+    [face] = export.document([analysis])["analyses"][0]["faces"]  # type: ignore[index, call-overload]
+    [line] = [one for one in face["timelines"] if one["task"] == "expression"]
+    [timeline] = [one for one in analysis.faces[0].timelines if one.task is EXPRESSION]
+    assert [event["label"] for event in line["events"]] == [EXPRESSION.labels[one.column].name for one in events(timeline)]
+    assert line["events"] and line["share_of_time"] == pytest.approx(shares(timeline).tolist(), abs=1e-4)
 
 
 def test_values_that_are_not_finite_are_null_everywhere(tmp_path: Path) -> None:

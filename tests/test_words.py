@@ -47,7 +47,7 @@ SIGNS = {"{low} to {high}", "Alpha"}
 """Texts that are signs in Japanese."""
 SHOWN = ("consent", "crops", "form", "intake")
 """Modules of the feedback that check what a visitor sends."""
-CORE = ("images", "media", "engine", "heads", "pipeline", "readout", "doubt", "reliability", "quality", "explain", "jobs/*")
+CORE = ("media/*", "vision/*", "inference/*", "analysis/*", "jobs/*")
 """Modules whose messages a visitor may read."""
 KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hsemotion_space.analysis.events import events, shares
 from hsemotion_space.analysis.face_check import doubt
 from hsemotion_space.analysis.reliability import precision
 from hsemotion_space.messages import MessageError
@@ -321,8 +322,9 @@ def _face(face: FaceResult) -> dict[str, Json]:
         "face_doubt": found.text if (found := doubt(face)) else None,
         "timelines": [
             _described(line)
-            | {"times_s": _numbers(line.times_s), "values": _numbers(line.values)}
+            | {"times_s": _numbers(line.times_s), "values": _numbers(line.values), "smoothing_s": round(line.half_width_s, 4)}
             | ({"findings": _findings(line), "least_support": line.least_support} if len(line.support) else {})
+            | _in_time(line)
             for line in _of(face, "frame")
         ],
         "clip_values": [_described(line) | {"values": _numbers(line.values[0])} for line in _of(face, "clip")],
@@ -333,6 +335,21 @@ def _face(face: FaceResult) -> dict[str, Json]:
             for made in face.predictions
         ],
     }
+
+
+def _in_time(line: Timeline) -> dict[str, Json]:
+    """Return events and shares of time of a timeline; empty where labels do not hold in time."""
+    share = shares(line)
+    if not np.isfinite(share).all():
+        return {}
+    found: list[Json] = [
+        {
+            "label": line.task.labels[event.column].name, "start_s": round(event.start_s, 3), "end_s": round(event.end_s, 3),
+            "peak": round(event.peak, 4), "peak_s": round(event.peak_s, 3),
+        }
+        for event in events(line)
+    ]  # fmt: skip
+    return {"share_of_time": [round(float(value), 4) for value in share], "events": found}
 
 
 def _of(face: FaceResult, scope: str) -> Iterable[Timeline]:

@@ -20,7 +20,7 @@ from hsemotion_space.cli.learn import add_evaluate, add_learn
 from hsemotion_space.environment import secrets
 from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.settings import PipelineConfig, Settings, SettingsError
+from hsemotion_space.settings import CHALLENGE_SMOOTHING, PipelineConfig, Settings, SettingsError
 from hsemotion_space.types import PROVENANCE_WORDS
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _smoothing(text: str) -> float:
+    return CHALLENGE_SMOOTHING if text == "challenge" else float(text)
+
+
 def _add_analyze(parser: argparse.ArgumentParser) -> None:
     standard = PipelineConfig()
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
@@ -64,7 +68,10 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=float, default=standard.sample_fps, help="frames per second of a clip, 0 for all (default %(default)g)"
     )
-    parser.add_argument("--smoothing", type=float, default=standard.smoothing, help="factor on each task's window (default %(default)g)")
+    parser.add_argument(
+        "--smoothing", type=_smoothing, default=standard.smoothing, metavar="FACTOR",
+        help="factor on the smoothing windows of the ABAW challenge; `challenge` is 1, 0 turns smoothing off (default %(default)g)",
+    )  # fmt: skip
     parser.add_argument(
         "--detect-every", type=int, default=standard.detect_every, help="full face search on every so-manieth frame (default %(default)d)"
     )

@@ -18,7 +18,7 @@ def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> Fa
     Args:
         track: with the scores of this checkpoint's backbone.
         checkpoint: gives the heads.
-        smoothing: factor on the window of each task, 0 for none.
+        smoothing: factor on the window of each task in the challenge, 0 for none.
 
     Raises:
         CheckpointError: if the weights of a head cannot be used.

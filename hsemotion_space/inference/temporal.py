@@ -121,7 +121,7 @@ def smooth(timeline: Timeline, half_width_s: float) -> Timeline:
     if half_width_s == 0 or len(timeline.times_s) < 2:
         return timeline
     means = box_smooth(timeline.times_s, timeline.values, half_width_s)
-    return replace(timeline, values=np.clip(means, timeline.task.low, timeline.task.high))
+    return replace(timeline, values=np.clip(means, timeline.task.low, timeline.task.high), half_width_s=half_width_s)
 
 
 def summarize(timeline: Timeline) -> Prediction:
