@@ -47,7 +47,7 @@ from media_makers import (
 from PIL import Image
 
 from hsemotion_space.media.clips import MediaError, file_sha256, open_clip, sniff
-from hsemotion_space.media.clips import clips as media
+from hsemotion_space.media import clips as media
 
 ALL = list(range(10))
 # name: (writer, times in s, numbers of the pictures, notice)
