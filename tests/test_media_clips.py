@@ -50,6 +50,14 @@ from hsemotion_space.media.clips import MediaError, file_sha256, open_clip, snif
 from hsemotion_space.media import clips as media
 
 ALL = list(range(10))
+LATE, HALF_LATE = [1 + t for t in TENTHS], [0.5 + t for t in TENTHS]
+
+
+def late(path: Path, **options: object) -> Path:
+    """Write a clip whose pictures begin after a second."""
+    return write_clip(path, TEN, LATE, **options)
+
+
 # name: (writer, times in s, numbers of the pictures, notice)
 GOOD: dict[str, tuple[Callable[[Path], object], list[float], list[int], str]] = {
     "mp4-h264": (lambda p: write_clip(p, TEN, kind="mp4"), TENTHS, ALL, ""),
@@ -65,6 +73,19 @@ GOOD: dict[str, tuple[Callable[[Path], object], list[float], list[int], str]] = 
     "mp4-with-sound": (lambda p: write_clip(p, TEN, kind="mp4", audio="aac"), TENTHS, ALL, ""),
     "mp4-with-cover": (lambda p: write_clip(p, TEN, kind="mp4", cover=True), TENTHS, ALL, ""),
     "mp4-starts-late": (lambda p: write_clip(p, TEN, [3 + t for t in TENTHS], kind="mp4"), TENTHS, ALL, ""),
+    "mp4-starts-late-with-sound": (lambda p: late(p, kind="mp4", audio="aac"), LATE, ALL, ""),
+    "mov-starts-late-with-sound": (lambda p: late(p, kind="mov", codec="mpeg4", audio="aac"), LATE, ALL, ""),
+    "mkv-starts-late-with-sound": (lambda p: late(p, kind="matroska", audio="aac"), LATE, ALL, ""),
+    "webm-starts-late-with-sound": (lambda p: late(p, kind="webm", codec="libvpx", audio="libopus"), LATE, ALL, ""),
+    "mp4-fragments-start-late-with-sound": (
+        lambda p: late(p, kind="mp4", audio="aac", muxer={"movflags": "frag_keyframe+empty_moov+delay_moov"}),
+        LATE,
+        ALL,
+        "",
+    ),
+    "mp4-sound-starts-late": (lambda p: write_clip(p, TEN, kind="mp4", audio="aac", audio_start_s=0.2), TENTHS, ALL, ""),
+    "mkv-both-start-late": (lambda p: late(p, kind="matroska", audio="pcm_s16le", audio_start_s=0.5), HALF_LATE, ALL, ""),
+    "mp4-starts-late-with-cover": (lambda p: late(p, kind="mp4", cover=True), TENTHS, ALL, ""),
     "mp4-trailing-bytes": (lambda p: append(write_clip(p, TEN, kind="mp4"), b"junk" * 99), TENTHS, ALL, ""),
     "mp4-edits-lie": (lambda p: retimed(p, (3, 1600), (7, 800)), [0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6], ALL, ""),
     # the edit list ends the clip after the jump
@@ -136,6 +157,14 @@ def test_reads_odd_clips_exactly(name: str, tmp_path: Path) -> None:
     assert codes(info.notices) == ([notice] if notice else [])
     assert info.sha256 == file_sha256(path)
     assert frames[-1].time_s < info.duration_s <= frames[-1].time_s + 1
+
+
+def test_video_that_begins_beyond_the_limit_is_analyzed_from_its_first_frame(tmp_path: Path) -> None:
+    path = late(tmp_path / "clip", kind="mp4", audio="aac")
+    frames, info = decode(path, 0, replace(LIMITS, clip_duration_s=1.0))
+    assert times(frames) == TENTHS and codes(info.notices) == [ESTIMATED]
+    frames, info = decode(path, 10, replace(LIMITS, clip_duration_s=1.5))
+    assert times(frames) == LATE[:5] and codes(info.notices) == [CUT] and info.duration_s == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mov", "matroska"])
