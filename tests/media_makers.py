@@ -18,6 +18,23 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 TIME_BASE = Fraction(1, 1000)
+Corners = tuple[tuple[int, int, int], ...]
+UPRIGHT = (RED, GREEN, BLUE, WHITE)
+"""Corners of ``quadrants``: top left, top right, bottom left, bottom right."""
+ORIENTED: dict[int, Corners] = {
+    1: UPRIGHT,
+    2: (GREEN, RED, WHITE, BLUE),
+    3: (WHITE, BLUE, GREEN, RED),
+    4: (BLUE, WHITE, RED, GREEN),
+    5: (RED, BLUE, GREEN, WHITE),
+    6: (BLUE, RED, WHITE, GREEN),
+    7: (WHITE, GREEN, BLUE, RED),
+    8: (GREEN, WHITE, RED, BLUE),
+    0: UPRIGHT,
+    9: UPRIGHT,
+    255: UPRIGHT,
+    65535: UPRIGHT,
+}
 
 
 def quadrants(width: int = 64, height: int = 48) -> Pixels:
