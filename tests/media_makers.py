@@ -18,6 +18,23 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 TIME_BASE = Fraction(1, 1000)
+Corners = tuple[tuple[int, int, int], ...]
+UPRIGHT = (RED, GREEN, BLUE, WHITE)
+"""Corners of ``quadrants``: top left, top right, bottom left, bottom right."""
+ORIENTED: dict[int, Corners] = {
+    1: UPRIGHT,
+    2: (GREEN, RED, WHITE, BLUE),
+    3: (WHITE, BLUE, GREEN, RED),
+    4: (BLUE, WHITE, RED, GREEN),
+    5: (RED, BLUE, GREEN, WHITE),
+    6: (BLUE, RED, WHITE, GREEN),
+    7: (WHITE, GREEN, BLUE, RED),
+    8: (GREEN, WHITE, RED, BLUE),
+    0: UPRIGHT,
+    9: UPRIGHT,
+    255: UPRIGHT,
+    65535: UPRIGHT,
+}
 
 
 def quadrants(width: int = 64, height: int = 48) -> Pixels:
@@ -119,7 +136,9 @@ def write_clip(
     kind: str | None = None,
     pix_fmt: str | None = None,
     turn: tuple[float, bool] | None = None,
+    aspect_ratio: Fraction | None = None,
     audio: str | None = None,
+    audio_start_s: float = 0.0,
     cover: bool = False,
     options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
@@ -130,7 +149,9 @@ def write_clip(
     Args:
         times_s: presentation times; without them an even ``rate``.
         turn: display rotation in degrees counterclockwise, and whether mirrored.
-        audio: codec of a second stream of silence.
+        aspect_ratio: width to height of a pixel.
+        audio: codec of a second stream, of one second of silence.
+        audio_start_s: when it begins.
         cover: add a still picture as cover art.
         options: of the encoder.
         muxer: options of the container.
@@ -142,6 +163,8 @@ def write_clip(
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pix_fmt or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
         stream.codec_context.time_base = TIME_BASE
+        if aspect_ratio is not None:
+            stream.codec_context.sample_aspect_ratio = aspect_ratio
         if turn is not None:
             stream.set_display_rotation(turn[0], hflip=turn[1])
         sound = container.add_stream(audio, rate=48000) if audio else None
@@ -158,15 +181,16 @@ def write_clip(
             container.mux(art.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 200, np.uint8), format="rgb24")))
             container.mux(art.encode(None))
         if sound is not None:
-            write_silence(container, sound)
+            write_silence(container, sound, audio_start_s)
     return path
 
 
-def write_silence(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float = 1.0) -> None:
+def write_silence(container: av.container.OutputContainer, stream: av.AudioStream, start_s: float = 0.0) -> None:
+    """Write one second."""
     step = stream.codec_context.frame_size or 1024
-    for start in range(0, int(seconds * 48000), step):
+    for start in range(0, 48000, step):
         frame = av.AudioFrame.from_ndarray(np.zeros((2, step), np.float32), format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+        frame.sample_rate, frame.pts, frame.time_base = 48000, start + round(start_s * 48000), Fraction(1, 48000)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
 

@@ -4,6 +4,7 @@ import random
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +36,9 @@ from clip_makers import (
 )
 from error_codes import codes, raises_code
 from media_makers import (
+    ORIENTED,
     encoded,
+    exif_with,
     jpeg_packet,
     number_of,
     numbered,
@@ -46,10 +49,18 @@ from media_makers import (
 )
 from PIL import Image
 
-from hsemotion_space.media.clips import MediaError, file_sha256, open_clip, sniff
-from hsemotion_space.media.clips import clips as media
+from hsemotion_space.media import clips as media
+from hsemotion_space.media.clips import MediaError, file_sha256, open_clip, read_frame, sniff
 
 ALL = list(range(10))
+LATE, HALF_LATE = [1 + t for t in TENTHS], [0.5 + t for t in TENTHS]
+
+
+def late(path: Path, **options: object) -> Path:
+    """Write a clip whose pictures begin after a second."""
+    return write_clip(path, TEN, LATE, **options)
+
+
 # name: (writer, times in s, numbers of the pictures, notice)
 GOOD: dict[str, tuple[Callable[[Path], object], list[float], list[int], str]] = {
     "mp4-h264": (lambda p: write_clip(p, TEN, kind="mp4"), TENTHS, ALL, ""),
@@ -65,6 +76,19 @@ GOOD: dict[str, tuple[Callable[[Path], object], list[float], list[int], str]] = 
     "mp4-with-sound": (lambda p: write_clip(p, TEN, kind="mp4", audio="aac"), TENTHS, ALL, ""),
     "mp4-with-cover": (lambda p: write_clip(p, TEN, kind="mp4", cover=True), TENTHS, ALL, ""),
     "mp4-starts-late": (lambda p: write_clip(p, TEN, [3 + t for t in TENTHS], kind="mp4"), TENTHS, ALL, ""),
+    "mp4-starts-late-with-sound": (lambda p: late(p, kind="mp4", audio="aac"), LATE, ALL, ""),
+    "mov-starts-late-with-sound": (lambda p: late(p, kind="mov", codec="mpeg4", audio="aac"), LATE, ALL, ""),
+    "mkv-starts-late-with-sound": (lambda p: late(p, kind="matroska", audio="aac"), LATE, ALL, ""),
+    "webm-starts-late-with-sound": (lambda p: late(p, kind="webm", codec="libvpx", audio="libopus"), LATE, ALL, ""),
+    "mp4-fragments-start-late-with-sound": (
+        lambda p: late(p, kind="mp4", audio="aac", muxer={"movflags": "frag_keyframe+empty_moov+delay_moov"}),
+        LATE,
+        ALL,
+        "",
+    ),
+    "mp4-sound-starts-late": (lambda p: write_clip(p, TEN, kind="mp4", audio="aac", audio_start_s=0.2), TENTHS, ALL, ""),
+    "mkv-both-start-late": (lambda p: late(p, kind="matroska", audio="pcm_s16le", audio_start_s=0.5), HALF_LATE, ALL, ""),
+    "mp4-starts-late-with-cover": (lambda p: late(p, kind="mp4", cover=True), TENTHS, ALL, ""),
     "mp4-trailing-bytes": (lambda p: append(write_clip(p, TEN, kind="mp4"), b"junk" * 99), TENTHS, ALL, ""),
     "mp4-edits-lie": (lambda p: retimed(p, (3, 1600), (7, 800)), [0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6], ALL, ""),
     # the edit list ends the clip after the jump
@@ -138,6 +162,14 @@ def test_reads_odd_clips_exactly(name: str, tmp_path: Path) -> None:
     assert frames[-1].time_s < info.duration_s <= frames[-1].time_s + 1
 
 
+def test_video_that_begins_beyond_the_limit_is_analyzed_from_its_first_frame(tmp_path: Path) -> None:
+    path = late(tmp_path / "clip", kind="mp4", audio="aac")
+    frames, info = decode(path, 0, replace(LIMITS, clip_duration_s=1.0))
+    assert times(frames) == TENTHS and codes(info.notices) == [ESTIMATED]
+    frames, info = decode(path, 10, replace(LIMITS, clip_duration_s=1.5))
+    assert times(frames) == LATE[:5] and codes(info.notices) == [CUT] and info.duration_s == pytest.approx(1.5)
+
+
 @pytest.mark.parametrize("kind", ["mp4", "mov", "matroska"])
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
@@ -149,6 +181,47 @@ def test_turns_clips_upright(degrees: int, mirrored: bool, kind: str, tmp_path: 
     assert (info.height, info.width, 3) == frames[0].rgb.shape == expected.shape
     assert np.abs(frames[1].rgb[6::12, 6::12].astype(int) - expected[6::12, 6::12]).max() <= 16
     assert frames[0].rgb.flags["C_CONTIGUOUS"]
+
+
+@pytest.mark.parametrize("kind", ["avi", "mov", "matroska"])
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_side_data_without_a_name_decides_nothing(orientation: int, kind: str, tmp_path: Path) -> None:
+    body = encoded(Image.fromarray(quadrants()), "JPEG", exif=exif_with(orientation), quality=95, subsampling=0)
+    frames, info = decode(write_packets(tmp_path / "clip", [(0, body), (0.1, body)], kind=kind))
+    corners = frames[1].rgb[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    assert np.abs(corners - np.array(ORIENTED[orientation])).max() <= 4
+    assert times(frames) == TENTHS[:2] and info.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "limit_pixels", "size"),
+    [
+        (Fraction(4, 3), 10**6, (48, 85)),
+        (Fraction(3, 4), 10**6, (64, 64)),
+        (Fraction(4, 3), 3500, (36, 64)),  # never more pixels than the limit
+        (Fraction(3, 4), 3500, (48, 48)),
+        (Fraction(1, 1), 10**6, (48, 64)),
+        (Fraction(200, 1), 10**6, (48, 64)),  # no camera makes such pixels
+        (Fraction(1, 200), 10**6, (48, 64)),
+    ],
+)
+@pytest.mark.parametrize(("kind", "codec"), [("mp4", "libx264"), ("mov", "libx265"), ("matroska", "libx264")])
+def test_pixels_that_are_not_square_are_shown_square(
+    kind: str, codec: str, ratio: Fraction, limit_pixels: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    path = write_clip(tmp_path / "clip", [quadrants()] * 3, kind=kind, codec=codec, aspect_ratio=ratio)
+    frames, info = decode(path, 0, replace(LIMITS, clip_pixels=limit_pixels))
+    assert [frame.rgb.shape for frame in frames] == [(*size, 3)] * 3 and (info.height, info.width) == size
+    assert [tuple(color > 128) for color in frames[2].rgb[[4, 4, -4, -4], [4, -4, 4, -4]]] == [
+        (True, False, False), (False, True, False), (False, False, True), (True, True, True)
+    ]  # fmt: skip
+    assert np.array_equal(read_frame(path, replace(LIMITS, clip_pixels=limit_pixels), 0.2).rgb, frames[2].rgb)
+
+
+@pytest.mark.parametrize(("degrees", "size"), [(90, (85, 48)), (180, (48, 85))])
+def test_pixels_are_made_square_before_the_picture_is_turned(degrees: int, size: tuple[int, int], tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip", [quadrants()], kind="mp4", turn=(degrees, False), aspect_ratio=Fraction(4, 3))
+    assert decode(path)[0][0].rgb.shape == (*size, 3)
 
 
 def test_odd_sides_are_kept(tmp_path: Path) -> None:
@@ -358,7 +431,7 @@ def test_any_failure_of_the_decoder_is_an_error_for_the_user(error: Exception, t
         raise error
 
     with open_clip(path, LIMITS, 0) as clip:
-        monkeypatch.setattr(media, "_turned", fail)
+        monkeypatch.setattr(media.Display, "turn", fail)
         with raises_code(MediaError, "frame_damaged"):
             list(clip)
     monkeypatch.setattr(media.av, "open", fail)

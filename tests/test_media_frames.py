@@ -14,8 +14,8 @@ from error_codes import raises_code
 from media_makers import Pixels, numbered, quadrants, write_clip, write_packets
 from test_media_clips import BAD, GOOD
 
+from hsemotion_space.media import clips as media
 from hsemotion_space.media.clips import Clip, MediaError, open_clip, read_frame
-from hsemotion_space.media.clips import clips as media
 from hsemotion_space.types import Frame
 
 

@@ -13,8 +13,11 @@ from error_codes import codes, raises_code
 from media_makers import (
     BLUE,
     GREEN,
+    ORIENTED,
     RED,
+    UPRIGHT,
     WHITE,
+    Corners,
     encoded,
     exif_with,
     jpeg_with_size,
@@ -32,8 +35,6 @@ from hsemotion_space.settings import MediaLimits
 
 LIMITS = MediaLimits()
 PICTURE = Image.fromarray(quadrants())
-UPRIGHT = (RED, GREEN, BLUE, WHITE)
-Corners = tuple[tuple[int, int, int], ...]
 
 
 def flat(mode: str, color: object, size: tuple[int, int] = (16, 12)) -> Image.Image:
@@ -191,22 +192,6 @@ def test_reads_odd_images_exactly(name: str, tmp_path: Path) -> None:
     assert (frame.index, frame.time_s, info.duration_s, info.sha256) == (0, 0.0, 0.0, file_sha256(path))
     assert ("animated" in codes(info.notices)) == ("animated" in name or name == "gif-second-picture-broken")
     assert ("scaled_down" in codes(info.notices)) == (max(width, height) == 1920)
-
-
-ORIENTED: dict[int, Corners] = {
-    1: UPRIGHT,
-    2: (GREEN, RED, WHITE, BLUE),
-    3: (WHITE, BLUE, GREEN, RED),
-    4: (BLUE, WHITE, RED, GREEN),
-    5: (RED, BLUE, GREEN, WHITE),
-    6: (BLUE, RED, WHITE, GREEN),
-    7: (WHITE, GREEN, BLUE, RED),
-    8: (GREEN, WHITE, RED, BLUE),
-    0: UPRIGHT,
-    9: UPRIGHT,
-    255: UPRIGHT,
-    65535: UPRIGHT,
-}
 
 
 @pytest.mark.parametrize("orientation", ORIENTED)

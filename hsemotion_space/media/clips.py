@@ -14,16 +14,18 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self, SupportsBytes, cast
+from typing import Self, cast
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from hsemotion_space.media.display import Display, display_size
 from hsemotion_space.media.images import CLIP_FORMATS, MediaError, check_size, file_sha256, identify, read_image, read_image_bytes, sniff
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import MediaLimits
@@ -33,6 +35,10 @@ __all__ = ["Clip", "MediaError", "file_sha256", "open_clip", "read_frame", "read
 
 _CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "libdav1d", "libvpx", "libvpx-vp9")
 _DAMAGED = Message("Parts of the clip are damaged and were skipped.", code="parts_damaged")
+_ESTIMATED = Message(
+    "Some timestamps of the clip are missing or out of order; those times are estimates.",
+    code="bad_timestamps",
+)
 NO_FRAME = Message("No frame of the clip can be decoded.", code="no_frame")
 _REORDERED = 4  # pictures; MP4 is searched by decoding times, which come before presentation times by as many or fewer
 _TIME_ROUNDING_S = 0.001  # Matroska stores times in whole milliseconds
@@ -89,7 +95,7 @@ def read_frame(path: Path, limits: MediaLimits, time_s: float) -> Frame:
     Args:
         path: the file; only its content counts.
         limits: as for :func:`open_clip`, but for the number of frames.
-        time_s: presentation time from the first frame.
+        time_s: presentation time, as the frames of the clip have it.
 
     Raises:
         MediaError: as :func:`open_clip` and the iteration of its clip.
@@ -117,8 +123,9 @@ def _nearest(frames: Iterable[Frame], time_s: float) -> Frame:
 class Clip:
     """Frames of a clip, decoded while they are iterated, once; a context manager that closes the file.
 
-    A frame's ``index`` counts decoded frames, its ``time_s`` is presentation time from the first of them. With a ``sample_fps`` the frames
-    are the first ones at or after each multiple of ``1 / sample_fps`` s. Only time spent on decoding counts towards ``decode_deadline_s``.
+    A frame's ``index`` counts decoded frames; its ``time_s`` is presentation time from where sound or video begins,
+    whichever is first. With a ``sample_fps`` the frames are the first ones at or after each multiple of
+    ``1 / sample_fps`` s. Only time spent on decoding counts towards ``decode_deadline_s``.
 
     Attributes:
         estimated_frames: number of frames to expect, at least 1, from headers that may be wrong.
@@ -130,13 +137,15 @@ class Clip:
         self._stream.codec_context.options = {"max_pixels": str(limits.clip_pixels)}
         self._reformatter = VideoReformatter()  # one for all frames: each holds threads of its own
         self._has_pts = container.format.name != "avi"
-        self._size = self._stream.codec_context.width, self._stream.codec_context.height
-        check_size(*self._size, limits.clip_pixels)
+        coded = self._stream.codec_context
+        check_size(coded.width, coded.height, limits.clip_pixels)
+        self._size = display_size(coded.width, coded.height, self._stream.sample_aspect_ratio, limits.clip_pixels)
         rate = float(self._stream.guessed_rate or 25)
         self._step_s = 1 / min(max(rate, 1.0), 240.0)
-        self._coded_size: tuple[int, int] | None = None
-        self._turn = (1, 0, 0, 1)
+        self._coded_size = 0, 0
+        self._display: Display | None = None
         self._origin_s: float | None = None
+        self._sound_start_s = _start_s(container.streams.audio)
         self._last_s = -self._step_s
         self._end_s = 0.0
         self._deadline = 0.0
@@ -277,26 +286,36 @@ class Clip:
         if stamp is not None and picture.time_base:
             stamp_s = float(stamp * picture.time_base)
             if self._origin_s is None:
-                self._origin_s = stamp_s - expected_s
+                self._origin_s = self._origin(stamp_s - expected_s)
             time_s = stamp_s - self._origin_s
         if time_s <= self._last_s or (stamp is None and self._has_pts):
-            text = "Some timestamps of the clip are missing or out of order; those times are estimates."
-            self._notice(Message(text, code="bad_timestamps"))
+            self._notice(_ESTIMATED)
             time_s = expected_s
         self._last_s = time_s
         return time_s
 
+    def _origin(self, start_s: float) -> float:
+        """Return the time stamp in s from which times count, if the video begins at ``start_s``."""
+        late_s = start_s - max(self._sound_start_s, 0.0)  # before 0 lie samples that only prepare the decoder
+        if not self._has_pts or late_s <= 0:
+            return start_s
+        if late_s < self._limits.clip_duration_s:
+            return start_s - late_s
+        self._notice(_ESTIMATED)
+        return start_s
+
     def _rgb(self, picture: VideoFrame) -> ByteArray:
-        """Return (H, W, 3), of the first picture's size and turned as the file asks."""
+        """Return (H, W, 3), of the first picture's size, with square pixels, and turned as the file asks."""
         try:
-            if self._coded_size is None:
+            if self._display is None:
                 self._coded_size = picture.width, picture.height
-                self._turn = _display_matrix(picture)
+                self._display = Display.of(picture, self._stream.sample_aspect_ratio, self._limits.clip_pixels)
             if (picture.width, picture.height) != self._coded_size:
                 text = "The frame size changes within the clip; all frames were scaled to the size of the first."
                 self._notice(Message(text, code="size_changes"))
-            rgb = self._reformatter.reformat(picture, *self._coded_size, format="rgb24", threads=1)
-            return np.ascontiguousarray(_turned(np.asarray(rgb.to_ndarray(), np.uint8), self._turn))
+            size = self._display.width, self._display.height
+            rgb = self._reformatter.reformat(picture, *size, format="rgb24", threads=1)
+            return self._display.turn(np.asarray(rgb.to_ndarray(), np.uint8))
         except Exception as error:
             raise MediaError("A frame of the clip cannot be decoded.", code="frame_damaged") from error
 
@@ -319,6 +338,12 @@ def _video_stream(container: InputContainer) -> VideoStream:
     raise MediaError("The file contains no video.", code="no_video")
 
 
+def _start_s(streams: Iterable[AudioStream]) -> float:
+    """Return the presentation time in s at which the first of some streams begins; infinity if there is none."""
+    starts = [one.start_time * one.time_base for one in streams if one.start_time is not None and one.time_base]
+    return float(min(starts, default=math.inf))
+
+
 def _decode_next(packets: Iterator[Packet[VideoStream]], stream: VideoStream) -> tuple[list[VideoFrame], bool]:
     """Return the pictures of the next packet, or at the end what is left in the decoder, and whether this is the end."""
     try:
@@ -332,20 +357,3 @@ def _decode_next(packets: Iterator[Packet[VideoStream]], stream: VideoStream) ->
         return packet.decode(), False
     except Exception as error:
         raise MediaError(_DAMAGED) from error
-
-
-def _display_matrix(picture: VideoFrame) -> tuple[int, int, int, int]:
-    """Return a, b, c, d of the display matrix, which maps x to a·x + c·y and y to b·x + d·y."""
-    data = cast("SupportsBytes | None", picture.side_data.get("DISPLAYMATRIX"))  # it and the picture keep each other alive: once a clip
-    if data is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-    return a, b, c, d
-
-
-def _turned(pixels: ByteArray, matrix: tuple[int, int, int, int]) -> ByteArray:
-    """Apply a display matrix, to the next quarter turn or mirror."""
-    a, b, c, d = matrix
-    if abs(b) > abs(a):
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
