@@ -9,9 +9,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_type_hints
 
-from hsemotion_space.feedback.record import TIERS
 from hsemotion_space.training.augment import Augmentation, ChannelValue
 from hsemotion_space.training.data import Crop, DataError
+from hsemotion_space.training.formats.feedback import DEFAULT_TIERS
 
 Format = Literal["parquet", "affectnet-csv", "affectnet-2021", "folder", "feedback"]
 Table = TypeVar("Table")
@@ -41,7 +41,7 @@ class Source:
     format: Format = "parquet"
     crop: Crop = "square"
     images: str = ""
-    tiers: tuple[str, ...] = TIERS[1:]
+    tiers: tuple[str, ...] = DEFAULT_TIERS
     unlabeled: bool = False
 
 
