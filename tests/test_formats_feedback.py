@@ -25,8 +25,10 @@ from hsemotion_space.tasks import (
     MIMICRY_INTENSITY,
     VALENCE_AROUSAL,
 )
-from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError, FaceImages, split_of
-from hsemotion_space.training.formats.affwild2 import list_faces, read_labels
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, FaceImages, split_of
+from hsemotion_space.training.files import DataError
+from hsemotion_space.training.formats.annotations import read_labels
+from hsemotion_space.training.formats.crops import list_faces
 from hsemotion_space.training.formats.feedback import TIERS as TRAINING_TIERS
 from hsemotion_space.training.formats.feedback import read_feedback, read_rows, unpack
 from hsemotion_space.training.recipe import Source, read_recipe
@@ -86,7 +88,7 @@ def test_an_export_that_datasets_loads_trains_a_backbone(tmp_path: Path, capsys:
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert all(np.isfinite(list(row["loss"].values())).all() and "expression" in row["loss"] for row in rows)
-    assert f"{len(source.rows(TRAINING))} for training" in capsys.readouterr().out
+    assert f"{len(source.rows(TRAINING))} pictures for training" in capsys.readouterr().out
 
 
 def test_labels_that_were_not_judged_are_masked(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_the_side_of_a_contributor_does_not_depend_on_the_others(tmp_path: Path)
 
 def test_too_few_contributors_are_told(tmp_path: Path) -> None:
     exported(tmp_path / "export", forty()[:1])
-    with pytest.raises(DataError, match="feedback needs a row for training"):
+    with raises_code(DataError, "empty_split"):
         load_sources(replace(RECIPE, sources=(SOURCE,), votes=""), tmp_path)
 
 
@@ -216,9 +218,9 @@ def test_partly_judged_units_are_partly_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "code"),
     [
-        ("schema_version", 2, "row"), ("contributor", "../../x", "row"), ("item", "", "row"), ("created", None, "row"),
-        ("corrected_expression", "Bliss", "row"), ("corrected_action_units", [0.5] * 11, "row"),
-        ("corrected_valence_arousal", [2.0, 0.0], "row"), ("verdict", ..., "column"),
+        ("schema_version", 2, "version"), ("contributor", "../../x", "identity"), ("item", "", "identity"), ("created", None, "unusable"),
+        ("corrected_expression", "Bliss", "label"), ("corrected_action_units", [0.5] * 11, "numbers"),
+        ("corrected_valence_arousal", [2.0, 0.0], "numbers"), ("verdict", ..., "columns"),
     ],
 )  # fmt: skip
 def test_read_rows_refuses_other_values(tmp_path: Path, column: str, value: object, code: str) -> None:
@@ -233,7 +235,7 @@ def test_read_rows_refuses_other_values(tmp_path: Path, column: str, value: obje
 
 def test_files_that_are_no_feedback_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nonsense")
-    with raises_code(DataError, "parquet"):
+    with raises_code(DataError, "unusable"):
         read_rows([tmp_path])
     with raises_code(DataError, "unreadable"):
         read_rows([tmp_path / "absent.parquet"])

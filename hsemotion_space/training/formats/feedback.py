@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hsemotion_space.tasks import ACTION_UNITS, CHALLENGE, EXPRESSION, OTHER, TASKS, VALENCE_AROUSAL, Task, get_task
-from hsemotion_space.training.data import DataError, split_of
-from hsemotion_space.training.formats.affwild2 import write_labels
+from hsemotion_space.tasks import CHALLENGE, EXPRESSION, OTHER, TASKS, VALENCE_AROUSAL, Task, get_task
+from hsemotion_space.training.data import split_of
+from hsemotion_space.training.files import DataError, located, reading, unexpected
+from hsemotion_space.training.formats.annotations import write_labels
 from hsemotion_space.training.formats.samples import FaceSample
 from hsemotion_space.training.series import DEFAULT_THRESHOLD, Series
 from hsemotion_space.types import FloatArray
@@ -51,14 +51,9 @@ class FeedbackRow:
 
 
 def read_rows(paths: Sequence[Path], tiers: Collection[str] = DEFAULT_TIERS) -> list[FeedbackRow]:
-    """Return the rows with a picture: the latest of each contributor about each item.
+    """Return the rows with a picture of some tiers: the latest of each contributor about each item.
 
-    Args:
-        paths: exports or batches: Parquet files, or folders that contain some at any depth.
-        tiers: which rows.
-
-    Raises:
-        DataError: if a tier is unknown or a file cannot be used.
+    ``paths`` are exports or batches: Parquet files, or folders that contain some at any depth.
     """
     if unknown := sorted(set(tiers) - set(TIERS)):
         raise DataError("The tier {tier!r} is unknown; use {tiers}.", code="tier", tier=unknown[0], tiers=", ".join(TIERS))
@@ -72,34 +67,25 @@ def read_rows(paths: Sequence[Path], tiers: Collection[str] = DEFAULT_TIERS) -> 
 
 
 def _read_file(file: Path) -> Iterator[FeedbackRow]:
-    number = 0
-    try:
-        with pq.ParquetFile(file) as table:
-            if missing := [name for name in COLUMNS if name not in table.schema_arrow.names]:
-                raise DataError("{file} is not a feedback file: the column {name} is missing.", code="column", file=file, name=missing[0])
-            for batch in table.iter_batches(64):
-                for cells in batch.to_pylist():
-                    number += 1
-                    yield _row(cells)
-    except OSError as error:
-        raise DataError("{file} cannot be read: {reason}.", code="unreadable", file=file, reason=error.strerror or error) from error
-    except pa.ArrowException as error:
-        raise DataError("{file} is not a readable Parquet file.", code="parquet", file=file) from error
-    except (AttributeError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError("{file}, row {number}: {reason}.", code="row", file=file, number=number, reason=error) from error
+    with reading(file, "feedback file"), pq.ParquetFile(file) as table:
+        if missing := [name for name in COLUMNS if name not in table.schema_arrow.names]:
+            raise DataError("{file} is not a feedback file: the column {name} is missing.", code="columns", file=file, name=missing[0])
+        rows = (cells for batch in table.iter_batches(64) for cells in batch.to_pylist())
+        for number, cells in enumerate(rows, 1):
+            with located(f"{file}, row {number}"):
+                yield _row(cells)
 
 
 def _row(cells: Cells) -> FeedbackRow:
     if cells["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"expected schema version {SCHEMA_VERSION}, found {cells['schema_version']}")
-    contributor, tier = cells["contributor"], cells.get("tier") or TIERS[0]
-    if not (contributor.isascii() and contributor.isalnum() and cells["item"]):
-        raise ValueError("expected an item and a contributor of letters and digits")  # the latter becomes the name of a folder
+        raise unexpected(f"schema version {SCHEMA_VERSION}", str(cells["schema_version"]), "version")
+    item, contributor = (str(cells[name] or "") for name in ("item", "contributor"))
+    if not (item and contributor.isascii() and contributor.isalnum()):  # a contributor becomes the name of a folder
+        raise unexpected("an item, and a contributor of letters and digits", f"{item}, {contributor}", "identity")
+    tier = str(cells.get("tier") or TIERS[0])
     crop = (cells["image"] or {}).get("bytes") or b""
     labels = {task.name: _labels(cells, task) for task in TASKS}
-    return FeedbackRow(str(cells["item"]), contributor, cells["created"].timestamp(), str(tier), crop, labels)
+    return FeedbackRow(item, contributor, cells["created"].timestamp(), tier, crop, labels)
 
 
 def _labels(cells: Cells, task: Task) -> FloatArray:
@@ -126,11 +112,11 @@ def _numbers(task: Task, value: object) -> FloatArray:
         return np.full(len(task.labels), np.nan, np.float32)
     if task.kind == "one_of":
         if value not in task.label_names:
-            raise ValueError(f"expected one of {', '.join(task.label_names)} for {task.title}, found {value!r}")
+            raise unexpected(f"one of {', '.join(task.label_names)} for {task.title}", str(value), "label")
         return _one_hot(task, task.index(str(value)))
     values = np.array(value, np.float32)
     if values.shape != (len(task.labels),) or (values < task.low - ROUNDING).any() or (values > task.high + ROUNDING).any():
-        raise ValueError(f"expected {len(task.labels)} numbers from {task.low:g} to {task.high:g} for {task.title}")
+        raise unexpected(f"{len(task.labels)} numbers from {task.low:g} to {task.high:g} for {task.title}", str(value), "numbers")
     return np.clip(values, task.low, task.high)
 
 
@@ -141,18 +127,10 @@ def _one_hot(task: Task, column: int) -> FloatArray:
 
 
 def read_feedback(paths: Sequence[Path], tuning: float, tiers: Collection[str] = DEFAULT_TIERS) -> Iterator[FaceSample]:
-    """Yield the faces of exports or batches, grouped by contributor, so that a contributor is in one split only.
+    """Yield the faces of :func:`read_rows`, grouped by contributor, so that a contributor is in one split only.
 
     A face that several contributors judged stays in the split that is most held out; labels by contributors of the others
-    are left out, so that a face is in one split only as well.
-
-    Args:
-        paths: see :func:`read_rows`.
-        tuning: share of the contributors in the tuning split.
-        tiers: which rows.
-
-    Raises:
-        DataError: if a tier is unknown or a file cannot be used.
+    are left out, so that a face is in one split only as well. ``tuning`` is a share of the contributors.
     """
     rows = read_rows(paths, tiers)
     splits = {row.contributor: split_of(row.contributor.encode(), None, tuning) for row in rows}
@@ -165,13 +143,12 @@ def read_feedback(paths: Sequence[Path], tuning: float, tiers: Collection[str] =
 
 
 def _sample(row: FeedbackRow) -> FaceSample:
-    expression, affect, units = (row.labels[task.name] for task in (EXPRESSION, VALENCE_AROUSAL, ACTION_UNITS))
+    expression, affect = (row.labels[task.name] for task in (EXPRESSION, VALENCE_AROUSAL))
     return FaceSample(
         row.crop,
         None,
         None if np.isnan(expression).any() else int(expression.argmax()),
         None if np.isnan(affect).any() else (float(affect[0]), float(affect[1])),
-        None if np.isnan(units).any() else tuple((units >= DEFAULT_THRESHOLD).astype(int).tolist()),
         "train",
         row.contributor,
     )
@@ -181,18 +158,8 @@ def unpack(paths: Sequence[Path], folder: Path, tiers: Collection[str] = DEFAULT
     """Write feedback in the layout of Aff-Wild2, one "video" per contributor, for ``learn features`` and ``learn head``.
 
     ``faces/<contributor>/<number>.png`` are the crops and ``labels/<task>/<contributor>.txt`` the labels of frame-level tasks.
-    A row with a label that was not judged is not annotated, and units are present from half of their range.
-
-    Args:
-        paths: see :func:`read_rows`.
-        folder: must not exist, or be empty.
-        tiers: which rows.
-
-    Returns:
-        The number of labeled crops by task.
-
-    Raises:
-        DataError: if a tier is unknown, a file cannot be used, or the folder is not empty.
+    A row with a label that was not judged is not annotated, and units are present from half of their range. Returns the number
+    of labeled crops by task.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise DataError("The folder {folder} is not empty; choose a new one.", code="not_empty", folder=folder)
