@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +21,12 @@ from hsemotion_space.inference.pipeline import Network, load_network
 from hsemotion_space.inference.temporal import box_smooth, gaussian_smooth
 from hsemotion_space.training.feature_table import read_features
 from hsemotion_space.training.features import extract
+from hsemotion_space.training.formats.crops import FaceFile
 from hsemotion_space.types import FloatArray
 from hsemotion_space.vision.engine import EngineOptions
 
 SIDE, SHARD = 112, 65_536
 SPEC = InputSpec(SIDE, "box", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A picture of a face."""
-
-    video: str
-    frame: int
-    image: Path
 
 
 def free(batch: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -84,9 +75,8 @@ def main() -> None:
         (folder / "features").mkdir()
         write_shards(folder / "features", options.rows, options.dim)
         report(f"read {options.rows:,} x {options.dim}", options.rows, "rows", lambda: read_features(folder / "features"))
-        report("read one video of them", 5000, "rows", lambda: read_features(folder / "features", ["video-0003"]))
         picture = Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).resize((160, 180), Image.Resampling.BICUBIC)
-        crops = [Crop("v", frame, folder / f"{frame % 100}.jpg") for frame in range(1, options.faces + 1)]
+        crops = [FaceFile("v", frame, folder / f"{frame % 100}.jpg") for frame in range(1, options.faces + 1)]
         for crop in crops[:100]:
             picture.save(crop.image, quality=90)
         nothing = Checkpoint("free", "Free", "MobileFaceNet", "none", folder, "", "", "none", 512, 10, SPEC, ())

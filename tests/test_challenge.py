@@ -20,26 +20,15 @@ from hsemotion_space.hub.manifest import CheckpointError, read_manifest
 from hsemotion_space.hub.weights import load_heads
 from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
 from hsemotion_space.training.attach import Attachment, attach_heads, drop_heads
-from hsemotion_space.training.challenge import (
-    Choices,
-    Post,
-    frames_of,
-    labels_of,
-    load_post,
-    load_rates,
-    measure,
-    post_process,
-    save_post,
-    tune,
-)
-from hsemotion_space.training.data import DataError
+from hsemotion_space.training.challenge import frames_of, labels_of
 from hsemotion_space.training.feature_table import read_features
-from hsemotion_space.training.formats.affwild2 import list_faces
-from hsemotion_space.training.formats.hume import list_clips
-from hsemotion_space.training.postprocess import Smoothing
+from hsemotion_space.training.files import DataError
+from hsemotion_space.training.formats.crops import list_clips, list_faces
+from hsemotion_space.training.postprocess import PostSettings, Smoothing, load_frame_rates, load_settings, post_process, save_settings
 from hsemotion_space.training.scoring import score
 from hsemotion_space.training.series import Series, read_series, read_thresholds, write_series
 from hsemotion_space.training.trained_head import load_head
+from hsemotion_space.training.tuning import SearchSpace, measure, tune
 
 FRAME_TASKS = [task for task in CHALLENGE if task.scope == "frame"]
 MARGIN = 0.12  # between random convolutions and a readout that knows how the pictures were made
@@ -123,7 +112,7 @@ def test_every_task_comes_near_its_ceiling_from_pictures_to_the_score(world: Wor
     reached = {}  # measured: VA .973 and .939, EXPR .955 and .886, AU .898 and .817, CE .981 and .935, EMI .939 and .817
     for system in ("ideal", "network"):
         folder = chain(task, system)
-        reached[system] = world.score(task, folder / "final.parquet", load_post(folder / "post.json", task).thresholds)
+        reached[system] = world.score(task, folder / "final.parquet", load_settings(folder / "post.json", task).thresholds)
     assert reached["ideal"] > (0.6 if task.scope == "clip" else 0.85), "the signal is there"
     assert reached["network"] > reached["ideal"] - (0.25 if task.scope == "clip" else MARGIN)
 
@@ -131,7 +120,7 @@ def test_every_task_comes_near_its_ceiling_from_pictures_to_the_score(world: Wor
 @pytest.mark.parametrize("task", FRAME_TASKS, ids=lambda task: task.name)
 def test_smoothing_helps_where_the_signal_is_smooth(world: World, chain: Callable[[Task, str], Path], task: Task) -> None:
     folder = chain(task, "network")
-    post = load_post(folder / "post.json", task)
+    post = load_settings(folder / "post.json", task)
     assert 3 <= post.smoothing.width <= 15  # classes stay for 15 to 40 frames
     assert world.score(task, folder / "final.parquet", post.thresholds) > world.score(task, folder / "raw.parquet") + 0.05
 
@@ -140,7 +129,7 @@ def test_no_smoothing_is_chosen_where_every_frame_stands_alone() -> None:
     rng = np.random.default_rng(0)
     labels = [Series(f"v{k}", np.arange(1, 101), rng.uniform(-1, 1, (100, 2)).astype(np.float32)) for k in range(5)]
     noisy = [Series(s.video, s.frames, (s.values + rng.normal(0, 0.3, s.values.shape)).clip(-1, 1).astype(np.float32)) for s in labels]
-    assert tune(VALENCE_AROUSAL, [noisy], labels, Choices(tuple(Smoothing("box", width) for width in (0, 3, 10)))).smoothing.width == 0
+    assert tune(VALENCE_AROUSAL, [noisy], labels, SearchSpace(tuple(Smoothing("box", width) for width in (0, 3, 10)))).smoothing.width == 0
 
 
 @pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
@@ -153,7 +142,7 @@ def test_a_submission_has_every_row_of_the_list_and_scores_like_its_predictions(
     assert written == listed
     capsys.readouterr()
     run("evaluate", "--task", task.name, "--predictions", folder / "submission.txt", "--labels", labels)
-    expected = world.score(task, folder / "final.parquet", load_post(folder / "post.json", task).thresholds)
+    expected = world.score(task, folder / "final.parquet", load_settings(folder / "post.json", task).thresholds)
     assert f"| {expected:.3f} |" in capsys.readouterr().out
 
 
@@ -164,10 +153,10 @@ def test_two_systems_are_blended_by_weights_of_the_tuning_videos(world: World, c
     run("learn", "tune", "--task", task.name, "--predictions", *both, "--labels", training, "--box", 0, 5, "--out", tmp_path / "post.json")
     run("learn", "post", "--task", task.name, "--predictions", *both, "--post", tmp_path / "post.json", "--frames", frames,
         "--out", tmp_path / "final.parquet")  # fmt: skip
-    post = load_post(tmp_path / "post.json", task)
+    post = load_settings(tmp_path / "post.json", task)
     assert len(post.weights) == 8
     assert world.score(task, tmp_path / "final.parquet") > world.score(task, chain(task, "network") / "final.parquet") - 0.05
-    with pytest.raises(DataError, match="for 2 systems of predictions, 1 were given"):
+    with raises_code(DataError, "systems"):
         post_process(post, [read_series(both[0], task)], frames_of(frames, task))
 
 
@@ -191,7 +180,7 @@ def test_a_checkpoint_is_scored_with_its_own_heads(
     spec = read_manifest(checkpoint).head("action_units")
     assert spec is not None
     assert (spec.kind, spec.provenance, spec.note) == ("mlp", "trained", "Mean F1 of a test")
-    assert spec.thresholds == load_post(folder / "post.json", task).thresholds
+    assert spec.thresholds == load_settings(folder / "post.json", task).thresholds
     assert [weight.shape for weight, _ in load_heads(read_manifest(checkpoint))["action_units"]] == [(128, 512), (12, 128)]
     capsys.readouterr()
     run("evaluate", "--task", task.name, "--checkpoint", "small", "--faces", *world.challenge.roots, "--labels", world.paths(task)[1])
@@ -221,10 +210,10 @@ def test_heads_go_where_they_belong(
     before = (other / "manifest.toml").read_bytes()
     attach = ["learn", "attach", "--note", "x", "--head"]
     assert main([*attach, str(chain(ACTION_UNITS, "network") / "head"), "--checkpoint", str(other)]) == 2
-    assert "trained on features of small, not of the weights of other" in capsys.readouterr().err
+    assert "features of small, not to the weights of other" in capsys.readouterr().err
     small = world.folder / "checkpoints" / "small"
     assert main([*attach, str(chain(AFF_WILD2_EXPRESSION, "network") / "head"), "--checkpoint", str(small)]) == 2
-    assert "labels Contempt, Other differ from those of the app's task" in capsys.readouterr().err
+    assert "labels Contempt, Other differ from those of the app" in capsys.readouterr().err
     assert (other / "manifest.toml").read_bytes() == before
     assert not (other / "heads.safetensors").exists()
 
@@ -268,7 +257,7 @@ def test_what_cannot_be_meant_is_refused(world: World, tmp_path: Path, capsys: p
     assert "The predictions have none of the annotated videos" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["learn", "features", "--faces", str(tmp_path / "empty"), "--out", str(tmp_path / "f")]) == 2
-    assert "No picture was found" in capsys.readouterr().err
+    assert "There is no picture" in capsys.readouterr().err
     clips = [
         "learn",
         "submit",
@@ -282,10 +271,10 @@ def test_what_cannot_be_meant_is_refused(world: World, tmp_path: Path, capsys: p
     write_series(tmp_path / "e.parquet", MIMICRY_INTENSITY, [])
     assert main([*clips, "--frames", str(world.paths(AFF_WILD2_EXPRESSION)[2])]) == 2
     assert "the id of a clip" in capsys.readouterr().err
-    with pytest.raises(DataError, match="There is no tuning video for valence_arousal"):
-        tune(task, [[]], [], Choices((Smoothing(),)))
-    with pytest.raises(DataError, match="3 were given"):
-        tune(task, [[], [], []], [Series("v", np.array([1]), np.zeros((1, 2), np.float32))], Choices((Smoothing(),)))
+    with raises_code(DataError, "no_tuning_video"):
+        tune(task, [[]], [], SearchSpace((Smoothing(),)))
+    with raises_code(DataError, "systems"):
+        tune(task, [[], [], []], [Series("v", np.array([1]), np.zeros((1, 2), np.float32))], SearchSpace((Smoothing(),)))
 
 
 def test_a_table_of_clips_may_have_its_columns_in_any_order(tmp_path: Path) -> None:
@@ -314,33 +303,33 @@ def test_new_weights_take_heads_and_what_reads_them_out_of_the_manifest(
 
 
 def test_settings_belong_to_a_task(tmp_path: Path) -> None:
-    post = Post(ACTION_UNITS, Smoothing("gaussian", 2.5, "seconds"), tuple(k / 20 for k in range(12)), ())
-    save_post(post, tmp_path / "post.json")
-    assert load_post(tmp_path / "post.json", ACTION_UNITS) == post
-    with pytest.raises(DataError, match="tuned for action_units, not for expression"):
-        load_post(tmp_path / "post.json", AFF_WILD2_EXPRESSION)
+    post = PostSettings(ACTION_UNITS, Smoothing("gaussian", 2.5, "seconds"), tuple(k / 20 for k in range(12)), ())
+    save_settings(post, tmp_path / "post.json")
+    assert load_settings(tmp_path / "post.json", ACTION_UNITS) == post
+    with raises_code(DataError, "other_task"):
+        load_settings(tmp_path / "post.json", AFF_WILD2_EXPRESSION)
     text = (tmp_path / "post.json").read_text("utf-8")
     (tmp_path / "post.json").write_text(text.replace('"weights": []', '"weights": [0.5]'), "utf-8")
-    with pytest.raises(DataError, match="thresholds and weights must be none or 12"):
-        load_post(tmp_path / "post.json", ACTION_UNITS)
+    with raises_code(DataError, "label_count"):
+        load_settings(tmp_path / "post.json", ACTION_UNITS)
     (tmp_path / "post.json").write_text('{"smoothing": 3}', "utf-8")
-    with pytest.raises(DataError, match="no usable settings"):
-        load_post(tmp_path / "post.json", ACTION_UNITS)
+    with raises_code(DataError, "unusable"):
+        load_settings(tmp_path / "post.json", ACTION_UNITS)
 
 
 def test_widths_in_seconds_follow_the_frame_rate_of_each_video(tmp_path: Path) -> None:
     (tmp_path / "rates.json").write_text('{"slow": 2.0}', "utf-8")
     frames, values = np.arange(1, 8), np.eye(7, 2, -3, np.float32)
     raw = [Series(name, frames, values) for name in ("slow", "usual")]
-    post, rates = Post(VALENCE_AROUSAL, Smoothing("box", 0.5, "seconds")), load_rates(tmp_path / "rates.json")
+    post, rates = PostSettings(VALENCE_AROUSAL, Smoothing("box", 0.5, "seconds")), load_frame_rates(tmp_path / "rates.json")
     slow, usual = post_process(post, [raw], dict.fromkeys(("slow", "usual"), frames), rates)
     assert np.count_nonzero(slow.values[:, 0]) == 3  # half a second is one frame to each side
     assert np.count_nonzero(usual.values[:, 0]) == 7  # and fifteen where nothing is known
-    assert load_rates(None) == {}
+    assert load_frame_rates(None) == {}
     for text in ('{"slow": 0}', "[1]", '{"slow": "fast"}'):
         (tmp_path / "rates.json").write_text(text, "utf-8")
-        with pytest.raises(DataError, match=r"rates\.json"):
-            load_rates(tmp_path / "rates.json")
+        with raises_code(DataError, "frame_rate", "unusable"):
+            load_frame_rates(tmp_path / "rates.json")
 
 
 def test_missing_frames_are_completed_before_they_are_smoothed(tmp_path: Path) -> None:
@@ -348,7 +337,7 @@ def test_missing_frames_are_completed_before_they_are_smoothed(tmp_path: Path) -
     raw = Series("v", np.array([2, 4]), np.array([[0, 0], [1, 0.5]], np.float32))
     write_series(tmp_path / "p.parquet", task, [raw])
     wanted = {"v": np.arange(1, 6), "absent": np.arange(1, 3)}
-    done = post_process(Post(task, Smoothing("box", 1)), [read_series(tmp_path / "p.parquet", task)], wanted)
+    done = post_process(PostSettings(task, Smoothing("box", 1)), [read_series(tmp_path / "p.parquet", task)], wanted)
     assert [series.video for series in done] == ["v"]
     np.testing.assert_allclose(done[0].values[:, 0], [0, 1 / 6, 0.5, 5 / 6, 1], atol=1e-6)  # of 0 0 .5 1 1
     assert measure(task, [Series("v", wanted["v"], done[0].values)], done) == pytest.approx(1)

@@ -28,7 +28,7 @@ def test_analyze_prints_and_writes_every_format(workplace: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "two.png: picture, 320 x 240 px, 2 faces  [random]" in printed
     assert "Compound expression (rule, not trained)" in printed
-    assert "how often answers of this checkpoint are right was not measured" in printed
+    assert "the reliability of this checkpoint was not measured" in printed
     rows = list(csv.DictReader((workplace / "out.csv").read_text("utf-8").splitlines()))
     table = pq.read_table(workplace / "out.parquet").to_pylist()
     faces = json.loads((workplace / "out.json").read_text("utf-8"))
@@ -47,17 +47,17 @@ def test_a_bad_file_does_not_stop_the_others(workplace: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "text"),
     [
         (["--out", "x.xlsx"], "--out must end in"),
         (["--fps", "1000"], "sample_fps"),
-        (["--checkpoint", "none"], "There is no checkpoint 'none'"),
+        (["--checkpoint", "none"], "'none'"),
         (["--out", "missing-folder/x.csv"], "Cannot write"),
     ],
 )
-def test_wrong_calls_say_what_is_wrong(workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+def test_wrong_calls_say_what_is_wrong(workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str) -> None:
     assert main(["analyze", str(workplace / "two.png"), *arguments]) == 2
-    assert words in capsys.readouterr().err
+    assert text in capsys.readouterr().err
 
 
 def test_checkpoints_are_listed_with_their_provenance(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,9 +22,8 @@ from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import CheckpointError, InputSpec, read_manifest
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.training.attach import drop_heads, set_least_length
+from hsemotion_space.training.confidence import LabeledOutputs, least_length, shorter_shares
 from hsemotion_space.training.data import TEST, TUNING
-from hsemotion_space.training.faces import doubted, least_length
-from hsemotion_space.training.stills import SeenFaces
 from hsemotion_space.types import FaceResult
 
 SPEC = InputSpec(64, "square", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -108,10 +107,10 @@ def test_the_bound_travels_from_the_manifest_and_goes_with_the_weights(tmp_path:
 
 
 def test_two_of_a_hundred_tuning_faces_are_shorter() -> None:
-    def seen(split: int, lengths: np.ndarray) -> SeenFaces:
+    def seen(split: int, lengths: np.ndarray) -> LabeledOutputs:
         embeddings = np.stack([lengths * 0.6, lengths * 0.8], 1).astype(np.float32)
-        return SeenFaces("web", split, embeddings, np.zeros((len(lengths), 8), np.float32), np.zeros(len(lengths), np.int64))
+        return LabeledOutputs("web", split, embeddings, np.zeros((len(lengths), 8), np.float32), np.zeros(len(lengths), np.int64))
 
     tuning, test = seen(TUNING, np.arange(1, 102.0)), seen(TEST, np.array([1.0, 2.0, 4.0, 50.0]))
     assert least_length([tuning, test]) == 3.0
-    assert doubted([tuning, test], 3.0) == {"web": {"pictures": 4, "doubted": 0.5}}
+    assert shorter_shares([tuning, test], 3.0) == {"web": {"pictures": 4, "doubted": 0.5}}

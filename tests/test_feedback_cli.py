@@ -114,13 +114,13 @@ def test_records_are_reviewed_by_the_start_of_their_id(data: Path, capsys: pytes
     for name, words in ((fear, "image, face 1: wrong Expression: Fear"), (anger, "Expression: Anger"), (doubt, "cannot tell")):
         assert re.search(f"{name[:12]}.*{words}", out)
     assert "comment: 'a comment'" in out
-    assert "3 wait for a review." in out
+    assert "3 records need a review." in out
     assert run(capsys, "review", fear[:12], "--gold") == (0, "1 approved as known answers.\n")
     assert run(capsys, "review", anger[:12], "--reject", "--reviewer", "Mia") == (0, "1 rejected.\n")
     with open_store(data) as store:
         found = {one.id: (one.review, one.gold) for one in store.records()}
     assert found == {fear: ("approved", True), anger: ("rejected", False), doubt: ("", False)}
-    assert "1 wait for a review." in run(capsys, "review")[1]
+    assert "1 records need a review." in run(capsys, "review")[1]
     assert "1 reviewed" in run(capsys, "status")[1]
 
 
@@ -128,7 +128,7 @@ def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.Cap
     for number in range(3):
         say(data, 0, number)
     other = say(data, 1, 9)
-    assert run(capsys, "review", "--revert", KEYS.contributor(CODES[0])[:8]) == (0, "3 records were set aside.\n")
+    assert run(capsys, "review", "--revert", KEYS.contributor(CODES[0])[:8]) == (0, "3 records are excluded.\n")
     with open_store(data) as store:
         assert [one.id for one in store.records() if not one.reverted] == [other]
 
@@ -136,11 +136,11 @@ def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["review", "ab"], "Say --approve, --reject or --gold"),
-        (["review", "--approve"], "Name the records"),
-        (["review", "zz", "--approve"], "No record begins with 'zz'"),
-        (["review", "", "--approve"], "More than one record begins"),
-        (["review", "--revert", "zz"], "No contributor begins"),
+        (["review", "ab"], "Add --approve, --reject or --gold"),
+        (["review", "--approve"], "Add the ids of the records"),
+        (["review", "zz", "--approve"], "No record starts with 'zz'"),
+        (["review", "", "--approve"], "More than one record starts"),
+        (["review", "--revert", "zz"], "No contributor starts"),
         (["push"], "Set HSEMOTION_FEEDBACK_REPO"),
         (["erase", "nonsense"], "typing mistake"),
     ],
@@ -157,7 +157,7 @@ def test_push_verify_and_erase(data: Path, hub: FakeHub, capsys: pytest.CaptureF
     status, out = run(capsys, "push")
     assert (status, "3 published" in out) == (0, True)
     assert set(published_ids(hub)) == {mine, *others}
-    assert run(capsys, "verify") == (0, f"3 records and their batches were read here and in {REPO}; no problems.\n")
+    assert run(capsys, "verify") == (0, f"Checked 3 records and their batches here and in {REPO}; no problems.\n")
     status, out = run(capsys, "erase", CODES[0])
     assert status == 0
     assert "1 statement and 1 picture were erased here. What was published of it is gone too" in out
@@ -177,7 +177,7 @@ def test_an_erasure_that_the_hub_refused_is_finished_later(
     assert (status, "NOT gone yet" in out) == (1, True)
     assert "Set HSEMOTION_FEEDBACK_REPO" in run(capsys, "erase")[1]
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert run(capsys, "erase") == (0, "1 of 1 erasures were finished on the Hub.\n")
+    assert run(capsys, "erase") == (0, "1 of 1 erasures are finished on the Hub.\n")
     assert not batches_on(hub)
 
 

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, COMPOUND_EXPRESSION, VALENCE_AROUSAL, Task
-from hsemotion_space.training.data import DataError
-from hsemotion_space.training.formats.affwild2 import FaceFile, audio_video, list_faces, read_labels, write_labels
+from hsemotion_space.training.files import DataError
+from hsemotion_space.training.formats.annotations import read_labels, write_labels
+from hsemotion_space.training.formats.crops import FaceFile, list_faces
 from hsemotion_space.training.series import Series
 
 NAN = float("nan")
@@ -69,49 +70,49 @@ def test_read_labels_of_untidy_files(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "header", "row", "expected"),
+    ("task", "header", "row", "code"),
     [
-        (VALENCE_AROUSAL, "valence,arousal", "0.5", "2 numbers from -1 to 1 (or -5 if not annotated), got '0.5'"),
-        (VALENCE_AROUSAL, "valence,arousal", "1.01,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "valence,arousal", "nan,0", "2 numbers from -1 to 1"),
-        (VALENCE_AROUSAL, "valence,arousal", '"0,1', "well-formed quotes"),
-        (VALENCE_AROUSAL, "valence,arousal", "", "a row (blank lines are allowed at the end only)"),
-        (AFF_WILD2_EXPRESSION, EXPR, "8", "1 whole number from 0 to 7 (or -1 if not annotated), got '8'"),
-        (AFF_WILD2_EXPRESSION, EXPR, "1.5", "1 whole number from 0 to 7"),
-        (COMPOUND_EXPRESSION, COMPOUND, "7", "1 whole number from 0 to 6"),
-        (ACTION_UNITS, UNITS, ",".join(["2"] * 12), "12 whole numbers from 0 to 1"),
-        (ACTION_UNITS, UNITS, ",".join(["-1"] * 11 + ["5"]), "12 whole numbers from 0 to 1"),
+        (VALENCE_AROUSAL, "valence,arousal", "0.5", "values"),
+        (VALENCE_AROUSAL, "valence,arousal", "1.01,0", "values"),
+        (VALENCE_AROUSAL, "valence,arousal", "nan,0", "values"),
+        (VALENCE_AROUSAL, "valence,arousal", '"0,1', "quotes"),
+        (VALENCE_AROUSAL, "valence,arousal", "", "blank_line"),
+        (AFF_WILD2_EXPRESSION, EXPR, "8", "values"),
+        (AFF_WILD2_EXPRESSION, EXPR, "1.5", "values"),
+        (COMPOUND_EXPRESSION, COMPOUND, "7", "values"),
+        (ACTION_UNITS, UNITS, ",".join(["2"] * 12), "values"),
+        (ACTION_UNITS, UNITS, ",".join(["-1"] * 11 + ["5"]), "values"),
     ],
 )
-def test_read_labels_names_a_wrong_line(tmp_path: Path, task: Task, header: str, row: str, expected: str) -> None:
+def test_read_labels_names_a_wrong_line(tmp_path: Path, task: Task, header: str, row: str, code: str) -> None:
     good = {2: "0,0", 8: "0", 7: "0", 12: ",".join("0" * 12)}[len(task.labels)]
     file = put(tmp_path / "v.txt", "\n".join([header, good, row, good]))
-    with pytest.raises(DataError, match=re.escape(f"{file}, line 3: expected {expected}")):
+    with raises_code(DataError, code, place=f"{file}, line 3"):
         list(read_labels(tmp_path, task))
 
 
 @pytest.mark.parametrize(
-    ("task", "text", "header"),
+    ("task", "text"),
     [
-        (VALENCE_AROUSAL, "arousal,valence\n0,0\n", "valence,arousal"),
-        (VALENCE_AROUSAL, "", "valence,arousal"),
-        (AFF_WILD2_EXPRESSION, EXPR.replace(",Other", "") + "\n0\n", EXPR),
-        (COMPOUND_EXPRESSION, EXPR + "\n0\n", COMPOUND),
+        (VALENCE_AROUSAL, "arousal,valence\n0,0\n"),
+        (VALENCE_AROUSAL, ""),
+        (AFF_WILD2_EXPRESSION, EXPR.replace(",Other", "") + "\n0\n"),
+        (COMPOUND_EXPRESSION, EXPR + "\n0\n"),
     ],
 )
-def test_read_labels_names_the_right_header(tmp_path: Path, task: Task, text: str, header: str) -> None:
+def test_read_labels_names_the_right_header(tmp_path: Path, task: Task, text: str) -> None:
     file = put(tmp_path / "v.txt", text)
-    with pytest.raises(DataError, match=re.escape(f"{file}, line 1: expected the header {header}, got ")):
+    with raises_code(DataError, "header", place=f"{file}, line 1"):
         list(read_labels(tmp_path, task))
 
 
 def test_read_labels_names_bytes_and_endless_lines(tmp_path: Path) -> None:
     file = tmp_path / "v.txt"
     file.write_bytes(b"valence,arousal\n0,0\n0,\xff\n")
-    with pytest.raises(DataError, match=r"v\.txt, line 3: expected UTF-8 text"):
+    with raises_code(DataError, "encoding", place=f"{file}, line 3"):
         list(read_labels(tmp_path, VALENCE_AROUSAL))
     file.write_bytes(b"valence,arousal\n" + b"0" * 100_000)
-    with pytest.raises(DataError, match=r"v\.txt, line 2: expected a line of less than 65536 bytes"):
+    with raises_code(DataError, "long_line", place=f"{file}, line 2"):
         list(read_labels(tmp_path, VALENCE_AROUSAL))
 
 
@@ -121,12 +122,12 @@ def test_read_labels_is_sorted_and_lazy(tmp_path: Path) -> None:
     put(tmp_path / "2.txt", "nonsense\n")
     reader = read_labels(tmp_path, VALENCE_AROUSAL)
     assert [next(reader).video for _ in range(3)] == ["1-30", "1-30-x", "1-30_left"]
-    with pytest.raises(DataError, match=r"2\.txt, line 1"):
+    with raises_code(DataError, "header"):
         next(reader)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"has no label files; expected one <video>\.txt"):
+    with raises_code(DataError, "no_labels"):
         list(read_labels(tmp_path / "empty", VALENCE_AROUSAL))
-    with pytest.raises(DataError, match=r"none does not exist\.$"):
+    with raises_code(DataError, "no_labels"):
         list(read_labels(tmp_path / "none", VALENCE_AROUSAL))
 
 
@@ -144,7 +145,7 @@ def sample_values(task: Task, rng: np.random.Generator, count: int) -> np.ndarra
 def test_write_labels_is_read_again(tmp_path_factory: pytest.TempPathFactory, task: Task, seed: int, count: int) -> None:
     folder, rng = tmp_path_factory.mktemp("labels"), np.random.default_rng(seed)
     given_labels = [Series(name, np.arange(1, count + 1), sample_values(task, rng, count)) for name in ("a", "b_left")]
-    assert write_labels(folder, task, iter(given_labels)) == 2
+    write_labels(folder, task, iter(given_labels))
     for before, after in zip(given_labels, read_labels(folder, task), strict=True):
         assert after.video == before.video
         np.testing.assert_array_equal(after.values, before.values)
@@ -159,9 +160,9 @@ def test_write_labels_marks_missing_frames(tmp_path: Path) -> None:
 
 def test_write_labels_refuses_values_out_of_range(tmp_path: Path) -> None:
     for task, value in ((VALENCE_AROUSAL, [[2, 0]]), (AFF_WILD2_EXPRESSION, [[0.5]]), (AFF_WILD2_EXPRESSION, [[8]])):
-        with pytest.raises(DataError, match=r"labels of v cannot be written: expected \d (whole )?number"):
+        with raises_code(DataError, "values"):
             write_labels(tmp_path, task, [Series("v", np.array([1]), np.array(value, np.float32))])
-    with pytest.raises(DataError, match="start at frame 0; frames are counted from 1"):
+    with raises_code(DataError, "frame_number"):
         write_labels(tmp_path, VALENCE_AROUSAL, [Series("v", np.array([0]), np.zeros((1, 2), np.float32))])
     assert not list(tmp_path.iterdir())
 
@@ -182,14 +183,13 @@ def test_list_faces_of_two_roots(tmp_path: Path) -> None:
         FaceFile("b", 100000, first / "b/100000.jpg"),
     ]
     assert [face.image.parent.parent for face in list_faces([second, first]) if face.frame == 2] == [second]
-    assert [face.video for face in list_faces([first], {"b", "missing", "../cropped2/a_left"})] == ["b"] * 3
     put(second / "b/3.png", "")
     put(second / "c/wrong.jpg", "")
     reader = list_faces([first, second])
     assert next(reader).video == "a_left"
-    with pytest.raises(DataError, match=r"two pictures of frame 3: 00003\.webp and 3\.png"):
+    with raises_code(DataError, "frame_twice", frame=3):
         next(reader)
-    with pytest.raises(DataError, match=r"folder .*none cannot be listed"):
+    with raises_code(DataError, "unreadable"):
         next(list_faces([tmp_path / "none"]))
 
 
@@ -203,9 +203,5 @@ def test_list_faces_skips_other_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["frame1.jpg", "00000.jpg", "1_0.jpg", "\u0661.jpg"])
 def test_list_faces_refuses_names_that_are_no_frame(tmp_path: Path, name: str) -> None:
     file = put(tmp_path / "v" / name, "")
-    with pytest.raises(DataError, match=re.escape(f"{file}: expected a frame number from 1")):
+    with raises_code(DataError, "frame_name", file=file):
         list(list_faces([tmp_path]))
-
-
-def test_audio_video_of_two_people() -> None:
-    assert [audio_video(name) for name in ("v_left", "v_right", "v", "left", "v_left_x")] == ["v", "v", "v", "left", "v_left_x"]

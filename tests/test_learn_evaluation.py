@@ -11,16 +11,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from error_codes import raises_code
 from learn_makers import RECIPE, write_data
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hsemotion_space.training import run as runs
-from hsemotion_space.training.data import TEST, TUNING, DataError, FaceImages
+from hsemotion_space.training.data import TEST, TUNING, FaceImages
 from hsemotion_space.training.evaluate import evaluate_expression, predict_scores, score_expression
+from hsemotion_space.training.files import DataError
+from hsemotion_space.training.pictures import LazyPictures, Picture
 from hsemotion_space.training.run import export_run, train
 from hsemotion_space.training.sources import load_sources
-from hsemotion_space.training.store import PictureFiles
 from hsemotion_space.training.train import Trainer
 
 TOML = """arch = "test_byobnet"
@@ -86,8 +88,8 @@ def test_evaluation_takes_the_counted_rows_of_a_split(sources: list[FaceImages],
 
 
 def test_networks_are_fed_alike_from_memory_and_from_files(sources: list[FaceImages], data: Path) -> None:
-    content = [(image["bytes"], None) for image in pq.read_table(data / "a.parquet")["image"].to_pylist()]
-    stored = replace(sources[0], images=PictureFiles(content, 36, "box"))
+    content = [Picture(image["bytes"], None, "x") for image in pq.read_table(data / "a.parquet")["image"].to_pylist()]
+    stored = replace(sources[0], images=LazyPictures(content, 36, "box"))
     opaque = np.flatnonzero((sources[0].images[np.arange(80)][..., 3] == 255).all((1, 2)))
     assert len(opaque) > 40
     options = replace(RECIPE, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
@@ -101,12 +103,12 @@ def test_a_recipe_is_trained_and_written_out(tmp_path: Path, data: Path, capsys:
     folder, run = tmp_path / "starter", tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.toml").write_text(TOML)
-    with pytest.raises(DataError, match="There is no training run"):
+    with raises_code(DataError, "no_run"):
         export_run(folder / "recipe.toml", data, run, folder)
     start = Trainer(replace(RECIPE, seed=9), load_sources(RECIPE, data)[0], tmp_path / "other").model.state_dict()
     torch.save(start, data / "start.pt")
     assert train(folder / "recipe.toml", data, run, None) is True
-    assert f"started from start.pt: {len(start)} tensors, random are none" in capsys.readouterr().out
+    assert f"Start: {len(start)} tensors of start.pt; random: none" in capsys.readouterr().out
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 6}\n')  # of a process that was killed before it saved
     export_run(folder / "recipe.toml", data, run, folder)

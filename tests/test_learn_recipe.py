@@ -5,10 +5,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from error_codes import raises_code
 from learn_makers import RECIPE
 
 from hsemotion_space.training.augment import Augmentation
-from hsemotion_space.training.data import DataError
+from hsemotion_space.training.files import DataError
 from hsemotion_space.training.recipe import Recipe, Source, read_recipe
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
@@ -37,37 +38,38 @@ def test_read_recipe_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "code"),
     [
-        ("steps", "stepz", "the key stepz is not known"),
-        ('arch = "x"', "", "the key arch is missing"),
-        ("gray", "grey", "the key grey of augmentation is not known"),
-        ("share = 1", 'share = "most"', "the key share of source 1 is 'most'; it must be a number"),
-        ('files = ["a-*.parquet"]', 'files = "a"', "the key files of source 1 is 'a'; it must be a list of texts"),
-        ("share = 1", 'share = 1\nformat = "zip"', "the key format of source 1 is 'zip'; it must be one of 'parquet', 'affectnet-csv'"),
-        ("share = 1", "share = 1\ntuning = 1.5", "the key tuning of source 1 is 1.5; it must be from 0 to 1"),
-        ("size = 64", "size = ", "Invalid value"),
-        ("steps = 5", "steps = 5.5", "the key steps is 5.5; it must be a whole number"),
-        ("steps = 5", "steps = 0", "the key steps is 0; it must be from 1"),
-        ("steps = 5", 'steps = 5\noptimizer = "sgd"', "the key optimizer is 'sgd'; it must be one of 'adamw', 'sam'"),
-        ("steps = 5", "steps = 5\nhead_steps = 5", "head_steps is 5; it must be below steps, 5"),
-        ("[0.485, 0.456, 0.406]", "[0.485, 0.456]", "the key mean is .*; it must be a number or a list of three"),
-        ("drop_rate = 0.2", 'drop_rate = "a"', "the key args is .*; it must be a table of numbers"),
-        ("share = 1", 'share = 1\n[[sources]]\nname = "a"\nfiles = ["b"]\nshare = 1', "each with a name of its own"),
+        ("steps", "stepz", "unknown_key"),
+        ('arch = "x"', "", "missing_key"),
+        ("gray", "grey", "unknown_key"),
+        ("share = 1", 'share = "most"', "kind"),
+        ('files = ["a-*.parquet"]', 'files = "a"', "kind"),
+        ("share = 1", 'share = 1\nformat = "zip"', "kind"),
+        ("share = 1", "share = 1\ntuning = 1.5", "range"),
+        ("size = 64", "size = ", "unusable"),
+        ("steps = 5", "steps = 5.5", "kind"),
+        ("steps = 5", "steps = 0", "range"),
+        ("steps = 5", 'steps = 5\noptimizer = "sgd"', "kind"),
+        ("steps = 5", "steps = 5\nhead_steps = 5", "head_steps"),
+        ("[0.485, 0.456, 0.406]", "[0.485, 0.456]", "kind"),
+        ("drop_rate = 0.2", 'drop_rate = "a"', "kind"),
+        ("share = 1", 'share = 1\n[[sources]]\nname = "a"\nfiles = ["b"]\nshare = 1', "sources"),
     ],
 )
-def test_read_recipe_names_the_wrong_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_read_recipe_names_the_wrong_key(tmp_path: Path, old: str, new: str, code: str) -> None:
     file = tmp_path / "recipe.toml"
     assert old in GOOD
     file.write_text(GOOD.replace(old, new))
-    with pytest.raises(DataError, match=rf"(?s)recipe\.toml is not a usable recipe: .*{said}"):
+    with raises_code(DataError, code) as caught:
         read_recipe(file)
-    with pytest.raises(DataError, match=r"none\.toml"):
+    assert str(file) in str(caught.value)
+    with raises_code(DataError, "unreadable", file=tmp_path / "none.toml"):
         read_recipe(tmp_path / "none.toml")
 
 
 def test_no_choice_is_made_on_rows_that_are_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="remove train_on_tuning"):
+    with raises_code(DataError, "choose"):
         replace(RECIPE, choose="best", sources=(Source("a", ("a",), 1.0, train_on_tuning=True),))
 
 

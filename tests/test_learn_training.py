@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from error_codes import raises_code
 from learn_makers import RECIPE, same, write_data
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hsemotion_space.training import train
-from hsemotion_space.training.batches import Ahead, Batch, BatchMaker
-from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError, FaceImages
+from hsemotion_space.training.batches import Batch, BatchMaker, prefetched
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, FaceImages
 from hsemotion_space.training.evaluate import ExpressionResult
+from hsemotion_space.training.files import DataError
 from hsemotion_space.training.sources import load_sources
 from hsemotion_space.training.train import Trainer, read_log
 
@@ -81,23 +83,24 @@ def test_the_next_batch_is_made_while_the_current_one_is_used() -> None:
             second.set()
         return Batch(*(torch.tensor(float(step)),) * 4)
 
-    with Ahead(make, 3) as batches:
-        assert float(batches(0)[0]) == 0
-        assert second.wait(10)  # without having asked for it
-        assert [float(batches(step)[0]) for step in (1, 2)] == [1, 2]
+    batches = prefetched(make, 0, 3)
+    assert float(next(batches)[0]) == 0
+    assert second.wait(10)  # without having asked for it
+    assert [float(batch[0]) for batch in batches] == [1, 2]
+    assert list(prefetched(make, 3, 3)) == []
     assert made == [(0, False), (1, False), (2, False)]  # and nothing beyond the last step
 
 
 def test_an_error_in_the_background_is_raised_where_the_batch_is_asked_for() -> None:
     def make(step: int) -> Batch:
         if step == 1:
-            raise DataError("x.png is damaged.")
+            raise DataError("x.png is damaged.", code="damaged")
         return Batch(*(torch.zeros(1),) * 4)
 
-    with Ahead(make, 5) as batches:
-        batches(0)
-        with pytest.raises(DataError, match=r"x\.png"):
-            batches(1)
+    batches = prefetched(make, 0, 5)
+    next(batches)
+    with raises_code(DataError, "damaged"):
+        next(batches)
 
 
 # runs
@@ -107,7 +110,7 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(sources: list[FaceImages], 
     trainer = Trainer(RECIPE, sources, tmp_path)
     assert trainer.fit(minutes=0) is False
     assert (trainer.step, (tmp_path / "state.pt").exists()) == (0, True)
-    with pytest.raises(DataError, match="another run folder"):
+    with raises_code(DataError, "other_network"):
         Trainer(replace(RECIPE, size=48), sources, tmp_path)
     assert Trainer(RECIPE, sources, tmp_path).fit() is True
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -243,20 +246,20 @@ def test_weights_that_do_not_fit_are_told(sources: list[FaceImages], tmp_path: P
     given = {key: value.clone() for key, value in Trainer(RECIPE, sources, tmp_path / "given").model.state_dict().items()}
     stem = next(key for key in given if key.endswith("conv.weight"))
     lacking = {key: value for key, value in given.items() if key != stem}
-    for state, said in (
-        (lacking, f"x.pt does not fit the architecture: it lacks {stem}."),
-        ({**given, "fc.weight": torch.zeros(3)}, "it has besides fc.weight."),
-        ({**given, stem: torch.zeros(3)}, f"other shapes have {stem}."),
-        ({f"other.{key}": value for key, value in given.items()}, "and [0-9]+ more."),
-        ({"model": given}, "is not a table of tensors"),
-        ([1], "is not a table of tensors"),
-        ({"a": Path("x")}, "is not a readable file of weights"),  # would be executed by a pickle
+    for state, code in (
+        (lacking, "missing_keys"),
+        ({**given, "fc.weight": torch.zeros(3)}, "unexpected_keys"),
+        ({**given, stem: torch.zeros(3)}, "shapes"),
+        ({f"other.{key}": value for key, value in given.items()}, "missing_keys"),
+        ({"model": given}, "no_tensors"),
+        ([1], "no_tensors"),
+        ({"a": Path("x")}, "weights"),  # would be executed by a pickle
     ):
         torch.save(state, tmp_path / "x.pt")
-        with pytest.raises(DataError, match=said):
+        with raises_code(DataError, code):
             Trainer(RECIPE, sources, tmp_path / "run", tmp_path / "x.pt")
     (tmp_path / "x.safetensors").write_bytes(b"no")
     (tmp_path / "text.pt").write_bytes(b"no")
     for name in ("x.safetensors", "text.pt", "missing.pt", "missing.safetensors"):
-        with pytest.raises(DataError, match=f"{name} is not a readable file of weights"):
+        with raises_code(DataError, "weights", "unreadable", file=tmp_path / name):
             Trainer(RECIPE, sources, tmp_path / "run", tmp_path / name)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, VALENCE_AROUSAL, Task
-from hsemotion_space.training.data import DataError
+from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
+from hsemotion_space.training import tuning
+from hsemotion_space.training.files import DataError
 from hsemotion_space.training.postprocess import (
     Smoothing,
     blend,
@@ -16,11 +18,9 @@ from hsemotion_space.training.postprocess import (
     complete,
     smooth_all,
     smooth_series,
-    tune_blend,
-    tune_smoothing,
-    tune_thresholds,
 )
 from hsemotion_space.training.series import Series
+from hsemotion_space.training.tuning import SearchSpace, tune, tune_blend, tune_thresholds
 
 NAN = float("nan")
 UNITS = ACTION_UNITS.subset(["AU1", "AU2", "AU4"])
@@ -35,9 +35,14 @@ def draw(seed: int, count: int, labels: int = 8) -> Series:
     return Series("v", np.cumsum(rng.integers(1, 4, count)), rng.dirichlet(np.ones(labels), count).astype(np.float32))
 
 
-def closeness(task: Task, labels: Sequence[Series], predictions: Sequence[Series], thresholds: object) -> float:
+@pytest.fixture
+def close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let choices be made by closeness to the labels instead of the official measure."""
+    monkeypatch.setattr(tuning, "measure", closeness)
+
+
+def closeness(task: Task, labels: Sequence[Series], predictions: Sequence[Series]) -> float:
     """Minus the mean absolute error over the frames of the labels, which all have a prediction."""
-    assert thresholds is None
     found = {series.video: series for series in predictions}
     errors = [np.abs(series.values - complete(found[series.video], series.frames).values).ravel() for series in labels]
     return -round(float(np.concatenate(errors).mean()), 6)  # rounded, so that what is equal in theory is a tie
@@ -89,8 +94,6 @@ def test_widths_in_seconds_follow_the_frame_rate_of_the_video() -> None:
     assert smoothed[0].values[:, 0].tolist() == pytest.approx([0, 0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0])
     assert smoothed[1].values[:, 0].tolist() == smooth_series(b, Smoothing("box", 3)).values[:, 0].tolist()
     assert smooth_series(a, Smoothing("box", 1), 10.0).values[3, 0] == pytest.approx(1 / 3)
-    with pytest.raises(ValueError, match="frame rate of a must be positive, got 0"):
-        smooth_series(a, Smoothing("box", 0.1, "seconds"), 0)
 
 
 def test_the_window_stays_inside_its_video() -> None:
@@ -109,7 +112,7 @@ def test_no_smoothing_changes_nothing() -> None:
     for smoothing in (Smoothing(), Smoothing("none", 5), Smoothing("box", 0), Smoothing("gaussian", 0, "seconds")):
         assert smooth_series(series, smoothing) is series
     for width in (-1.0, NAN, float("inf")):
-        with pytest.raises(ValueError, match="must be 0 or more"):
+        with raises_code(DataError, "width"):
             Smoothing("box", width)
 
 
@@ -143,12 +146,12 @@ def test_blending_and_smoothing_can_change_places_on_whole_tracks(seed: int, wei
 
 def test_what_does_not_fit_is_not_blended() -> None:
     a = make("v", [1], [0.0], [1.0])
-    with pytest.raises(ValueError, match="v with 2 labels and w with 2 labels cannot be blended"):
+    with raises_code(DataError, "other_labels"):
         blend(a, make("w", [1], [0.0], [1.0]), 0.5)
-    with pytest.raises(ValueError, match="v with 2 labels and v with 1 labels cannot be blended"):
+    with raises_code(DataError, "other_labels"):
         blend(a, make("v", [1], [0.0]), 0.5)
     for weight in (1.1, -0.1, NAN, [0.5, 0.5, 0.5], []):
-        with pytest.raises(ValueError, match="Weights must be from 0 to 1, one or 2 of them"):
+        with raises_code(DataError, "weights"):
             blend(a, a, weight)
 
 
@@ -158,35 +161,38 @@ def test_videos_of_one_system_alone_are_kept() -> None:
     assert [(series.video, series.values.item()) for series in blend_all(a, b, 0.25)] == [("x", 1), ("y", 0.25), ("z", 0)]
 
 
+@pytest.mark.usefixtures("close")
 def test_the_smoothing_with_the_best_measure_is_chosen() -> None:
     frames, rng = np.arange(1, 301), np.random.default_rng(0)
     truth = np.stack([np.sin(frames / 40), np.cos(frames / 40)], 1).astype(np.float32)
     noisy = Series("v", frames, truth + rng.normal(0, 0.3, truth.shape).astype(np.float32))
+    labels = [Series("v", frames, truth)]
     candidates = [Smoothing(), *(Smoothing("box", width) for width in (1, 10, 200)), Smoothing("gaussian", 0.2, "seconds")]
-    best, values = tune_smoothing(VALENCE_AROUSAL, [noisy], [Series("v", frames, truth)], candidates, closeness)
-    assert [item for item, _ in values] == candidates
-    assert best in (candidates[2], candidates[4])
-    for item, value in values:
-        assert value == closeness(VALENCE_AROUSAL, [Series("v", frames, truth)], smooth_all([noisy], item), None)
-        assert value <= dict(values)[best]
+    best = tune(VALENCE_AROUSAL, [[noisy]], labels, SearchSpace(tuple(candidates))).smoothing
+    values = {item: closeness(VALENCE_AROUSAL, labels, smooth_all([noisy], item)) for item in candidates}
+    assert best in (candidates[2], candidates[4]) and values[best] == max(values.values())
 
 
-def test_of_equal_smoothings_the_narrowest_is_chosen() -> None:
+def test_of_equal_smoothings_the_first_is_chosen_and_undefined_ones_never(monkeypatch: pytest.MonkeyPatch) -> None:
     series = [make("v", [1, 2, 3], [0.5] * 3, [0.5] * 3)]
-    wide, seconds, narrow = Smoothing("box", 5), Smoothing("gaussian", 1, "seconds"), Smoothing("gaussian", 2)
-    assert tune_smoothing(VALENCE_AROUSAL, series, series, [wide, seconds, narrow], closeness)[0] == narrow
-    assert tune_smoothing(VALENCE_AROUSAL, series, series, [wide, Smoothing("none", 9), narrow], closeness)[0] == Smoothing("none", 9)
-    with pytest.raises(DataError, match="no value for any candidate"):
-        tune_smoothing(VALENCE_AROUSAL, series, series, [wide, narrow], lambda *_: NAN)
+    narrow, wide = Smoothing("box", 2), Smoothing("box", 5)
+    for values, expected in (((0.5, 0.5), narrow), ((0.4, 0.5), wide), ((NAN, 0.1), wide)):
+        results = iter(values)
+        monkeypatch.setattr(tuning, "measure", lambda *_, results=results: next(results))
+        assert tune(VALENCE_AROUSAL, [series], series, SearchSpace((narrow, wide))).smoothing == expected
+    monkeypatch.setattr(tuning, "measure", lambda *_: NAN)
+    with raises_code(DataError, "no_value"):
+        tune(VALENCE_AROUSAL, [series], series, SearchSpace((wide, narrow)))
 
 
+@pytest.mark.usefixtures("close")
 def test_frame_rates_reach_the_candidates() -> None:
     impulse = [make("v", range(1, 8), [0, 0, 0, 1, 0, 0, 0])]
     target = [make("v", range(1, 8), [0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0])]
-    candidates = [Smoothing(), Smoothing("box", 0.1, "seconds")]
+    candidates = (Smoothing(), Smoothing("box", 0.1, "seconds"))
     valence = VALENCE_AROUSAL.subset(["Valence"])
-    best, values = tune_smoothing(valence, impulse, target, candidates, closeness, frame_rates={"v": 10})
-    assert (best, values[1][1]) == (candidates[1], pytest.approx(0, abs=1e-7))
+    assert tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 10})).smoothing == candidates[1]
+    assert tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 1})).smoothing == candidates[0]
 
 
 def test_thresholds_by_hand() -> None:
@@ -209,7 +215,7 @@ def test_frames_without_annotation_do_not_count_and_those_without_a_face_are_com
     scores = [make("v", [1, 2, 4, 5], [0.8, 0.99, 0.2, 0.1])]  # frame 3 becomes 0.595 between 0.99 and 0.2
     unit = ACTION_UNITS.subset(["AU1"])
     assert tune_thresholds(unit, scores, labels, grid=(0.1, 0.59, 0.7)) == (0.59,)
-    with pytest.raises(DataError, match="No frame of the tuning split is annotated for Action units"):
+    with raises_code(DataError, "no_label"):
         tune_thresholds(unit, scores, [make("v", [1], [NAN])])
 
 
@@ -230,20 +236,22 @@ def test_no_other_threshold_has_a_larger_f1(seed: int) -> None:
     assert f1(chosen) == max(f1(step / 10) for step in range(1, 10))
 
 
-def test_the_weights_of_a_blend_are_found_in_common_and_per_label() -> None:
+CLIP = MIMICRY_INTENSITY.subset(["Amusement", "Joy"])
+TENTHS = [step / 10 for step in range(11)]
+
+
+@pytest.mark.usefixtures("close")
+def test_the_weights_of_a_blend_are_found_in_common_and_of_clips_per_label() -> None:
     a, b = make("v", [1, 2], [1.0, 0.0], [1.0, 0.0]), make("v", [1, 2], [0.0, 1.0], [0.0, 1.0])
     labels = [blend(a, b, [0.8, 0.2])]
-    common, table = tune_blend(VALENCE_AROUSAL, ([a], [b]), labels, closeness)
-    assert common == (0.5, 0.5)  # every weight from 0.2 to 0.8 has the same error of 0.3
-    assert [weight for weight, _ in table] == [step / 10 for step in range(11)]
-    assert dict(table)[0.0] == pytest.approx(-0.5)
-    assert tune_blend(VALENCE_AROUSAL, ([a], [b]), labels, closeness, per_label=True)[0] == (0.8, 0.2)
+    assert tune_blend(VALENCE_AROUSAL, ([a], [b]), labels, TENTHS) == (0.5, 0.5)  # from 0.2 to 0.8 the error is the same
+    assert tune_blend(CLIP, ([a], [b]), labels, TENTHS) == (0.8, 0.2)
 
 
+@pytest.mark.usefixtures("close")
 def test_a_label_whose_weight_does_not_matter_keeps_the_common_one() -> None:
     a, b = make("v", [1, 2], [1.0, 0.0], [0.3, 0.3]), make("v", [1, 2], [0.0, 1.0], [0.3, 0.3])
-    weights, _ = tune_blend(VALENCE_AROUSAL, ([a], [b]), [blend(a, b, 0.9)], closeness, per_label=True)
-    assert weights == (0.9, 0.9)
+    assert tune_blend(CLIP, ([a], [b]), [blend(a, b, 0.9)], TENTHS) == (0.9, 0.9)
 
 
 def test_probabilities_stay_probabilities_through_the_whole_order() -> None:

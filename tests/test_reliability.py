@@ -17,9 +17,10 @@ from hsemotion_space.analysis import export
 from hsemotion_space.analysis.reliability import in_words, out_of_ten, precision
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
 from hsemotion_space.inference.postprocess import read_track
+from hsemotion_space.metrics import confusion
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, TASKS, VALENCE_AROUSAL
 from hsemotion_space.training.attach import drop_heads, set_measured
-from hsemotion_space.training.reliability import count_confusions, reliability_of, reliability_of_units
+from hsemotion_space.training.calibration import reliability_of, reliability_of_units
 from hsemotion_space.types import NOT_MEASURED, Analysis, FaceTrack, FloatArray, Prediction, Reliability
 
 MEASURED = Reliability((60, 0, 0, 3, 200, 99, 12, 1), (100, 0, 9, 30, 200, 100, 40, 11), "tuning pictures of web")
@@ -75,7 +76,7 @@ def test_counts_that_cannot_be_are_refused() -> None:
 def test_answers_are_counted_by_hand() -> None:
     """Five pictures: Anger said twice and right once, Fear said thrice and right twice."""
     values = np.eye(8, dtype=np.float32)[[0, 0, 3, 3, 3]]
-    counts = count_confusions(EXPRESSION, values, np.array([0, 3, 3, 3, 6]))
+    counts = confusion(values.argmax(1), np.array([0, 3, 3, 3, 6]), 8)
     found = reliability_of(counts, "five")
     assert (found.right, found.answers) == ((1, 0, 0, 2, 0, 0, 0, 0), (2, 0, 0, 3, 0, 0, 0, 0))
     units: FloatArray = np.array([[0.2, 0.6], [0.5, 0.7], [0.9, 0.1]], np.float32)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from checkpoint_makers import make_checkpoint, manifest_text
+from error_codes import raises_code
 from learn_makers import encoded, write_data
 from safetensors.torch import load_file
 
@@ -17,9 +18,10 @@ from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import read_manifest
 from hsemotion_space.hub.weights import load_heads
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION
-from hsemotion_space.training import support
-from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError
-from hsemotion_space.training.stills import Embedder, load_posed, series_of, train_posed_heads
+from hsemotion_space.training import confidence
+from hsemotion_space.training.data import TEST, TRAINING, TUNING
+from hsemotion_space.training.files import DataError
+from hsemotion_space.training.posed import Embedder, load_posed, series_of, train_posed_heads
 from hsemotion_space.vision.backbones import Backbone, create_model, load_backbone
 
 CATEGORIES = ["Neutral", "Happy", *COMPOUND_EXPRESSION.label_names]
@@ -89,9 +91,9 @@ def test_posed_pictures_are_cut_to_the_face_and_split_by_person(posed: Path) -> 
 def test_a_file_without_units_is_told_by_its_row(tmp_path: Path) -> None:
     row = {"image": {"bytes": encoded(np.zeros((8, 8, 3), np.uint8))}, "subject": 1, "category": "Happy", "face_box": [0.0, 0.0, 1.0, 1.0]}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "p.parquet")
-    with pytest.raises(DataError, match=r"p\.parquet row 2: not a posed picture with its units .*AU1"):
+    with raises_code(DataError, "posed", file=f"{tmp_path / 'p.parquet'}, row 1"):
         load_posed([tmp_path / "p.parquet"], 16)
-    with pytest.raises(DataError, match="No posed picture was found"):
+    with raises_code(DataError, "no_posed"):
         load_posed([], 16)
 
 
@@ -128,7 +130,7 @@ def posed_tuning(posed: Path) -> list[int]:
 def test_a_starter_from_the_recipe_to_the_card(
     posed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(support, "FEWEST_FACES", 1)
+    monkeypatch.setattr(confidence, "MIN_FACES", 1)
     data, folder = tmp_path / "data", tmp_path / "tiny"
     data.mkdir()
     folder.mkdir()
@@ -175,7 +177,7 @@ def test_a_starter_from_the_recipe_to_the_card(
     (folder / "recipe.toml").write_text("seed = 1\n" + RECIPE, "utf-8")
     assert main(["learn", "backbone", *common, "--run", str(tmp_path / "other")]) == 0
     assert main(["learn", "export", *common, "--run", str(tmp_path / "other"), *checkpoint]) == 0
-    assert "Dropped heads that were trained on other weights: action_units, compound_expression" in capsys.readouterr().out
+    assert "Removed heads of other weights: action_units, compound_expression" in capsys.readouterr().out
     changed = read_manifest(folder)
     assert [(head.task.name, head.temperature) for head in changed.heads] == [("expression", 1.0), ("valence_arousal", 1.0)]
     assert changed.heads_sha256 == ""
@@ -183,5 +185,5 @@ def test_a_starter_from_the_recipe_to_the_card(
     (folder / "recipe.toml").write_text(RECIPE.replace("size = 32", "size = 64"), "utf-8")
     before = (folder / "model.safetensors").read_bytes()
     assert main(["learn", "export", *common, "--run", str(tmp_path / "other"), *checkpoint]) == 2
-    assert "is for test_byobnet at 32 px, the recipe is for test_byobnet at 64 px" in capsys.readouterr().err
+    assert "belongs to test_byobnet at 32 px, the recipe to test_byobnet at 64 px" in capsys.readouterr().err
     assert (folder / "model.safetensors").read_bytes() == before

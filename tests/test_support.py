@@ -17,8 +17,8 @@ from hsemotion_space.hub.manifest import InputSpec, read_manifest
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.tasks import COMPOUND_EXPRESSION, EXPRESSION, TASKS
 from hsemotion_space.training.attach import drop_heads
+from hsemotion_space.training.confidence import MAX_FALSE_SHARE, Support, choose_support, stand_out_shares, support_of_top
 from hsemotion_space.training.data import TEST, TUNING
-from hsemotion_space.training.support import MOST_FALSE, Shown, choose_support, outcomes, support_of_top
 from hsemotion_space.types import Analysis, CheckpointRef, FaceResult, FaceTrack, FloatArray, MediaInfo, Reliability
 from hsemotion_space.ui.parts import in_words
 from hsemotion_space.ui.viewer import viewer_value
@@ -126,8 +126,8 @@ def test_only_tasks_whose_labels_have_two_parts_can_say_none() -> None:
     ]
 
 
-def shown(name: str, support: list[float], split: int = TUNING, composed: bool = False) -> Shown:
-    return Shown(name, split, composed, np.array(support, np.float32))
+def shown(name: str, support: list[float], split: int = TUNING, composed: bool = False) -> Support:
+    return Support(name, split, composed, np.array(support, np.float32))
 
 
 def test_the_bound_lets_few_of_the_other_faces_through_each_kind_alike() -> None:
@@ -139,9 +139,9 @@ def test_the_bound_lets_few_of_the_other_faces_through_each_kind_alike() -> None
     assert choose_support([many, few, positives, test, shown("two", [0.5] * 2)]) == 0.01
     assert choose_support([shown("all", [0.5] * 10)]) == 0.5
     assert choose_support([positives, test, shown("two", [0.0] * 2)]) == 0, "not measured"
-    told = outcomes([many, few, positives, test], 0.21)
+    told = stand_out_shares([many, few, positives, test], 0.21)
     assert told["tuning"]["few"] == {"pictures": 10, "stands_out": 0.1} and told["test"] == {"test": {"pictures": 50, "stands_out": 1.0}}
-    assert MOST_FALSE == 0.15
+    assert MAX_FALSE_SHARE == 0.15
 
 
 def test_support_of_the_top_label_is_the_smaller_of_its_parts() -> None:

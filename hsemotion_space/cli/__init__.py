@@ -1,4 +1,4 @@
-"""``hsemotion-space``: analyze files, get and publish checkpoints, look after feedback, serve the page, train."""
+"""``hsemotion-space``: analyze files, manage checkpoints and feedback, serve the page, train."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING
 
 from hsemotion_space import __version__
 from hsemotion_space.analysis.face_check import doubt
-from hsemotion_space.analysis.reliability import in_words as reliability_in_words
+from hsemotion_space.analysis.reliability import in_words as reliability_text
 from hsemotion_space.cli.checkpoints import add_checkpoints
-from hsemotion_space.cli.console import complain, downloading
+from hsemotion_space.cli.console import downloading, report_error
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
 from hsemotion_space.environment import secrets
-from hsemotion_space.feedback.record import FeedbackError
-from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.settings import CHALLENGE_SMOOTHING, PipelineConfig, Settings, SettingsError
+from hsemotion_space.messages import MessageError
+from hsemotion_space.settings import CHALLENGE_SMOOTHING, PipelineConfig, Settings
 from hsemotion_space.types import PROVENANCE_WORDS
 
 if TYPE_CHECKING:
     from hsemotion_space.types import Analysis, Prediction
 
-UNLIMITED_S = 24 * 3600.0  # a clip on one's own machine may be as long as it likes
+UNLIMITED_S = 24 * 3600.0  # there is no limit for a clip on one's own machine
 PROGRESS_COLUMNS = 100
 
 
@@ -36,23 +35,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         handler: Callable[[argparse.Namespace], int] = options.handler
         return handler(options)
-    except (SettingsError, CheckpointError, FeedbackError) as error:
-        return complain(str(error), 2)
+    except MessageError as error:
+        return report_error(error, 2)
     except KeyboardInterrupt:
-        return complain("Stopped.", 130)
+        return report_error("Stopped.", 130)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets ``handler``."""
-    parser = argparse.ArgumentParser(prog="hsemotion-space", description="Facial affect in pictures and clips.")
+    parser = argparse.ArgumentParser(prog="hsemotion-space", description="Analyze facial affect in pictures and clips.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_analyze(commands.add_parser("analyze", help="analyze pictures and clips"))
-    add_checkpoints(commands.add_parser("checkpoints", help="list, fetch, import and publish checkpoints"))
-    add_feedback(commands.add_parser("feedback", help="status, export, review, publishing and erasure of corrections"))
+    add_checkpoints(commands.add_parser("checkpoints", help="list, download, import and publish checkpoints"))
+    add_feedback(commands.add_parser("feedback", help="show, export, review, publish and erase corrections"))
     commands.add_parser("serve", help="serve the page").set_defaults(handler=_serve)
-    add_learn(commands.add_parser("learn", help="train backbones and heads, make predictions and submissions"))
-    add_evaluate(commands.add_parser("evaluate", help="score predictions or a checkpoint by the official measures"))
+    add_learn(commands.add_parser("learn", aliases=["train"], help="train backbones and heads, write predictions and submissions"))
+    add_evaluate(commands.add_parser("evaluate", help="score predictions or a checkpoint with the official measures"))
     return parser
 
 
@@ -63,17 +62,21 @@ def _smoothing(text: str) -> float:
 def _add_analyze(parser: argparse.ArgumentParser) -> None:
     standard = PipelineConfig()
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    parser.add_argument("--checkpoint", default="", help="id from `checkpoints list`; the first bundled one if left out")
-    parser.add_argument("--out", type=Path, help="write everything to this .csv, .json or .parquet file")
+    parser.add_argument("--checkpoint", default="", help="id from `checkpoints list`; default: the first bundled one")
+    parser.add_argument("--out", type=Path, help="write all results to this .csv, .json or .parquet file")
     parser.add_argument(
-        "--fps", type=float, default=standard.sample_fps, help="frames per second of a clip, 0 for all (default %(default)g)"
+        "--fps", type=float, default=standard.sample_fps, help="analyzed frames per second of a clip, 0 for all (default %(default)g)"
     )
     parser.add_argument(
         "--smoothing", type=_smoothing, default=standard.smoothing, metavar="FACTOR",
         help="factor on the smoothing windows of the ABAW challenge; `challenge` is 1, 0 turns smoothing off (default %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--detect-every", type=int, default=standard.detect_every, help="full face search on every so-manieth frame (default %(default)d)"
+        "--detect-every",
+        type=int,
+        default=standard.detect_every,
+        help="detect faces on every Nth frame only (default %(default)d)",
+        metavar="N",
     )
     parser.set_defaults(handler=_analyze)
 
@@ -83,14 +86,14 @@ def _analyze(options: argparse.Namespace) -> int:
 
     config = PipelineConfig(options.checkpoint, options.fps, options.smoothing, options.detect_every)
     if options.out and options.out.suffix.lower() not in SUFFIXES:
-        return complain(f"--out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.", 2)
+        return report_error(f"--out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.", 2)
     try:
         analyses, failed = _analyze_all(options.paths, config)
         if options.out:
             write(list(analyses.values()), options.out, [path.name for path in analyses])
             print(f"Wrote {options.out}")
     except (ExportError, OSError) as error:
-        return complain(str(error), 2)
+        return report_error(error, 2)
     return 1 if failed else 0
 
 
@@ -110,7 +113,7 @@ def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Pa
             analyses[path] = pipeline.analyze(path, config, _reporter(path.name))
         except MediaError as error:
             failed += 1
-            complain(f"{path.name}: {error}", 1)
+            report_error(f"{path.name}: {error}", 1)
             continue
         _show(path.name, analyses[path])
     return analyses, failed
@@ -135,7 +138,7 @@ def _show(name: str, analysis: Analysis) -> None:
     for notice in analysis.notices:
         print(f"  note: {notice}")
     if not any(prediction.reliability for face in analysis.faces for prediction in face.predictions):
-        print("  note: how often answers of this checkpoint are right was not measured")
+        print("  note: the reliability of this checkpoint was not measured")
     for face in analysis.faces:
         track = face.track
         seen = f", {track.times_s[0]:.2f} to {track.times_s[-1]:.2f} s in {len(track.times_s)} frames" if media.kind == "clip" else ""
@@ -143,12 +146,12 @@ def _show(name: str, analysis: Analysis) -> None:
         if found := doubt(face):
             print(f"    warning: {found.text}")
         for prediction in face.predictions:
-            print(f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}): {_in_words(prediction)}")
-            if reliable := reliability_in_words(prediction):
+            print(f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}): {_values_text(prediction)}")
+            if reliable := reliability_text(prediction):
                 print(f"      {reliable}")
 
 
-def _in_words(prediction: Prediction) -> str:
+def _values_text(prediction: Prediction) -> str:
     if not prediction.stands_out:
         return prediction.task.none
     names = [label.name for label in prediction.task.labels]
@@ -159,11 +162,11 @@ def _in_words(prediction: Prediction) -> str:
 
 
 def _serve(_: argparse.Namespace) -> int:
-    given = secrets()  # before anything heavy, as the process may start anew
+    values = secrets()  # before heavy imports, as the process may restart
     from hsemotion_space.ui.app import launch  # noqa: PLC0415  heavy
 
     try:
-        launch(Settings.from_env({**os.environ, **given}), given.get("HF_TOKEN", ""))
+        launch(Settings.from_env({**os.environ, **values}), values.get("HF_TOKEN", ""))
     except OSError as error:
-        return complain(f"The page cannot be served: {error}", 2)
+        return report_error(f"The page cannot be served: {error}", 2)
     return 0

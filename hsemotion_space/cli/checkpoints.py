@@ -1,4 +1,4 @@
-"""``hsemotion-space checkpoints``: what there is, and how it gets here and to the Hub."""
+"""``hsemotion-space checkpoints``: list, download, import and publish checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from hsemotion_space.cli.console import complain, downloading
+from hsemotion_space.cli.console import downloading, report_error
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints, read_registry
 from hsemotion_space.hub.source import Digest
@@ -17,8 +17,8 @@ from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS
 
 IMPORT = """
-NAME is a published checkpoint of the list: its file is downloaded from its authors. FILE is such a file on this machine, a whole
-network or a state dict that torch.save wrote. Nothing in it is executed: its tensors are taken out, checked against the architecture, and
+NAME is a published checkpoint of the list; its file is downloaded from its authors. FILE is such a file on this machine: a whole
+network or a state dict, written by torch.save. Nothing in it is executed: its tensors are extracted, checked against the architecture, and
 written as safetensors with a manifest into the cache, where every command and the page find them.
 """
 
@@ -26,24 +26,24 @@ written as safetensors with a manifest into the cache, where every command and t
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("list", help="show every checkpoint and what its numbers are").set_defaults(handler=_list)
-    compare = commands.add_parser("compare", help="print what was measured for every trained checkpoint as a Markdown table")
+    commands.add_parser("list", help="list every checkpoint and the provenance of its numbers").set_defaults(handler=_list)
+    compare = commands.add_parser("compare", help="print the figures of every trained checkpoint as a Markdown table")
     compare.set_defaults(handler=_compare)
-    fetch = commands.add_parser("fetch", help="download and verify weights, for use without a network")
+    fetch = commands.add_parser("fetch", help="download and verify weights, for use offline")
     fetch.add_argument("ids", nargs="+", metavar="ID")
     fetch.set_defaults(handler=_fetch)
     importing = commands.add_parser("import", help="convert a published file into a checkpoint, safely", description=IMPORT)
     importing.add_argument("what", metavar="NAME|FILE")
     importing.add_argument(
-        "--like", default="", metavar="ID", help="the published checkpoint whose manifest fits FILE; found by name or form if left out"
+        "--like", default="", metavar="ID", help="the published checkpoint whose manifest fits FILE; default: found by name or structure"
     )
-    importing.add_argument("--id", default="", help="id of the new checkpoint; that of the manifest if left out")
+    importing.add_argument("--id", default="", help="id of the new checkpoint; default: that of the manifest")
     importing.set_defaults(handler=_import)
-    publish = commands.add_parser("publish", help="put a checkpoint on the Hugging Face Hub; takes the token from HF_TOKEN")
+    publish = commands.add_parser("publish", help="publish a checkpoint on the Hugging Face Hub; reads the token from HF_TOKEN")
     publish.add_argument("id", metavar="ID")
     publish.add_argument("--repo", required=True, metavar="OWNER/NAME")
     publish.add_argument("--private", action="store_true")
-    publish.add_argument("--dry-run", action="store_true", help="show everything, send nothing")
+    publish.add_argument("--dry-run", action="store_true", help="show the files, upload nothing")
     publish.set_defaults(handler=_publish)
 
 
@@ -70,7 +70,7 @@ def _compare(_: argparse.Namespace) -> int:
     try:
         print(comparison([(checkpoint, json.loads(file.read_text("utf-8"))) for checkpoint, file in records if file.exists()]), end="")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return complain(f"A training record cannot be compared ({error!r}); run `hsemotion-space learn finish` for its checkpoint.", 2)
+        return report_error(f"A training record cannot be compared ({error!r}); run `hsemotion-space learn finish` for its checkpoint.", 2)
     return 0
 
 
@@ -81,7 +81,7 @@ def _fetch(options: argparse.Namespace) -> int:
             size = len(resolve(checkpoint, settings.cache, report))
             if checkpoint.heads_sha256:
                 size += len(heads_file(checkpoint, report))
-        print(f"{checkpoint.id}: {size / 1e6:.1f} MB, as the manifest says")
+        print(f"{checkpoint.id}: {size / 1e6:.1f} MB, verified")
     return 0
 
 
@@ -91,12 +91,12 @@ def _import(options: argparse.Namespace) -> int:
     from hsemotion_space.vision.engine import EngineOptions  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()
-    order = Order(options.what, options.like, options.id)
+    request = Order(options.what, options.like, options.id)
     with downloading(Path(options.what).name) as report:
-        done = import_checkpoint(
-            order, settings.checkpoint_roots, settings.cache, lambda checkpoint: load_network(checkpoint, EngineOptions("torch")), report
+        message = import_checkpoint(
+            request, settings.checkpoint_roots, settings.cache, lambda checkpoint: load_network(checkpoint, EngineOptions("torch")), report
         )
-    print(done)
+    print(message)
     return 0
 
 
@@ -114,9 +114,9 @@ def _publish(options: argparse.Namespace) -> int:
     token = os.environ.get("HF_TOKEN", "")
     if not token:
         raise CheckpointError(
-            "HF_TOKEN is not set. Make a token that may write to this repository and set it; `--dry-run` needs none.", code="no_token"
+            "HF_TOKEN is not set. Create a token with write access to this repository and set it; `--dry-run` needs none.", code="no_token"
         )
     source = publish(publication, options.repo, token, options.private)
     write_back(checkpoint.folder, source, Digest.of(weights), Digest.of(heads) if heads else Digest())
-    print(f"Published {checkpoint.id} as {source.repo} at {source.revision}; its manifest names it now.")
+    print(f"Published {checkpoint.id} as {source.repo} at {source.revision}; the manifest names this revision.")
     return 0

@@ -1,8 +1,9 @@
-"""What every command writes to the console."""
+"""What the commands have in common: errors and progress on the console, and handlers that are imported when they run."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,29 +13,33 @@ from tqdm import tqdm
 Handler = Callable[[argparse.Namespace], int]
 
 
-def complain(words: str, status: int) -> int:
+def report_error(message: object, status: int) -> int:
     """Write why a command failed and return its exit status."""
-    print(f"hsemotion-space: {words}", file=sys.stderr)
+    print(f"hsemotion-space: {message}", file=sys.stderr)
     return status
 
 
-def guarded(work: Handler) -> Handler:
-    """Return a handler that turns a problem with the data into a sentence and exit status 2."""
+def deferred(module: str, name: str) -> Handler:
+    """Return a handler ``hsemotion_space.cli.<module>.<name>`` that is imported when it runs, as it needs heavy libraries.
+
+    Errors of the data become a sentence and exit status 2.
+    """
 
     def handler(options: argparse.Namespace) -> int:
         try:
-            return work(options)
+            function: Handler = getattr(importlib.import_module(f"hsemotion_space.cli.{module}"), name)
+            return function(options)
         except ValueError as error:  # DataError, CheckpointError, or an option out of its range
-            return complain(str(error), 2)
+            return report_error(error, 2)
         except OSError as error:
-            return complain(f"{error.filename or 'A file'}: {error.strerror or error}.", 2)
+            return report_error(f"{error.filename or 'A file'}: {error.strerror or error}.", 2)
 
     return handler
 
 
 @contextmanager
 def downloading(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes bytes done and bytes in total and draws a progress bar, if anything is downloaded at all."""
+    """Yield a function that takes bytes done and bytes in total and draws a progress bar, if anything is downloaded."""
     bars: list[tqdm] = []
 
     def report(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""``hsemotion-space feedback``: the dataset of corrections, for the people who run a server."""
+"""``hsemotion-space feedback``: the dataset of corrections, for the operator of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsemotion_space.cli.console import complain
+from hsemotion_space.cli.console import report_error
 from hsemotion_space.feedback.record import TIERS, FeedbackError, Review, corrections_of, subject_of
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import get_task
@@ -18,32 +18,34 @@ from hsemotion_space.tasks import get_task
 if TYPE_CHECKING:
     from hsemotion_space.feedback.service import Feedback
 
-NO_TOKEN = "Set HSEMOTION_FEEDBACK_REPO to owner/name, and HF_TOKEN to a token that may write there."  # noqa: S105  says what to do
+NO_TOKEN = "Set HSEMOTION_FEEDBACK_REPO to owner/name, and HF_TOKEN to a token with write access."  # noqa: S105  a sentence
 
 
 def add_feedback(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("status", help="show what is kept, published and waiting, and how far people agree").set_defaults(handler=_status)
-    out = commands.add_parser("export", help="write a folder that datasets.load_dataset and `learn` read")
+    commands.add_parser("status", help="show how much is saved, published and pending, and how far people agree").set_defaults(
+        handler=_status
+    )
+    out = commands.add_parser("export", help="write a folder for datasets.load_dataset and `learn`")
     out.add_argument("folder", type=Path)
-    out.add_argument("--tier", choices=TIERS, default="agreed", help="the least that a row must have reached (default %(default)s)")
-    out.add_argument("--own", action="store_true", help="for use on this machine only: include what its contributors did not publish")
+    out.add_argument("--tier", choices=TIERS, default="agreed", help="lowest tier of a row (default %(default)s)")
+    out.add_argument("--own", action="store_true", help="include rows that must not be published, for use on this machine only")
     out.set_defaults(handler=_export)
-    commands.add_parser("push", help="publish what waits; takes the token from HF_TOKEN").set_defaults(handler=_push)
-    review = commands.add_parser("review", help="approve or reject records, mark known answers, set aside everything of one contributor")
-    review.add_argument("ids", nargs="*", metavar="ID", help="records; without any, those that wait for a review are listed")
+    commands.add_parser("push", help="publish pending records; reads the token from HF_TOKEN").set_defaults(handler=_push)
+    review = commands.add_parser("review", help="approve or reject records, mark known answers, exclude a contributor")
+    review.add_argument("ids", nargs="*", metavar="ID", help="records; default: list the records that need a review")
     decision = review.add_mutually_exclusive_group()
     decision.add_argument("--approve", action="store_true")
     decision.add_argument("--reject", action="store_true")
-    decision.add_argument("--gold", action="store_true", help="approve, and judge contributors by what these records say")
-    decision.add_argument("--revert", metavar="CONTRIBUTOR", help="set aside everything of this contributor")
-    review.add_argument("--reviewer", default="operator", help="name that is kept with the decision (default %(default)s)")
+    decision.add_argument("--gold", action="store_true", help="approve, and use these records to check contributors")
+    decision.add_argument("--revert", metavar="CONTRIBUTOR", help="exclude all records of this contributor")
+    review.add_argument("--reviewer", default="operator", help="name stored with the decision (default %(default)s)")
     review.set_defaults(handler=_review)
-    gone = commands.add_parser("erase", help="erase everything given under a receipt code, here and on the Hub")
-    gone.add_argument("code", nargs="?", default="", help="the receipt code; without it, erasures that wait for the Hub are finished")
-    gone.set_defaults(handler=_erase)
-    commands.add_parser("verify", help="read everything that is kept or published again and check it").set_defaults(handler=_verify)
+    erase = commands.add_parser("erase", help="erase all records of a receipt code, here and on the Hub")
+    erase.add_argument("code", nargs="?", default="", help="receipt code; default: finish the pending erasures on the Hub")
+    erase.set_defaults(handler=_erase)
+    commands.add_parser("verify", help="read and check all saved and published records").set_defaults(handler=_verify)
 
 
 @contextmanager
@@ -66,9 +68,13 @@ def _status(_: argparse.Namespace) -> int:
         grades = list(feedback.tiers(records).values())
         print("Tiers: " + ", ".join(f"{grades.count(tier)} {tier}" for tier in TIERS))
         print("Agreement (Krippendorff's alpha):")
-        for one in agreement(records):
-            name = get_task(one.task).title + (f", {one.label}" if one.label else "")
-            value = one.reason if one.alpha is None else f"{one.alpha:.3f} ({one.level}), {one.items} items, {one.raters} people"
+        for record in agreement(records):
+            name = get_task(record.task).title + (f", {record.label}" if record.label else "")
+            value = (
+                record.reason
+                if record.alpha is None
+                else f"{record.alpha:.3f} ({record.level}), {record.items} items, {record.raters} people"
+            )
             print(f"  {name}: {value}")
     return 0
 
@@ -100,18 +106,18 @@ def _push(_: argparse.Namespace) -> int:
 def _review(options: argparse.Namespace) -> int:
     decision: Review = "rejected" if options.reject else "approved" if options.approve or options.gold else ""
     if options.ids and not decision:
-        return complain("Say --approve, --reject or --gold.", 2)
+        return report_error("Add --approve, --reject or --gold.", 2)
     if decision and not options.ids:
-        return complain("Name the records.", 2)
+        return report_error("Add the ids of the records.", 2)
     with _opened(read_only=not (decision or options.revert)) as feedback:
         if options.revert:
-            contributor = _whole(options.revert, {one.contributor for one in feedback.store.records()}, "contributor")
-            print(f"{feedback.store.revert(contributor)} records were set aside.")
+            contributor = _match(options.revert, {record.contributor for record in feedback.store.records()}, "contributor")
+            print(f"{feedback.store.revert(contributor)} records are excluded.")
         elif not decision:
             _list_waiting(feedback)
         else:
-            known = {one.id for one in feedback.store.records()}
-            names = [_whole(name, known, "record") for name in options.ids]
+            known = {record.id for record in feedback.store.records()}
+            names = [_match(name, known, "record") for name in options.ids]
             for name in names:
                 feedback.store.review(name, decision, options.reviewer)
                 feedback.store.mark_gold(name, options.gold)
@@ -119,11 +125,11 @@ def _review(options: argparse.Namespace) -> int:
     return 0
 
 
-def _whole(start: str, known: set[str], what: str) -> str:
-    """Return the only name that begins so."""
+def _match(start: str, known: set[str], what: str) -> str:
+    """Return the only name that starts so."""
     found = [name for name in known if name.startswith(start.lower())]
     if len(found) != 1:
-        template = "More than one {what} begins with {start}." if found else "No {what} begins with {start}."
+        template = "More than one {what} starts with {start}; add digits." if found else "No {what} starts with {start}."
         raise FeedbackError(template, code="ambiguous", what=what, start=repr(start[:40]))
     return found[0]
 
@@ -132,13 +138,13 @@ def _list_waiting(feedback: Feedback) -> None:
     records = feedback.store.records()
     grades = feedback.tiers(records)
     waiting = feedback.store.records(waiting=True)
-    for one in waiting:
-        when = datetime.fromtimestamp(one.created_s, UTC).strftime("%Y-%m-%d %H:%M")
-        what, verdict = subject_of(one), f"{one.verdict.replace('_', ' ')} {corrections_of(one)}".strip()
-        print(f"{one.id[:12]}  {when}  by {one.contributor[:8]}  {grades[one.id]:<8}  {what}: {verdict}")
-        if one.comment:
-            print(f"              comment: {one.comment!r}")
-    print(f"{len(waiting)} wait for a review.")
+    for record in waiting:
+        when = datetime.fromtimestamp(record.created_s, UTC).strftime("%Y-%m-%d %H:%M")
+        what, verdict = subject_of(record), f"{record.verdict.replace('_', ' ')} {corrections_of(record)}".strip()
+        print(f"{record.id[:12]}  {when}  by {record.contributor[:8]}  {grades[record.id]:<8}  {what}: {verdict}")
+        if record.comment:
+            print(f"              comment: {record.comment!r}")
+    print(f"{len(waiting)} records need a review.")
 
 
 def _erase(options: argparse.Namespace) -> int:
@@ -153,10 +159,10 @@ def _erase(options: argparse.Namespace) -> int:
         if waiting and feedback.publisher is None:
             raise FeedbackError(NO_TOKEN, code="no_token")
         reason = ""
-        for one in pending_erasures(feedback.store):
-            reason = (feedback.publisher.settle(one.contributor, 600)[0] if feedback.publisher is not None else "") or reason
+        for record in pending_erasures(feedback.store):
+            reason = (feedback.publisher.settle(record.contributor, 600)[0] if feedback.publisher is not None else "") or reason
         left = len(pending_erasures(feedback.store))
-    print(f"{waiting - left} of {waiting} erasures were finished on the Hub.{' ' + reason if reason else ''}")
+    print(f"{waiting - left} of {waiting} erasures are finished on the Hub.{' ' + reason if reason else ''}")
     return 1 if left else 0
 
 
@@ -171,7 +177,5 @@ def _verify(_: argparse.Namespace) -> int:
         where = f"here and in {feedback.settings.feedback_repo}" if feedback.publisher is not None else "here"
     for problem in problems:
         print(problem)
-    print(
-        f"{count} records and their batches were read {where}; {len(problems) or 'no'} {'problem' if len(problems) == 1 else 'problems'}."
-    )
+    print(f"Checked {count} records and their batches {where}; {len(problems) or 'no'} {'problem' if len(problems) == 1 else 'problems'}.")
     return 1 if problems else 0

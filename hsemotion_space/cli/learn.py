@@ -1,320 +1,161 @@
-"""``hsemotion-space learn`` and ``hsemotion-space evaluate``: every step of the challenge as a command."""
+"""``hsemotion-space learn`` and ``hsemotion-space evaluate``: the options of every step from data to a submission."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
-from hsemotion_space.cli.console import complain, guarded
-from hsemotion_space.cli.training import add_training
-from hsemotion_space.hub.registry import find_checkpoint
-from hsemotion_space.settings import Settings
+from hsemotion_space.cli.console import deferred
 from hsemotion_space.tasks import CHALLENGE
 
-if TYPE_CHECKING:
-    from hsemotion_space.training.feature_table import FeatureTable
-    from hsemotion_space.training.features import ExtractProgress
-    from hsemotion_space.training.scoring import TaskScore
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 TASKS = [task.name for task in CHALLENGE]
+CHECKPOINT = "id from `checkpoints list`; without it, the default checkpoint"
+FACES = "folders <video>/<picture>; several are merged"
+ANY_NAMES = "pictures need not be named by frame number (Hume)"
+THRESHOLDS = "settings from `learn tune`, for the thresholds"
+PAPER = "default: the value of the paper"
+HEAD_OPTIONS = {"hidden": int, "epochs": int, "batch": int, "lr": float, "l2": float, "dropout": float, "seed": int}
 
 
 def add_learn(parser: argparse.ArgumentParser) -> None:
     """Add the commands below ``learn``."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_training(commands)
+    _add_backbones(commands)
+    _add_teachers(commands)
     _add_heads(commands)
-    post = commands.add_parser("tune", help="choose smoothing, thresholds and the blend of two systems on the tuning videos")
-    _systems(post)
-    post.add_argument("--labels", type=Path, required=True, help="labels of the training set that the heads were trained on")
-    post.add_argument("--tuning-share", type=_share, default=0.15, help="as given to `learn head` (default %(default)g)")
-    post.add_argument("--box", type=float, nargs="+", help="half widths to try; the ones of the paper if left out")
-    post.add_argument("--gaussian", type=float, nargs="+", default=[], help="standard deviations to try")
-    post.add_argument("--unit", choices=["frames", "seconds"], default="frames", help="of the widths")
-    post.add_argument("--weights", type=float, nargs="+", help="weights of the first of two systems to try; 0 to 1 in tenths if left out")
-    _rates(post)
-    post.add_argument("--out", type=Path, required=True, help="json file with the settings")
-    post.set_defaults(handler=guarded(_tune))
-    post = commands.add_parser("post", help="complete predictions over frames without a face, blend, smooth")
-    _systems(post)
-    post.add_argument("--post", type=Path, required=True, help="settings from `learn tune`")
-    post.add_argument("--frames", type=Path, required=True, help="labels or an official list: the frames that are wanted")
-    _rates(post)
-    post.add_argument("--out", type=Path, required=True)
-    post.set_defaults(handler=guarded(_post))
-    submit = commands.add_parser("submit", help="write the file that the challenge asks for")
-    _systems(submit)
-    submit.add_argument("--post", type=Path, help="settings from `learn tune`, for the thresholds")
-    submit.add_argument("--frames", type=Path, required=True, help="the official list")
-    submit.add_argument("--out", type=Path, required=True)
-    submit.set_defaults(handler=guarded(_submit))
+    _add_predictions(commands)
 
 
-def _add_heads(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    features = commands.add_parser("features", help="write embeddings and scores of face crops to Parquet shards")
-    features.add_argument("--checkpoint", default="", help="id from `checkpoints list`; the first bundled one if left out")
-    features.add_argument("--faces", type=Path, nargs="+", required=True, help="folders <video>/<picture>; several are merged")
-    features.add_argument("--any-names", action="store_true", help="pictures need not be named by frame number (Hume)")
-    features.add_argument("--out", type=Path, required=True, help="folder of shards; an interrupted run goes on")
-    features.set_defaults(handler=guarded(_features))
-    head = commands.add_parser("head", help="train a head on features")
+def _add(commands: Commands, module: str, name: str, description: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=description)
+    parser.set_defaults(handler=deferred(module, name))
+    return parser
+
+
+def _add_paths(parser: argparse.ArgumentParser, *, required: bool = True, **helps: str) -> None:
+    for name, description in helps.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=required, help=description)
+
+
+def _add_backbones(commands: Commands) -> None:
+    data, run = "folder that the file patterns of the recipe start from", "folder of the run"
+    train = _add(commands, "backbones", "backbone", "train a backbone by a recipe")
+    train.add_argument("recipe", type=Path, help="recipe.toml")
+    _add_paths(train, data=data, run=f"{run}; an interrupted run is resumed")
+    train.add_argument("--minutes", type=float, help="stop after so many minutes; the same command resumes the run")
+    export = _add(commands, "backbones", "export", "write the weights of a training run into a checkpoint folder")
+    export.add_argument("recipe", type=Path)
+    _add_paths(export, data=data, run=run, checkpoint="folder for model.safetensors and training.json")
+    finish = _add(commands, "backbones", "finish", "calibrate an exported starter and train its heads on posed pictures")
+    finish.add_argument("recipe", type=Path)
+    _add_paths(finish, data=data, checkpoint="folder with manifest, weights and training.json")
+    posed = "pictures with action units and categories, below the data folder (default %(default)s)"
+    finish.add_argument("--posed", default="compound_posed.parquet", help=posed)
+
+
+def _add_teachers(commands: Commands) -> None:
+    teach = _add(commands, "backbones", "teach", "write the outputs of other networks for every picture of a recipe, as targets")
+    teach.add_argument("recipe", type=Path)
+    _add_paths(teach, data="folder that the file patterns of the recipe start from")
+    teacher = "folder of a checkpoint or id from `checkpoints list`; repeat it for several"
+    teach.add_argument("--teacher", action="append", required=True, help=teacher)
+    teach.add_argument("--views", type=int, choices=[1, 2], default=2, help="2 adds the mirror image (default %(default)d)")
+    teach.add_argument("--embeddings", action="store_true", help="write the embeddings of the teachers as well")
+    _add_paths(teach, out="Parquet file; an interrupted command resumes with the next source")
+    start = _add(commands, "backbones", "start", "write weights to start from, taken from a network of partly the same structure")
+    start.add_argument("arch", help="architecture, as in the recipe")
+    start.add_argument("--args", type=_option, nargs="+", default=[], metavar="NAME=NUMBER", help="its options, such as img_size=112")
+    start.add_argument("--from", type=Path, required=True, dest="source", help="safetensors, state dict, or state.pt of a run")
+    start.add_argument("--seed", type=int, default=0, help="of the values that the source lacks (default %(default)d)")
+    _add_paths(start, out="safetensors file; name it as `init` in the recipe")
+
+
+def _add_heads(commands: Commands) -> None:
+    features = _add(commands, "challenge", "features", "write embeddings and scores of face crops to Parquet shards")
+    features.add_argument("--checkpoint", default="", help=CHECKPOINT)
+    features.add_argument("--faces", type=Path, nargs="+", required=True, help=FACES)
+    features.add_argument("--any-names", action="store_true", help=ANY_NAMES)
+    _add_paths(features, out="folder of shards; an interrupted command resumes")
+    head = _add(commands, "challenge", "head", "train a head on features")
     head.add_argument("--task", choices=TASKS, required=True)
-    head.add_argument("--features", type=Path, required=True, help="folder of shards, or one Parquet file, such as audio features")
-    head.add_argument("--labels", type=Path, required=True, help="folder of label files, or the csv of a clip-level task")
-    head.add_argument(
-        "--tuning-share", type=_share, default=0.15, help="share of the videos that choices are made on (default %(default)g)"
-    )
-    head.add_argument("--reads", choices=["scores", "embeddings", "both"], help="as in the paper if left out")
-    for name, kind in (("hidden", int), ("epochs", int), ("batch", int), ("lr", float), ("l2", float), ("dropout", float), ("seed", int)):
-        head.add_argument(f"--{name}", type=kind, help="as in the paper if left out")
-    head.add_argument("--out", type=Path, required=True, help="folder for head.safetensors and head.json")
-    head.set_defaults(handler=guarded(_head))
-    predict = commands.add_parser("predict", help="apply a head to features")
+    features_help = "folder of shards, or one Parquet file, such as audio features"
+    _add_paths(head, features=features_help, labels="folder of label files, or the csv of a clip-level task")
+    _add_share(head, "share of the videos on which choices are made (default %(default)g)")
+    head.add_argument("--reads", choices=["scores", "embeddings", "both"], help=PAPER)
+    for name, kind in HEAD_OPTIONS.items():
+        head.add_argument(f"--{name}", type=kind, help=PAPER)
+    _add_paths(head, out="folder for head.safetensors and head.json")
+    attach = _add(commands, "challenge", "attach", "add a trained head to a checkpoint, in place of a rule or a prior")
+    _add_paths(attach, head="folder from `learn head`", checkpoint="folder of the checkpoint")
+    _add_paths(attach, required=False, post=THRESHOLDS)
+    attach.add_argument("--note", required=True, help="one sentence: the figure that was reached, and on which data")
+
+
+def _add_predictions(commands: Commands) -> None:
+    predict = _add(commands, "challenge", "predict", "apply a head to features")
     which = predict.add_mutually_exclusive_group(required=True)
     which.add_argument("--head", type=Path, help="folder from `learn head`")
-    which.add_argument("--checkpoint", help="take the checkpoint's own head for --task, a rule for instance")
-    predict.add_argument("--task", choices=TASKS, help="with --checkpoint")
-    predict.add_argument("--features", type=Path, required=True)
-    predict.add_argument("--out", type=Path, required=True)
-    predict.set_defaults(handler=guarded(_predict))
-    attach = commands.add_parser("attach", help="put a trained head into a checkpoint, in place of a rule or a prior")
-    attach.add_argument("--head", type=Path, required=True)
-    attach.add_argument("--post", type=Path, help="settings from `learn tune`, for the thresholds")
-    attach.add_argument("--note", required=True, help="one sentence: the figure that was reached, and on what")
-    attach.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint")
-    attach.set_defaults(handler=guarded(_attach))
+    which.add_argument("--checkpoint", help="use the head of this checkpoint for --task, such as a rule")
+    predict.add_argument("--task", choices=TASKS, help="required with --checkpoint")
+    _add_paths(predict, features="folder of shards, or one Parquet file", out="Parquet file of predictions")
+    tune = _add(commands, "challenge", "tune", "choose smoothing, thresholds and the blend of two systems on the tuning videos")
+    _add_systems(tune)
+    _add_paths(tune, labels="labels of the training set of the heads", out="JSON file of settings")
+    _add_share(tune, "as for `learn head` (default %(default)g)")
+    tune.add_argument("--box", type=float, nargs="+", help="half widths to try; default: those of the paper")
+    tune.add_argument("--gaussian", type=float, nargs="+", default=[], help="standard deviations to try")
+    tune.add_argument("--unit", choices=["frames", "seconds"], default="frames", help="of the widths (default %(default)s)")
+    weights = "weights of the first of two systems to try; default: 0 to 1 in tenths"
+    tune.add_argument("--weights", type=float, nargs="+", help=weights)
+    post = _add(commands, "challenge", "post", "complete predictions over frames without a face, blend, smooth")
+    _add_systems(post)
+    _add_paths(post, post="settings from `learn tune`", frames="labels or an official list: the frames to predict", out="Parquet file")
+    rates = "JSON object: frames per second by video, for widths in seconds; 30 without it"
+    for parser in (tune, post):
+        _add_paths(parser, required=False, frame_rates=rates)
+    submit = _add(commands, "challenge", "submit", "write the file of the challenge")
+    _add_systems(submit)
+    _add_paths(submit, frames="the official list", out="text file of the submission")
+    _add_paths(submit, required=False, post=THRESHOLDS)
+
+
+def _add_systems(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="one file, or two to blend")
+
+
+def _add_share(parser: argparse.ArgumentParser, description: str) -> None:
+    parser.add_argument("--tuning-share", type=_share, default=0.15, help=description)
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``evaluate``."""
+    parser.set_defaults(handler=deferred("challenge", "evaluate"))
+    parser.add_argument("--task", choices=TASKS, required=True)
+    _add_paths(parser, labels="folder of label files, csv, or a file in the form of a submission")
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument("--predictions", type=Path, help="file from `learn predict` or `learn post`, or a submission (.txt)")
+    scored.add_argument("--checkpoint", help="score the heads of a checkpoint; needs --features or --faces")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--features", type=Path, help="features of the checkpoint")
+    source.add_argument("--faces", type=Path, nargs="+", help=f"face crops, from which features are extracted: {FACES}")
+    parser.add_argument("--any-names", action="store_true", help=ANY_NAMES)
+    _add_paths(parser, required=False, post=THRESHOLDS, report="write the report to this .html or .md file")
+
+
+def _option(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, int(value) if value.lstrip("-").isdigit() else float(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be NAME=NUMBER, found {text}") from error
 
 
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 0.5:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 0.5, got {text}")
+        raise argparse.ArgumentTypeError(f"must be from 0 to 0.5, found {text}")
     return value
-
-
-def _systems(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="one file, or two that are blended")
-
-
-def _rates(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frame-rates", type=Path, help="json object: frames per second by video, for widths in seconds; 30 if left out")
-
-
-def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``evaluate``."""
-    parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--labels", type=Path, required=True, help="folder of label files, csv, or a file in the form of a submission")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--predictions", type=Path, help="file from `learn predict` or `learn post`, or a submission (.txt)")
-    what.add_argument("--checkpoint", help="score the heads of a checkpoint as they are; needs --features or --faces")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--features", type=Path, help="features of the checkpoint")
-    source.add_argument("--faces", type=Path, nargs="+", help="face crops, from which the features are made")
-    parser.add_argument("--any-names", action="store_true", help="pictures need not be named by frame number (Hume)")
-    parser.add_argument("--post", type=Path, help="settings from `learn tune`, for the thresholds")
-    parser.add_argument("--report", type=Path, help="write the report to this .html or .md file")
-    parser.set_defaults(handler=guarded(_evaluate))
-
-
-def _features(options: argparse.Namespace) -> int:
-    _extract(options, options.checkpoint, options.out)
-    return 0
-
-
-def _extract(options: argparse.Namespace, checkpoint_id: str, out: Path) -> None:
-    from hsemotion_space.inference.pipeline import load_network  # noqa: PLC0415
-    from hsemotion_space.training.features import extract  # noqa: PLC0415
-    from hsemotion_space.training.formats.affwild2 import list_faces  # noqa: PLC0415
-    from hsemotion_space.training.formats.hume import list_clips  # noqa: PLC0415
-    from hsemotion_space.vision.engine import EngineOptions  # noqa: PLC0415  heavy
-
-    settings = Settings.from_env()
-    checkpoint = find_checkpoint(settings.checkpoint_roots, checkpoint_id)
-    network = load_network(checkpoint, EngineOptions(settings.engine, settings.cache / "openvino", settings.threads))
-    faces = list_clips(options.faces) if options.any_names else list_faces(options.faces)
-
-    rates = [0.0]
-
-    def show(progress: ExtractProgress) -> None:
-        rates.append(progress.images_per_s)
-        if sys.stderr.isatty():
-            print(f"\r{progress.done:,} faces, {progress.images_per_s:.0f} per second", end="", file=sys.stderr, flush=True)
-
-    result = extract(faces, network, out, report=show)
-    if not result.faces:
-        raise ValueError("No picture was found; --faces wants folders with a folder of pictures per video.")
-    print(f"{result.rows:,} of {result.faces:,} faces by {checkpoint.id} in {out}, {rates[-1]:.0f} per second")
-    for line in result.skipped:
-        print(f"  left out: {line}")
-
-
-def _head(options: argparse.Namespace) -> int:
-    from hsemotion_space.training.challenge import labels_of, train_head  # noqa: PLC0415  heavy
-    from hsemotion_space.training.feature_table import read_features  # noqa: PLC0415
-    from hsemotion_space.training.heads import paper_options  # noqa: PLC0415
-    from hsemotion_space.training.trained_head import challenge_task, save_head  # noqa: PLC0415
-
-    task, table = challenge_task(options.task), read_features(options.features)
-    names = ("reads", "hidden", "epochs", "batch", "lr", "l2", "dropout", "seed")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if not table.scores.shape[1] and "reads" not in given:
-        given["reads"] = "embeddings"  # features from elsewhere have no scores
-    head = train_head(task, table, labels_of(options.labels, task), replace(paper_options(task), **given), options.tuning_share)
-    save_head(head, options.out)
-    record = head.record
-    print(f"{record['rows']:,} rows of {record['videos']} videos, {record['tuning_videos']} videos for tuning")
-    measures = record["tuning_measures"]
-    best = f", {max(measures):.4f} on the tuning videos" if isinstance(measures, list) and measures else ""
-    print(f"Head for {task.title.lower()}, epoch {record['epoch']}{best}, temperature {head.temperature:g}, in {options.out}")
-    return 0
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from hsemotion_space.training.challenge import checkpoint_predictions, checkpoint_thresholds  # noqa: PLC0415  heavy
-    from hsemotion_space.training.feature_table import read_features  # noqa: PLC0415
-    from hsemotion_space.training.series import write_series  # noqa: PLC0415
-    from hsemotion_space.training.trained_head import challenge_task, load_head, predict  # noqa: PLC0415
-
-    thresholds: tuple[float, ...] = ()
-    table = read_features(options.features)
-    if options.head:
-        head = load_head(options.head)
-        task, made = head.task, predict(head, table)
-    elif options.task:
-        task = challenge_task(options.task)
-        checkpoint = find_checkpoint(Settings.from_env().checkpoint_roots, options.checkpoint)
-        made, thresholds = checkpoint_predictions(checkpoint, table, task), checkpoint_thresholds(checkpoint, task)
-    else:
-        return complain("--checkpoint needs --task.", 2)
-    count = write_series(options.out, task, made, thresholds)
-    print(f"{count:,} predictions of {task.title.lower()} in {options.out}")
-    return 0
-
-
-def _tune(options: argparse.Namespace) -> int:
-    from hsemotion_space.training.challenge import PAPER_WINDOWS, Choices, labels_of, load_rates, save_post, tune, tuning_videos  # noqa: PLC0415  heavy
-    from hsemotion_space.training.postprocess import Smoothing  # noqa: PLC0415
-    from hsemotion_space.training.series import read_series  # noqa: PLC0415
-    from hsemotion_space.training.trained_head import challenge_task  # noqa: PLC0415
-
-    task = challenge_task(options.task)
-    given = list(labels_of(options.labels, task))
-    chosen = tuning_videos([series.video for series in given], options.tuning_share)
-    labels = [series for series in given if series.video in chosen]
-    boxes = options.box or [width / (30 if options.unit == "seconds" else 1) for width in PAPER_WINDOWS]
-    candidates = [Smoothing("box", width, options.unit) for width in boxes]
-    candidates += [Smoothing("gaussian", width, options.unit) for width in options.gaussian]
-    choices = Choices(tuple(candidates), rates=load_rates(options.frame_rates))
-    if options.weights:
-        choices = replace(choices, weights=tuple(options.weights))
-    post = tune(task, [list(read_series(file, task)) for file in options.predictions], labels, choices)
-    save_post(post, options.out)
-    smoothing = post.smoothing
-    words = f"{smoothing.kind} of {smoothing.width:g} {smoothing.unit}" if smoothing.width else "no smoothing"
-    words += f"; thresholds {', '.join(f'{value:g}' for value in post.thresholds)}" if post.thresholds else ""
-    words += f"; weights of the first system {', '.join(f'{value:g}' for value in post.weights)}" if post.weights else ""
-    print(f"Chosen on {len(labels)} videos: {words}")
-    return 0
-
-
-def _post(options: argparse.Namespace) -> int:
-    from hsemotion_space.training.challenge import frames_of, load_post, load_rates, post_process  # noqa: PLC0415  heavy
-    from hsemotion_space.training.series import read_series, read_thresholds, write_series  # noqa: PLC0415
-    from hsemotion_space.training.trained_head import challenge_task  # noqa: PLC0415
-
-    task, settings = challenge_task(options.task), load_post(options.post, challenge_task(options.task))
-    wanted = frames_of(options.frames, task)
-    systems = [read_series(file, task) for file in options.predictions]
-    done = post_process(settings, systems, wanted, load_rates(options.frame_rates))
-    count = write_series(options.out, task, done, settings.thresholds or read_thresholds(options.predictions[0]))
-    absent = sorted(wanted.keys() - {series.video for series in done})
-    print(f"{count:,} predictions in {options.out}; {len(absent)} of {len(wanted)} videos have none")
-    if absent:
-        print(f"  without any: {', '.join(absent)}")
-    return 0
-
-
-def _submit(options: argparse.Namespace) -> int:
-    from hsemotion_space.training.challenge import load_post  # noqa: PLC0415  heavy
-    from hsemotion_space.training.formats.submission import write_submission  # noqa: PLC0415
-    from hsemotion_space.training.series import read_series, read_thresholds  # noqa: PLC0415
-    from hsemotion_space.training.trained_head import challenge_task  # noqa: PLC0415
-
-    task = challenge_task(options.task)
-    if len(options.predictions) != 1:
-        return complain("A submission is made of one file of predictions; blend two with `learn post` first.", 2)
-    thresholds = load_post(options.post, task).thresholds if options.post else read_thresholds(options.predictions[0])
-    report = write_submission(options.out, task, read_series(options.predictions[0], task), options.frames, thresholds or None)
-    print(f"{report.frames:,} rows in {options.out}, {report.interpolated:,} of them interpolated")
-    if report.without_prediction:
-        print(f"  neutral values for {len(report.without_prediction)} videos without a prediction: {', '.join(report.without_prediction)}")
-    return 0
-
-
-def _attach(options: argparse.Namespace) -> int:
-    from hsemotion_space.training.attach import Attachment, attach_heads  # noqa: PLC0415  heavy
-    from hsemotion_space.training.challenge import load_post  # noqa: PLC0415
-    from hsemotion_space.training.trained_head import load_head  # noqa: PLC0415
-
-    head = load_head(options.head)
-    thresholds = load_post(options.post, head.task).thresholds if options.post else ()
-    checkpoint = attach_heads([Attachment(head, options.note, thresholds)], options.checkpoint)
-    print(f"{head.task.title} of {checkpoint.id} is now read by the trained head")
-    return 0
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from hsemotion_space.training.challenge import (  # noqa: PLC0415  heavy
-        checkpoint_predictions,
-        checkpoint_thresholds,
-        labels_of,
-        load_post,
-        submitted,
-    )
-    from hsemotion_space.training.scoring import score  # noqa: PLC0415
-    from hsemotion_space.training.series import read_series, read_thresholds  # noqa: PLC0415
-    from hsemotion_space.training.trained_head import challenge_task  # noqa: PLC0415
-
-    task = challenge_task(options.task)
-    thresholds = load_post(options.post, task).thresholds if options.post else ()
-    labels = labels_of(options.labels, task)
-    if options.predictions:
-        text = options.predictions.suffix == ".txt"
-        read = submitted if text else read_series
-        thresholds = thresholds if options.post or text else read_thresholds(options.predictions)
-        return _report(score(task, labels, read(options.predictions, task), thresholds or None), options)
-    if not (options.features or options.faces):
-        return complain("--checkpoint needs --features or --faces.", 2)
-    checkpoint = find_checkpoint(Settings.from_env().checkpoint_roots, options.checkpoint)
-    thresholds = thresholds or checkpoint_thresholds(checkpoint, task)
-    made = checkpoint_predictions(checkpoint, _table(options, checkpoint.id), task)
-    return _report(score(task, labels, made, thresholds or None), options)
-
-
-def _table(options: argparse.Namespace, checkpoint_id: str) -> FeatureTable:
-    from hsemotion_space.training.feature_table import read_features  # noqa: PLC0415  heavy
-
-    if options.features:
-        return read_features(options.features)
-    with tempfile.TemporaryDirectory() as folder:
-        _extract(options, checkpoint_id, Path(folder))
-        return read_features(Path(folder))
-
-
-def _report(result: TaskScore, options: argparse.Namespace) -> int:
-    if result.frames_missing_video == result.frames_labeled:
-        return complain("The predictions have none of the annotated videos.", 2)
-    from hsemotion_space.training.report import html_report, markdown_report  # noqa: PLC0415  heavy
-
-    title = f"{result.task.title}: {options.predictions.name if options.predictions else options.checkpoint}"
-    text = markdown_report(title, [result], [])
-    if options.report:
-        page = html_report(title, [result], []) if options.report.suffix == ".html" else text
-        options.report.write_text(page, "utf-8")
-    print(text)
-    return 0

@@ -17,7 +17,7 @@ from tomlkit.items import AoT, InlineTable, Table
 from hsemotion_space.hub.manifest import MANIFEST, WEIGHTED_KINDS, Checkpoint, read_manifest
 from hsemotion_space.hub.weights import HEADS_FILE, load_heads
 from hsemotion_space.tasks import TASKS, get_task
-from hsemotion_space.training.data import DataError
+from hsemotion_space.training.files import DataError
 from hsemotion_space.training.trained_head import TrainedHead
 from hsemotion_space.types import NOT_MEASURED, Reliability
 
@@ -28,7 +28,7 @@ class Attachment:
 
     Attributes:
         head: trained on features of the checkpoint's weights.
-        note: a sentence on how far the numbers go, with the figure that was reached and on what.
+        note: a sentence on the scope of the numbers: the figure that was reached, and on which data.
         thresholds: (K,) of independent labels, empty for none.
         reliability: how often its answers were right on tuning pictures.
         least_support: what both parts of a label need for it to stand out, 0 for labels without parts.
@@ -42,22 +42,15 @@ class Attachment:
 
 
 def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
-    """Put heads into a checkpoint, each in place of the head of its task if there is one, and return the checkpoint.
+    """Put heads, at most one per task, into a checkpoint in place of the heads of their tasks; return the checkpoint.
 
-    The weights are stored in half precision; the manifest keeps its comments and its order.
-
-    Args:
-        attachments: at most one per task.
-        folder: of the checkpoint.
-
-    Raises:
-        DataError: if a head was trained on other weights, or has other labels than the app's task.
-        CheckpointError: if the manifest is wrong, before or afterwards.
+    The weights are stored in half precision; the manifest keeps its comments and its order. Nothing changes if a head belongs
+    to other weights or has other labels than the app's task, or if the manifest would become invalid.
     """
     checkpoint = read_manifest(folder)
     file = folder / HEADS_FILE
     tensors = dict(load_file(file)) if file.exists() else {}
-    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    document = _document(folder)
     for item in attachments:
         _check(item.head, checkpoint)
         name = item.head.task.name
@@ -70,26 +63,23 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
     source = cast("Table", document["source"])
     source["heads_sha256"] = hashlib.sha256(content).hexdigest()
     source.pop("heads_bytes", None)
-    with tempfile.TemporaryDirectory(dir=folder) as place:  # checked as a whole before anything is replaced
-        draft = Path(place) / folder.name
-        draft.mkdir()
-        (draft / HEADS_FILE).write_bytes(content)
-        (draft / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
-        load_heads(read_manifest(draft))
-        (draft / HEADS_FILE).replace(file)
-        (draft / MANIFEST).replace(folder / MANIFEST)
+    with tempfile.TemporaryDirectory(dir=folder) as parent:  # everything is checked before anything is replaced
+        candidate = Path(parent) / folder.name
+        candidate.mkdir()
+        (candidate / HEADS_FILE).write_bytes(content)
+        (candidate / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+        load_heads(read_manifest(candidate))
+        (candidate / HEADS_FILE).replace(file)
+        (candidate / MANIFEST).replace(folder / MANIFEST)
     return read_manifest(folder)
 
 
 def drop_heads(folder: Path, sha256: str) -> list[str]:
-    """Write the digest of new weights into the manifest; if they differ, take out the heads that were trained on the old ones.
+    """Write the digest of new weights into the manifest and remove the heads of other weights; return their tasks.
 
     Rules and priors that read such a head go with it.
-
-    Returns:
-        the tasks whose heads were taken out.
     """
-    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    document = _document(folder)
     source, entries = cast("Table", document["source"]), cast("AoT", document["heads"])
     dropped: list[str] = []
     if str(source["sha256"]) != sha256:
@@ -111,31 +101,31 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
 
 
 def _sources(entry: Table) -> list[str]:
-    given = entry.get("source", [])
-    return [str(given)] if isinstance(given, str) else [str(name) for name in given]
+    source = entry.get("source", [])
+    return [str(source)] if isinstance(source, str) else [str(name) for name in source]
 
 
 def set_measured(folder: Path, task: str, temperature: float, reliability: Reliability) -> None:
-    """Write the temperature of a head and how often it is right into the manifest of a checkpoint folder.
-
-    Raises:
-        DataError: if the checkpoint has no such head.
-    """
-    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    """Write the temperature of a head and how often it is right into the manifest of a checkpoint folder."""
+    document = _document(folder)
     for entry in cast("AoT", document["heads"]):
         if entry["task"] == task:
             entry["temperature"] = temperature
             entry["reliability"] = _inline(reliability)
             (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
             return
-    raise DataError(f"{folder.name} has no head for {task}.")
+    raise DataError("{checkpoint} has no head for {task}.", code="no_head", checkpoint=folder.name, task=task)
 
 
 def set_least_length(folder: Path, least: float) -> None:
     """Write how long the embedding of a face is at least into the manifest of a checkpoint folder."""
-    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    document = _document(folder)
     document["faces"] = {"least_length": least}
     (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
+
+
+def _document(folder: Path) -> tomlkit.TOMLDocument:
+    return tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
 
 
 def _inline(reliability: Reliability) -> InlineTable:
@@ -146,9 +136,11 @@ def _inline(reliability: Reliability) -> InlineTable:
 
 def _check(head: TrainedHead, checkpoint: Checkpoint) -> None:
     if head.sha256 != checkpoint.sha256:
-        raise DataError(f"The head was trained on features of {head.checkpoint or 'elsewhere'}, not of the weights of {checkpoint.id}.")
+        template = "The head belongs to features of {other}, not to the weights of {checkpoint}; train it on those."
+        raise DataError(template, code="other_weights", other=head.checkpoint or "another source", checkpoint=checkpoint.id)
     if other := sorted(set(head.task.label_names) ^ set(get_task(head.task.name).label_names)):
-        raise DataError(f"The labels {', '.join(other)} differ from those of the app's task; such a head is for the challenge alone.")
+        template = "The labels {labels} differ from those of the app; this head serves the challenge alone."
+        raise DataError(template, code="labels", labels=", ".join(other))
 
 
 def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:

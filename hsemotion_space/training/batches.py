@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -36,12 +35,9 @@ class Batch(NamedTuple):
 
 
 class BatchMaker:
-    """Batches that depend on (seed, step) alone, so that a resumed run sees what an unbroken one would.
+    """Batches that depend on (seed, step) alone, so that a resumed run sees the same as an unbroken one.
 
-    Args:
-        recipe: what to do.
-        sources: the data, in the order of the recipe.
-        soft: what a teacher says about every row of every source; empty without one.
+    ``soft`` has the labels of a teacher for every row of every source, or is empty.
     """
 
     def __init__(self, recipe: Recipe, sources: list[FaceImages], soft: Sequence[SoftLabels] = ()) -> None:
@@ -63,10 +59,12 @@ class BatchMaker:
         self._embedding = [np.zeros((len(images), 0), np.float16) for images in sources]
         if recipe.teaching is not None and soft:
             weights = [recipe.teaching.weight_of(source.name) for source in recipe.sources]
-            taught = list(zip(sources, soft, weights, strict=True))
-            self._expression = [said.targets(own.expression, share, recipe.teaching.temperature) for own, said, share in taught]
-            self._affect = [said.affect(own.valence_arousal) for own, said, _ in taught]
-            self._embedding = [said.embedding for said in soft]
+            self._expression = [
+                labels.targets(images.expression, weight, recipe.teaching.temperature)
+                for images, labels, weight in zip(sources, soft, weights, strict=True)
+            ]
+            self._affect = [labels.affect(images.valence_arousal) for images, labels in zip(sources, soft, strict=True)]
+            self._embedding = [labels.embedding for labels in soft]
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step."""
@@ -90,28 +88,12 @@ class BatchMaker:
         return int(self._orders[number][1][place])
 
 
-class Ahead:
-    """Makes the batch of the next step in a background thread while the current one is used.
-
-    Args:
-        make: gives the batch of a step; called from one thread at a time.
-        steps: number of steps of the run; nothing is made ahead for later ones.
-    """
-
-    def __init__(self, make: Callable[[int], Batch], steps: int) -> None:
-        self._make, self._steps = make, steps
-        self._thread = ThreadPoolExecutor(1, "batches")
-        self._pending: tuple[int, Future[Batch]] | None = None
-
-    def __call__(self, step: int) -> Batch:
-        """Return the batch of a step; an error of its making is raised here."""
-        ahead = self._pending
-        wanted = ahead[1] if ahead is not None and ahead[0] == step else self._thread.submit(self._make, step)
-        self._pending = (step + 1, self._thread.submit(self._make, step + 1)) if step + 1 < self._steps else None
-        return wanted.result()
-
-    def __enter__(self) -> Ahead:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._thread.shutdown(cancel_futures=True)
+def prefetched(make: Callable[[int], Batch], start: int, steps: int) -> Iterator[Batch]:
+    """Yield the batches of the steps from ``start`` on; a thread makes the next one while the current one is used."""
+    with ThreadPoolExecutor(1, "batches") as thread:
+        upcoming = [thread.submit(make, start)] if start < steps else []
+        for step in range(start, steps):
+            batch = upcoming.pop().result()
+            if step + 1 < steps:
+                upcoming.append(thread.submit(make, step + 1))
+            yield batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,26 +10,11 @@ from torch import nn
 
 from hsemotion_space.metrics import confusion, f1_per_class, recall_per_class
 from hsemotion_space.tasks import EXPRESSION
-from hsemotion_space.training.augment import ChannelValue, normalize, plain
+from hsemotion_space.training.augment import normalize, plain
 from hsemotion_space.training.data import TEST, FaceImages
+from hsemotion_space.training.recipe import Recipe
 
 EVALUATION_BATCH = 128
-
-
-class InputOptions(Protocol):
-    """What is needed to feed a network."""
-
-    @property
-    def size(self) -> int:
-        """Side of the input in px."""
-
-    @property
-    def mean(self) -> ChannelValue:
-        """Subtracted from values in 0..1."""
-
-    @property
-    def std(self) -> ChannelValue:
-        """Divides the values after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +33,20 @@ class ExpressionResult:
         return {"count": self.count, "accuracy": round(self.accuracy, 4), "macro_f1": round(self.macro_f1, 4), "recall": recall}
 
 
-def predict_scores(model: nn.Module, faces: FaceImages, rows: np.ndarray, options: InputOptions, background: float = 0.0) -> np.ndarray:
-    """Return scores (len(rows), K) of a model in evaluation mode."""
+def predict_scores(model: nn.Module, faces: FaceImages, rows: np.ndarray, recipe: Recipe, background: float = 0.0) -> np.ndarray:
+    """Return scores (len(rows), K) of a model in evaluation mode, fed as in the recipe."""
     scores, device = [], next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         for start in range(0, len(rows), EVALUATION_BATCH):
-            batch = plain(torch.from_numpy(faces.images[rows[start : start + EVALUATION_BATCH]]), options.size, background)
-            scores.append(model(normalize(batch, options.mean, options.std).to(device)).float().cpu().numpy())
+            batch = plain(torch.from_numpy(faces.images[rows[start : start + EVALUATION_BATCH]]), recipe.size, background)
+            scores.append(model(normalize(batch, recipe.mean, recipe.std).to(device)).float().cpu().numpy())
     return np.concatenate(scores)
 
 
 def score_expression(scores: np.ndarray, targets: np.ndarray) -> ExpressionResult:
     """Compare scores (N, 8 or more) with target distributions (N, 8).
 
-    A class that no target has is left out of the choice, as for the 7-class accuracy of 8-class models.
+    A class that no target has cannot be chosen, as in the 7-class accuracy of 8-class models.
     """
     truth = targets.argmax(1)
     present = np.isin(np.arange(len(EXPRESSION.labels)), truth)
@@ -70,14 +54,13 @@ def score_expression(scores: np.ndarray, targets: np.ndarray) -> ExpressionResul
     counts = confusion(chosen, truth, len(EXPRESSION.labels))
     recalls = zip(EXPRESSION.label_names, recall_per_class(counts), present, strict=True)
     recall = {name: float(value) for name, value, here in recalls if here}
-    return ExpressionResult(
-        len(truth), float((chosen == truth).mean()), float(f1_per_class(counts)[present].mean()), recall, counts.tolist()
-    )
+    macro_f1 = float(f1_per_class(counts)[present].mean())
+    return ExpressionResult(len(truth), float((chosen == truth).mean()), macro_f1, recall, counts.tolist())
 
 
 def evaluate_expression(
-    model: nn.Module, faces: FaceImages, options: InputOptions, split: int = TEST, background: float = 0.0
+    model: nn.Module, faces: FaceImages, recipe: Recipe, split: int = TEST, background: float = 0.0
 ) -> ExpressionResult:
     """Score a model on the counted rows of one split of one source."""
     rows = faces.rows(split, counted=True)
-    return score_expression(predict_scores(model, faces, rows, options, background), faces.expression[rows])
+    return score_expression(predict_scores(model, faces, rows, recipe, background), faces.expression[rows])

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,30 +20,15 @@ from PIL import Image
 
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.inference.pipeline import Network
-from hsemotion_space.training.data import DataError
 from hsemotion_space.training.feature_table import PART, HalfArray, read_metadata
+from hsemotion_space.training.files import DataError, replacing
+from hsemotion_space.training.formats.crops import FaceFile
 from hsemotion_space.types import ByteArray, FloatArray
 from hsemotion_space.vision.engine import normalize
 
 LISTED_SKIPS = 20  # pictures that could not be decoded are counted, and so many of them named
 _AHEAD = 3  # batches that are decoded while the network runs
 _ROW_GROUP = 8192
-
-
-class Face(Protocol):
-    """A picture of one face: the whole picture is the crop."""
-
-    @property
-    def video(self) -> str:
-        """Which video it is from."""
-
-    @property
-    def frame(self) -> int:
-        """Its frame number."""
-
-    @property
-    def image(self) -> Path:
-        """The file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +50,7 @@ class ExtractProgress:
 
 @dataclass(frozen=True, slots=True)
 class ExtractResult:
-    """What a folder of features holds.
-
-    Attributes:
-        faces: length of the listing.
-        rows: how many of them have features.
-        skipped: the first pictures that could not be decoded, each with the reason.
-    """
+    """What a folder of features holds: ``rows`` of the ``faces`` of the listing, and the first pictures without, with reasons."""
 
     faces: int
     rows: int
@@ -93,9 +71,9 @@ class _Shard:
     embeddings: list[HalfArray] = field(default_factory=list)
     scores: list[FloatArray] = field(default_factory=list)
     skipped: list[tuple[int, str]] = field(default_factory=list)  # place in the shard, reason
-    faces: list[Face] = field(default_factory=list)
+    faces: list[FaceFile] = field(default_factory=list)
 
-    def add(self, faces: Sequence[Face], pictures: Sequence[ByteArray | str], network: Network) -> None:
+    def add(self, faces: Sequence[FaceFile], pictures: Sequence[ByteArray | str], network: Network) -> None:
         """Run a batch of decoded pictures; a text instead of a picture is the reason why there is none."""
         good = [place for place, picture in enumerate(pictures) if not isinstance(picture, str)]
         self.skipped += [(len(self.faces) + place, text) for place, text in enumerate(pictures) if isinstance(text, str)]
@@ -107,7 +85,8 @@ class _Shard:
         with np.errstate(over="ignore"):
             half = embeddings.astype(np.float16)
         if not (np.isfinite(half).all() and np.isfinite(scores).all()):
-            raise DataError(f"{network.checkpoint.title} gives embeddings or scores that are no numbers or too large for half precision.")
+            template = "{checkpoint} returns embeddings or scores that are not finite or too large for half precision."
+            raise DataError(template, code="not_finite", checkpoint=network.checkpoint.title)
         self.embeddings.append(half)
         self.scores.append(scores.astype(np.float32))
         self.videos += [faces[place].video for place in good]
@@ -115,7 +94,7 @@ class _Shard:
 
 
 def extract(
-    faces: Iterable[Face],
+    faces: Iterable[FaceFile],
     network: Network,
     folder: Path,
     options: ExtractOptions | None = None,
@@ -123,18 +102,9 @@ def extract(
 ) -> ExtractResult:
     """Run a backbone over face crops and write ``part-00000.parquet`` and so on.
 
-    Each picture is squashed to the input size, bilinear, in RGB. One that cannot be decoded is left out, so that its frame counts
-    as one without a face. Called again with the same listing it goes on after the last complete shard; the listing may have grown.
-
-    Args:
-        faces: the listing, always in the same order; it is read as a stream, and no more than a shard is in memory.
-        network: its embeddings are stored as float16, its scores as float32.
-        folder: made if it does not exist; a shard that is not complete has another name.
-        options: sizes of batches and shards.
-        report: called after every batch; what it raises ends the extraction.
-
-    Raises:
-        DataError: if the folder has features of another checkpoint or listing, or the outputs cannot be stored.
+    Each picture is squashed to the input size, bilinear, in RGB. One that cannot be decoded is skipped, so that its frame
+    counts as one without a face. Called again with the same listing it resumes after the last complete shard; the listing may
+    have grown. It is read as a stream, and no more than a shard is in memory. ``report`` is called after every batch.
     """
     options = options or ExtractOptions()
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,47 +123,49 @@ def extract(
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, str]:
-    """Say what must not change between the shards of a folder."""
+    """Return what must not change between the shards of a folder."""
     spec = checkpoint.input
     widths = {"dim": str(checkpoint.dim), "outputs": str(checkpoint.outputs)}
     return {"checkpoint": checkpoint.id, "sha256": checkpoint.sha256, **widths, "input": f"{spec.size} px, {spec.mean}, {spec.std}"}
 
 
-def _digest(faces: Iterable[Face]) -> str:
+def _digest(faces: Iterable[FaceFile]) -> str:
     return hashlib.sha256("".join(f"{face.video}/{face.frame}\n" for face in faces).encode()).hexdigest()
 
 
-def _finished(listing: Iterator[Face], folder: Path, identity: dict[str, str]) -> tuple[int, ExtractResult]:
+def _finished(listing: Iterator[FaceFile], folder: Path, identity: dict[str, str]) -> tuple[int, ExtractResult]:
     """Take the faces of complete shards off the listing; return how many shards there are and what they hold."""
     result = ExtractResult(0, 0, ())
     files = sorted(folder.glob("part-*.parquet"))
-    for number, file in enumerate(files, 1):
-        found = read_metadata(file)
-        if file.name != PART.format(number - 1):
-            raise DataError(f"{folder} has {file.name} but not {PART.format(number - 1)}; remove the shards after the gap.")
-        for key, value in identity.items():
-            if found.get(key) != value:
-                raise DataError(f"{file} belongs to another checkpoint ({key} {found.get(key)!r}, not {value!r}); use another folder.")
-        faces = list(itertools.islice(listing, int(found["faces"])))
-        if len(faces) < int(found["faces"]) or _digest(faces) != found["listing"]:
-            raise DataError(f"{file} belongs to another listing of faces; use another folder, or remove the features in this one.")
-        result = _extended(result, faces, json.loads(found["skipped"]), pq.read_metadata(file).num_rows)
+    for number, file in enumerate(files):
+        metadata, expected = read_metadata(file), PART.format(number)
+        if file.name != expected:
+            template = "{folder} has {name} but not {expected}; remove the shards after the gap."
+            raise DataError(template, code="gap", folder=folder, name=file.name, expected=expected)
+        if different := [key for key, value in identity.items() if metadata.get(key) != value]:
+            template = "{file} belongs to another checkpoint (other {keys}); use another folder."
+            raise DataError(template, code="other_checkpoint", file=file, keys=", ".join(different))
+        faces = list(itertools.islice(listing, int(metadata["faces"])))
+        if len(faces) < int(metadata["faces"]) or _digest(faces) != metadata["listing"]:
+            template = "{file} belongs to other pictures; use another folder, or remove the features in this one."
+            raise DataError(template, code="other_faces", file=file)
+        result = _extended(result, faces, json.loads(metadata["skipped"]), pq.read_metadata(file).num_rows)
     return len(files), result
 
 
-def _extended(result: ExtractResult, faces: Sequence[Face], skipped: Sequence[tuple[int, str]], rows: int) -> ExtractResult:
+def _extended(result: ExtractResult, faces: Sequence[FaceFile], skipped: Sequence[tuple[int, str]], rows: int) -> ExtractResult:
     named = tuple((faces[place].image, reason) for place, reason in skipped)
     return ExtractResult(result.faces + len(faces), result.rows + rows, (result.skipped + named)[:LISTED_SKIPS])
 
 
-def _batches(faces: Iterator[Face], options: ExtractOptions) -> Iterator[list[Face]]:
+def _batches(faces: Iterator[FaceFile], options: ExtractOptions) -> Iterator[list[FaceFile]]:
     """Cut a listing into batches that end with the shards, so that a resumed run has the same batches."""
     while shard := list(itertools.islice(faces, options.shard)):
         yield from (shard[start : start + options.batch] for start in range(0, len(shard), options.batch))
 
 
-def _decoded(faces: Iterator[Face], size: int, options: ExtractOptions) -> Iterator[tuple[list[Face], list[ByteArray | str]]]:
-    waiting: deque[tuple[list[Face], list[Future[ByteArray | str]]]] = deque()
+def _decoded(faces: Iterator[FaceFile], size: int, options: ExtractOptions) -> Iterator[tuple[list[FaceFile], list[ByteArray | str]]]:
+    waiting: deque[tuple[list[FaceFile], list[Future[ByteArray | str]]]] = deque()
     with ThreadPoolExecutor(options.threads) as pool:
         try:
             for batch in _batches(faces, options):
@@ -222,7 +194,7 @@ def _vectors(parts: Sequence[npt.NDArray[np.floating]], width: int, kind: pa.Dat
 
 
 def _write(shard: _Shard, file: Path, identity: dict[str, str], before: ExtractResult) -> ExtractResult:
-    """Write a shard under a partial name, then rename it; return what the folder holds with it."""
+    """Write a shard; return what the folder holds with it."""
     own = {"faces": str(len(shard.faces)), "start_row": str(before.rows), "listing": _digest(shard.faces)}
     metadata = identity | own | {"skipped": json.dumps(shard.skipped[:LISTED_SKIPS])}
     columns = {
@@ -232,8 +204,7 @@ def _write(shard: _Shard, file: Path, identity: dict[str, str], before: ExtractR
         "scores": _vectors(shard.scores, int(identity["outputs"]), pa.float32()),
     }
     schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()], metadata=metadata)
-    partial = file.with_name(file.name + ".partial")
     table = pa.table(columns, schema=schema)
-    pq.write_table(table, partial, _ROW_GROUP, compression="zstd", use_dictionary=["video"], use_byte_stream_split=True)
-    partial.replace(file)
+    with replacing(file) as partial:
+        pq.write_table(table, partial, _ROW_GROUP, compression="zstd", use_dictionary=["video"], use_byte_stream_split=True)
     return _extended(before, shard.faces, shard.skipped, len(shard.frames))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +15,11 @@ from hsemotion_space.hub.manifest import Reads
 from hsemotion_space.hub.weights import Layers
 from hsemotion_space.inference.heads import run_layers
 from hsemotion_space.tasks import Task
-from hsemotion_space.training.data import DataError
+from hsemotion_space.training.files import DataError
 from hsemotion_space.training.losses import concordance_loss
 from hsemotion_space.types import FloatArray
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Rows = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float16] | FloatArray
 MIMICRY_WEIGHTS = (1.0, 1 / 8, 1 / 4, 1 / 2, 1 / 8, 1 / 8)  # of the six correlations in the paper's loss, before scaling to a sum of one
 _CHUNK = 65_536  # rows converted to float32 at once
@@ -52,9 +51,8 @@ class HeadOptions:
 
     def __post_init__(self) -> None:
         if self.hidden < 0 or self.epochs < 1 or self.batch < 2 or self.lr <= 0 or self.l2 < 0 or not 0 <= self.dropout < 1:
-            raise DataError(
-                f"A head needs hidden >= 0, epochs >= 1, batch >= 2, lr > 0, l2 >= 0 and dropout from 0 to below 1, got {self}."
-            )
+            template = "A head needs hidden >= 0, epochs >= 1, batch >= 2, lr > 0, l2 >= 0, 0 <= dropout < 1; found {options}."
+            raise DataError(template, code="options", options=self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +91,10 @@ def balanced_cross_entropy(targets: npt.NDArray[np.int64], classes: int) -> Loss
 def balanced_binary_cross_entropy(targets: FloatArray) -> Loss:
     """Return the binary cross-entropy with weight n / (2 n_c) for each unit and class c; a class that is absent counts nothing."""
     positives = torch.from_numpy(targets.astype(np.float32)).mean(0)
-    one, zero = (torch.where(share > 0, 0.5 / share.clamp_min(1e-9), 0.0) for share in (positives, 1 - positives))
+    present, absent = (torch.where(share > 0, 0.5 / share.clamp_min(1e-9), 0.0) for share in (positives, 1 - positives))
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
-        weights = target * one + (1 - target) * zero
+        weights = target * present + (1 - target) * absent
         return (functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * weights).mean()
 
     return loss
@@ -105,12 +103,9 @@ def balanced_binary_cross_entropy(targets: FloatArray) -> Loss:
 def undo_balance(layers: Layers, targets: FloatArray) -> Layers:
     """Return layers whose probabilities follow the frequency of each unit again, after training with balanced weights.
 
-    The balanced loss is smallest for the log-odds plus log(n_0 / n_1); that shift is taken out of the last bias (prior correction, King
-    and Zeng, 2001). Decisions at 0.5 become decisions at the share of the unit, so thresholds have to be tuned.
-
-    Args:
-        layers: of an ``independent`` task.
-        targets: (N, K) of the training rows.
+    The balanced loss is smallest for the log-odds plus log(n_0 / n_1); that shift is taken out of the last bias (prior
+    correction, King and Zeng, 2001). Decisions at 0.5 become decisions at the share of the unit in the training ``targets``
+    (N, K), so thresholds have to be tuned.
     """
     share = targets.mean(0).clip(0.5 / len(targets), 1 - 0.5 / len(targets))
     weight, bias = layers[-1]
@@ -121,22 +116,18 @@ def fit_scale(layers: Layers, inputs: FloatArray, targets: FloatArray) -> Layers
     """Return layers whose sigmoids are close to the targets, after training on correlations, which leave scale and offset free.
 
     Each label's raw output z becomes a z + b with a > 0 that minimize the squared error of its sigmoid, so the order stays.
-
-    Args:
-        layers: of a clip-level task.
-        inputs: (N, D) of the training rows.
-        targets: (N, K) in 0..1.
+    ``inputs`` (N, D) and ``targets`` (N, K) in 0..1 are those of the training rows.
     """
     raw = torch.from_numpy(run_layers(layers, inputs)).double()
-    wanted = torch.from_numpy(targets).double()
+    goal = torch.from_numpy(targets).double()
     center, spread = raw.mean(0), raw.std(0).clamp_min(1e-6)
-    start = torch.logit(wanted.mean(0).clamp(0.01, 0.99))
+    start = torch.logit(goal.mean(0).clamp(0.01, 0.99))
     log_scale, offset = torch.zeros_like(start, requires_grad=True), start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([log_scale, offset], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        error = ((log_scale.exp() * (raw - center) / spread + offset).sigmoid() - wanted).square().mean()
+        error = ((log_scale.exp() * (raw - center) / spread + offset).sigmoid() - goal).square().mean()
         error.backward()  # type: ignore[no-untyped-call]
         return error
 
@@ -157,10 +148,8 @@ def correlation_loss(predicted: Tensor, target: Tensor, weights: Tensor) -> Tens
 def make_loss(task: Task, targets: npt.NDArray[np.generic], label_weights: Sequence[float] = ()) -> Loss:
     """Return the loss of a kind of task as a function of raw outputs and targets.
 
-    Args:
-        task: decides by its kind and scope.
-        targets: of the training rows: (N,) class indices, or (N, K).
-        label_weights: of the correlations of a clip-level task.
+    ``targets`` are those of the training rows, (N,) class indices or (N, K); ``label_weights`` weigh the correlations of a
+    clip-level task.
     """
     if task.scope == "clip":
         weights = torch.tensor(label_weights or [1.0] * len(task.labels))
@@ -209,22 +198,15 @@ def fit_head(
     options: HeadOptions,
     measure: Callable[[Layers], float] | None = None,
 ) -> FittedHead:
-    """Train a head.
+    """Train a head on features (N, D), standardized by their own moments, and targets without NaN.
 
-    Args:
-        task: decides the loss.
-        features: (N, D), float16 or float32; standardized by their own mean and deviation.
-        targets: (N,) class indices of a ``one_of`` task, else (N, K); no NaN.
-        options: see :class:`HeadOptions`.
-        measure: larger is better, called after each epoch with the layers so far; the best epoch is kept.
-
-    Raises:
-        DataError: if there are fewer than two rows or the numbers of rows differ.
+    Targets are (N,) class indices of a ``one_of`` task, else (N, K). ``measure`` (larger is better) is called after each epoch
+    with the layers so far, and the best epoch is kept.
     """
     if len(features) != len(targets) or len(features) < 2:
-        raise DataError(f"A head for {task.name} needs rows with features and labels, got {len(features)} and {len(targets)}.")
-    mean, spread = _moments(features)
-    data = _Batches(features, targets, mean, spread, options.l2)
+        template = "A head for {task} needs two rows or more with features and labels, found {features} and {labels}."
+        raise DataError(template, code="rows", task=task.name, features=len(features), labels=len(targets))
+    moments = _moments(features)
     loss = make_loss(task, targets, options.label_weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
@@ -236,9 +218,10 @@ def fit_head(
         best = FittedHead((), (), (), 0)
         for epoch in range(1, options.epochs + 1):
             rows = order.permutation(len(features))
-            batches = [rows[start : start + options.batch] for start in range(0, len(rows), options.batch)]
-            losses.append(_epoch(network.train(), optimizer, loss, data, batches))
-            layers = _folded(network, mean, spread)
+            chunks = (np.sort(rows[start : start + options.batch]) for start in range(0, len(rows), options.batch))
+            batches = (_tensors(features[chunk], targets[chunk], moments) for chunk in chunks)
+            losses.append(_epoch(network.train(), optimizer, loss, batches, options.l2))
+            layers = _folded(network, *moments)
             if measure is not None:
                 measures.append(measure(layers))
             if measure is None or measures[-1] >= max(measures):
@@ -246,29 +229,22 @@ def fit_head(
     return replace(best, losses=tuple(losses), measures=tuple(measures))
 
 
-@dataclass(frozen=True, slots=True)
-class _Batches:
-    features: Features
-    targets: npt.NDArray[np.generic]
-    mean: FloatArray
-    spread: FloatArray
-    l2: float
-
-    def __getitem__(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        x = (self.features[rows].astype(np.float32) - self.mean) / self.spread
-        y = self.targets[rows]
-        return torch.from_numpy(x), torch.from_numpy(y.astype(np.int64) if y.ndim == 1 else y.astype(np.float32))
+def _tensors(features: Features, targets: npt.NDArray[np.generic], moments: tuple[FloatArray, FloatArray]) -> tuple[Tensor, Tensor]:
+    """Return standardized features and targets of a batch."""
+    x = (features.astype(np.float32) - moments[0]) / moments[1]
+    return torch.from_numpy(x), torch.from_numpy(targets.astype(np.int64) if targets.ndim == 1 else targets.astype(np.float32))
 
 
-def _epoch(network: nn.Sequential, optimizer: torch.optim.Optimizer, loss: Loss, data: _Batches, batches: Sequence[Rows]) -> float:
+def _epoch(
+    network: nn.Sequential, optimizer: torch.optim.Optimizer, loss: Loss, batches: Iterable[tuple[Tensor, Tensor]], l2: float
+) -> float:
     """Run one pass over the batches and return the mean loss; a batch of a single row is left out."""
     values = []
-    for rows in batches:
-        if len(rows) < 2:
+    for x, y in batches:
+        if len(x) < 2:
             continue
-        x, y = data[np.sort(rows)]
         value = loss(network(x), y)
-        penalty = data.l2 * sum(parameter.square().sum() for parameter in network.parameters() if parameter.ndim > 1)
+        penalty = l2 * sum(parameter.square().sum() for parameter in network.parameters() if parameter.ndim > 1)
         optimizer.zero_grad()
         (value + penalty).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -1,10 +1,14 @@
-"""The multi-task objective of HSEmotion: class-weighted cross-entropy plus half of one minus concordance per dimension."""
+"""The multi-task objective of HSEmotion (cross-entropy, concordance), and distillation of the embedding of a teacher."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from hsemotion_space.vision.backbones.blocks import EmbeddingClassifier
 
 
 def concordance_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -41,9 +45,7 @@ def multitask_loss(
 def class_weights(expression: Tensor, power: float) -> Tensor:
     """Return (8,) weights ``count ** -power`` scaled so that the most frequent class has weight 1 (power 1 in the paper).
 
-    Args:
-        expression: (N, 8) target distributions of the training mix; rows of NaN do not count.
-        power: 0 for equal weights, 1 for inverse frequency.
+    ``expression`` has the target distributions (N, 8) of the training mix; rows of NaN do not count.
     """
     mass = torch.nan_to_num(expression).sum(0).clamp_min(1.0)
     return (mass / mass.max()) ** -power
@@ -56,3 +58,17 @@ def embedding_loss(projected: Tensor, taught: Tensor) -> Tensor:
     it is the regressor of FitNets (Romero et al., 2015).
     """
     return 1 - functional.cosine_similarity(projected, taught, dim=1).mean()
+
+
+class Distilled(nn.Module):
+    """A timm model with a linear projection of its embedding to the width of the teacher's, used in training alone."""
+
+    def __init__(self, model: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.model = cast("EmbeddingClassifier", model)
+        self.projection = nn.Linear(getattr(model, "head_hidden_size", self.model.num_features), dim)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) to scores (B, K) and projected embeddings (B, D)."""
+        embedding = self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+        return self.model.get_classifier()(embedding), self.projection(embedding)

@@ -48,10 +48,7 @@ def sharpness_aware_step(
 ) -> Terms:
     """Take one step from w along the gradient at w + rho g / ||g||, the norm over all parameters (SAM; Foret et al., 2021).
 
-    Both gradients see the same dropout, and only the first pass moves running statistics.
-
-    Returns:
-        The terms of the objective at w.
+    Both gradients see the same dropout, and only the first pass moves running statistics. Returns the terms at w.
     """
     optimizer.zero_grad()
     terms = _backward(objective, seed)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_type_hints
 
-from hsemotion_space.feedback.record import TIERS
 from hsemotion_space.training.augment import Augmentation, ChannelValue
-from hsemotion_space.training.data import Crop, DataError
+from hsemotion_space.training.files import DataError, located, reading
+from hsemotion_space.training.formats.feedback import DEFAULT_TIERS
+from hsemotion_space.training.pictures import Crop
 
 Format = Literal["parquet", "affectnet-csv", "affectnet-2021", "folder", "feedback"]
 Table = TypeVar("Table")
@@ -27,7 +28,7 @@ class Source:
         share: its part of every batch.
         tuning: share of its rows (of its subjects) that choices are made on.
         train_on_tuning: whether those rows are trained on as well, so that no choice made on them can be trusted.
-        crop: how the box of a face is cut out, see ``learn.data.Crop``.
+        crop: how the box of a face is cut out, see :data:`~hsemotion_space.training.pictures.Crop`.
         images: folder below the data folder that the paths in an AffectNet table start from; the table's own if empty.
         tiers: which rows of ``feedback`` count.
         unlabeled: whether rows without a label are trained on as well; the teacher's values are their targets.
@@ -41,7 +42,7 @@ class Source:
     format: Format = "parquet"
     crop: Crop = "square"
     images: str = ""
-    tiers: tuple[str, ...] = TIERS[1:]
+    tiers: tuple[str, ...] = DEFAULT_TIERS
     unlabeled: bool = False
 
 
@@ -104,15 +105,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.sources or len({source.name for source in self.sources}) < len(self.sources):
-            raise ValueError("sources must be one or more, each with a name of its own.")
+            raise DataError("sources must be one or more, each with a name of its own.", code="sources")
         if self.choose == "best" and any(source.train_on_tuning for source in self.sources):
-            raise ValueError("choose = 'best' needs tuning rows that are not trained on; remove train_on_tuning.")
+            raise DataError("choose = 'best' needs tuning rows without training on them; remove train_on_tuning.", code="choose")
         if self.teaching is None and any(source.unlabeled for source in self.sources):
-            raise ValueError("unlabeled rows need a teacher; add a table [teaching].")
+            raise DataError("unlabeled rows need a teacher; add a table [teaching].", code="no_teacher")
         if self.teaching and (unknown := sorted(self.teaching.weights.keys() - {source.name for source in self.sources})):
-            raise ValueError(f"the key weights of teaching names {unknown[0]}, which is no source.")
+            raise DataError("the key weights of teaching names {name}, which is no source.", code="weights", name=unknown[0])
         if self.head_steps >= self.steps:
-            raise ValueError(f"head_steps is {self.head_steps}; it must be below steps, {self.steps}.")
+            raise DataError(
+                "head_steps is {head}; it must be below steps, {steps}.", code="head_steps", head=self.head_steps, steps=self.steps
+            )
 
     def lr(self, step: int) -> float:
         """Return the learning rate of a step: that of the head, then linear warm-up, plateau, linear decay, or a constant."""
@@ -132,91 +135,75 @@ RANGES = {
     "tuning": (0, 1), "std": (1e-6, math.inf), "weight": (0, 1), "weights": (0, 1), "temperature": (0.01, 100),
     "embedding_weight": (0, math.inf),
 }  # fmt: skip
-
-
+KINDS: Mapping[object, str] = {
+    float: "a number", int: "a whole number", bool: "true or false", str: "a text", tuple[str, ...]: "a list of texts",
+    Mapping[str, float]: "a table of numbers", ChannelValue: "a number or a list of three",
+}  # fmt: skip
 TABLES: Mapping[str, type] = {"augmentation": Augmentation, "teaching": Teaching}  # of a recipe, besides [[sources]]
 
 
 def read_recipe(file: Path) -> Recipe:
-    """Read and check a recipe.
-
-    Raises:
-        DataError: with the file and the key that is wrong.
-    """
-    try:
+    """Read and check a recipe."""
+    with reading(file, "recipe"):
         table = tomllib.loads(file.read_text("utf-8"))
+    with located(file):
         if table.get("optimizer") == "sam":
             table.setdefault("weight_decay", 0.0)
-        rows = table.pop("sources", ())
+        rows = table.get("sources", ())
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError("the key sources is missing; every dataset of the mix needs a table [[sources]].")
-        parts: dict[str, object] = {"sources": tuple(_checked(Source, row, f" of source {number}") for number, row in enumerate(rows, 1))}
+            raise DataError("the key sources is missing; every dataset of the mix needs a table [[sources]].", code="sources")
+        table["sources"] = tuple(_checked(Source, row, f" of source {number}") for number, row in enumerate(rows, 1))
         for name, kind in TABLES.items():
-            if name in table and not isinstance(table[name], dict):
-                raise ValueError(f"{name} must be a table.")
             if name in table:
-                parts[name] = _checked(kind, table[name], f" of {name}")
-        return _checked(Recipe, {**table, **parts})
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} is not a usable recipe: {error}") from error
+                if not isinstance(table[name], dict):
+                    raise DataError("{name} must be a table.", code="table", name=name)
+                table[name] = _checked(kind, table[name], f" of {name}")
+        return _checked(Recipe, table)
 
 
 def _checked(kind: type[Table], table: Mapping[str, object], where: str = "") -> Table:
-    """Build a dataclass from a table.
-
-    Raises:
-        ValueError: naming the key that is missing, unknown, of the wrong kind or out of range.
-    """
+    """Build a dataclass from a table."""
     hints = get_type_hints(kind)
     if unknown := sorted(table.keys() - hints.keys()):
-        raise ValueError(f"the key {unknown[0]}{where} is not known.")
+        raise DataError("the key {key}{where} is unknown.", code="unknown_key", key=unknown[0], where=where)
     for item in fields(kind):  # type: ignore[arg-type]
         if item.name not in table and item.default is MISSING and item.default_factory is MISSING:
-            raise ValueError(f"the key {item.name}{where} is missing.")
+            raise DataError("the key {key}{where} is missing.", code="missing_key", key=item.name, where=where)
     return kind(**{key: _converted(key, where, value, hints[key]) for key, value in table.items()})
 
 
 def _converted(key: str, where: str, value: object, hint: object) -> object:
-    """Return a value of a TOML file as the field of a dataclass wants it, after checking kind and range."""
+    """Return a value of a TOML file as the field of a dataclass needs it, after a check of kind and range."""
     if isinstance(value, tuple | Augmentation | Teaching):  # a table that has been converted
         return value
-    choices = get_args(hint) if hint not in KINDS else ()
-    convert, words = KINDS.get(hint, (lambda given: given if given in choices else None, "one of " + ", ".join(map(repr, choices))))
-    result = convert(value)
-    if result is None:
-        raise ValueError(f"the key {key}{where} is {value!r}; it must be {words}.")
+    result = _of_kind(value, hint)
     low, high = RANGES.get(key, (-math.inf, math.inf))
-    numbers = tuple(result.values()) if isinstance(result, Mapping) else result if isinstance(result, tuple) else (result,)
+    if result is None:
+        expected = KINDS[hint] if hint in KINDS else "one of " + ", ".join(map(repr, get_args(hint)))
+        raise DataError(
+            "the key {key}{where} is {value!r}; it must be {kind}.", code="kind", key=key, where=where, value=value, kind=expected
+        )
+    numbers = result.values() if isinstance(result, dict) else result if isinstance(result, tuple) else (result,)
     if any(isinstance(number, int | float) and not low <= number <= high for number in numbers):
-        raise ValueError(f"the key {key}{where} is {value!r}; it must be from {low:g} to {high:g}.")
+        template = "the key {key}{where} is {value!r}; it must be from {low:g} to {high:g}."
+        raise DataError(template, code="range", key=key, where=where, value=value, low=low, high=high)
     return result
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _of_kind(value: object, hint: object) -> object:
+    """Return the value in the type of a field, None if it is of another kind."""
+    if hint not in KINDS:
+        return value if value in get_args(hint) else None
+    if hint == ChannelValue and isinstance(value, list):
+        return tuple(map(float, value)) if len(value) == 3 and all(map(_is_number, value)) else None
+    if hint in (float, ChannelValue):
+        return float(value) if _is_number(value) else None  # type: ignore[arg-type]
+    if hint == tuple[str, ...]:
+        return tuple(value) if isinstance(value, list) and value and all(isinstance(item, str) for item in value) else None
+    if hint == Mapping[str, float]:
+        return value if isinstance(value, dict) and all(map(_is_number, value.values())) else None
+    return value if type(value) is hint else None
 
 
-def _per_channel(value: object) -> float | tuple[float, ...] | None:
-    if not isinstance(value, list):
-        return _number(value)
-    numbers = tuple(number for number in map(_number, value) if number is not None)
-    return numbers if len(numbers) == len(value) == 3 else None
-
-
-def _texts(value: object) -> tuple[str, ...] | None:
-    return tuple(value) if isinstance(value, list) and value and all(isinstance(item, str) for item in value) else None
-
-
-def _numbers_by_name(value: object) -> Mapping[str, float] | None:
-    return value if isinstance(value, dict) and all(_number(item) is not None for item in value.values()) else None
-
-
-KINDS: Mapping[object, tuple[Callable[[object], object], str]] = {  # of the fields: a function that gives None for another kind, words
-    float: (_number, "a number"),
-    int: (lambda value: value if type(value) is int else None, "a whole number"),
-    bool: (lambda value: value if type(value) is bool else None, "true or false"),
-    str: (lambda value: value if type(value) is str else None, "a text"),
-    tuple[str, ...]: (_texts, "a list of texts"),
-    Mapping[str, float]: (_numbers_by_name, "a table of numbers"),
-    ChannelValue: (_per_channel, "a number or a list of three"),
-}
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hsemotion_space.figures.evaluation import Figure, confusion_figure, page_parts, per_label_figure, reliability_figure
@@ -13,9 +12,9 @@ from hsemotion_space.training.scoring import TaskScore
 
 LABEL_MEASURES = {"P_VA": "CCC", "macro F1": "F1", "mean F1": "F1", "mean Pearson r": "Pearson r"}
 EXPLANATION = (
-    "Measures are those of the challenge, over all annotated frames (clips) put together. Intervals hold 95 % of the values when whole "
-    "videos (clips) are drawn anew. Every annotated frame counts: filled ones had no prediction of their own and were interpolated, "
-    "those of videos without any prediction were scored with neutral values."
+    "Measures are those of the challenge, over all annotated frames (clips) put together. Intervals contain 95 % of the values when "
+    "whole videos (clips) are drawn again with replacement. Every annotated frame counts: filled frames have no prediction of their "
+    "own and are interpolated, frames of videos without any prediction are scored with neutral values."
 )
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -36,6 +35,8 @@ th:first-child, td:first-child {{ text-align: left; }}
 </style>
 </head>
 <body>
+<h1>{title}</h1>
+<p>{explanation}</p>
 {body}
 </body>
 </html>
@@ -47,69 +48,55 @@ class _Table:
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    figure: Figure | None = None
 
 
-def markdown_report(title: str, scores: Sequence[TaskScore], notes: Sequence[str]) -> str:
-    """Return a report in Markdown: measures with intervals, counts of frames, and per task its labels, confusions and calibration.
+def markdown_report(title: str, score: TaskScore) -> str:
+    """Return a report in Markdown: measures with intervals, counts of frames, labels, confusions and calibration.
 
-    Args:
-        title: of the report; this and all other text is escaped.
-        scores: one per task, with numbers to three decimals.
-        notes: sentences for the reader, such as what was scored with which thresholds.
+    All text is escaped.
     """
-    parts = [f"# {_markdown_text(title)}", *(f"- {_markdown_text(note)}" for note in notes), _markdown_text(EXPLANATION)]
-    parts += [_markdown_table(table) for table in _overview(scores)]
-    for score in scores:
-        parts += [f"## {_markdown_text(score.task.title)}", *(_markdown_table(table) for table in _details(score))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([f"# {_markdown_text(title)}", _markdown_text(EXPLANATION), *map(_markdown_table, _tables(score))]) + "\n"
 
 
-def html_report(title: str, scores: Sequence[TaskScore], notes: Sequence[str]) -> str:
-    """Return the report of :func:`markdown_report` as one HTML file with figures; it loads nothing from elsewhere (5 MB of plotly.js)."""
-    figures = iter(page_parts([figure for score in scores for figure in _figures(score)]))
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    if notes:
-        parts.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>")
-    parts += [f"<p>{html.escape(EXPLANATION)}</p>", *(_html_table(table) for table in _overview(scores))]
-    for score in scores:
-        parts.append(f"<h2>{html.escape(score.task.title)}</h2>")
-        parts += [_html_table(table) + next(figures) for table in _details(score)]
-    return PAGE.format(title=html.escape(title), body="\n".join(parts))
+def html_report(title: str, score: TaskScore) -> str:
+    """Return the report of :func:`markdown_report` as one HTML file with figures; it loads nothing (5 MB of plotly.js)."""
+    tables = _tables(score)
+    figures = iter(page_parts([table.figure for table in tables if table.figure is not None]))
+    body = "\n".join(_html_table(table) + (next(figures) if table.figure is not None else "") for table in tables)
+    return PAGE.format(title=html.escape(title), explanation=html.escape(EXPLANATION), body=body)
 
 
 def _number(value: float) -> str:
     return "none" if math.isnan(value) else f"{value:.3f}"
 
 
-def _overview(scores: Sequence[TaskScore]) -> tuple[_Table, _Table]:
-    measures, counts = [], []
-    for score in scores:
-        numbers = (score.value, *score.interval, score.accuracy, score.ece)
-        measures.append((score.task.title, score.measure, *map(_number, numbers)))
-        frames = (score.frames_labeled, score.frames_predicted, score.frames_filled, score.frames_missing_video)
-        counts.append((score.task.title, *(f"{count:,}" for count in (score.videos, *frames))))
-    return (
-        _Table("Measures", ("Task", "Measure", "Value", "95 % from", "to", "Accuracy", "Calibration error"), tuple(measures)),
-        _Table("Frames (clips)", ("Task", "Videos", "Annotated", "Predicted", "Filled", "In videos without prediction"), tuple(counts)),
-    )
-
-
-def _details(score: TaskScore) -> list[_Table]:
-    """Return the tables of one task; :func:`_figures` has as many figures, in the same order."""
-    support = (
-        "Clips"
-        if score.task.scope == "clip"
-        else {"one_of": "Frames of the class", "independent": "Frames with the unit"}.get(score.task.kind, "Frames")
-    )
-    rows = tuple((label.name, _number(label.value), f"{label.support:,}") for label in score.per_label)
-    tables = [_Table("Labels", ("Label", LABEL_MEASURES[score.measure], support), rows)]
+def _tables(score: TaskScore) -> list[_Table]:
+    task, numbers = score.task, (score.value, *score.interval, score.accuracy, score.ece)
+    counts = (score.videos, score.frames_labeled, score.frames_predicted, score.frames_filled, score.frames_missing_video)
+    measures = ("Task", "Measure", "Value", "95 % from", "to", "Accuracy", "Calibration error")
+    frames = ("Task", "Videos", "Annotated", "Predicted", "Filled", "In videos without prediction")
+    tables = [
+        _Table("Measures", measures, ((task.title, score.measure, *map(_number, numbers)),)),
+        _Table("Frames (clips)", frames, ((task.title, *(f"{count:,}" for count in counts)),)),
+        _labels(score),
+    ]
     if score.confusion.size:
-        names = score.task.label_names
-        counts = tuple((name, *(f"{count:,}" for count in row)) for name, row in zip(names, score.confusion, strict=True))
-        tables.append(_Table("Confusions: annotated in rows, predicted in columns", ("", *names), counts))
+        rows = tuple((name, *(f"{count:,}" for count in row)) for name, row in zip(task.label_names, score.confusion, strict=True))
+        figure = confusion_figure(score.confusion, [label.short for label in task.labels])
+        tables.append(_Table("Confusions: annotated in rows, predicted in columns", ("", *task.label_names), rows, figure))
     if score.calibration.count.size:
         tables.append(_calibration(score))
     return tables
+
+
+def _labels(score: TaskScore) -> _Table:
+    task, measure = score.task, LABEL_MEASURES[score.measure]
+    support = {"one_of": "Frames of the class", "independent": "Frames with the unit"}.get(task.kind, "Frames")
+    rows = tuple((label.name, _number(label.value), f"{label.support:,}") for label in score.per_label)
+    values, colors = [label.value for label in score.per_label], [label.color for label in task.labels]
+    figure = per_label_figure([label.short for label in task.labels], values, colors, measure)
+    return _Table("Labels", ("Label", measure, "Clips" if task.scope == "clip" else support), rows, figure)
 
 
 def _calibration(score: TaskScore) -> _Table:
@@ -119,20 +106,10 @@ def _calibration(score: TaskScore) -> _Table:
         (f"{low:.3f} to {high:.3f}", _number(sure), _number(right), f"{count:,}")
         for low, high, sure, right, count in zip(edges[:-1], edges[1:], bins.confidence, bins.accuracy, bins.count, strict=True)
     )
-    chosen = score.task.kind == "one_of"
-    caption = "Calibration: " + ("probability of the chosen class" if chosen else "probabilities of all units")
-    return _Table(caption, ("Confidence", "Mean", "Share that was right" if chosen else "Share that was present", "Count"), rows)
-
-
-def _figures(score: TaskScore) -> list[Figure]:
-    shorts = [label.short for label in score.task.labels]
-    values, colors = [label.value for label in score.per_label], [label.color for label in score.task.labels]
-    figures = [per_label_figure(shorts, values, colors, LABEL_MEASURES[score.measure])]
-    if score.confusion.size:
-        figures.append(confusion_figure(score.confusion, shorts))
-    if score.calibration.count.size:
-        figures.append(reliability_figure(score.calibration))
-    return figures
+    of_class = score.task.kind == "one_of"
+    caption = "Calibration: " + ("probability of the chosen class" if of_class else "probabilities of all units")
+    header = ("Confidence", "Mean", "Share that was right" if of_class else "Share that was present", "Count")
+    return _Table(caption, header, rows, reliability_figure(bins))
 
 
 def _markdown_text(text: str) -> str:
@@ -141,9 +118,9 @@ def _markdown_text(text: str) -> str:
 
 
 def _markdown_table(table: _Table) -> str:
-    lines = [table.header, ("---", *["---:"] * (len(table.header) - 1)), *table.rows]
-    shown = [line if number == 1 else tuple(map(_markdown_text, line)) for number, line in enumerate(lines)]
-    return f"{_markdown_text(table.caption)}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in shown)
+    header, *rows = ("| " + " | ".join(map(_markdown_text, line)) + " |" for line in (table.header, *table.rows))
+    ruler = "| " + " | ".join(["---", *["---:"] * (len(table.header) - 1)]) + " |"
+    return f"{_markdown_text(table.caption)}\n\n" + "\n".join([header, ruler, *rows])
 
 
 def _html_table(table: _Table) -> str:

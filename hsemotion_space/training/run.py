@@ -15,13 +15,13 @@ from hsemotion_space.hub.card import model_card
 from hsemotion_space.hub.manifest import MANIFEST, read_manifest
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.training.attach import drop_heads
-from hsemotion_space.training.data import TEST, TRAINING, TUNING, DataError, FaceImages
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, FaceImages
 from hsemotion_space.training.evaluate import EVALUATION_BATCH, evaluate_expression
+from hsemotion_space.training.files import DataError
 from hsemotion_space.training.recipe import Recipe, read_recipe
 from hsemotion_space.training.soft_labels import SoftLabelFile, read_soft_labels
-from hsemotion_space.training.sources import load_sources
+from hsemotion_space.training.sources import VoteRegression, load_sources
 from hsemotion_space.training.train import STATE, Progress, Trainer, read_log
-from hsemotion_space.training.votes import VoteRegression
 
 WEIGHTS, RECORD = "model.safetensors", "training.json"
 HEADS = "heads."  # tensors of heads that were trained on a backbone and are kept beside it
@@ -29,24 +29,20 @@ BACKGROUNDS = {"black": 0.0, "gray": 0.5, "white": 1.0}  # behind masked faces, 
 
 
 def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bool:
-    """Train, or go on training, with a progress bar; return whether the run is complete.
-
-    Raises:
-        DataError: if the recipe or the data cannot be used.
-    """
+    """Train, or go on training, with a progress bar; return whether the run is complete."""
     recipe = read_recipe(recipe_file)
     sources, votes = load_sources(recipe, data)
     for source in sources:
         counts = [len(source.rows(split)) for split in (TRAINING, TUNING, TEST)]
-        print(f"{source.source}: {counts[0]} for training, {counts[1]} for tuning, {counts[2]} for the test")  # noqa: T201
+        print(f"{source.source}: {counts[0]} pictures for training, {counts[1]} for tuning, {counts[2]} for the test")  # noqa: T201
     if votes is not None:
         valence, arousal = votes.ccc_out_of_sample
-        print(f"proxy valence and arousal from votes: out-of-sample CCC {valence:.3f} and {arousal:.3f}")  # noqa: T201
+        print(f"Valence and arousal are estimated from votes: out-of-sample CCC {valence:.3f} and {arousal:.3f}")  # noqa: T201
     trainer = Trainer(recipe, sources, run, data / recipe.init if recipe.init else None, _soft_labels(recipe, data, sources))
     if recipe.teaching is not None:
-        print(f"taught by {recipe.teaching.file}")  # noqa: T201
+        print(f"Soft labels: {recipe.teaching.file}")  # noqa: T201
     if trainer.start is not None:
-        print(f"started from {trainer.start.file}: {trainer.start.loaded} tensors, random are {', '.join(trainer.start.fresh) or 'none'}")  # noqa: T201
+        print(f"Start: {trainer.start.loaded} tensors of {trainer.start.file}; random: {', '.join(trainer.start.fresh) or 'none'}")  # noqa: T201
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
 
         def report(progress: Progress) -> None:
@@ -60,12 +56,9 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     """Write ``model.safetensors`` (float16), ``training.json`` and the card of a run; the evaluation uses the rounded weights.
 
     Heads in the folder stay if the weights are the same; else they were trained on other ones and are taken out of the manifest.
-
-    Raises:
-        DataError: if there is no run, or the recipe or the data cannot be used.
     """
     if not (run / STATE).exists():
-        raise DataError(f"There is no training run in {run}; run `hsemotion-space learn backbone` first.")
+        raise DataError("{run} has no training run; run `hsemotion-space learn backbone` first.", code="no_run", run=run)
     recipe = read_recipe(recipe_file)
     _check_target(recipe, folder)
     sources, votes = load_sources(recipe, data)
@@ -107,29 +100,29 @@ def _check_target(recipe: Recipe, folder: Path) -> None:
     if not (folder / MANIFEST).exists():
         return
     checkpoint = read_manifest(folder)
-    wanted = (recipe.arch, dict(recipe.args), recipe.size)
-    if (checkpoint.arch, dict(checkpoint.arch_args), checkpoint.input.size) != wanted:
-        raise DataError(
-            f"{folder} is for {checkpoint.arch} at {checkpoint.input.size} px, the recipe is for {recipe.arch} at {recipe.size} px."
-        )
+    network = (recipe.arch, dict(recipe.args), recipe.size)
+    if (checkpoint.arch, dict(checkpoint.arch_args), checkpoint.input.size) != network:
+        template = "{folder} belongs to {arch} at {size} px, the recipe to {recipe_arch} at {recipe_size} px; use another folder."
+        values = {"arch": checkpoint.arch, "size": checkpoint.input.size, "recipe_arch": recipe.arch, "recipe_size": recipe.size}
+        raise DataError(template, code="other_network", folder=folder, **values)
 
 
 def _is_masked(source: FaceImages) -> bool:
     """Return whether most pictures of the test have a blacked-out background."""
     rows = source.rows(TEST, counted=True)
-    parts = [source.images[rows[start : start + EVALUATION_BATCH]] for start in range(0, len(rows), EVALUATION_BATCH)]
-    return bool(np.mean(np.concatenate([part[..., 3].min(axis=(1, 2)) == 0 for part in parts])) > 0.5)
+    batches = [source.images[rows[start : start + EVALUATION_BATCH]] for start in range(0, len(rows), EVALUATION_BATCH)]
+    return bool(np.mean(np.concatenate([batch[..., 3].min(axis=(1, 2)) == 0 for batch in batches])) > 0.5)
 
 
 def _follow_up(folder: Path, sha256: str) -> None:
     """Put the new digest into the manifest, if there is one, and write the card from it."""
     manifest = folder / MANIFEST
     if not manifest.exists():
-        print(f"Write {manifest} next; CONTRIBUTING.md tells how.")  # noqa: T201
+        print(f"Write {manifest} next; CONTRIBUTING.md describes how.")  # noqa: T201
         return
     dropped = drop_heads(folder, sha256)
     if dropped:
-        print(f"Dropped heads that were trained on other weights: {', '.join(dropped)}. Run `hsemotion-space learn finish`.")  # noqa: T201
+        print(f"Removed heads of other weights: {', '.join(dropped)}. Run `hsemotion-space learn finish` next.")  # noqa: T201
     record = json.loads((folder / RECORD).read_text("utf-8"))
     (folder / "README.md").write_text(model_card(read_manifest(folder), record), "utf-8")
 

@@ -1,8 +1,8 @@
-"""Soft labels: what teacher networks say about every picture of some sources, in one Parquet file.
+"""Soft labels: outputs of teacher networks for every picture of some sources, in one Parquet file.
 
-Columns: ``source``, ``row`` (its place in the loaded order), ``probabilities`` (8, in the order of the expression task), ``valence`` and
-``arousal`` (NaN if no teacher rates them), and, if wanted, ``embedding``. The metadata names the teachers, the number of views, and the
-digest of every source.
+Columns: ``source``, ``row`` (its place in the loaded order), ``probabilities`` (8, in the order of the expression task),
+``valence`` and ``arousal`` (NaN if no teacher rates them), and, if wanted, ``embedding``. The metadata names the teachers,
+the number of views, and the digest of every source.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hsemotion_space.tasks import EXPRESSION
-from hsemotion_space.training.data import DataError, FaceImages
+from hsemotion_space.training.data import FaceImages
+from hsemotion_space.training.files import DataError, reading, replacing
 from hsemotion_space.types import FloatArray, check_shape
 
 METADATA = b"hsemotion_space.soft_labels"
-AGAIN = "Run `hsemotion-space learn teach` again."
+KIND = "file of soft labels; run `hsemotion-space learn teach` again"
 
 HalfArray = npt.NDArray[np.float16]
-Origin = dict[str, object]  # teachers, views, whether there are embeddings, and by source its digest
+Origin = dict[str, Any]  # teachers, views, whether there are embeddings, and by source its digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +54,21 @@ class SoftLabels:
     def targets(self, labels: FloatArray, weight: float, temperature: float) -> FloatArray:
         """Return (N, 8): ``labels`` mixed with softened probabilities, these alone where a row of ``labels`` is NaN.
 
-        Args:
-            labels: (N, 8) target distributions.
-            weight: share of the teacher in rows that have a label.
-            temperature: see :class:`~hsemotion_space.training.recipe.Teaching`.
+        ``weight`` is the share of the teacher in rows that have a label.
         """
         powers = np.asarray(np.maximum(self.expression, 1e-12) ** (1 / temperature), np.float32)
         softened = powers / powers.sum(1, keepdims=True)
         mixed = (1 - weight) * labels + weight * softened
         return np.asarray(np.where(np.isnan(labels).any(1, keepdims=True), softened, mixed), np.float32)
 
-    def affect(self, given: FloatArray) -> FloatArray:
-        """Return (N, 2) valence and arousal: the given ones, the teacher's where these are NaN."""
-        return np.where(np.isnan(given).any(1, keepdims=True), self.valence_arousal, given)
+    def affect(self, labels: FloatArray) -> FloatArray:
+        """Return (N, 2) valence and arousal: those of the labels, the teacher's where these are NaN."""
+        return np.where(np.isnan(labels).any(1, keepdims=True), self.valence_arousal, labels)
 
 
 @dataclass(frozen=True, slots=True)
 class SoftLabelFile:
-    """What a run reads from a file: its name and digest, its teachers, and the labels of every source in the order of the recipe."""
+    """What a run reads from a file: its name and digest, its teachers, and the labels of every source of the recipe."""
 
     file: str
     sha256: str
@@ -87,7 +86,7 @@ class SoftLabelFile:
 
 
 def write_soft_labels(file: Path, source: str, labels: SoftLabels, origin: Origin) -> None:
-    """Write the labels of one source; the file is there either wholly or not at all."""
+    """Write the labels of one source; the file replaces an old one when it is complete."""
     rows = len(labels.expression)
     columns: dict[str, pa.Array] = {
         "source": pa.array([source] * rows).dictionary_encode(),
@@ -98,77 +97,52 @@ def write_soft_labels(file: Path, source: str, labels: SoftLabels, origin: Origi
     }
     if labels.embedding.shape[1]:
         columns["embedding"] = _list_column(labels.embedding)
-    partial = file.with_name(file.name + ".partial")
-    pq.write_table(pa.table(columns).replace_schema_metadata({METADATA: json.dumps(origin)}), partial)
-    partial.replace(file)
+    with replacing(file) as partial:
+        pq.write_table(pa.table(columns).replace_schema_metadata({METADATA: json.dumps(origin)}), partial)
 
 
-def join_soft_labels(parts: Sequence[Path], out: Path, origin: Origin) -> None:
+def join_soft_labels(files: Sequence[Path], out: Path, origin: Origin) -> None:
     """Write the files of single sources into one, source by source."""
-    partial = out.with_name(out.name + ".partial")
-    schema = pq.read_schema(parts[0]).with_metadata({METADATA: json.dumps(origin)})
-    with pq.ParquetWriter(partial, schema) as writer:
-        for part in parts:
-            writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata))
-    partial.replace(out)
+    schema = pq.read_schema(files[0]).with_metadata({METADATA: json.dumps(origin)})
+    with replacing(out) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for file in files:
+            writer.write_table(pq.read_table(file).replace_schema_metadata(schema.metadata))
 
 
 def read_origin(file: Path) -> Origin:
-    """Return what a file says about itself; empty if it is none of ours.
-
-    Raises:
-        DataError: if it is no Parquet file.
-    """
-    try:
-        metadata = pq.read_schema(file).metadata or {}
-        origin: Origin = json.loads(metadata.get(METADATA, "{}"))
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise DataError(f"{file} is not a readable file of soft labels: {error}. {AGAIN}") from error
-    return origin
+    """Return the metadata of a file of soft labels; empty for another Parquet file."""
+    with reading(file, KIND, "soft_labels"):
+        return json.loads((pq.read_schema(file).metadata or {}).get(METADATA, "{}"))  # type: ignore[no-any-return]
 
 
 def read_soft_labels(file: Path, sources: Sequence[FaceImages]) -> SoftLabelFile:
-    """Read the soft labels of some sources.
-
-    Args:
-        file: from ``learn teach``; it may have more sources.
-        sources: as they are trained on.
-
-    Raises:
-        DataError: if the file lacks a source, belongs to other data, or has a value that is not finite.
-    """
+    """Read the soft labels of some sources; the file may have more."""
     origin = read_origin(file)
-    digests, teachers = origin.get("sources"), origin.get("teachers")
-    if not isinstance(digests, dict) or not isinstance(teachers, list):
-        raise DataError(f"{file} does not say which data it is about. {AGAIN}")
-    labels = []
-    for source in sources:
-        if source.source not in digests:
-            raise DataError(f"{file} lacks the source {source.source}. {AGAIN}")
-        if digests[source.source] != source.sha256:
-            raise DataError(f"{file} was made from other data of {source.source}. {AGAIN}")
-        labels.append(_read_source(file, source))
-    return SoftLabelFile(file.name, hashlib.sha256(file.read_bytes()).hexdigest(), tuple(teachers), tuple(labels))
+    with reading(file, KIND, "soft_labels"):
+        digests, teachers = dict(origin["sources"]), tuple(origin["teachers"])
+        for source in sources:
+            if digests.get(source.source, source.sha256) != source.sha256:
+                template = "{file} was made from other data of {source}. Run `hsemotion-space learn teach` again."
+                raise DataError(template, code="other_data", file=file, source=source.source)
+        labels = tuple(_read_source(file, source) for source in sources)
+    return SoftLabelFile(file.name, hashlib.sha256(file.read_bytes()).hexdigest(), teachers, labels)
 
 
 def _read_source(file: Path, source: FaceImages) -> SoftLabels:
-    try:
-        table = pq.read_table(file, filters=[("source", "==", source.source)]).combine_chunks()
-        rows = table["row"].to_numpy()
-        expression = _list_values(table["probabilities"])
-        affect = np.stack([table[name].to_numpy() for name in ("valence", "arousal")], 1).astype(np.float32)
-        embedding = _list_values(table["embedding"]) if "embedding" in table.column_names else np.zeros((len(rows), 0))
-        labels = SoftLabels(expression.astype(np.float32), affect, embedding.astype(np.float16))
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise DataError(f"{file} is not a usable file of soft labels: {error}. {AGAIN}") from error
+    table = pq.read_table(file, filters=[("source", "==", source.source)]).combine_chunks()
+    rows = table["row"].to_numpy()
     if rows.tolist() != list(range(len(source))):
-        raise DataError(f"{file} has {len(rows)} rows of {source.source}, the recipe has {len(source)}. {AGAIN}")
-    absent = bool(np.isnan(affect).all())
-    for name, values in (("probabilities", expression), ("valence and arousal", affect), ("embedding", embedding)):
+        template = "{file} has {rows} rows of {source}, the recipe has {expected}. Run `hsemotion-space learn teach` again."
+        raise DataError(template, code="other_rows", file=file, rows=len(rows), source=source.source, expected=len(source))
+    expression = _list_values(table["probabilities"]).astype(np.float32)
+    affect = np.stack([table[name].to_numpy() for name in ("valence", "arousal")], 1).astype(np.float32)
+    embedding = _list_values(table["embedding"]) if "embedding" in table.column_names else np.zeros((len(rows), 0))
+    for values in (expression, *([] if np.isnan(affect).all() else [affect]), embedding):
         bad = np.flatnonzero(~np.isfinite(values).all(1))
-        if len(bad) and not (absent and values is affect):
-            raise DataError(f"{file} has a value that is not finite: {name} of {source.source}, row {bad[0] + 1}. {AGAIN}")
-    return labels
+        if len(bad):
+            template = "{file} has a value that is not finite in row {row} of {source}. Run `hsemotion-space learn teach` again."
+            raise DataError(template, code="not_finite", file=file, row=bad[0] + 1, source=source.source)
+    return SoftLabels(expression, affect, embedding.astype(np.float16))
 
 
 def _list_column(values: npt.NDArray[np.generic]) -> pa.Array:

@@ -13,30 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hsemotion_space.training.batches import Ahead, Batch, BatchMaker
-from hsemotion_space.training.data import TEST, TUNING, DataError, FaceImages
-from hsemotion_space.training.distill import Distilled
+from hsemotion_space.training.batches import Batch, BatchMaker, prefetched
+from hsemotion_space.training.data import TEST, TUNING, FaceImages
 from hsemotion_space.training.evaluate import ExpressionResult, evaluate_expression
-from hsemotion_space.training.losses import embedding_loss, multitask_loss
+from hsemotion_space.training.files import DataError, replacing
+from hsemotion_space.training.losses import Distilled, embedding_loss, multitask_loss
 from hsemotion_space.training.optim import Terms, make_optimizer, plain_step, sharpness_aware_step, train_only
 from hsemotion_space.training.recipe import Recipe
 from hsemotion_space.training.soft_labels import SoftLabelFile
-from hsemotion_space.training.start import Start, load_start
+from hsemotion_space.training.start import StartingWeights, load_start
 from hsemotion_space.vision.backbones import create_model
 
 OUTPUTS = 10  # eight expression logits, valence, arousal
 LOG_EVERY = 50  # steps between progress calls
 STATE, BEST, LOG = "state.pt", "best.pt", "log.jsonl"
 
-State = Mapping[str, Tensor]
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is: after ``step`` of ``steps``, loss terms averaged since the last report, images per second."""
+    """Where a run is: after ``step``, loss terms averaged since the last report, images per second."""
 
     step: int
-    steps: int
     losses: dict[str, float]
     images_per_s: float
 
@@ -49,7 +46,7 @@ class Losses:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, terms: Mapping[str, float]) -> None:
-        """Take in the terms of one step."""
+        """Add the terms of one step."""
         for key, value in terms.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
             self.counts[key] = self.counts.get(key, 0) + 1
@@ -71,31 +68,24 @@ def read_log(run: Path, last_step: int) -> list[dict[str, object]]:
 
 
 def _write(file: Path, state: Mapping[str, object]) -> None:
-    """Write a file that is there either wholly or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    torch.save(dict(state), partial)
-    partial.replace(file)
+    """Write a state that replaces the old one when it is complete."""
+    with replacing(file) as partial:
+        torch.save(dict(state), partial)
 
 
 class Trainer:
-    """One training run in a folder: ``state.pt`` (resumable), ``log.jsonl`` (one line per epoch), ``best.pt`` if the recipe chooses.
+    """One training run in a folder: ``state.pt`` (resumable), ``log.jsonl`` (one line per epoch), ``best.pt`` if needed.
 
-    A step depends on the state before it, the seed and its number alone, so on a CPU a killed and resumed run gives the same bits as an
-    unbroken one.
-
-    Args:
-        recipe: what to do.
-        sources: the data, in the order of the recipe.
-        run: folder of the run, resumed if there is one.
-        start: file of weights to start from; random weights if None.
-        soft: what the teachers of the recipe say about the data; None without any.
+    A step depends on the state before it, the seed and its number alone, so on a CPU a killed and resumed run gives the same
+    bits as an unbroken one. A new run begins with the weights of the file ``start`` if there is one; ``soft`` are the labels of
+    the recipe's teachers.
     """
 
     def __init__(
         self, recipe: Recipe, sources: list[FaceImages], run: Path, start: Path | None = None, soft: SoftLabelFile | None = None
     ) -> None:
         if recipe.teaching is not None and soft is None:
-            raise DataError("The recipe has a table [teaching], but no soft labels were given.")
+            raise DataError("The recipe has a table [teaching]; give the soft labels of its teacher.", code="no_soft_labels")
         self.recipe, self.sources, self.run = recipe, sources, run
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
@@ -107,7 +97,7 @@ class Trainer:
         self.batches = BatchMaker(recipe, sources, () if soft is None else soft.sources)
         self.class_weights = self.batches.class_weights.to(self.device)
         self.step, self.elapsed_s, self.losses = 0, 0.0, Losses()
-        self.start: Start | None = None
+        self.start: StartingWeights | None = None
         if start is not None and not (run / STATE).exists():
             self.start = load_start(self.model, self.classifier, start)
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
@@ -125,7 +115,8 @@ class Trainer:
         if self.recipe.teaching is None or not self.recipe.teaching.embedding_weight:
             return self.model
         if not soft.dim:
-            raise DataError(f"{soft.file} has no embeddings; run `hsemotion-space learn teach` with --embeddings.")
+            template = "{file} has no embeddings; run `hsemotion-space learn teach` with --embeddings."
+            raise DataError(template, code="no_embeddings", file=soft.file)
         return Distilled(self.model, soft.dim).to(self.device)
 
     def _resume(self) -> None:
@@ -134,9 +125,10 @@ class Trainer:
             return
         state = torch.load(file, weights_only=True, map_location=self.device)
         if state["arch"] != self.recipe.arch or state["size"] != self.recipe.size:
-            raise DataError(f"{file} belongs to {state['arch']} at {state['size']} px; use another run folder.")
+            template = "{file} belongs to {arch} at {size} px; use another run folder."
+            raise DataError(template, code="other_network", file=file, arch=state["arch"], size=state["size"])
         if state.get("teaching") != self.teaching or ("projection" in state) != isinstance(self.trained, Distilled):
-            raise DataError(f"{file} had another teacher; use another run folder.")
+            raise DataError("{file} belongs to another teacher; use another run folder.", code="other_teacher", file=file)
         self.model.load_state_dict(state["model"])
         if isinstance(self.trained, Distilled):
             self.trained.projection.load_state_dict(state["projection"])
@@ -144,7 +136,7 @@ class Trainer:
         self.average, self.step, self.elapsed_s = state["average"], state["step"], state["elapsed_s"]
         if "losses" in state:  # absent from runs of the first version
             self.losses = Losses(*state["losses"])
-            self.start = None if state["start"] is None else Start(**{**state["start"], "fresh": tuple(state["start"]["fresh"])})
+            self.start = None if state["start"] is None else StartingWeights(**{**state["start"], "fresh": tuple(state["start"]["fresh"])})
 
     def _save(self) -> None:
         _write(self.run / STATE, {
@@ -190,7 +182,7 @@ class Trainer:
         for key in state.keys() - set(moving):
             self.average[key].copy_(state[key])
 
-    def _model_with(self, weights: State) -> nn.Module:
+    def _model_with(self, weights: Mapping[str, Tensor]) -> nn.Module:
         model = self._build()
         model.load_state_dict(dict(weights))
         return model.eval()
@@ -202,11 +194,10 @@ class Trainer:
         state = torch.load(self.run / BEST, weights_only=True, map_location="cpu")
         return state["step"], state["accuracy"]
 
-    def weights(self) -> State:
+    def weights(self) -> Mapping[str, Tensor]:
         """Return what the run gives: the averaged weights after the last step, or those of the epoch that the recipe chooses."""
         if self.recipe.choose == "best" and (self.run / BEST).exists():
-            average: State = torch.load(self.run / BEST, weights_only=True, map_location=self.device)["average"]
-            return average
+            return torch.load(self.run / BEST, weights_only=True, map_location=self.device)["average"]  # type: ignore[no-any-return]
         return self.average
 
     def averaged(self) -> nn.Module:
@@ -220,28 +211,28 @@ class Trainer:
         """
         deadline, reported_s, recent = time.monotonic() + minutes * 60, self.elapsed_s, Losses()
         self._trim_log()
-        with Ahead(self.batches, self.recipe.steps) as batches:
-            while self.step < self.recipe.steps and time.monotonic() < deadline:
-                started = time.monotonic()
-                terms = self._train_step(batches(self.step))
-                self.elapsed_s += time.monotonic() - started
-                self.losses.add(terms)
-                recent.add(terms)
-                if self.step % LOG_EVERY == 0 and report is not None:
-                    speed = LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s)
-                    report(Progress(self.step, self.recipe.steps, recent.means(), speed))
-                    reported_s, recent = self.elapsed_s, Losses()
-                if self.step % self.recipe.steps_per_epoch == 0 or self.step == self.recipe.steps:
-                    self._finish_epoch()
+        started = time.monotonic()
+        for batch in prefetched(self.batches, self.step, self.recipe.steps):
+            if time.monotonic() >= deadline:
+                break
+            terms = self._train_step(batch)
+            self.elapsed_s += time.monotonic() - started
+            self.losses.add(terms)
+            recent.add(terms)
+            if self.step % LOG_EVERY == 0 and report is not None:
+                report(Progress(self.step, recent.means(), LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s)))
+                reported_s, recent = self.elapsed_s, Losses()
+            if self.step % self.recipe.steps_per_epoch == 0 or self.step == self.recipe.steps:
+                self._finish_epoch()
+            started = time.monotonic()
         self._save()
         return self.step >= self.recipe.steps
 
     def _trim_log(self) -> None:
         """Drop the epochs that a killed process logged but did not save."""
         rows = read_log(self.run, self.step)
-        partial = self.run / (LOG + ".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        partial.replace(self.run / LOG)
+        with replacing(self.run / LOG) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
     def _finish_epoch(self) -> None:
         model = self._model_with(self.average)

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from hsemotion_space.hub.manifest import HeadKind, Reads
 from hsemotion_space.hub.weights import Layers
 from hsemotion_space.inference.heads import activate, clip_statistics, run_layers
 from hsemotion_space.tasks import CHALLENGE, Task
-from hsemotion_space.training.data import DataError
 from hsemotion_space.training.feature_table import FeatureTable
-from hsemotion_space.training.formats.affwild2 import audio_video
+from hsemotion_space.training.files import DataError, reading
 from hsemotion_space.training.series import Series
+from hsemotion_space.training.tuning import recording_of
 from hsemotion_space.types import FloatArray, IntArray
 
 WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
@@ -37,7 +36,7 @@ class TrainedHead:
         layers: see :data:`~hsemotion_space.hub.weights.Layers`.
         temperature: divides the raw outputs.
         checkpoint, sha256: the weights that its features came from; empty for features from elsewhere.
-        record: how it was trained and what it reached, for readers.
+        record: how it was trained and the figures it reached.
     """
 
     task: Task
@@ -66,15 +65,11 @@ class TrainedHead:
 
 
 def challenge_task(name: str) -> Task:
-    """Return a task of the challenge with the labels of its files.
-
-    Raises:
-        DataError: if there is none of that name.
-    """
-    for task in CHALLENGE:
-        if task.name == name:
-            return task
-    raise DataError(f"There is no task {name!r}; the tasks are {', '.join(task.name for task in CHALLENGE)}.")
+    """Return a task of the challenge with the labels of its files."""
+    tasks = {task.name: task for task in CHALLENGE}
+    if name not in tasks:
+        raise DataError("The task {name!r} is unknown; use one of {names}.", code="task", name=name, names=", ".join(tasks))
+    return tasks[name]
 
 
 def save_head(head: TrainedHead, folder: Path) -> None:
@@ -91,26 +86,20 @@ def save_head(head: TrainedHead, folder: Path) -> None:
 
 
 def load_head(folder: Path) -> TrainedHead:
-    """Read what :func:`save_head` wrote.
-
-    Raises:
-        DataError: if a file is missing, damaged, or not of that form.
-    """
-    try:
-        given = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+    """Read what :func:`save_head` wrote."""
+    with reading(folder, "trained head"):
+        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         content = (folder / WEIGHTS).read_bytes()
-        if hashlib.sha256(content).hexdigest() != given["weights_sha256"]:
-            raise DataError(f"{folder / WEIGHTS} is not the file that {DESCRIPTION} describes; train the head again.")
-        tensors = load(content)
-        task = challenge_task(given["task"])
-        if list(task.label_names) != given["labels"]:
-            raise DataError(f"{folder / DESCRIPTION} has the labels {', '.join(given['labels'])}; expected {', '.join(task.label_names)}.")
+        if hashlib.sha256(content).hexdigest() != description["weights_sha256"]:
+            template = "{folder}: {weights} and {description} belong to different heads; train the head again."
+            raise DataError(template, code="digest", folder=folder, weights=WEIGHTS, description=DESCRIPTION)
+        tensors, task = load(content), challenge_task(description["task"])
+        if list(task.label_names) != description["labels"]:
+            names = {"labels": ", ".join(description["labels"]), "expected": ", ".join(task.label_names)}
+            raise DataError("{folder} has the labels {labels}; expected {expected}.", code="labels", folder=folder, **names)
         layers = tuple((tensors[f"{k}.weight"], tensors[f"{k}.bias"]) for k in range(len(tensors) // 2))
-        return TrainedHead(
-            task, given["reads"], layers, float(given["temperature"]), given["checkpoint"], given["sha256"], given["record"]
-        )  # fmt: skip
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise error if isinstance(error, DataError) else DataError(f"{folder} has no usable trained head: {error}.") from error
+        values = (description[name] for name in ("checkpoint", "sha256", "record"))
+        return TrainedHead(task, description["reads"], layers, float(description["temperature"]), *values)
 
 
 def read_inputs(table: FeatureTable, reads: Reads, rows: slice | IntArray) -> npt.NDArray[np.floating]:
@@ -122,10 +111,10 @@ def read_inputs(table: FeatureTable, reads: Reads, rows: slice | IntArray) -> np
     return np.concatenate([table.embeddings[rows].astype(np.float32), table.scores[rows]], axis=1)
 
 
-def rows_of(table: FeatureTable, video: str) -> slice | None:
+def video_rows(table: FeatureTable, video: str) -> slice | None:
     """Return the rows of a video; features from elsewhere, of sound, serve both people of a ``_left``, ``_right`` pair."""
     rows = table.rows(video)
-    return rows if rows is not None or table.sha256 else table.rows(audio_video(video))
+    return rows if rows is not None or table.sha256 else table.rows(recording_of(video))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +126,13 @@ class TrainingRows:
     without_features: int
 
 
-def join(task: Task, reads: Reads, table: FeatureTable, labels: Iterable[Series]) -> TrainingRows:
-    """Bring features and labels together: a row per annotated frame with a face, or per annotated clip with any face.
-
-    Raises:
-        DataError: if no annotated row has features.
-    """
+def join_labels(task: Task, reads: Reads, table: FeatureTable, labels: Iterable[Series]) -> TrainingRows:
+    """Bring features and labels together: a row per annotated frame with a face, or per annotated clip with any face."""
     inputs: list[npt.NDArray[np.floating]] = []
     targets: list[FloatArray] = []
     missing = 0
     for series in labels:
-        rows, known = rows_of(table, series.video), series.known
+        rows, known = video_rows(table, series.video), series.known
         if rows is None or not len(known):
             missing += len(known)
         elif task.scope == "clip":
@@ -159,9 +144,10 @@ def join(task: Task, reads: Reads, table: FeatureTable, labels: Iterable[Series]
             inputs.append(read_inputs(table, reads, rows.start + here))
             targets.append(series.values[known][there])
     if reads == "scores" and not table.scores.shape[1]:
-        raise DataError("These features have no scores; let the head read embeddings.")
-    if not sum(len(part) for part in inputs):
-        raise DataError(f"No annotated frame of {task.name} has features; do the labels and the features name the same videos?")
+        raise DataError("These features have no scores; train with --reads embeddings.", code="no_scores")
+    if not any(map(len, inputs)):
+        template = "No annotated frame of {task} has features; check whether labels and features name the same videos."
+        raise DataError(template, code="no_common_frame", task=task.name)
     values = np.concatenate(targets)
     return TrainingRows(np.concatenate(inputs), values[:, 0].astype(np.int64) if task.kind == "one_of" else values, missing)
 
@@ -169,24 +155,17 @@ def join(task: Task, reads: Reads, table: FeatureTable, labels: Iterable[Series]
 def predict(head: TrainedHead, table: FeatureTable, videos: Iterable[str] | None = None) -> Iterator[Series]:
     """Yield raw predictions per video: of every frame with a face, or one row per clip; unsmoothed.
 
-    Args:
-        head: a trained head.
-        table: features of the same weights.
-        videos: which ones; those without features are left out. All by default, and of features from elsewhere, which may be of sound,
-            every video once more as ``_left`` and ``_right``.
-
-    Raises:
-        DataError: if the features come from other weights or have another width.
+    Videos without features are left out. By default all are predicted; with features of another source, which may be of sound,
+    every video is repeated as ``_left`` and ``_right``.
     """
     if head.sha256 != table.sha256:
-        raise DataError(
-            f"The head was trained on features of {head.checkpoint or 'elsewhere'}, these are of {table.checkpoint or 'elsewhere'}."
-        )
+        names = {"own": head.checkpoint or "another source", "other": table.checkpoint or "another source"}
+        raise DataError("The head needs features of {own}; these belong to {other}.", code="other_weights", **names)
     if videos is None:
         sides = ("",) if table.sha256 else ("", *SIDES)
         videos = dict.fromkeys(f"{video}{side}" for video in table.videos for side in sides)
     for video in videos:
-        rows = rows_of(table, video)
+        rows = video_rows(table, video)
         if rows is None:
             continue
         inputs = read_inputs(table, head.reads, rows)
@@ -194,5 +173,6 @@ def predict(head: TrainedHead, table: FeatureTable, videos: Iterable[str] | None
         if clip:
             inputs = clip_statistics(inputs.astype(np.float32))
         if inputs.shape[1] != head.layers[0][0].shape[1]:
-            raise DataError(f"The head reads {head.layers[0][0].shape[1]} numbers, the features have {inputs.shape[1]}.")
+            widths = {"expected": head.layers[0][0].shape[1], "width": inputs.shape[1]}
+            raise DataError("The head reads {expected} numbers, the features have {width}.", code="width", **widths)
         yield Series(video, np.zeros(1, np.int64) if clip else table.frames[rows], head.values(inputs))

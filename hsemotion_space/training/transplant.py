@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from hsemotion_space.training.data import DataError
+from hsemotion_space.training.files import DataError
 
 Tensors = Mapping[str, Tensor]
 Kind = Literal["name", "structure", "order"]
@@ -21,41 +20,21 @@ OPEN = torch.tensor(GATE_BIAS).sigmoid().item() ** 2  # an attention weighs by t
 COUNTER = "num_batches_tracked"
 
 
-@dataclass(frozen=True, slots=True)
-class Transplant:
-    """Values for a network.
+def transplant(target: Tensors, source: Tensors, classifier: str) -> tuple[dict[str, Tensor], Kind]:
+    """Find values for a network in another one; return them by the names of the network, and how they were matched.
 
-    Attributes:
-        values: by the names of the network, of its shapes.
-        kind: how source and network were matched.
-    """
-
-    values: dict[str, Tensor]
-    kind: Kind
-
-
-def transplant(target: Tensors, source: Tensors, classifier: str) -> Transplant:
-    """Find values for a network in another one.
-
-    Tensors are matched by name where most of the source's values have their names in the network; else by structure, which is known for
-    DDAMFN from MobileFaceNet; else by order, if both have the same number of tensors, of the same shapes and last parts of their names.
-
-    Args:
-        target: state dict of the network.
-        source: state dict of the other one.
-        classifier: name of the output layer of the network, which is never filled.
-
-    Raises:
-        DataError: if nothing of this can be done.
+    Tensors are matched by name where most values of the network have their names in the source; else by structure, which is
+    known for DDAMFN from MobileFaceNet; else by order, if both have the same number of tensors, of the same shapes and last
+    parts of their names. The output layer ``classifier`` is never filled.
     """
     wanted = {key: value for key, value in target.items() if not key.startswith(classifier + ".") and not key.endswith(COUNTER)}
-    given = {key: value.float() for key, value in source.items() if not key.endswith(COUNTER)}
-    named = by_name(wanted, given)
+    available = {key: value.float() for key, value in source.items() if not key.endswith(COUNTER)}
+    named = by_name(wanted, available)
     if 2 * _count(named) >= _count(wanted):
-        return Transplant(named, "name")
-    if "features.2.conv_dw.mixed_depthwise_conv.0.weight" in wanted and "features.layers.2.layers.1.layers.0.weight" in given:
-        return Transplant(ddamfn_from_mobilefacenet(wanted, given), "structure")
-    return Transplant(_by_order(target, source, classifier), "order")
+        return named, "name"
+    if "features.2.conv_dw.mixed_depthwise_conv.0.weight" in wanted and "features.layers.2.layers.1.layers.0.weight" in available:
+        return ddamfn_from_mobilefacenet(wanted, available), "structure"
+    return _by_order(target, source, classifier), "order"
 
 
 def _count(tensors: Tensors) -> int:
@@ -66,11 +45,11 @@ def by_name(target: Tensors, source: Tensors) -> dict[str, Tensor]:
     """Return the tensors with the same name and shape, and depthwise kernels of another size, resized."""
     values = {}
     for key in target.keys() & source.keys():
-        wanted, given = target[key], source[key]
-        if wanted.shape == given.shape:
-            values[key] = given
-        elif wanted.ndim == given.ndim == 4 and wanted.shape[:2] == given.shape[:2] and given.shape[1] == 1:
-            values[key] = resize_kernel(given, wanted.shape[2], wanted.shape[3])
+        wanted, available = target[key], source[key]
+        if wanted.shape == available.shape:
+            values[key] = available
+        elif wanted.ndim == available.ndim == 4 and wanted.shape[:2] == available.shape[:2] and available.shape[1] == 1:
+            values[key] = resize_kernel(available, wanted.shape[2], wanted.shape[3])
     return values
 
 
@@ -94,20 +73,18 @@ def _overlaps(old: int, new: int) -> Tensor:
 
 
 def _by_order(target: Tensors, source: Tensors, classifier: str) -> dict[str, Tensor]:
-    """Return the tensors of a source in the order of a network.
-
-    Raises:
-        DataError: with the first pair that does not fit.
-    """
+    """Return the tensors of a source in the order of a network."""
     names, values = [*target], [*source.items()]
     if len(names) != len(values):
-        raise DataError(f"it has {len(values)} tensors where the architecture has {len(names)}, and most names differ.")
+        template = "{count} tensors cannot fill the {expected} of the architecture, and most names differ."
+        raise DataError(template, code="tensor_count", count=len(values), expected=len(names))
     found = {}
     for name, (key, value) in zip(names, values, strict=True):
         if name.startswith(classifier + "."):
             continue
         if value.shape != target[name].shape or key.rsplit(".", 1)[-1] != name.rsplit(".", 1)[-1]:
-            raise DataError(f"{key} {tuple(value.shape)} stands where the architecture has {name} {tuple(target[name].shape)}.")
+            shapes = {"shape": tuple(value.shape), "expected": tuple(target[name].shape)}
+            raise DataError("{key} {shape} is in the place of {name} {expected}.", code="tensor_order", key=key, name=name, **shapes)
         if not name.endswith(COUNTER):
             found[name] = value.float()
     return found

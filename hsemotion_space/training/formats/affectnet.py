@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from hsemotion_space.tasks import EXPRESSION
-from hsemotion_space.training.data import DataError
-from hsemotion_space.training.formats.listing import inside, natural_key, picture_names
+from hsemotion_space.training.files import DataError, located, reading, unexpected
+from hsemotion_space.training.formats.crops import path_inside, picture_names
 from hsemotion_space.training.formats.samples import FaceSample, Split
-from hsemotion_space.training.formats.text import normal, read_rows, wrong
+from hsemotion_space.training.formats.tables import normalized, read_rows
 
 NATIVE_ORDER = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
 COLUMNS = (
@@ -23,18 +24,18 @@ ANNOTATION_BYTES = 4096  # an annotation is one number
 FOLDERS: dict[Split, str] = {"train": "train_set", "validation": "val_set"}
 
 
-def _number(what: str, text: str) -> float:
+def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"a number for {what}, not {text!r}") from error
+        raise unexpected(f"a number for the {name}", text, "number") from error
 
 
 def _expression(text: str) -> int | None:
-    """Return our index of a native class; None for the ones that are no expression (8 None, 9 Uncertain, 10 No-Face)."""
-    native = _number("the expression", text)
+    """Return our index of a native class; None for those that are no expression (8 None, 9 Uncertain, 10 No-Face)."""
+    native = _number("expression", text)
     if native < 0 or not native.is_integer():
-        raise ValueError(f"an expression from 0 to {len(NATIVE_ORDER) - 1} (8 and above are skipped), not {text}")
+        raise unexpected(f"an expression from 0 to {len(NATIVE_ORDER) - 1} (8 and above are skipped)", text, "expression")
     return EXPRESSION.index(NATIVE_ORDER[int(native)]) if native < len(NATIVE_ORDER) else None
 
 
@@ -44,91 +45,70 @@ def _affect(valence: str, arousal: str) -> tuple[float, float] | None:
 
 
 def read_manual_csv(csv: Path, images: Path, split: Split) -> Iterator[FaceSample]:
-    """Yield the faces of a table of the original release; rows without an expression or with a box of no size are skipped.
+    """Yield the faces of a table of the original release; rows without an expression or with an empty box are skipped.
 
-    Args:
-        csv: ``training.csv`` or ``validation.csv``, with or without header (the second has none).
-        images: folder that ``subDirectory_filePath`` is relative to; whether a picture exists is not checked.
-        split: which of the two it is.
-
-    Raises:
-        DataError: if a column is missing or a row is not of that form.
+    ``training.csv`` has a header, ``validation.csv`` has none. ``subDirectory_filePath`` is relative to ``images``; whether a
+    picture exists is not checked.
     """
     rows = read_rows(csv)
     line, first = next(rows, (1, [""]))
-    names = [normal(cell) for cell in first]
-    if normal("expression") in names:
-        missing = [name for name in COLUMNS if normal(name) not in names]
-        if missing:
-            raise wrong(csv, line, f"the columns {', '.join(missing)} in the header", ",".join(first))
-        places, width = [names.index(normal(name)) for name in COLUMNS], len(first)
+    names, columns, width = [normalized(cell) for cell in first], list(range(len(COLUMNS))), len(COLUMNS)
+    if normalized("expression") in names:
+        if missing := [name for name in COLUMNS if normalized(name) not in names]:
+            with located(f"{csv}, line {line}"):
+                raise unexpected(f"the columns {', '.join(missing)} in the header", ",".join(first), "header")
+        columns, width = [names.index(normalized(name)) for name in COLUMNS], len(first)
     else:
-        places, width = list(range(len(COLUMNS))), len(COLUMNS)
-        rows = _again(line, first, rows)
+        rows = chain([(line, first)], rows)
     for number, cells in rows:
-        if len(cells) != width:
-            raise wrong(csv, number, f"{width} columns ({', '.join(COLUMNS)})", ",".join(cells))
-        try:
-            sample = _row_sample([cells[place] for place in places], images, split)
-        except ValueError as error:
-            raise wrong(csv, number, str(error), ",".join(cells)) from error
+        with located(f"{csv}, line {number}"):
+            if len(cells) != width:
+                raise unexpected(f"{width} columns ({', '.join(COLUMNS)})", ",".join(cells), "columns")
+            sample = _sample([cells[column] for column in columns], images, split)
         if sample is not None:
             yield sample
 
 
-def _again(line: int, cells: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
-    yield line, cells
-    yield from rows
-
-
-def _row_sample(cells: Sequence[str], images: Path, split: Split) -> FaceSample | None:
+def _sample(cells: Sequence[str], images: Path, split: Split) -> FaceSample | None:
     location, x, y, width, height, _, native, valence, arousal = cells
     expression = _expression(native)
     if expression is None:
         return None
-    left, top, across, down = (_number("the face box", text) for text in (x, y, width, height))
+    left, top, across, down = (_number("face box", text) for text in (x, y, width, height))
     if not all(map(math.isfinite, (left, top, across, down))):
-        raise ValueError("a face box of finite numbers")
+        raise unexpected("a face box of finite numbers", f"{x},{y},{width},{height}", "face_box")
     if across <= 0 or down <= 0:
         return None
     box = (left, top, left + across, top + down)
-    return FaceSample(inside(images, location), box, expression, _affect(valence, arousal), None, split, location)
+    return FaceSample(path_inside(images, location), box, expression, _affect(valence, arousal), split, location)
 
 
 def read_folder_2021(root: Path, split: Split) -> Iterator[FaceSample]:
-    """Yield the face crops of the release of 2021: ``train_set`` or ``val_set`` with ``images`` and ``annotations``, sorted by id.
+    """Yield the face crops of the release of 2021: ``train_set`` or ``val_set`` with ``images`` and ``annotations``, by id.
 
     Annotations are ``<id>_exp.npy``, ``<id>_val.npy`` and ``<id>_aro.npy``, each one number or its text; pickles are refused.
-
-    Raises:
-        DataError: if there are no pictures, or an annotation is missing or of another form.
     """
     folder = root / FOLDERS[split]
-    names = sorted(picture_names(folder / "images"), key=natural_key)
+    names = picture_names(folder / "images")
     if not names:
-        raise DataError(f"{folder / 'images'} has no pictures; expected <id>.jpg.")
+        raise DataError("{folder} has no pictures; expected <id>.jpg.", code="empty", folder=folder / "images")
     for name in names:
         stem = name.rpartition(".")[0]
         native, valence, arousal = (_annotation(folder / "annotations" / f"{stem}_{kind}.npy") for kind in ("exp", "val", "aro"))
-        try:
+        with located(folder / "annotations" / f"{stem}_*.npy"):
             expression = _expression(native)
-            if expression is not None:
-                yield FaceSample(folder / "images" / name, None, expression, _affect(valence, arousal), None, split, stem)
-        except ValueError as error:
-            raise DataError(f"The annotations {folder / 'annotations' / stem}_*.npy: expected {error}.") from error
+            if expression is None:
+                continue
+            sample = FaceSample(folder / "images" / name, None, expression, _affect(valence, arousal), split, stem)
+        yield sample
 
 
 def _annotation(file: Path) -> str:
     """Return the one number of an annotation as text."""
-    if not file.is_file():
-        raise DataError(f"The annotation {file} is missing.")
-    try:
+    with reading(file, "annotation of one number or its text", "annotation"), file.open("rb") as stream:
         if file.stat().st_size > ANNOTATION_BYTES:
             raise ValueError(f"more than {ANNOTATION_BYTES} bytes")
-        array = np.load(file, allow_pickle=False)
+        array = np.load(stream, allow_pickle=False)
         if not isinstance(array, np.ndarray) or array.size != 1:
             raise ValueError("not one value")
-        text = str(array.reshape(-1)[0])
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"The annotation {file} is unusable ({error}); expected an array of one number or its text.") from error
-    return text
+        return str(array.reshape(-1)[0])
