@@ -18,7 +18,7 @@ from hsemotion_space.tasks import get_task
 if TYPE_CHECKING:
     from hsemotion_space.feedback.service import Feedback
 
-NO_TOKEN = "Set HSEMOTION_FEEDBACK_REPO to owner/name, and HF_TOKEN to a token that may write there."  # noqa: S105  says what to do
+NO_TOKEN = "Set HSEMOTION_FEEDBACK_REPO to owner/name and HF_TOKEN to a token with write access to it."  # noqa: S105  says what to do
 
 
 def add_feedback(parser: argparse.ArgumentParser) -> None:
@@ -119,12 +119,12 @@ def _review(options: argparse.Namespace) -> int:
     return 0
 
 
-def _whole(start: str, known: set[str], what: str) -> str:
+def _whole(start: str, known: set[str], kind: str) -> str:
     """Return the only name that begins so."""
     found = [name for name in known if name.startswith(start.lower())]
     if len(found) != 1:
-        template = "More than one {what} begins with {start}." if found else "No {what} begins with {start}."
-        raise FeedbackError(template, code="ambiguous", what=what, start=repr(start[:40]))
+        template = "More than one {kind} begins with {start}." if found else "No {kind} begins with {start}."
+        raise FeedbackError(template, code="ambiguous", kind=kind, start=repr(start[:40]))
     return found[0]
 
 
