@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from hsemotion_space.feedback.record import FeedbackRecord, Values, Verdict
+from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Values, Verdict
 from hsemotion_space.tasks import TASKS, Task
 
 NOW_S = 1_750_000_000.0
@@ -87,3 +89,11 @@ def make_crop(number: int = 0, side: int = 32) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
+
+
+@contextmanager
+def refused(code: str) -> Iterator[pytest.ExceptionInfo[FeedbackError]]:
+    """Expect a FeedbackError with a code."""
+    with pytest.raises(FeedbackError) as caught:
+        yield caught
+    assert caught.value.code == code

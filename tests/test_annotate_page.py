@@ -77,7 +77,7 @@ def test_queue_value_shows_the_prediction_after_the_answer(visit: Visit) -> None
     assert not visit.act(label=SURPRISE)
     told = dict(visit.value()["last"])
     assert told["You"] == SURPRISE and "(" in told["The network"] and told["Others"] == "nobody else has answered this yet"
-    assert told["Kept"] == "Saved here."
+    assert told["Kept"] == "Saved on this server."
 
 
 def test_queue_has_media_of_the_visitor_only(visit: Visit) -> None:
@@ -185,7 +185,7 @@ def test_undo_withdraws_and_the_same_can_be_answered_again(visit: Visit) -> None
     assert not visit.records and visit.session.at == 0 and not visit.value()["can_undo"]
     visit.act("undo")
     visit.act()
-    assert [one.id for one in visit.records] == [first] and dict(visit.value()["last"])["Kept"] == "Saved here."
+    assert [one.id for one in visit.records] == [first] and dict(visit.value()["last"])["Kept"] == "Saved on this server."
 
 
 def test_undo_of_a_sealed_answer_replaces_it(visit: Visit) -> None:

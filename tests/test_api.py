@@ -93,13 +93,13 @@ def test_a_correction_is_kept_once_and_refused_with_a_sentence(client: Client, r
         ({"statement": {"verdict": "wrong", "corrected": {"expression": "Joy"}}}, "Expression must be one of"),
         ({"statement": {}}, "The verdict must be one of"),
         ({"statement": "wrong"}, "The verdict must be one of"),
-        ({"consent": {"keep": [], "adult_and_permitted": True}}, "nothing can be kept"),
+        ({"consent": {"keep": [], "adult_and_permitted": True}}, "To send a correction"),
         ({"consent": {"keep": ["labels"]}}, "18 or older"),
-        ({"consent": None}, "What may be kept must be a list"),
+        ({"consent": None}, "The consent scopes must be"),
         ({"face": 3}, "no face 3"),
         ({"face": 0}, "no face 0"),
         ({"job": "f" * 32}, "no longer available"),
-        ({"statement": statement | {"receipt_code": "ABCD"}}, "typing mistake"),
+        ({"statement": statement | {"receipt_code": "ABCD"}}, "typing error"),
     ]:
         with pytest.raises(AppError, match=complaint):
             client.predict(**{**given, **change}, api_name="/submit_feedback")
@@ -158,5 +158,5 @@ def test_a_header_that_anybody_can_write_makes_no_new_client(page: str, result: 
         headers = {"X-Forwarded-For": f"198.51.100.{number}"}
         event = httpx.post(f"{page}/gradio_api/call/submit_feedback", json=body, headers=headers, timeout=30).json()["event_id"]
         answers.append(httpx.get(f"{page}/gradio_api/call/submit_feedback/{event}", headers=headers, timeout=30).text)
-    assert "Saved here." in answers[0]
-    assert "as many corrections as are taken from one place" in answers[-1]
+    assert "Saved on this server." in answers[0]
+    assert "has reached the limit for corrections" in answers[-1]

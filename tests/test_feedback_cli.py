@@ -63,7 +63,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
 
 def test_without_a_database_that_is_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["status"], ["export", data / "x"], ["verify"], ["review"]):
-        assert run(capsys, *words) == (2, "hsemotion-space: There is no feedback database feedback.sqlite yet.\n")
+        assert run(capsys, *words) == (2, "hsemotion-space: The feedback database feedback.sqlite does not exist.\n")
 
 
 def test_status_tells_counts_tiers_and_agreement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,10 +73,10 @@ def test_status_tells_counts_tiers_and_agreement(data: Path, capsys: pytest.Capt
     say(data, 2, 3)
     status, out = run(capsys, "status")
     assert status == 0
-    assert "5 saved here. Nothing is published from here." in out
+    assert "5 saved on this server. This server does not publish corrections." in out
     assert "Tiers: 1 raw, 4 agreed, 0 reviewed" in out
     assert "Expression: 1.000 (nominal), 2 items, 2 people" in out
-    assert "Action units, AU1: No item was judged by two people." in out
+    assert "Action units, AU1: No item was rated by two people." in out
 
 
 def test_status_works_while_the_page_writes_and_other_commands_say_why_not(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +142,7 @@ def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.Cap
         (["review", "", "--approve"], "More than one record starts"),
         (["review", "--revert", "zz"], "No contributor starts"),
         (["push"], "Set HSEMOTION_FEEDBACK_REPO"),
-        (["erase", "nonsense"], "typing mistake"),
+        (["erase", "nonsense"], "typing error"),
     ],
 )
 def test_what_cannot_be_done_is_said(data: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str) -> None:
@@ -160,7 +160,7 @@ def test_push_verify_and_erase(data: Path, hub: FakeHub, capsys: pytest.CaptureF
     assert run(capsys, "verify") == (0, f"Checked 3 records and their batches here and in {REPO}; no problems.\n")
     status, out = run(capsys, "erase", CODES[0])
     assert status == 0
-    assert "1 statement and 1 picture were erased here. What was published of it is gone too" in out
+    assert "1 correction and 1 image were erased from this server. The published rows were also erased" in out
     assert set(published_ids(hub)) == set(others)
     assert not any(make_crop(1) in blob for blob in everything_on(hub))
     assert run(capsys, "verify")[0] == 0
@@ -174,7 +174,7 @@ def test_an_erasure_that_the_hub_refused_is_finished_later(
     run(capsys, "push")
     monkeypatch.delenv("HF_TOKEN")
     status, out = run(capsys, "erase", CODES[0])
-    assert (status, "NOT gone yet" in out) == (1, True)
+    assert (status, "NOT erased yet" in out) == (1, True)
     assert "Set HSEMOTION_FEEDBACK_REPO" in run(capsys, "erase")[1]
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert run(capsys, "erase") == (0, "1 of 1 erasures are finished on the Hub.\n")
@@ -191,10 +191,10 @@ def test_verify_finds_what_was_changed_here_and_there(data: Path, hub: FakeHub, 
     hub.commit(REPO, {"data/copy.parquet": hub.files(REPO, kind="dataset")[second]}, kind="dataset")
     status, out = run(capsys, "verify")
     assert status == 1
-    for problem in (f"{first} is not what was published.", f"{first} has no row", "1 rows are there more than once."):
+    for problem in (f"{first} differs", f"{first} has no", "1 rows are published more than once."):
         assert problem in out
     hub.commit(REPO, {}, delete=[second], kind="dataset")
-    assert f"{second} was published and is not there any more." in run(capsys, "verify")[1]
+    assert f"{second} was published but is missing." in run(capsys, "verify")[1]
 
 
 def test_verify_finds_a_damaged_record(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,4 +202,4 @@ def test_verify_finds_a_damaged_record(data: Path, capsys: pytest.CaptureFixture
     with open_store(data) as store, store.database._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE feedback_records SET body = replace(body, 'Fear', 'Joy')")
     status, out = run(capsys, "verify")
-    assert (status, "The correction with number 1 is damaged and left out." in out) == (1, True)
+    assert (status, "Correction 1 is damaged" in out) == (1, True)

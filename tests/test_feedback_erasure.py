@@ -16,7 +16,7 @@ from feedback_publishing import REPO, TOKEN, Server, batches_on, counts_of, ever
 from hsemotion_space.feedback import erase, remote
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
-from hsemotion_space.feedback.erase import DOWNLOADED, Erasure, erase_here, pending_erasures
+from hsemotion_space.feedback.erase import AGAIN, DOWNLOADED, NOT_HERE, NOTHING, Erasure, erase_here, pending_erasures
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
 
@@ -323,7 +323,7 @@ def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server
     assert any(crop in blob for blob in everything_in(server.folder))
     hub.requests.clear()
     report = server.erase(ANNA)
-    assert report.words == "2 statements and 2 pictures were erased here. Nothing of it was published."
+    assert report.words == "2 corrections and 2 images were erased from this server. Nothing was published."
     assert not any(crop in blob for blob in everything_in(server.folder))
     assert not hub.requests
     assert not pending_erasures(server.store)
@@ -332,7 +332,7 @@ def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server
 def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(server: Server, hub: FakeHub, traces: Traces) -> None:
     report = server.erase(ANNA, alone=True)
     assert report.published == "pending"
-    assert "NOT gone yet: this server may not publish at present" in report.words
+    assert report.reason == NOT_HERE
     assert traces.left_here() == []
     assert traces.there()
     assert server.erase(ANNA) == Erasure(0, 0, "gone")
@@ -345,7 +345,7 @@ def test_who_asks_does_not_wait_for_a_hub_that_hangs(server: Server, hub: FakeHu
     started_s = time.monotonic()
     report = server.erase(ANNA, wait_s=0.1)
     assert time.monotonic() - started_s < 0.4
-    assert report == Erasure(4, 4, "pending", "the Hub takes long to answer")
+    assert report == Erasure(4, 4, "pending", "The Hub is slow to answer.")
     until_s = time.monotonic() + 5
     while pending_erasures(server.store) and time.monotonic() < until_s:
         time.sleep(0.01)
@@ -356,17 +356,17 @@ def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeH
     hub.fail(Fault("status", "/super-squash/", status=403))
     words = server.erase(ANNA).words
     assert words.startswith(
-        "4 statements and 4 pictures were erased here. What was published of it is NOT gone yet: The token may not write"
+        "4 corrections and 4 images were erased from this server. The published rows are NOT erased yet. The token has no"
     )
-    assert words.endswith(f"This is tried again until it is done. {DOWNLOADED}")
+    assert words.endswith(f"{AGAIN} {DOWNLOADED}")
     assert TOKEN not in words
     server.drain(1)
     assert Erasure(1, 0, "gone").words == (
-        "1 statement and no pictures were erased here. What was published of it is gone too: from the dataset, from its history and from "
-        f"its store of files. {DOWNLOADED}"
+        f"1 correction and no images were erased from this server. The published rows were also erased from the dataset, its history "
+        f"and its file storage. {DOWNLOADED}"
     )
-    assert Erasure(0, 0, "none").words == "Nothing was kept here under this code."
-    assert "could NOT be found out yet: The Hub" in Erasure(0, 0, "unknown", "The Hub does not answer.").words
+    assert Erasure(0, 0, "none").words == NOTHING
+    assert "is NOT known yet" in Erasure(0, 0, "unknown", "The Hub does not answer.").words
 
 
 def test_an_erasure_is_done_that_is_asked_for_while_a_step_ends(

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from feedback_makers import ANNA, BEN, NOW_S, make_crop, make_record
+from feedback_makers import ANNA, BEN, NOW_S, make_crop, make_record, refused
 from feedback_postgres import MISSING, fresh_schema, postgres_server
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from hsemotion_space.feedback.erase import erase_here, finish_erasure, pending_erasures, tombstones
-from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Review, State, to_json
+from hsemotion_space.feedback.record import FeedbackRecord, Review, State, to_json
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
 
@@ -82,7 +82,7 @@ class StoreMachine(RuleBasedStateMachine):
         record, png = make_record(picture, contributor=who, top=top, scopes=scopes), make_crop(picture) if crop and public else b""
         known = [row for row in self.rows if row.record.id == record.id]
         if record.id in self.erased:
-            with pytest.raises(FeedbackError, match="erased"):
+            with refused("erased"):
                 self.store.add(replace(record, crop=png))
             return
         ack = self.store.add(replace(record, crop=png))

@@ -5,50 +5,28 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from analysis_makers import make_analysis, make_siblings
-from feedback_makers import make_predicted, make_record
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from words_makers import PACKAGE, PLACE, ROOT, agreed, declared, in_viewer, is_written, raised_in, said, templates_in
+from words_makers import PACKAGE, PLACE, agreed, declared, in_viewer, is_written, messages_in, said
 
-from hsemotion_space.analysis.disagreement import disagreements
-from hsemotion_space.analysis.image_quality import quality
-from hsemotion_space.feedback.consent import read_consent
-from hsemotion_space.feedback.crops import find_track
-from hsemotion_space.feedback.erase import NOT_HERE, Erasure
-from hsemotion_space.feedback.form import check_statement, read_comment, read_corrected, read_verdict
-from hsemotion_space.feedback.keys import Keys
-from hsemotion_space.feedback.limits import TRIED, Limits, Rule
-from hsemotion_space.feedback.record import subject_of
-from hsemotion_space.feedback.status import PublishStatus
-from hsemotion_space.hub.manifest import InputSpec
-from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
-from hsemotion_space.hub.weights import locate
-from hsemotion_space.inference.pipeline import NO_FACE
-from hsemotion_space.media.images import check_size, identify, read_image
-from hsemotion_space.messages import MessageError
-from hsemotion_space.settings import MediaLimits, PipelineConfig
+from hsemotion_space.messages import Message
 from hsemotion_space.ui import words
-from hsemotion_space.ui.words import Language, choose, fixed, retell, say, translate
+from hsemotion_space.ui.words import Language, choose, fixed, say, translate
 
 JAPANESE = words._words("ja")
 KEYS = {"Shift", "Esc", "Space"}
 SIGNS = {"{low} to {high}", "Alpha"}
 """Texts that are signs in Japanese."""
-SHOWN = ("consent", "crops", "form", "intake")
-"""Modules of the feedback that check what a visitor sends."""
-CORE = ("media/*", "vision/*", "inference/*", "analysis/*", "jobs/*")
-"""Modules whose messages a visitor may read."""
+ENGLISH_ROOMS = {"training", "cli"}
+"""Rooms whose messages only the command line shows, in English."""
 KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 
 
@@ -72,7 +50,9 @@ def test_every_text_of_the_page_has_a_translation() -> None:
 def test_every_text_of_tasks_consent_and_checkpoints_has_a_translation() -> None:
     sentences = {text for text in declared() if len(text.split()) > 3 and not is_citation(text)}
     assert len(sentences) > 40
-    assert not {text for text in sentences if not KANA_OR_KANJI.search(retell(text))}, "names and terms of the trade may stay as they are"
+    assert not {text for text in sentences if not KANA_OR_KANJI.search(translate(text))}, (
+        "names and terms of the trade may stay as they are"
+    )
 
 
 def is_citation(text: str) -> bool:
@@ -136,103 +116,29 @@ def test_the_first_choice_of_the_browser_counts(header: str, expected: str) -> N
     assert choose(header) == expected
 
 
-def raised(action: Callable[[], object]) -> str:
-    with pytest.raises(MessageError) as caught:
-        action()
-    return caught.value.message
+def test_every_message_of_the_package_is_in_the_catalog() -> None:
+    rooms = {file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in PACKAGE.rglob("*.py")} - ENGLISH_ROOMS
+    found = {room: {text for text, _ in messages_in(f"{room}.py", f"{room}/**/*.py")} for room in rooms}
+    assert sum(map(len, found.values())) > 300 and min(len(found[room]) for room in ("feedback", "hub", "jobs", "media")) > 9
+    assert not {room: missing for room, texts in found.items() if (missing := texts - JAPANESE.keys())}
 
 
-def too_many() -> None:
-    limits = Limits(lambda: 0.0, [Rule(1, 600)], [Rule(9, 600)])
-    for _ in range(2):
-        limits.take("somebody")
-
-
-def too_many_codes() -> None:
-    limits = Limits(lambda: 0.0, [Rule(1, 600)], [Rule(2, 600)], TRIED)
-    for client in ("one", "two", "three"):
-        limits.take(client)
-
-
-def too_many_codes_of_one() -> None:
-    limits = Limits(lambda: 0.0, [Rule(1, 600)], [Rule(9, 600)], TRIED)
-    for _ in range(2):
-        limits.take("somebody")
-
-
-def errors(folder: Path) -> Iterator[str]:
-    """Yield sentences of the layers below as they are really made."""
-    (folder / "empty").touch()
-    (folder / "words.png").write_bytes(b"no picture")
-    (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(40))
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
-    for name in ("empty", "words.png", "clip.mp4", "broken.png", "nowhere"):
-        yield raised(lambda name=name: read_image(folder / name, MediaLimits()))  # type: ignore[misc]
-    yield raised(lambda: identify(folder / "words.png", 1))
-    yield raised(lambda: check_size(9000, 9000, 10**6))
-    yield raised(lambda: PipelineConfig(smoothing=9))
-    yield raised(lambda: find_checkpoint((ROOT / "checkpoints",), "nowhere"))
-    keys = Keys(b"x" * 40)
-    yield raised(lambda: keys.contributor("2222-2222"))
-    yield from (raised(too_many), raised(too_many_codes), raised(too_many_codes_of_one))
-    yield from (raised(lambda given=given: read_consent(*given)) for given in ((["crop"], True), (["labels"], False)))  # type: ignore[misc]
-    yield raised(lambda: read_verdict("perhaps"))
-    yield raised(lambda: read_comment("x" * 10**5))
-    yield raised(lambda: read_corrected({"expression": "Bliss"}, ["expression"]))
-    yield raised(lambda: check_statement("wrong", {}, make_predicted()))
-    yield raised(lambda: find_track(make_analysis(), 99))
-
-
-def answers(folder: Path) -> Iterator[str]:
-    """Yield what the layers below tell besides errors."""
-    analyses = make_siblings(2, faces=2, seed=1)
-    spec = InputSpec(224, "square", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    for face in (*quality(analyses[0], spec, disagreements(analyses)), *quality(make_analysis(seed=3), spec)):
-        yield from (flag.text for flag in face.flags)
-    yield from (Erasure(1, 2, "gone").words, Erasure(3, 0, "pending", NOT_HERE).words, Erasure(0, 0, "none").words)
-    yield from (Erasure(2, 1, "unknown", "another server is changing the dataset").words, NO_FACE)
-    status = PublishStatus(
-        "a/b", 1, 2, 3, 1e9, "What is published could not be looked up at the moment; please try again in a minute.", "open", 2e9, 2
-    )
-    yield status.words
-    yield from (subject_of(make_record()), subject_of(make_record(kind="clip", span_s=(1.5, 3.0))))
-    for checkpoint in list_checkpoints((ROOT / "checkpoints",)):
-        yield from filter(None, [locate(replace(checkpoint, folder=folder), folder).words])
+def test_every_message_has_the_values_of_its_template() -> None:
+    found = [(text, values) for text, values in messages_in("**/*.py") if "**" not in values]
+    assert not [text for text, values in found if places(text) - values]
 
 
 @pytest.mark.usefixtures("japanese")
-def test_every_error_that_a_visitor_can_cause_is_translated() -> None:
-    found = [*raised_in(*(f"feedback/{name}.py" for name in SHOWN))]
-    assert not {text for text in found if not KANA_OR_KANJI.search(retell(text))}
-
-
-def test_every_message_of_the_core_is_in_the_catalog() -> None:
-    found = {name: set(templates_in(f"{name}.py")) for name in CORE}
-    assert all(found.values()) and sum(map(len, found.values())) > 50
-    assert not set().union(*found.values()) - JAPANESE.keys()
-
-
-@pytest.mark.usefixtures("japanese")
-def test_what_the_layers_below_say_is_told_again(tmp_path: Path) -> None:
-    given = [*errors(tmp_path), *answers(tmp_path)]
-    assert len(given) > 40
-    english = r"\b[a-z]{2,}(?: [a-z]{2,}){2,}"
-    told = {text: translate(text) for text in given}
-    assert not {text: other for text, other in told.items() if not KANA_OR_KANJI.search(other)}
-    assert not {text: other for text, other in told.items() if re.search(english, re.sub("`.*?`", "", other))}
-
-
-@pytest.mark.usefixtures("japanese")
-def test_finished_sentences_are_told_again_with_their_values() -> None:
-    told = retell("You have sent as many corrections as are taken from one place. Please try again in 12 minutes.")
+def test_translate_message_of_several_sentences() -> None:
+    limit = Message("Your network has reached the limit for corrections.")
+    told = translate(Message("{limit} Try again in {time}.", limit=limit, time=Message("{count} minutes", count=12)))
     assert KANA_OR_KANJI.search(told) and "12分" in told and not re.search("[a-z]{3}", told)
-    assert retell("This sentence is in no catalog.") == "This sentence is in no catalog."
-    half = retell("Saved here. This sentence is in no catalog.")
-    assert half == JAPANESE["Saved here."] + "This sentence is in no catalog."
+    half = translate(Message.joined(["Saved on this server.", "This sentence is in no catalog."]))
+    assert half == JAPANESE["Saved on this server."] + "This sentence is in no catalog."
 
 
 def test_english_is_told_outside_of_a_request() -> None:
-    assert say("Analyze") == "Analyze" == retell("Analyze")
+    assert say("Analyze") == "Analyze" == translate("Analyze")
 
 
 def test_visitors_of_two_languages_do_not_mix() -> None:

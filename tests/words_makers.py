@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +13,7 @@ from types import ModuleType
 
 from hsemotion_space.feedback import consent
 from hsemotion_space.hub.registry import list_checkpoints
+from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.tasks import AFF_WILD2_EXPRESSION, TASKS
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui import feedback, parts
@@ -22,10 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hsemotion_space"
 VIEWER = PACKAGE / "ui" / "viewer"
 PLACE = re.compile(r"{(?:\w+)(?::[^}]*)?}")
-BREAK = r"(?<=[.!?]) "
 TEXT_FIELDS = {"title", "name", "label", "short", "description", "text", "metric", "citation", "none"}
 """Fields of tasks, labels and steps of consent."""
-SHOWN_ERRORS = {"MediaError", "JobError", "FeedbackError"}
 LOCALS = {"label", "words", "numbers", "rest"}
 """Names of variables that hold such texts, verdicts, or parts of a page."""
 
@@ -124,68 +123,68 @@ def written() -> tuple[str, ...]:
     return tuple(found)
 
 
-@cache
-def patterns() -> tuple[re.Pattern[str], ...]:
-    """Return what each sentence with values, whatever they are, looks like that is put together somewhere in the package."""
-    found = []
-    for file in PACKAGE.rglob("*.py"):
-        for node in ast.walk(tree(file)):
-            if isinstance(node, ast.JoinedStr):
-                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
-                found += [sentence for sentence in re.split(BREAK, text) if len(re.findall("[A-Za-z]", sentence)) >= 8]
-    return tuple(re.compile(".*".join(map(re.escape, sentence.split("\0"))), re.DOTALL) for sentence in found)
+def module_of(file: Path) -> ModuleType:
+    return importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
 
 
-def templates_in(*names: str) -> Iterator[str]:
-    """Yield the templates of all messages and errors that some files of the package make for people."""
+def messages_in(*names: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield the templates of all messages and errors that some files of the package make for people, and the names of their values."""
     for file in sorted(file for name in names for file in PACKAGE.glob(name)):
-        module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
-        functions = [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)]
-        for scope in (*functions, *(node for node in tree(file).body if isinstance(node, ast.Assign | ast.AnnAssign))):
+        module = module_of(file)
+        for scope in [*(node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)), tree(file)]:
             for node in ast.walk(scope):
-                if (
-                    isinstance(node, ast.Call)
-                    and node.args
-                    and re.fullmatch(r"(?:\w+)?Message|(?!ValueError|OSError)\w*Error|kind", ast.unparse(node.func))
-                ):
-                    yield from _templates(node.args[0], scope, module)
+                if isinstance(node, ast.Call) and node.args and _makes_a_message(node.func, module):
+                    values = {keyword.arg or "**" for keyword in node.keywords} if isinstance(node.args[0], ast.Constant) else {"**"}
+                    texts = _strings(node.args[0], scope, module)
+                    yield from ((text, values) for text in texts if re.search("[A-Za-z]{2} |[A-Za-z] [A-Za-z]", text))
 
 
-def _templates(text: ast.expr, scope: ast.AST, module: ModuleType) -> Iterator[str]:
-    """Yield what the first argument of such a call can be: of a local name, every template in its function."""
-    if isinstance(text, ast.Name) and hasattr(module, text.id):
-        yield getattr(module, text.id)
-    elif isinstance(text, ast.Name | ast.IfExp):
-        constants = (node.value for node in ast.walk(scope) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-        documented = ast.get_docstring(scope, clean=False) if isinstance(scope, ast.FunctionDef) else None
-        yield from (text for text in constants if text != documented and re.search(r"[a-z] .*(?:[.]|{)", text))
-    elif isinstance(text, ast.Constant):
-        yield str(text.value)
+def _makes_a_message(function: ast.expr, module: ModuleType) -> bool:
+    made = getattr(module, ast.unparse(function), None)
+    return isinstance(made, type) and issubclass(made, Message | MessageError)
 
 
-def raised_in(*names: str) -> Iterator[str]:
-    """Yield the messages of all errors that some files of the package raise for their readers, with a 7 for every value."""
-    for file in sorted(file for name in names for file in PACKAGE.glob(name)):
-        module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
-        for node in ast.walk(tree(file)):
-            call = node.exc if isinstance(node, ast.Raise) else None
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in SHOWN_ERRORS and call.args:
-                yield message(call.args[0], module)
+def _strings(text: ast.expr, scope: ast.AST, module: ModuleType) -> Iterator[str]:
+    """Yield the strings that an expression can be; a name is looked up in its function, then in its module."""
+    left, seen = [text], set()
+    while left:
+        item = left.pop()
+        if isinstance(item, ast.Constant) and isinstance(item.value, str):
+            yield item.value
+        elif isinstance(item, ast.IfExp):
+            left += [item.body, item.orelse]
+        elif isinstance(item, ast.Tuple | ast.List):
+            left += item.elts
+        elif isinstance(item, ast.Call) and ast.unparse(item.func).endswith(".get"):
+            left += [item.func, *item.args[1:]]
+        elif isinstance(item, ast.Subscript | ast.Attribute):
+            left.append(item.value)
+        elif isinstance(item, ast.Call) and ast.unparse(item.func) == "next":
+            left += [generator.iter for generator in getattr(item.args[0], "generators", [])] + item.args[1:]
+        elif isinstance(item, ast.Name) and item.id not in seen:
+            seen.add(item.id)
+            values = list(_values_of(item.id, scope))
+            left += values
+            yield from () if values else _strings_in(getattr(module, item.id, None))
 
 
-def message(text: ast.expr, module: ModuleType) -> str:
-    """Return a message, or the name of the constant that holds it."""
-    if isinstance(text, ast.JoinedStr):
-        return "".join(message(part, module) for part in text.values)
-    if isinstance(text, ast.FormattedValue):
-        held = getattr(module, text.value.id, "7") if isinstance(text.value, ast.Name) else "7"
-        return held if isinstance(held, str) else "7"
-    return str(text.value) if isinstance(text, ast.Constant) else str(getattr(module, text.id)) if isinstance(text, ast.Name) else "7"
+def _values_of(name: str, scope: ast.AST) -> Iterator[ast.expr]:
+    """Yield what is assigned to a name, or looped over by it, in a function."""
+    for node in ast.walk(scope):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.For | ast.comprehension) else []
+        if any(isinstance(item, ast.Name) and item.id == name for target in targets for item in ast.walk(target)):
+            yield node.value if isinstance(node, ast.Assign) else node.iter
+
+
+def _strings_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | tuple | list):
+        items = value.values() if isinstance(value, Mapping) else value
+        yield from (string for item in items for string in _strings_in(item))
 
 
 def is_written(text: str) -> bool:
-    """Return whether a text, but for its values, is written in the package: piece by piece, or each sentence as one with values."""
+    """Return whether a text, but for its values, is written in the package."""
     fragments = [fragment.strip(" ,.;:()“”…%") for fragment in PLACE.split(text)]
-    if all(any(fragment in source for source in written()) for fragment in fragments):
-        return True
-    return all(any(pattern.fullmatch(sentence) for pattern in patterns()) for sentence in re.split(BREAK, text))
+    return all(any(fragment in source for source in written()) for fragment in fragments)

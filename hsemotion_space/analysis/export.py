@@ -151,7 +151,7 @@ def write(analyses: Sequence[Analysis], path: Path, sources: Sequence[str] = ())
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ExportError(
-            "Cannot export to '{name}': use a name that ends in .csv, .json or .parquet.", code="unknown_suffix", name=path.name
+            "Cannot export to '{name}': use a file name that ends in .csv, .json or .parquet.", code="unknown_suffix", name=path.name
         )
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:

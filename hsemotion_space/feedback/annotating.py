@@ -58,7 +58,7 @@ def read_answer(choice: object, label: object = "", point: object = ()) -> Answe
         FeedbackError: if it is no answer.
     """
     if choice not in get_args(Choice):
-        raise FeedbackError("This is no answer to the question.", code="choice")
+        raise FeedbackError("The answer must be one of {names}.", code="choice", names=", ".join(get_args(Choice)))
     if choice != "label":
         return Answer("cannot_tell" if choice == "cannot_tell" else "not_a_face")
     if not isinstance(label, str) or label not in ASKED.label_names:
@@ -71,7 +71,11 @@ def _read_point(point: object) -> tuple[float, ...]:
         return ()
     if not isinstance(point, list | tuple) or len(point) != len(PLANE.labels) or not all(map(_is_in_plane, point)):
         raise FeedbackError(
-            "A point needs {count} numbers from {low:g} to {high:g}.", code="point", count=len(PLANE.labels), low=PLANE.low, high=PLANE.high
+            "A point must have {count} numbers from {low:g} to {high:g}.",
+            code="point",
+            count=len(PLANE.labels),
+            low=PLANE.low,
+            high=PLANE.high,
         )
     return tuple(round(float(number), PLANE_DIGITS) + 0.0 for number in point)
 
@@ -93,7 +97,7 @@ def statement(answer: Answer, predicted: Mapping[str, Values]) -> tuple[Verdict,
         return answer.choice, {}
     values = {name: value for name, value in answer.values.items() if name in predicted}
     if not values:
-        raise FeedbackError("This checkpoint does not predict what was asked, so there is nothing to keep.", code="not_predicted")
+        raise FeedbackError("This checkpoint does not predict this task, so the answer cannot be saved.", code="not_predicted")
     right = all(
         same(get_task(name), value, predicted[name] if get_task(name).kind != "one_of" else {top_of(predicted[name]): 1.0})
         for name, value in values.items()

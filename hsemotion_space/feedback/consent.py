@@ -163,17 +163,15 @@ def read_consent(
         FeedbackError: saying which tick is missing or unknown.
     """
     if not isinstance(scopes, list | tuple) or not all(isinstance(scope, str) and scope in ASKED for scope in scopes):
-        raise FeedbackError("What may be kept must be a list with some of {names}.", code="scopes", names=", ".join(ASKED))
+        raise FeedbackError("The consent scopes must be a list of these names: {names}.", code="scopes", names=", ".join(ASKED))
     if LABELS.name not in scopes:
-        raise FeedbackError(
-            "Without the tick at “{tick}” nothing can be kept, so there is nothing to send.", code="no_scope", tick=LABELS.title
-        )
+        raise FeedbackError("To send a correction, select “{step}”.", code="no_scope", step=LABELS.title)
     if bundled and CROP.name in scopes:
-        raise FeedbackError("The picture of an example is not kept, as everybody has it.", code="bundled_crop")
+        raise FeedbackError("Images of example faces are not saved. Clear “{step}”.", code="bundled_crop", step=CROP.title)
     if adult_and_permitted is not True:
         if bundled:
-            raise FeedbackError("Please confirm that you are 18 or older.", code="statement")
+            raise FeedbackError("Confirm that you are 18 or older.", code="statement")
         raise FeedbackError(
-            "Please confirm that you are 18 or older, and that you are the person shown or have their permission.", code="statement"
+            "Confirm that you are 18 or older, and that you are the person shown or have their permission.", code="statement"
         )
     return VERSIONS[language], tuple(step for step in ASKED if step in scopes), "adult" if bundled else "adult_and_permitted"

@@ -17,7 +17,7 @@ GRAY: Final = 128
 MARGIN: Final = 0.15  # by which the box of another face is widened on each side, in its sides
 BLEED: Final = 2  # px of the thumbnail into which its neighbors were mixed when it was made smaller
 NEAR_S: Final = 1.0  # another face that is not found in the frame may still be where it was found so much earlier or later
-UNCLEAR: Final = "The picture of this face cannot be told from that of another face, so it cannot be kept. Please take that tick away."
+UNCLEAR: Final = "The image of this face may show another face and cannot be saved. Send the correction without the image."
 
 
 def preview(analysis: Analysis, face_number: int) -> ByteArray:

@@ -37,7 +37,7 @@ WRITER_LOCK: Final = 0x68736665
 """Number of the lock by which replicas on PostgreSQL write one after the other."""
 HUB_LOCK: Final = WRITER_LOCK + 1
 """Number of the lock by which they change the Hub one at a time."""
-NOT_SAVED: Final = "This could not be saved: {reason}. Please try again later."
+NOT_SAVED: Final = "Saving failed: {reason}. Try again later."
 FAILURES: Final = (SQLAlchemyError, sqlite3.Error, OSError)
 
 
@@ -68,7 +68,7 @@ class Database:
             version = self._check_or_set_aside()
             if self._read_only and version < newest():
                 raise FeedbackError(
-                    "The feedback database is of an older version; start the program once to update it.", code="database_older"
+                    "The feedback database has an older version. Start the server once to update it.", code="database_older"
                 )
             if version == newest():
                 return
@@ -90,7 +90,9 @@ class Database:
                 raise
         self._engine.dispose()
         name = set_aside(self._file, self._moment())
-        self.notices.append(Message("The feedback database was damaged. It was set aside as {name}, and a new one was started.", name=name))
+        self.notices.append(
+            Message(("The feedback database was damaged. It was renamed to {name}, and a new database was created."), name=name)
+        )
         return self._check()
 
     def _check(self) -> int:
@@ -124,9 +126,7 @@ class Database:
             with self._engine.connect() as connection, connection.begin():
                 yield connection
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise FeedbackError(
-                "The feedback database could not be read: {reason}.", code="database_read", reason=reason_of(error)
-            ) from error
+            raise FeedbackError("The feedback database cannot be read: {reason}.", code="database_read", reason=reason_of(error)) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -165,7 +165,7 @@ class Database:
                         connection.scalar(select(func.pg_advisory_unlock(HUB_LOCK)))
         except SQLAlchemyError as error:
             raise FeedbackError(
-                "The feedback database could not be asked: {reason}.", code="database_ask", reason=reason_of(error)
+                "The feedback database cannot be queried: {reason}.", code="database_ask", reason=reason_of(error)
             ) from error
 
     def check_space(self, reserve_bytes: int) -> None:
@@ -208,7 +208,8 @@ class Database:
             except FAILURES as error:
                 self._engine.dispose()
                 raise FeedbackError(
-                    "The rows are deleted, but their bytes could not be overwritten yet: {reason}. Please repeat the erasure.",
+                    "The rows are deleted, but their bytes could not be overwritten: {reason}. "
+                    "Repeat the erasure.",
                     code="not_scrubbed", reason=reason_of(error),
                 ) from error  # fmt: skip
 
@@ -249,14 +250,16 @@ class Database:
     def _check_writable(self) -> None:
         self._check_open()
         if self._read_only:
-            raise FeedbackError("The feedback database was opened for reading only.", code="read_only")
+            raise FeedbackError("The feedback database is open for reading only.", code="read_only")
 
     def _moment(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def _no_key(_: str) -> str:
-    raise FeedbackError("The feedback database is of an older version; updating it needs the key of this server.", code="database_key")
+    raise FeedbackError(
+        ("The feedback database has an older version, and its update requires the secret of this server."), code="database_key"
+    )
 
 
 def _empty_log(connection: Connection) -> None:
@@ -264,5 +267,5 @@ def _empty_log(connection: Connection) -> None:
     until_s = time.monotonic() + BUSY_TIMEOUT_S
     while connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one():
         if time.monotonic() > until_s:
-            raise OSError(0, "somebody is reading")
+            raise OSError(0, "another process is reading the database")
         time.sleep(0.05)

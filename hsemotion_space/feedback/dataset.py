@@ -205,18 +205,20 @@ def _read(body: bytes, names: Sequence[str]) -> Iterator[Cells]:
     with _sentences(), pq.ParquetFile(pa.BufferReader(body)) as file:
         found = file.schema_arrow.names
         if missing := [name for name in COLUMNS if name not in found and name not in LATER_COLUMNS]:
-            raise FeedbackError("This is no file of feedback: it lacks the column {name}.", code="column", name=missing[0])
+            raise FeedbackError("This is not a feedback file: the column {name} is missing.", code="column", name=missing[0])
         if file.metadata.num_rows > MOST_ROWS:
             raise FeedbackError(
-                "A file of feedback has at most {most:,} rows, this one has {count:,}.",
-                code="rows", most=MOST_ROWS, count=file.metadata.num_rows,
+                "A feedback file can have at most {limit:,} rows; this file has {count:,}.",
+                code="rows", limit=MOST_ROWS, count=file.metadata.num_rows,
             )  # fmt: skip
         wanted = pa.schema([EXPORT_SCHEMA.field(name) for name in (*names, *EXPORT_COLUMNS) if name in found])
         size = 0
         for batch in file.iter_batches(_READ_ROWS, columns=wanted.names):
             size += batch.nbytes
             if size > MOST_BYTES:
-                raise FeedbackError("A file of feedback has at most {most} MiB of rows; split it.", code="bytes", most=MOST_BYTES >> 20)
+                raise FeedbackError(
+                    ("The rows of a feedback file can have at most {limit} MiB. Split the file."), code="bytes", limit=MOST_BYTES >> 20
+                )
             yield from pa.Table.from_batches([batch]).select(wanted.names).cast(wanted).to_pylist()
 
 
@@ -227,20 +229,20 @@ def _sentences() -> Iterator[None]:
     except FeedbackError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
-        raise FeedbackError("This is no Parquet file of feedback, or it is damaged.", code="parquet") from error
+        raise FeedbackError("This is not a feedback file in Parquet format, or it is damaged.", code="parquet") from error
 
 
 def _record(cells: Cells) -> FeedbackRecord:
     """Check one row; every value is foreign."""
     if cells["schema_version"] != SCHEMA_VERSION:
         raise FeedbackError(
-            "A row has the schema version {version}; this program knows {known}.",
+            "A row has schema version {version}; this program reads version {known}.",
             code="row_version", version=repr(cells["schema_version"]), known=SCHEMA_VERSION,
         )  # fmt: skip
     created, box, scopes, picture = cells["created"], cells["box"], cells["consent_scopes"], cells["image"]
     texts = [name for name in _SAME if name not in ("face", "consent_scopes", "blind") and not isinstance(cells[name], str)]
     if texts or not isinstance(created, datetime) or not isinstance(box, list) or None in box or not isinstance(cells["face"], int):
-        raise FeedbackError("A row of feedback lacks {names}.", code="row_cell", names=", ".join(texts) or "its time, face or box")
+        raise FeedbackError("A row has no valid value for {names}.", code="row_cell", names=", ".join(texts) or "created, face, box")
     crop = picture.get("bytes") if isinstance(picture, dict) else None
     of_tasks = [(task, columns_of(task)) for task in TASKS]
     return FeedbackRecord(
@@ -273,10 +275,10 @@ def _numbers(task: Task, value: Cell) -> Values:
     if value is None:
         return {}
     if not isinstance(value, list) or len(value) != len(task.labels):
-        raise FeedbackError("{task} of a row needs {count} numbers.", code="row_numbers", task=task.title, count=len(task.labels))
+        raise FeedbackError("A row must have {count} numbers for {task}.", code="row_numbers", task=task.title, count=len(task.labels))
     values = {label: number for label, number in zip(task.label_names, value, strict=True) if number is not None}
     if not all(task.low - _ROUNDING <= number <= task.high + _ROUNDING for number in values.values()):
         raise FeedbackError(
-            "{task} of a row must be from {low:g} to {high:g}.", code="row_range", task=task.title, low=task.low, high=task.high
+            "The values for {task} must be from {low:g} to {high:g}.", code="row_range", task=task.title, low=task.low, high=task.high
         )
     return values

@@ -17,18 +17,23 @@ from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import BATCHES, ERASURES, RECORDS, TOMBSTONES, Batch, Erased, batch_of, tombstone_of
 from hsemotion_space.messages import Message
 
-NOT_HERE: Final = Message("this server may not publish at present; `hsemotion-space feedback erase` with a token in HF_TOKEN finishes it")
-OTHER_SERVER: Final = Message("another server is changing the dataset")
-NOTHING: Final = Message("Nothing was kept here under this code.")
-HERE: Final = "{records} and {pictures} were erased here."
-AGAIN: Final = "This is tried again until it is done."
+NOT_HERE: Final = Message(
+    "This server has no access to the dataset; its operator completes the erasure with "
+    "`hsemotion-space feedback erase` and a token in HF_TOKEN."
+)
+OTHER_SERVER: Final = Message("Another server is changing the dataset.")
+NOTHING: Final = Message("No corrections were saved with this code.")
+CORRECTIONS: Final = ("no corrections", "{count} correction", "{count} corrections")
+IMAGES: Final = ("no images", "{count} image", "{count} images")
+HERE: Final = "{records} and {images} were erased from this server."
+AGAIN: Final = "The server retries until the erasure is complete."
 WORDS: Final = {
-    "none": ("Nothing of it was published.",),
-    "gone": ("What was published of it is gone too: from the dataset, from its history and from its store of files.",),
-    "pending": ("What was published of it is NOT gone yet: {reason}.", AGAIN),
-    "unknown": ("Whether something of it was published could NOT be found out yet: {reason}.", AGAIN),
+    "none": ("Nothing was published.",),
+    "gone": ("The published rows were also erased from the dataset, its history and its file storage.",),
+    "pending": ("The published rows are NOT erased yet. {reason}", AGAIN),
+    "unknown": ("It is NOT known yet whether rows were published. {reason}", AGAIN),
 }
-DOWNLOADED: Final = "Copies that others have downloaded cannot be called back; the dataset tells them which rows to remove."
+DOWNLOADED: Final = "Downloaded copies cannot be recalled; the dataset lists the rows to remove from them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +62,14 @@ class Erasure:
         """Sentences for who asked."""
         if not self.records and self.published == "none":
             return NOTHING
-        here = Message(HERE, records=_many(self.records, "statement"), pictures=_many(self.pictures, "picture"))
-        reason = self.reason if not self.reason.endswith(".") else Message(self.reason.rstrip("."))
-        there = [Message(words, reason=reason) if "{reason}" in words else words for words in WORDS[self.published]]
-        return Message.joined([here if self.records else NOTHING, *there, *([DOWNLOADED] if self.published in ("gone", "pending") else [])])
+        count = Message(HERE, records=_count(self.records, CORRECTIONS), images=_count(self.pictures, IMAGES))
+        published = [Message(template, reason=self.reason) for template in WORDS[self.published]]
+        downloaded = [Message(DOWNLOADED)] if self.published in ("gone", "pending") else []
+        return Message.joined([count if self.records else NOTHING, *published, *downloaded])
 
 
-def _many(count: int, what: str) -> Message:
-    return Message(f"{{count}} {what}{'' if count == 1 else 's'}", count=count) if count else Message(f"no {what}s")
+def _count(count: int, templates: tuple[str, str, str]) -> Message:
+    return Message(templates[min(count, 2)], count=count)
 
 
 def erase_here(store: FeedbackStore, contributor: str, *, elsewhere: bool = False) -> Erased:

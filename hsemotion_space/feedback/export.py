@@ -52,9 +52,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.least not in TIERS:
-            raise FeedbackError(
-                "There is no tier {name}; the tiers are {names}.", code="tier", name=repr(self.least), names=", ".join(TIERS)
-            )
+            raise FeedbackError("The tier must be one of {names}, got {name}.", code="tier", name=repr(self.least), names=", ".join(TIERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +93,13 @@ def export(
     """
     choice, folder = choice or Choice(), folder.resolve()
     if folder.is_dir() and any(folder.iterdir()):
-        raise FeedbackError("The folder {name} is not empty; choose a new one.", code="folder", name=folder.name)
+        raise FeedbackError("The folder {name} is not empty. Choose another folder.", code="folder", name=folder.name)
     grades = {one.id: tiers.get(one.id, TIERS[0]) for one in stored}
     reasons = {one.id: _reason(one, grades[one.id], choice) for one in stored}
     kept = [one for one in stored if not reasons[one.id]]
     left_out = Counter(reason for reason in reasons.values() if reason)
     if not kept:
-        raise FeedbackError("There is nothing to export; left out: {reasons}.", code="empty", reasons=_in_words(left_out) or "nothing")
+        raise FeedbackError("No records to export. Omitted: {reasons}.", code="empty", reasons=_in_words(left_out) or "nothing")
     files = [kept[start : start + FILE_ROWS] for start in range(0, len(kept), FILE_ROWS)]
     report = _report(kept, len(files), grades, left_out)
     partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")

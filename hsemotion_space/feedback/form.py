@@ -61,7 +61,7 @@ def read_comment(value: object) -> str:
         FeedbackError: if it is no text or too long.
     """
     if not isinstance(value, str) or len(value) > COMMENT_LENGTH:
-        raise FeedbackError("The comment must be a text of at most {count} characters.", code="comment", count=COMMENT_LENGTH)
+        raise FeedbackError("The comment must be text of at most {count} characters.", code="comment", count=COMMENT_LENGTH)
     return "".join(letter for letter in value if letter.isprintable() or letter == "\n").strip()
 
 
@@ -76,7 +76,7 @@ def read_corrected(value: object, predicted: Sequence[str]) -> Mapping[str, Valu
         FeedbackError: naming the task and the label that are wrong.
     """
     if not isinstance(value, Mapping):
-        raise FeedbackError("Corrections must be given by task.", code="corrected")
+        raise FeedbackError("The corrections must map tasks to values.", code="corrected")
     corrected: dict[str, Values] = {}
     for name, answer in value.items():
         if not isinstance(name, str) or name not in predicted:
@@ -96,14 +96,14 @@ def _read_answer(task: Task, answer: object) -> Values:
             raise FeedbackError("{task} must be one of {names}.", code="label", task=task.title, names=names)
         return {answer: 1.0}
     if not isinstance(answer, Mapping) or not answer or (task.kind == "continuous" and set(answer) != set(task.label_names)):
-        raise FeedbackError("{task} needs a number per label: {names}.", code="numbers", task=task.title, names=names)
+        raise FeedbackError("{task} needs one number per label: {names}.", code="numbers", task=task.title, names=names)
     for label, number in answer.items():
         if label not in task.label_names:
             raise FeedbackError("{task} must be one of {names}.", code="label", task=task.title, names=names)
         if not isinstance(number, int | float) or not task.low <= number <= task.high:  # NaN is in no range
             raise FeedbackError(
-                "{task}: {label} must be a number from {low} to {high}.",
-                code="range", task=task.title, label=label, low=f"{task.low:g}", high=f"{task.high:g}",
+                "{task}: {label} must be a number from {low:g} to {high:g}.",
+                code="range", task=task.title, label=label, low=task.low, high=task.high,
             )  # fmt: skip
     return {label: float(answer[label]) for label in task.label_names if label in answer}
 
@@ -115,12 +115,12 @@ def check_statement(verdict: Verdict, corrected: Mapping[str, Values], predicted
         FeedbackError: if a wrong prediction is not corrected, one that is confirmed differs, or something else is corrected.
     """
     if verdict == "wrong" and not corrected:
-        raise FeedbackError("Please say what would be right for at least one task, or choose 'cannot tell'.", code="no_correction")
+        raise FeedbackError("Correct at least one task, or select “cannot tell”.", code="no_correction")
     if verdict not in ("wrong", "correct") and corrected:
-        raise FeedbackError("Corrections belong to the verdict 'wrong'.", code="needless")
+        raise FeedbackError("Corrections require the verdict “wrong”.", code="needless")
     confirmed = [name for name in corrected if verdict == "correct" and get_task(name).kind == "one_of"]
     if any(top_of(predicted[name]) not in corrected[name] for name in confirmed):
-        raise FeedbackError("What is confirmed must be what was predicted.", code="unlike")
+        raise FeedbackError("A confirmed label must be the predicted label.", code="unlike")
 
 
 def read_span(track: FaceTrack, kind: str, span: object) -> tuple[float, ...]:
@@ -132,21 +132,21 @@ def read_span(track: FaceTrack, kind: str, span: object) -> tuple[float, ...]:
     if span is None or (isinstance(span, list | tuple) and not span):
         return ()
     if kind != "clip":
-        raise FeedbackError("Only a clip has a time range.", code="span_image")
+        raise FeedbackError("Only a video clip has a time range.", code="span_image")
     if not isinstance(span, list | tuple) or len(span) != 2 or not all(map(_is_time, span)) or span[0] > span[1]:
         raise FeedbackError("A time range needs a start and a later end, in seconds.", code="span")
     times, number = track.times_s, track.track_id
     first, last = float(times[0]), float(times[-1])
     if span[0] < first - SPAN_STEP_S or span[1] > last + SPAN_STEP_S:
         raise FeedbackError(
-            "Face {number} is visible from {first} to {last} s; the time range must lie within.",
-            code="span_outside", number=number, first=f"{first:.2f}", last=f"{last:.2f}",
+            "Face {number} is visible from {first:.2f} to {last:.2f} s. Select a time range within it.",
+            code="span_outside", number=number, first=first, last=last,
         )  # fmt: skip
     start, end = (round(float(value), 2) for value in span)
     if not np.any((times >= start - SPAN_STEP_S) & (times <= end + SPAN_STEP_S)):
         raise FeedbackError(
-            "Face {number} is not visible between {start} and {end} s.",
-            code="span_empty", number=number, start=f"{start:.2f}", end=f"{end:.2f}",
+            "Face {number} is not visible between {start:.2f} and {end:.2f} s.",
+            code="span_empty", number=number, start=start, end=end,
         )  # fmt: skip
     if start <= first + SPAN_STEP_S and end >= last - SPAN_STEP_S:
         return ()

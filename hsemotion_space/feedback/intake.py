@@ -21,8 +21,8 @@ from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.messages import Message
 from hsemotion_space.types import Analysis, FaceTrack
 
-SAVED: Final = Message("Saved here.")
-SAVED_BEFORE: Final = Message("You had sent this before; it is kept once.")
+SAVED: Final = Message("Saved on this server.")
+SAVED_BEFORE: Final = Message("You already sent this correction; it is saved once.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class Intake:
         if code is None or (isinstance(code, str) and not code.strip()):
             return self._keys.code(nonce)
         if not isinstance(code, str):
-            raise FeedbackError("The receipt code must be a text.", code="code_type")
+            raise FeedbackError("The receipt code must be text.", code="code_type")
         return read_code(code)
 
 

@@ -27,7 +27,7 @@ CODE_SYMBOLS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 CHECK_SYMBOLS: Final = CODE_SYMBOLS + "*~$=U"
 CODE_LENGTH: Final = 27  # 26 symbols and one that checks them
 CODE_GROUP: Final = 4
-MISTYPED: Final = "This receipt code has a typing mistake. Please compare it with the one that you were given."
+MISTYPED: Final = "The receipt code has a typing error. Compare it with the code that you received."
 _LOOKS_LIKE: Final = str.maketrans("OIL", "011")
 _LONGEST_INPUT: Final = 100
 
@@ -53,7 +53,7 @@ class Keys:
             return cls(_kept_secret(settings.feedback_data))
         if len(settings.feedback_secret) < SHORTEST_SECRET:
             raise FeedbackError(
-                "{name} must have at least {count} characters; best are 40 random ones.",
+                "{name} must have at least {count} characters; 40 random characters are recommended.",
                 code="secret_short", name=f"{ENV_PREFIX}FEEDBACK_SECRET", count=SHORTEST_SECRET,
             )  # fmt: skip
         return cls(settings.feedback_secret.encode())
@@ -132,13 +132,13 @@ def _kept_secret(folder: Path) -> bytes:
         secret = bytes.fromhex(file.read_text("ascii"))
     except OSError as error:
         raise FeedbackError(
-            "The key of this server cannot be read or written: {reason}.", code="secret_file", reason=error.strerror or str(error)
+            "The secret of this server cannot be read or written: {reason}.", code="secret_file", reason=error.strerror or str(error)
         ) from error
     except ValueError:
         secret = b""
     if len(secret) != SECRET_BYTES:
         raise FeedbackError(
-            "The file {name} with the key of this server is damaged; restore it from a backup.", code="secret_damaged", name=SECRET_FILE
+            "The file {name} with the secret of this server is damaged. Restore it from a backup.", code="secret_damaged", name=SECRET_FILE
         )
     return secret
 

@@ -39,9 +39,11 @@ TRIES_PER_CLIENT: Final = (Rule(10, MINUTE_S), Rule(60, HOUR_S))
 TRIES_TOGETHER: Final = (Rule(1000, HOUR_S),)
 """For receipt codes and tokens that are not right; a client alone takes at most 6 % of what all may try."""
 
-SENT: Final = ("You have sent as many corrections as are taken from one place.", "Very many corrections are arriving just now.")
-TRIED: Final = ("Too many codes that are not right came from your network.", "Very many codes are being tried just now.")
-"""What is said to who comes too often, and to everybody when all together do."""
+SENT: Final = ("Your network has reached the limit for corrections.", "The server is receiving too many corrections.")
+TRIED: Final = ("Your network has sent too many invalid codes.", "The server is receiving too many invalid codes.")
+"""Messages for a client over its limit, and for everybody over the common limit."""
+UNITS: Final = ((HOUR_S, "{count} hour", "{count} hours"), (MINUTE_S, "{count} minute", "{count} minutes"))
+SECONDS: Final = (1, "{count} second", "{count} seconds")
 
 
 class Limits:
@@ -105,15 +107,14 @@ class Limits:
 def _check(entries: Sequence[Entry], rules: Sequence[Rule], now: float, complaint: str) -> None:
     waits = [entries[-rule.count][0] + rule.window_s - now for rule in rules if len(entries) >= rule.count]
     if waits and max(waits) > 0:
-        wait = Message("Please try again in {time}.", time=_in_words(max(waits)))
-        raise FeedbackError(Message("{complaint} {wait}", code="limit", complaint=complaint, wait=wait))
+        raise FeedbackError("{limit} Try again in {time}.", code="limit", limit=Message(complaint), time=_duration(max(waits)))
 
 
-def _in_words(wait_s: float) -> Message:
+def _duration(wait_s: float) -> Message:
     """Return a time rounded up to whole units, the largest that it is longer than."""
-    unit, size = next(((unit, size) for unit, size in (("hour", HOUR_S), ("minute", MINUTE_S)) if wait_s > size), ("second", 1))
+    size, singular, plural = next((unit for unit in UNITS if wait_s > unit[0]), SECONDS)
     count = math.ceil(wait_s / size)
-    return Message(f"{{count}} {unit}{'s' if count > 1 else ''}", count=count)
+    return Message(singular if count == 1 else plural, count=count)
 
 
 UNKNOWN: Final = "unknown"

@@ -83,7 +83,8 @@ def version_of(connection: Connection) -> int:
         version = 0
     if version > newest():
         raise FeedbackError(
-            "The feedback database has version {version}, this program knows {known}. Update the program; nothing was changed.",
+            "The feedback database has version {version}; this program supports version {known}. "
+            "Update the program; the database was not changed.",
             code="database_newer", version=version, known=newest(),
         )  # fmt: skip
     return version

@@ -16,18 +16,23 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from hsemotion_space.feedback.keys import SECRET_FILE
 from hsemotion_space.feedback.private import FILE_MODE, make_file, make_folder, sync, tighten
 from hsemotion_space.feedback.record import FeedbackError
+from hsemotion_space.messages import Message
 
 BUSY_TIMEOUT_S: Final = 10
 CANNOT_OPEN: Final = "The feedback database cannot be opened: {reason}."
-NOT_A_DATABASE: Final = "The feedback database must be a URL of a SQLite file, such as sqlite:///feedback.sqlite, or of PostgreSQL."
+NOT_A_DATABASE: Final = (
+    "The feedback database must be the URL of a SQLite file, such as sqlite:///feedback.sqlite, or of a PostgreSQL database."
+)
+DAMAGED: Final = Message("the database is damaged")
+FAILED: Final = Message("the database failed")
 SQLITE_REASONS: Final = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_READONLY: "the database is read-only",
-    sqlite3.SQLITE_IOERR: "the disk reports an error",
-    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
-    sqlite3.SQLITE_BUSY: "the database is busy",
-    sqlite3.SQLITE_CORRUPT: "the database is damaged",
-    sqlite3.SQLITE_NOTADB: "the database is damaged",
+    sqlite3.SQLITE_FULL: Message("the disk is full"),
+    sqlite3.SQLITE_READONLY: Message("the database is read-only"),
+    sqlite3.SQLITE_IOERR: Message("the disk reports an error"),
+    sqlite3.SQLITE_CANTOPEN: Message("the database file cannot be opened"),
+    sqlite3.SQLITE_BUSY: Message("the database is busy"),
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
 }
 PRAGMAS: Final = ("foreign_keys=ON", "trusted_schema=OFF", "secure_delete=ON", "synchronous=FULL")
 
@@ -63,7 +68,8 @@ def take(file: Path) -> FileLock:
         make_file(file)  # SQLite would let everybody read it, and gives its logs the same mode
     except Timeout as error:
         raise FeedbackError(
-            "Another process writes to the feedback database {name}. Stop it first, or open it for reading only.",
+            "Another process writes to the feedback database {name}. Stop that process, or open the "
+            "database for reading only.",
             code="database_locked", name=file.name,
         ) from error  # fmt: skip
     except OSError as error:
@@ -81,7 +87,7 @@ def make_engine(url: URL, file: Path | None, read_only: bool) -> Engine:
     if file is None:
         return _postgresql(url, read_only)
     if read_only and not file.exists():
-        raise FeedbackError("There is no feedback database {name} yet.", code="no_database", name=file.name)
+        raise FeedbackError("The feedback database {name} does not exist.", code="no_database", name=file.name)
     path = "".join(f"%{ord(letter):02X}" if letter in "%?#" else letter for letter in str(file.resolve()))
     address = url.set(database=f"file:{path}", query={"mode": "ro" if read_only else "rwc", "uri": "true"})
     engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
@@ -124,7 +130,7 @@ def _postgresql(url: URL, read_only: bool) -> Engine:
         )  # fmt: skip
     except (ImportError, NoSuchModuleError) as error:
         raise FeedbackError(
-            "PostgreSQL needs the package psycopg; install it with: pip install 'psycopg[binary]'.", code="no_psycopg"
+            "PostgreSQL requires the package psycopg. Install it with: pip install 'psycopg[binary]'.", code="no_psycopg"
         ) from error
 
 
@@ -145,12 +151,12 @@ def reason_of(error: BaseException) -> str:
     """Return in a few words why a database failed, without paths, addresses or values."""
     origin, code = _code(error)
     if code is not None:
-        return SQLITE_REASONS.get(code, "the database failed")
+        return SQLITE_REASONS.get(code, FAILED)
     if isinstance(origin, OSError):
-        return (origin.strerror or "the disk failed").lower()
+        return origin.strerror.lower() if origin.strerror else Message("the disk failed")
     if isinstance(origin, sqlite3.Error):
-        return "the database is damaged"
-    return "the database server cannot be reached or refuses" if isinstance(error, DBAPIError) else "the database failed"
+        return DAMAGED
+    return Message("the database server cannot be reached or refuses the connection") if isinstance(error, DBAPIError) else FAILED
 
 
 def set_aside(file: Path, moment: str) -> str:

@@ -95,7 +95,7 @@ class Publisher:
         try:
             self.step(last=last)
         except Exception as error:  # noqa: BLE001
-            words = Message("Publishing met a fault of this program ({error}).", error=type(error).__name__)
+            words = Message("Publishing failed because of a program error ({error}).", error=type(error).__name__)
             self._pushes.failed(words, self._clock(), 0.0)
             self._erase_failed(words, 0.0)
 
@@ -138,7 +138,7 @@ class Publisher:
             if self._erase_tries != tries:
                 return self._erasures.error, False
             if time.monotonic() > until_s:
-                return Message("the Hub takes long to answer"), False
+                return Message("The Hub is slow to answer."), False
             time.sleep(0.02)
         return "", key in self._erased_there
 
@@ -246,7 +246,7 @@ class Publisher:
         else:
             missing = []
         if taken:
-            raise FeedbackError("Another file lies in the place of {path}.", code="path_taken", path=taken[0])
+            raise FeedbackError("{path} already holds another file.", code="path_taken", path=taken[0])
         return bool(missing)
 
     def _commit(self, batches: Sequence[Batch], head: str) -> None:
@@ -283,16 +283,14 @@ class Publisher:
         self._unverified = wrong
         if wrong:
             raise FeedbackError(
-                "{repo} does not hold what was sent ({path}).", code="hub_differs", repo=self._remote.repo, path=wrong[0].path
+                "{repo} does not contain the uploaded bytes of {path}.", code="hub_differs", repo=self._remote.repo, path=wrong[0].path
             )
 
     def _erase(self, head: str) -> None:
         """Finish the pending erasures; if that fails, publishing goes on all the same."""
         try:
             if not self.restored:
-                raise FeedbackError(
-                    "{repo} is still being read, as the disk of this server was emptied", code="restoring", repo=self._remote.repo
-                )
+                raise FeedbackError("{repo} is still being restored to this server.", code="restoring", repo=self._remote.repo)
             keys = {one.contributor for one in pending_erasures(self._store) if one.batches}
             pushed, oid = erase_on_hub(self._store, self._remote, self._texts, head)
         except FeedbackError as error:

@@ -65,7 +65,7 @@ def find_batch(connection: Connection, batch: str) -> Batch:
     """
     row = connection.execute(select(BATCHES).where(BATCHES.c.id == batch)).mappings().first()
     if row is None:
-        raise FeedbackError("There is no batch {name}.", code="no_batch", name=batch[:40])
+        raise FeedbackError("Batch {name} does not exist.", code="no_batch", name=batch[:40])
     return batch_of(row)
 
 

@@ -97,10 +97,12 @@ class FeedbackRecord:
 
     def __post_init__(self) -> None:
         if not HEX.fullmatch(self.id) or not HEX.fullmatch(self.item) or not CONTRIBUTOR.fullmatch(self.contributor):
-            raise FeedbackError("A record needs an id and an item of 32 hexadecimal digits, and a contributor.", code="record_id")
+            raise FeedbackError(
+                ("A record needs an id and an item of 32 hexadecimal digits and the pseudonym of a contributor."), code="record_id"
+            )
         if self.kind not in ("image", "clip") or self.face < 1 or not all(0 <= edge <= 1 for edge in self.box_xyxy):
             raise FeedbackError(
-                "{kind} is not a face of a picture or clip.", code="record_face", kind=f"{self.kind!r}, {self.face}, {self.box_xyxy}"
+                "{face} is not a face of an image or a clip.", code="record_face", face=f"{self.kind!r}, {self.face}, {self.box_xyxy}"
             )
         span = self.span_s
         if span and not (self.kind == "clip" and len(span) == 2 and 0 <= span[0] <= span[1] < math.inf):
@@ -108,7 +110,7 @@ class FeedbackRecord:
         if self.verdict not in VERDICTS:
             raise FeedbackError("The verdict must be one of {names}.", code="verdict", names=", ".join(VERDICTS))
         if not set(self.provenance.values()) <= PROVENANCE_WORDS.keys():
-            raise FeedbackError("A record has a prediction of unknown provenance.", code="record_provenance")
+            raise FeedbackError("A prediction of the record has an unknown provenance.", code="record_provenance")
 
     @property
     def shown_crop(self) -> bytes:
@@ -173,7 +175,7 @@ def subject_of(record: FeedbackRecord) -> Message:
     """Return which face a statement is about, such as ``clip, face 2, 1.5 to 3 s``."""
     if record.span_s:
         start, end = record.span_s
-        return Message("clip, face {number}, {start} to {end} s", number=record.face, start=f"{start:g}", end=f"{end:g}")
+        return Message("clip, face {number}, {start:g} to {end:g} s", number=record.face, start=start, end=end)
     template = "image, face {number}" if record.kind == "image" else "clip, face {number}"
     return Message(template, number=record.face)
 

@@ -26,12 +26,12 @@ TIMEOUT_S = 30.0  # without a byte
 CONNECT_S: Final = 5.0
 LONGEST_ASKED_S: Final = 3600.0
 REFUSALS: Final = {
-    401: "The Hub does not accept the token. Make one that may write to {repo} at huggingface.co/settings/tokens.",
-    403: "The token may not write to {repo}. Use one with write permission.",
-    404: "There is no {repo} on the Hub, or the token may not see it.",
-    409: "Somebody else is changing {repo} at the moment.",
-    412: "Somebody else has changed {repo} in the meantime.",
-    429: "The Hub asks to wait, because there were too many requests.",
+    401: ("The Hub does not accept the token. Create a token with write access to {repo} at huggingface.co/settings/tokens."),
+    403: "The token has no write access to {repo}. Use a token with write permission.",
+    404: "{repo} does not exist on the Hub, or the token has no access to it.",
+    409: "Another client is changing {repo}.",
+    412: "Another client changed {repo} in the meantime.",
+    429: "The Hub received too many requests and asks to wait.",
 }
 
 
@@ -61,7 +61,7 @@ class Repository:
             raise FeedbackError("The dataset repository must be owner/name, got {repo}.", code="repo_name", repo=repr(repo))
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             raise FeedbackError(
-                "The token is empty or has characters that no token has. Copy it again from huggingface.co/settings/tokens.", code="token"
+                "The token is empty or has invalid characters. Copy it again from huggingface.co/settings/tokens.", code="token"
             )
         self.repo = repo
         self._token = token
@@ -124,7 +124,7 @@ class Repository:
             response = get_session().get(url, headers={"Authorization": f"Bearer {self._token}"})
             response.raise_for_status()
         if not digest.matches(response.content):
-            raise HubFailure("{path} of {repo} does not arrive as it is there.", code="hub_damaged", path=path, repo=self.repo)
+            raise HubFailure("{path} of {repo} was not received completely.", code="hub_damaged", path=path, repo=self.repo)
         return response.content
 
     def commit(self, head: str, message: str, files: Mapping[str, bytes], gone: Collection[str] = ()) -> str:
@@ -159,7 +159,7 @@ class Repository:
                 self._api.permanently_delete_lfs_files(self.repo, lost, rewrite_history=True, repo_type=KIND)
             self._api.super_squash_history(self.repo, commit_message=message, repo_type=KIND)
             if any(_is_one(file, digests, paths) for file in self._api.list_lfs_files(self.repo, repo_type=KIND)):
-                raise HubFailure("{repo} still stores files that were to be deleted for good.", code="hub_undeleted", repo=self.repo)
+                raise HubFailure("{repo} still stores permanently deleted files.", code="hub_undeleted", repo=self.repo)
 
     @contextmanager
     def _sentences(self) -> Iterator[None]:
@@ -180,13 +180,13 @@ class Repository:
         if isinstance(error, HfHubHTTPError | httpx2.HTTPStatusError):
             status, after = error.response.status_code, error.response.headers.get("Retry-After", "")
             wait_s = min(float(after), LONGEST_ASKED_S) if after.isdecimal() else 0.0
-            template = REFUSALS.get(status, "The Hub answers {status}.")
+            template = REFUSALS.get(status, "The Hub answers with status {status}.")
             return HubFailure(template, code=f"hub_{status}", wait_s=wait_s, repo=self.repo, status=status)
         if isinstance(error, httpx2.TimeoutException):
             return HubFailure("The Hub does not answer.", code="hub_silent")
         if isinstance(error, httpx2.HTTPError | OSError):
-            return HubFailure("The connection to the Hub broke ({error}).", code="hub_broke", error=type(error).__name__)
-        return HubFailure("The Hub answers with something that is not understood.", code="hub_garbage")
+            return HubFailure("The connection to the Hub failed ({error}).", code="hub_broke", error=type(error).__name__)
+        return HubFailure("The answer of the Hub is not valid.", code="hub_garbage")
 
 
 def _digest(file: RepoFile) -> Digest:

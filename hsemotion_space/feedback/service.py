@@ -21,14 +21,15 @@ from hsemotion_space.settings import ENV_PREFIX, Settings
 
 SECRET: Final = f"{ENV_PREFIX}FEEDBACK_SECRET"
 NOT_LASTING: Final = (
-    "To publish to {repo}, set {name} to some 40 random characters and keep them: with another secret nobody could erase what they gave "
-    "any more."
+    "Publishing to {repo} requires a permanent secret. Set {name} to 40 random characters and keep "
+    "them: with another secret, contributors cannot erase their rows."
 )
 NOT_SHARED: Final = (
-    "With a database that several servers share, set {name} to the same 40 random characters on each: with different ones they would not "
-    "know each other's receipt codes."
+    "A shared database requires a shared secret. Set {name} to the same 40 random characters on "
+    "every server: with different secrets, a server does not recognize the receipt codes of the "
+    "others."
 )
-NOT_RESTORED: Final = Message("What is published could not be looked up at the moment; please try again in a minute.")
+NOT_RESTORED: Final = Message("The published rows cannot be read at the moment. Try again in a minute.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,9 @@ class Feedback:
         if self.publisher is not None:
             state = [self.publisher.status().words]
         else:
-            missing = Message("Nothing is published to {repo} at present, as there is no HF_TOKEN.", repo=repo)
-            state = [Message("{count} saved here.", count=count), missing if repo else Message("Nothing is published from here.")]
+            off = Message("This server does not publish corrections.")
+            no_token = Message("Nothing is published to {repo}, because HF_TOKEN is not set.", repo=repo)
+            state = [Message("{count} saved on this server.", count=count), no_token if repo else off]
         return Message.joined([*state, *self.store.notices])
 
     def close(self, deadline_s: float = 8.0) -> None:

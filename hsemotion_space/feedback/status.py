@@ -36,15 +36,17 @@ class PublishStatus:
     @property
     def words(self) -> Message:
         """Sentences for the page and the command line."""
-        template = "{saved} saved here, {sealed} on the way to {repo}, {published} published."
+        template = "{saved} saved on this server, {sealed} being uploaded to {repo}, {published} published."
         parts = [Message(template, saved=self.saved, sealed=self.sealed, repo=self.repo, published=self.published)]
-        parts += [Message("Last commit {time}.", time=_moment(self.last_commit_s))] if self.last_commit_s else []
+        parts += [Message("Last commit: {time}.", time=_moment(self.last_commit_s))] if self.last_commit_s else []
         if self.error:
-            parts.append(Message("Publishing fails at present: {reason}", reason=self.error))
-            parts.append(Message("What waits stays saved here; next try {time}.", time=_moment(self.next_try_s)))
+            parts.append(Message("Publishing fails: {reason}", reason=self.error))
+            parts.append(Message("Unpublished corrections stay on this server; next attempt: {time}.", time=_moment(self.next_try_s)))
         if self.erasures:
-            ending = "erasure is" if self.erasures == 1 else "erasures are"
-            parts.append(Message(f"{{count}} {ending} not finished there yet.", count=self.erasures))
+            template = "{count} erasure is pending on the Hub."
+            if self.erasures > 1:
+                template = "{count} erasures are pending on the Hub."
+            parts.append(Message(template, count=self.erasures))
         return Message.joined(parts)
 
 

@@ -284,10 +284,10 @@ class FeedbackStore:
             FeedbackError: if there is no such record or decision.
         """
         if decision not in get_args(Review):
-            raise FeedbackError("A review is approved, rejected, or empty.", code="review")
+            raise FeedbackError("A review must be approved, rejected or empty.", code="review")
         with self.database.writing() as connection:
             if not connection.execute(update(RECORDS).where(RECORDS.c.id == record).values(review=decision)).rowcount:
-                raise FeedbackError("There is no such correction.", code="no_record")
+                raise FeedbackError("The correction does not exist.", code="no_record")
             values = {"record": record, "decision": decision, "reviewer": reviewer[:100], "created_s": float(self.clock())}
             connection.execute(insert(REVIEWS).values(values))
 
@@ -299,7 +299,7 @@ class FeedbackStore:
         """
         with self.database.writing() as connection:
             if not connection.execute(update(RECORDS).where(RECORDS.c.id == record).values(gold=gold)).rowcount:
-                raise FeedbackError("There is no such correction.", code="no_record")
+                raise FeedbackError("The correction does not exist.", code="no_record")
 
     def revert(self, contributor: str) -> int:
         """Set aside everything that a contributor said so far; return how many records this changed."""

@@ -119,7 +119,7 @@ def check_here(store: FeedbackStore) -> list[str]:
     kept, sealed = store.records(), {batch.id for batch in store.batches()}
     lost = sum(bool(one.batch) and one.batch not in sealed for one in kept)
     problems = [notice for notice in store.notices if notice not in before or "damaged" in notice]
-    return problems + ([Message("{count} records belong to a batch that is not there.", count=lost)] if lost else [])
+    return problems + ([Message("{count} records belong to a missing batch.", count=lost)] if lost else [])
 
 
 def check_there(store: FeedbackStore, remote: Repository) -> list[str]:
@@ -134,24 +134,24 @@ def check_there(store: FeedbackStore, remote: Repository) -> list[str]:
     """
     head = remote.head()
     if not head:
-        return [Message("There is no dataset {repo}.", repo=remote.repo)] if store.batches(pushed=True) else []
+        return [Message("The dataset {repo} does not exist.", repo=remote.repo)] if store.batches(pushed=True) else []
     found = remote.listing("data", head, recursive=True)
     problems: list[str] = []
     for batch in (batch for batch in store.batches(pushed=True) if not batch.stale):
         if batch.path not in found:
-            problems.append(Message("{path} was published and is not there any more.", path=batch.path))
+            problems.append(Message("{path} was published but is missing.", path=batch.path))
         elif not found[batch.path].matches(batch.body):
-            problems.append(Message("{path} is not what was published.", path=batch.path))
+            problems.append(Message("{path} differs from the published file.", path=batch.path))
     rows = [(path, row) for path in sorted(found) for row in rows_of(remote.read(path, head))]
     readable = {path for path, _ in rows}
-    problems += [Message("{path} has no row that can be read.", path=path) for path in sorted(set(found) - readable)]
+    problems += [Message("{path} has no readable row.", path=path) for path in sorted(set(found) - readable)]
     gone = set(remote.read(ERASED, head).decode(errors="replace").split()) | tombstones(store)
     back, different = sum(tombstone_of(row.id) in gone for _, row in rows), {row.id: row for _, row in rows}
-    problems += [Message("{count} rows that were erased are there.", count=back)] if back else []
+    problems += [Message("{count} erased rows are still published.", count=back)] if back else []
     twice = len(rows) - len(different)
-    problems += [Message("{count} rows are there more than once.", count=twice)] if twice else []
+    problems += [Message("{count} rows are published more than once.", count=twice)] if twice else []
     stated = read_counts(remote.read(CARD, head).decode(errors="replace"))
     crops = sum(bool(row.crop) for row in different.values())
     if stated is None or (stated.records, stated.with_crop) != (len(different), crops):
-        problems.append(Message("The card does not state the {count} rows that are there.", count=len(different)))
+        problems.append(Message("The dataset card does not state the {count} published rows.", count=len(different)))
     return problems

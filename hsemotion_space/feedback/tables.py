@@ -197,7 +197,7 @@ def check_crop(crop: bytes) -> None:
         FeedbackError: if it is not.
     """
     if crop and not is_crop(crop):
-        raise FeedbackError("The picture of the face must be a PNG of at most {size} KiB.", code="crop", size=MOST_CROP_BYTES // 1024)
+        raise FeedbackError("The face image must be a PNG of at most {size} KiB.", code="crop", size=MOST_CROP_BYTES // 1024)
 
 
 def digest_of(body: str, created_s: float, crop: bytes) -> str:
@@ -230,9 +230,7 @@ def record_of(row: RowMapping) -> FeedbackRecord:
         if any(getattr(record, name) != row[name] for name in ("id", "contributor", "item", "verdict", "consent_version")):
             raise ValueError("other columns")
     except (TypeError, ValueError) as error:
-        raise FeedbackError(
-            "The correction with number {number} is damaged and left out.", code="damaged_record", number=row["number"]
-        ) from error
+        raise FeedbackError("Correction {number} is damaged and is skipped.", code="damaged_record", number=row["number"]) from error
     return record
 
 

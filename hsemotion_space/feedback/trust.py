@@ -23,8 +23,8 @@ QUORUM: Final = 2  # contributors
 PRIOR_AGREED, PRIOR_ASKED = 1.4, 2.0  # what a newcomer is taken to have answered: one wrong gold answer costs the trust
 LEAST_TRUST: Final = 0.6
 STEP: Final = 0.01  # to which numbers are rounded, so that the size of the computation does not grow with the number of votes
-ALONE: Final = "No item was judged by two people."
-ONE_ANSWER: Final = "All gave the same answer; alpha needs at least two different ones."
+ALONE: Final = "No item was rated by two people."
+ONE_ANSWER: Final = "All ratings are equal; alpha needs at least two different ratings."
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import table
-from hsemotion_space.ui.words import fixed, language, parts_of, retell, say
+from hsemotion_space.ui.words import fixed, language, parts_of, say, translate
 
 TEXT = Path(__file__).with_name("about.md")
 KINDS = {"one_of": "one of them, probabilities", "continuous": "a number each", "independent": "a number for each by itself"}
@@ -80,7 +80,7 @@ def _card(settings: Settings, chosen: object) -> str:
     try:
         return read_card(find_checkpoint(settings.checkpoint_roots, str(chosen)))
     except CheckpointError as error:
-        return escape(retell(str(error)))
+        return escape(translate(error))
 
 
 def read_card(checkpoint: Checkpoint) -> str:
@@ -89,7 +89,7 @@ def read_card(checkpoint: Checkpoint) -> str:
         text = (checkpoint.folder / "README.md").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         heads = "\n".join(
-            f"- {say(head.task.title)}: {say(PROVENANCE_WORDS[head.provenance])}. {retell(head.note)}" for head in checkpoint.heads
+            f"- {say(head.task.title)}: {say(PROVENANCE_WORDS[head.provenance])}. {translate(head.note)}" for head in checkpoint.heads
         )
-        return f"# {checkpoint.title}\n\n{retell(checkpoint.summary)}\n\n{heads}"
+        return f"# {checkpoint.title}\n\n{translate(checkpoint.summary)}\n\n{heads}"
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)

@@ -25,7 +25,7 @@ from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import RawNumber, RawSlider
 from hsemotion_space.ui.viewer import read_label_key, read_selection
-from hsemotion_space.ui.words import fixed, language, retell, say
+from hsemotion_space.ui.words import fixed, language, say, translate
 
 NOT_SAID: Final = ""
 VERDICTS: Final = (
@@ -254,13 +254,13 @@ def _submit(desk: Desk, given: Offer, seen: bool, submission: Submission, reques
         known = Context(given.job, preprocessing_of(desk, analysis), language=language())
         receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), known)
     except REFUSALS as error:
-        return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=retell(error.message)))}</p>"]
+        return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=translate(error)))}</p>"]
     return [receipt.code, _thanks(receipt)]
 
 
 def _thanks(receipt: Receipt) -> str:
     return (
-        f"<div class='receipt' role='status'><p>{escape(retell(receipt.words))} {escape(say('Your receipt code:'))} "
+        f"<div class='receipt' role='status'><p>{escape(translate(receipt.words))} {escape(say('Your receipt code:'))} "
         f"<code>{escape(receipt.code)}</code></p><p>{say(KEEP_IT)}</p></div>"
     )
 

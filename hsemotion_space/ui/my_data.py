@@ -16,7 +16,7 @@ from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, corre
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import VERDICT_WORDS, table
-from hsemotion_space.ui.words import fixed, retell, say
+from hsemotion_space.ui.words import fixed, say, translate
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
 LOOKUPS = Limits(time.monotonic, TRIES_PER_CLIENT, TRIES_TOGETHER, TRIED)
@@ -62,11 +62,11 @@ def _status(desk: Desk) -> str:
         words = desk.open_feedback.words
     except FeedbackError as error:
         words = error.message
-    return f"<p role='status'>{escape(say('Corrections on this server: {state}', state=retell(words)))}</p>"
+    return f"<p role='status'>{escape(say('Corrections on this server: {state}', state=translate(words)))}</p>"
 
 
 def _problem(words: str) -> str:
-    return f"<p class='problem' role='alert'>{escape(retell(words))}</p>" if words else ""
+    return f"<p class='problem' role='alert'>{escape(translate(words))}</p>" if words else ""
 
 
 def _count(desk: Desk, client: str, code: object) -> Callable[[], None]:
@@ -122,7 +122,7 @@ def _table(records: Sequence[FeedbackRecord]) -> str:
         state = say(STATES[one.state])
         state = say("{state}, replaced by a newer one", state=state) if one.superseded else state
         verdict = say(VERDICT_WORDS[one.verdict])
-        rows.append([retell(subject_of(one)), verdict, corrections_of(one, say), _yes(bool(one.crop)), state])
+        rows.append([translate(subject_of(one)), verdict, corrections_of(one, say), _yes(bool(one.crop)), state])
     heads = [say("Subject"), say("Verdict"), say("Correction"), say("Picture kept"), say("State")]
     return table(say("What you gave"), heads, rows)
 
@@ -135,7 +135,7 @@ def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
     """Return what is told, and updates for the list, the download and the tick."""
     try:
         if yes is not True:
-            raise FeedbackError("Please tick that everything is to be erased.")
+            raise FeedbackError("Select the checkbox to confirm the erasure.")
         take_back = _count(desk, client, code)
         report = desk.open_feedback.erase(str(code or ""))
         if report.records or report.published in ("gone", "pending"):
@@ -143,4 +143,4 @@ def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
         _forget_downloads(desk, code)
     except FeedbackError as error:
         return [_problem(error.message), gr.skip(), gr.skip(), gr.skip()]
-    return [f"<p role='status'>{escape(retell(report.words))}</p>", "", gr.update(interactive=False, value=None), False]
+    return [f"<p role='status'>{escape(translate(report.words))}</p>", "", gr.update(interactive=False, value=None), False]

@@ -18,7 +18,7 @@ from hsemotion_space.hub.weights import Whereabouts
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, Prediction
 from hsemotion_space.ui.uploads import NamedFile
-from hsemotion_space.ui.words import retell, say, translate
+from hsemotion_space.ui.words import say, translate
 
 VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICTS}
 MOST_UNITS = 4  # independent labels named in a table cell
@@ -176,11 +176,11 @@ def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "
         say("{count} M parameters", count=f"{checkpoint.parameters / 1e6:.2f}") if checkpoint.parameters else "",
         f"{size:.1f} MB" if size else "",
         say("{size} px input", size=checkpoint.input.size),
-        retell(checkpoint.license),
+        translate(checkpoint.license),
     ]
     heads = "".join(
         f"<li><strong>{escape(say(head.task.title))}</strong>: {escape(say(PROVENANCE_WORDS[head.provenance]))}"
-        f"{'. ' + escape(retell(head.note)) if head.note else ''}</li>"
+        f"{'. ' + escape(translate(head.note)) if head.note else ''}</li>"
         for head in checkpoint.heads
     )
     heads += "".join(
@@ -190,11 +190,11 @@ def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "
     )
     if not any(head.reliability for head in checkpoint.heads):
         heads += f"<li>{escape(say('How often its answers are right was not measured.'))}</li>"
-    state = retell(problem) or (where.words and say("The weights are {state}.", state=retell(where.words)))
+    state = translate(problem) or (where.words and say("The weights are {state}.", state=translate(where.words)))
     state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
     line = " · ".join(escape(fact) for fact in facts if fact)
     numbers = f"<details><summary>{escape(say('What its numbers are'))}</summary><ul>{heads}</ul></details>"
-    return f"<div class='card'><p>{line}</p>{state}<p>{escape(retell(checkpoint.summary))}</p>{numbers}</div>"
+    return f"<div class='card'><p>{line}</p>{state}<p>{escape(translate(checkpoint.summary))}</p>{numbers}</div>"
 
 
 def progress_bar(done: int, total: int, words: str) -> str:

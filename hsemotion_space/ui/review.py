@@ -20,7 +20,7 @@ from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.parts import VERDICT_WORDS, table
-from hsemotion_space.ui.words import fixed, retell, say
+from hsemotion_space.ui.words import fixed, say, translate
 
 REVIEWER = "page"
 DECIDED = {
@@ -97,7 +97,7 @@ def check_token(desk: Desk, given: object, client: str) -> None:
     taken = TRIES.take(network)
     known = desk.settings.review_token
     if not known or not isinstance(given, str) or not hmac.compare_digest(given.encode(), known.encode()):
-        raise FeedbackError("This is not the review token of this server.", code="token")
+        raise FeedbackError("The review token is not valid.", code="token")
     TRIES.give_back(network, taken)
 
 
@@ -109,7 +109,7 @@ def _step(desk: Desk, request: gr.Request, given: object, number: object, act: s
         words = _decide(desk, number, act) if number else ""
         waiting = desk.open_feedback.store.records(waiting=True, after=number or None, limit=1)
     except FeedbackError as error:
-        return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(retell(error.message))}</p>"]
+        return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(translate(error))}</p>"]
     told = f"<p role='status'>{escape(words)}</p>" if words else ""
     if not waiting:
         nothing = f"<p role='status'>{escape(say('Nothing more waits for a review.'))}</p>"
@@ -132,7 +132,7 @@ def _decide(desk: Desk, number: int, act: str) -> str:
     store = desk.open_feedback.store
     one = next(iter(store.records(after=number - 1, limit=1)), None)
     if one is None or one.number != number:
-        raise FeedbackError("This correction is not there any more.", code="no_record")
+        raise FeedbackError("The correction no longer exists.", code="no_record")
     if act == "skip":
         return ""
     if act == "revert":
@@ -153,7 +153,7 @@ def describe(one: FeedbackRecord) -> str:
         words = ", ".join(f"{say(label)} {value:.2f}" for label, value in shown.items())
         right = answer_text(name, one.corrected[name], say) if name in one.corrected else ""
         rows.append([say(task.title), words, say(PROVENANCE_WORDS[one.provenance[name]]), right])  # type: ignore[index]
-    what = retell(subject_of(one))
+    what = translate(subject_of(one))
     head = say("Number {number}, {what}: {verdict}", number=one.number, what=what, verdict=say(VERDICT_WORDS[one.verdict]))
     by = say("by {contributor}, of {checkpoint}", contributor=one.contributor[:8], checkpoint=one.checkpoint)
     comment = f"<p>{escape(say('Comment: {text}', text=one.comment))}</p>" if one.comment else ""
@@ -168,15 +168,15 @@ def _measures(desk: Desk, request: gr.Request, given: object) -> str:
         records = feedback.store.records()
         words, grades = feedback.words, list(feedback.tiers(records).values())
     except FeedbackError as error:
-        return f"<p class='problem' role='alert'>{escape(retell(error.message))}</p>"
+        return f"<p class='problem' role='alert'>{escape(translate(error))}</p>"
     rows = [
         [
             say(get_task(one.task).title), say(one.label), "" if one.alpha is None else f"{one.alpha:.3f}", say(LEVELS[one.level]),
-            str(one.items), str(one.raters), retell(one.reason),
+            str(one.items), str(one.raters), translate(one.reason),
         ]
         for one in agreement(records)
     ]  # fmt: skip
     heads = [say("Task"), say("Label"), say("Alpha"), say("Level"), say("Items"), say("People"), say("Note")]
     raw, agreed, reviewed = (grades.count(tier) for tier in TIERS)
     tiers = say("Tiers: {raw} raw, {agreed} agreed, {reviewed} reviewed.", raw=raw, agreed=agreed, reviewed=reviewed)
-    return f"<p role='status'>{escape(retell(words))} {escape(tiers)}</p>{table(say(MEASURE), heads, rows)}"
+    return f"<p role='status'>{escape(translate(words))} {escape(tiers)}</p>{table(say(MEASURE), heads, rows)}"

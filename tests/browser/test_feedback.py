@@ -104,7 +104,7 @@ def test_correction_is_published_and_erased(visit: Open, tmp_path: Path) -> None
             open_tab(page, "My data")
             page.get_by_label("Receipt code").fill(code.lower().replace("-", " "))
             my_data(page, "Erase")
-            page.get_by_text("Please tick that everything is to be erased.").wait_for()
+            page.get_by_text("Select the checkbox to confirm the erasure.").wait_for()
             page.get_by_label("Erase everything I gave").check()
             my_data(page, "Erase")
             words = "1 statement and 1 picture were erased here. What was published of it is gone too"
@@ -143,9 +143,9 @@ def test_form_says_what_is_missing(visit: Open, tmp_path: Path) -> None:
     analyze(page, write_picture(tmp_path))
     for action, complaint in [
         (lambda: None, "Please say first whether"),
-        (lambda: tick(page, "It is wrong"), "say what would be right"),
-        (lambda: choose(page, "Expression", "Anger"), "Without the tick at “Keep my correction”"),
-        (lambda: tick(page, "Keep my correction"), "confirm that you are 18 or older"),
+        (lambda: tick(page, "It is wrong"), "Correct at least one task"),
+        (lambda: choose(page, "Expression", "Anger"), "To send a correction"),
+        (lambda: tick(page, "Keep my correction"), "Confirm that you are 18 or older"),
     ]:
         action()
         press(page, "Send")

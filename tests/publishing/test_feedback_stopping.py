@@ -115,7 +115,7 @@ def test_a_fault_of_the_program_does_not_end_the_thread(server: Server, hub: Fak
     assert broken.wait(5)
     while not server.publisher.status().error:
         time.sleep(0.005)
-    assert server.publisher.status().error == "Publishing met a fault of this program (ZeroDivisionError)."
+    assert server.publisher.status().error == "Publishing failed because of a program error (ZeroDivisionError)."
     monkeypatch.setattr(publish, "encode", encode)
     server.publisher.stop(8)
     assert published_ids(hub) == dict.fromkeys(server.said, 1)

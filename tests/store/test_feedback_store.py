@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from feedback_makers import ANNA, BEN, CARL, NOW_S, hash_of, make_crop, make_record
+from feedback_makers import ANNA, BEN, CARL, NOW_S, hash_of, make_crop, make_record, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -75,7 +75,7 @@ def test_a_record_with_a_field_that_is_not_valid_cannot_be_made(case: str) -> No
 
 @pytest.mark.parametrize("crop", [b"GIF89a", b"\x89PNG", PNG_SIGNATURE + bytes(MOST_CROP_BYTES), "text"])
 def test_a_crop_that_is_no_small_png_is_refused_with_its_record(store: FeedbackStore, crop: bytes) -> None:
-    with pytest.raises(FeedbackError, match="256 KiB"):
+    with refused("crop"):
         store.add(replace(make_record(1), crop=crop))
     assert store.records() == []
     store.add(replace(make_record(1), crop=PNG_SIGNATURE + bytes(MOST_CROP_BYTES - len(PNG_SIGNATURE))))
@@ -128,9 +128,9 @@ def test_a_review_can_be_changed_and_every_decision_is_kept(store: FeedbackStore
     with store.database.reading() as connection:
         rows = connection.execute(text("SELECT decision, reviewer FROM feedback_reviews ORDER BY number")).all()
     assert [tuple(row) for row in rows] == [("approved", "Carla"), ("", "Dora")]
-    with pytest.raises(FeedbackError, match="no such correction"):
+    with refused("no_record"):
         store.review(make_record(2).id, "approved", "Carla")
-    with pytest.raises(FeedbackError, match="approved, rejected"):
+    with refused("review"):
         store.review(make_record(1).id, "fine", "Carla")  # type: ignore[arg-type]
 
 
@@ -194,5 +194,5 @@ def test_gold_is_marked_and_taken_back(store: FeedbackStore) -> None:
     for gold in (True, False):
         store.mark_gold(name, gold)
         assert [one.gold for one in store.records()] == [gold]
-    with pytest.raises(FeedbackError, match="no such correction"):
+    with refused("no_record"):
         store.mark_gold("0" * 32, True)

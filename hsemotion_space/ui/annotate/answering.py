@@ -19,7 +19,7 @@ from hsemotion_space.ui.annotate.session import Entry, Session
 from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.feedback import REFUSALS, preprocessing_of
 from hsemotion_space.ui.parts import in_words
-from hsemotion_space.ui.words import language, retell, say
+from hsemotion_space.ui.words import language, say, translate
 
 ACTIONS: Final = ("answer", "skip", "undo")
 
@@ -79,7 +79,7 @@ def act(desk: Desk, session: Session, given: Given, terms: Terms) -> str:
     except JobError:
         return gone(session)
     except REFUSALS as error:
-        return say("Not saved. {reason}", reason=retell(error.message))
+        return say("Not saved. {reason}", reason=translate(error))
     return ""
 
 
@@ -191,7 +191,7 @@ def _entry(item: Item, analysis: Analysis, answer: Answer, receipt: Receipt | No
         *network_lines(face, item),
         *_known_lines(gold, with_known, bundled if bundled and gold == bundled.values else None),
         *_panel_lines(others),
-        (say("Kept"), retell(receipt.words) if receipt else say("Nothing, this is practice.")),
+        (say("Kept"), translate(receipt.words) if receipt else say("Nothing, this is practice.")),
     ]
     with_others = agrees(answer, {ASKED.name: others.values}) if others else None
     record, signed = (receipt.record_id, receipt.code) if receipt else ("", "")

@@ -1,12 +1,11 @@
 """What the page says, in the language of the visitor.
 
 English is in the code, and every English text is its own key; ``ja/*.json`` hold the Japanese ones, and ``ja/*.md`` whole pages, part by
-part. Four ways lead there:
+part. Three ways lead there:
 
 - :func:`fixed` for texts of components, which are laid out once for everybody: the browser puts in its language (``gr.I18n``);
 - :func:`say` for what a handler answers, in the language that the browser of this request asks for;
-- :func:`translate` for messages and errors of the layers below, which know no language;
-- :func:`retell` for those of them that are finished English sentences still.
+- :func:`translate` for messages and errors of the layers below, which know no language.
 
 Scripts of the page get the Japanese of their texts from :func:`of_script` with what they show.
 
@@ -33,8 +32,6 @@ LANGUAGES: Final = ("en", "ja")
 FOLDER: Final = Path(__file__).parent
 _LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
 _FILLED: Final[dict[str, dict[str, str]]] = {language: {} for language in LANGUAGES}  # fixed texts with their values, by language
-_PLACE: Final = re.compile(r"{(\w+)(?::[^}]*)?}")
-_BREAK: Final = r"(?<=[.!?]) (?![a-z])"  # between two sentences
 
 
 def fixed(text: str, **values: object) -> str:
@@ -62,32 +59,14 @@ def say(text: str, /, **values: object) -> str:
 
 
 def translate(message: str | MessageError) -> str:
-    """Return a message, or the message of an error, in the language of the visitor; a text that the catalog lacks stays as it is."""
+    """Return a message, or the message of an error, in the language of the visitor; text that the catalog lacks stays as it is."""
     text = message.message if isinstance(message, MessageError) else message
-    if isinstance(text, Message) and text.values:
-        template = _words(language()).get(text.template, text.template)
-        parts = {name: translate(part) if isinstance(part, str | MessageError) else part for name, part in text.values.items()}
-        return _filled(template, parts).replace("。 ", "。")  # sentences that were joined
-    return retell(text)
-
-
-def retell(told: str) -> str:
-    """Return finished English sentences in the language of the visitor; what fits nothing in the catalog stays as it is.
-
-    A text with places fits what it could have been made from. What stood in the places is retold too.
-    """
-    if isinstance(told, Message) and told.values:
-        return translate(told)
-    words = _words(language())
-    if told in words or not words:
-        return words.get(told, told)
-    for pattern, translated in _patterns(language()):
-        found = pattern.fullmatch(told)
-        if found:
-            values = {name: retell(value) for name, value in found.groupdict().items()}
-            return _filled(_PLACE.sub(r"{\1}", translated), values)  # they are formatted already
-    sentences = re.split(_BREAK, told)
-    return " ".join(map(retell, sentences)).replace("。 ", "。") if len(sentences) > 1 else told
+    template = text.template if isinstance(text, Message) else text
+    translated = _words(language()).get(template, template)
+    if not isinstance(text, Message) or not text.values:
+        return translated
+    values = {name: translate(value) if isinstance(value, str | MessageError) else value for name, value in text.values.items()}
+    return _filled(translated, values).replace("。 ", "。")  # sentences that were joined
 
 
 def of_script(name: str) -> Mapping[str, str]:
@@ -151,23 +130,6 @@ def _file(file: Path) -> Mapping[str, str]:
 def parts_of(page: Path) -> list[str]:
     """Return the parts of a page in Markdown, which comments divide."""
     return re.split(r"\s*<!--.*?-->\s*", page.read_text("utf-8"))
-
-
-@cache
-def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Return patterns of the texts with places, the longest first, as it fits the least; no place goes beyond the end of a sentence."""
-    words = _words(language)
-    texts = sorted((text for text in words if _PLACE.search(text) and "\n" not in text), key=len, reverse=True)
-    return tuple((re.compile(_PLACE.sub(_value, _escaped(text)), re.DOTALL), words[text]) for text in texts)
-
-
-def _value(place: re.Match[str]) -> str:
-    return f"(?P<{place[1]}>(?:(?!{_BREAK}).)+?)"
-
-
-def _escaped(text: str) -> str:
-    """Escape what means something in a pattern, but leave the places."""
-    return re.sub(r"[.^$*+?\[\]\\|()]", lambda found: "\\" + found[0], text)
 
 
 def _filled(text: str, values: Mapping[str, object]) -> str:
