@@ -138,7 +138,7 @@ def analyze_clip(page: Page) -> None:
 def compare(page: Page) -> Locator | None:
     """Three backbones on the same faces."""
     tab(page, 1)
-    for title in ("DDAMFN (starter)", "EfficientNet-B0 (starter)"):
+    for title in ("DDAMFN (starter)", "EfficientNet-Lite0 (starter)"):
         page.get_by_label("Compare with").locator("visible=true").fill(title)
         page.get_by_role("option", name=title).wait_for()
         page.keyboard.press("Enter")

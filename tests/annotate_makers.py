@@ -26,7 +26,7 @@ from hsemotion_space.ui.desk import Desk
 from hsemotion_space.ui.uploads import Uploads
 
 PICTURE, CLIP, STRANGER = "a" * 32, "b" * 32, "c" * 32
-CHECKPOINT = CheckpointRef("efficientnet-b0-starter", "Starter", "c" * 64)
+CHECKPOINT = CheckpointRef("efficientnet-lite0-starter", "Starter", "c" * 64)
 TERMS = Terms(("labels",), True, False, "", frozenset(), "198.51.100.7")
 PRACTICE = replace(TERMS, scopes=())
 ANGER, *_, SURPRISE = EXPRESSION.label_names

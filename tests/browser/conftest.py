@@ -27,7 +27,7 @@ from page_makers import ROOT, Page, start_page
 from hsemotion_space.feedback.record import FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
 
-STARTERS = ("mobilefacenet-starter", "efficientnet-b0-starter")
+STARTERS = ("mobilefacenet-starter", "efficientnet-lite0-starter")
 OURS = ("http://127.0.0.1:", f"http://{ELSEWHERE}:", "about:", "data:", "blob:")
 TABLES = (
     "feedback_crops", "feedback_copies", "feedback_reviews", "feedback_records", "feedback_batches", "feedback_erasures",

@@ -67,7 +67,7 @@ def test_values_of_a_picture_are_explained_and_nothing_of_it_stays(visit: Open) 
 
 def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(visit: Open) -> None:
     page = visit("Clip")
-    choose(page, "Compare with", "EfficientNet-B0 (starter)", exact=False)
+    choose(page, "Compare with", "EfficientNet-Lite0 (starter)", exact=False)
     page.keyboard.press("Escape")
     press(page, "Show an example clip")
     page.locator(".face-table:visible").first.wait_for()
@@ -78,8 +78,8 @@ def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(visit: Open) -
     second = page.get_by_label("At second").locator("visible=true")
     playwright.expect(second).to_have_value(re.compile(r"1|1\.0\d|0\.9\d"), timeout=PATIENCE_MS)
     choose(page, "Value explained", "Expression: Happiness", exact=False)
-    choose(page, "Backbone explained", "EfficientNet-B0 (starter)", exact=False)
-    told = show(page, "EfficientNet-B0 (starter): Expression, Happiness (trained)")
+    choose(page, "Backbone explained", "EfficientNet-Lite0 (starter)", exact=False)
+    told = show(page, "EfficientNet-Lite0 (starter): Expression, Happiness (trained)")
     assert re.match(r"Face 1 at (0\.9|1\.0)\d s, ", told)
     assert "The value is that of this single frame, without smoothing." in told
     assert check_answer(page, told), "the mouth makes this smile"
