@@ -31,11 +31,19 @@ def check_shape(owner: str, name: str, array: npt.NDArray[np.generic], expected:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded picture: ``rgb`` (H, W, 3) uint8, ``index`` in decoding order, ``time_s`` presentation time from 0."""
+    """One decoded picture.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        index: in decoding order.
+        time_s: presentation time from 0.
+        starts_shot: whether a hard cut lies before it.
+    """
 
     rgb: ByteArray
     index: int
     time_s: float
+    starts_shot: bool = False
 
     def __post_init__(self) -> None:
         check_shape("Frame", "rgb", self.rgb, (None, None, 3))
@@ -275,6 +283,7 @@ class Analysis:
         notices: sentences for the reader.
         preview: (H, W, 3) uint8 the picture itself or one frame of the clip, perhaps smaller than the media; (0, 0, 3) for none.
         preview_time_s: presentation time of the preview.
+        cuts_s: (C,) presentation times of the first analyzed frame after each hard cut.
     """
 
     media: MediaInfo
@@ -284,6 +293,7 @@ class Analysis:
     notices: tuple[str, ...] = ()
     preview: ByteArray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
     preview_time_s: float = 0.0
+    cuts_s: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)

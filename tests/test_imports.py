@@ -196,4 +196,4 @@ def test_the_command_imports_and_lists(hub: FakeHub, tmp_path: Path) -> None:
     assert "not here yet; get it with `hsemotion-space checkpoints import small_mtl`" in command("list")
     assert "small_mtl is ready" in command("import", "small_mtl")
     assert "MB" in command("list")
-    assert "as the manifest says" in command("fetch", "small_mtl")
+    assert "verified" in command("fetch", "small_mtl")

@@ -39,7 +39,7 @@ def test_the_example_for_programs_analyzes_and_corrects(tmp_path: Path, monkeypa
         monkeypatch.chdir(tmp_path)
         exec(code.replace("http://127.0.0.1:7860", url), names)
     assert len(names["faces"]) == 1
-    assert names["receipt"]["message"] == "Saved here."
+    assert names["receipt"]["message"] == "Saved on this server."
 
 
 @pytest.mark.parametrize("line", re.findall(r"^\.venv/bin/hsemotion-space (.*?)(?:\s+#.*)?$", README, re.MULTILINE))

@@ -18,7 +18,7 @@ from hsemotion_space.tasks import get_task
 if TYPE_CHECKING:
     from hsemotion_space.feedback.service import Feedback
 
-NO_TOKEN = "Set HSEMOTION_FEEDBACK_REPO to owner/name, and HF_TOKEN to a token with write access."  # noqa: S105  a sentence
+NO_TOKEN = "Set HSEMOTION_FEEDBACK_REPO to owner/name and HF_TOKEN to a token with write access to it."  # noqa: S105  a sentence
 
 
 def add_feedback(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,7 @@ from hsemotion_space.types import (
 )
 from hsemotion_space.vision.alignment import align_face
 from hsemotion_space.vision.backbones import load_backbone
+from hsemotion_space.vision.cuts import mark_cuts
 from hsemotion_space.vision.detection import FaceDetector, MtcnnDetector
 from hsemotion_space.vision.engine import EngineError, EngineOptions, Runner, load, normalize
 from hsemotion_space.vision.tracking import FaceTracker, without_doubles
@@ -255,8 +256,8 @@ class Pipeline:
         kind = sniff(path)
         asked = [self.network(checkpoint_id) for checkpoint_id in checkpoints]
         batcher = _Batcher(tuple({network.checkpoint.id: network for network in asked}.values()))
-        info, times = self._gather(path, kind, batcher, config, report)
-        analyses = _assemble(info, batcher, times, config.smoothing)
+        info, times, cuts = self._gather(path, kind, batcher, config, report)
+        analyses = _assemble(info, batcher, times, cuts, config.smoothing)
         return tuple(analyses[network.checkpoint.id] for network in asked)
 
     def look(self, picture: bytes, checkpoint_id: str) -> Analysis:
@@ -273,36 +274,46 @@ class Pipeline:
         info, frame = read_image_bytes(picture, replace(self.settings.limits, image_pixels=LIVE_PIXELS))
         faces, batcher = without_doubles(self.detector(LIVE).detect(frame.rgb)), _Batcher((network,))
         batcher.add(frame, faces, range(1, len(faces) + 1))
-        return _assemble(info, batcher, [frame.time_s], LIVE.smoothing)[network.checkpoint.id]
+        return _assemble(info, batcher, [frame.time_s], [], LIVE.smoothing)[network.checkpoint.id]
 
     def _gather(
         self, path: Path, kind: Literal["image", "clip"], batcher: _Batcher, config: PipelineConfig, report: Report | None
-    ) -> tuple[MediaInfo, list[float]]:
-        """Fill the batcher with the faces of a file; return what was opened and the time of each analyzed frame in seconds."""
+    ) -> tuple[MediaInfo, list[float], list[float]]:
+        """Fill the batcher with the faces of a file.
+
+        Returns:
+            What was opened, and the times in s of the analyzed frames, and of those that follow a hard cut.
+        """
         detector = self.detector(config)
         if kind == "image":
             info, frame = read_image(path, self.settings.limits)
             faces = without_doubles(detector.detect(frame.rgb, thorough=True))
             batcher.add(frame, faces, range(1, len(faces) + 1))
-            return info, [frame.time_s]
+            return info, [frame.time_s], []
         with open_clip(path, self.settings.limits, config.sample_fps) as clip:
-            times = []
+            times, cuts = [], []
             for done, (frame, faces, ids) in enumerate(follow_faces(clip, detector, config.detect_every), 1):
                 batcher.add(frame, faces, ids)
                 times.append(frame.time_s)
+                if frame.starts_shot:
+                    cuts.append(frame.time_s)
                 if report is not None:
                     report(done, max(done, clip.estimated_frames))
-            return clip.info, times
+            return clip.info, times, cuts
 
 
 def follow_faces(frames: Iterable[Frame], detector: FaceDetector, every: int) -> Iterator[tuple[Frame, FaceDetections, list[int]]]:
     """Yield every frame with its faces and their track ids.
 
-    The whole picture is searched on every ``every``-th frame and whenever a face was lost; in between, known faces are followed.
+    The whole picture is searched on every ``every``-th frame, after a hard cut, which ends all tracks, and whenever
+    a face was lost; in between, known faces are followed.
     """
     tracker = FaceTracker()
     since = every
-    for frame in frames:
+    for frame in mark_cuts(frames):
+        if frame.starts_shot:
+            tracker.end_tracks()
+            since = every
         known = tracker.boxes_xyxy
         faces = FaceDetections.empty()
         if since < every:
@@ -315,13 +326,17 @@ def follow_faces(frames: Iterable[Frame], detector: FaceDetector, every: int) ->
         yield frame, faces, [int(track_id) for track_id in tracker.update(faces, frame.time_s)]
 
 
-def _assemble(info: MediaInfo, batcher: _Batcher, times: list[float], smoothing: float) -> dict[str, Analysis]:
+def _assemble(info: MediaInfo, batcher: _Batcher, times: list[float], cuts: list[float], smoothing: float) -> dict[str, Analysis]:
     """Return the analysis of each network by the id of its checkpoint."""
     preview = batcher.preview.frame
     if preview is None:
         raise MediaError(NO_FRAME)
     tracks = batcher.tracks(BRIEF_FRAMES if len(times) >= 10 else 1)
     notices: list[str] = list(info.notices)
+    if cuts:
+        one = "The clip has 1 cut; faces get new numbers after it."
+        several = "The clip has {count} cuts; faces get new numbers after each of them."
+        notices.append(Message(several if len(cuts) > 1 else one, code="cuts", count=len(cuts)))
     brief = len(batcher.drafts) - len(tracks)
     if brief:
         one = "1 detection in fewer than {frames} frames was left out as a probable false alarm."
@@ -339,6 +354,7 @@ def _assemble(info: MediaInfo, batcher: _Batcher, times: list[float], smoothing:
             notices=tuple(notices),
             preview=preview.rgb,
             preview_time_s=preview.time_s,
+            cuts_s=np.array(cuts, np.float64),
         )
     return analyses
 

@@ -59,6 +59,10 @@ class FaceTracker:
         boxes = [item.box for item in self._open if item.time_s == latest]
         return np.stack(boxes) if boxes else np.zeros((0, 4), np.float32)
 
+    def end_tracks(self) -> None:
+        """End all tracks, as after a hard cut: whatever is seen next gets a new number."""
+        self._open.clear()
+
     def update(self, faces: FaceDetections, time_s: float) -> IntArray:
         """Return the track ids (N,) of the faces of one frame.
 

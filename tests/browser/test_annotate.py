@@ -73,7 +73,7 @@ def test_ten_items_are_answered_by_keyboard_and_stored(visit: Open, served: Page
     answer(page, "3")
     assert place(page) == "Face 2 of 12"
     reveal = page.locator(".annotate .last").inner_text()
-    assert "Disgust" in reveal and "trained" in reveal and "Saved here." in reveal
+    assert "Disgust" in reveal and "trained" in reveal and "Saved on this server." in reveal
     answer(page, "u")
     assert place(page) == "Face 1 of 12"
     answer(page, "s", *"123456780x")

@@ -161,7 +161,7 @@ def test_what_the_command_fetched_serves_without_a_network_and_no_token_leaves(h
 
     fetched = command(folder, hub, "checkpoints", "fetch", "far")
     megabytes = sum(map(len, hub.files(REPO).values())) / 1e6
-    assert (fetched.returncode, fetched.stdout) == (0, f"far: {megabytes:.1f} MB, as the manifest says\n"), fetched.stderr
+    assert (fetched.returncode, fetched.stdout) == (0, f"far: {megabytes:.1f} MB, verified\n"), fetched.stderr
     assert len(hub.seen("GET")) == 2
     assert not [request for request in hub.requests if "authorization" in request.headers or "canary" in str(request)]
 

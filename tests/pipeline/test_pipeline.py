@@ -164,6 +164,21 @@ def test_brief_detections_are_left_out_of_long_clips_and_tracks_renumbered(pipel
     assert not short.notices
 
 
+def test_a_hard_cut_ends_every_track(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shots = [np.kron(rng.integers(0, 160, (6, 10, 1), np.uint8), np.ones((16, 16, 3), np.uint8)) for _ in range(2)]
+    for shot in shots:
+        shot[32:64, 16:48] = (20, 220, 20)  # a face in the same place
+    path = write_clip(tmp_path / "clip.mp4", [shots[0]] * 6 + [shots[1]] * 6)
+    analysis = pipeline.analyze(path, replace(EVERY_FRAME, detect_every=30, smoothing=1))
+    assert indices(analysis) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    assert analysis.cuts_s == pytest.approx([0.6])
+    assert [(one.code, one.values["count"]) for one in analysis.notices] == [("cuts", 1)]  # type: ignore[attr-defined]
+    assert detector.searches == 2, "the whole picture is searched after the cut"
+    still = pipeline.analyze(write_clip(path, [shots[0]] * 12), EVERY_FRAME)
+    assert len(still.faces) == 1 and not len(still.cuts_s) and not still.notices
+
+
 def test_the_preview_shows_the_most_faces(pipeline: Pipeline, tmp_path: Path) -> None:
     analysis = pipeline.analyze(
         clip(tmp_path, [[]] + [[LEFT]] * 3 + [[LEFT, RIGHT]] * 3 + [[RIGHT]] * 2), replace(EVERY_FRAME, detect_every=1)
