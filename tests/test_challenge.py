@@ -20,7 +20,7 @@ from hsemotion_space.hub.manifest import CheckpointError, read_manifest
 from hsemotion_space.hub.weights import load_heads
 from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
 from hsemotion_space.training.attach import Attachment, attach_heads, drop_heads
-from hsemotion_space.training.challenge import frames_of, labels_of
+from hsemotion_space.training.challenge import SearchSpace, frames_of, labels_of, measure, tune
 from hsemotion_space.training.feature_table import read_features
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.crops import list_clips, list_faces
@@ -28,7 +28,6 @@ from hsemotion_space.training.postprocess import PostSettings, Smoothing, load_f
 from hsemotion_space.training.scoring import score
 from hsemotion_space.training.series import Series, read_series, read_thresholds, write_series
 from hsemotion_space.training.trained_head import load_head
-from hsemotion_space.training.tuning import SearchSpace, measure, tune
 
 FRAME_TASKS = [task for task in CHALLENGE if task.scope == "frame"]
 MARGIN = 0.12  # between random convolutions and a readout that knows how the pictures were made

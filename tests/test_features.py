@@ -18,7 +18,7 @@ from hsemotion_space.hub.manifest import Checkpoint, InputSpec
 from hsemotion_space.hub.source import Digest, Source
 from hsemotion_space.inference.pipeline import Network, load_network
 from hsemotion_space.training.feature_table import FeatureTable, assign_by_time, read_features
-from hsemotion_space.training.features import ExtractOptions, ExtractProgress, extract
+from hsemotion_space.training.features import extract
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.crops import FaceFile
 from hsemotion_space.types import FloatArray
@@ -27,7 +27,7 @@ from hsemotion_space.vision.engine import EngineOptions, normalize
 SPEC = InputSpec(8, "box", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SOURCE = Source("", Digest("ab" * 32), Digest(), None, None)
 CHECKPOINT = Checkpoint("plain", "Plain", "MobileFaceNet", "none", Path(), SOURCE, "none", 6, 2, SPEC, ())
-SMALL = ExtractOptions(batch=3, shard=8, threads=2)
+SMALL = {"batch": 3, "shard": 8}
 
 
 def colors(batch: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -55,9 +55,9 @@ def make_crops(folder: Path, counts: Sequence[int] = (13, 0, 9), seed: int = 0) 
     return crops
 
 
-def stop_at(faces: int) -> Callable[[ExtractProgress], None]:
-    def report(progress: ExtractProgress) -> None:
-        if progress.done >= faces:
+def stop_at(faces: int) -> Callable[[int, float], None]:
+    def report(done: int, speed: float) -> None:
+        if done >= faces:
             raise Stopped
 
     return report
@@ -76,7 +76,7 @@ def write_plain(file: Path, videos: Sequence[str], frames: Sequence[int], vector
 
 def test_features_are_what_the_network_says_of_the_squashed_picture(tmp_path: Path) -> None:
     crops = make_crops(tmp_path / "crops")
-    result = extract(crops, NETWORK, tmp_path / "features", SMALL)
+    result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
     table = read_features(tmp_path / "features")
     assert (result.faces, result.rows, result.skipped, result.skipped_count) == (22, 22, (), 0)
     assert (table.videos, table.starts.tolist(), table.checkpoint, table.sha256) == (("v0", "v2"), [0, 13, 22], "plain", "ab" * 32)
@@ -103,7 +103,7 @@ def test_a_real_checkpoint_gives_the_same_features_as_a_direct_run(tmp_path: Pat
 
 
 def test_shards_have_the_documented_layout(tmp_path: Path) -> None:
-    extract(make_crops(tmp_path / "crops"), NETWORK, tmp_path / "features", SMALL)
+    extract(make_crops(tmp_path / "crops"), NETWORK, tmp_path / "features", **SMALL)
     files = sorted((tmp_path / "features").iterdir())
     assert [file.name for file in files] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     schema = pq.read_schema(files[1])
@@ -121,11 +121,11 @@ def test_a_stopped_extraction_goes_on_to_the_same_values(tmp_path: Path, faces: 
     crops = make_crops(tmp_path / "crops")
     crops[5].image.write_bytes(b"no picture")
     crops[15].image.write_bytes(b"")  # the last face of the second shard
-    whole = extract(crops, NETWORK, tmp_path / "whole", SMALL)
+    whole = extract(crops, NETWORK, tmp_path / "whole", **SMALL)
     with pytest.raises(Stopped):
-        extract(iter(crops), NETWORK, tmp_path / "broken", SMALL, stop_at(faces))
-    assert len(list((tmp_path / "broken").glob("*.parquet"))) == faces // 8
-    assert extract(iter(crops), NETWORK, tmp_path / "broken", SMALL) == whole
+        extract(iter(crops), NETWORK, tmp_path / "broken", stop_at(faces), **SMALL)
+    assert len(list((tmp_path / "broken").glob("*.parquet"))) == (faces - 1) // 8
+    assert extract(iter(crops), NETWORK, tmp_path / "broken", **SMALL) == whole
     assert same(read_features(tmp_path / "broken"), read_features(tmp_path / "whole"))
 
 
@@ -138,12 +138,12 @@ def test_finished_shards_are_not_computed_again(tmp_path: Path) -> None:
 
     network = replace(NETWORK, run=counted)
     with pytest.raises(Stopped):
-        extract(crops, network, tmp_path / "features", SMALL, stop_at(17))
+        extract(crops, network, tmp_path / "features", stop_at(17), **SMALL)
     assert batches == [3, 3, 2, 3, 3, 2, 3]
     batches.clear()
-    extract(crops, network, tmp_path / "features", SMALL)
+    extract(crops, network, tmp_path / "features", **SMALL)
     assert batches == [3, 3]
-    extract(crops, network, tmp_path / "features", SMALL)
+    extract(crops, network, tmp_path / "features", **SMALL)
     assert batches == [3, 3]
 
 
@@ -158,10 +158,10 @@ def test_a_shard_killed_while_it_was_written_leaves_no_shard(tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", killed)
         with pytest.raises(Stopped):
-            extract(crops, NETWORK, tmp_path / "features", SMALL)
+            extract(crops, NETWORK, tmp_path / "features", **SMALL)
     with raises_code(DataError, "no_shards"):
         read_features(tmp_path / "features")
-    extract(crops, NETWORK, tmp_path / "features", SMALL)
+    extract(crops, NETWORK, tmp_path / "features", **SMALL)
     assert len(read_features(tmp_path / "features").frames) == 22
     assert not list((tmp_path / "features").glob("*.partial"))
 
@@ -169,17 +169,17 @@ def test_a_shard_killed_while_it_was_written_leaves_no_shard(tmp_path: Path, mon
 def test_progress_counts_the_listing_and_the_faces_of_this_run(tmp_path: Path) -> None:
     crops, seen = make_crops(tmp_path / "crops"), []
     with pytest.raises(Stopped):
-        extract(crops, NETWORK, tmp_path / "features", SMALL, stop_at(8))
-    extract(crops, NETWORK, tmp_path / "features", SMALL, seen.append)
-    assert [progress.done for progress in seen] == [11, 14, 16, 19, 22]
-    assert all(progress.images_per_s > 0 for progress in seen)
+        extract(crops, NETWORK, tmp_path / "features", stop_at(9), **SMALL)
+    extract(crops, NETWORK, tmp_path / "features", lambda done, speed: seen.append((done, speed)), **SMALL)
+    assert [done for done, _ in seen] == [11, 14, 16, 19, 22]
+    assert all(speed > 0 for _, speed in seen)
 
 
 def test_a_listing_may_grow(tmp_path: Path) -> None:
     crops = make_crops(tmp_path / "crops")
-    extract(crops[:11], NETWORK, tmp_path / "features", SMALL)
-    result = extract(crops, NETWORK, tmp_path / "features", SMALL)
-    extract(crops, NETWORK, tmp_path / "whole", SMALL)
+    extract(crops[:11], NETWORK, tmp_path / "features", **SMALL)
+    result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
+    extract(crops, NETWORK, tmp_path / "whole", **SMALL)
     assert (result.faces, result.rows) == (22, 22)
     assert same(read_features(tmp_path / "features"), read_features(tmp_path / "whole"))
 
@@ -192,7 +192,7 @@ def test_pictures_that_cannot_be_decoded_are_left_out_and_named(tmp_path: Path) 
     crops[2].image.write_bytes(content[:20] + b"\xff\xff\xff" + content[23:])
     for crop in crops[10:35]:
         crop.image.write_bytes(b"GIF89a")
-    result = extract(crops, NETWORK, tmp_path / "features", SMALL)
+    result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
     assert (result.faces, result.rows, result.skipped_count, len(result.skipped)) == (40, 12, 28, 20)
     assert [path for path, _ in result.skipped] == [crop.image for crop in (*crops[:3], *crops[10:27])]
     assert all(": " in reason for _, reason in result.skipped)
@@ -211,7 +211,7 @@ def test_without_any_picture_the_table_is_empty(tmp_path: Path) -> None:
     crops = make_crops(tmp_path / "crops", (9,))
     for crop in crops:
         crop.image.write_bytes(b"")
-    result = extract(crops, NETWORK, tmp_path / "features", SMALL)
+    result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
     table = read_features(tmp_path / "features")
     assert (result.rows, result.skipped_count) == (0, 9)
     assert (table.videos, table.starts.tolist(), table.embeddings.shape, table.scores.shape) == ((), [0], (0, 6), (0, 2))
@@ -221,7 +221,7 @@ def test_without_any_picture_the_table_is_empty(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_listing_or_checkpoint_is_refused(tmp_path: Path) -> None:
     crops, folder = make_crops(tmp_path / "crops"), tmp_path / "features"
-    extract(crops, NETWORK, folder, SMALL)
+    extract(crops, NETWORK, folder, **SMALL)
     for wrong in (
         crops[1:],
         crops[:12],
@@ -229,16 +229,16 @@ def test_a_folder_of_another_listing_or_checkpoint_is_refused(tmp_path: Path) ->
         [replace(crop, video="w") for crop in crops],
     ):
         with raises_code(DataError, "other_faces"):
-            extract(wrong, NETWORK, folder, SMALL)
+            extract(wrong, NETWORK, folder, **SMALL)
     for change in ({"source": replace(SOURCE, weights=Digest("cd" * 32))}, {"id": "other"}, {"input": replace(SPEC, size=16)}):
         with raises_code(DataError, "other_checkpoint"):
-            extract(crops, Network(replace(CHECKPOINT, **change), colors), folder, SMALL)
+            extract(crops, Network(replace(CHECKPOINT, **change), colors), folder, **SMALL)
     (folder / "part-00001.parquet").unlink()
     with raises_code(DataError, "gap"):
-        extract(crops, NETWORK, folder, SMALL)
+        extract(crops, NETWORK, folder, **SMALL)
     (folder / "part-00000.parquet").write_bytes(b"PAR1")
     with raises_code(DataError, "unusable"):
-        extract(crops, NETWORK, folder, SMALL)
+        extract(crops, NETWORK, folder, **SMALL)
 
 
 @pytest.mark.parametrize("factor", [np.nan, 1e6])
@@ -252,7 +252,7 @@ def test_rows_are_sorted_by_video_and_frame_whatever_their_order(tmp_path: Path)
     crops = make_crops(tmp_path / "crops", (6, 7, 8))
     extract(crops, NETWORK, tmp_path / "sorted")
     shuffled = [crops[place] for place in np.random.default_rng(1).permutation(len(crops))]
-    extract(shuffled, NETWORK, tmp_path / "shuffled", SMALL)
+    extract(shuffled, NETWORK, tmp_path / "shuffled", **SMALL)
     expected, table = read_features(tmp_path / "sorted"), read_features(tmp_path / "shuffled")
     assert same(table, expected)
     assert (table.rows("v0"), table.rows("v1"), table.rows("v2")) == (slice(0, 6), slice(6, 13), slice(13, 21))

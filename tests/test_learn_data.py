@@ -19,7 +19,7 @@ from hsemotion_space.training.data import (
     _name_targets,
     _vote_targets,
     fold_of,
-    load_images,
+    open_images,
 )
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.pictures import blacked_out, cut_face, open_picture
@@ -92,7 +92,7 @@ def test_load_sources_of_names_and_votes(sources: list[FaceImages]) -> None:
     np.testing.assert_allclose(voted.valence_arousal, np.stack([voted.expression @ truth, voted.expression @ truth[::-1]], 1), atol=1e-4)
 
 
-def test_load_images_splits_by_content(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
+def test_open_images_splits_by_content(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
     assert fold_of(b"face") == 0x0282D9B79F42C74C / 2**64
     assert 0.02 < np.mean([fold_of(str(number).encode()) < 0.1 for number in range(1000)]) < 0.18
     table = pq.read_table(data / "a.parquet")
@@ -100,32 +100,32 @@ def test_load_images_splits_by_content(data: Path, sources: list[FaceImages], tm
     assert (sources[0].split == np.where(folds < 0.1, TEST, np.where(folds < 0.1 + 0.2, TUNING, TRAINING))).all()
     assert [len(sources[0].rows(split)) for split in (TRAINING, TUNING, TEST)] == np.bincount(sources[0].split).tolist()
     pq.write_table(table.take(list(range(79, -1, -1))), tmp_path / "reversed.parquet")
-    assert load_images("r", [tmp_path / "reversed.parquet"], 16, tuning=0.2).split.tolist() == sources[0].split.tolist()[::-1]
+    assert open_images("r", [tmp_path / "reversed.parquet"], 16, tuning=0.2).split.tolist() == sources[0].split.tolist()[::-1]
     subjects = table.append_column("subject", pa.array([f"s{number // 8}" for number in range(80)]))
     pq.write_table(subjects, tmp_path / "subjects.parquet")
-    split = load_images("s", [tmp_path / "subjects.parquet"], 16, tuning=0.4).split.reshape(10, 8)
+    split = open_images("s", [tmp_path / "subjects.parquet"], 16, tuning=0.4).split.reshape(10, 8)
     assert (split == split[:, :1]).all()
     assert set(split[:, 0]) >= {TRAINING, TUNING}
 
 
-def test_load_images_takes_a_validation_file_as_test(data: Path, tmp_path: Path) -> None:
+def test_open_images_takes_a_validation_file_as_test(data: Path, tmp_path: Path) -> None:
     table = pq.read_table(data / "a.parquet")
     files = [tmp_path / "a-train.parquet", tmp_path / "a-validation.parquet"]
     pq.write_table(table.slice(0, 60), files[0])
     pq.write_table(table.slice(60, 20), files[1])
     folds = np.array([fold_of(image["bytes"]) for image in table["image"].to_pylist()])
-    split = load_images("a", files, 16, tuning=0.3).split
+    split = open_images("a", files, 16, tuning=0.3).split
     assert (split[:60] == np.where(folds[:60] < 0.3, TUNING, TRAINING)).all()
     assert (split[60:] == TEST).all()
     assert (split[:60] == TUNING).any()
 
 
-def test_load_images_cuts_boxes_as_squares_or_squashed(tmp_path: Path) -> None:
+def test_open_images_cuts_boxes_as_squares_or_squashed(tmp_path: Path) -> None:
     pixels = np.full((60, 60, 3), 200, np.uint8)
     pixels[20:40, 25:35] = (0, 0, 255)
     rows = {"image": [{"bytes": encoded(pixels)}], "category": ["Neutral"], "face_box": [[25 / 60, 20 / 60, 35 / 60, 40 / 60]]}
     pq.write_table(pa.table(rows), tmp_path / "boxes.parquet")
-    square, box = (load_images("boxes", [tmp_path / "boxes.parquet"], 20, crop=crop).images[np.array([0])][0] for crop in ("square", "box"))
+    square, box = (open_images("boxes", [tmp_path / "boxes.parquet"], 20, crop=crop).images[np.array([0])][0] for crop in ("square", "box"))
     assert (box == (0, 0, 255, 255)).all()
     assert (square[:, 5:15] == (0, 0, 255, 255)).all()
     assert (square[:, [*range(5), *range(15, 20)]] == (200, 200, 200, 255)).all()
@@ -134,7 +134,7 @@ def test_load_images_cuts_boxes_as_squares_or_squashed(tmp_path: Path) -> None:
     assert (beyond == np.asarray(picture.crop((0, 20, 60, 60)).resize((60, 60), 2).convert("RGBA"))).all()
 
 
-def test_load_images_names_a_damaged_picture(tmp_path: Path) -> None:
+def test_open_images_names_a_damaged_picture(tmp_path: Path) -> None:
     good = pictures(3, 0)
     file = tmp_path / "faces.parquet"
     for content, code in (
@@ -143,20 +143,22 @@ def test_load_images_names_a_damaged_picture(tmp_path: Path) -> None:
         images = [{"bytes": data} for data in (good[0], good[1], content, good[2])]
         pq.write_table(pa.table({"image": images, "expression": ["Fear"] * 4}), file)
         with raises_code(DataError, code, place=f"{file}, row 3"):
-            load_images("x", [file], 16)
+            faces = open_images("x", [file], 16)
+            faces.images[np.arange(len(faces))]
     for box in ([0.5, 0.5, 0.5, 0.5], [0.1, 0.2], [0.1, None, 0.5, 0.5]):
         pq.write_table(pa.table({"image": [{"bytes": good[0]}], "expression": ["Fear"], "face_box": [box]}), file)
         with raises_code(DataError, "face_box", place=f"{file}, row 1"):
-            load_images("x", [file], 16)
+            faces = open_images("x", [file], 16)
+            faces.images[np.arange(len(faces))]
 
 
-def test_load_images_refuses_unusable_data(data: Path, tmp_path: Path) -> None:
+def test_open_images_refuses_unusable_data(data: Path, tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no")
     pq.write_table(pa.table({"image": [{"bytes": b""}], "expression": ["bored"]}), tmp_path / "unlabeled.parquet")
     for files, code in (([], "no_label"), ([data / "c.parquet"], "unreadable"), ([tmp_path / "text.parquet"], "unusable"),
                         ([tmp_path / "unlabeled.parquet"], "no_label")):  # fmt: skip
         with raises_code(DataError, code):
-            load_images("x", files, 16)
+            open_images("x", files, 16)
 
 
 def test_load_sources_needs_rows_of_every_split(data: Path, tmp_path: Path) -> None:

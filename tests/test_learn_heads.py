@@ -14,7 +14,7 @@ from hsemotion_space.inference.heads import run_layers, sigmoid, softmax
 from hsemotion_space.metrics import concordance
 from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
 from hsemotion_space.training.calibration import calibrate, calibration_of, fit_temperature, negative_log_likelihood
-from hsemotion_space.training.challenge import train_head
+from hsemotion_space.training.challenge import train_head, tuning_videos
 from hsemotion_space.training.feature_table import FeatureTable
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.heads import (
@@ -29,9 +29,8 @@ from hsemotion_space.training.heads import (
     paper_options,
     undo_balance,
 )
-from hsemotion_space.training.series import Series
+from hsemotion_space.training.series import Series, recording_of
 from hsemotion_space.training.trained_head import TrainedHead, challenge_task, join_labels, load_head, predict, save_head
-from hsemotion_space.training.tuning import recording_of, tuning_videos
 
 RNG = np.random.default_rng(0)
 

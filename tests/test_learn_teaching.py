@@ -19,7 +19,7 @@ from hsemotion_space.inference.heads import softmax
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.training import teach as teaching
 from hsemotion_space.training.batches import BatchMaker
-from hsemotion_space.training.data import FaceImages, load_images
+from hsemotion_space.training.data import FaceImages, open_images
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.losses import embedding_loss
 from hsemotion_space.training.recipe import Teaching, read_recipe
@@ -93,8 +93,8 @@ def test_unlabeled_rows_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
     columns |= {"votes_unknown": [0, 5, 0, 0, 0], "votes_nf": [0, 0, 3, 9, 0]}
     file = tmp_path / "x.parquet"
     pq.write_table(pa.table({"image": [{"bytes": content} for content in pictures(5, 0)], **columns}), file)
-    assert len(load_images("x", [file], 16)) == 1
-    faces = load_images("x", [file], 16, unlabeled=True)  # not the two that most voters took for something else
+    assert len(open_images("x", [file], 16)) == 1
+    faces = open_images("x", [file], 16, unlabeled=True)  # not the two that most voters took for something else
     assert np.isnan(faces.expression).all(1).tolist() == [False, True, True]
     assert faces.counted.tolist() == [True, False, False]
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
-from hsemotion_space.training import tuning
+from hsemotion_space.training import challenge
+from hsemotion_space.training.challenge import SearchSpace, tune, tune_blend, tune_thresholds
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.postprocess import (
     Smoothing,
@@ -20,7 +21,6 @@ from hsemotion_space.training.postprocess import (
     smooth_series,
 )
 from hsemotion_space.training.series import Series
-from hsemotion_space.training.tuning import SearchSpace, tune, tune_blend, tune_thresholds
 
 NAN = float("nan")
 UNITS = ACTION_UNITS.subset(["AU1", "AU2", "AU4"])
@@ -38,7 +38,7 @@ def draw(seed: int, count: int, labels: int = 8) -> Series:
 @pytest.fixture
 def close(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let choices be made by closeness to the labels instead of the official measure."""
-    monkeypatch.setattr(tuning, "measure", closeness)
+    monkeypatch.setattr(challenge, "measure", closeness)
 
 
 def closeness(task: Task, labels: Sequence[Series], predictions: Sequence[Series]) -> float:
@@ -178,9 +178,9 @@ def test_of_equal_smoothings_the_first_is_chosen_and_undefined_ones_never(monkey
     narrow, wide = Smoothing("box", 2), Smoothing("box", 5)
     for values, expected in (((0.5, 0.5), narrow), ((0.4, 0.5), wide), ((NAN, 0.1), wide)):
         results = iter(values)
-        monkeypatch.setattr(tuning, "measure", lambda *_, results=results: next(results))
+        monkeypatch.setattr(challenge, "measure", lambda *_, results=results: next(results))
         assert tune(VALENCE_AROUSAL, [series], series, SearchSpace((narrow, wide))).smoothing == expected
-    monkeypatch.setattr(tuning, "measure", lambda *_: NAN)
+    monkeypatch.setattr(challenge, "measure", lambda *_: NAN)
     with raises_code(DataError, "no_value"):
         tune(VALENCE_AROUSAL, [series], series, SearchSpace((wide, narrow)))
 

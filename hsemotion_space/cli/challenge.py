@@ -13,18 +13,21 @@ from hsemotion_space.cli.learn import HEAD_OPTIONS
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.inference.pipeline import load_network
 from hsemotion_space.settings import Settings
-from hsemotion_space.training import tuning
 from hsemotion_space.training.attach import Attachment, attach_heads
 from hsemotion_space.training.challenge import (
+    PAPER_WINDOWS,
+    SearchSpace,
     checkpoint_predictions,
     checkpoint_thresholds,
     frames_of,
     labels_of,
     submission_as_predictions,
     train_head,
+    tuning_videos,
 )
+from hsemotion_space.training.challenge import tune as choose_settings
 from hsemotion_space.training.feature_table import FeatureTable, read_features
-from hsemotion_space.training.features import ExtractProgress, extract
+from hsemotion_space.training.features import extract
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.annotations import write_submission
 from hsemotion_space.training.formats.crops import list_clips, list_faces
@@ -51,11 +54,11 @@ def _extract(options: argparse.Namespace, out: Path) -> None:
     faces = list_clips(options.faces) if options.any_names else list_faces(options.faces)
     speed = 0.0
 
-    def show(progress: ExtractProgress) -> None:
+    def show(done: int, faces_per_s: float) -> None:
         nonlocal speed
-        speed = progress.images_per_s
+        speed = faces_per_s
         if sys.stderr.isatty():
-            print(f"\r{progress.done:,} faces, {speed:.0f} per second", end="", file=sys.stderr, flush=True)
+            print(f"\r{done:,} faces, {speed:.0f} per second", end="", file=sys.stderr, flush=True)
 
     result = extract(faces, network, out, report=show)
     if not result.faces:
@@ -112,15 +115,15 @@ def tune(options: argparse.Namespace) -> int:
     """Choose the settings of post-processing."""
     task = challenge_task(options.task)
     series = list(labels_of(options.labels, task))
-    chosen = tuning.tuning_videos([item.video for item in series], options.tuning_share)
+    chosen = tuning_videos([item.video for item in series], options.tuning_share)
     labels = [item for item in series if item.video in chosen]
-    boxes = options.box or [width / (30 if options.unit == "seconds" else 1) for width in tuning.PAPER_WINDOWS]
+    boxes = options.box or [width / (30 if options.unit == "seconds" else 1) for width in PAPER_WINDOWS]
     smoothings = [Smoothing("box", width, options.unit) for width in boxes]
     smoothings += [Smoothing("gaussian", width, options.unit) for width in options.gaussian]
-    space = tuning.SearchSpace(tuple(smoothings), rates=load_frame_rates(options.frame_rates))
+    space = SearchSpace(tuple(smoothings), rates=load_frame_rates(options.frame_rates))
     if options.weights:
         space = replace(space, weights=tuple(options.weights))
-    settings = tuning.tune(task, [list(read_series(file, task)) for file in options.predictions], labels, space)
+    settings = choose_settings(task, [list(read_series(file, task)) for file in options.predictions], labels, space)
     save_settings(settings, options.out)
     smoothing = settings.smoothing
     print(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -50,7 +51,7 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
     checkpoint = read_manifest(folder)
     file = folder / HEADS_FILE
     tensors = dict(load_file(file)) if file.exists() else {}
-    document = _document(folder)
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
     for item in attachments:
         _check(item.head, checkpoint)
         name = item.head.task.name
@@ -79,7 +80,11 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
 
     Rules and priors that read such a head go with it.
     """
-    document = _document(folder)
+    with _edited(folder) as document:
+        return _drop_heads(document, folder, sha256)
+
+
+def _drop_heads(document: tomlkit.TOMLDocument, folder: Path, sha256: str) -> list[str]:
     source, entries = cast("Table", document["source"]), cast("AoT", document["heads"])
     dropped: list[str] = []
     if str(source["sha256"]) != sha256:
@@ -96,7 +101,6 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
             else:
                 for measured in ("temperature", "reliability", "least_support"):
                     entries[place].pop(measured, None)
-    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
     return dropped
 
 
@@ -107,25 +111,25 @@ def _sources(entry: Table) -> list[str]:
 
 def set_measured(folder: Path, task: str, temperature: float, reliability: Reliability) -> None:
     """Write the temperature of a head and how often it is right into the manifest of a checkpoint folder."""
-    document = _document(folder)
-    for entry in cast("AoT", document["heads"]):
-        if entry["task"] == task:
-            entry["temperature"] = temperature
-            entry["reliability"] = _inline(reliability)
-            (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
-            return
-    raise DataError("{checkpoint} has no head for {task}.", code="no_head", checkpoint=folder.name, task=task)
+    with _edited(folder) as document:
+        entries = [entry for entry in cast("AoT", document["heads"]) if entry["task"] == task]
+        if not entries:
+            raise DataError("{checkpoint} has no head for {task}.", code="no_head", checkpoint=folder.name, task=task)
+        entries[0].update({"temperature": temperature, "reliability": _inline(reliability)})
 
 
 def set_least_length(folder: Path, least: float) -> None:
     """Write how long the embedding of a face is at least into the manifest of a checkpoint folder."""
-    document = _document(folder)
-    document["faces"] = {"least_length": least}
+    with _edited(folder) as document:
+        document["faces"] = {"least_length": least}
+
+
+@contextmanager
+def _edited(folder: Path) -> Iterator[tomlkit.TOMLDocument]:
+    """Yield the manifest; what the block changes is written at the end."""
+    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
+    yield document
     (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
-
-
-def _document(folder: Path) -> tomlkit.TOMLDocument:
-    return tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
 
 
 def _inline(reliability: Reliability) -> InlineTable:
@@ -145,27 +149,19 @@ def _check(head: TrainedHead, checkpoint: Checkpoint) -> None:
 
 def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:
     """Replace the entry of one head, or add it in the order of the tasks."""
-    head = item.head
-    entry = tomlkit.table()
-    entry.add("task", head.task.name)
-    entry.add("kind", head.kind)
-    entry.add("reads", head.reads)
-    entry.add("provenance", "trained")
-    if head.temperature != 1.0:
-        entry.add("temperature", head.temperature)
-    if item.thresholds:
-        entry.add("thresholds", list(item.thresholds))
-    entry.add("note", item.note)
-    if item.reliability:
-        entry.add("reliability", _inline(item.reliability))
-    if item.least_support:
-        entry.add("least_support", item.least_support)
+    head, entry = item.head, tomlkit.table()
+    values = {"task": head.task.name, "kind": head.kind, "reads": head.reads, "provenance": "trained"}
+    optional = {
+        "temperature": head.temperature if head.temperature != 1 else None, "thresholds": list(item.thresholds), "note": item.note,
+        "reliability": _inline(item.reliability) if item.reliability else None, "least_support": item.least_support,
+    }  # fmt: skip
+    for key, value in (values | optional).items():
+        if value or key == "note":
+            entry.add(key, value)
     entry.add(tomlkit.nl())
-    entries = cast("AoT", document["heads"])
-    places = [place for place, old in enumerate(entries) if old["task"] == head.task.name]
-    if places:
-        entries[places[0]] = entry
+    entries, order = cast("AoT", document["heads"]), [task.name for task in TASKS]
+    ranks, rank = [order.index(str(old["task"])) for old in entries], order.index(head.task.name)
+    if rank in ranks:
+        entries[ranks.index(rank)] = entry
     else:
-        order = [task.name for task in TASKS]
-        later = (place for place, old in enumerate(entries) if order.index(str(old["task"])) > order.index(head.task.name))
-        entries.insert(next(later, len(entries)), entry)
+        entries.insert(next((place for place, other in enumerate(ranks) if other > rank), len(ranks)), entry)

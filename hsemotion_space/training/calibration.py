@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.optimize import minimize_scalar
+from torch.nn import functional
 
 from hsemotion_space.inference.heads import activate
 from hsemotion_space.metrics import CalibrationBins, calibration_bins
@@ -19,12 +21,10 @@ MIN_ROWS = 200  # below, a temperature follows the accidents of the tuning rows;
 
 def negative_log_likelihood(task: Task, logits: FloatArray, targets: Targets, temperature: float) -> float:
     """Return the mean negative log-likelihood of class indices (N,) or units (N, K) under logits (N, K) at a temperature."""
-    scaled = logits.astype(np.float64) / temperature
+    scaled = torch.from_numpy(logits.astype(np.float64) / temperature)
     if task.kind == "one_of":
-        top = scaled.max(1)
-        total = top + np.log(np.exp(scaled - top[:, None]).sum(1))
-        return float((total - scaled[np.arange(len(scaled)), targets.astype(np.int64)]).mean())
-    return float((np.logaddexp(0, scaled) - targets * scaled).mean())
+        return float(functional.cross_entropy(scaled, torch.from_numpy(targets.astype(np.int64))))
+    return float(functional.binary_cross_entropy_with_logits(scaled, torch.from_numpy(targets.astype(np.float64))))
 
 
 def fit_temperature(task: Task, logits: FloatArray, targets: Targets) -> float:
@@ -44,10 +44,16 @@ def fit_temperature(task: Task, logits: FloatArray, targets: Targets) -> float:
 
 def calibration_of(task: Task, logits: FloatArray, targets: Targets, temperature: float = 1.0) -> CalibrationBins:
     """Return the bins of a reliability diagram: of the top class of a ``one_of`` task, of every unit of an ``independent`` one."""
-    values = activate(task, logits, temperature)
+    return bins_of_values(task, activate(task, logits, temperature), targets)
+
+
+def bins_of_values(task: Task, values: FloatArray, targets: Targets) -> CalibrationBins:
+    """Return the bins of :func:`calibration_of` for values (N, K) of a task; none for a task without probabilities."""
     if task.kind == "one_of":
-        return calibration_bins(values.max(1), values.argmax(1) == targets)
-    return calibration_bins(values.ravel(), targets.ravel() > 0.5)
+        return calibration_bins(values.max(1), values.argmax(1) == targets.ravel())
+    if task.kind == "independent" and task.scope == "frame":
+        return calibration_bins(values.ravel(), targets.ravel() > 0.5)
+    return CalibrationBins(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
 
 
 def calibrate(task: Task, tuning: tuple[FloatArray, Targets], test: tuple[FloatArray, Targets]) -> tuple[float, float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -148,14 +148,6 @@ def open_images(
     return FaceImages(source, images, np.stack(targets), affect, np.array(split, np.uint8), np.array(sure), digest.hexdigest())
 
 
-def load_images(
-    source: str, files: Sequence[Path], size: int, tuning: float = 0.05, *, crop: Crop = "square", unlabeled: bool = False
-) -> FaceImages:
-    """Decode one source into memory; takes and raises what :func:`open_images` does."""
-    faces = open_images(source, files, size, tuning, crop=crop, unlabeled=unlabeled)
-    return replace(faces, images=faces.images[np.arange(len(faces))])
-
-
 def faces_from_samples(
     source: str, samples: Iterable[FaceSample], size: int, tuning: float, *, crop: Crop = "square", unlabeled: bool = False
 ) -> FaceImages:
@@ -164,24 +156,24 @@ def faces_from_samples(
     Samples marked ``validation`` are the test split; without any, it is a tenth of the groups. The others are divided into
     training and tuning by group.
     """
-    kept = [sample for sample in samples if unlabeled or sample.expression is not None or sample.valence_arousal is not None]
-    if not kept:
+    usable = [sample for sample in samples if unlabeled or sample.expression is not None or sample.valence_arousal is not None]
+    if not usable:
         raise DataError("{source} has no picture with an expression or with valence and arousal.", code="no_label", source=source)
     digest = hashlib.sha256()
-    for sample in kept:
+    for sample in usable:
         label, affect = -1 if sample.expression is None else sample.expression, sample.valence_arousal or (np.nan, np.nan)
         digest.update(f"{_identity(sample.image)} {sample.face_box_xyxy} {label} {affect} {sample.split}\n".encode())
-    names = [f"picture {row}" if isinstance(sample.image, bytes) else str(sample.image) for row, sample in enumerate(kept, 1)]
-    pictures = [Picture(sample.image, sample.face_box_xyxy, name) for sample, name in zip(kept, names, strict=True)]
-    labeled = np.array([sample.expression is not None for sample in kept])
+    names = [f"picture {row}" if isinstance(sample.image, bytes) else str(sample.image) for row, sample in enumerate(usable, 1)]
+    pictures = [Picture(sample.image, sample.face_box_xyxy, name) for sample, name in zip(usable, names, strict=True)]
+    labeled = np.array([sample.expression is not None for sample in usable])
     one_hot = np.eye(len(EXPRESSION.labels), dtype=np.float32)
-    has_split = any(sample.split == "validation" for sample in kept)
-    sides = [split_of(sample.group.encode(), sample.split == "validation" if has_split else None, tuning) for sample in kept]
+    has_split = any(sample.split == "validation" for sample in usable)
+    sides = [split_of(sample.group.encode(), sample.split == "validation" if has_split else None, tuning) for sample in usable]
     return FaceImages(
         source,
         LazyPictures(pictures, size, crop),
-        np.stack([NO_LABEL if sample.expression is None else one_hot[sample.expression] for sample in kept]),
-        np.array([sample.valence_arousal or (np.nan, np.nan) for sample in kept], np.float32),
+        np.stack([NO_LABEL if sample.expression is None else one_hot[sample.expression] for sample in usable]),
+        np.array([sample.valence_arousal or (np.nan, np.nan) for sample in usable], np.float32),
         np.array(sides, np.uint8),
         labeled,
         digest.hexdigest(),

@@ -26,26 +26,10 @@ from hsemotion_space.training.formats.crops import FaceFile
 from hsemotion_space.types import ByteArray, FloatArray
 from hsemotion_space.vision.engine import normalize
 
+THREADS = 2  # that decode pictures
 LISTED_SKIPS = 20  # pictures that could not be decoded are counted, and so many of them named
 _AHEAD = 3  # batches that are decoded while the network runs
 _ROW_GROUP = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractOptions:
-    """``batch`` faces per run of the network, ``shard`` faces of the listing per file, ``threads`` that decode pictures."""
-
-    batch: int = 128
-    shard: int = 65_536
-    threads: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractProgress:
-    """``done`` faces of the listing, those of earlier runs included; ``images_per_s`` in this run."""
-
-    done: int
-    images_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +47,19 @@ class ExtractResult:
 
 
 @dataclass(slots=True)
-class _Shard:
-    """A shard that is still growing; ``faces`` are all that it covers, with those that are skipped."""
+class _Rows:
+    """Rows of a shard that is still growing."""
 
     videos: list[str] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
     embeddings: list[HalfArray] = field(default_factory=list)
     scores: list[FloatArray] = field(default_factory=list)
     skipped: list[tuple[int, str]] = field(default_factory=list)  # place in the shard, reason
-    faces: list[FaceFile] = field(default_factory=list)
 
-    def add(self, faces: Sequence[FaceFile], pictures: Sequence[ByteArray | str], network: Network) -> None:
-        """Run a batch of decoded pictures; a text instead of a picture is the reason why there is none."""
+    def add(self, start: int, faces: Sequence[FaceFile], pictures: Sequence[ByteArray | str], network: Network) -> None:
+        """Run the batch of decoded pictures at a place of the shard; a text is the reason why there is no picture."""
         good = [place for place, picture in enumerate(pictures) if not isinstance(picture, str)]
-        self.skipped += [(len(self.faces) + place, text) for place, text in enumerate(pictures) if isinstance(text, str)]
-        self.faces += faces
+        self.skipped += [(start + place, text) for place, text in enumerate(pictures) if isinstance(text, str)]
         if not good:
             return
         spec = network.checkpoint.input
@@ -97,29 +79,32 @@ def extract(
     faces: Iterable[FaceFile],
     network: Network,
     folder: Path,
-    options: ExtractOptions | None = None,
-    report: Callable[[ExtractProgress], None] | None = None,
+    report: Callable[[int, float], None] | None = None,
+    *,
+    batch: int = 128,
+    shard: int = 65_536,
 ) -> ExtractResult:
-    """Run a backbone over face crops and write ``part-00000.parquet`` and so on.
+    """Run a backbone over face crops and write ``part-00000.parquet`` and so on, each of ``shard`` faces of the listing.
 
     Each picture is squashed to the input size, bilinear, in RGB. One that cannot be decoded is skipped, so that its frame
     counts as one without a face. Called again with the same listing it resumes after the last complete shard; the listing may
-    have grown. It is read as a stream, and no more than a shard is in memory. ``report`` is called after every batch.
+    have grown. It is read as a stream, and no more than a shard is in memory. ``report`` gets the number of faces, those of
+    earlier runs included, and the speed of this run in faces per second after every batch; an error in it ends the extraction.
     """
-    options = options or ExtractOptions()
     folder.mkdir(parents=True, exist_ok=True)
     listing, identity = iter(faces), _identity(network.checkpoint)
     number, result = _finished(listing, folder, identity)
-    began, earlier, shard = time.perf_counter(), result.faces, _Shard()
-    for batch, pictures in _decoded(listing, network.checkpoint.input.size, options):
-        shard.add(batch, pictures, network)
-        if len(shard.faces) == options.shard:
-            result = _write(shard, folder / PART.format(number), identity, result)
-            number, shard = number + 1, _Shard()
-        if report is not None:
-            done = result.faces + len(shard.faces)
-            report(ExtractProgress(done, (done - earlier) / max(time.perf_counter() - began, 1e-9)))
-    return _write(shard, folder / PART.format(number), identity, result) if shard.faces else result
+    began, earlier = time.perf_counter(), result.faces
+    while members := list(itertools.islice(listing, shard)):
+        rows = _Rows()
+        for index, (group, pictures) in enumerate(_decoded(members, network.checkpoint.input.size, batch)):
+            rows.add(index * batch, group, pictures, network)
+            if report is not None:
+                count = result.faces + index * batch + len(group)
+                report(count, (count - earlier) / max(time.perf_counter() - began, 1e-9))
+        result = _write(rows, members, folder / PART.format(number), identity, result)
+        number += 1
+    return result
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, str]:
@@ -158,23 +143,18 @@ def _extended(result: ExtractResult, faces: Sequence[FaceFile], skipped: Sequenc
     return ExtractResult(result.faces + len(faces), result.rows + rows, (result.skipped + named)[:LISTED_SKIPS])
 
 
-def _batches(faces: Iterator[FaceFile], options: ExtractOptions) -> Iterator[list[FaceFile]]:
-    """Cut a listing into batches that end with the shards, so that a resumed run has the same batches."""
-    while shard := list(itertools.islice(faces, options.shard)):
-        yield from (shard[start : start + options.batch] for start in range(0, len(shard), options.batch))
-
-
-def _decoded(faces: Iterator[FaceFile], size: int, options: ExtractOptions) -> Iterator[tuple[list[FaceFile], list[ByteArray | str]]]:
-    waiting: deque[tuple[list[FaceFile], list[Future[ByteArray | str]]]] = deque()
-    with ThreadPoolExecutor(options.threads) as pool:
+def _decoded(faces: Sequence[FaceFile], size: int, batch: int) -> Iterator[tuple[Sequence[FaceFile], list[ByteArray | str]]]:
+    """Yield batches of faces with their pictures, or the reasons why there is none; some are decoded ahead."""
+    waiting: deque[tuple[Sequence[FaceFile], list[Future[ByteArray | str]]]] = deque()
+    groups = [faces[start : start + batch] for start in range(0, len(faces), batch)]
+    with ThreadPoolExecutor(THREADS) as pool:
         try:
-            for batch in _batches(faces, options):
-                waiting.append((batch, [pool.submit(_decode, face.image, size) for face in batch]))
-                if len(waiting) > _AHEAD:
-                    ready, jobs = waiting.popleft()
-                    yield ready, [job.result() for job in jobs]
-            for ready, jobs in waiting:
-                yield ready, [job.result() for job in jobs]
+            for number in range(len(groups) + _AHEAD):
+                if number < len(groups):
+                    waiting.append((groups[number], [pool.submit(_decode, face.image, size) for face in groups[number]]))
+                if number >= _AHEAD:
+                    group, jobs = waiting.popleft()
+                    yield group, [job.result() for job in jobs]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -193,18 +173,18 @@ def _vectors(parts: Sequence[npt.NDArray[np.floating]], width: int, kind: pa.Dat
     return pa.FixedSizeListArray.from_arrays(pa.array(flat, kind), type=pa.list_(pa.field("element", kind, nullable=False), width))
 
 
-def _write(shard: _Shard, file: Path, identity: dict[str, str], before: ExtractResult) -> ExtractResult:
+def _write(rows: _Rows, faces: Sequence[FaceFile], file: Path, identity: dict[str, str], before: ExtractResult) -> ExtractResult:
     """Write a shard; return what the folder holds with it."""
-    own = {"faces": str(len(shard.faces)), "start_row": str(before.rows), "listing": _digest(shard.faces)}
-    metadata = identity | own | {"skipped": json.dumps(shard.skipped[:LISTED_SKIPS])}
+    own = {"faces": str(len(faces)), "start_row": str(before.rows), "listing": _digest(faces)}
+    metadata = identity | own | {"skipped": json.dumps(rows.skipped[:LISTED_SKIPS])}
     columns = {
-        "video": pa.array(shard.videos, pa.string()).dictionary_encode(),
-        "frame": pa.array(shard.frames, pa.int64()),
-        "embedding": _vectors(shard.embeddings, int(identity["dim"]), pa.float16()),
-        "scores": _vectors(shard.scores, int(identity["outputs"]), pa.float32()),
+        "video": pa.array(rows.videos, pa.string()).dictionary_encode(),
+        "frame": pa.array(rows.frames, pa.int64()),
+        "embedding": _vectors(rows.embeddings, int(identity["dim"]), pa.float16()),
+        "scores": _vectors(rows.scores, int(identity["outputs"]), pa.float32()),
     }
     schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()], metadata=metadata)
     table = pa.table(columns, schema=schema)
     with replacing(file) as partial:
         pq.write_table(table, partial, _ROW_GROUP, compression="zstd", use_dictionary=["video"], use_byte_stream_split=True)
-    return _extended(before, shard.faces, shard.skipped, len(shard.frames))
+    return _extended(before, faces, rows.skipped, len(rows.frames))

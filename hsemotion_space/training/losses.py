@@ -51,13 +51,13 @@ def class_weights(expression: Tensor, power: float) -> Tensor:
     return (mass / mass.max()) ** -power
 
 
-def embedding_loss(projected: Tensor, taught: Tensor) -> Tensor:
+def embedding_loss(projected: Tensor, target: Tensor) -> Tensor:
     """Return one minus the mean cosine of two (B, D) tensors, the term on hidden states of DistilBERT (Sanh et al., 2019).
 
     Only directions count, since the lengths of two architectures' embeddings have nothing to do with each other. The linear map before
     it is the regressor of FitNets (Romero et al., 2015).
     """
-    return 1 - functional.cosine_similarity(projected, taught, dim=1).mean()
+    return 1 - functional.cosine_similarity(projected, target, dim=1).mean()
 
 
 class Distilled(nn.Module):

@@ -18,6 +18,7 @@ from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION,
 from hsemotion_space.training.attach import Attachment
 from hsemotion_space.training.augment import Augmentation, augment, plain
 from hsemotion_space.training.calibration import calibrate, reliability_of, reliability_of_units
+from hsemotion_space.training.challenge import measure, tune_thresholds
 from hsemotion_space.training.data import TEST, TRAINING, TUNING, split_of, table_rows
 from hsemotion_space.training.feature_table import Outputs
 from hsemotion_space.training.files import DataError, reading
@@ -26,7 +27,6 @@ from hsemotion_space.training.pictures import LazyPictures, Picture
 from hsemotion_space.training.scoring import TaskScore, score
 from hsemotion_space.training.series import Series
 from hsemotion_space.training.trained_head import TrainedHead
-from hsemotion_space.training.tuning import measure, tune_thresholds
 from hsemotion_space.types import ByteArray, FloatArray, IntArray
 from hsemotion_space.vision.backbones import Backbone
 

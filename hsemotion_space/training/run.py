@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,9 @@ from hsemotion_space.training.files import DataError
 from hsemotion_space.training.recipe import Recipe, read_recipe
 from hsemotion_space.training.soft_labels import SoftLabelFile, read_soft_labels
 from hsemotion_space.training.sources import VoteRegression, load_sources
-from hsemotion_space.training.train import STATE, Progress, Trainer, read_log
+from hsemotion_space.training.train import STATE, Trainer, read_log
 
 WEIGHTS, RECORD = "model.safetensors", "training.json"
-HEADS = "heads."  # tensors of heads that were trained on a backbone and are kept beside it
 BACKGROUNDS = {"black": 0.0, "gray": 0.5, "white": 1.0}  # behind masked faces, to see what the mask itself gives away
 
 
@@ -45,9 +45,9 @@ def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bo
         print(f"Start: {trainer.start.loaded} tensors of {trainer.start.file}; random: {', '.join(trainer.start.fresh) or 'none'}")  # noqa: T201
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
 
-        def report(progress: Progress) -> None:
-            bar.update(progress.step - bar.n)
-            bar.set_postfix({**{key: f"{value:.3f}" for key, value in progress.losses.items()}, "img/s": round(progress.images_per_s)})
+        def report(step: int, losses: Mapping[str, float], images_per_s: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix({**{key: f"{value:.3f}" for key, value in losses.items()}, "img/s": round(images_per_s)})
 
         return trainer.fit(math.inf if minutes is None else minutes, report)
 

@@ -13,7 +13,6 @@ from hsemotion_space.metrics import (
     CalibrationBins,
     Doubles,
     bootstrap_additive,
-    calibration_bins,
     concordance_of_sums,
     confusion,
     f1_of_counts,
@@ -23,6 +22,7 @@ from hsemotion_space.metrics import (
     unit_counts,
 )
 from hsemotion_space.tasks import Task
+from hsemotion_space.training.calibration import bins_of_values
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.series import Series, by_video, check_thresholds, filled
 from hsemotion_space.types import FloatArray, IntArray
@@ -123,7 +123,7 @@ def score(
     predicted = sum(int(np.isin(targets[video].frames, series.frames).sum()) for video, series in known.items())
     missing = sum(len(series.frames) for video, series in targets.items() if video not in known)
     counts = sums.sum(0).astype(np.int64) if task.kind == "one_of" else np.zeros((0, 0), np.int64)
-    calibration = _calibration(task, values, truth)
+    calibration = bins_of_values(task, values, truth)
     mean_of = lambda drawn: float(statistics.of_sums(drawn.reshape(per_label.size, -1)).mean())  # noqa: E731
     return TaskScore(
         task=task,
@@ -186,12 +186,3 @@ def _support(task: Task, targets: FloatArray) -> list[int]:
     if task.kind == "independent" and task.scope == "frame":
         return [int(count) for count in targets.sum(axis=0, dtype=np.float64)]
     return [len(targets)] * len(task.labels)
-
-
-def _calibration(task: Task, values: FloatArray, targets: FloatArray) -> CalibrationBins:
-    """Return bins of the top class's probability, or of all units' probabilities against their presence."""
-    if task.kind == "one_of":
-        return calibration_bins(values.max(1), values.argmax(1) == targets[:, 0])
-    if task.kind == "independent" and task.scope == "frame":
-        return calibration_bins(values, targets)
-    return CalibrationBins(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))

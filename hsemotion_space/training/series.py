@@ -48,6 +48,11 @@ class Series:
         return np.flatnonzero(~np.isnan(self.values).any(axis=1))
 
 
+def recording_of(video: str) -> str:
+    """Return the stem of the video file behind a label file: ``x_left`` and ``x_right`` are two people in the video ``x``."""
+    return video.removesuffix("_left") if video.endswith("_left") else video.removesuffix("_right")
+
+
 def by_video(task: Task, series: Iterable[Series], columns: int, kind: str) -> dict[str, Series]:
     """Return the rows without NaN of each video that has any; ``kind`` is ``labels`` or ``predictions``, for messages."""
     known: dict[str, Series] = {}

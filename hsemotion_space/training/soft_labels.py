@@ -1,7 +1,7 @@
 """Soft labels: outputs of teacher networks for every picture of some sources, in one Parquet file.
 
 Columns: ``source``, ``row`` (its place in the loaded order), ``probabilities`` (8, in the order of the expression task),
-``valence`` and ``arousal`` (NaN if no teacher rates them), and, if wanted, ``embedding``. The metadata names the teachers,
+``valence`` and ``arousal`` (NaN if no teacher rates them), and, optionally ``embedding``. The metadata names the teachers,
 the number of views, and the digest of every source.
 """
 

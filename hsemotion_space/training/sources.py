@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pyarrow import csv as arrow_csv
 
 from hsemotion_space.metrics import concordance
 from hsemotion_space.tasks import EXPRESSION
-from hsemotion_space.training.data import TEST, TRAINING, TUNING, FaceImages, faces_from_samples, load_images, open_images
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, FaceImages, faces_from_samples, open_images
 from hsemotion_space.training.files import DataError, reading
 from hsemotion_space.training.formats.affectnet import read_folder_2021, read_manual_csv
 from hsemotion_space.training.formats.feedback import read_feedback
@@ -30,9 +30,11 @@ def load_sources(recipe: Recipe, data: Path) -> tuple[list[FaceImages], VoteRegr
     sources = []
     for source in recipe.sources:
         files = _files(source, data)
-        images = _read(source, files, data, detailed_size(recipe.size), load_images)
-        if votes is not None and source.format == "parquet" and VOTE_COLUMNS[0] in pq.read_schema(files[0]).names:
-            images = replace(images, valence_arousal=np.clip(images.expression @ votes.coefficients, -1, 1))
+        images = _read(source, files, data, detailed_size(recipe.size))
+        if source.format == "parquet":  # fits into memory
+            images = replace(images, images=images.images[np.arange(len(images))])
+            if votes is not None and VOTE_COLUMNS[0] in pq.read_schema(files[0]).names:
+                images = replace(images, valence_arousal=np.clip(images.expression @ votes.coefficients, -1, 1))
         scored = all(len(images.rows(split, counted=True)) for split in (TUNING, TEST))
         if not len(images.rows(TRAINING)) or not (scored or (source.unlabeled and np.isnan(images.expression).all())):
             template = "{source} needs a row for training, and one with a sure label each for tuning and for the test."
@@ -45,7 +47,7 @@ def load_sources(recipe: Recipe, data: Path) -> tuple[list[FaceImages], VoteRegr
 
 def open_source(source: Source, data: Path, size: int) -> FaceImages:
     """Open one source without decoding its pictures, which have ``size`` px when they are asked for."""
-    return _read(source, _files(source, data), data, size, open_images)
+    return _read(source, _files(source, data), data, size)
 
 
 def detailed_size(size: int) -> int:
@@ -66,9 +68,9 @@ def _files(source: Source, data: Path) -> list[Path]:
     return files
 
 
-def _read(source: Source, files: list[Path], data: Path, size: int, read_table: Callable[..., FaceImages]) -> FaceImages:
+def _read(source: Source, files: list[Path], data: Path, size: int) -> FaceImages:
     if source.format == "parquet":
-        return read_table(source.name, files, size, source.tuning, crop=source.crop, unlabeled=source.unlabeled)
+        return open_images(source.name, files, size, source.tuning, crop=source.crop, unlabeled=source.unlabeled)
     samples = _samples(source, files, data)
     return faces_from_samples(source.name, samples, size, source.tuning, crop=source.crop, unlabeled=source.unlabeled)
 

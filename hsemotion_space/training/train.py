@@ -28,14 +28,8 @@ OUTPUTS = 10  # eight expression logits, valence, arousal
 LOG_EVERY = 50  # steps between progress calls
 STATE, BEST, LOG = "state.pt", "best.pt", "log.jsonl"
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run is: after ``step``, loss terms averaged since the last report, images per second."""
-
-    step: int
-    losses: dict[str, float]
-    images_per_s: float
+Report = Callable[[int, Mapping[str, float], float], None]
+"""Gets the step, the loss terms averaged since the last report, and images per second."""
 
 
 @dataclass(slots=True)
@@ -204,7 +198,7 @@ class Trainer:
         """Return a fresh model with :meth:`weights`, in evaluation mode, on the device of the training."""
         return self._model_with(self.weights())
 
-    def fit(self, minutes: float = math.inf, report: Callable[[Progress], None] | None = None) -> bool:
+    def fit(self, minutes: float = math.inf, report: Report | None = None) -> bool:
         """Train to the last step or until the time is up; return whether the run is complete.
 
         The state is saved after every epoch and at the end of the budget, so a killed run loses at most one epoch.
@@ -220,7 +214,7 @@ class Trainer:
             self.losses.add(terms)
             recent.add(terms)
             if self.step % LOG_EVERY == 0 and report is not None:
-                report(Progress(self.step, recent.means(), LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s)))
+                report(self.step, recent.means(), LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s))
                 reported_s, recent = self.elapsed_s, Losses()
             if self.step % self.recipe.steps_per_epoch == 0 or self.step == self.recipe.steps:
                 self._finish_epoch()

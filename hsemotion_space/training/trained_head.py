@@ -18,8 +18,7 @@ from hsemotion_space.inference.heads import activate, clip_statistics, run_layer
 from hsemotion_space.tasks import CHALLENGE, Task
 from hsemotion_space.training.feature_table import FeatureTable
 from hsemotion_space.training.files import DataError, reading
-from hsemotion_space.training.series import Series
-from hsemotion_space.training.tuning import recording_of
+from hsemotion_space.training.series import Series, recording_of
 from hsemotion_space.types import FloatArray, IntArray
 
 WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"

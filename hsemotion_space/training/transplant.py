@@ -27,13 +27,13 @@ def transplant(target: Tensors, source: Tensors, classifier: str) -> tuple[dict[
     known for DDAMFN from MobileFaceNet; else by order, if both have the same number of tensors, of the same shapes and last
     parts of their names. The output layer ``classifier`` is never filled.
     """
-    wanted = {key: value for key, value in target.items() if not key.startswith(classifier + ".") and not key.endswith(COUNTER)}
+    expected = {key: value for key, value in target.items() if not key.startswith(classifier + ".") and not key.endswith(COUNTER)}
     available = {key: value.float() for key, value in source.items() if not key.endswith(COUNTER)}
-    named = by_name(wanted, available)
-    if 2 * _count(named) >= _count(wanted):
+    named = by_name(expected, available)
+    if 2 * _count(named) >= _count(expected):
         return named, "name"
-    if "features.2.conv_dw.mixed_depthwise_conv.0.weight" in wanted and "features.layers.2.layers.1.layers.0.weight" in available:
-        return ddamfn_from_mobilefacenet(wanted, available), "structure"
+    if "features.2.conv_dw.mixed_depthwise_conv.0.weight" in expected and "features.layers.2.layers.1.layers.0.weight" in available:
+        return ddamfn_from_mobilefacenet(expected, available), "structure"
     return _by_order(target, source, classifier), "order"
 
 
@@ -45,11 +45,11 @@ def by_name(target: Tensors, source: Tensors) -> dict[str, Tensor]:
     """Return the tensors with the same name and shape, and depthwise kernels of another size, resized."""
     values = {}
     for key in target.keys() & source.keys():
-        wanted, available = target[key], source[key]
-        if wanted.shape == available.shape:
-            values[key] = available
-        elif wanted.ndim == available.ndim == 4 and wanted.shape[:2] == available.shape[:2] and available.shape[1] == 1:
-            values[key] = resize_kernel(available, wanted.shape[2], wanted.shape[3])
+        shape, value = target[key].shape, source[key]
+        if value.shape == shape:
+            values[key] = value
+        elif len(shape) == value.ndim == 4 and value.shape[:2] == shape[:2] and shape[1] == 1:
+            values[key] = resize_kernel(value, shape[2], shape[3])
     return values
 
 
