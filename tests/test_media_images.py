@@ -51,6 +51,18 @@ def sixteen_bit(value: int) -> bytes:
     return encoded(Image.fromarray(np.full((12, 16), value, np.uint16)), "PNG")
 
 
+def gray_levels(*levels: int) -> bytes:
+    return encoded(Image.fromarray(np.array(levels, np.uint16).reshape(2, 2)), "PNG")
+
+
+def gray_corners(*levels: int) -> Corners:
+    return tuple((level,) * 3 for level in levels)
+
+
+def rgb16(*channels: int) -> bytes:
+    return png(1, 1, 16, 2, b"\0" + struct.pack(">3H", *channels))
+
+
 def animation(kind: str, **options: object) -> bytes:
     return encoded(flat("RGB", RED), kind, save_all=True, append_images=[flat("RGB", BLUE), flat("RGB", GREEN)], duration=50, **options)
 
@@ -109,7 +121,14 @@ GOOD: dict[str, tuple[Callable[[], bytes], int, int, Corners, int]] = {
     "png-rgb-key": (lambda: encoded(PICTURE, "PNG", transparency=RED), 64, 48, (WHITE, GREEN, BLUE, WHITE), 0),
     "png-gray-key": (lambda: encoded(flat("L", 9), "PNG", transparency=9), 16, 12, (WHITE,) * 4, 0),
     "png-16-gray-middle": (lambda: sixteen_bit(0x8000), 16, 12, ((128,) * 3,) * 4, 0),
-    "png-16-gray-dark": (lambda: sixteen_bit(0x00FF), 16, 12, ((0,) * 3,) * 4, 0),
+    "png-16-gray-black": (lambda: sixteen_bit(0), 16, 12, ((0,) * 3,) * 4, 0),
+    "png-8-of-16-gray": (lambda: gray_levels(0, 0x10, 0x80, 0xFF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
+    "png-10-of-16-gray": (lambda: gray_levels(0, 0x40, 0x200, 0x3FF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
+    "png-12-of-16-gray": (lambda: gray_levels(0, 0x100, 0x800, 0xFFF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
+    "png-14-of-16-gray": (lambda: gray_levels(0, 0x400, 0x2000, 0x3FFF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
+    "png-16-of-16-gray": (lambda: gray_levels(0, 0x1000, 0x8000, 0xFFFF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
+    "png-14-of-16-rgb": (lambda: rgb16(0x3FFF, 0, 0), 1, 1, ((0x3F, 0, 0),) * 4, 0),
+    "png-16-rgb-black": (lambda: rgb16(0, 0, 0), 1, 1, ((0,) * 3,) * 4, 0),
     "png-16-gray-white": (lambda: sixteen_bit(0xFFFF), 16, 12, (WHITE,) * 4, 0),
     "png-16-rgb": (lambda: RGB16, 2, 1, ((0x80, 0, 0xFF), (0x12, 0x56, 0x9A)) * 2, 0),
     "png-16-rgba": (lambda: RGBA16, 2, 1, (WHITE, GREEN) * 2, 0),
@@ -270,6 +289,8 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "png-no-size": (lambda: png(0, 0, 8, 2, b""), DAMAGED),
     "png-no-data": (lambda: b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0)), DAMAGED),
     "png-noise-data": (lambda: encoded(PICTURE, "PNG").replace(b"IDAT", b"IDAX"), DAMAGED),
+    "png-12-of-16-rgb": (lambda: rgb16(0x0FFF, 0x0123, 0), "few_bits"),
+    "png-12-of-16-rgba": (lambda: png(1, 1, 16, 6, b"\0" + struct.pack(">4H", 0xFFF, 0, 0, 0xFFFF)), "few_bits"),
     "png-odd-depth": (lambda: png(1, 1, 7, 2, ONE_ROW), DAMAGED),
     "png-odd-color": (lambda: png(1, 1, 8, 5, ONE_ROW), DAMAGED),
     "png-claims-2-gigapixels": (lambda: png(2**31 - 1, 2, 8, 2, ONE_ROW), TOO_LARGE),

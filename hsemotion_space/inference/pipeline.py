@@ -46,6 +46,8 @@ BRIEF_FRAMES = 3  # in clips of at least ten analyzed frames, a face seen in few
 LIVE = PipelineConfig(detection_side=480, min_face=40)  # how the picture of a camera is searched
 LIVE_PIXELS = 2_000_000  # of such a picture
 NO_FACE = Message("No face was found. Try a picture with a larger, unobstructed, upright face.", code="no_face")
+DARK = 40  # gray level of 0 to 255 that is exceeded by a twentieth of the pixels of a picture that is not dark
+NO_FACE_DARK = Message("No face was found: the picture is too dark. Try one with more light.", code="no_face_dark")
 
 Report = Callable[[int, int], None]
 
@@ -98,12 +100,14 @@ def _not_loaded(kind: type[CheckpointError | EngineError], checkpoint: Checkpoin
 
 @dataclass(slots=True)
 class _Preview:
-    """The frame that shows the most faces, the earliest of equals."""
+    """The frame that shows the most faces, the earliest of equals, and whether all frames so far are dark."""
 
     frame: Frame | None = None
     faces: int = -1
+    is_dark: bool = True
 
     def offer(self, frame: Frame, faces: int) -> None:
+        self.is_dark = self.is_dark and bool(np.percentile(frame.rgb[::8, ::8], 95) < DARK)
         if faces > self.faces:
             self.frame, self.faces = Frame(_shrink(frame.rgb, PREVIEW_SIDE), frame.index, frame.time_s), faces
 
@@ -343,7 +347,7 @@ def _assemble(info: MediaInfo, batcher: _Batcher, times: list[float], cuts: list
         several = "{count} detections in fewer than {frames} frames were left out as probable false alarms."
         notices.append(Message(several if brief > 1 else one, code="brief", count=brief, frames=BRIEF_FRAMES))
     if not tracks:
-        notices.append(NO_FACE)
+        notices.append(NO_FACE_DARK if batcher.preview.is_dark else NO_FACE)
     frame_times_s, analyses = np.array(times, np.float64), {}
     for place, checkpoint in enumerate(network.checkpoint for network in batcher.networks):
         analyses[checkpoint.id] = Analysis(

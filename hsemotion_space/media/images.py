@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.settings import MediaLimits
@@ -22,6 +22,7 @@ from hsemotion_space.types import ByteArray, Frame, MediaInfo
 
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")
 CLIP_FORMATS = ("mov", "matroska", "avi")
+LOST_BITS = 12  # of 16 per channel; from so few used ones only a sixteenth of the levels would be left
 HEAD_BYTES = 64  # of a file that tell its format
 _MAGIC = tuple(
     (name, re.compile(pattern, re.DOTALL))
@@ -172,16 +173,22 @@ def _read(source: Path | io.BytesIO, name: str, limits: MediaLimits) -> tuple[By
     return np.array(picture), notices
 
 
-def _decode(image: Image.Image, side: int) -> tuple[Image.Image, list[Message]]:
+def _decode(image: ImageFile.ImageFile, side: int) -> tuple[Image.Image, list[Message]]:
     width, height = image.size
     scale = min(1.0, side / max(width, height))
     target = max(1, round(width * scale)), max(1, round(height * scale))
     image.draft(None, target)
+    is_deep = ";16" in repr(image.tile)  # of which Pillow keeps the upper 8 bits, but for gray
     image.load()
     orientation = _orientation(image)
     animated = Message("The image is animated; only its first frame was analyzed.", code="animated")
     notices = [animated] if _is_animated(image) else []
     picture = _to_rgb(image)
+    if is_deep and 0 < np.asarray(picture).max() < 2 ** (LOST_BITS - 8):
+        raise MediaError(
+            "The picture uses {bits} or fewer of its 16 bits per channel. Save it with 8 bits per channel and try again.",
+            code="few_bits", bits=LOST_BITS,
+        )  # fmt: skip
     if scale < 1:
         picture = picture.resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0)
     if orientation in _UPRIGHT:
@@ -206,7 +213,9 @@ def _is_animated(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        levels = np.asarray(image)
+        bits = int(levels.max()).bit_length()  # cameras store 10, 12 or 14 bits in 16
+        return Image.fromarray((levels >> max(0, bits + bits % 2 - 8)).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")

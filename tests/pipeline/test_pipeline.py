@@ -15,7 +15,7 @@ from media_makers import write_clip
 from pipeline_makers import EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, indices, picture
 
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.inference.pipeline import BATCH, NO_FACE, PREVIEW_SIDE, THUMBNAIL_SIDE, Network, Pipeline
+from hsemotion_space.inference.pipeline import BATCH, NO_FACE, NO_FACE_DARK, PREVIEW_SIDE, THUMBNAIL_SIDE, Network, Pipeline
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.media.clips import MediaError, open_clip
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
@@ -44,6 +44,15 @@ def test_a_picture_with_two_faces(pipeline: Pipeline, detector: GreenDetector, t
 def test_a_picture_without_a_face(pipeline: Pipeline, tmp_path: Path) -> None:
     analysis = pipeline.analyze(picture(tmp_path, draw([])), PipelineConfig())
     assert (analysis.faces, analysis.notices) == ((), (NO_FACE,))
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, NO_FACE_DARK), (25, NO_FACE_DARK), (60, NO_FACE), (255, NO_FACE)])
+def test_darkness_is_named_where_no_face_is_found(level: int, expected: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    pixels = np.full((96, 160, 3), level, np.uint8)
+    assert pipeline.analyze(picture(tmp_path, pixels), PipelineConfig()).notices == (expected,)
+    black = np.zeros_like(pixels)
+    fading = write_clip(tmp_path / "clip.mp4", [black, black, pixels, black])
+    assert pipeline.analyze(fading, EVERY_FRAME).notices == (expected,), "one light frame is enough"
 
 
 def test_scores_are_those_of_each_aligned_face(pipeline: Pipeline, tmp_path: Path) -> None:
