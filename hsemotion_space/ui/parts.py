@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from html import escape
 from typing import Final
@@ -34,14 +33,15 @@ class RawImage(gr.Image):
         return NamedFile(payload.path) if payload is not None and payload.path else None
 
 
-class RawVideo(gr.Video):
-    """A video input that hands on what the request names."""
+class RawFile(gr.File):
+    """An input of one file that hands on what the request names."""
 
     is_template = True
 
-    def preprocess(self, payload: FileData | None) -> NamedFile | None:
+    def preprocess(self, payload: ListFiles | FileData | None) -> NamedFile | None:  # type: ignore[override]
         """Return what is named, or None."""
-        return NamedFile(payload.path) if payload is not None and payload.path else None
+        file = next(iter(payload.root), None) if isinstance(payload, ListFiles) else payload
+        return NamedFile(file.path) if file is not None and file.path else None
 
 
 class RawFiles(gr.File):
@@ -193,17 +193,5 @@ def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "
     state = retell(problem) or (where.words and say("The weights are {state}.", state=retell(where.words)))
     state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
     line = " · ".join(escape(fact) for fact in facts if fact)
-    numbers = f"<details><summary>{escape(say('What its numbers are'))}</summary><ul>{heads}</ul></details>"
-    return f"<div class='card'><p>{line}</p>{state}<p>{escape(retell(checkpoint.summary))}</p>{numbers}</div>"
-
-
-def progress_bar(done: int, total: int, words: str) -> str:
-    """Return a progress bar that screen readers announce; an unknown total gives a moving bar."""
-    share = min(100, math.floor(100 * done / total)) if total else 0
-    values = f"aria-valuemin='0' aria-valuemax='{total}' aria-valuenow='{done}'" if total else ""
-    inner = f"<div style='width:{share}%'></div>" if total else "<div class='moving'></div>"
-    label = escape(words)
-    return (
-        f"<div class='progress'><div class='bar' role='progressbar' aria-label='{label}' {values}>{inner}</div>"
-        f"<p aria-live='polite'>{label}</p></div>"
-    )
+    details = f"<details><summary>{line}</summary><p>{escape(retell(checkpoint.summary))}</p><ul>{heads}</ul></details>"
+    return f"<div class='card'>{details}{state}</div>"

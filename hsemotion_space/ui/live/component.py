@@ -13,7 +13,7 @@ from hsemotion_space.figures import face_color
 from hsemotion_space.figures.style import FACE_COLORS, ink
 from hsemotion_space.ui.analyze import Shared
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.live.answer import answer
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
 from hsemotion_space.ui.words import fixed, of_script, say
@@ -32,11 +32,11 @@ belongs to a whole clip, so there is none here.
 """
 
 
-def build_live(desk: Desk, shared: Shared, tab: gr.Tab, limit_s: float = LIMIT_S) -> gr.HTML:
+def build_live(context: AppContext, shared: Shared, tab: gr.Tab, limit_s: float = LIMIT_S) -> gr.HTML:
     """Lay out the tab.
 
     Args:
-        desk: of the page.
+        context: of the page.
         shared: components of the page; the tick must have an ``elem_id``, by which the browser finds it before it asks for the camera.
         tab: in which it stands.
         limit_s: seconds after which the camera is stopped.
@@ -62,7 +62,7 @@ def build_live(desk: Desk, shared: Shared, tab: gr.Tab, limit_s: float = LIMIT_S
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def look(checkpoint: object, agreed: object, event: gr.EventData, request: gr.Request) -> str:
-        return answer(desk, event, checkpoint, agreed, client_of(request))
+        return answer(context, event, checkpoint, agreed, client_of(request))
 
     live.frame(look, [shared.picker.choice, shared.agreed], live, trigger_mode="multiple", **quiet)
     tab.select(_texts, None, live, **quiet)  # in the language of the visitor
