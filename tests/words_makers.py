@@ -114,6 +114,11 @@ def in_viewer() -> set[str]:
     return found | set(re.findall(r"'(\w+)'", quadrants))
 
 
+def in_source() -> set[str]:
+    """Return the texts of the component that files come from."""
+    return _Page((PACKAGE / "ui" / "source" / "source.html").read_text("utf-8")).texts
+
+
 @cache
 def written() -> tuple[str, ...]:
     """Return all texts in the package and the manifests; one with values is there in its pieces."""

@@ -64,7 +64,7 @@ function makeAnswer(task) {
   const [name, share] = [make('strong'), make('span')];
   const bars = task.none ? [] : task.labels.map((label) => makeBar(task, label, [label.short]));
   return {
-    nodes: [make('p', { class: 'answer' }, name, ' ', share), ...(bars.length ? [make('ul', { class: 'bars' }, ...bars.map((bar) => bar.node))] : [])],
+    nodes: [make('p', { class: 'answer' }, name, ' ', share), make('ul', { class: 'bars' }, ...bars.map((bar) => bar.node))],
     show(values, line, index) {
       const none = line.none.includes(index);
       const top = line.top[index] ?? values.indexOf(Math.max(...values));
@@ -93,23 +93,23 @@ function makeNumbers(task) {
 
 /** Independent labels by name, the strongest first: those that are present, and the others folded. */
 function makeList(task) {
-  const bars = task.labels.map((label) => {
-    const described = task.scope === 'frame' ? label.description.replace(/[.\u3002]$/, '') : label.name;
-    return makeBar(task, label, task.scope === 'frame' ? [described, ' ', make('small', {}, label.short)] : [described]);
-  });
+  const whole = task.scope === 'clip';
+  const named = (label) => [label.description.replace(/[.\u3002]$/, ''), ' ', make('small', {}, label.short)];
+  const bars = task.labels.map((label) => makeBar(task, label, whole ? [label.name] : named(label)));
   const [first, rest, summary] = [make('ul', { class: 'bars wide' }), make('ul', { class: 'bars wide' }), make('summary')];
   return {
     nodes: [first, make('details', {}, summary, rest)],
     show(values, line) {
       const order = values.map((_, column) => column).sort((one, other) => values[other] - values[one]);
       const limits = line.thresholds;
-      const present = task.scope === 'clip' ? [] : order.filter((column, place) => (limits.length ? values[column] >= limits[column] : place < MOST_LISTED));
-      order.forEach((column) => bars[column].show(values[column]));
+      const isListed = (column, place) => !whole && (limits.length ? values[column] >= limits[column] : place < MOST_LISTED);
+      const present = order.filter(isListed);
       const others = order.filter((column) => !present.includes(column));
-      const none = make('li', { class: 'none' }, say('none'));
-      first.replaceChildren(...(present.length ? present.map((column) => bars[column].node) : task.scope === 'clip' ? [] : [none]));
-      rest.replaceChildren(...others.map((column) => bars[column].node));
-      summary.textContent = task.scope === 'clip' ? say('one value for the whole clip') : say('{count} more', { count: others.length });
+      const nodesOf = (columns) => columns.map((column) => bars[column].node);
+      order.forEach((column) => bars[column].show(values[column]));
+      first.replaceChildren(...(present.length || whole ? nodesOf(present) : [make('li', { class: 'none' }, say('none'))]));
+      rest.replaceChildren(...nodesOf(others));
+      summary.textContent = whole ? say('one value for the whole clip') : say('{count} more', { count: others.length });
       const figures = limits.length ? present.map((column) => line.right[column]).filter(Boolean).join(', ') : '';
       return figures && say('correct of 10 such answers: {figures}', { figures });
     },

@@ -254,7 +254,8 @@ function followAxis(change) {
 
 function buildSection(task) {
   const note = make('span', { class: 'note' });
-  const node = make('section', { class: 'task', 'aria-label': say('{task} over time', { task: task.title }) }, make('h2', {}, task.title), note);
+  const name = say('{task} over time', { task: task.title });
+  const node = make('section', { class: 'task', 'aria-label': name }, make('h2', {}, task.title), note);
   const legend = make('div', { class: 'legend', role: 'group', 'aria-label': say('Labels of {task}', { task: task.title }) });
   const label = say('{task} over time; the numbers are in the tables below', { task: task.title });
   const plot = make('div', { class: 'plot', role: 'img', 'aria-label': label });
