@@ -3,6 +3,7 @@
 const MARGIN = { l: 52, r: 12, t: 6, b: 24 }; // fixed, so that all timelines align and a place is a time
 const DASHES = ['0', '8', '2', '8,3,2,3', '13,4', '2,6', '13,3,2,3', '13,3,2,3,2,3']; // in px; as in SVG and, with units, in Plotly
 const MOST_BANDS = 2; // of one timeline
+const MOST_BUCKETS = 240;
 const LINES_HEIGHT = 150;
 const ROW_HEIGHT = 16;
 const CONFIG = { displayModeBar: false, displaylogo: false, doubleClick: false, responsive: false };
@@ -38,8 +39,8 @@ const colorOf = (view, face, label) => (view.single ? label.color : face.color);
 const dashOf = (column) => DASHES[column % DASHES.length];
 const plotlyDash = (column) => dashOf(column).replace(/\d+/g, '$&px').replace(/^0px$/, 'solid');
 
-/** Return in how many parts a timeline is drawn: one for three pixels. */
-const bucketsOf = (view) => Math.max(100, Math.round((view.width - MARGIN.l - MARGIN.r) / 3));
+/** Return in how many parts a timeline is drawn: one for three pixels, within bounds that keep redrawing fast. */
+const bucketsOf = (view) => clamp(Math.round((view.width - MARGIN.l - MARGIN.r) / 3), 100, MOST_BUCKETS);
 
 /** Return the traces of a task as lines: the color is that of the label, or of the face if there are several. */
 function lineTraces(data, task, view) {

@@ -16,7 +16,8 @@ const fresh = () => ({
 });
 let data = null;
 let state = fresh();
-let outline = ''; // what the card and the sections were built for
+let outline = ''; // what the sections were built for
+let cast = ''; // what the chips and the card were built for
 let chips = [];
 let readings = [];
 let readAt = 0;
@@ -353,14 +354,17 @@ function showLegend({ task, legend }) {
   }));
 }
 
-/** Build what depends on the faces and the tasks, not on the frame on screen. */
-function build() {
+/** Build chips, warnings and card, which depend on the faces and the tasks, not on the frame on screen. */
+function buildFaces() {
   chips = data.faces.map((face) => makeChip(face, () => selectFace(face.number)));
   find('.chips').replaceChildren(...chips.map(({ chip }) => chip));
   find('.warnings').replaceChildren(...makeWarnings(data.warnings, selectFace));
   const correct = (task) => (data.correctable ? () => trigger('correct', { task: task.name, ...circumstances() }) : null);
   readings = data.tasks.map((task) => makeReading(task, correct(task)));
   find('.readings').replaceChildren(...readings.map(({ node }) => node));
+}
+
+function buildSections() {
   sections.clear();
   if (data.clip && data.faces.length) for (const task of frameTasks()) sections.set(task.name, buildSection(task));
   find('.sections').replaceChildren(...[...sections.values()].map((section) => section.node));
@@ -410,12 +414,11 @@ function load() {
     showProblem('');
   }
   const labels = data.tasks.map((task) => [task.name, ...task.labels.map((label) => label.name)]);
-  const faces = data.faces.map((face) => [face.number, face.thumbnail]);
-  const pattern = JSON.stringify([data.media, data.correctable, data.warnings, faces, labels]);
-  if (pattern !== outline) {
-    outline = pattern;
-    build();
-  }
+  const tracks = data.faces.map((face) => [face.number, face.thumbnail]);
+  const [shape, people] = [[data.media, tracks.length > 0, labels], [tracks, data.warnings, data.correctable]].map(JSON.stringify);
+  if (shape !== outline) buildSections();
+  if (shape + people !== cast) buildFaces();
+  [outline, cast] = [shape, shape + people];
   for (const task of frameTasks()) if (sections.has(task.name)) sections.get(task.name).task = task;
   for (const one of chips) one.face = data.faces.find((face) => face.number === one.face.number);
   const tasks = frameTasks();
