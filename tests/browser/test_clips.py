@@ -158,7 +158,7 @@ def test_warnings_stand_above_the_card_and_lead_to_their_faces(visit: Open, tmp_
     page = visit()
     add(page, picture)
     warnings = page.locator(".warnings:visible")
-    assert warnings.bounding_box()["y"] < page.locator(".card:visible").bounding_box()["y"]
+    assert warnings.bounding_box()["y"] < page.locator(".face-card:visible").bounding_box()["y"]
     line = warnings.locator(".kinds li", has_text="Blurred")
     assert line.get_by_role("button").all_inner_texts() == ["2"]
     line.get_by_role("button", name="Face 2").click()

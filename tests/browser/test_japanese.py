@@ -101,5 +101,5 @@ def test_all_other_languages_get_english(visit: Open) -> None:
     press(page, "Analyze")
     page.locator(".notices:visible", has_text="Add a picture or a clip first.").wait_for()
     page.locator(".examples").get_by_role("button", name="Picture").click()
-    page.locator(".card:visible", has_text="Valence").wait_for()
+    page.locator(".face-card:visible", has_text="Valence").wait_for()
     assert not re.search("[\u3040-\u30ff\u4e00-\u9fff]", page.evaluate("document.body.innerText"))

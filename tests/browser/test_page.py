@@ -42,7 +42,7 @@ def test_a_picture_becomes_chips_a_card_and_a_folded_table(visit: Open, tmp_path
     add(page, write_picture(tmp_path))
     assert page.get_by_role("radio", name="Face").count() == 2
     assert not page.locator(".media:visible").count(), "the drop zone is a line with buttons now"
-    places = [page.locator(f".viewer {name}").bounding_box()["y"] for name in (".stage", ".chips", ".card")]
+    places = [page.locator(f".viewer {name}").bounding_box()["y"] for name in (".stage", ".chips", ".face-card")]
     assert (places == sorted(places)) == (width < 600)
     table = page.locator(".face-table")
     assert not table.is_visible()
@@ -61,7 +61,7 @@ def test_five_faces_need_no_scrolling_and_are_walked_through_by_keys(visit: Open
     page = visit(width=1440)
     add(page, write_picture(tmp_path, *FIVE, size=(240, 780)))
     assert page.get_by_role("radio").count() == 5
-    assert page.evaluate("document.querySelector('.viewer .card').getBoundingClientRect().bottom + scrollY") <= 900
+    assert page.evaluate("document.querySelector('.viewer .face-card').getBoundingClientRect().bottom + scrollY") <= 900
     page.get_by_role("radio", name="Face 1").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")

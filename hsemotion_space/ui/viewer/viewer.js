@@ -128,8 +128,8 @@ function showNumbers(index) {
   if (!face) return;
   const task = frameTasks().find((item) => item.kind === 'one_of');
   for (const chip of chips) chip.show(task ? words(task, chip.face.lines[task.name], index) : '', chip.face === face);
-  find('.card').style.setProperty('--face', face.color);
-  find('.card h2').textContent = say(data.clip ? 'Face {number} now' : 'Face {number}', face);
+  find('.face-card').style.setProperty('--face', face.color);
+  find('.face-card h2').textContent = say(data.clip ? 'Face {number} now' : 'Face {number}', face);
   for (const reading of readings) reading.show(face, index);
 }
 
@@ -389,7 +389,7 @@ function showAll() {
   find('.body').hidden = !data;
   if (!data) return;
   for (const node of root.querySelectorAll('.clip-only')) node.hidden = !data.clip;
-  for (const selector of ['.chips', '.card']) find(selector).hidden = !data.faces.length;
+  for (const selector of ['.chips', '.face-card']) find(selector).hidden = !data.faces.length;
   if (sections.size) showControls();
   find('.timelines').hidden = !sections.size;
   stage.refresh();

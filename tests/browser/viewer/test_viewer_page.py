@@ -72,7 +72,7 @@ def test_lines_break_and_shade_where_the_chosen_face_is_missing(show: Open) -> N
     assert page.evaluate(f"{face_2}.filter(v => v === null).length") == last - first - 1
     page.mouse.click(*point(page, 0.5))
     settled(page, 19)
-    assert "not found" in page.locator(".card").text_content()
+    assert "not found" in page.locator(".face-card").text_content()
 
 
 def test_one_face_has_label_colors_and_several_have_face_colors(show: Open) -> None:
@@ -143,9 +143,9 @@ def test_a_phone_in_the_dark_never_scrolls_sideways(show: Open, name: str) -> No
 def test_a_picture_has_a_chip_for_each_face_and_a_card_of_one(show: Open) -> None:
     page = show("picture")
     assert page.locator(".chip img").evaluate_all("all => all.map(one => one.naturalWidth)") == [72, 72]
-    titles = page.locator(".card .reading h3").all_text_contents()
+    titles = page.locator(".face-card .reading h3").all_text_contents()
     assert titles == [task.title for task in TASKS]
-    assert page.locator(".card .bars li").count() == 8 + 2 + 12 + 6
+    assert page.locator(".face-card .bars li").count() == 8 + 2 + 12 + 6
     listed = page.locator("section[aria-label='Action units'] li:visible .number").all_text_contents()
     assert listed == sorted(listed, reverse=True) and len(listed) == 4
     assert not page.locator(".correct").count(), "nothing takes corrections here"
