@@ -74,10 +74,10 @@ def wait_until_quiet(page: playwright.Page, quiet_ms: int = 700) -> None:
     )
 
 
-def write_picture(folder: Path, *places: tuple[int, int], size: tuple[int, int] = (240, 320)) -> Path:
+def write_picture(folder: Path, *places: tuple[int, int]) -> Path:
     """Write a picture of faces, of two if no places are given."""
     file = folder / f"faces{len(list(folder.iterdir()))}.png"
-    Image.fromarray(picture_with(list(places or [(10, 20), (170, 60)]), size)).save(file)
+    Image.fromarray(picture_with(list(places or [(10, 20), (170, 60)]), (240, 320))).save(file)
     return file
 
 

@@ -40,7 +40,7 @@ from hsemotion_space.settings import Settings
 from hsemotion_space.ui.app import build
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.guard import READ, WRITTEN
-from hsemotion_space.ui.parts import RawFile, RawFiles, RawImage
+from hsemotion_space.ui.inputs import RawFiles, RawImage
 from hsemotion_space.ui.uploads import Uploads
 
 ROUTES = ("run", "run by name", "api", "queue", "call")
@@ -205,7 +205,7 @@ def holds_file(model: object) -> bool:
 def test_every_input_that_can_hold_a_file_hands_on_a_name_alone(app: App) -> None:
     inputs = {block._id: block for function in app.get_blocks().fns.values() for block in function.inputs}.values()
     filed = [block for block in inputs if holds_file(getattr(block, "data_model", None))]
-    assert {type(block) for block in filed} == {RawFile, RawFiles, RawImage}, "only these go through uploads.py"
+    assert {type(block) for block in filed} == {RawFiles, RawImage}, "only these go through uploads.py"
 
 
 OPEN_TO_FILES = {"GET /file={path_or_url:path}", "HEAD /file={path_or_url:path}"}

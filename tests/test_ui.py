@@ -13,8 +13,9 @@ from manifest_makers import make_manifest
 from hsemotion_space.hub.weights import Whereabouts, locate
 from hsemotion_space.jobs import JobStatus
 from hsemotion_space.jobs.table import MEDIA
-from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list
-from hsemotion_space.ui.progress import job_progress, progress_bar
+from hsemotion_space.ui.picker import checkpoint_card
+from hsemotion_space.ui.status import job_progress, notice_list, progress_bar
+from hsemotion_space.ui.tables import face_table, in_words
 from hsemotion_space.ui.temporary import LOCK, PREFIX, remove_left_overs, sweep
 
 

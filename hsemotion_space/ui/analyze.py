@@ -23,11 +23,11 @@ from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import PICK_ONE, QUIET, AppContext, ResultRef, Updates, unchanged
-from hsemotion_space.ui.parts import RawFile, RawImage, RawSlider, read_event
+from hsemotion_space.ui.inputs import RawFiles, RawImage, RawSlider, read_event
 from hsemotion_space.ui.picker import Picker, picker_updates
-from hsemotion_space.ui.progress import job_progress
 from hsemotion_space.ui.result import Result, build_result, message_updates, result_updates
 from hsemotion_space.ui.source import EXAMPLE_FILES, build_source, source_value
+from hsemotion_space.ui.status import job_progress
 from hsemotion_space.ui.uploads import NamedFile
 from hsemotion_space.ui.words import fixed, say, translate
 
@@ -80,7 +80,7 @@ class Workspace:
     job: gr.State
     saved_job: gr.BrowserState
     source: gr.HTML
-    media: RawFile
+    media: RawFiles
     camera: RawImage
     start: gr.Button
     cancel: gr.Button
@@ -112,7 +112,7 @@ def build_workspace(context: AppContext, shared: Shared) -> Workspace:
     """Lay out the tab and connect its events."""
     limits, standard = context.settings.limits, PipelineConfig()
     with gr.Column(elem_classes="workspace"):
-        media = RawFile(
+        media = RawFiles(
             label=fixed("Picture or clip: drop it anywhere on this page, or paste it"),
             file_types=["image", "video"],
             height=190,
@@ -155,7 +155,8 @@ def _connect(context: AppContext, workspace: Workspace, shared: Shared) -> None:
     def run(request: gr.Request, job: str, added: Source | None, *chosen: Any) -> Updates:
         return _start(context, workspace, job, added or _source_of(context, job), Choice(*chosen), client_of(request))
 
-    def add(request: gr.Request, job: str, _: object, file: NamedFile | None, *chosen: Any) -> Updates:
+    def add(request: gr.Request, job: str, _: object, given: list[NamedFile] | NamedFile | None, *chosen: Any) -> Updates:
+        file = next(iter(given), None) if isinstance(given, list) else given
         if file is None:
             return unchanged()
         emptied: Updates = {workspace.media: None, workspace.camera: None}

@@ -18,8 +18,7 @@ from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates, unchanged
-from hsemotion_space.ui.parts import in_words, table_of
-from hsemotion_space.ui.tables import comparison_tables
+from hsemotion_space.ui.tables import comparison_tables, in_words, table_of
 from hsemotion_space.ui.words import fixed, say, translate
 
 MOMENTS: Final = 8

@@ -18,8 +18,8 @@ from hsemotion_space.types import Analysis, FaceResult, FaceTrack
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
 from hsemotion_space.ui.explained import Asked, explained_html
-from hsemotion_space.ui.parts import RawNumber, read_event
-from hsemotion_space.ui.progress import progress_bar
+from hsemotion_space.ui.inputs import RawNumber, read_event
+from hsemotion_space.ui.status import progress_bar
 from hsemotion_space.ui.words import fixed, say, translate
 
 WAIT_S: Final = 30.0  # for an explanation

@@ -14,7 +14,8 @@ from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
 from hsemotion_space.feedback.crops import find_track, preview
 from hsemotion_space.feedback.form import COMMENT_LENGTH, Submission
 from hsemotion_space.feedback.intake import Context, Receipt
-from hsemotion_space.feedback.record import FeedbackError
+from hsemotion_space.feedback.record import VERDICTS as VERDICT_NAMES
+from hsemotion_space.feedback.record import FeedbackError, Verdict
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError
@@ -24,7 +25,7 @@ from hsemotion_space.types import Analysis
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates, example_digests, unchanged
 from hsemotion_space.ui.drawer import build_drawer, opened
-from hsemotion_space.ui.parts import RawNumber, read_event
+from hsemotion_space.ui.inputs import RawNumber, read_event
 from hsemotion_space.ui.questions import Question, build_question
 from hsemotion_space.ui.viewer import read_label_key, read_selection
 from hsemotion_space.ui.words import fixed, language, retell, say
@@ -35,6 +36,7 @@ VERDICTS: Final = (
     ("I cannot tell", "cannot_tell"),
     ("This is not a face", "not_a_face"),
 )
+VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICT_NAMES}
 KEEP_IT: Final = "Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My data</em>."
 STEPS: Final = tuple(step for step in LADDER if step.name in ASKED)
 RECEIPT: Final = "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data* before you send."

@@ -14,8 +14,9 @@ from hsemotion_space.feedback.keys import HASH_LENGTH, read_code
 from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits, network_of
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, corrections_of, subject_of
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.context import AppContext
-from hsemotion_space.ui.parts import VERDICT_WORDS, table
+from hsemotion_space.ui.context import QUIET, AppContext
+from hsemotion_space.ui.feedback import VERDICT_WORDS
+from hsemotion_space.ui.tables import table
 from hsemotion_space.ui.words import fixed, retell, say
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
@@ -54,7 +55,7 @@ def build_my_data(context: AppContext, tab: gr.Tab, receipt: gr.Textbox) -> None
     show.click(listed_for, receipt, [listed, download, told], queue=False, api_visibility="private")
     erased = remove.click(erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private")
     for moment in (tab.select, erased.then):
-        moment(lambda: _status(context), None, status, queue=False, show_progress="hidden", api_visibility="private")
+        moment(lambda: _status(context), None, status, **QUIET)
 
 
 def _status(context: AppContext) -> str:

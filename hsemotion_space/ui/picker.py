@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Final
 
 import gradio as gr
 
-from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
-from hsemotion_space.hub.weights import locate
+from hsemotion_space.hub.weights import Whereabouts, locate
+from hsemotion_space.tasks import TASKS
+from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.context import QUIET, AppContext, Updates
-from hsemotion_space.ui.parts import checkpoint_card
-from hsemotion_space.ui.words import fixed, say
+from hsemotion_space.ui.words import fixed, retell, say
 
 BESIDE: Final = {"here": "", "download": "download", "import": "not on this server", "missing": "missing"}
 
@@ -63,3 +65,38 @@ def picker_updates(context: AppContext, picker: Picker, chosen: object) -> Updat
     """Return updates from where the weights are now."""
     choices, card = describe(context, chosen)
     return {picker.choice: gr.update(choices=choices), picker.card: card}
+
+
+def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "") -> str:
+    """Return what a user should know before picking a checkpoint.
+
+    Args:
+        checkpoint: its manifest.
+        where: how its weights can be had.
+        problem: why they could not be had the last time.
+    """
+    size = (checkpoint.weights_bytes or where.size_bytes) / 1e6
+    facts = [
+        checkpoint.family,
+        say("{count} M parameters", count=f"{checkpoint.parameters / 1e6:.2f}") if checkpoint.parameters else "",
+        f"{size:.1f} MB" if size else "",
+        say("{size} px input", size=checkpoint.input.size),
+        retell(checkpoint.license),
+    ]
+    heads = "".join(
+        f"<li><strong>{escape(say(head.task.title))}</strong>: {escape(say(PROVENANCE_WORDS[head.provenance]))}"
+        f"{'. ' + escape(retell(head.note)) if head.note else ''}</li>"
+        for head in checkpoint.heads
+    )
+    heads += "".join(
+        f"<li><strong>{escape(say(task.title))}</strong>: {escape(say('not predicted by this checkpoint'))}</li>"
+        for task in TASKS
+        if checkpoint.head(task.name) is None
+    )
+    if not any(head.reliability for head in checkpoint.heads):
+        heads += f"<li>{escape(say('How often its answers are right was not measured.'))}</li>"
+    state = retell(problem) or (where.words and say("The weights are {state}.", state=retell(where.words)))
+    state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
+    line = " · ".join(escape(fact) for fact in facts if fact)
+    details = f"<details><summary>{line}</summary><p>{escape(retell(checkpoint.summary))}</p><ul>{heads}</ul></details>"
+    return f"<div class='card'>{details}{state}</div>"

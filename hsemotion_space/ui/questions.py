@@ -10,7 +10,7 @@ import gradio as gr
 
 from hsemotion_space.tasks import Task
 from hsemotion_space.ui.context import QUIET
-from hsemotion_space.ui.parts import RawSlider
+from hsemotion_space.ui.inputs import RawSlider
 from hsemotion_space.ui.words import fixed
 
 NOT_SAID: Final = ""

@@ -20,8 +20,9 @@ from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
 from hsemotion_space.ui.explain import Explanation, build_explanation, explanation_updates
 from hsemotion_space.ui.feedback import Form, build_form, connect_viewer, form_updates, refer_to
-from hsemotion_space.ui.parts import RawSlider, face_table, notice_list
-from hsemotion_space.ui.tables import folded, timeline_tables
+from hsemotion_space.ui.inputs import RawSlider
+from hsemotion_space.ui.status import notice_list
+from hsemotion_space.ui.tables import face_table, folded, timeline_tables
 from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
 from hsemotion_space.ui.viewer.payload import WarningEntry
 from hsemotion_space.ui.words import fixed, say, translate

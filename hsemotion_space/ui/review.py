@@ -19,7 +19,8 @@ from hsemotion_space.tasks import get_task
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import AppContext
-from hsemotion_space.ui.parts import VERDICT_WORDS, table
+from hsemotion_space.ui.feedback import VERDICT_WORDS
+from hsemotion_space.ui.tables import table
 from hsemotion_space.ui.words import fixed, retell, say
 
 REVIEWER = "page"

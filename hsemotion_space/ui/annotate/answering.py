@@ -18,7 +18,7 @@ from hsemotion_space.ui.annotate.items import SAYS, Bundled, Item, bundled_answe
 from hsemotion_space.ui.annotate.session import Entry, Session
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.feedback import REFUSALS, preprocessing_of
-from hsemotion_space.ui.parts import in_words
+from hsemotion_space.ui.tables import in_words
 from hsemotion_space.ui.words import language, retell, say
 
 ACTIONS: Final = ("answer", "skip", "undo")

@@ -16,7 +16,7 @@ from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.annotate.items import Item, in_order, make_items
 from hsemotion_space.ui.annotate.session import Session
 from hsemotion_space.ui.context import EXAMPLES, PICK_ONE, AppContext
-from hsemotion_space.ui.progress import progress_bar
+from hsemotion_space.ui.status import progress_bar
 from hsemotion_space.ui.uploads import NamedFile
 from hsemotion_space.ui.words import say, translate
 

@@ -17,7 +17,8 @@ from hsemotion_space.ui.annotate.running import EXAMPLE, MOST_FILES, SHOWN, SOUR
 from hsemotion_space.ui.annotate.session import Session, Sessions
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef
-from hsemotion_space.ui.parts import RawFiles, notice_list, read_event
+from hsemotion_space.ui.inputs import RawFiles, read_event
+from hsemotion_space.ui.status import notice_list
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
 from hsemotion_space.ui.words import fixed, say
 

@@ -19,7 +19,7 @@ from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.context import PICK_ONE, AppContext
-from hsemotion_space.ui.parts import read_event
+from hsemotion_space.ui.inputs import read_event
 from hsemotion_space.ui.viewer import viewer_value
 from hsemotion_space.ui.viewer.payload import LineEntry, TaskEntry
 from hsemotion_space.ui.words import say, translate

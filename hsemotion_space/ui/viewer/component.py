@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from hsemotion_space.ui.parts import read_event
+from hsemotion_space.ui.inputs import read_event
 from hsemotion_space.ui.viewer.payload import ViewerValue
 
 FOLDER = Path(__file__).parent

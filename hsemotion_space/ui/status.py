@@ -1,12 +1,19 @@
-"""How far a job is, as HTML."""
+"""Notices, and how far a job is, as HTML."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 
 from hsemotion_space.jobs import JobStatus
 from hsemotion_space.ui.words import say
+
+
+def notice_list(notices: Sequence[str]) -> str:
+    """Return notices as an HTML list; empty for none."""
+    items = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
+    return f"<div role='status'><ul class='notices'>{items}</ul></div>" if items else ""
 
 
 def progress_bar(done: int, total: int, words: str) -> str:
