@@ -170,9 +170,7 @@ def test_form_is_reached_and_filled_by_keyboard_alone(visit: Open, tmp_path: Pat
     assert page.locator(":focus").get_attribute("aria-label") == "Not right? Valence and arousal"
     page.keyboard.press("Enter")
     page.get_by_label("I judge: Valence and arousal").locator("visible=true").wait_for()
-    go_to("It is wrong", "radio")
-    page.keyboard.press("ArrowLeft")
-    for name in ("Keep my correction", "I am 18 or older"):
+    for name in ("I judge: Valence and arousal", "Keep my correction", "I am 18 or older"):
         go_to(name, "checkbox")
         page.keyboard.press("Space")
     go_to("Send", "button")

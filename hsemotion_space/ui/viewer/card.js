@@ -122,7 +122,7 @@ function makeReading(task, correct) {
   const words = say('Not right?');
   const button = correct ? [makeButton(words, correct, { class: 'correct', 'aria-label': `${words} ${task.title}` })] : [];
   const [values, source, absent] = [make('div', {}, ...part.nodes), make('p', { class: 'source' }), make('p', { class: 'absent' })];
-  const node = make('section', { class: 'reading', 'data-task': task.name, 'aria-label': task.title },
+  const node = make('section', { class: 'reading', 'data-task': task.name },
     make('header', {}, make('h3', {}, task.title), ...button), values, absent, source);
   return {
     node,

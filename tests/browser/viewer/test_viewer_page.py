@@ -146,7 +146,7 @@ def test_a_picture_has_a_chip_for_each_face_and_a_card_of_one(show: Open) -> Non
     titles = page.locator(".face-card .reading h3").all_text_contents()
     assert titles == [task.title for task in TASKS]
     assert page.locator(".face-card .bars li").count() == 8 + 2 + 12 + 6
-    listed = page.locator("section[aria-label='Action units'] li:visible .number").all_text_contents()
+    listed = page.locator("[data-task=action_units] li:visible .number").all_text_contents()
     assert listed == sorted(listed, reverse=True) and len(listed) == 4
     assert not page.locator(".correct").count(), "nothing takes corrections here"
     assert page.locator(".plot-box, .viewer video:visible, .controls:visible").count() == 0
