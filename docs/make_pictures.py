@@ -77,21 +77,16 @@ class Shot:
 # --- steps: from an open page to what is to be seen ------------------------------------------------------------------------------------
 
 
-def tab(page: Page, number: int) -> None:
-    """Open a tab by its place, which is the same in every language."""
-    page.get_by_role("tab").nth(number).click()
-
-
 def visible(page: Page, selector: str) -> Locator:
     """Return the first visible element for a selector."""
     return page.locator(f"{selector} >> visible=true").first
 
 
 def add(page: Page, file: Path) -> None:
-    """Agree to the analysis and put a file into the open tab."""
-    page.locator("input[type=checkbox]").first.check()
-    source = page.locator("[role=tabpanel] >> visible=true").first.locator("input[type=file]").first
-    source.set_input_files(file)
+    """Agree to the analysis, add a file and wait for its result."""
+    page.locator("#agreed input").check()
+    page.locator(".media input[type=file]").set_input_files(file)
+    visible(page, ".chip").wait_for()
 
 
 def start(page: Page) -> Locator | None:
@@ -103,7 +98,6 @@ def start(page: Page) -> Locator | None:
 def picture(page: Page) -> Locator | None:
     """A picture with its result."""
     add(page, EXAMPLES / "astronaut.jpg")
-    visible(page, ".face-card .portrait").wait_for()
     return page.get_by_role("tab").first
 
 
@@ -127,17 +121,13 @@ def clip(page: Page) -> Locator | None:
 
 def analyze_clip(page: Page) -> None:
     """Analyze the example clip."""
-    tab(page, 1)
     add(page, EXAMPLES / "astronaut.mp4")
-    visible(page, "video").wait_for()
-    visible(page, "[role=tabpanel] button.primary").click()
-    visible(page, ".face-table").wait_for()
     visible(page, ".linked-viewer .js-plotly-plot").wait_for()
 
 
 def compare(page: Page) -> Locator | None:
     """Three backbones on the same faces."""
-    tab(page, 1)
+    page.get_by_role("button", name="Options").click()
     for title in ("DDAMFN (starter)", "EfficientNet-Lite0 (starter)"):
         page.get_by_label("Compare with").locator("visible=true").fill(title)
         page.get_by_role("option", name=title).wait_for()
@@ -154,16 +144,14 @@ def correct(page: Page) -> Locator | None:
         portrait = Path(folder) / "portrait.png"  # encoded anew, since the examples as they are take no corrections
         Image.open(EXAMPLES / "astronaut.jpg").save(portrait)
         add(page, portrait)
-        visible(page, ".face-table").wait_for()
-    form = page.get_by_role("button", name="Is this right?").locator("visible=true")
-    form.click()
-    page.get_by_label("It is wrong").locator("visible=true").check()
+    page.get_by_role("button", name="Not right? Expression").click()
+    page.get_by_role("dialog").wait_for()
     page.get_by_label("Expression", exact=True).locator("visible=true").click()
     page.get_by_role("option", name="Surprise", exact=True).click()
     for tick in ("Keep my correction", "Also keep the picture", "I am 18 or older"):
         page.get_by_label(tick).locator("visible=true").check()
-    visible(page, ".feedback img").wait_for()
-    return form
+    visible(page, ".drawer img").wait_for()
+    return None
 
 
 def my_data(page: Page) -> Locator | None:
@@ -171,6 +159,7 @@ def my_data(page: Page) -> Locator | None:
     correct(page)
     page.get_by_role("button", name="Send").locator("visible=true").click()
     visible(page, ".receipt").wait_for()
+    page.get_by_role("button", name="Close").click()
     data = page.get_by_role("tab", name="My data")
     data.click()
     page.get_by_role("button", name="List").click()
@@ -189,8 +178,8 @@ def erased(page: Page) -> Locator | None:
 
 def explain(page: Page) -> Locator | None:
     """Which part of the face carries a value."""
-    page.get_by_role("button", name="Show an example picture").click()
-    visible(page, ".face-table").wait_for()
+    page.locator(".examples").get_by_role("button", name="Picture").click()
+    visible(page, ".chip").wait_for()
     where = page.get_by_role("button", name="Where does the network look?").locator("visible=true")
     where.click()
     page.get_by_label("Value explained").locator("visible=true").click()
@@ -202,7 +191,7 @@ def explain(page: Page) -> Locator | None:
 
 def live(page: Page) -> Locator | None:
     """The camera, for some seconds."""
-    page.locator("input[type=checkbox]").first.check()
+    page.locator("#agreed input").check()
     page.get_by_role("tab", name="Live").click()
     visible(page, "[role=tabpanel] button.start").click()
     visible(page, "[role=tabpanel] tbody tr").wait_for()
@@ -213,8 +202,7 @@ def live(page: Page) -> Locator | None:
 def annotate(page: Page) -> Locator | None:
     """A question about a face, and what is told about the answer before."""
     page.get_by_role("tab", name="Annotate").click()
-    for source in ("My picture", "My clip"):
-        page.get_by_role("checkbox", name=source).locator("visible=true").uncheck()
+    page.get_by_role("checkbox", name="What I analyzed").locator("visible=true").uncheck()
     page.get_by_role("button", name="Start", exact=True).click()
     visible(page, ".annotate .labels button").wait_for()
     page.keyboard.press("5")
@@ -231,13 +219,13 @@ def about(page: Page) -> Locator | None:
 
 SHOTS: Final = (
     Shot("start", start, 860),
-    Shot("picture", picture, 1500),
-    Shot("clip", clip, 1300),
+    Shot("picture", picture, 900),
+    Shot("clip", clip, 1400),
     Shot("compare", compare, 1180),
     Shot("explain", explain, 760),
     Shot("live", live, 1000),
     Shot("annotate", annotate, 760),
-    Shot("correct", correct, 1480),
+    Shot("correct", correct, 900),
     Shot("my-data", my_data, 560),
     Shot("erased", erased, 560),
     Shot("about", about, 900),

@@ -1,4 +1,4 @@
-"""An annotator at a desk with a store, and a runner that analyzes nothing."""
+"""An annotator at a context with a store, and a runner that analyzes nothing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.types import Analysis, CheckpointRef
 from hsemotion_space.ui.annotate.answering import Given, Terms, act
 from hsemotion_space.ui.annotate.payload import queue_value
-from hsemotion_space.ui.annotate.running import Wish, collect, follow, start
+from hsemotion_space.ui.annotate.running import SHOWN, Wish, collect, follow, start
 from hsemotion_space.ui.annotate.session import Session
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.uploads import Uploads
 
 PICTURE, CLIP, STRANGER = "a" * 32, "b" * 32, "c" * 32
@@ -74,14 +74,14 @@ def made(kind: Literal["clip", "image"], seed: int, faces: int = 1) -> tuple[Ana
 
 @dataclass
 class Visit:
-    """A desk with a real store, and one annotator at it."""
+    """A context with a real store, and one annotator at it."""
 
-    desk: Desk
+    context: AppContext
     session: Session = field(default_factory=Session)
 
     @property
     def kept(self) -> Feedback:
-        return self.desk.open_feedback
+        return self.context.open_feedback
 
     @property
     def records(self) -> list[FeedbackRecord]:
@@ -89,36 +89,34 @@ class Visit:
 
     @property
     def runner(self) -> FakeRunner:
-        return self.desk.runner  # type: ignore[return-value]
+        return self.context.runner  # type: ignore[return-value]
 
     def start(self, *jobs: str, files: object = (), seen: bool = False) -> str:
-        """Begin a queue of finished analyses: of files that were added here, or (``seen``) of the other tabs of the page."""
-        names = ("picture", "clip")
-        chosen = dict(zip(names, jobs, strict=False))
-        told = start(self.desk, self.session, Wish(list(names), files, CHECKPOINT.id, True, chosen, "192.0.2.1"))
+        """Begin a queue of finished analyses: of files that were added here, or (``seen``) of another tab of the page."""
+        told = start(self.context, self.session, Wish([SHOWN], files, CHECKPOINT.id, True, jobs, "192.0.2.1"))
         if not seen:
             self.session.shown.clear()
-        return told or (collect(self.desk, self.session) if follow(self.desk, self.session) else "waits")
+        return told or (collect(self.context, self.session) if follow(self.context, self.session) else "waits")
 
     def value(self) -> dict[str, Any]:
-        return json.loads(queue_value(self.desk, self.session), parse_constant=pytest.fail)
+        return json.loads(queue_value(self.context, self.session), parse_constant=pytest.fail)
 
     def act(
         self, action: object = "answer", choice: object = "label", label: object = ANGER, point: object = (), terms: Terms = TERMS
     ) -> str:
-        return act(self.desk, self.session, Given(self.session.turn, action, choice, label, point), terms)
+        return act(self.context, self.session, Given(self.session.turn, action, choice, label, point), terms)
 
 
 @contextmanager
 def make_visit(folder: Path) -> Iterator[Visit]:
-    """Open a desk with one picture of two faces and one clip of one face, and what a stranger had analyzed."""
+    """Open a context with one picture of two faces and one clip of one face, and what a stranger had analyzed."""
     settings = Settings(cache=folder, feedback_data=folder / "data")
     runner = FakeRunner({PICTURE: made("image", 1, 2), CLIP: made("clip", 2), STRANGER: made("image", 3)})
     feedback = open_feedback(settings)
-    desk = Desk(settings, runner, (), folder / "results", Uploads(folder / "uploads", folder / "claims"), feedback)  # type: ignore[arg-type]
+    context = AppContext(settings, runner, (), folder / "results", Uploads(folder / "uploads", folder / "claims"), feedback)  # type: ignore[arg-type]
     (folder / "clip.mp4").write_bytes(b"clip")
     runner.media[CLIP] = folder / "clip.mp4"
     try:
-        yield Visit(desk)
+        yield Visit(context)
     finally:
         feedback.close()

@@ -81,22 +81,22 @@ def write_picture(folder: Path, *places: tuple[int, int]) -> Path:
     return file
 
 
-def add_picture(page: playwright.Page, picture: Path) -> None:
-    """Put a picture into its tab and wait for the result."""
-    page.locator("input[type=file]").first.set_input_files(picture)
-    page.locator(".face-table:visible").wait_for()
+def add_file(page: playwright.Page, file: Path) -> None:
+    """Put a picture or a clip into the workspace."""
+    page.locator(".media input[type=file]").set_input_files(file)
+    page.locator(".source .name:visible", has_text=file.name).wait_for()
 
 
-def remove_picture(page: playwright.Page) -> None:
-    page.get_by_role("button", name="Clear").or_(page.get_by_role("button", name="Remove Image")).first.click()
+def add(page: playwright.Page, file: Path) -> None:
+    """Put a picture or a clip into the workspace and wait for the result."""
+    add_file(page, file)
+    page.locator(".chip:visible").first.wait_for()
 
 
-def add_clip(page: playwright.Page, clip: Path) -> None:
-    """Open the clip tab and put a clip into it."""
-    page.get_by_role("tab", name="Clip").click()
-    page.get_by_role("button", name="Show an example clip").wait_for()  # the tab is built when it is first opened
-    page.locator("input[type=file]").last.set_input_files(clip)
-    page.locator("video:visible").first.wait_for()
+def correct(page: playwright.Page, task: str = "Expression") -> None:
+    """Open the correction form at a task."""
+    press(page, f"Not right? {task}")
+    page.get_by_role("dialog", name="Correction").wait_for()
 
 
 def write_camera(file: Path) -> Path:

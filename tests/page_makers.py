@@ -20,7 +20,6 @@ from PIL import Image
 
 from hsemotion_space.feedback.record import FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
-from hsemotion_space.ui.words import fixed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -154,12 +153,12 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def analyze_picture(page: str, data: list[object]) -> str:
-    """Press Analyze in the picture tab as the page does, ask until there is a result, and return that."""
+    """Add a picture as the page does, ask until there is a result, and return that."""
     session = f"test{time.monotonic_ns()}"
-    answer = call(page, function_index(page, "click", value=fixed("Analyze")), session, [None, *data, []])
+    answer = call(page, function_index(page, "upload", file_count="single"), session, [None, None, *data, [], 10, 1])
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if "role='progressbar'" not in answer:
             return answer
-        answer = call(page, function_index(page, "tick", type="timer"), session, [None, "random", None])
+        answer = call(page, function_index(page, "tick", type="timer"), session, [None, None, "random", None])
     raise AssertionError(answer)

@@ -46,7 +46,7 @@ def state(visit: Visit) -> tuple[object, ...]:
 def test_act_ignores_events_of_another_turn_or_kind(visit: Visit, data: object) -> None:
     visit.start(PICTURE)
     before = state(visit)
-    assert act(visit.desk, visit.session, tab.read_given(gr.EventData(None, data)), TERMS) == ""
+    assert act(visit.context, visit.session, tab.read_given(gr.EventData(None, data)), TERMS) == ""
     assert state(visit) == before
 
 
@@ -78,12 +78,12 @@ def test_handle_returns_the_next_item_and_the_receipt_code(visit: Visit) -> None
     key, visit.session = kept.make()
     visit.start(PICTURE)
     event = gr.EventData(None, {"turn": visit.session.turn, "action": "answer", "choice": "label", "label": ANGER})
-    value, code, told, status = tab._handle(visit.desk, kept, event, key, TERMS)
+    value, code, told, status = tab._handle(visit.context, kept, event, key, TERMS)
     assert json.loads(str(value))["turn"] == visit.session.turn == event.turn + 1 and status == gr.skip()
     assert code == visit.session.code and str(code) in told["value"]  # type: ignore[index]
-    assert tab._handle(visit.desk, kept, event, key, TERMS) == [gr.skip()] * 4, "it was done"
+    assert tab._handle(visit.context, kept, event, key, TERMS) == [gr.skip()] * 4, "it was done"
     for wrong in (None, "", "0" * 32, 7, [key], {"key": key}):
-        *nothing, status = tab._handle(visit.desk, kept, event, wrong, TERMS)
+        *nothing, status = tab._handle(visit.context, kept, event, wrong, TERMS)
         assert nothing == [gr.skip()] * 3 and "press Start again" in status["value"]  # type: ignore[index]
     assert len(visit.records) == 1
 
@@ -133,7 +133,7 @@ def test_queue_value_in_japanese(visit: Visit, monkeypatch: pytest.MonkeyPatch) 
 
 
 def uploaded(visit: Visit, name: str) -> NamedFile:
-    folder = visit.desk.uploads.folder / hashlib.sha256(name.encode()).hexdigest()
+    folder = visit.context.uploads.folder / hashlib.sha256(name.encode()).hexdigest()
     folder.mkdir()
     (folder / name).write_bytes(name.encode())
     return NamedFile(str(folder / name))
@@ -145,11 +145,11 @@ def test_start_analyzes_uploaded_files_two_at_a_time(visit: Visit, tmp_path: Pat
     assert not visit.runner.submitted
     files = [uploaded(visit, f"{number}.png") for number in range(4)]
     assert visit.start(files=files) == "waits"
-    assert len(visit.runner.submitted) == AT_ONCE and "files to go: 4" in progress(visit.desk, visit.session)
+    assert len(visit.runner.submitted) == AT_ONCE and "files to go: 4" in progress(visit.context, visit.session)
     first, second = visit.session.running
     visit.runner.jobs[first] = made("image", 11)
     visit.runner.failed[second] = "This file is no picture."
-    assert not follow(visit.desk, visit.session) and [path.read_bytes() for path in visit.runner.submitted] == [
+    assert not follow(visit.context, visit.session) and [path.read_bytes() for path in visit.runner.submitted] == [
         b"0.png",
         b"1.png",
         b"2.png",
@@ -158,10 +158,10 @@ def test_start_analyzes_uploaded_files_two_at_a_time(visit: Visit, tmp_path: Pat
     assert set(visit.runner.clients) == {"192.0.2.1"}
     for job in visit.session.running:
         visit.runner.jobs[job] = made("image", 12)
-    assert follow(visit.desk, visit.session)
-    assert collect(visit.desk, visit.session) == "This file is no picture."
+    assert follow(visit.context, visit.session)
+    assert collect(visit.context, visit.session) == "This file is no picture."
     assert sorted(int(item.media, 16) for item in visit.session.items) == [11, 12], "the same picture is asked about once"
-    assert json.loads(queue_value(visit.desk, visit.session))["item"]["picture"].startswith("data:image/png")
+    assert json.loads(queue_value(visit.context, visit.session))["item"]["picture"].startswith("data:image/png")
     assert visit.start(files=[files[0]]) == "" and len(visit.runner.submitted) == 4, "it is there still"
 
 
@@ -177,20 +177,20 @@ def test_start_cancels_what_runs_and_reports_a_full_server(visit: Visit, tmp_pat
 @pytest.mark.parametrize(("changes", "told"), [
     ({"files": [NamedFile("a")] * (MOST_FILES + 1)}, "at most 12 files"),
     ({"files": [NamedFile("a")], "agreed": "true"}, "Without it nothing is analyzed"),
-    ({"checkpoint": ["x"]}, "Select a backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "picture"}, "nothing to annotate"),
-    ({"sources": [["picture"], 7, "everything"]}, "nothing to annotate"), ({"sources": None, "files": "a"}, "nothing to annotate"),
-    ({"jobs": {"picture": "d" * 32}}, "nothing to annotate"),
+    ({"checkpoint": ["x"]}, "Select a backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "shown"}, "nothing to annotate"),
+    ({"sources": [["shown"], 7, "everything"]}, "nothing to annotate"), ({"sources": None, "files": "a"}, "nothing to annotate"),
+    ({"jobs": ("d" * 32,)}, "nothing to annotate"),
 ])  # fmt: skip
 def test_start_refuses_wishes_that_make_no_sense(visit: Visit, changes: dict[str, object], told: str) -> None:
-    wish = replace(Wish(["picture"], [], CHECKPOINT.id, True, {"picture": PICTURE}, "192.0.2.1"), **changes)  # type: ignore[arg-type]
-    assert told in start(visit.desk, visit.session, wish)
+    wish = replace(Wish(["shown"], [], CHECKPOINT.id, True, (PICTURE,), "192.0.2.1"), **changes)  # type: ignore[arg-type]
+    assert told in start(visit.context, visit.session, wish)
     assert not visit.runner.submitted and not visit.session.running and not visit.session.items
 
 
 def test_remember_is_bounded(visit: Visit) -> None:
     digest = visit.runner.jobs[STRANGER][0].media.sha256
-    assert tab._remember(visit.desk, tab.Offer(STRANGER), ()) == (digest,)
-    assert tab._remember(visit.desk, tab.Offer(STRANGER), (digest,)) == gr.skip()
-    assert tab._remember(visit.desk, tab.Offer("d" * 32), ()) == tab._remember(visit.desk, "no offer", ()) == gr.skip()
-    full = tab._remember(visit.desk, tab.Offer(STRANGER), tuple(map(str, range(tab.MOST_SEEN))))
+    assert tab._remember(visit.context, tab.ResultRef(STRANGER), ()) == (digest,)
+    assert tab._remember(visit.context, tab.ResultRef(STRANGER), (digest,)) == gr.skip()
+    assert tab._remember(visit.context, tab.ResultRef("d" * 32), ()) == gr.skip()
+    full = tab._remember(visit.context, tab.ResultRef(STRANGER), tuple(map(str, range(tab.MOST_SEEN))))
     assert isinstance(full, tuple) and len(full) == tab.MOST_SEEN and full[-1] == digest

@@ -23,7 +23,7 @@ from hsemotion_space.ui import words
 from hsemotion_space.ui.annotate import session as sessions
 from hsemotion_space.ui.annotate.items import bundled_answers
 from hsemotion_space.ui.annotate.running import Wish, start
-from hsemotion_space.ui.feedback import _submit, make_offer
+from hsemotion_space.ui.feedback import _submit, refer_to
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_queue_has_media_of_the_visitor_only(visit: Visit) -> None:
     assert seen == {PICTURE, CLIP}
     end = visit.value()
     assert end["item"] is None and end["share"] == 1 and end["place"].startswith("All done: 0 answered")
-    other = Visit(visit.desk)
-    assert "nothing to annotate yet" in start(other.desk, other.session, Wish([], [], CHECKPOINT.id, True, {}, "192.0.2.1"))
+    other = Visit(visit.context)
+    assert "nothing to annotate yet" in start(other.context, other.session, Wish([], [], CHECKPOINT.id, True, (), "192.0.2.1"))
     assert other.value()["item"] is None
 
 
@@ -129,7 +129,7 @@ def test_act_stores_nothing_in_practice_or_without_the_statement(visit: Visit) -
     assert visit.act(terms=PRACTICE) == "" and dict(visit.value()["last"])["Kept"] == "Nothing, this is practice."
     problem = visit.act(terms=replace(TERMS, statement="true"))
     assert problem.startswith("Not saved. ") and visit.session.at == 1 and not visit.records
-    nowhere = Visit(replace(visit.desk, feedback=None))
+    nowhere = Visit(replace(visit.context, feedback=None))
     nowhere.start(PICTURE)
     assert nowhere.act() == "" and nowhere.session.at == 1
 
@@ -167,7 +167,7 @@ def test_answer_is_not_blind_on_a_second_visit(visit: Visit) -> None:
     code = visit.session.code
     visit.runner.jobs["d" * 32] = visit.runner.jobs[PICTURE]
     for who, job in ((code, PICTURE), ("", "d" * 32)):
-        later = Visit(visit.desk)
+        later = Visit(visit.context)
         later.start(job)
         assert later.act(label=SURPRISE, terms=replace(TERMS, code=who)) == ""
     assert [one.blind for one in visit.records] == [True, False, True]
@@ -216,7 +216,7 @@ def test_tallies_leave_out_the_annotator(visit: Visit) -> None:
     code, record = visit.session.code, visit.records[0].id
     visit.kept.store.mark_gold(record, True)
     for terms, alone in [(replace(PRACTICE, code=code), True), (replace(TERMS, code=code), True), (PRACTICE, False)]:
-        again = Visit(visit.desk)
+        again = Visit(visit.context)
         again.start(PICTURE)
         assert again.act(terms=terms) == ""
         told = dict(again.value()["last"])
@@ -246,13 +246,13 @@ def test_known_answer_of_an_example_is_shown_and_counted(visit: Visit) -> None:
 @pytest.mark.parametrize("language", ["ja"])
 def test_consent_version_is_that_of_the_language(visit: Visit, language: str) -> None:
     analysis = visit.runner.jobs[PICTURE][0]
-    given = make_offer(visit.desk, PICTURE, analysis, None)
+    given = refer_to(visit.context, PICTURE, analysis, None)
     said = Submission(1, "cannot_tell", {}, [], "", ["labels"], adult_and_permitted=True, code="")
     request = gr.Request(headers={}, client=SimpleNamespace(host="198.51.100.7"))
     visit.start(CLIP)
     token = words._LANGUAGE.set(language)
     try:
-        assert str(_submit(visit.desk, given, False, said, request)[1]).startswith("<div class='receipt'")
+        assert str(_submit(visit.context, given, False, said, request)[1]).startswith("<div class='receipt'")
         assert not visit.act()
     finally:
         words._LANGUAGE.reset(token)

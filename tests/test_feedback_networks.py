@@ -17,7 +17,7 @@ from hsemotion_space.feedback.limits import HOUR_S, TRIED, TRIES_PER_CLIENT, TRI
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui import my_data, review
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext
 
 TOKEN = "a token of some length"
 MOST = TRIES_PER_CLIENT[0].count
@@ -57,72 +57,72 @@ def feedback(tmp_path: Path) -> Iterator[Feedback]:
 
 
 @pytest.fixture
-def desk(feedback: Feedback, tmp_path: Path) -> Desk:
-    return Desk(feedback.settings, Mock(), (), tmp_path / "results", tmp_path / "uploads", feedback)
+def context(feedback: Feedback, tmp_path: Path) -> AppContext:
+    return AppContext(feedback.settings, Mock(), (), tmp_path / "results", tmp_path / "uploads", feedback)
 
 
-def give(desk: Desk, name: str) -> str:
+def give(context: AppContext, name: str) -> str:
     """Keep a correction and return its receipt code."""
-    feedback = desk.open_feedback
+    feedback = context.open_feedback
     code = feedback.keys.code(name)
     feedback.store.add(replace(make_record(1), contributor=feedback.keys.contributor(code)))
     return code
 
 
-def listed(desk: Desk, client: str, code: str) -> str:
-    table, _, problem = my_data._list(desk, client, code)
+def listed(context: AppContext, client: str, code: str) -> str:
+    table, _, problem = my_data._list(context, client, code)
     return f"{table}{problem}"
 
 
-def test_one_network_of_ipv6_locks_out_nobody_else(desk: Desk, clock: Clock) -> None:
-    code, unknown = give(desk, "anna"), desk.open_feedback.keys.code("nobody")
+def test_one_network_of_ipv6_locks_out_nobody_else(context: AppContext, clock: Clock) -> None:
+    code, unknown = give(context, "anna"), context.open_feedback.keys.code("nobody")
     chance, refused = random.Random(1), 0
     for _ in range(400):
         clock.now += 1
-        refused += "Try again" in listed(desk, f"2001:db8:1:2:{chance.getrandbits(16):x}::{chance.getrandbits(16):x}", unknown)
+        refused += "Try again" in listed(context, f"2001:db8:1:2:{chance.getrandbits(16):x}::{chance.getrandbits(16):x}", unknown)
     assert refused > 300
     assert len(my_data.LOOKUPS) <= TRIES_TOGETHER[0].count // 10, "one network takes a small part of what all may try"
-    assert "Nothing is kept" in listed(desk, "2001:db8:1:3::1", unknown)
-    assert "What you gave" in listed(desk, "2001:db8:1:2::1", code), "not even its own contributors"
-    assert "erased from this server" in my_data._erase(desk, "2001:db8:1:2::1", code, True)[0]
+    assert "Nothing is kept" in listed(context, "2001:db8:1:3::1", unknown)
+    assert "What you gave" in listed(context, "2001:db8:1:2::1", code), "not even its own contributors"
+    assert "erased from this server" in my_data._erase(context, "2001:db8:1:2::1", code, True)[0]
 
 
-def test_a_known_code_never_counts_and_cannot_be_locked_out(desk: Desk, clock: Clock) -> None:
-    code, unknown = give(desk, "ben"), desk.open_feedback.keys.code("nobody")
+def test_a_known_code_never_counts_and_cannot_be_locked_out(context: AppContext, clock: Clock) -> None:
+    code, unknown = give(context, "ben"), context.open_feedback.keys.code("nobody")
     for _ in range(5 * MOST):
-        assert "What you gave" in listed(desk, "192.0.2.1", code)
+        assert "What you gave" in listed(context, "192.0.2.1", code)
     assert len(my_data.LOOKUPS) == 0
     for number in range(TRIES_TOGETHER[0].count):
         my_data.LOOKUPS.take(f"network {number}")
-    assert "The server is receiving too many invalid codes" in listed(desk, "192.0.2.1", unknown)
-    assert "What you gave" in listed(desk, "192.0.2.1", code)
-    assert "erased from this server" in my_data._erase(desk, "192.0.2.1", code, True)[0]
+    assert "The server is receiving too many invalid codes" in listed(context, "192.0.2.1", unknown)
+    assert "What you gave" in listed(context, "192.0.2.1", code)
+    assert "erased from this server" in my_data._erase(context, "192.0.2.1", code, True)[0]
     clock.now += HOUR_S
-    assert "Nothing is kept" in listed(desk, "192.0.2.1", unknown)
+    assert "Nothing is kept" in listed(context, "192.0.2.1", unknown)
 
 
-def test_wrong_codes_are_limited_for_whoever_sends_them(desk: Desk, clock: Clock) -> None:
-    unknown = desk.open_feedback.keys.code("nobody")
-    told = [listed(desk, "192.0.2.7", unknown) for _ in range(MOST + 3)]
+def test_wrong_codes_are_limited_for_whoever_sends_them(context: AppContext, clock: Clock) -> None:
+    unknown = context.open_feedback.keys.code("nobody")
+    told = [listed(context, "192.0.2.7", unknown) for _ in range(MOST + 3)]
     assert ["Nothing is kept" in words for words in told] == [True] * MOST + [False] * 3
     assert "Your network has sent too many invalid codes. Try again in" in told[-1]
-    assert "too many invalid codes" in my_data._erase(desk, "192.0.2.7", unknown, True)[0]
+    assert "too many invalid codes" in my_data._erase(context, "192.0.2.7", unknown, True)[0]
     for _ in range(50):
-        assert "typing error" in listed(desk, "192.0.2.8", unknown[:-1]), "a mistyped code probes nothing"
+        assert "typing error" in listed(context, "192.0.2.8", unknown[:-1]), "a mistyped code probes nothing"
     assert len(my_data.LOOKUPS) == MOST
 
 
-def test_wrong_tokens_are_limited_by_network_and_right_ones_do_not_count(desk: Desk, clock: Clock) -> None:
+def test_wrong_tokens_are_limited_by_network_and_right_ones_do_not_count(context: AppContext, clock: Clock) -> None:
     for number in range(200):
-        review.check_token(desk, TOKEN, f"2001:db8::{number}")
+        review.check_token(context, TOKEN, f"2001:db8::{number}")
     assert len(review.TRIES) == 0
     for number in range(200):
         with refused("token" if number < MOST else "limit"):
-            review.check_token(desk, "wrong", f"2001:db8::{number:x}")
+            review.check_token(context, "wrong", f"2001:db8::{number:x}")
     with refused("limit"):
-        review.check_token(desk, TOKEN, "2001:db8::ffff")
+        review.check_token(context, TOKEN, "2001:db8::ffff")
     assert len(review.TRIES) == MOST < TRIES_TOGETHER[0].count / 50
-    review.check_token(desk, TOKEN, "2001:db8:0:1::1")
+    review.check_token(context, TOKEN, "2001:db8:0:1::1")
 
 
 def test_a_network_takes_a_small_part_of_the_common_budget_over_any_time() -> None:

@@ -24,7 +24,7 @@ from hsemotion_space.tasks import EXPRESSION, TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, CheckpointRef
 from hsemotion_space.ui import words
 from hsemotion_space.ui.analyze import Shared
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.live import answer as live_answer
 from hsemotion_space.ui.live.answer import MOST_BYTES, MOST_TEXT, UNUSABLE, answer, read_frame, read_sequence, seen
 from hsemotion_space.ui.live.component import FOLDER, build_live
@@ -79,27 +79,27 @@ def done(analysis: Analysis) -> JobStatus:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def context(tmp_path: Path) -> AppContext:
     make_manifest(tmp_path / "checkpoints" / "one")
     options = Settings(checkpoints=tmp_path / "checkpoints", cache=tmp_path / "cache")
     runner = FakeRunner([JobStatus(ID, "queued"), done(make_analysis(faces=3, kind="image"))])
     uploads = Uploads(tmp_path / "uploads", tmp_path / "claims")
-    return Desk(options, runner, list_checkpoints(options.checkpoint_roots), tmp_path / "results", uploads)
+    return AppContext(options, runner, list_checkpoints(options.checkpoint_roots), tmp_path / "results", uploads)
 
 
-def ask(desk: Desk, data: object, checkpoint: object = "one", agreed: object = True) -> dict[str, object]:
-    return json.loads(answer(desk, gr.EventData(None, data), checkpoint, agreed, "192.0.2.1"), parse_constant=pytest.fail)
+def ask(context: AppContext, data: object, checkpoint: object = "one", agreed: object = True) -> dict[str, object]:
+    return json.loads(answer(context, gr.EventData(None, data), checkpoint, agreed, "192.0.2.1"), parse_constant=pytest.fail)
 
 
-def test_answer_has_boxes_and_values_of_all_faces(desk: Desk) -> None:
-    told = ask(desk, {"sequence": 7, "frame": FRAME})
-    assert desk.runner.looked == [(jpeg(), "one")]
-    assert desk.runner.clients == ["192.0.2.1"]
+def test_answer_has_boxes_and_values_of_all_faces(context: AppContext) -> None:
+    told = ask(context, {"sequence": 7, "frame": FRAME})
+    assert context.runner.looked == [(jpeg(), "one")]
+    assert context.runner.clients == ["192.0.2.1"]
     assert (told["sequence"], told["checkpoint"], len(told["faces"])) == (7, "one", 3)
     shown = [task for task in TASKS if task.scope == "frame"]
     assert [task["name"] for task in told["tasks"]] == [task.name for task in shown]
-    assert {task["words"] for task in told["tasks"]} == {PROVENANCE_WORDS["trained"], PROVENANCE_WORDS["rule"]}
-    analysis = desk.runner.states[-1].analyses[0]
+    assert {task["provenance"] for task in told["tasks"]} == {PROVENANCE_WORDS["trained"], PROVENANCE_WORDS["rule"]}
+    analysis = context.runner.states[-1].analyses[0]
     for face, entry in zip(analysis.faces, told["faces"], strict=True):
         box = face.track.boxes_xyxy[0] / [640, 480, 640, 480]
         assert entry["box"] == pytest.approx(box.tolist(), abs=1e-4)
@@ -111,26 +111,26 @@ def test_answer_has_boxes_and_values_of_all_faces(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_answer_has_null_for_nan_and_infinity(desk: Desk, bad: float) -> None:
+def test_answer_has_null_for_nan_and_infinity(context: AppContext, bad: float) -> None:
     analysis = change_lines(make_analysis(faces=2, kind="image"), EXPRESSION, [bad, *[0.1] * 7])
-    desk.runner.states = [done(analysis)]
-    told = ask(desk, {"sequence": 1, "frame": FRAME})
+    context.runner.states = [done(analysis)]
+    told = ask(context, {"sequence": 1, "frame": FRAME})
     assert [column[0] for column in told["faces"][1]["lines"]["expression"]["values"]] == [None, *[pytest.approx(0.1)] * 7]
 
 
-def test_seen_leaves_out_a_face_without_a_place(desk: Desk) -> None:
+def test_seen_leaves_out_a_face_without_a_place(context: AppContext) -> None:
     analysis = make_analysis(faces=2, kind="image")
     nowhere = replace(analysis.faces[0].track, boxes_xyxy=np.full((1, 4), np.nan, np.float32))
     faces = (replace(analysis.faces[0], track=nowhere), analysis.faces[1])
-    assert len(seen(replace(analysis, faces=faces), desk.checkpoints[0])["faces"]) == 1
+    assert len(seen(replace(analysis, faces=faces), context.checkpoints[0])["faces"]) == 1
 
 
-def test_seen_warns_of_a_small_face(desk: Desk) -> None:
+def test_seen_warns_of_a_small_face(context: AppContext) -> None:
     analysis = make_analysis(faces=2, kind="image")
     sure = [replace(face.track, detection_scores=np.ones(1, np.float32)) for face in analysis.faces]
     tracks = [sure[0], replace(sure[1], boxes_xyxy=np.array([[10, 10, 25, 28]], np.float32))]
     faces = tuple(replace(face, track=track) for face, track in zip(analysis.faces, tracks, strict=True))
-    told = seen(replace(analysis, faces=faces), desk.checkpoints[0])
+    told = seen(replace(analysis, faces=faces), context.checkpoints[0])
     assert "small" in told["faces"][1]["against"] and "small" not in told["faces"][0]["against"]
 
 
@@ -142,15 +142,15 @@ def test_seen_warns_of_a_small_face(desk: Desk) -> None:
         {"frame": as_text(jpeg()[:3] + bytes(MOST_BYTES))}, {"job": "../../x"}, {"job": "0" * 31}, {"job": ["0" * 32]},
     ],
 )  # fmt: skip
-def test_answer_refuses_what_is_no_frame_and_no_job(desk: Desk, data: object) -> None:
-    assert ask(desk, data) == {"sequence": 0, "stop": UNUSABLE}
-    assert not desk.runner.looked
+def test_answer_refuses_what_is_no_frame_and_no_job(context: AppContext, data: object) -> None:
+    assert ask(context, data) == {"sequence": 0, "stop": UNUSABLE}
+    assert not context.runner.looked
 
 
 @pytest.mark.parametrize("wrong", [{"agreed": False}, {"agreed": "true"}, {"agreed": 1}, {"checkpoint": None}, {"checkpoint": "nobody's"}])
-def test_answer_stops_without_consent_or_backbone(desk: Desk, wrong: dict[str, object]) -> None:
-    assert ask(desk, {"sequence": 1, "frame": FRAME}, **wrong)["stop"]
-    assert not desk.runner.looked
+def test_answer_stops_without_consent_or_backbone(context: AppContext, wrong: dict[str, object]) -> None:
+    assert ask(context, {"sequence": 1, "frame": FRAME}, **wrong)["stop"]
+    assert not context.runner.looked
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_answer_stops_without_consent_or_backbone(desk: Desk, wrong: dict[str, o
         (done(make_analysis(faces=0, kind="image")), {"sequence": 4, "checkpoint": "one", "tasks": [], "faces": []}),
     ],
 )
-def test_answer_without_faces_says_why(desk: Desk, state: JobStatus, expected: dict[str, object]) -> None:
-    desk.runner.states = [JobStatus(ID, "running"), state]
-    assert ask(desk, {"sequence": 4, "frame": FRAME}) == expected
-    desk.runner.busy = "Other pictures are being looked at."
-    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": desk.runner.busy}
+def test_answer_without_faces_says_why(context: AppContext, state: JobStatus, expected: dict[str, object]) -> None:
+    context.runner.states = [JobStatus(ID, "running"), state]
+    assert ask(context, {"sequence": 4, "frame": FRAME}) == expected
+    context.runner.busy = "Other pictures are being looked at."
+    assert ask(context, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": context.runner.busy}
 
 
 def test_read_frame_and_sequence_at_their_bounds() -> None:
@@ -185,22 +185,22 @@ def test_read_frame_of_any_text(text: str) -> None:
         assert str(error) == UNUSABLE
 
 
-def test_answer_gives_up_a_slow_frame(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_gives_up_a_slow_frame(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_answer, "WAIT_S", 0.05)
-    desk.runner.states = [JobStatus(ID, "running")]
-    assert ask(desk, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": "The server is busy."}
-    assert desk.runner.cancelled == [ID]
+    context.runner.states = [JobStatus(ID, "running")]
+    assert ask(context, {"sequence": 4, "frame": FRAME}) == {"sequence": 4, "wait": "The server is busy."}
+    assert context.runner.cancelled == [ID]
 
 
-def test_answer_waits_for_a_download(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_waits_for_a_download(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_answer, "WAIT_S", 0.05)
-    desk.runner.states = [JobStatus(ID, "running", phase="download", done=2_500_000, total=9_000_000)]
-    told = ask(desk, {"sequence": 4, "frame": FRAME})
+    context.runner.states = [JobStatus(ID, "running", phase="download", done=2_500_000, total=9_000_000)]
+    told = ask(context, {"sequence": 4, "frame": FRAME})
     assert "2.5 MB" in told["wait"] and told["job"] == ID
-    assert desk.runner.cancelled == []
-    desk.runner.states = [done(make_analysis(faces=1, kind="image"))]
-    assert len(ask(desk, {"sequence": 5, "job": ID})["faces"]) == 1
-    assert len(desk.runner.looked) == 1
+    assert context.runner.cancelled == []
+    context.runner.states = [done(make_analysis(faces=1, kind="image"))]
+    assert len(ask(context, {"sequence": 5, "job": ID})["faces"]) == 1
+    assert len(context.runner.looked) == 1
 
 
 def test_scripts_have_translations_for_every_text() -> None:
@@ -213,7 +213,7 @@ def test_scripts_have_translations_for_every_text() -> None:
     assert not found - known.keys()
 
 
-def test_build_live_needs_an_id_of_the_tick(desk: Desk) -> None:
+def test_build_live_needs_an_id_of_the_tick(context: AppContext) -> None:
     shared = Shared(Picker(gr.Dropdown(["one"]), gr.HTML()), gr.Checkbox(False), gr.Textbox())
     with pytest.raises(ValueError, match="elem_id"):
-        build_live(desk, shared, gr.Tab("Live"))
+        build_live(context, shared, gr.Tab("Live"))

@@ -38,9 +38,9 @@ from starlette.routing import Route
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui.app import build
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.guard import READ, WRITTEN
-from hsemotion_space.ui.parts import RawFiles, RawImage, RawVideo
+from hsemotion_space.ui.inputs import RawFiles, RawImage
 from hsemotion_space.ui.uploads import Uploads
 
 ROUTES = ("run", "run by name", "api", "queue", "call")
@@ -103,9 +103,9 @@ class Attack:
 
 
 def analyze(page: Page, session: str, path: str) -> None:
-    """Begin an analysis in the picture tab."""
-    function = next(one for one in read_functions(page.url) if one.name == "run")
-    body = {"data": [None, file_data(path), *function.usual[2:]], "fn_index": function.number, "session_hash": session}
+    """Begin an analysis."""
+    function = next(one for one in read_functions(page.url) if one.name == "add")
+    body = {"data": [None, None, file_data(path), *function.usual[3:]], "fn_index": function.number, "session_hash": session}
     answer = httpx.post(f"{page.url}/gradio_api/run/predict", json=body, timeout=120)
     assert answer.status_code == 200 and re.search(r'"[0-9a-f]{32}"', answer.text), answer.text  # the id of its job
 
@@ -133,9 +133,9 @@ def attack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attack]:
 
 def test_the_attacker_finds_every_function_that_takes_a_file(attack: Attack) -> None:
     assert {one.name for one in attack.functions if one.files} == {
-        "run", "take", "run_new", "run_1", "begin", "analyze_image", "analyze_clip"
+        "add", "add_1", "begin", "analyze_image", "analyze_clip"
     }  # fmt: skip
-    assert len(attack.functions) > 60
+    assert len(attack.functions) > 40
 
 
 @pytest.mark.parametrize("runs", [40, pytest.param(2000, marks=pytest.mark.long)])
@@ -184,10 +184,11 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     options = Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", review_token="x" * 40)
     uploads = Uploads(folder / "uploads", folder / "claims")
     runner = SimpleNamespace(problems={})
-    desk = Desk(options, runner, list_checkpoints(options.checkpoint_roots), folder / "results", uploads, cast("Any", SimpleNamespace()))
+    checkpoints, feedback = list_checkpoints(options.checkpoint_roots), cast("Any", SimpleNamespace())
+    context = AppContext(options, runner, checkpoints, folder / "results", uploads, feedback)
 
     async def make() -> App:  # where no event loop runs, Gradio makes some that it never closes
-        return App.create_app(build(desk), app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None})
+        return App.create_app(build(context), app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None})
 
     return asyncio.run(make())
 
@@ -204,7 +205,7 @@ def holds_file(model: object) -> bool:
 def test_every_input_that_can_hold_a_file_hands_on_a_name_alone(app: App) -> None:
     inputs = {block._id: block for function in app.get_blocks().fns.values() for block in function.inputs}.values()
     filed = [block for block in inputs if holds_file(getattr(block, "data_model", None))]
-    assert {type(block) for block in filed} == {RawImage, RawVideo, RawFiles}, "only these go through uploads.py"
+    assert {type(block) for block in filed} == {RawFiles, RawImage}, "only these go through uploads.py"
 
 
 OPEN_TO_FILES = {"GET /file={path_or_url:path}", "HEAD /file={path_or_url:path}"}

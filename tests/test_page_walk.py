@@ -23,7 +23,9 @@ ANSWERED_S = 30.0  # with other work on the machine
 KNOWN: dict[tuple[int, str], str] = {(503, "Queue is full"): "Gradio's way to say that too many requests wait; it says so in a sentence"}
 """Answers of 5xx that the framework gives on purpose, with the reason of each."""
 SESSION = "walker"
-BROUGHT = ("turn", "action", "choice", "label", "point", "frame", "job", "sequence", "time", "start", "end", "face", "number")
+BROUGHT = (
+    "turn", "action", "choice", "label", "point", "frame", "job", "sequence", "time", "start", "end", "face", "number", "task", "kind",
+)  # fmt: skip
 """Names of what the events of the page's own components bring."""
 NAME = f"face-{CANARY}.png"
 CLOSED = (
@@ -52,13 +54,13 @@ class Walk:
 
 def find_faces(page: Page, functions: tuple[Function, ...]) -> None:
     """Analyze a picture in the session of the walk, as most functions have something to do only beside a result."""
-    function = next(one for one in functions if one.name == "run")
+    function = next(one for one in functions if one.name == "add")
     path = upload(page.url, NAME, png(picture_with([(60, 40)])))
-    answer = call(page.url, function.number, SESSION, [None, file_data(path), *function.usual[2:]])
+    answer = call(page.url, function.number, SESSION, [None, None, file_data(path), *function.usual[3:]])
     ask = function_index(page.url, "tick", type="timer")
     until_s = time.monotonic() + 120
     while "role='progressbar'" in answer and time.monotonic() < until_s:
-        answer = call(page.url, ask, SESSION, [None, "random", None])
+        answer = call(page.url, ask, SESSION, [None, None, "random", None])
     assert "Face 1" in answer, answer
 
 

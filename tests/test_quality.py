@@ -308,19 +308,6 @@ def test_only_tasks_with_one_answer_can_divide_backbones() -> None:
     assert "divided" not in [flag.kind for flag in quality(several[0], SPEC, disagreements(several))[0].flags]
 
 
-def test_several_faces_only_if_at_once() -> None:
-    at_once = quality(analysis(track(1), track(2), track(3)), SPEC)
-    assert [(face.track_id, [flag.kind for flag in face.flags]) for face in at_once] == [
-        (1, ["several"]),
-        (2, ["several"]),
-        (3, ["several"]),
-    ]
-    flag = at_once[1].flags[0]
-    assert (flag.value, flag.threshold) == (3, 1) and flag.text.values == {"count": 3, "number": 2}
-    later = track(2, frame_index=np.array([7]), times_s=np.array([0.7]))
-    assert all(not face.flags for face in quality(analysis(track(1), later), SPEC))
-
-
 def test_the_most_serious_comes_first() -> None:
     everything = track(
         boxes_xyxy=np.array([[-8, 150, 8, 170]], np.float32),

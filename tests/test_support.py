@@ -20,7 +20,7 @@ from hsemotion_space.training.attach import drop_heads
 from hsemotion_space.training.confidence import MAX_FALSE_SHARE, Support, choose_support, stand_out_shares, support_of_top
 from hsemotion_space.training.data import TEST, TUNING
 from hsemotion_space.types import Analysis, CheckpointRef, FaceResult, FaceTrack, FloatArray, MediaInfo, Reliability
-from hsemotion_space.ui.parts import in_words
+from hsemotion_space.ui.tables import in_words
 from hsemotion_space.ui.viewer import viewer_value
 
 NONE = "none of the seven stands out"

@@ -13,8 +13,9 @@ from manifest_makers import make_manifest
 from hsemotion_space.hub.weights import Whereabouts, locate
 from hsemotion_space.jobs import JobStatus
 from hsemotion_space.jobs.table import MEDIA
-from hsemotion_space.ui.analyze import _progress
-from hsemotion_space.ui.parts import checkpoint_card, face_table, in_words, notice_list, progress_bar
+from hsemotion_space.ui.picker import checkpoint_card
+from hsemotion_space.ui.status import job_progress, notice_list, progress_bar
+from hsemotion_space.ui.tables import face_table, in_words
 from hsemotion_space.ui.temporary import LOCK, PREFIX, remove_left_overs, sweep
 
 
@@ -67,7 +68,7 @@ def test_checkpoint_card_says_what_is_missing(tmp_path: Path) -> None:
     ],
 )
 def test_progress_says_how_many_wait_and_how_long(ahead: int, wait_s: int | None, words: str) -> None:
-    assert _progress(JobStatus("0" * 32, "queued", ahead=ahead, wait_s=wait_s)) == progress_bar(0, 0, words)
+    assert job_progress(JobStatus("0" * 32, "queued", ahead=ahead, wait_s=wait_s)) == progress_bar(0, 0, words)
     assert "aria-valuenow" not in progress_bar(0, 0, words)
     assert "aria-valuenow='3'" in progress_bar(3, 12, words) and "width:25%" in progress_bar(3, 12, words)
     assert "width:100%" in progress_bar(15, 12, words)

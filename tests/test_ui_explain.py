@@ -22,9 +22,10 @@ from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis
 from hsemotion_space.ui import explain, words
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext, ResultRef
 from hsemotion_space.ui.explain import (
     AskError,
+    Explanation,
     _answer,
     _Choice,
     _time_sought,
@@ -35,7 +36,6 @@ from hsemotion_space.ui.explain import (
     value_choices,
 )
 from hsemotion_space.ui.explained import NO_MAP, PLACES, Asked, explained_html, place_words
-from hsemotion_space.ui.feedback import Offer
 from hsemotion_space.ui.uploads import Uploads
 
 JOB, QUESTION = "a" * 32, "b" * 32
@@ -87,11 +87,11 @@ class FakeRunner:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def context(tmp_path: Path) -> AppContext:
     runner = FakeRunner(
         make_siblings(2, faces=2), [JobStatus(QUESTION, "running"), JobStatus(QUESTION, "done", explained=make_explained())]
     )
-    made = Desk(Settings(cache=tmp_path), runner, (), tmp_path / "results", Uploads(tmp_path / "uploads", tmp_path / "claims"))  # type: ignore[arg-type]
+    made = AppContext(Settings(cache=tmp_path), runner, (), tmp_path / "results", Uploads(tmp_path / "uploads", tmp_path / "claims"))  # type: ignore[arg-type]
     runner.media = tmp_path / "clip.mp4"
     return made
 
@@ -140,30 +140,36 @@ def test_value_choices_are_all_values_of_a_frame() -> None:
 
 
 def test_explanation_updates_fill_choices_and_drop_the_answer() -> None:
-    box, face, backbone, value, second, result = explanation_updates(make_siblings(2, faces=3), JOB)
+    made = Explanation(gr.Accordion(), gr.Dropdown(), gr.Dropdown(), gr.Dropdown(), gr.Number(), gr.HTML())
+
+    def updates(analyses: tuple[Analysis, ...], job: str) -> list[dict[str, object]]:
+        found = explanation_updates(made, analyses, job)
+        return [found.get(component, {}) for component in made.outputs]
+
+    box, face, backbone, value, second, result = updates(make_siblings(2, faces=3), JOB)
     assert box["visible"] is True and box["open"] is False
     assert face["choices"] == [("Face 1", "1"), ("Face 2", "2"), ("Face 3", "3")] and face["value"] == "1"
     assert backbone["choices"] == [("Checkpoint 0", "c0"), ("Checkpoint 1", "c1")] and backbone["visible"] is True
     assert value["value"] in dict(value["choices"]).values()
     assert second["visible"] is True and second["value"] == 0
     assert (result["value"], result["job"]) == ("", JOB)
-    _, _, backbone, _, second, _ = explanation_updates((make_analysis(kind="image"),), JOB)
+    _, _, backbone, _, second, _ = updates((make_analysis(kind="image"),), JOB)
     assert backbone["visible"] is False and second["visible"] is False
     for nothing in ((), (make_analysis(faces=0),)):
-        box, *_, result = explanation_updates(nothing, JOB)
+        box, *_, result = updates(nothing, JOB)
         assert box["visible"] is False
         assert result["value"] == ""
-    assert explanation_updates((), "")[-1]["job"] == "", "no answer that comes late is shown"
+    assert updates((), "")[-1]["job"] == "", "no answer that comes late is shown"
 
 
-def test_values_of_another_face_or_backbone(desk: Desk) -> None:
-    first, second = desk.runner.analyses[0].faces
-    given = Offer(JOB)
-    assert _values(desk, given, "2", "c0")["value"] == usual_value(second)
-    assert _values(desk, given, "1", "c1", "action_units/AU4")["value"] == "action_units/AU4"
-    assert _values(desk, given, "1", "c0", "gaze/Left")["value"] == usual_value(first)
-    for wrong in ((Offer(), "1", "c0"), (given, "9", "c0"), (given, ["1"], "c0"), (given, "1", "c9"), (given, None, {})):
-        assert _values(desk, *wrong) == gr.skip()
+def test_values_of_another_face_or_backbone(context: AppContext) -> None:
+    first, second = context.runner.analyses[0].faces
+    given = ResultRef(JOB)
+    assert _values(context, given, "2", "c0")["value"] == usual_value(second)
+    assert _values(context, given, "1", "c1", "action_units/AU4")["value"] == "action_units/AU4"
+    assert _values(context, given, "1", "c0", "gaze/Left")["value"] == usual_value(first)
+    for wrong in ((ResultRef(), "1", "c0"), (given, "9", "c0"), (given, ["1"], "c0"), (given, "1", "c9"), (given, None, {})):
+        assert _values(context, *wrong) == gr.skip()
 
 
 def test_frame_row_is_the_nearest_with_the_face() -> None:
@@ -195,11 +201,11 @@ def test_time_sought_reads_events_of_the_viewer(data: dict[str, object], expecte
 # What is answered
 
 
-def test_answer_asks_for_frame_face_backbone_and_value(desk: Desk) -> None:
-    html = _answer(desk, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52), CLIENT)
-    [(path, checkpoint, place, what)] = desk.runner.asked
-    track = desk.runner.analyses[1].faces[1].track
-    assert path == desk.runner.media
+def test_answer_asks_for_frame_face_backbone_and_value(context: AppContext) -> None:
+    html = _answer(context, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52), CLIENT)
+    [(path, checkpoint, place, what)] = context.runner.asked
+    track = context.runner.analyses[1].faces[1].track
+    assert path == context.runner.media
     assert (checkpoint, what) == ("c1", ("valence_arousal", "Arousal"))
     assert place == Place(float(track.times_s[5]), tuple(track.boxes_xyxy[5].tolist()))
     assert f"Face 2 at {track.times_s[5]:.2f} s, Checkpoint 1: Expression, Happiness (trained)" in text(html)
@@ -209,28 +215,28 @@ def test_answer_asks_for_frame_face_backbone_and_value(desk: Desk) -> None:
     "changes",
     [{"face": "9"}, {"face": ["1"]}, {"backbone": "c9"}, {"backbone": {"a": 1}}, {"value": "mimicry_intensity/Joy"}, {"value": None}],
 )
-def test_answer_refuses_what_was_not_offered(desk: Desk, changes: dict[str, object]) -> None:
-    assert text(_answer(desk, JOB, chosen(**changes), CLIENT)) == "Please choose a face and one of its values."
-    assert not desk.runner.asked
+def test_answer_refuses_what_was_not_offered(context: AppContext, changes: dict[str, object]) -> None:
+    assert text(_answer(context, JOB, chosen(**changes), CLIENT)) == "Please choose a face and one of its values."
+    assert not context.runner.asked
 
 
-def test_answer_says_why_there_is_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "This analysis is not here any more" in _answer(desk, "c" * 32, chosen(), CLIENT)
-    assert "Please give a time from 0 to" in _answer(desk, JOB, chosen(second=-1), CLIENT)
-    desk.runner.states = [JobStatus(QUESTION, "failed", message="<b>No</b> picture.")]
-    assert _answer(desk, JOB, chosen(), CLIENT) == "<p class='problem' role='alert'>&lt;b&gt;No&lt;/b&gt; picture.</p>"
-    desk.runner.states = [JobStatus(QUESTION, "cancelled")]
-    assert text(_answer(desk, JOB, chosen(), CLIENT)) == "The analysis was cancelled."
-    desk.runner.full = "16 analyses are waiting already. Please try again in a minute."
-    assert text(_answer(desk, JOB, chosen(), CLIENT)) == desk.runner.full
-    desk.runner.full = ""
-    assert not desk.runner.cancelled
+def test_answer_says_why_there_is_none(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "This analysis is not here any more" in _answer(context, "c" * 32, chosen(), CLIENT)
+    assert "Please give a time from 0 to" in _answer(context, JOB, chosen(second=-1), CLIENT)
+    context.runner.states = [JobStatus(QUESTION, "failed", message="<b>No</b> picture.")]
+    assert _answer(context, JOB, chosen(), CLIENT) == "<p class='problem' role='alert'>&lt;b&gt;No&lt;/b&gt; picture.</p>"
+    context.runner.states = [JobStatus(QUESTION, "cancelled")]
+    assert text(_answer(context, JOB, chosen(), CLIENT)) == "The analysis was cancelled."
+    context.runner.full = "16 analyses are waiting already. Please try again in a minute."
+    assert text(_answer(context, JOB, chosen(), CLIENT)) == context.runner.full
+    context.runner.full = ""
+    assert not context.runner.cancelled
     monkeypatch.setattr(explain, "WAIT_S", 0.0)
-    desk.runner.states = [JobStatus(QUESTION, "running")]
-    assert "This takes too long at the moment" in _answer(desk, JOB, chosen(), CLIENT)
-    assert desk.runner.cancelled == [QUESTION]
-    desk.runner.media = None
-    assert text(_answer(desk, JOB, chosen(), CLIENT)) == "The file is not on this server any more. Please analyze it again."
+    context.runner.states = [JobStatus(QUESTION, "running")]
+    assert "This takes too long at the moment" in _answer(context, JOB, chosen(), CLIENT)
+    assert context.runner.cancelled == [QUESTION]
+    context.runner.media = None
+    assert text(_answer(context, JOB, chosen(), CLIENT)) == "The file is not on this server any more. Please analyze it again."
 
 
 def test_explained_html_of_a_clear_map_has_words_for_all_of_it() -> None:

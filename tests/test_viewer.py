@@ -57,7 +57,7 @@ def test_viewer_value_has_words_of_tasks_and_colors_of_faces() -> None:
     value = viewer_value(analysis, "")
     assert [face["color"] for face in value["faces"]] == [face_color(1), face_color(2)]
     given = [line.provenance for line in analysis.faces[0].timelines]
-    assert [task["words"] for task in value["tasks"]] == [PROVENANCE_WORDS[provenance] for provenance in given]
+    assert [task["provenance"] for task in value["tasks"]] == [PROVENANCE_WORDS[provenance] for provenance in given]
     for entry, task in zip(value["tasks"], TASKS, strict=True):
         assert (entry["kind"], entry["scope"], entry["low"], entry["high"]) == (task.kind, task.scope, task.low, task.high)
         assert [(label["name"], label["short"], label["color"]) for label in entry["labels"]] == [

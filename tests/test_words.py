@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from words_makers import PACKAGE, PLACE, agreed, declared, in_viewer, is_written, messages_in, said
+from words_makers import PACKAGE, PLACE, agreed, declared, in_source, in_viewer, is_written, messages_in, said
 
 from hsemotion_space.messages import Message
 from hsemotion_space.ui import words
@@ -62,6 +62,12 @@ def is_citation(text: str) -> bool:
 def test_every_text_of_the_viewer_has_a_translation() -> None:
     assert len(in_viewer()) > 40
     assert not {text for text in in_viewer() if re.search("[a-z]{2}", PLACE.sub("", text))} - JAPANESE.keys() - KEYS
+
+
+def test_every_text_of_the_source_has_a_translation_of_its_own() -> None:
+    catalog = json.loads((PACKAGE / "ui" / "words" / "ja" / "source.json").read_text("utf-8"))
+    assert len(in_source()) >= 4
+    assert in_source() == catalog.keys(), "the script gets this file alone"
 
 
 def places(text: str) -> set[str]:

@@ -88,7 +88,7 @@ def heard(page: playwright.Page, kind: str) -> dict[str, object]:
 
 def point(page: playwright.Page, share: float, task: str = "Expression") -> tuple[float, float]:
     """Return where a share of the width of a timeline is on the page."""
-    box = page.locator(f"section[aria-label='{task}'] .plot-box")
+    box = page.locator(f"section[aria-label='{task} over time'] .plot-box")
     box.scroll_into_view_if_needed()
     place = box.bounding_box()
     return place["x"] + 52 + share * (place["width"] - 64), place["y"] + 60

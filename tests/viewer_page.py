@@ -68,10 +68,15 @@ HOSTILE = "<img src=x onerror='window.hit = 1'>"
 def hostile(value: ViewerValue) -> ViewerValue:
     """Return the value with markup for every text that is shown."""
     for task in value["tasks"]:
-        task["title"] = task["words"] = task["band"] = HOSTILE
+        task["title"] = task["provenance"] = task["band"] = HOSTILE
         for label in task["labels"]:
             label["short"] = label["description"] = HOSTILE
             label["name"] += HOSTILE
+    for face in value["faces"]:
+        face["thumbnail"] = HOSTILE
+        for line in face["lines"].values():
+            line["right"] = [HOSTILE] * 12
+    value["warnings"] = [{"title": HOSTILE, "faces": [1], "details": [HOSTILE]}]
     return value
 
 

@@ -16,7 +16,7 @@ from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.tasks import AFF_WILD2_EXPRESSION, TASKS
 from hsemotion_space.types import PROVENANCE_WORDS
-from hsemotion_space.ui import feedback, parts
+from hsemotion_space.ui import feedback
 from hsemotion_space.ui.viewer import component
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +72,7 @@ def said() -> set[str]:
 
 def declared() -> set[str]:
     """Return the texts of tasks, verdicts, provenance, consent and checkpoints."""
-    found = {*PROVENANCE_WORDS.values(), *parts.VERDICT_WORDS.values(), *(words for words, _ in feedback.VERDICTS)}
+    found = {*PROVENANCE_WORDS.values(), *feedback.VERDICT_WORDS.values(), *(words for words, _ in feedback.VERDICTS)}
     for task in (*TASKS, AFF_WILD2_EXPRESSION):
         found |= {task.title, task.metric, task.citation, task.none}
         found |= {text for label in task.labels for text in (label.name, label.short, label.description)}
@@ -111,6 +111,11 @@ def in_viewer() -> set[str]:
     found |= set(re.findall(r"\bmakeButton\('([^']*)'", scripts))
     [quadrants] = re.findall(r"QUADRANTS = (.*);", scripts)
     return found | set(re.findall(r"'(\w+)'", quadrants))
+
+
+def in_source() -> set[str]:
+    """Return the texts of the component that files come from."""
+    return _Page((PACKAGE / "ui" / "source" / "source.html").read_text("utf-8")).texts
 
 
 @cache

@@ -30,10 +30,10 @@ from hsemotion_space.types import (
     check_shape,
 )
 
-Kind = Literal["unsure", "small", "blurred", "outside", "turned", "undecided", "divided", "several"]
-KINDS: Final[tuple[Kind, ...]] = ("unsure", "small", "blurred", "outside", "turned", "undecided", "divided", "several")
+Kind = Literal["unsure", "small", "blurred", "outside", "turned", "undecided", "divided"]
+KINDS: Final[tuple[Kind, ...]] = ("unsure", "small", "blurred", "outside", "turned", "undecided", "divided")
 """The most serious first: no face, no detail, not the whole face, not the side that the network knows, no clear answer, another answer of
-another network, which face."""
+another network."""
 
 MOST_ENLARGED: Final = 2.0
 """Times that a face is enlarged. Measured: beyond it, more than a fifth of the faces change their first label."""
@@ -90,13 +90,11 @@ def quality(analysis: Analysis, spec: InputSpec, found: Sequence[Disagreement] =
         spec: the input of the checkpoint that made it.
         found: how far it is from other checkpoints on the same faces, if there are others.
     """
-    together = _most_at_once(analysis.faces)
     faces = []
     for face in analysis.faces:
         number = face.track.track_id
         apart = [item for item in found if item.track_id == number]
-        flags = (*_of_picture(face, analysis.media, spec), *_of_answers(face, apart), *_of_others(face, together))
-        faces.append(FaceQuality(number, flags))
+        faces.append(FaceQuality(number, (*_of_picture(face, analysis.media, spec), *_of_answers(face, apart))))
     return tuple(faces)
 
 
@@ -118,18 +116,6 @@ def _of_answers(face: FaceResult, apart: Sequence[Disagreement]) -> Iterator[Qua
     for item in apart:
         if item.task.kind == "one_of":
             yield from _divided(item)
-
-
-def _of_others(face: FaceResult, together: int) -> Iterator[QualityFlag]:
-    if together > 1:
-        text = "{count} faces are visible at once; check that you read the numbers of face {number}."
-        yield QualityFlag("several", Message(text, count=together, number=face.track.track_id), together, 1)
-
-
-def _most_at_once(faces: Sequence[FaceResult]) -> int:
-    """Return the largest number of faces in one frame."""
-    frames = np.concatenate([face.track.frame_index for face in faces]) if faces else np.zeros(0, np.int64)
-    return int(np.unique(frames, return_counts=True)[1].max(initial=0))
 
 
 def _unsure(face: FaceResult) -> Iterator[QualityFlag]:

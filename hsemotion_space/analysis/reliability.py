@@ -37,16 +37,22 @@ def in_words(prediction: Prediction) -> str:
     if not found or not prediction.stands_out:
         return ""
     if prediction.task.kind == "one_of":
-        count = found.answers[prediction.top]
-        if count < FEWEST_ANSWERS:
-            return Message("accuracy unknown: too few held-out pictures with this answer ({count})", count=count)
-        text = "correct in {right} of 10 such answers ({count} held-out pictures)"
-        return Message(text, right=out_of_ten(found, prediction.top), count=count)
+        return label_in_words(found, prediction.top)
     columns = zip(prediction.values, prediction.thresholds, strict=False)
     present = [column for column, (value, limit) in enumerate(columns) if value >= limit]
-    figures = [f"{prediction.task.labels[column].short} {_of_ten(found, column)}" for column in present]
+    figures = [f"{prediction.task.labels[column].short} {figure(found, column)}" for column in present]
     return Message("correct of 10 such answers: {figures}", figures=", ".join(figures)) if figures else ""
 
 
-def _of_ten(reliability: Reliability, column: int) -> str:
+def label_in_words(reliability: Reliability, column: int) -> Message:
+    """Return how often an answer with this label is right."""
+    count = reliability.answers[column]
+    if count < FEWEST_ANSWERS:
+        return Message("accuracy unknown: too few held-out pictures with this answer ({count})", count=count)
+    text = "correct in {right} of 10 such answers ({count} held-out pictures)"
+    return Message(text, right=out_of_ten(reliability, column), count=count)
+
+
+def figure(reliability: Reliability, column: int) -> str:
+    """Return how many of ten answers with this label are right, a dash if there are too few to say."""
     return str(out_of_ten(reliability, column)) if reliability.answers[column] >= FEWEST_ANSWERS else "\u2013"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -15,8 +14,8 @@ from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import PROVENANCE_WORDS
-from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.parts import table
+from hsemotion_space.ui.context import QUIET, AppContext
+from hsemotion_space.ui.tables import table
 from hsemotion_space.ui.words import fixed, language, parts_of, say, translate
 
 TEXT = Path(__file__).with_name("about.md")
@@ -25,31 +24,30 @@ STORED = "until you erase them with your receipt code."
 NOT_STORED = "this server takes none."
 
 
-def build_about(desk: Desk, tab: gr.Tab, minutes: int) -> None:
+def build_about(context: AppContext, tab: gr.Tab, minutes: int) -> None:
     """Lay out the tab.
 
     Args:
-        desk: of the page.
+        context: of the page.
         tab: in which it stands.
         minutes: after which everything that a visitor added is deleted.
     """
     numbers, rest = parts_of(TEXT)
     gr.Markdown(fixed(numbers))
     tasks = gr.HTML(_tasks())
-    gr.Markdown(fixed(rest, minutes=minutes, kept=STORED if desk.feedback is not None else NOT_STORED))
+    gr.Markdown(fixed(rest, minutes=minutes, kept=STORED if context.feedback is not None else NOT_STORED))
     with gr.Accordion(fixed("The texts that contributors agree to"), open=False):
         consent = gr.Markdown(_consent())
     gr.Markdown(fixed("## Checkpoints"))
-    choices = [(one.title, one.id) for one in desk.checkpoints]
-    choice = gr.Dropdown(choices, value=desk.checkpoints[0].id, label=fixed("Card of"))
-    card = gr.Markdown(read_card(desk.checkpoints[0]), elem_classes="model-card")
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    choice.change(lambda chosen: _card(desk.settings, chosen), choice, card, **quiet)
+    choices = [(one.title, one.id) for one in context.checkpoints]
+    choice = gr.Dropdown(choices, value=context.checkpoints[0].id, label=fixed("Card of"))
+    card = gr.Markdown(read_card(context.checkpoints[0]), elem_classes="model-card")
+    choice.change(lambda chosen: _card(context.settings, chosen), choice, card, **QUIET)
 
     def tell(chosen: object) -> list[str]:  # in the language of the visitor
-        return [_tasks(), _consent(), _card(desk.settings, str(chosen))]
+        return [_tasks(), _consent(), _card(context.settings, str(chosen))]
 
-    tab.select(tell, choice, [tasks, consent, card], **quiet)
+    tab.select(tell, choice, [tasks, consent, card], **QUIET)
 
 
 def _tasks() -> str:

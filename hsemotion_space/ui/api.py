@@ -21,7 +21,7 @@ from hsemotion_space.hub.weights import locate
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.feedback import REFUSALS, face_numbers, preprocessing_of
 from hsemotion_space.ui.uploads import NamedFile
 
@@ -84,7 +84,7 @@ class ReceiptInfo(TypedDict):
     message: str
 
 
-def build_api(desk: Desk) -> None:
+def build_api(context: AppContext) -> None:
     """Add the endpoints to the page."""
 
     def analyze_image(request: gr.Request, image: FileData, consent: bool, checkpoint: str = "") -> AnalysisResult:
@@ -93,7 +93,7 @@ def build_api(desk: Desk) -> None:
         Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that the file is analyzed now, and
         the id of a checkpoint (empty for the usual one).
         """
-        return _analyze(desk, "image", image, consent, PipelineConfig(checkpoint), client=client_of(request))
+        return _analyze(context, "image", image, consent, PipelineConfig(checkpoint), client=client_of(request))
 
     def analyze_clip(  # noqa: PLR0917  the endpoint's inputs
         request: gr.Request, clip: FileData, consent: bool, checkpoint: str = "", sample_fps: float = 10.0, smoothing: float = 1.0
@@ -104,7 +104,7 @@ def build_api(desk: Desk) -> None:
         id of a checkpoint (empty for the usual one), frames analyzed per second (0 for all, at most 60), and the factor on each task's
         smoothing window (0 to 3).
         """
-        return _analyze(desk, "clip", clip, consent, _config(checkpoint, sample_fps, smoothing), client=client_of(request))
+        return _analyze(context, "clip", clip, consent, _config(checkpoint, sample_fps, smoothing), client=client_of(request))
 
     def submit_feedback(  # noqa: PLR0917  the endpoint's inputs
         request: gr.Request, job: str, face: int = 0, statement: Statement = NO_STATEMENT, consent: ConsentGiven = NO_SCOPES,
@@ -117,11 +117,11 @@ def build_api(desk: Desk) -> None:
         and if you like a time range ``span_s`` of a clip, a ``comment``, and the ``receipt_code`` of earlier corrections. The consent
         says what to ``keep`` (labels, crop, publish) and with ``adult_and_permitted`` that everybody is 18 or older and permitted it.
         """
-        return _submit(desk, job, _submission(face, ticket, statement, consent), request, outdated=bool(ticket) or isinstance(face, str))
+        return _submit(context, job, _submission(face, ticket, statement, consent), request, outdated=bool(ticket) or isinstance(face, str))
 
     def list_the_checkpoints() -> list[CheckpointInfo]:
         """List the checkpoints, with the provenance of each task's numbers."""
-        return _checkpoints(desk)
+        return _checkpoints(context)
 
     api(analyze_image, api_name="analyze_image", concurrency_id="analyze", concurrency_limit=4)
     api(analyze_clip, api_name="analyze_clip", concurrency_id="analyze", concurrency_limit=4)
@@ -136,14 +136,14 @@ def _config(checkpoint: object, sample_fps: object, smoothing: object) -> Pipeli
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def _analyze(desk: Desk, kind: Kind, media: object, consent: object, config: PipelineConfig, *, client: str) -> AnalysisResult:
+def _analyze(context: AppContext, kind: Kind, media: object, consent: object, config: PipelineConfig, *, client: str) -> AnalysisResult:
     try:
         if consent is not True:
             raise SettingsError(NO_CONSENT)
-        path = desk.uploads.claim(NamedFile(media.get("path") if isinstance(media, Mapping) else None))
-        checkpoint = find_checkpoint(desk.settings.checkpoint_roots, config.checkpoint).id
-        job = desk.runner.submit(path, PipelineConfig(checkpoint, config.sample_fps, config.smoothing), client=client)
-        *_, last = desk.runner.watch(job)
+        path = context.uploads.claim(NamedFile(media.get("path") if isinstance(media, Mapping) else None))
+        checkpoint = find_checkpoint(context.settings.checkpoint_roots, config.checkpoint).id
+        job = context.runner.submit(path, PipelineConfig(checkpoint, config.sample_fps, config.smoothing), client=client)
+        *_, last = context.runner.watch(job)
         if last.analysis is None:
             raise JobError(last.message or "The analysis was cancelled.")
         if last.analysis.media.kind != kind:
@@ -166,11 +166,11 @@ def _submission(face: object, ticket: object, statement: object, consent: object
     )  # fmt: skip
 
 
-def _submit(desk: Desk, job: object, submission: Submission, request: gr.Request, *, outdated: bool) -> ReceiptInfo:
+def _submit(context: AppContext, job: object, submission: Submission, request: gr.Request, *, outdated: bool) -> ReceiptInfo:
     try:
-        analysis = desk.analysis(job, None)
-        known = Context(str(job), preprocessing_of(desk, analysis))
-        receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), known)
+        analysis = context.analysis(job, None)
+        known = Context(str(job), preprocessing_of(context, analysis))
+        receipt = context.open_feedback.intake.submit(analysis, submission, client_of(request), known)
     except REFUSALS as error:
         raise gr.Error(str(error), print_exception=False) from error
     return {
@@ -181,15 +181,15 @@ def _submit(desk: Desk, job: object, submission: Submission, request: gr.Request
     }
 
 
-def _checkpoints(desk: Desk) -> list[CheckpointInfo]:
+def _checkpoints(context: AppContext) -> list[CheckpointInfo]:
     try:
-        found = list_checkpoints(desk.settings.checkpoint_roots)
+        found = list_checkpoints(context.settings.checkpoint_roots)
     except CheckpointError as error:
         raise gr.Error(str(error), print_exception=False) from error
     return [
         {
             "id": one.id, "title": one.title, "family": one.family, "license": one.license,
-            "weights": locate(one, desk.settings.cache).place, "tasks": {head.task.name: head.provenance for head in one.heads},
+            "weights": locate(one, context.settings.cache).place, "tasks": {head.task.name: head.provenance for head in one.heads},
         }
         for one in found
     ]  # fmt: skip

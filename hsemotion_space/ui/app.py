@@ -33,16 +33,16 @@ from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.jobs import JobRunner
 from hsemotion_space.settings import Settings, SettingsError
 from hsemotion_space.ui.about import build_about
-from hsemotion_space.ui.analyze import Shared, attach, build_tab
+from hsemotion_space.ui.analyze import Shared, build_workspace, find_job
 from hsemotion_space.ui.annotate import build_annotate
 from hsemotion_space.ui.annotate.running import MOST_FILES
 from hsemotion_space.ui.api import build_api
 from hsemotion_space.ui.bodies import LONGEST_S
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import QUIET, AppContext
 from hsemotion_space.ui.guard import LOCAL_HOSTS, Guard, GuardLimits
 from hsemotion_space.ui.live import build_live
 from hsemotion_space.ui.my_data import build_my_data, build_receipt
-from hsemotion_space.ui.picker import build_picker, refresh
+from hsemotion_space.ui.picker import build_picker
 from hsemotion_space.ui.protocol import install
 from hsemotion_space.ui.quotas import MB, SessionQuota, UploadLimits, UploadQuota
 from hsemotion_space.ui.review import build_review
@@ -110,39 +110,35 @@ class Page(gr.Blocks):
         return values
 
 
-def build(desk: Desk) -> gr.Blocks:
+def build(context: AppContext) -> gr.Blocks:
     """Return the page."""
-    settings = desk.settings
+    settings = context.settings
     minutes = round((settings.results_ttl_s + LONGEST_S + SWEEP_EVERY_S) / 60)
     with Page(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
         gr.Markdown(fixed(LEAD), elem_classes="lead")
-        picker = build_picker(desk)
-        agreed = gr.Checkbox(False, label=fixed(PROCESS.title), info=fixed(PROCESS.text), elem_id="agreed")
+        with gr.Row(elem_classes="shared", equal_height=False):
+            picker = build_picker(context)
+            with gr.Column(scale=4, min_width=280):
+                agreed = gr.Checkbox(False, label=fixed(PROCESS.title), info=fixed(PROCESS.text), elem_id="agreed")
         shared = Shared(picker, agreed, build_receipt())
         with gr.Tabs():
-            with gr.Tab(fixed("Picture"), id="image"):
-                picture = build_tab("image", desk, shared)
-            with gr.Tab(fixed("Clip"), id="clip") as clip_tab:
-                clip = build_tab("clip", desk, shared)
+            with gr.Tab(fixed("Analyze"), id="analyze"):
+                workspace = build_workspace(context, shared)
             with gr.Tab(fixed("Live"), id="live") as live_tab:
-                build_live(desk, shared, live_tab)
+                build_live(context, shared, live_tab)
             with gr.Tab(fixed("Annotate"), id="annotate"):
-                build_annotate(desk, shared, {"picture": picture.view.summary.offer, "clip": clip.view.summary.offer})
+                build_annotate(context, shared, workspace.result.shown)
             if settings.feedback == "on":
                 with gr.Tab(fixed("My data"), id="data") as tab:
-                    build_my_data(desk, tab, shared.receipt)
-            if desk.feedback is not None and settings.review_token:
+                    build_my_data(context, tab, shared.receipt)
+            if context.feedback is not None and settings.review_token:
                 with gr.Tab(fixed("Review"), id="review"):
-                    build_review(desk)
+                    build_review(context)
             with gr.Tab(fixed("About"), id="about") as about:
-                build_about(desk, about, minutes)
-        build_api(desk)
-        attach(desk, picture, demo.load)
-        attach(desk, clip, clip_tab.select)
-        demo.load(
-            lambda chosen: refresh(desk, chosen), picker.choice, picker.parts, queue=False, show_progress="hidden",
-            api_visibility="private",
-        )  # fmt: skip
+                build_about(context, about, minutes)
+        build_api(context)
+        known = [workspace.job, workspace.saved_job, picker.choice]
+        demo.load(lambda *values: find_job(context, workspace, *values), known, workspace.outputs, **QUIET)
         gr.Markdown(fixed(PRIVACY, minutes=minutes, version=__version__), elem_classes="lead")
     demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return cast("gr.Blocks", demo)
@@ -185,7 +181,7 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
     runner = JobRunner(settings, root=folder)
     feedback, problem = _open(settings, token)
-    demo = build(Desk(settings, runner, checkpoints, folder / "results", uploads, feedback, problem))
+    demo = build(AppContext(settings, runner, checkpoints, folder / "results", uploads, feedback, problem))
     limits = _limits(settings, uploads.folder)
     middleware = [Middleware(Guard, limits=limits, script=serve_plotly()), Middleware(Language)]
     _, url, _ = demo.launch(

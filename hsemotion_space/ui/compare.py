@@ -17,9 +17,8 @@ from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis
-from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.parts import in_words, table_of
-from hsemotion_space.ui.tables import comparison_tables
+from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates, unchanged
+from hsemotion_space.ui.tables import comparison_tables, in_words, table_of
 from hsemotion_space.ui.words import fixed, say, translate
 
 MOMENTS: Final = 8
@@ -43,12 +42,12 @@ class Comparison:
     moments: gr.HTML
 
     @property
-    def filled(self) -> list[gr.blocks.Block]:
-        """Components in the order of :func:`comparison_updates`."""
+    def outputs(self) -> list[gr.blocks.Block]:
+        """All of them."""
         return [self.box, self.face, self.task, self.lines, self.apart, self.numbers, self.moments]
 
 
-def build_comparison(desk: Desk, offer: gr.State) -> Comparison:
+def build_comparison(context: AppContext, shown: gr.State) -> Comparison:
     """Lay out the components, hidden until several backbones were run, and connect them."""
     with gr.Accordion(fixed("Backbones compared"), open=True, visible=False) as box:
         gr.Markdown(fixed(ABOUT))
@@ -62,31 +61,32 @@ def build_comparison(desk: Desk, offer: gr.State) -> Comparison:
         moments = gr.HTML(js_on_load=GO_TO.read_text("utf-8"))
     comparison = Comparison(box, face, task, lines, apart, numbers, moments)
 
-    def choose(given: object, number: object, name: object) -> list[object]:
+    def choose(given: ResultRef, number: object, name: object) -> Updates:
         try:
-            status = desk.runner.status(str(getattr(given, "job", "")))
-            return _drawn(desk.analyses(status, getattr(given, "smoothing", None)), number, name)
+            status = context.runner.status(given.job)
+            return _drawn(comparison, context.analyses(status, given.smoothing), number, name)
         except (JobError, CheckpointError, SettingsError, ValueError):
-            return [gr.skip()] * 4
+            return unchanged()
 
-    gr.on(
-        [face.input, task.input], choose, [offer, face, task], comparison.filled[3:], queue=False, show_progress="hidden",
-        api_visibility="private",
-    )  # fmt: skip
+    gr.on([face.input, task.input], choose, [shown, face, task], comparison.outputs, **QUIET)
     return comparison
 
 
-def comparison_updates(analyses: Sequence[Analysis], job: str) -> list[object]:
-    """Return updates for ``Comparison.filled``; hidden unless there are several analyses with a face."""
-    if len(analyses) < 2 or not analyses[0].faces or not job:
-        return [gr.update(visible=False), *[gr.skip()] * 6]
+def comparison_updates(comparison: Comparison, analyses: Sequence[Analysis]) -> Updates:
+    """Return updates for the result that is shown; hidden unless there are several analyses with a face."""
+    if len(analyses) < 2 or not analyses[0].faces:
+        return {comparison.box: gr.update(visible=False)}
     choices = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in analyses[0].faces]
-    drawn = _drawn(analyses, choices[0][1], TASKS[0].name)
-    return [gr.update(visible=True), gr.update(choices=choices, value=choices[0][1]), TASKS[0].name, *drawn]
+    return {
+        comparison.box: gr.update(visible=True),
+        comparison.face: gr.update(choices=choices, value=choices[0][1]),
+        comparison.task: TASKS[0].name,
+        **_drawn(comparison, analyses, choices[0][1], TASKS[0].name),
+    }
 
 
-def _drawn(analyses: Sequence[Analysis], number: object, name: object) -> list[object]:
-    """Return both figures, their numbers and the moments, for one face and one task.
+def _drawn(comparison: Comparison, analyses: Sequence[Analysis], number: object, name: object) -> Updates:
+    """Return updates for both figures, their numbers and the moments, for one face and one task.
 
     Raises:
         ValueError: if there is no such face or task.
@@ -97,7 +97,12 @@ def _drawn(analyses: Sequence[Analysis], number: object, name: object) -> list[o
     lines = figures.comparison(analyses, track_id, str(name), tell=translate)
     apart = figures.disagreement(found, analyses[0].frame_times_s, tell=translate)
     numbers = comparison_tables(analyses, every, track_id, str(name))
-    return [lines, gr.update(value=apart, visible=bool(found)), numbers, _moments(most_disagreed(found, MOMENTS))]
+    return {
+        comparison.lines: lines,
+        comparison.apart: gr.update(value=apart, visible=bool(found)),
+        comparison.numbers: numbers,
+        comparison.moments: _moments(most_disagreed(found, MOMENTS)),
+    }
 
 
 def _moments(moments: Sequence[Moment]) -> str:

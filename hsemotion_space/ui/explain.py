@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import gradio as gr
 import numpy as np
@@ -16,9 +16,10 @@ from hsemotion_space.jobs import Explained, JobError
 from hsemotion_space.messages import MessageError
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
 from hsemotion_space.ui.explained import Asked, explained_html
-from hsemotion_space.ui.parts import RawNumber, progress_bar, read_event
+from hsemotion_space.ui.inputs import RawNumber, read_event
+from hsemotion_space.ui.status import progress_bar
 from hsemotion_space.ui.words import fixed, say, translate
 
 WAIT_S: Final = 30.0  # for an explanation
@@ -50,8 +51,8 @@ class Explanation:
     result: gr.HTML
 
     @property
-    def filled(self) -> list[gr.blocks.Block]:
-        """Components in the order of :func:`explanation_updates`."""
+    def outputs(self) -> list[gr.blocks.Block]:
+        """All of them."""
         return [self.box, self.face, self.backbone, self.value, self.second, self.result]
 
 
@@ -65,12 +66,12 @@ class _Choice:
     second: object
 
 
-def build_explanation(desk: Desk, offer: gr.State, viewer: gr.HTML) -> Explanation:
+def build_explanation(context: AppContext, shown: gr.State, viewer: gr.HTML) -> Explanation:
     """Lay out the components, hidden until there is a face, and connect them.
 
     Args:
-        desk: of the page.
-        offer: state that names the job of what is shown.
+        context: of the page.
+        shown: state with the :class:`ResultRef` of what is shown.
         viewer: the linked viewer of the same tab, from which the time in a clip is taken.
     """
     with gr.Accordion(fixed("Where does the network look?"), open=False, visible=False) as box:
@@ -86,37 +87,35 @@ def build_explanation(desk: Desk, offer: gr.State, viewer: gr.HTML) -> Explanati
         show = gr.Button(fixed("Show where it looks"))
         result = gr.HTML(html_template=ONLY_OF_JOB, css_template=STYLE.read_text("utf-8"), apply_default_css=False, job="")
     explanation = Explanation(box, face, backbone, value, second, result)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def answer(request: gr.Request, given: object, *chosen: object) -> str:
-        job = _job(given)
-        return job + _answer(desk, job, _Choice(*chosen), client_of(request))
+    def answer(request: gr.Request, given: ResultRef, *chosen: object) -> str:
+        return given.job + _answer(context, given.job, _Choice(*chosen), client_of(request))
 
-    face.input(lambda *chosen: _values(desk, *chosen), [offer, face, backbone], value, **quiet)
-    backbone.input(lambda *chosen: _values(desk, *chosen), [offer, face, backbone, value], value, **quiet)
-    viewer.seek(_time_sought, None, second, **quiet)
-    busy = show.click(_busy, offer, result, **quiet)
-    busy.then(answer, [offer, face, backbone, value, second], result, **quiet)
+    face.input(lambda *chosen: _values(context, *chosen), [shown, face, backbone], value, **QUIET)
+    backbone.input(lambda *chosen: _values(context, *chosen), [shown, face, backbone, value], value, **QUIET)
+    viewer.seek(_time_sought, None, second, **QUIET)
+    busy = show.click(_busy, shown, result, **QUIET)
+    busy.then(answer, [shown, face, backbone, value, second], result, **QUIET)
     return explanation
 
 
-def explanation_updates(analyses: Sequence[Analysis], job: str) -> list[object]:
-    """Return updates for ``Explanation.filled``; hidden unless there is a face. Nothing of an earlier result stays."""
-    empty = gr.update(value="", job=job)
-    if not analyses or not analyses[0].faces or not job:
-        return [gr.update(visible=False), *[gr.skip()] * 4, empty]
+def explanation_updates(explanation: Explanation, analyses: Sequence[Analysis], job: str) -> Updates:
+    """Return updates for a new result or none; hidden unless there is a face. Nothing of an earlier result stays."""
+    empty: Updates = {explanation.result: gr.update(value="", job=job)}
+    if not analyses or not analyses[0].faces:
+        return {explanation.box: gr.update(visible=False), **empty}
     first = analyses[0]
     faces = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in first.faces]
     backbones = [(one.checkpoint.title, one.checkpoint.id) for one in analyses]
     start_s = round(float(first.faces[0].track.times_s[0]), 2)
-    return [
-        gr.update(visible=True, open=False),
-        gr.update(choices=faces, value=faces[0][1]),
-        gr.update(choices=backbones, value=backbones[0][1], visible=len(backbones) > 1),
-        gr.update(choices=value_choices(first.faces[0]), value=usual_value(first.faces[0])),
-        gr.update(value=start_s, visible=first.media.kind == "clip"),
-        empty,
-    ]
+    return {
+        explanation.box: gr.update(visible=True, open=False),
+        explanation.face: gr.update(choices=faces, value=faces[0][1]),
+        explanation.backbone: gr.update(choices=backbones, value=backbones[0][1], visible=len(backbones) > 1),
+        explanation.value: gr.update(choices=value_choices(first.faces[0]), value=usual_value(first.faces[0])),
+        explanation.second: gr.update(value=start_s, visible=first.media.kind == "clip"),
+        **empty,
+    }
 
 
 def value_choices(face: FaceResult) -> list[tuple[str, str]]:
@@ -157,15 +156,15 @@ def frame_row(analysis: Analysis, track: FaceTrack, second: object) -> int:
     return row
 
 
-def _answer(desk: Desk, job: str, choice: _Choice, client: str) -> str:
+def _answer(context: AppContext, job: str, choice: _Choice, client: str) -> str:
     """Return the explanation of what was chosen, or why there is none, as HTML."""
     try:
-        asked = _read(desk.runner.status(job).analyses, choice)
-        media = desk.runner.media_of(job)
+        asked = _read(context.runner.status(job).analyses, choice)
+        media = context.runner.media_of(job)
         if media is None:
             raise AskError(say("The file is not on this server any more. Please analyze it again."))
-        question = desk.runner.explain(media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client)
-        explained = _wait(desk, question)
+        question = context.runner.explain(media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client)
+        explained = _wait(context, question)
     except AskError as error:
         return _problem(str(error))
     except JobError as error:
@@ -187,28 +186,28 @@ def _read(analyses: Sequence[Analysis], choice: _Choice) -> Asked:
     return Asked(analysis, face.track, frame_row(analysis, face.track, choice.second), (task, label))
 
 
-def _wait(desk: Desk, job: str) -> Explained:
+def _wait(context: AppContext, job: str) -> Explained:
     """Return the answer to a question.
 
     Raises:
         JobError: if there is none within WAIT_S, or it cannot be given.
     """
     until_s = time.monotonic() + WAIT_S
-    for status in desk.runner.watch(job, LOOK_EVERY_S):
+    for status in context.runner.watch(job, LOOK_EVERY_S):
         if status.finished or time.monotonic() > until_s:
             break
     if status.explained is not None:
         return status.explained
     if not status.finished:
-        desk.runner.cancel(job)
+        context.runner.cancel(job)
         raise JobError("This takes too long at the moment, as the server is busy. Please try again later.")
     raise JobError(status.message or "The analysis was cancelled.")
 
 
-def _values(desk: Desk, given: object, number: object, backbone: object, kept: object = None) -> object:
+def _values(context: AppContext, given: ResultRef, number: object, backbone: object, kept: object = None) -> object:
     """Return an update for the values of another face or backbone; one that is to be ``kept`` stays chosen if it is among them."""
     try:
-        analyses = desk.runner.status(_job(given)).analyses
+        analyses = context.runner.status(given.job).analyses
     except JobError:  # it is told when the button is pressed
         return gr.skip()
     for one in analyses:
@@ -219,12 +218,8 @@ def _values(desk: Desk, given: object, number: object, backbone: object, kept: o
     return gr.skip()
 
 
-def _busy(given: object) -> str:
-    return _job(given) + progress_bar(0, 0, say("Hiding one part of the face after the other…"))
-
-
-def _job(given: object) -> str:
-    return str(getattr(given, "job", ""))
+def _busy(given: ResultRef) -> str:
+    return given.job + progress_bar(0, 0, say("Hiding one part of the face after the other…"))
 
 
 def _problem(words: str) -> str:

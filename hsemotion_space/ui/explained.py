@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from html import escape
 from typing import Final
-
-from PIL import Image
 
 from hsemotion_space.analysis.saliency import LIMITS, Verdict
 from hsemotion_space.figures import overlay
 from hsemotion_space.figures.saliency import LOWERS, RAISES, SIDE
 from hsemotion_space.jobs import Explained, Place
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, ByteArray, FaceTrack
+from hsemotion_space.ui.data_uri import data_uri
 from hsemotion_space.ui.words import say, translate
 
 NO_MAP: Final[dict[Verdict, str]] = {
@@ -103,7 +100,5 @@ def _map(explained: Explained, number: int, label: str) -> str:
 
 def _figure(pixels: ByteArray, alt: str, caption: str = "") -> str:
     """Return a picture that no file holds, with its text alternative, as large as the map."""
-    with io.BytesIO() as out:
-        Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(out, "PNG")
-        data = base64.b64encode(out.getvalue()).decode()
-    return f"<figure><img alt='{escape(alt)}' src='data:image/png;base64,{data}'><figcaption>{escape(caption or alt)}</figcaption></figure>"
+    uri = data_uri(pixels, (SIDE, SIDE), "png")
+    return f"<figure><img alt='{escape(alt)}' src='{uri}'><figcaption>{escape(caption or alt)}</figcaption></figure>"

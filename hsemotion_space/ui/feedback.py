@@ -1,12 +1,12 @@
-"""The correction form beside every result: generated from the tasks, outside of the queue of analyses."""
+"""The correction form in the drawer: generated from the tasks, outside of the queue of analyses."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 import gradio as gr
 
@@ -14,26 +14,29 @@ from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
 from hsemotion_space.feedback.crops import find_track, preview
 from hsemotion_space.feedback.form import COMMENT_LENGTH, Submission
 from hsemotion_space.feedback.intake import Context, Receipt
-from hsemotion_space.feedback.record import FeedbackError
+from hsemotion_space.feedback.record import VERDICTS as VERDICT_NAMES
+from hsemotion_space.feedback.record import FeedbackError, Verdict
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import SettingsError
-from hsemotion_space.tasks import TASKS, Task
+from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.parts import RawNumber, RawSlider
+from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates, example_digests, unchanged
+from hsemotion_space.ui.drawer import build_drawer, opened
+from hsemotion_space.ui.inputs import RawNumber, read_event
+from hsemotion_space.ui.questions import Question, build_question
 from hsemotion_space.ui.viewer import read_label_key, read_selection
 from hsemotion_space.ui.words import fixed, language, say, translate
 
-NOT_SAID: Final = ""
 VERDICTS: Final = (
     ("It is right", "correct"),
     ("It is wrong", "wrong"),
     ("I cannot tell", "cannot_tell"),
     ("This is not a face", "not_a_face"),
 )
+VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICT_NAMES}
 KEEP_IT: Final = "Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My data</em>."
 STEPS: Final = tuple(step for step in LADDER if step.name in ASKED)
 RECEIPT: Final = "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data* before you send."
@@ -41,57 +44,24 @@ REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What a visitor may correct: the result that is shown, and the numbers of its faces, as text."""
-
-    job: str = ""
-    smoothing: float | None = None
-    faces: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """The components that ask for one task: one for a class; else a tick that the answer counts, then the answer."""
-
-    task: Task
-    parts: tuple[gr.components.Component, ...]
-
-    @property
-    def unsaid(self) -> list[object]:
-        """Values of the parts when nothing is said."""
-        if self.task.kind == "one_of":
-            return [NOT_SAID]
-        return [False, []] if _is_checklist(self.task) else [False, *[_middle(self.task)] * len(self.task.labels)]
-
-    def answer(self, values: Sequence[object]) -> object:
-        """Return what was answered, unchecked, or None if nothing was."""
-        if self.task.kind == "one_of":
-            return None if values[0] == NOT_SAID else values[0]
-        if values[0] is not True:
-            return None
-        if _is_checklist(self.task):
-            present = values[1] if isinstance(values[1], list) else []
-            return {label.name: float(label.name in present) for label in self.task.labels}
-        return dict(zip(self.task.label_names, values[1:], strict=True))
-
-
-@dataclass(frozen=True, slots=True)
 class Form:
-    """The components of one form.
+    """The components of the form.
 
     Attributes:
-        box: all of it.
+        drawer: all of it.
         face, start, end: which face, and which part of a clip.
         about: state with the face that everything below is about.
         seen: state with job and face of the picture that was shown as the one that would be kept.
         crop: that picture.
-        verdict, comment, statement: what is said, and the statement on age and permission.
+        verdict, comment, statement: the statement on the face, and that on age and permission.
+        corrections: the questions.
         scopes: the steps of the consent ladder.
         questions: of the tasks.
-        told: what became of it.
+        send: its button.
+        outcome: the receipt, or what is missing.
     """
 
-    box: gr.Accordion
+    drawer: gr.HTML
     face: gr.Dropdown
     start: gr.Number
     end: gr.Number
@@ -99,160 +69,170 @@ class Form:
     seen: gr.State
     crop: gr.Image
     verdict: gr.Radio
+    corrections: gr.Column
     comment: gr.Textbox
     statement: gr.Checkbox
     scopes: tuple[gr.Checkbox, ...]
     questions: tuple[Question, ...]
-    told: gr.HTML
+    send: gr.Button
+    outcome: gr.HTML
 
     @property
-    def said(self) -> list[gr.blocks.Block]:
-        """Everything about one face: nothing of it holds for another one. In the order of :func:`_unsaid`."""
-        answers = [part for question in self.questions for part in question.parts]
-        return [self.seen, self.crop, self.verdict, self.comment, self.statement, *self.scopes, *answers, self.told]
+    def fields(self) -> list[gr.components.Component]:
+        """The fields of all questions."""
+        return [field for question in self.questions for field in question.fields]
 
     @property
-    def filled(self) -> list[gr.blocks.Block]:
-        """Components in the order of :func:`form_updates`."""
-        return [self.box, self.face, self.start, self.end, self.about, *self.said]
+    def outputs(self) -> list[gr.blocks.Block]:
+        """Everything that a result or another face changes."""
+        boxes = [question.box for question in self.questions]
+        return [self.drawer, self.face, self.start, self.end, self.about, self.corrections, *boxes, *self.empty()]
+
+    def empty(self) -> Updates:
+        """Return updates that empty what is about one face: nothing of it holds for another one."""
+        answers = [gr.update(value=value) for question in self.questions for value in question.empty]
+        return {
+            self.seen: (), self.crop: gr.update(visible=False, value=None), self.verdict: None, self.comment: "", self.statement: False,
+            **dict.fromkeys(self.scopes, False), **dict(zip(self.fields, answers, strict=True)), self.outcome: "",
+        }  # fmt: skip
 
 
-def _is_checklist(task: Task) -> bool:
-    return task.kind == "independent" and task.scope == "frame"
-
-
-def _middle(task: Task) -> float:
-    return (task.low + task.high) / 2 if task.kind == "continuous" else task.low
-
-
-def _question(task: Task) -> Question:
-    if task.kind == "one_of":
-        choices = [(fixed("not said"), NOT_SAID), *((fixed(label.name), label.name) for label in task.labels)]
-        return Question(task, (gr.Dropdown(choices, value=NOT_SAID, label=fixed(task.title)),))
-    count = gr.Checkbox(False, label=fixed("I judge: {task}", task=task.title))
-    with gr.Group(visible=False) as answers:
-        if _is_checklist(task):
-            choices = [(fixed("{unit} {what}", unit=label.short, what=label.description), label.name) for label in task.labels]
-            words = fixed("{task}: tick all that are visible", task=task.title)
-            parts: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=words)]
-        else:
-            parts = [
-                RawSlider(task.low, task.high, _middle(task), step=0.05, label=fixed(label.name), info=fixed(label.description))
-                for label in task.labels
-            ]
-    count.change(lambda yes: gr.update(visible=yes is True), count, answers, queue=False, api_visibility="private", show_progress="hidden")
-    return Question(task, (count, *parts))
-
-
-def build_form(kind: str, desk: Desk, offer: gr.State, receipt: gr.Textbox) -> Form:
-    """Lay out the form, hidden until there is a face, and connect its events.
+def build_form(context: AppContext, shown: gr.State, receipt: gr.Textbox) -> Form:
+    """Lay out the form in a closed drawer and connect its events.
 
     Args:
-        kind: of the media.
-        desk: of the page.
-        offer: state with the :class:`Offer` of what is shown.
-        receipt: the field of the page with the receipt code, which all forms share.
+        context: of the page.
+        shown: state with the :class:`ResultRef` of what is shown.
+        receipt: the field of the page with the receipt code.
     """
-    with gr.Accordion(fixed("Is this right? Say what you see"), open=False, visible=False, elem_classes="feedback") as box:
+    form = _lay_out()
+    wants_crop = form.scopes[STEPS.index(CROP)]
+    form.verdict.change(lambda chosen: gr.update(visible=chosen == "wrong"), form.verdict, form.corrections, **QUIET)
+    wants_crop.input(
+        lambda *given: _preview(context, *given), [shown, form.face, wants_crop], [form.seen, form.crop], **QUIET
+    )  # fmt: skip
+    form.face.input(
+        lambda *chosen: _other_face(context, form, *chosen), [shown, form.face, form.about], form.outputs, **QUIET
+    )  # fmt: skip
+
+    def submit(request: gr.Request, given: ResultRef, number: object, seen: object, *values: object) -> list[object]:
+        return _submit(context, given, seen == (given.job, str(number)), _read(form, given, number, values), request)
+
+    send = form.send
+    fields = [form.verdict, form.comment, form.statement, receipt, form.start, form.end, *form.scopes, *form.fields]
+    send.click(submit, [shown, form.face, form.seen, *fields], [receipt, form.outcome], **QUIET)
+    return form
+
+
+def _lay_out() -> Form:
+    with build_drawer() as drawer:
         with gr.Row():
-            face = gr.Dropdown([], label=fixed("Face"), info=fixed("as numbered above"), min_width=120)
-            start = RawNumber(0, label=fixed("From second"), minimum=0, precision=2, visible=kind == "clip", min_width=120)
-            end = RawNumber(0, label=fixed("To second"), minimum=0, precision=2, visible=kind == "clip", min_width=120)
+            face = gr.Dropdown([], label=fixed("Face"), min_width=100)
+            start = RawNumber(0, label=fixed("From second"), minimum=0, precision=2, visible=False, min_width=100)
+            end = RawNumber(0, label=fixed("To second"), minimum=0, precision=2, visible=False, min_width=100)
         verdict = gr.Radio([(fixed(words), name) for words, name in VERDICTS], label=fixed("What the network says about this face"))
         with gr.Column(visible=False) as corrections:
             gr.Markdown(fixed("What would be right? Answer what you can see; leave the rest."))
-            questions = [_question(task) for task in TASKS if kind == "clip" or task.scope == "frame"]
+            questions = tuple(build_question(task) for task in TASKS)
         comment = gr.Textbox(label=fixed("Comment (optional)"), info=fixed("No names, please."), max_length=COMMENT_LENGTH, lines=2)
         gr.Markdown(fixed("**What may be kept?** Nothing is, unless you tick it."))
-        scopes = [gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text)) for step in STEPS]
+        scopes = tuple(gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text)) for step in STEPS)
         crop = gr.Image(
             label=fixed("The picture that would be kept"), visible=False, interactive=False, height=224, format="png", buttons=[]
         )  # fmt: skip
         statement = gr.Checkbox(False, label=fixed(STATEMENT))
         gr.Markdown(fixed(RECEIPT))
         send = gr.Button(fixed("Send"), variant="primary")
-        told = gr.HTML()
-        about, seen = gr.State(""), gr.State(())
-    form = Form(box, face, start, end, about, seen, crop, verdict, comment, statement, tuple(scopes), tuple(questions), told)
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    verdict.change(lambda chosen: gr.update(visible=chosen == "wrong"), verdict, corrections, **quiet)
-    wants_crop = scopes[[step is CROP for step in STEPS].index(True)]
-    wants_crop.input(lambda *given: _preview(desk, *given), [offer, face, wants_crop], [seen, crop], **quiet)
-    face.input(lambda *chosen: _other_face(desk, form, *chosen), [offer, face, about], [start, end, about, *form.said], **quiet)
-
-    def submit(request: gr.Request, given: Offer, number: object, shown: object, *said: object) -> list[object]:
-        submission = _read(form, kind, given, number, said)
-        return _submit(desk, given, shown == (given.job, str(number)), submission, request)
-
-    answers = [part for question in questions for part in question.parts]
-    fields = [offer, face, seen, verdict, comment, statement, receipt, start, end, *scopes, *answers]
-    send.click(submit, fields, [receipt, told], **quiet)
-    return form
+        outcome = gr.HTML()
+    return Form(
+        drawer, face, start, end, gr.State(""), gr.State(()), crop, verdict, corrections, comment, statement, scopes, questions, send,
+        outcome,
+    )  # fmt: skip
 
 
-def _other_face(desk: Desk, form: Form, given: Offer, number: object, about: object) -> list[object]:
-    """Return updates for start, end, ``Form.about`` and ``Form.said``; walking through the field with the keyboard changes nothing."""
+def _other_face(context: AppContext, form: Form, given: ResultRef, number: object, about: object) -> Updates:
+    """Return updates when another face is selected; walking through the field with the keyboard changes nothing."""
     if str(number) == about:
-        return [gr.skip() for _ in range(3 + len(form.said))]
-    return [*_span(desk, given, number), str(number), *_unsaid(form)]
+        return unchanged()
+    try:
+        times = find_track(context.analysis(given.job, given.smoothing), int(str(number))).times_s
+    except (*REFUSALS, ValueError):
+        return {**form.empty(), form.about: str(number)}
+    return {**form.empty(), form.about: str(number), **_span(form, times[0], times[-1])}
 
 
-def connect_viewer(form: Form, viewer: gr.HTML, offer: gr.State) -> None:
-    """Let a range that was dragged in the viewer, and a key from 1 to 8 pressed there, fill the form."""
-    [first, *_] = form.questions
+def _span(form: Form, start_s: float, end_s: float) -> Updates:
+    return {form.start: round(float(start_s), 2), form.end: round(float(end_s), 2)}
 
-    def take_range(event: gr.EventData, given: Offer, about: object) -> list[object]:
+
+def connect_viewer(form: Form, viewer: gr.HTML, shown: gr.State) -> None:
+    """Let "Not right?", a dragged range and a key from 1 to 8 in the viewer open the form."""
+
+    def about_face(number: object, about: object) -> Updates:
+        """Return updates that bring the form to a face and empty it unless it is about that face already."""
+        face = str(number)
+        return {} if face == about else {**form.empty(), form.face: face, form.about: face}
+
+    def correct(event: gr.EventData, given: ResultRef, about: object) -> Updates:
+        sent = read_event(event)
+        task = next((question.task.name for question in form.questions if question.task.name == sent.get("task")), "")
+        if str(sent.get("face")) not in given.faces:
+            return unchanged()
+        chosen = read_selection(event)
+        span = _span(form, chosen.start_s, chosen.end_s) if chosen is not None else {}
+        wrong = {form.verdict: "wrong", form.corrections: gr.update(visible=True)}
+        return {**about_face(sent.get("face"), about), **span, **wrong, form.drawer: opened(say("Correction"), f"question-{task}")}
+
+    def take_range(event: gr.EventData, given: ResultRef, about: object) -> Updates:
         chosen = read_selection(event)
         if chosen is None or str(chosen.face) not in given.faces:
-            return [gr.skip() for _ in form.filled]
-        face, span = str(chosen.face), [round(chosen.start_s, 2), round(chosen.end_s, 2)]
-        said = [gr.skip() for _ in form.said] if face == about else _unsaid(form)
-        return [gr.update(open=True), face, *span, face, *said]
+            return unchanged()
+        return {**about_face(chosen.face, about), **_span(form, chosen.start_s, chosen.end_s), form.drawer: opened(say("Correction"))}
 
-    def take_label(event: gr.EventData, given: Offer) -> list[object]:
+    def take_label(event: gr.EventData, given: ResultRef, about: object) -> Updates:
+        [first, *_] = form.questions
         number, labels = read_label_key(event), first.task.label_names
-        if number is None or number > len(labels) or not given.faces:
-            return [gr.skip()] * 3
-        return [gr.update(open=True), "wrong", labels[number - 1]]
+        if number is None or number > len(labels) or str(read_event(event).get("face")) not in given.faces:
+            return unchanged()
+        return {
+            **correct(event, given, about),
+            first.fields[0]: labels[number - 1],
+            form.drawer: opened(say("Correction"), first.box.elem_id or ""),
+        }
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    viewer.range(take_range, [offer, form.about], form.filled, **quiet)
-    viewer.label_key(take_label, offer, [form.box, form.verdict, first.parts[0]], **quiet)
-
-
-def _unsaid(form: Form) -> list[object]:
-    """Return updates for ``Form.said`` when nothing is said yet."""
-    answers = [gr.update(value=value) for question in form.questions for value in question.unsaid]
-    return [(), gr.update(visible=False, value=None), None, "", False, *[False] * len(form.scopes), *answers, ""]
+    for event, handle in ((viewer.correct, correct), (viewer.range, take_range), (viewer.label_key, take_label)):
+        event(handle, [shown, form.about], form.outputs, **QUIET)
 
 
-def _read(form: Form, kind: str, given: Offer, number: object, said: Sequence[object]) -> Submission:
-    """Return what a visitor said, unchecked; ``said`` follows the order of the fields in :func:`build_form`."""
-    verdict, comment, statement, code, start_s, end_s = said[:6]
-    ticks, values = said[6 : 6 + len(STEPS)], said[6 + len(STEPS) :]
+def _read(form: Form, given: ResultRef, number: object, values: Sequence[object]) -> Submission:
+    """Return what was sent, unchecked; ``values`` are in the order of the fields in :func:`build_form`."""
+    verdict, comment, statement, code, start_s, end_s = values[:6]
+    ticks, answers = values[6 : 6 + len(STEPS)], values[6 + len(STEPS) :]
     corrected: dict[str, object] = {}
     for question in form.questions:
-        answer = question.answer(values[: len(question.parts)])
-        values = values[len(question.parts) :]
+        answer = question.answer(answers[: len(question.fields)])
+        answers = answers[len(question.fields) :]
         if answer is not None:
             corrected[question.task.name] = answer
     return Submission(
         face=int(str(number)) if str(number) in given.faces else 0, verdict=verdict, corrected=corrected if verdict == "wrong" else {},
-        span_s=[start_s, end_s] if kind == "clip" else [], comment=comment,
+        span_s=[start_s, end_s], comment=comment,
         scopes=[step.name for step, tick in zip(STEPS, ticks, strict=True) if tick is True], adult_and_permitted=statement, code=code,
     )  # fmt: skip
 
 
-def _submit(desk: Desk, given: Offer, seen: bool, submission: Submission, request: gr.Request) -> list[object]:
+def _submit(context: AppContext, given: ResultRef, seen: bool, submission: Submission, request: gr.Request) -> list[object]:
     """Return updates for the receipt code and for what is told; a picture is kept only if it was ``seen``."""
     try:
         if submission.verdict is None:
             raise FeedbackError("Please say first whether what the network says is right.", code="no_verdict")
         if isinstance(submission.scopes, list) and CROP.name in submission.scopes and not seen:
             raise FeedbackError("Please look at the picture that would be kept: tick “{tick}” again.", code="unseen", tick=CROP.title)
-        analysis = desk.analysis(given.job, given.smoothing)
-        known = Context(given.job, preprocessing_of(desk, analysis), language=language())
-        receipt = desk.open_feedback.intake.submit(analysis, submission, client_of(request), known)
+        analysis = context.analysis(given.job, given.smoothing)
+        if analysis.media.kind != "clip":
+            submission = replace(submission, span_s=[])
+        known = Context(given.job, preprocessing_of(context, analysis), language=language())
+        receipt = context.open_feedback.intake.submit(analysis, submission, client_of(request), known)
     except REFUSALS as error:
         return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=translate(error)))}</p>"]
     return [receipt.code, _thanks(receipt)]
@@ -265,29 +245,21 @@ def _thanks(receipt: Receipt) -> str:
     )
 
 
-def _preview(desk: Desk, given: Offer, number: object, wanted: object) -> list[object]:
+def _preview(context: AppContext, given: ResultRef, number: object, wanted: object) -> list[object]:
     """Return what is seen, and the very pixels that would be kept, or nothing."""
     if wanted is not True:
         return [(), gr.update(visible=False, value=None)]
     try:
-        pixels = preview(desk.analysis(given.job, given.smoothing), int(str(number)))
+        pixels = preview(context.analysis(given.job, given.smoothing), int(str(number)))
     except (*REFUSALS, ValueError):
         return [(), gr.update(visible=False, value=None)]
     return [(given.job, str(number)), gr.update(visible=True, value=pixels)]
 
 
-def _span(desk: Desk, given: Offer, number: object) -> list[object]:
-    """Return the times of the chosen face."""
-    try:
-        times = find_track(desk.analysis(given.job, given.smoothing), int(str(number))).times_s
-    except (*REFUSALS, ValueError):
-        return [gr.skip(), gr.skip()]
-    return [round(float(times[0]), 2), round(float(times[-1]), 2)]
-
-
-def make_offer(desk: Desk, job_id: str, analysis: Analysis, smoothing: float | None) -> Offer:
-    """Return what may be corrected of a result."""
-    return Offer(job_id, smoothing, () if desk.feedback is None else face_numbers(analysis))
+def refer_to(context: AppContext, job_id: str, analysis: Analysis, smoothing: float | None) -> ResultRef:
+    """Return the reference to a result; an example of the page is nobody's to correct."""
+    taken = context.feedback is not None and analysis.media.sha256 not in example_digests()
+    return ResultRef(job_id, smoothing, face_numbers(analysis) if taken else ())
 
 
 def face_numbers(analysis: Analysis) -> tuple[str, ...]:
@@ -295,21 +267,28 @@ def face_numbers(analysis: Analysis) -> tuple[str, ...]:
     return tuple(str(face.track.track_id) for face in analysis.faces)
 
 
-def preprocessing_of(desk: Desk, analysis: Analysis) -> str:
+def preprocessing_of(context: AppContext, analysis: Analysis) -> str:
     """Return a digest of how the faces of an analysis were found and prepared.
 
     Raises:
         CheckpointError: if the manifest of its checkpoint was changed in the meantime.
     """
-    checkpoint = find_checkpoint(desk.settings.checkpoint_roots, analysis.checkpoint.id)
+    checkpoint = find_checkpoint(context.settings.checkpoint_roots, analysis.checkpoint.id)
     return hashlib.sha256(repr(checkpoint.input).encode()).hexdigest()
 
 
-def form_updates(form: Form, analysis: Analysis | None) -> list[object]:
-    """Return updates for ``Form.filled``, for a new result or none; nothing that was said or ticked before is carried over."""
+def form_updates(form: Form, analysis: Analysis | None) -> Updates:
+    """Return updates for a new result or none; nothing that was entered or ticked before is carried over."""
+    updates: Updates = {**form.empty(), form.drawer: "", form.about: ""}
     if analysis is None or not analysis.faces:
-        return [gr.update(visible=False), *[gr.skip()] * 3, "", *_unsaid(form)]
+        return updates
     choices = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in analysis.faces]
-    times = analysis.faces[0].track.times_s
-    where = [gr.update(choices=choices, value=choices[0][1]), round(float(times[0]), 2), round(float(times[-1]), 2)]
-    return [gr.update(visible=True, open=False), *where, choices[0][1], *_unsaid(form)]
+    times, clip = analysis.faces[0].track.times_s, analysis.media.kind == "clip"
+    return {
+        **updates,
+        form.face: gr.update(choices=choices, value=choices[0][1]),
+        form.about: choices[0][1],
+        form.start: gr.update(value=round(float(times[0]), 2), visible=clip),
+        form.end: gr.update(value=round(float(times[-1]), 2), visible=clip),
+        **{question.box: gr.update(visible=clip or question.task.scope == "frame") for question in form.questions},
+    }

@@ -14,8 +14,9 @@ from hsemotion_space.feedback.keys import HASH_LENGTH, read_code
 from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits, network_of
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, corrections_of, subject_of
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.parts import VERDICT_WORDS, table
+from hsemotion_space.ui.context import QUIET, AppContext
+from hsemotion_space.ui.feedback import VERDICT_WORDS
+from hsemotion_space.ui.tables import table
 from hsemotion_space.ui.words import fixed, say, translate
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
@@ -32,7 +33,7 @@ def build_receipt() -> gr.Textbox:
     )  # fmt: skip
 
 
-def build_my_data(desk: Desk, tab: gr.Tab, receipt: gr.Textbox) -> None:
+def build_my_data(context: AppContext, tab: gr.Tab, receipt: gr.Textbox) -> None:
     """Lay out the tab and connect its events."""
     gr.Markdown(fixed(ABOUT))
     receipt.render()  # type: ignore[no-untyped-call]
@@ -46,20 +47,20 @@ def build_my_data(desk: Desk, tab: gr.Tab, receipt: gr.Textbox) -> None:
     status = gr.HTML(elem_classes="fine")
 
     def listed_for(request: gr.Request, code: object) -> list[object]:
-        return _list(desk, client_of(request), code)
+        return _list(context, client_of(request), code)
 
     def erased_for(request: gr.Request, code: object, yes: object) -> list[object]:
-        return _erase(desk, client_of(request), code, yes)
+        return _erase(context, client_of(request), code, yes)
 
     show.click(listed_for, receipt, [listed, download, told], queue=False, api_visibility="private")
     erased = remove.click(erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private")
     for moment in (tab.select, erased.then):
-        moment(lambda: _status(desk), None, status, queue=False, show_progress="hidden", api_visibility="private")
+        moment(lambda: _status(context), None, status, **QUIET)
 
 
-def _status(desk: Desk) -> str:
+def _status(context: AppContext) -> str:
     try:
-        words = desk.open_feedback.words
+        words = context.open_feedback.words
     except FeedbackError as error:
         words = error.message
     return f"<p role='status'>{escape(say('Corrections on this server: {state}', state=translate(words)))}</p>"
@@ -69,7 +70,7 @@ def _problem(words: str) -> str:
     return f"<p class='problem' role='alert'>{escape(translate(words))}</p>" if words else ""
 
 
-def _count(desk: Desk, client: str, code: object) -> Callable[[], None]:
+def _count(context: AppContext, client: str, code: object) -> Callable[[], None]:
     """Count a code that is tried; return what takes that back once something turns out to be kept under it.
 
     A code under which something is kept here is not counted, and nobody's tries can lock it out: with its 128 bits it was not guessed.
@@ -77,26 +78,26 @@ def _count(desk: Desk, client: str, code: object) -> Callable[[], None]:
     Raises:
         FeedbackError: if the code is mistyped, or too many were tried.
     """
-    feedback, network = desk.open_feedback, network_of(client)
+    feedback, network = context.open_feedback, network_of(client)
     if feedback.store.knows(feedback.keys.contributor(str(code or ""))):
         return lambda: None
     taken = LOOKUPS.take(network)
     return lambda: LOOKUPS.give_back(network, taken)
 
 
-def _list(desk: Desk, client: str, code: object) -> list[object]:
+def _list(context: AppContext, client: str, code: object) -> list[object]:
     """Return the list, an update for the download, and what is told."""
     nothing = gr.update(interactive=False, value=None)
     try:
-        take_back = _count(desk, client, code)
-        records, missing = desk.open_feedback.given(str(code or ""))
+        take_back = _count(context, client, code)
+        records, missing = context.open_feedback.given(str(code or ""))
         if records:
             take_back()
         problem = _problem(missing)
         if not records:
             words = "" if problem else f"<p role='status'>{escape(say('Nothing is kept under this code.'))}</p>"
             return [words, nothing, problem]
-        file = _download(desk, code)
+        file = _download(context, code)
         file.parent.mkdir(parents=True, exist_ok=True)
         export_own(records, file)
     except FeedbackError as error:
@@ -104,15 +105,15 @@ def _list(desk: Desk, client: str, code: object) -> list[object]:
     return [_table(records), gr.update(interactive=True, value=str(file)), problem]
 
 
-def _download(desk: Desk, code: object) -> Path:
+def _download(context: AppContext, code: object) -> Path:
     """Return where the download of a contributor lies, under a name that nobody can guess who does not have the code."""
-    name = desk.open_feedback.keys.sign("download", read_code(str(code)))[:HASH_LENGTH]
-    return desk.results / "own" / f"my-data-{name}.json"
+    name = context.open_feedback.keys.sign("download", read_code(str(code)))[:HASH_LENGTH]
+    return context.results / "own" / f"my-data-{name}.json"
 
 
-def _forget_downloads(desk: Desk, code: object) -> None:
+def _forget_downloads(context: AppContext, code: object) -> None:
     """Delete what was handed out for download, here and where Gradio copied it."""
-    for copy in desk.results.parent.rglob(_download(desk, code).name):
+    for copy in context.results.parent.rglob(_download(context, code).name):
         copy.unlink(missing_ok=True)
 
 
@@ -131,16 +132,16 @@ def _yes(given: bool) -> str:
     return say("yes") if given else say("no")
 
 
-def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
+def _erase(context: AppContext, client: str, code: object, yes: object) -> list[object]:
     """Return what is told, and updates for the list, the download and the tick."""
     try:
         if yes is not True:
             raise FeedbackError("Select the checkbox to confirm the erasure.")
-        take_back = _count(desk, client, code)
-        report = desk.open_feedback.erase(str(code or ""))
+        take_back = _count(context, client, code)
+        report = context.open_feedback.erase(str(code or ""))
         if report.records or report.published in ("gone", "pending"):
             take_back()
-        _forget_downloads(desk, code)
+        _forget_downloads(context, code)
     except FeedbackError as error:
         return [_problem(error.message), gr.skip(), gr.skip(), gr.skip()]
     return [f"<p role='status'>{escape(translate(report.words))}</p>", "", gr.update(interactive=False, value=None), False]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Final
 
 import gradio as gr
 
-from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
-from hsemotion_space.hub.weights import locate
-from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.parts import checkpoint_card
-from hsemotion_space.ui.words import fixed, say
+from hsemotion_space.hub.weights import Whereabouts, locate
+from hsemotion_space.tasks import TASKS
+from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.ui.context import QUIET, AppContext, Updates
+from hsemotion_space.ui.words import fixed, say, translate
 
 BESIDE: Final = {"here": "", "download": "download", "import": "not on this server", "missing": "missing"}
 
@@ -25,35 +27,33 @@ class Picker:
     card: gr.HTML
 
     @property
-    def parts(self) -> list[gr.components.Component]:
-        """Components in the order of :func:`refresh`."""
+    def outputs(self) -> list[gr.blocks.Block]:
+        """Both."""
         return [self.choice, self.card]
 
 
-def build_picker(desk: Desk) -> Picker:
+def build_picker(context: AppContext) -> Picker:
     """Lay out the backbone picker with a card for the choice."""
-    first = find_checkpoint(desk.settings.checkpoint_roots, "").id if any(item.weights_bytes for item in desk.checkpoints) else ""
-    first = first or desk.checkpoints[0].id
-    choices, card = describe(desk, first)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=300):
-            choice = gr.Dropdown(choices, value=first, label=fixed("Backbone"))
-        with gr.Column(scale=7, min_width=300):
-            told = gr.HTML(card)
-    picker = Picker(choice, told)
-    choice.change(lambda chosen: describe(desk, chosen)[1], choice, told, queue=False, api_visibility="private")
+    first = find_checkpoint(context.settings.checkpoint_roots, "").id if any(item.weights_bytes for item in context.checkpoints) else ""
+    first = first or context.checkpoints[0].id
+    choices, card = describe(context, first)
+    with gr.Column(scale=4, min_width=280, elem_classes="picker"):
+        choice = gr.Dropdown(choices, value=first, label=fixed("Backbone"))
+    with gr.Column(scale=4, min_width=280):
+        picker = Picker(choice, gr.HTML(card))
+    picker.choice.change(lambda chosen: describe(context, chosen)[1], picker.choice, picker.card, **QUIET)
     return picker
 
 
-def describe(desk: Desk, chosen: object) -> tuple[list[tuple[str, str]], str]:
+def describe(context: AppContext, chosen: object) -> tuple[list[tuple[str, str]], str]:
     """Return the choices of the picker as they are now, each with what keeps it from being used at once, and the card of one of them."""
     choices, card = [], ""
     try:
-        checkpoints = list_checkpoints(desk.settings.checkpoint_roots)
+        checkpoints = list_checkpoints(context.settings.checkpoint_roots)
     except CheckpointError:  # a manifest was changed while the page runs
-        checkpoints = desk.checkpoints
+        checkpoints = context.checkpoints
     for checkpoint in checkpoints:
-        where, problem = locate(checkpoint, desk.settings.cache), desk.runner.problems.get(checkpoint.id, "")
+        where, problem = locate(checkpoint, context.settings.cache), context.runner.problems.get(checkpoint.id, "")
         beside = say("could not be had") if problem else say(BESIDE[where.place])
         choices.append((f"{checkpoint.title} · {beside}" if beside else checkpoint.title, checkpoint.id))
         if checkpoint.id == chosen:
@@ -61,7 +61,42 @@ def describe(desk: Desk, chosen: object) -> tuple[list[tuple[str, str]], str]:
     return choices, card
 
 
-def refresh(desk: Desk, chosen: object) -> list[object]:
-    """Return updates for the components of :class:`Picker`."""
-    choices, card = describe(desk, chosen)
-    return [gr.update(choices=choices), card]
+def picker_updates(context: AppContext, picker: Picker, chosen: object) -> Updates:
+    """Return updates from where the weights are now."""
+    choices, card = describe(context, chosen)
+    return {picker.choice: gr.update(choices=choices), picker.card: card}
+
+
+def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "") -> str:
+    """Return what a user should know before picking a checkpoint.
+
+    Args:
+        checkpoint: its manifest.
+        where: how its weights can be had.
+        problem: why they could not be had the last time.
+    """
+    size = (checkpoint.weights_bytes or where.size_bytes) / 1e6
+    facts = [
+        checkpoint.family,
+        say("{count} M parameters", count=f"{checkpoint.parameters / 1e6:.2f}") if checkpoint.parameters else "",
+        f"{size:.1f} MB" if size else "",
+        say("{size} px input", size=checkpoint.input.size),
+        translate(checkpoint.license),
+    ]
+    heads = "".join(
+        f"<li><strong>{escape(say(head.task.title))}</strong>: {escape(say(PROVENANCE_WORDS[head.provenance]))}"
+        f"{'. ' + escape(translate(head.note)) if head.note else ''}</li>"
+        for head in checkpoint.heads
+    )
+    heads += "".join(
+        f"<li><strong>{escape(say(task.title))}</strong>: {escape(say('not predicted by this checkpoint'))}</li>"
+        for task in TASKS
+        if checkpoint.head(task.name) is None
+    )
+    if not any(head.reliability for head in checkpoint.heads):
+        heads += f"<li>{escape(say('How often its answers are right was not measured.'))}</li>"
+    state = translate(problem) or (where.words and say("The weights are {state}.", state=translate(where.words)))
+    state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
+    line = " · ".join(escape(fact) for fact in facts if fact)
+    details = f"<details><summary>{line}</summary><p>{escape(translate(checkpoint.summary))}</p><ul>{heads}</ul></details>"
+    return f"<div class='card'>{details}{state}</div>"

@@ -18,8 +18,9 @@ from hsemotion_space.feedback.trust import agreement
 from hsemotion_space.tasks import get_task
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.parts import VERDICT_WORDS, table
+from hsemotion_space.ui.context import AppContext
+from hsemotion_space.ui.feedback import VERDICT_WORDS
+from hsemotion_space.ui.tables import table
 from hsemotion_space.ui.words import fixed, say, translate
 
 REVIEWER = "page"
@@ -49,7 +50,7 @@ class _Board:
         return [self.number, self.crop, self.text, self.buttons, self.told]
 
 
-def build_review(desk: Desk) -> None:
+def build_review(context: AppContext) -> None:
     """Lay out the tab and connect its events; every handler checks the token again."""
     gr.Markdown(fixed("For the people who look after this server. Your decisions are kept with the time."))
     token = gr.Textbox(label=fixed("Review token"), type="password", max_lines=1)
@@ -72,7 +73,7 @@ def build_review(desk: Desk) -> None:
 
     def on(button: gr.Button, act: str) -> None:
         def handle(request: gr.Request, given: object, number: object) -> list[object]:
-            return _step(desk, request, given, number, act)
+            return _step(context, request, given, number, act)
 
         button.click(handle, [token, board.number], board.shown, queue=False, api_visibility="private")
 
@@ -80,12 +81,12 @@ def build_review(desk: Desk) -> None:
         on(button, act)
 
     def measured(request: gr.Request, given: object) -> str:
-        return _measures(desk, request, given)
+        return _measures(context, request, given)
 
     measure.click(measured, token, told, queue=False, api_visibility="private")
 
 
-def check_token(desk: Desk, given: object, client: str) -> None:
+def check_token(context: AppContext, given: object, client: str) -> None:
     """Refuse who does not know the token of the settings; only tokens that are not right are counted.
 
     A token is checked within the limits alone, as it may be short enough to be guessed.
@@ -95,19 +96,19 @@ def check_token(desk: Desk, given: object, client: str) -> None:
     """
     network = network_of(client)
     taken = TRIES.take(network)
-    known = desk.settings.review_token
+    known = context.settings.review_token
     if not known or not isinstance(given, str) or not hmac.compare_digest(given.encode(), known.encode()):
         raise FeedbackError("The review token is not valid.", code="token")
     TRIES.give_back(network, taken)
 
 
-def _step(desk: Desk, request: gr.Request, given: object, number: object, act: str) -> list[object]:
+def _step(context: AppContext, request: gr.Request, given: object, number: object, act: str) -> list[object]:
     """Carry out a decision on the record with a number and return updates for the next one that waits."""
     try:
-        check_token(desk, given, client_of(request))
+        check_token(context, given, client_of(request))
         number = number if isinstance(number, int) and act != "start" else 0
-        words = _decide(desk, number, act) if number else ""
-        waiting = desk.open_feedback.store.records(waiting=True, after=number or None, limit=1)
+        words = _decide(context, number, act) if number else ""
+        waiting = context.open_feedback.store.records(waiting=True, after=number or None, limit=1)
     except FeedbackError as error:
         return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(translate(error))}</p>"]
     told = f"<p role='status'>{escape(words)}</p>" if words else ""
@@ -127,9 +128,9 @@ def _shown(crop: bytes) -> str:
     return f"<figure><img alt='{name}' width='224' src='data:image/png;base64,{data}'><figcaption>{name}</figcaption></figure>"
 
 
-def _decide(desk: Desk, number: int, act: str) -> str:
+def _decide(context: AppContext, number: int, act: str) -> str:
     """Return what was done, in a sentence."""
-    store = desk.open_feedback.store
+    store = context.open_feedback.store
     one = next(iter(store.records(after=number - 1, limit=1)), None)
     if one is None or one.number != number:
         raise FeedbackError("The correction no longer exists.", code="no_record")
@@ -161,10 +162,10 @@ def describe(one: FeedbackRecord) -> str:
     return f"<p><strong>{escape(head)}</strong>, {escape(by)}</p>{comment}{answers}"
 
 
-def _measures(desk: Desk, request: gr.Request, given: object) -> str:
+def _measures(context: AppContext, request: gr.Request, given: object) -> str:
     try:
-        check_token(desk, given, client_of(request))
-        feedback = desk.open_feedback
+        check_token(context, given, client_of(request))
+        feedback = context.open_feedback
         records = feedback.store.records()
         words, grades = feedback.words, list(feedback.tiers(records).values())
     except FeedbackError as error:

@@ -1,4 +1,4 @@
-"""The numbers of the charts as tables, for readers who do not see the charts."""
+"""Predictions as words and as tables, for readers who do not see the charts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,90 @@ from typing import Final
 
 import numpy as np
 
+from hsemotion_space.analysis.reliability import in_words as reliability_in_words
+from hsemotion_space.figures import face_color
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Disagreement, FaceResult, FloatArray, Prediction, Timeline
-from hsemotion_space.ui.parts import table
-from hsemotion_space.ui.words import say
+from hsemotion_space.ui.words import say, translate
 
 MOST_ROWS: Final = 60
 MOST_FACES: Final = 6  # as many as the viewer draws together
 NONE: Final = "-"
+MOST_UNITS: Final = 4  # independent labels named in a table cell
+
+
+def in_words(prediction: Prediction) -> str:
+    """Return a prediction as a short phrase in the language of the visitor, such as ``Happiness 93 %``."""
+    task, values = prediction.task, prediction.values
+    if not prediction.stands_out:
+        return say(task.none)
+    if task.kind == "one_of":
+        return f"{say(task.labels[prediction.top].name)} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
+    if task.kind == "continuous":
+        return ", ".join(f"{say(label.name)} {value:+.2f}" for label, value in zip(task.labels, values, strict=True))
+    if prediction.thresholds:
+        present = [
+            say(label.short) for label, value, limit in zip(task.labels, values, prediction.thresholds, strict=True) if value >= limit
+        ]
+        return ", ".join(present) or say("none")
+    order = sorted(range(len(values)), key=lambda column: -values[column])[:MOST_UNITS]
+    return ", ".join(f"{say(task.labels[column].short)} {values[column]:.2f}" for column in order)
+
+
+def _seen(face: FaceResult) -> str:
+    times = face.track.times_s
+    return say("{start} to {end} s", start=f"{times[0]:.1f}", end=f"{times[-1]:.1f}") if len(times) > 1 else say("one frame")
+
+
+def face_table(analysis: Analysis) -> str:
+    """Return the predictions of all faces as an HTML table, the text alternative of every chart."""
+    if not analysis.faces:
+        return ""
+    clip = analysis.media.kind == "clip"
+    tasks = {prediction.task.name: prediction for face in analysis.faces for prediction in face.predictions}
+    heads = [(say(prediction.task.title), say(PROVENANCE_WORDS[prediction.provenance])) for prediction in tasks.values()]
+    rows = []
+    for face in analysis.faces:
+        number = face.track.track_id
+        swatch = f"<span class='swatch' style='background:{face_color(number)}'></span>"
+        given = {prediction.task.name: prediction for prediction in face.predictions}
+        cells = [_answer(f"{title} ({provenance})", given.get(name)) for (title, provenance), name in zip(heads, tasks, strict=True)]
+        seen = _cell(say("Seen"), _seen(face)) if clip else ""
+        rows.append(f"<tr><th scope='row'>{swatch}{escape(say('Face {number}', number=number))}</th>{seen}{''.join(cells)}</tr>")
+    seen_head = f"<th scope='col'>{escape(say('Seen'))}</th>" if clip else ""
+    titles = "".join(f"<th scope='col'>{escape(title)}<small>{escape(provenance)}</small></th>" for title, provenance in heads)
+    caption = escape(say("Mean over the frames of each face") if clip else say("Predictions for each face"))
+    return (
+        f"<div class='face-table faces' tabindex='0' role='region' aria-label='{caption}'><table><caption>{caption}</caption>"
+        f"<thead><tr><th scope='col'>{escape(say('Face'))}</th>{seen_head}{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _answer(head: str, prediction: Prediction | None) -> str:
+    """Return the cell of a prediction with how often such answers are right."""
+    if prediction is None:
+        return _cell(head, say("too short"))
+    return _cell(head, in_words(prediction), translate(reliability_in_words(prediction)))
+
+
+def _cell(head: str, text: str, small: str = "") -> str:
+    """Return a cell that knows its head, which stands beside it where the page is too narrow for columns."""
+    under = f"<small>{escape(small)}</small>" if small else ""
+    return f"<td data-head='{escape(head)}'><span>{escape(text)}{under}</span></td>"
+
+
+def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return texts as an HTML table that can be scrolled with the keyboard."""
+    return table_of(caption, [escape(name) for name in heads], [[escape(cell) for cell in row] for row in rows])
+
+
+def table_of(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return pieces of HTML, heads and cells, as such a table; only the caption is a text."""
+    head = "".join(f"<th scope='col'>{name}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return (
+        f"<div class='face-table' tabindex='0' role='region' aria-label='{escape(caption)}'><table><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def timeline_tables(analysis: Analysis) -> str:

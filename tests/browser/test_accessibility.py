@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser_makers import REVIEW_TOKEN, Open, add_picture, choose, open_tab, playwright, press, write_picture
+from browser_makers import REVIEW_TOKEN, Open, add, choose, correct, open_tab, playwright, press, write_picture
 from feedback_makers import make_crop, make_record
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -36,7 +36,7 @@ def tab_names(page: playwright.Page) -> list[str]:
 def every_tab(page: playwright.Page, _: Path) -> Iterator[str]:
     """Each tab as a visitor first meets it."""
     names = tab_names(page)
-    assert {"Picture", "Clip", "Live", "Annotate", "My data", "Review", "About"} <= set(names)
+    assert {"Analyze", "Live", "Annotate", "My data", "Review", "About"} <= set(names)
     for name in names:
         open_tab(page, name)
         page.wait_for_function("document.getAnimations().every(one => one.playState !== 'running')")
@@ -45,9 +45,8 @@ def every_tab(page: playwright.Page, _: Path) -> Iterator[str]:
 
 def example_picture(page: playwright.Page, _: Path) -> Iterator[str]:
     """The result of the example, then with everything that folds open."""
-    press(page, "Show an example picture")
-    page.locator(".face-table:visible").wait_for()
-    page.locator(".linked-viewer:visible .face-card").first.wait_for()
+    page.locator(".examples").get_by_role("button", name="Picture").click()
+    page.locator(".chip:visible").wait_for()
     yield "result"
     unfold(page)
     press(page, "Show where it looks")
@@ -57,9 +56,8 @@ def example_picture(page: playwright.Page, _: Path) -> Iterator[str]:
 
 def correction(page: playwright.Page, folder: Path) -> Iterator[str]:
     """The open correction form of a picture, what is missing in it, and the receipt."""
-    add_picture(page, write_picture(folder))
-    press(page, "Is this right?", exact=False)
-    page.get_by_label("It is wrong").locator("visible=true").check()
+    add(page, write_picture(folder))
+    correct(page)
     page.get_by_label("Expression", exact=True).locator("visible=true").wait_for()
     yield "form"
     press(page, "Send")
@@ -69,10 +67,10 @@ def correction(page: playwright.Page, folder: Path) -> Iterator[str]:
 
 def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
     """The example clip, seen by two backbones."""
-    open_tab(page, "Clip")
+    press(page, "Options")
     choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
-    press(page, "Show an example clip")
+    page.locator(".examples").get_by_role("button", name="Clip").click()
     page.get_by_role("table", name="Moments at which they differ most").wait_for()
     page.locator(".linked-viewer:visible .js-plotly-plot").first.wait_for()
     yield "result and comparison"
@@ -83,8 +81,7 @@ def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
 def queue(page: playwright.Page, _: Path) -> Iterator[str]:
     """The queue on the examples, before and after an answer."""
     open_tab(page, "Annotate")
-    for source in ("My picture", "My clip"):
-        page.get_by_role("checkbox", name=source).locator("visible=true").uncheck()
+    page.get_by_role("checkbox", name="What I analyzed").locator("visible=true").uncheck()
     press(page, "Start")
     page.locator(".annotate .labels button").first.wait_for()
     yield "question"

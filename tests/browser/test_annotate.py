@@ -24,7 +24,7 @@ def add_pictures(page: playwright.Page, folder: Path, count: int) -> None:
         moved = [(x + 3 * number, y) for x, y in PLACES]
         Image.fromarray(picture_with(moved, (240, 460))).save(files[-1])
     open_tab(page, "Annotate")
-    for source in ("My picture", "My clip", "Examples"):
+    for source in ("What I analyzed", "Examples"):
         page.get_by_role("checkbox", name=source).locator("visible=true").uncheck()
     page.locator("input[type=file]").last.set_input_files(files)
     page.get_by_text(files[-1].stem).locator("visible=true").first.wait_for()
@@ -117,8 +117,7 @@ def test_practice_stores_nothing_and_the_plane_is_reached_by_keys(visit: Open, s
 
 def test_examples_have_a_known_answer(visit: Open) -> None:
     page = visit("Annotate")
-    for source in ("My picture", "My clip"):
-        page.get_by_role("checkbox", name=source).locator("visible=true").uncheck()
+    page.get_by_role("checkbox", name="What I analyzed").locator("visible=true").uncheck()
     start(page)
     while "known answers: 1 of 1" not in page.locator(".annotate .totals").inner_text():
         assert page.locator(".annotate .done").is_hidden(), "the portrait was not asked about"

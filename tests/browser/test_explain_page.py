@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 
-from browser_makers import PATIENCE_MS, Open, choose, playwright, press, remove_picture, wait_until_quiet
+from browser_makers import PATIENCE_MS, Open, choose, playwright, press, wait_until_quiet
 
 from hsemotion_space.analysis.saliency import LIMITS
 from hsemotion_space.ui.explained import NO_MAP
+
+
+def add_example(page: playwright.Page, name: str) -> None:
+    page.locator(".examples").get_by_role("button", name=name).click()
+    page.locator(".chip:visible").first.wait_for()
 
 
 def unfold(page: playwright.Page) -> None:
@@ -40,8 +45,7 @@ def check_answer(page: playwright.Page, told: str) -> bool:
 def test_values_of_a_picture_are_explained_and_nothing_of_it_stays(visit: Open) -> None:
     page = visit(theme="dark", width=390)
     assert page.get_by_text("Where does the network look?").locator("visible=true").count() == 0
-    press(page, "Show an example picture")
-    page.locator(".face-table:visible").wait_for()
+    add_example(page, "Picture")
     unfold(page)
     assert page.get_by_label("Value explained").locator("visible=true").input_value() == "Expression: Happiness"
     assert page.get_by_label("At second").locator("visible=true").count() == 0
@@ -52,25 +56,25 @@ def test_values_of_a_picture_are_explained_and_nothing_of_it_stays(visit: Open) 
     page.wait_for_function("[...document.querySelectorAll('input')].some(one => one.value === 'Expression: Happiness')")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     press(page, "Show where it looks")
-    press(page, "Show an example picture")  # the answer comes when another result is shown
+    press(page, "Remove")  # the answer comes when another result is shown
     page.locator(".explained:visible").wait_for(state="hidden")
-    page.locator(".face-table:visible").wait_for()
+    add_example(page, "Picture")
     wait_until_quiet(page, 2000)
     unfold(page)
     assert page.locator(".explained").count() == 0
     show(page, "Expression, Happiness")
-    remove_picture(page)
-    page.locator(".invitation:visible").wait_for()
+    press(page, "Remove")
+    page.locator(".media:visible").wait_for()
     assert page.locator(".explained").count() == 0
     assert page.get_by_text("Where does the network look?").locator("visible=true").count() == 0
 
 
 def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(visit: Open) -> None:
-    page = visit("Clip")
+    page = visit()
+    press(page, "Options")
     choose(page, "Compare with", "EfficientNet-Lite0 (starter)", exact=False)
     page.keyboard.press("Escape")
-    press(page, "Show an example clip")
-    page.locator(".face-table:visible").first.wait_for()
+    add_example(page, "Clip")
     page.wait_for_function("[...document.querySelectorAll('.viewer video')].some(one => one.offsetWidth && one.readyState >= 2)")
     unfold(page)
     page.locator(".viewer:visible").focus()

@@ -13,13 +13,12 @@ from pathlib import Path
 import httpx
 from browser_makers import (
     Open,
-    add_clip,
-    add_picture,
+    add,
     choose,
+    correct,
     open_tab,
     playwright,
     press,
-    remove_picture,
     tick,
     wait_until_quiet,
     write_picture,
@@ -42,8 +41,8 @@ OTHERS = 39
 
 
 def analyze(page: playwright.Page, picture: Path) -> None:
-    add_picture(page, picture)
-    press(page, "Is this right?", exact=False)
+    add(page, picture)
+    correct(page)
 
 
 def flag(page: playwright.Page, answer: str = "Fear", ticks: tuple[str, ...] = ()) -> str:
@@ -142,8 +141,7 @@ def test_form_says_what_is_missing(visit: Open, tmp_path: Path) -> None:
     page = visit()
     analyze(page, write_picture(tmp_path))
     for action, complaint in [
-        (lambda: None, "Please say first whether"),
-        (lambda: tick(page, "It is wrong"), "Correct at least one task"),
+        (lambda: None, "Correct at least one task"),
         (lambda: choose(page, "Expression", "Anger"), "To send a correction"),
         (lambda: tick(page, "Keep my correction"), "Confirm that you are 18 or older"),
     ]:
@@ -154,8 +152,8 @@ def test_form_says_what_is_missing(visit: Open, tmp_path: Path) -> None:
 
 def test_form_is_reached_and_filled_by_keyboard_alone(visit: Open, tmp_path: Path) -> None:
     page = visit()
-    add_picture(page, write_picture(tmp_path))
-    page.locator(".face-table:visible").focus()
+    add(page, write_picture(tmp_path))
+    page.locator(".viewer:visible").focus()
 
     def go_to(name: str, role: str) -> None:
         for _ in range(150):
@@ -164,12 +162,15 @@ def test_form_is_reached_and_filled_by_keyboard_alone(visit: Open, tmp_path: Pat
                 return
         raise AssertionError(f"{name} is not reached")
 
-    go_to("Is this right?", "button")
+    go_to("Not right? Valence and arousal", "button")
     page.keyboard.press("Enter")
-    page.get_by_label("It is right").locator("visible=true").wait_for()
-    go_to("It is right", "radio")
-    page.keyboard.press("Space")
-    for name in ("Keep my correction", "I am 18 or older"):
+    page.get_by_role("dialog").and_(page.locator(":focus")).wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    assert page.locator(":focus").get_attribute("aria-label") == "Not right? Valence and arousal"
+    page.keyboard.press("Enter")
+    page.get_by_label("I judge: Valence and arousal").locator("visible=true").wait_for()
+    for name in ("I judge: Valence and arousal", "Keep my correction", "I am 18 or older"):
         go_to(name, "checkbox")
         page.keyboard.press("Space")
     go_to("Send", "button")
@@ -185,9 +186,9 @@ def test_part_of_a_clip_is_corrected_under_one_code_with_the_rest(visit: Open, t
     page = visit()
     analyze(page, write_picture(tmp_path))
     code = flag(page)
-    add_clip(page, clip)
-    press(page, "Analyze")
-    press(page, "Is this right?", exact=False)
+    add(page, clip)
+    page.locator(".viewer video:visible").wait_for()
+    correct(page)
     page.get_by_label("From second").locator("visible=true").fill("0.5")
     page.get_by_label("To second").locator("visible=true").fill("1")
     tick(page, "I cannot tell", "Keep my correction", "I am 18 or older")
@@ -229,20 +230,20 @@ def test_form_of_the_next_picture_is_empty(visit: Open, tmp_path: Path) -> None:
     analyze(page, write_picture(tmp_path))
     flag(page, ticks=("Also keep the picture", "Also publish it"))
     page.get_by_label("Comment").locator("visible=true").fill("about the first")
-    first = page.locator(".feedback img:visible").get_attribute("src")
-    remove_picture(page)
-    page.get_by_text("Add a picture to see").wait_for()
+    first = page.locator(".drawer img:visible").get_attribute("src")
+    press(page, "Close")
+    press(page, "Remove")
+    page.locator(".media:visible").wait_for()
     analyze(page, write_picture(tmp_path, (60, 60)))
-    tick(page, "It is wrong")
-    assert page.locator(".feedback input[type=checkbox]:visible:checked").count() == 0
+    assert page.locator(".drawer input[type=checkbox]:visible:checked").count() == 0
     assert page.get_by_label("Comment").locator("visible=true").input_value() == ""
     assert page.get_by_label("Expression", exact=True).locator("visible=true").input_value() == "not said"
-    assert page.locator(".feedback img:visible").count() == 0
+    assert page.locator(".drawer img:visible").count() == 0
     press(page, "Send")
     page.locator(".problem:visible").wait_for()
     choose(page, "Expression", "Anger")
     tick(page, "Keep my correction", "Also keep the picture", "I am 18 or older")
-    page.locator(".feedback img:visible").wait_for()
-    assert page.locator(".feedback img:visible").get_attribute("src") != first
+    page.locator(".drawer img:visible").wait_for()
+    assert page.locator(".drawer img:visible").get_attribute("src") != first
     press(page, "Send")
     page.locator(".receipt:visible").wait_for()

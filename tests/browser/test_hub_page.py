@@ -42,7 +42,7 @@ def test_published_checkpoint_is_picked_downloaded_and_used(visit: Open, tmp_pat
             page.get_by_label("Backbone").click()
             page.get_by_role("option", name="Test far · download").click()
             page.get_by_text("The weights are downloaded when first used").wait_for()
-            page.locator("input[type=file]").first.set_input_files(picture)
+            page.locator(".media input[type=file]").set_input_files(picture)
             page.locator(".notices:visible", has_text="there is no model.safetensors of faces/far").wait_for()
             page.locator(".card .problem", has_text="there is no model.safetensors of faces/far").wait_for()
             assert down.hits
@@ -50,7 +50,7 @@ def test_published_checkpoint_is_picked_downloaded_and_used(visit: Open, tmp_pat
             hub.fail(Fault("hang", path="resolve", method="GET", wait_s=2.0))
             page.get_by_role("button", name="Analyze").first.click()
             page.get_by_text("Downloading the weights").wait_for()
-            page.locator(".face-table:visible").wait_for()
+            page.locator(".chip:visible").wait_for()
             page.locator(".card .problem").wait_for(state="detached")
             assert page.get_by_label("Backbone").input_value() == "Test far"
             page.close()

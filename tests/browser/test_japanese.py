@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from browser_makers import REVIEW_TOKEN, Open, add_picture, choose, playwright, press, tick, write_picture
+from browser_makers import REVIEW_TOKEN, Open, add, add_file, choose, playwright, press, tick, write_picture
 
 OF_GRADIO = re.compile("Capture from camera|Paste from clipboard|Reset to default value|(number input|range slider) for [^A-Za-z]+")
 """Titles and labels that Gradio itself has in English only."""
@@ -29,13 +29,15 @@ def english_in(page: playwright.Page) -> list[str]:
 def test_example_and_its_viewer_are_japanese(visit: Open) -> None:
     page = visit(locale="ja-JP", agreed=False)
     assert page.locator("html").get_attribute("lang") == "ja"
-    page.get_by_text("画像を追加すると").wait_for()
-    press(page, "画像の例を表示")
-    page.locator(".face-table:visible", has_text="感情価").wait_for()
-    page.locator(".linked-viewer:visible").get_by_text("喜び").first.wait_for()
+    page.get_by_text("例で試す").wait_for()
     assert not english_in(page)
-    page.get_by_role("tab", name="動画").click()
-    press(page, "動画の例を表示")
+    page.locator(".examples").get_by_role("button", name="画像").click()
+    page.locator(".linked-viewer:visible").get_by_text("喜び").first.wait_for()
+    page.get_by_text("数値を表で見る").click()
+    page.locator(".face-table:visible", has_text="感情価").wait_for()
+    assert not english_in(page)
+    press(page, "取り除く")
+    page.locator(".examples").get_by_role("button", name="動画").click()
     page.locator(".linked-viewer:visible .plot svg").first.wait_for()
     page.locator(".linked-viewer:visible").get_by_text("再生", exact=True).first.wait_for()
     assert page.locator(".viewer:visible").get_attribute("aria-label").startswith("ビューアー")
@@ -45,13 +47,12 @@ def test_example_and_its_viewer_are_japanese(visit: Open) -> None:
 def test_form_errors_and_records_are_japanese(visit: Open, tmp_path: Path) -> None:
     page = visit(locale="ja-JP", agreed=False)
     press(page, "解析する")
-    page.locator(".notices:visible", has_text="先に画像を追加してください。").wait_for()
-    page.locator("input[type=file]").first.set_input_files(write_picture(tmp_path))
+    page.locator(".notices:visible", has_text="先に画像または動画を追加してください。").wait_for()
+    add_file(page, write_picture(tmp_path))
     page.locator(".notices:visible", has_text="先に「追加したものの解析に同意する」にチェックを入れてください。").wait_for()
     tick(page, "追加したものの解析に同意する")
-    page.locator(".face-table:visible").wait_for()
-    page.get_by_role("button", name="この結果は正しいですか").locator("visible=true").click()
-    tick(page, "誤り")
+    page.get_by_role("button", name=re.compile("違いますか. 表情")).click()
+    page.get_by_role("dialog", name="訂正").wait_for()
     choose(page, "表情", "恐れ")
     tick(page, UNITS, re.compile("判定する.感情価"), "訂正を保存する", "顔の画像も保存する")
     page.get_by_text("保存される画像").locator("visible=true").wait_for()
@@ -91,16 +92,14 @@ def test_tabs_to_read_and_to_review_are_japanese(visit: Open) -> None:
 
 def test_japanese_page_fits_a_phone(visit: Open, tmp_path: Path) -> None:
     page = visit(locale="ja-JP", width=390)
-    add_picture(page, write_picture(tmp_path))
-    page.locator(".linked-viewer:visible .face-card").first.wait_for()
+    add(page, write_picture(tmp_path))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_all_other_languages_get_english(visit: Open) -> None:
     page = visit(locale="de-DE", agreed=False)
     press(page, "Analyze")
-    page.locator(".notices:visible", has_text="Please add a picture first.").wait_for()
-    page.get_by_text("Add a picture to see").wait_for(state="hidden")
-    press(page, "Show an example picture")
-    page.locator(".face-table:visible", has_text="Valence").wait_for()
+    page.locator(".notices:visible", has_text="Add a picture or a clip first.").wait_for()
+    page.locator(".examples").get_by_role("button", name="Picture").click()
+    page.locator(".face-card:visible", has_text="Valence").wait_for()
     assert not re.search("[\u3040-\u30ff\u4e00-\u9fff]", page.evaluate("document.body.innerText"))

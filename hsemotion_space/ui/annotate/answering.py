@@ -16,9 +16,9 @@ from hsemotion_space.jobs import JobError
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
 from hsemotion_space.ui.annotate.items import SAYS, Bundled, Item, bundled_answer, face_of
 from hsemotion_space.ui.annotate.session import Entry, Session
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.feedback import REFUSALS, preprocessing_of
-from hsemotion_space.ui.parts import in_words
+from hsemotion_space.ui.tables import in_words
 from hsemotion_space.ui.words import language, say, translate
 
 ACTIONS: Final = ("answer", "skip", "undo")
@@ -62,7 +62,7 @@ class Terms:
     client: str
 
 
-def act(desk: Desk, session: Session, given: Given, terms: Terms) -> str:
+def act(context: AppContext, session: Session, given: Given, terms: Terms) -> str:
     """Carry out what an annotator did; return what went wrong, in their language, or nothing.
 
     What comes twice, or from a page that shows something else by now, changes nothing.
@@ -73,9 +73,9 @@ def act(desk: Desk, session: Session, given: Given, terms: Terms) -> str:
     session.notice = ""
     try:
         if given.action == "undo":
-            _undo(desk, session)
+            _undo(context, session)
         elif session.item is not None:
-            _deal_with(desk, session, session.item, given, terms)
+            _deal_with(context, session, session.item, given, terms)
     except JobError:
         return gone(session)
     except REFUSALS as error:
@@ -89,33 +89,33 @@ def gone(session: Session) -> str:
     return say("Results are kept for a short time only, and that of this face is gone; taken out of the queue: {count}.", count=count)
 
 
-def analysis_of(desk: Desk, item: Item) -> Analysis:
+def analysis_of(context: AppContext, item: Item) -> Analysis:
     """Return the analysis that an item is from, with the prediction for the item's stretch alone.
 
     Raises:
         JobError: if it is not kept any more.
     """
-    return narrowed(desk.analyses(desk.runner.status(item.job), None)[0], item.face, item.span_s)
+    return narrowed(context.analyses(context.runner.status(item.job), None)[0], item.face, item.span_s)
 
 
-def _deal_with(desk: Desk, session: Session, item: Item, given: Given, terms: Terms) -> None:
+def _deal_with(context: AppContext, session: Session, item: Item, given: Given, terms: Terms) -> None:
     if given.action == "skip":
         session.settle(Entry(None))
         return
     answer = read_answer(given.choice, given.label, given.point if session.pad else ())
-    analysis = analysis_of(desk, item)
-    before = _said_before(desk, analysis, item, code_of(session, terms))
+    analysis = analysis_of(context, item)
+    before = _said_before(context, analysis, item, code_of(session, terms))
     receipt = None
-    if desk.feedback is not None and LABELS.name in terms.scopes:
+    if context.feedback is not None and LABELS.name in terms.scopes:
         blind = session.is_blind(item) and item.media not in terms.seen and not before.by_me
-        receipt = _keep(desk, session, analysis, answer, terms, blind=blind)
+        receipt = _keep(context, session, analysis, answer, terms, blind=blind)
         session.code = receipt.code
     entry = _entry(item, analysis, answer, receipt, before)
     session.reveal(item)
     session.settle(entry)
 
 
-def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, terms: Terms, *, blind: bool) -> Receipt:
+def _keep(context: AppContext, session: Session, analysis: Analysis, answer: Answer, terms: Terms, *, blind: bool) -> Receipt:
     item = session.items[session.at]
     verdict, said = statement(answer, read_predicted(analysis, item.face)[0])
     may_crop = item.picture and not item.bundled
@@ -130,8 +130,8 @@ def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, term
         code=code_of(session, terms),
     )
     instead_of = session.replaced.get(item.key, "")
-    known_here = Context(item.job, preprocessing_of(desk, analysis), blind, item.bundled, instead_of, language())
-    return desk.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
+    known_here = Context(item.job, preprocessing_of(context, analysis), blind, item.bundled, instead_of, language())
+    return context.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
 
 
 def code_of(session: Session, terms: Terms) -> object:
@@ -139,12 +139,12 @@ def code_of(session: Session, terms: Terms) -> object:
     return terms.code if isinstance(terms.code, str) and terms.code.strip() else session.code
 
 
-def _undo(desk: Desk, session: Session) -> None:
+def _undo(context: AppContext, session: Session) -> None:
     """Go back to the item before; take back what was kept of it, or say that this is not possible any more."""
     entry = session.back()
-    if entry is None or not entry.record or desk.feedback is None:
+    if entry is None or not entry.record or context.feedback is None:
         return
-    taken_back = desk.feedback.store.withdraw(entry.record, desk.feedback.keys.contributor(entry.code))
+    taken_back = context.feedback.store.withdraw(entry.record, context.feedback.keys.contributor(entry.code))
     if not taken_back:
         session.replaced[session.items[session.at].key] = entry.record
         session.notice = say("Your last answer is on its way to the dataset already. A new answer takes its place.")
@@ -164,17 +164,17 @@ class _Before:
         return any(one.contributor == self.me for one in self.records)
 
 
-def _said_before(desk: Desk, analysis: Analysis, item: Item, code: object) -> _Before:
+def _said_before(context: AppContext, analysis: Analysis, item: Item, code: object) -> _Before:
     """Look up what is kept about an item; ``code`` is the receipt code of the annotator, unchecked."""
-    if desk.feedback is None:
+    if context.feedback is None:
         return _Before()
-    name = desk.feedback.intake.item(analysis, item.face, item.span_s)
+    name = context.feedback.intake.item(analysis, item.face, item.span_s)
     try:
-        me = desk.feedback.keys.contributor(str(code))
+        me = context.feedback.keys.contributor(str(code))
     except FeedbackError:  # none yet, or mistyped while practicing
         me = ""
     try:
-        return _Before(desk.feedback.store.about([name]), name, me)
+        return _Before(context.feedback.store.about([name]), name, me)
     except FeedbackError:  # only the comparison is missing; if nothing can be saved either, that is told
         return _Before((), name, me)
 

@@ -17,7 +17,7 @@ from hsemotion_space.feedback.annotating import ASKED
 from hsemotion_space.feedback.crops import preview, surest_row
 from hsemotion_space.feedback.record import FeedbackError, Values
 from hsemotion_space.types import Analysis, FaceResult
-from hsemotion_space.ui.desk import EXAMPLES, example_digests
+from hsemotion_space.ui.context import EXAMPLES, example_digests
 
 Key: TypeAlias = tuple[str, int, tuple[float, ...]]
 """Digest of the media, number of the face, stretch: the same whoever analyzed it and whenever."""

@@ -17,7 +17,7 @@ from hsemotion_space.types import Analysis
 from hsemotion_space.ui.annotate.answering import analysis_of, answered, gone, network_lines
 from hsemotion_space.ui.annotate.items import Item, face_of
 from hsemotion_space.ui.annotate.session import Session
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.viewer import media_url
 from hsemotion_space.ui.words import of_script, say
 
@@ -85,11 +85,11 @@ class QueueValue(TypedDict):
     say: dict[str, str]
 
 
-def queue_value(desk: Desk, session: Session, problem: str = "", notice: str = "", begins: bool = False) -> str:
+def queue_value(context: AppContext, session: Session, problem: str = "", notice: str = "", begins: bool = False) -> str:
     """Return what the component shows now, as one text; an analysis that is gone takes its items out of the queue.
 
     Args:
-        desk: of the page.
+        context: of the page.
         session: of the annotator; what is shown of a prediction is noted there.
         problem: what went wrong.
         notice: what must be said besides.
@@ -98,7 +98,7 @@ def queue_value(desk: Desk, session: Session, problem: str = "", notice: str = "
     entry = None
     while session.item is not None and entry is None:
         try:
-            entry = _item(desk, session, session.item)
+            entry = _item(context, session, session.item)
         except JobError:
             notice = f"{notice} {gone(session)}".strip()
     last, total = session.last, len(session.items)
@@ -128,19 +128,19 @@ def _said(session: Session) -> str:
     return say("Your answer: {answer}.", answer=answered(answer)) if answer else say("Skipped.")
 
 
-def _item(desk: Desk, session: Session, item: Item) -> ItemEntry:
+def _item(context: AppContext, session: Session, item: Item) -> ItemEntry:
     """Return an item; without blind mode, what the network says is shown with it, which is noted.
 
     Raises:
         JobError: if its analysis is not kept any more.
     """
-    analysis = analysis_of(desk, item)
+    analysis = analysis_of(context, item)
     if not session.hides:
         session.reveal(item)
     lines = [] if session.hides else network_lines(face_of(analysis, item.face), item)
     return {
         "picture": _picture(analysis, item) if item.picture else "",
-        "clip": _clip(desk, analysis, item) if item.kind == "clip" else None,
+        "clip": _clip(context, analysis, item) if item.kind == "clip" else None,
         "note": _note(item),
         "shown": [list(line) for line in lines],
     }
@@ -160,8 +160,8 @@ def _picture(analysis: Analysis, item: Item) -> str:
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _clip(desk: Desk, analysis: Analysis, item: Item) -> ClipEntry | None:
-    media = desk.runner.media_of(item.job)
+def _clip(context: AppContext, analysis: Analysis, item: Item) -> ClipEntry | None:
+    media = context.runner.media_of(item.job)
     if media is None:
         return None
     track, size = face_of(analysis, item.face).track, analysis.media

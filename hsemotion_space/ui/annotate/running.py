@@ -11,17 +11,17 @@ from typing import Final
 from hsemotion_space.feedback.consent import PROCESS
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
-from hsemotion_space.jobs import JobError, JobStatus
+from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.annotate.items import Item, in_order, make_items
 from hsemotion_space.ui.annotate.session import Session
-from hsemotion_space.ui.desk import EXAMPLES, PICK_ONE, Desk
-from hsemotion_space.ui.parts import progress_bar
+from hsemotion_space.ui.context import EXAMPLES, PICK_ONE, AppContext
+from hsemotion_space.ui.status import progress_bar
 from hsemotion_space.ui.uploads import NamedFile
 from hsemotion_space.ui.words import say, translate
 
-PICTURE, CLIP, EXAMPLE = "picture", "clip", "examples"
-SOURCES: Final = (PICTURE, CLIP, EXAMPLE)
+SHOWN, EXAMPLE = "shown", "examples"
+SOURCES: Final = (SHOWN, EXAMPLE)
 MOST_FILES: Final = 12
 AT_ONCE: Final = 2
 """Analyses of one visitor that wait or run, so that others get their turn."""
@@ -37,7 +37,7 @@ class Wish:
         files: what the request names as added here.
         checkpoint: to analyze it with.
         agreed: whether what they add may be analyzed.
-        jobs: analyses that the page shows, by source; empty ones are none.
+        jobs: analyses that the page shows; empty ones are none.
         client: the network that this came from.
     """
 
@@ -45,14 +45,14 @@ class Wish:
     files: object
     checkpoint: object
     agreed: object
-    jobs: dict[str, str]
+    jobs: tuple[str, ...]
     client: str
 
 
-def start(desk: Desk, session: Session, wish: Wish) -> str:
+def start(context: AppContext, session: Session, wish: Wish) -> str:
     """Note what a queue is to be made of and start the analyses; return why that cannot be, empty if it can."""
     for job in session.running:
-        _cancel(desk, job)
+        context.cancel(job)
     session.client = wish.client
     session.todo, session.running, session.finished, session.problems = [], [], [], []
     sources = [name for name in SOURCES if isinstance(wish.sources, list | tuple) and name in wish.sources]
@@ -64,25 +64,24 @@ def start(desk: Desk, session: Session, wish: Wish) -> str:
     try:
         if not isinstance(wish.checkpoint, str):
             raise SettingsError(PICK_ONE)
-        session.checkpoint = find_checkpoint(desk.settings.checkpoint_roots, wish.checkpoint).id
-        added = [desk.uploads.claim(file) for file in files]
+        session.checkpoint = find_checkpoint(context.settings.checkpoint_roots, wish.checkpoint).id
+        added = [context.uploads.claim(file) for file in files]
     except (SettingsError, CheckpointError) as error:
         return translate(error)
-    for job in wish.jobs.values():
-        status = _status(desk, job)
-        session.shown |= {one.media.sha256 for one in status.analyses} if status is not None else set()
-    session.finished = [job for name, job in wish.jobs.items() if name in sources and _status(desk, job) is not None]
+    statuses = list(filter(None, map(context.find, wish.jobs)))
+    session.shown |= {one.media.sha256 for status in statuses for one in status.analyses}
+    session.finished = [status.id for status in statuses] if SHOWN in sources else []
     session.todo = [*added, *((EXAMPLES / name for name in FILES) if EXAMPLE in sources and EXAMPLES.is_dir() else ())]
     if not session.todo and not session.finished:
-        return say("There is nothing to annotate yet: add files here, analyze a picture or a clip in its tab, or tick the examples.")
-    follow(desk, session)
+        return say("There is nothing to annotate yet: add files here, analyze a picture or a clip, or tick the examples.")
+    follow(context, session)
     return ""
 
 
-def follow(desk: Desk, session: Session) -> bool:
+def follow(context: AppContext, session: Session) -> bool:
     """Look after the analyses, start those that are next, and return whether all have ended."""
     for job in list(session.running):
-        status = _status(desk, job)
+        status = context.find(job)
         if status is not None and not status.finished:
             continue
         session.running.remove(job)
@@ -92,7 +91,7 @@ def follow(desk: Desk, session: Session) -> bool:
             session.problems.append(translate(status.message))
     while session.todo and len(session.running) < AT_ONCE:
         try:
-            _submit(desk, session, session.todo[0])
+            _submit(context, session, session.todo[0])
         except JobError as error:
             if not session.running:  # nothing of this visitor will end and make room
                 session.problems.append(translate(error))
@@ -102,45 +101,32 @@ def follow(desk: Desk, session: Session) -> bool:
     return not session.running and not session.todo
 
 
-def _submit(desk: Desk, session: Session, file: Path) -> None:
+def _submit(context: AppContext, session: Session, file: Path) -> None:
     """Start the analysis of a file, unless it was analyzed before and is still there."""
     key = (str(file), session.checkpoint)
     job = session.made.get(key, "")
-    if not job or _status(desk, job) is None:
-        path = _copied(desk, file) if file.parent == EXAMPLES else file
-        job = session.made[key] = desk.runner.submit(path, PipelineConfig(session.checkpoint), client=session.client)
+    if not job or context.find(job) is None:
+        path = _copied(context, file) if file.parent == EXAMPLES else file
+        job = session.made[key] = context.runner.submit(path, PipelineConfig(session.checkpoint), client=session.client)
     session.running.append(job)
 
 
-def _copied(desk: Desk, file: Path) -> Path:
+def _copied(context: AppContext, file: Path) -> Path:
     """Return a copy of an example, which is swept like everything that visitors add."""
-    path = desk.results / uuid.uuid4().hex / file.name
+    path = context.results / uuid.uuid4().hex / file.name
     path.parent.mkdir(parents=True)
     shutil.copyfile(file, path)
     return path
 
 
-def _status(desk: Desk, job: str) -> JobStatus | None:
-    try:
-        return desk.runner.status(job) if job else None
-    except JobError:  # it was kept long enough
-        return None
-
-
-def _cancel(desk: Desk, job: str) -> None:
-    status = _status(desk, job)
-    if status is not None and not status.finished:
-        desk.runner.cancel(job)
-
-
-def collect(desk: Desk, session: Session) -> str:
+def collect(context: AppContext, session: Session) -> str:
     """Make the queue of the analyses that have ended; return what must be said about it, as there may be nothing in it."""
     items: list[Item] = []
     hidden = 0
     for job in dict.fromkeys(session.finished):
-        status = _status(desk, job)
+        status = context.find(job)
         if status is not None and status.analyses:
-            found, left_out = make_items(job, status.analyses, desk.runner.media_of(job) is not None)
+            found, left_out = make_items(job, status.analyses, context.runner.media_of(job) is not None)
             items, hidden = [*items, *found], hidden + left_out
     session.begin(in_order(items))
     told = list(dict.fromkeys(session.problems))
@@ -151,10 +137,10 @@ def collect(desk: Desk, session: Session) -> str:
     return " ".join(told)
 
 
-def progress(desk: Desk, session: Session) -> str:
+def progress(context: AppContext, session: Session) -> str:
     """Return how far the analyses are as HTML."""
     left = len(session.running) + len(session.todo)
     done = total = 0
-    for status in filter(None, (_status(desk, job) for job in session.running[:1])):
+    for status in filter(None, (context.find(job) for job in session.running[:1])):
         done, total = (status.done, status.total) if status.phase == "analysis" else (0, 0)
     return progress_bar(done, total, say("Getting the faces ready; files to go: {count}", count=left))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,16 +10,15 @@ from typing import Any, Final
 import gradio as gr
 
 from hsemotion_space.feedback.consent import ASKED, LADDER, STATEMENT, STATEMENT_BUNDLED
-from hsemotion_space.jobs import JobError
-from hsemotion_space.ui.analyze import ASK_EVERY_S, QUIET, Shared
+from hsemotion_space.ui.analyze import ASK_EVERY_S, Shared
 from hsemotion_space.ui.annotate.answering import Given, Terms, act
 from hsemotion_space.ui.annotate.payload import queue_value
-from hsemotion_space.ui.annotate.running import CLIP, EXAMPLE, MOST_FILES, PICTURE, SOURCES, Wish, collect, follow, progress, start
+from hsemotion_space.ui.annotate.running import EXAMPLE, MOST_FILES, SHOWN, SOURCES, Wish, collect, follow, progress, start
 from hsemotion_space.ui.annotate.session import Session, Sessions
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import Desk
-from hsemotion_space.ui.feedback import Offer
-from hsemotion_space.ui.parts import RawFiles, notice_list, read_event
+from hsemotion_space.ui.context import QUIET, AppContext, ResultRef
+from hsemotion_space.ui.inputs import RawFiles, read_event
+from hsemotion_space.ui.status import notice_list
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
 from hsemotion_space.ui.words import fixed, say
 
@@ -32,7 +31,7 @@ ABOUT: Final = (
     "about what you added yourself and about the examples of this page: pictures of other visitors are shown to nobody."
 )
 FILES: Final = "Add pictures and clips here, at most {count}. What the network says about them is shown nowhere before you have answered."
-SEEN: Final = "What the tabs Picture and Clip show is no secret to you any more, so answers about it do not count as blind."
+SEEN: Final = "You have seen the results of what you analyzed, so answers about it do not count as blind."
 TERMS: Final = (
     "Nothing is kept unless you tick it here; without the first tick you practice. What you tick holds for every answer until you take it "
     "away. With the first answer that is kept you get a receipt code, by which all of them can be listed and erased under *My data*."
@@ -79,28 +78,27 @@ class Board:
         return [self.key, self.status, self.timer, self.queue]
 
 
-def build_annotate(desk: Desk, shared: Shared, offers: Mapping[str, gr.State]) -> Board:
+def build_annotate(context: AppContext, shared: Shared, shown: gr.State) -> Board:
     """Lay out the tab and connect its events.
 
     Args:
-        desk: of the page.
+        context: of the page.
         shared: components of the page.
-        offers: states with the :class:`Offer` of what the other tabs show, by source: ``picture`` and ``clip``.
+        shown: state with the :class:`ResultRef` of what the tab Analyze shows.
     """
-    board, sessions = _lay_out(desk), Sessions()
-    _connect_start(desk, sessions, board, shared, offers)
-    _connect_answers(desk, sessions, board, shared.receipt)
-    for offer in offers.values():
-        offer.change(lambda given, seen: _remember(desk, given, seen), [offer, board.seen], board.seen, **QUIET)
+    board, sessions = _lay_out(context), Sessions()
+    _connect_start(context, sessions, board, shared, shown)
+    _connect_answers(context, sessions, board, shared.receipt)
+    shown.change(lambda given, seen: _remember(context, given, seen), [shown, board.seen], board.seen, **QUIET)
     board.sources.change(_statements, board.sources, [board.statement, board.adult], **QUIET)
     return board
 
 
-def _lay_out(desk: Desk) -> Board:
+def _lay_out(context: AppContext) -> Board:
     gr.Markdown(fixed(ABOUT))
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            choices = [(fixed("My picture"), PICTURE), (fixed("My clip"), CLIP), (fixed("Examples"), EXAMPLE)]
+            choices = [(fixed("What I analyzed"), SHOWN), (fixed("Examples"), EXAMPLE)]
             sources = gr.CheckboxGroup(choices, value=list(SOURCES), label=fixed("What to annotate"), info=fixed(SEEN))
             files = RawFiles(label=fixed("My files"), file_count="multiple", file_types=["image", "video"], height=140)
             gr.Markdown(fixed(FILES, count=MOST_FILES), elem_classes="fine")
@@ -108,7 +106,7 @@ def _lay_out(desk: Desk) -> Board:
             pad = gr.Checkbox(False, label=fixed("Also ask valence and arousal"))
             button = gr.Button(fixed("Start"), variant="primary")
         with gr.Column(scale=7, min_width=300):
-            keeps = desk.feedback is not None
+            keeps = context.feedback is not None
             gr.Markdown(fixed(TERMS) if keeps else fixed(PRACTICE))
             scopes = tuple(gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text), visible=keeps) for step in STEPS)
             statement = gr.Checkbox(False, label=fixed(STATEMENT), visible=keeps)
@@ -129,14 +127,11 @@ def _lay_out(desk: Desk) -> Board:
     )  # fmt: skip
 
 
-def _connect_start(desk: Desk, sessions: Sessions, board: Board, shared: Shared, offers: Mapping[str, gr.State]) -> None:
-    names = list(offers)
-
+def _connect_start(context: AppContext, sessions: Sessions, board: Board, shared: Shared, shown: gr.State) -> None:
     def begin(request: gr.Request, key: object, hides: object, pad: object, *wish: Any) -> list[object]:
-        chosen, files, checkpoint, agreed, *given = wish
-        jobs = {name: offer.job for name, offer in zip(names, given, strict=True) if isinstance(offer, Offer)}
-        asked = Wish(chosen, files, checkpoint, agreed, jobs, client_of(request))
-        return _begin(desk, sessions, key, (hides is not False, pad is True), asked)
+        chosen, files, checkpoint, agreed, given = wish
+        asked = Wish(chosen, files, checkpoint, agreed, (given.job,), client_of(request))
+        return _begin(context, sessions, key, (hides is not False, pad is True), asked)
 
     def change(key: object, hides: object, pad: object) -> object:
         session = sessions.get(key)
@@ -144,44 +139,44 @@ def _connect_start(desk: Desk, sessions: Sessions, board: Board, shared: Shared,
             return gr.skip()
         with session.lock:
             session.hides, session.pad, session.turn = hides is not False, pad is True, session.turn + 1
-            return queue_value(desk, session) if session.items else gr.skip()
+            return queue_value(context, session) if session.items else gr.skip()
 
-    inputs = [board.key, board.hides, board.pad, board.sources, board.files, shared.picker.choice, shared.agreed, *offers.values()]
+    inputs = [board.key, board.hides, board.pad, board.sources, board.files, shared.picker.choice, shared.agreed, shown]
     board.button.click(begin, inputs, board.started, **QUIET)
-    board.timer.tick(lambda key: _ask(desk, sessions, key), board.key, board.started, **QUIET)
+    board.timer.tick(lambda key: _ask(context, sessions, key), board.key, board.started, **QUIET)
     gr.on([board.hides.input, board.pad.input], change, [board.key, board.hides, board.pad], board.queue, **QUIET)
 
 
-def _begin(desk: Desk, sessions: Sessions, key: object, options: tuple[bool, bool], wish: Wish) -> list[object]:
+def _begin(context: AppContext, sessions: Sessions, key: object, options: tuple[bool, bool], wish: Wish) -> list[object]:
     """Start a queue in the session of the page, or in a new one, and return updates for ``Board.started``."""
     session = sessions.get(key)
     if session is None:
         key, session = sessions.make()
     with session.lock:
         session.hides, session.pad = options
-        problem = start(desk, session, wish)
+        problem = start(context, session, wish)
         if problem:
             return [key, _told(problem), gr.Timer(active=False), gr.skip()]
-        return _shown(desk, key, session)
+        return _shown(context, key, session)
 
 
-def _ask(desk: Desk, sessions: Sessions, key: object) -> list[object]:
+def _ask(context: AppContext, sessions: Sessions, key: object) -> list[object]:
     session = sessions.get(key)
     if session is None:
         return [gr.skip(), _told(say(GONE)), gr.Timer(active=False), gr.skip()]
     with session.lock:
         if not session.running and not session.todo:  # the tick before has shown the queue
             return [gr.skip(), gr.skip(), gr.Timer(active=False), gr.skip()]
-        return _shown(desk, key, session)
+        return _shown(context, key, session)
 
 
-def _shown(desk: Desk, key: object, session: Session) -> list[object]:
+def _shown(context: AppContext, key: object, session: Session) -> list[object]:
     """Return updates for ``Board.started``: how far the analyses are, or the queue when they have ended."""
-    if not follow(desk, session):
-        return [key, gr.update(value=progress(desk, session), visible=True), gr.Timer(active=True), gr.update(visible=False)]
-    words = collect(desk, session)
+    if not follow(context, session):
+        return [key, gr.update(value=progress(context, session), visible=True), gr.Timer(active=True), gr.update(visible=False)]
+    words = collect(context, session)
     session.turn += 1
-    queue = gr.update(value=queue_value(desk, session, begins=True), visible=True) if session.items else gr.update(visible=False)
+    queue = gr.update(value=queue_value(context, session, begins=True), visible=True) if session.items else gr.update(visible=False)
     return [key, _told(words), gr.Timer(active=False), queue]
 
 
@@ -189,9 +184,9 @@ def _told(words: str) -> object:
     return gr.update(value=notice_list([words]) if words else "", visible=bool(words))
 
 
-def _connect_answers(desk: Desk, sessions: Sessions, board: Board, receipt: gr.Textbox) -> None:
+def _connect_answers(context: AppContext, sessions: Sessions, board: Board, receipt: gr.Textbox) -> None:
     def handle(request: gr.Request, event: gr.EventData, key: object, *terms: Any) -> list[object]:
-        return _handle(desk, sessions, event, key, _terms(request, terms))
+        return _handle(context, sessions, event, key, _terms(request, terms))
 
     inputs = [board.key, board.seen, receipt, board.statement, board.adult, *board.scopes]
     board.queue.act(handle, inputs, [board.queue, receipt, board.code, board.status], **QUIET)
@@ -210,7 +205,7 @@ def read_given(event: gr.EventData) -> Given:
     return Given(turn, action, choice, label, point)
 
 
-def _handle(desk: Desk, sessions: Sessions, event: gr.EventData, key: object, terms: Terms) -> list[object]:
+def _handle(context: AppContext, sessions: Sessions, event: gr.EventData, key: object, terms: Terms) -> list[object]:
     """Return updates for the queue, the receipt code, what is told about it, and the status."""
     session = sessions.get(key)
     if session is None:
@@ -218,10 +213,10 @@ def _handle(desk: Desk, sessions: Sessions, event: gr.EventData, key: object, te
     with session.lock:
         given = read_given(event)
         before = session.turn
-        problem = act(desk, session, given, terms)
+        problem = act(context, session, given, terms)
         if session.turn == before:  # twice, or from a page that shows something else
             return [gr.skip()] * 4
-        value = queue_value(desk, session, problem)
+        value = queue_value(context, session, problem)
         code = gr.update(value=_code(session.code), visible=True) if session.code else gr.skip()
         return [value, session.code or gr.skip(), code, gr.skip()]
 
@@ -231,14 +226,10 @@ def _code(code: str) -> str:
     return f"<p class='receipt' role='status'>{say('Your receipt code:')} <code>{code}</code> {words}</p>"
 
 
-def _remember(desk: Desk, given: object, seen: Sequence[str]) -> object:
+def _remember(context: AppContext, given: ResultRef, seen: Sequence[str]) -> object:
     """Return the digests of media whose results were shown, with that of a result that is shown now."""
-    job = given.job if isinstance(given, Offer) else ""
-    try:
-        analyses = desk.runner.status(job).analyses if job else ()
-    except JobError:
-        return gr.skip()
-    new = {one.media.sha256 for one in analyses} - set(seen)
+    status = context.find(given.job)
+    new = {one.media.sha256 for one in status.analyses} - set(seen) if status is not None else set()
     return (*seen, *new)[-MOST_SEEN:] if new else gr.skip()
 
 

@@ -18,8 +18,8 @@ from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
-from hsemotion_space.ui.desk import PICK_ONE, Desk
-from hsemotion_space.ui.parts import read_event
+from hsemotion_space.ui.context import PICK_ONE, AppContext
+from hsemotion_space.ui.inputs import read_event
 from hsemotion_space.ui.viewer import viewer_value
 from hsemotion_space.ui.viewer.payload import LineEntry, TaskEntry
 from hsemotion_space.ui.words import say, translate
@@ -65,11 +65,11 @@ class FrameError(MessageError, ValueError):
     """What came is no frame; the message can be shown."""
 
 
-def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object, client: str) -> str:
+def answer(context: AppContext, event: gr.EventData, checkpoint: object, agreed: object, client: str) -> str:
     """Analyze the frame of a ``frame`` event and return an :class:`Answer` as JSON.
 
     Args:
-        desk: of the page.
+        context: of the page.
         event: with ``sequence``, a number that rises, and either ``frame``, a JPEG picture in base64, or ``job``; unchecked.
         checkpoint: id of the one to use; unchecked.
         agreed: whether the visitor agrees to the analysis; unchecked.
@@ -82,8 +82,8 @@ def answer(desk: Desk, event: gr.EventData, checkpoint: object, agreed: object, 
     else:
         try:
             job = read_job(given.get("job"))
-            job = job or desk.runner.look(read_frame(given.get("frame")), _known(desk, checkpoint).id, client=client)
-            told.update(_told(desk, job))
+            job = job or context.runner.look(read_frame(given.get("frame")), _known(context, checkpoint).id, client=client)
+            told.update(_told(context, job))
         except JobError as error:
             told["wait"] = translate(error)
         except (FrameError, SettingsError, CheckpointError) as error:
@@ -118,24 +118,24 @@ def read_job(value: object) -> str:
     return value if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) else ""
 
 
-def _known(desk: Desk, checkpoint: object) -> Checkpoint:
+def _known(context: AppContext, checkpoint: object) -> Checkpoint:
     if not isinstance(checkpoint, str):
         raise SettingsError(PICK_ONE)
-    listed = next((one for one in desk.checkpoints if one.id == checkpoint), None)  # reading all manifests takes too long for a frame
-    return listed or find_checkpoint(desk.settings.checkpoint_roots, checkpoint)
+    listed = next((one for one in context.checkpoints if one.id == checkpoint), None)  # reading all manifests takes too long for a frame
+    return listed or find_checkpoint(context.settings.checkpoint_roots, checkpoint)
 
 
-def _told(desk: Desk, job: str) -> Answer:
+def _told(context: AppContext, job: str) -> Answer:
     """Return what became of a frame within WAIT_S.
 
     Raises:
         JobError: if its job is not there.
         CheckpointError: if the checkpoint is gone.
     """
-    status = _watch(desk, job)
+    status = _watch(context, job)
     if status.analyses:
         analysis = status.analyses[0]
-        return seen(analysis, _known(desk, analysis.checkpoint.id))
+        return seen(analysis, _known(context, analysis.checkpoint.id))
     if status.state == "failed":
         return {"stop": translate(status.message)}
     if status.phase == "download":
@@ -143,14 +143,14 @@ def _told(desk: Desk, job: str) -> Answer:
     return {"wait": say("The server is busy.")}
 
 
-def _watch(desk: Desk, job: str) -> JobStatus:
+def _watch(context: AppContext, job: str) -> JobStatus:
     """Return where a job is when it has ended, or after WAIT_S; one that takes longer is cancelled, unless it fetches weights."""
     until_s = time.monotonic() + WAIT_S
-    for status in desk.runner.watch(job, LOOK_EVERY_S):
+    for status in context.runner.watch(job, LOOK_EVERY_S):
         if status.finished or time.monotonic() > until_s:
             break
     if not status.finished and status.phase != "download":
-        desk.runner.cancel(job)
+        context.runner.cancel(job)
     return status
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import gradio as gr
 
@@ -13,7 +13,7 @@ from hsemotion_space.figures import face_color
 from hsemotion_space.figures.style import FACE_COLORS, ink
 from hsemotion_space.ui.analyze import Shared
 from hsemotion_space.ui.clients import client_of
-from hsemotion_space.ui.desk import Desk
+from hsemotion_space.ui.context import QUIET, AppContext
 from hsemotion_space.ui.live.answer import answer
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
 from hsemotion_space.ui.words import fixed, of_script, say
@@ -32,11 +32,11 @@ belongs to a whole clip, so there is none here.
 """
 
 
-def build_live(desk: Desk, shared: Shared, tab: gr.Tab, limit_s: float = LIMIT_S) -> gr.HTML:
+def build_live(context: AppContext, shared: Shared, tab: gr.Tab, limit_s: float = LIMIT_S) -> gr.HTML:
     """Lay out the tab.
 
     Args:
-        desk: of the page.
+        context: of the page.
         shared: components of the page; the tick must have an ``elem_id``, by which the browser finds it before it asks for the camera.
         tab: in which it stands.
         limit_s: seconds after which the camera is stopped.
@@ -59,13 +59,12 @@ def build_live(desk: Desk, shared: Shared, tab: gr.Tab, limit_s: float = LIMIT_S
         agreed=shared.agreed.elem_id,
         colors=[{"color": color, "ink": ink(color)} for color in map(face_color, range(1, len(FACE_COLORS) + 1))],
     )
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def look(checkpoint: object, agreed: object, event: gr.EventData, request: gr.Request) -> str:
-        return answer(desk, event, checkpoint, agreed, client_of(request))
+        return answer(context, event, checkpoint, agreed, client_of(request))
 
-    live.frame(look, [shared.picker.choice, shared.agreed], live, trigger_mode="multiple", **quiet)
-    tab.select(_texts, None, live, **quiet)  # in the language of the visitor
+    live.frame(look, [shared.picker.choice, shared.agreed], live, trigger_mode="multiple", **QUIET)
+    tab.select(_texts, None, live, **QUIET)  # in the language of the visitor
     return live
 
 

@@ -194,7 +194,7 @@ function paint(faces) {
 }
 
 function showAll() {
-  const pattern = JSON.stringify(shown.tasks.map((task) => [task.name, task.words, task.labels]));
+  const pattern = JSON.stringify(shown.tasks.map((task) => [task.name, task.provenance, task.labels]));
   if (pattern !== outline) {
     outline = pattern;
     sections.clear();
@@ -245,10 +245,10 @@ function buildSection(task) {
     if (!isHeat(task)) name.prepend(makeSample(entry.color, column));
     return make('tr', {}, name, cells[column]);
   });
-  const caption = make('caption', {}, `${task.title}, ${task.words}`);
+  const caption = make('caption', {}, `${task.title}, ${task.provenance}`);
   const pair = make('div', { class: 'pair' }, canvas, make('table', {}, caption, make('tbody', {}, ...rows)));
   const node = make('section', { class: 'task', 'aria-label': task.title });
-  node.append(make('h3', {}, task.title), make('span', { class: 'note' }, task.words), most, pair);
+  node.append(make('h3', {}, task.title), make('span', { class: 'note' }, task.provenance), most, pair);
   return { task, canvas, most, cells, rows, node };
 }
 

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from hsemotion_space.ui.parts import read_event
+from hsemotion_space.ui.inputs import read_event
 from hsemotion_space.ui.viewer.payload import ViewerValue
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("words.js", "data.js", "stage.js", "plots.js", "viewer.js")  # one scope, in this order
+SCRIPTS = ("words.js", "data.js", "stage.js", "plots.js", "card.js", "viewer.js")  # one scope, in this order
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,9 @@ def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML
     """Return the picture with its faces, linked to the timelines of all tasks; its value is what :func:`as_text` returns.
 
     Events: ``range`` (a stretch was selected or cleared), ``label_key`` (a key from 1 to 8 was pressed), ``seek`` (the visitor went to
-    another time). All bring ``face``, and ``start`` and ``end`` in seconds or None; ``label_key`` and ``seek`` bring ``time``, and
-    ``label_key`` the ``number``. :func:`read_selection` and :func:`read_label_key` check what they bring.
+    another time), ``correct`` ("Not right?" was pressed). All bring ``face``, and ``start`` and ``end`` in seconds or None; ``label_key``
+    and ``seek`` bring ``time``, ``label_key`` the ``number`` and ``correct`` the ``task``. :func:`read_selection` and
+    :func:`read_label_key` check what they bring.
 
     Args:
         visible: the 5 MB of plotly.js are loaded when a viewer is first visible.

@@ -1,4 +1,4 @@
-"""What the linked viewer shows, as plain JSON: frames, faces with their boxes, and every task on one common time axis."""
+"""The value of the linked viewer as plain JSON: frames, faces with their boxes, and every task on one common time axis."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from hsemotion_space.analysis.reliability import figure, label_in_words
 from hsemotion_space.figures import face_color
 from hsemotion_space.figures.style import ink
 from hsemotion_space.tasks import Label, Task
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, FloatArray, Timeline
-from hsemotion_space.ui.words import of_script, say
+from hsemotion_space.ui.data_uri import data_uri
+from hsemotion_space.ui.words import of_script, say, translate
 
 TIME_DIGITS = 4  # 0.1 ms
 BOX_DIGITS = 4  # below a pixel up to 8K
 VALUE_DIGITS = 4
+THUMBNAIL_PX = 72
 UNSMOOTHED = "± 1 SD of the unsmoothed values within ±{seconds} s"
 SHOWN = "± 1 SD of the shown values within ±{seconds} s"
 Doubles = npt.NDArray[np.float64]
@@ -45,7 +48,7 @@ class LabelEntry(TypedDict):
 
 
 class TaskEntry(TypedDict):
-    """One task: bounds of its values, where its numbers come from, and what the band around its lines is."""
+    """One task: bounds of its values, the provenance of its numbers, and what the band around its lines is."""
 
     name: str
     title: str
@@ -53,7 +56,7 @@ class TaskEntry(TypedDict):
     scope: str
     low: float
     high: float
-    words: str
+    provenance: str
     labels: list[LabelEntry]
     band: str
     none: str
@@ -65,7 +68,8 @@ class LineEntry(TypedDict):
     ``values`` and ``band`` hold K lists of F numbers (of one number for a clip-level task), None where the face was not found; ``band``
     is a standard deviation, empty where there is none. ``top`` holds the F columns of the largest value of a one-of task, else nothing;
     ``none`` the frames in which no label stands out. ``mean`` and ``thresholds`` hold K numbers; ``thresholds`` is empty if the task has
-    none.
+    none. ``right`` holds how often an answer with each of the K labels is right, a sentence for a one-of task, else a figure; it is empty
+    if that was not measured.
     """
 
     values: list[list[Number]]
@@ -74,24 +78,35 @@ class LineEntry(TypedDict):
     none: list[int]
     mean: list[Number]
     thresholds: list[float]
+    right: list[str]
 
 
 class FaceEntry(TypedDict):
-    """One face: F ``boxes`` as left, top, right, bottom in shares of the picture, and ``gaps`` in seconds."""
+    """One face: F ``boxes`` as left, top, right, bottom in shares of the picture, ``gaps`` in seconds, ``thumbnail`` as a data URI."""
 
     number: int
     color: str
     ink: str
+    thumbnail: str
     boxes: list[list[Number] | None]
     gaps: list[list[float]]
     lines: dict[str, LineEntry]
+
+
+class WarningEntry(TypedDict):
+    """One kind of warning: its title, the numbers of the faces, and a sentence for each of them."""
+
+    title: str
+    faces: list[int]
+    details: list[str]
 
 
 class ViewerValue(TypedDict):
     """The value of the viewer.
 
     ``times`` are the F presentation times in seconds that everything else is aligned to; ``say`` holds the texts of the viewer in the
-    language of the visitor by the English ones, nothing for English. What else is to be read is in that language.
+    language of the visitor by the English ones, nothing for English. What else is to be read is in that language. ``warnings`` begin with
+    the most serious kind; ``correctable`` says whether corrections of the faces are taken.
     """
 
     media: MediaEntry
@@ -99,9 +114,14 @@ class ViewerValue(TypedDict):
     say: Mapping[str, str]
     tasks: list[TaskEntry]
     faces: list[FaceEntry]
+    warnings: list[WarningEntry]
+    correctable: bool
 
 
-def viewer_value(analysis: Analysis, media_url: str, unsmoothed: Analysis | None = None) -> ViewerValue:
+def viewer_value(
+    analysis: Analysis, media_url: str, unsmoothed: Analysis | None = None, *, warnings: Sequence[WarningEntry] = (),
+    correctable: bool = False,
+) -> ViewerValue:  # fmt: skip
     """Return what the viewer shows of an analysis.
 
     The band around a line is the standard deviation of the values within the task's usual window. It says how restless the values
@@ -112,6 +132,8 @@ def viewer_value(analysis: Analysis, media_url: str, unsmoothed: Analysis | None
         media_url: where the browser gets the media; a path on this server.
         unsmoothed: the same analysis without smoothing; the band then shows what smoothing hides. Without it, the band is that of the
             values as shown.
+        warnings: about its faces.
+        correctable: whether corrections of its faces are taken.
     """
     ticks = _ticks(analysis)
     raw = {face.track.track_id: face for face in (unsmoothed or analysis).faces}
@@ -125,6 +147,8 @@ def viewer_value(analysis: Analysis, media_url: str, unsmoothed: Analysis | None
         "say": of_script("viewer"),
         "tasks": _tasks(analysis.faces, len(ticks), unsmoothed is not None),
         "faces": [_face(face, raw.get(face.track.track_id, face), ticks, (media.width, media.height)) for face in analysis.faces],
+        "warnings": list(warnings),
+        "correctable": correctable,
     }  # fmt: skip
 
 
@@ -158,10 +182,10 @@ def _tasks(faces: Sequence[FaceResult], frames: int, raw: bool) -> list[TaskEntr
 
 def _task(lines: Sequence[Timeline], frames: int, raw: bool) -> TaskEntry:
     task = lines[0].task
-    words = " / ".join(dict.fromkeys(say(PROVENANCE_WORDS[line.provenance]) for line in lines))
+    provenance = " / ".join(dict.fromkeys(say(PROVENANCE_WORDS[line.provenance]) for line in lines))
     band = say(UNSMOOTHED if raw else SHOWN, seconds=f"{task.smoothing_s:g}")
     return {
-        "name": task.name, "title": say(task.title), "words": words,
+        "name": task.name, "title": say(task.title), "provenance": provenance,
         "kind": task.kind, "scope": task.scope, "low": task.low, "high": task.high,
         "labels": [_label(label) for label in task.labels],
         "band": band if _has_band(task) and frames > 1 else "",
@@ -189,6 +213,7 @@ def _face(face: FaceResult, raw: FaceResult, ticks: npt.NDArray[np.int64], size:
         "number": track.track_id,
         "color": face_color(track.track_id),
         "ink": ink(face_color(track.track_id)),
+        "thumbnail": data_uri(track.thumbnail, (THUMBNAIL_PX, THUMBNAIL_PX)),
         "boxes": boxes,
         "gaps": _gaps(rows, ticks),
         "lines": {line.task.name: _line(line, bare.get(line.task.name, line), ticks) for line in face.timelines},
@@ -227,7 +252,18 @@ def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEn
         "none": none,
         "mean": _numbers(line.values[finite].mean(axis=0) if finite.any() else np.full(len(task.labels), np.nan), VALUE_DIGITS),
         "thresholds": [float(limit) for limit in line.thresholds],
+        "right": _right(line),
     }
+
+
+def _right(line: Timeline) -> list[str]:
+    """Return for each label how often such answers are right; empty if that was not measured."""
+    found, labels = line.reliability, line.task.labels
+    if not found:
+        return []
+    if line.task.kind == "one_of":
+        return [translate(label_in_words(found, column)) for column in range(len(labels))]
+    return [f"{say(label.short)} {figure(found, column)}" for column, label in enumerate(labels)]
 
 
 def _aligned(rows: Rows, values: FloatArray, count: int) -> FloatArray:

@@ -1,8 +1,9 @@
-// Timelines drawn by Plotly, bars drawn as elements, what stands beside a timeline, and the marks that lie above it.
+// Timelines drawn by Plotly, what stands beside a timeline, and the marks that lie above it.
 
 const MARGIN = { l: 52, r: 12, t: 6, b: 24 }; // fixed, so that all timelines align and a place is a time
 const DASHES = ['0', '8', '2', '8,3,2,3', '13,4', '2,6', '13,3,2,3', '13,3,2,3,2,3']; // in px; as in SVG and, with units, in Plotly
 const MOST_BANDS = 2; // of one timeline
+const MOST_BUCKETS = 240;
 const LINES_HEIGHT = 150;
 const ROW_HEIGHT = 16;
 const CONFIG = { displayModeBar: false, displaylogo: false, doubleClick: false, responsive: false };
@@ -38,8 +39,8 @@ const colorOf = (view, face, label) => (view.single ? label.color : face.color);
 const dashOf = (column) => DASHES[column % DASHES.length];
 const plotlyDash = (column) => dashOf(column).replace(/\d+/g, '$&px').replace(/^0px$/, 'solid');
 
-/** Return in how many parts a timeline is drawn: one for three pixels. */
-const bucketsOf = (view) => Math.max(100, Math.round((view.width - MARGIN.l - MARGIN.r) / 3));
+/** Return in how many parts a timeline is drawn: one for three pixels, within bounds that keep redrawing fast. */
+const bucketsOf = (view) => clamp(Math.round((view.width - MARGIN.l - MARGIN.r) / 3), 100, MOST_BUCKETS);
 
 /** Return the traces of a task as lines: the color is that of the label, or of the face if there are several. */
 function lineTraces(data, task, view) {
@@ -119,43 +120,7 @@ function noteOf(data, task, view) {
   if (gaps.length) parts.push(say('shaded: face {number} not found', { number }));
   const [count, all] = [view.faces.length, data.faces.length];
   if (!view.single && count < all) parts.push(say('{count} of {all} faces', { count, all }));
-  return [task.words, ...parts].filter(Boolean).join(' \u00b7 ');
-}
-
-/** Return a card of a face with a bar per label: its only value, or the mean of a clip-level task. */
-function makeCard(heading, face, tasks, picture) {
-  const swatch = make('i', { class: 'swatch' });
-  swatch.style.background = face.color;
-  const card = make('article', { class: 'face-card', 'aria-label': say('Face {number}', face) });
-  card.append(make(heading, {}, ...(picture ? [picture] : []), swatch, say('Face {number}', face)));
-  for (const task of tasks) {
-    const line = face.lines[task.name];
-    const rows = (line ? task.labels : []).map((label, column) => {
-      const value = line.values[column][0];
-      const known = Number.isFinite(value);
-      const share = (number) => (100 * (clamp(number, task.low, task.high) - task.low)) / (task.high - task.low);
-      const zero = share(0);
-      const bar = make('i', { class: 'fill' });
-      bar.style.left = `${known ? Math.min(zero, share(value)) : 0}%`;
-      bar.style.width = `${known ? Math.abs(share(value) - zero) : 0}%`;
-      bar.style.background = label.color;
-      const number = known ? (task.low < 0 ? signed(value) : value.toFixed(2)) : '\u2013';
-      return make('tr', {}, make('th', { scope: 'row', title: label.description }, label.short),
-        make('td', { class: 'bar', 'aria-hidden': 'true' }, bar), make('td', {}, number));
-    });
-    const caption = make('caption', {}, task.title, ' ', make('small', {}, task.words));
-    const none = make('tr', {}, make('td', {}, say('too short')));
-    card.append(make('table', {}, caption, make('tbody', {}, ...(rows.length ? rows : [none]))));
-  }
-  return card;
-}
-
-/** Return the face cut out of an image. */
-function makePortrait(image, box) {
-  const canvas = make('canvas', { width: '96', height: '96', 'aria-hidden': 'true', class: 'portrait' });
-  const [left, top, right, bottom] = box.map((share, side) => share * (side % 2 ? image.naturalHeight : image.naturalWidth));
-  canvas.getContext('2d').drawImage(image, left, top, right - left, bottom - top, 0, 0, 96, 96);
-  return canvas;
+  return [task.provenance, ...parts].filter(Boolean).join(' \u00b7 ');
 }
 
 /** Place a mark at a time, or a stretch of times, above a timeline; hide it outside of the range shown. */

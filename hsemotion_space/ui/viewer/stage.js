@@ -173,7 +173,11 @@ function paintPlane(canvas, data, task, faces, chosen, time) {
   context.arc(width / 2, height / 2, radius, 0, 2 * Math.PI);
   context.stroke();
   Object.assign(context, { fillStyle: ink, textAlign: 'center', textBaseline: 'middle', font: `italic 11px ${style.fontFamily}` });
-  for (const [word, right, up] of QUADRANTS) context.fillText(say(word), ...place(0.45 * right, 0.6 * up));
+  for (const [word, right, up] of QUADRANTS) {
+    context.textAlign = right > 0 ? 'left' : 'right';
+    context.fillText(say(word), ...place(0.1 * right, 0.6 * up));
+  }
+  context.textAlign = 'center';
   context.font = `11px ${style.fontFamily}`;
   context.fillText(task.labels[1].name, width / 2, 8);
   context.textAlign = 'right';

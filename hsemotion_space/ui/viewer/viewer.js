@@ -1,4 +1,4 @@
-// The viewer itself: what is chosen, and how picture, timelines, numbers and keys follow it.
+// The viewer itself: what is selected, and how media, chips, card, timelines and keys follow it.
 
 const MOST_FACES = 6; // drawn together
 const STRONGEST = 2; // labels drawn at first where several faces share a timeline
@@ -17,6 +17,9 @@ const fresh = () => ({
 let data = null;
 let state = fresh();
 let outline = ''; // what the sections were built for
+let cast = ''; // what the chips and the card were built for
+let chips = [];
+let readings = [];
 let readAt = 0;
 let translate = () => {};
 
@@ -99,8 +102,7 @@ function showTime(time) {
   })));
   followCursor(time);
   const plane = data.tasks.find(isPlane);
-  find('.plane').hidden = !plane || !chosen;
-  if (plane && chosen) paintPlane(find('.plane'), data, plane, shownFaces(), chosen, time);
+  if (plane && find('.plane').clientWidth) paintPlane(find('.plane'), data, plane, shownFaces(), chosen, time);
   const last = lastTime();
   find('.clock').textContent = `${time.toFixed(2)} / ${last.toFixed(2)} s`;
   Object.assign(find('.position'), { max: last, value: time });
@@ -116,22 +118,19 @@ function followCursor(time) {
 }
 
 function placeCursors(time = stage.time) {
-  for (const { box, cursor } of sections.values()) if (box) placeMark(cursor, box.clientWidth, range(), time);
+  for (const { box, cursor } of sections.values()) placeMark(cursor, box.clientWidth, range(), time);
 }
 
-/** Write the values of the chosen face at the frame on screen. */
+/** Write what the faces show in the frame on screen: the top expression into the chips, all values of one into the card. */
 function showNumbers(index) {
   readAt = performance.now();
   const face = chosenFace();
-  find('.now').hidden = !face;
   if (!face) return;
-  find('.now caption').textContent = say(data.clip ? 'Face {number} now' : 'Face {number}', face);
-  const rows = data.tasks.map((task) => {
-    const found = words(task, face.lines[task.name], index);
-    const missing = say(face.lines[task.name] ? 'not found' : 'too short');
-    return make('tr', {}, make('th', { scope: 'row' }, task.title, make('small', {}, task.words)), make('td', {}, found || missing));
-  });
-  find('.now tbody').replaceChildren(...rows);
+  const task = frameTasks().find((item) => item.kind === 'one_of');
+  for (const chip of chips) chip.show(task ? words(task, chip.face.lines[task.name], index) : '', chip.face === face);
+  find('.face-card').style.setProperty('--face', face.color);
+  find('.face-card h2').textContent = say(data.clip ? 'Face {number} now' : 'Face {number}', face);
+  for (const reading of readings) reading.show(face, index);
 }
 
 /** Return the frame on screen in one sentence. */
@@ -186,7 +185,6 @@ function mark(which) {
 function showSelection(shown = state.selection) {
   const whole = shown && shown.end !== null;
   for (const { box, selected } of sections.values()) {
-    if (!box) continue;
     if (whole) placeMark(selected, box.clientWidth, range(), shown.start, shown.end);
     else selected.hidden = true;
   }
@@ -235,7 +233,7 @@ function redraw() {
 }
 
 async function drawSection({ task, box, plot, note }) {
-  const width = box?.clientWidth;
+  const width = box.clientWidth;
   if (!width || !chosenFace()) return;
   const faces = shownFaces();
   const view = {
@@ -257,21 +255,17 @@ function followAxis(change) {
 
 function buildSection(task) {
   const note = make('span', { class: 'note' });
-  const node = make('section', { class: 'task', 'aria-label': task.title }, make('h2', {}, task.title), note);
-  if (task.scope === 'clip') {
-    const cards = make('div', { class: 'cards' });
-    node.append(cards);
-    return { task, node, note, cards };
-  }
-  const chips = make('div', { class: 'chips', role: 'group', 'aria-label': say('Labels of {task}', { task: task.title }) });
-  const label = say('{task} over time; the numbers are in the table beside the picture', { task: task.title });
+  const name = say('{task} over time', { task: task.title });
+  const node = make('section', { class: 'task', 'aria-label': name }, make('h2', {}, task.title), note);
+  const legend = make('div', { class: 'legend', role: 'group', 'aria-label': say('Labels of {task}', { task: task.title }) });
+  const label = say('{task} over time; the numbers are in the tables below', { task: task.title });
   const plot = make('div', { class: 'plot', role: 'img', 'aria-label': label });
   const [selected, cursor] = [make('div', { class: 'selected', hidden: '' }), make('div', { class: 'cursor' })];
   const box = make('div', { class: 'plot-box' }, plot, selected, cursor);
-  node.append(...(isHeat(task) ? [] : [chips]), box);
+  node.append(...(isHeat(task) ? [] : [legend]), box);
   listen(box);
   new ResizeObserver(() => redraw()).observe(box);
-  return { task, node, note, chips, box, plot, selected, cursor };
+  return { task, node, note, legend, box, plot, selected, cursor };
 }
 
 /** Click to seek, drag to select, double click to show all, wheel to zoom (with Ctrl) or to move. */
@@ -317,38 +311,31 @@ function listen(box) {
 // --- controls -------------------------------------------------------------------------------------------------------------------------
 
 function showControls() {
-  const choose = (change) => () => {
-    change();
-    showAll();
-    announce();
-  };
-  const faces = data.faces.map((face) => {
-    const on = face.number === chosenFace().number;
-    const button = makeToggle(say('Face {number}', face), on, choose(() => (state.face = face.number)));
-    const swatch = make('i', { class: 'swatch' });
-    swatch.style.background = face.color;
-    button.prepend(swatch);
-    return button;
-  });
-  const together = makeToggle(say('All faces together'), state.all, choose(() => (state.all = !state.all)));
-  refill(find('.faces'), data.faces.length > 1 ? [...faces, ...(data.clip ? [together] : [])] : []);
   const flip = (name) => () => {
     if (!state.hidden.delete(name)) state.hidden.add(name);
     showAll();
   };
-  const band = makeToggle(say('Bands'), state.band, choose(() => (state.band = !state.band)));
-  refill(find('.shown'), [...data.tasks.map((task) => makeToggle(task.title, !state.hidden.has(task.name), flip(task.name))), band]);
+  const toggle = (name) => () => {
+    state[name] = !state[name];
+    showAll();
+    announce();
+  };
+  refill(find('.shown'), [
+    ...(data.faces.length > 1 ? [makeToggle(say('All faces together'), state.all, toggle('all'))] : []),
+    ...frameTasks().map((task) => makeToggle(task.title, !state.hidden.has(task.name), flip(task.name))),
+    makeToggle(say('Bands'), state.band, toggle('band')),
+  ]);
   for (const section of sections.values()) {
     section.node.hidden = state.hidden.has(section.task.name);
-    if (section.chips) showChips(section);
+    showLegend(section);
   }
 }
 
 /** Show the labels of a task as buttons that are also its legend. */
-function showChips({ task, chips }) {
+function showLegend({ task, legend }) {
   const shown = new Set(shownColumns(task));
   const single = shownFaces().length === 1;
-  refill(chips, task.labels.map((label, column) => {
+  refill(legend, task.labels.map((label, column) => {
     const button = makeToggle(label.short, shown.has(column), () => {
       if (!shown.delete(column)) shown.add(column);
       state.labels.set(task.name, shown);
@@ -367,18 +354,34 @@ function showChips({ task, chips }) {
   }));
 }
 
-/** Show the values of an image, or of a clip-level task, as one card per face. */
-function showCards() {
-  for (const { task, cards, note } of sections.values()) {
-    if (!cards) continue;
-    note.textContent = `${task.words} \u00b7 ${say('one value for the whole clip')}`;
-    cards.replaceChildren(...shownFaces().map((face) => makeCard('h3', face, [task])));
-  }
-  if (data.clip) return;
-  const { image } = stage;
-  const portrait = (face) => (image.naturalWidth && face.boxes[0] ? makePortrait(image, face.boxes[0]) : null);
-  const cards = data.faces.map((face) => makeCard('h2', face, data.tasks, portrait(face)));
-  find('.sections').replaceChildren(make('div', { class: 'cards' }, ...cards));
+/** Build chips, warnings and card, which depend on the faces and the tasks, not on the frame on screen. */
+function buildFaces() {
+  chips = data.faces.map((face) => makeChip(face, () => selectFace(face.number)));
+  find('.chips').replaceChildren(...chips.map(({ chip }) => chip));
+  find('.warnings').replaceChildren(...makeWarnings(data.warnings, selectFace));
+  const correct = (task) => (data.correctable ? () => trigger('correct', { task: task.name, ...circumstances() }) : null);
+  readings = data.tasks.map((task) => makeReading(task, correct(task)));
+  find('.readings').replaceChildren(...readings.map(({ node }) => node));
+}
+
+function buildSections() {
+  sections.clear();
+  if (data.clip && data.faces.length) for (const task of frameTasks()) sections.set(task.name, buildSection(task));
+  find('.sections').replaceChildren(...[...sections.values()].map((section) => section.node));
+}
+
+function selectFace(number) {
+  state.face = number;
+  showAll();
+  announce();
+}
+
+/** Select the face after the selected one, or before it, and take the focus along if it is on the chips. */
+function moveFace(by) {
+  const focused = root.ownerDocument.activeElement?.closest('.chip');
+  const index = (chips.findIndex(({ face }) => face === chosenFace()) + by + chips.length) % chips.length;
+  selectFace(chips[index].face.number);
+  if (focused) chips[index].chip.focus();
 }
 
 function showAll() {
@@ -386,12 +389,9 @@ function showAll() {
   find('.body').hidden = !data;
   if (!data) return;
   for (const node of root.querySelectorAll('.clip-only')) node.hidden = !data.clip;
-  if (data.faces.length) {
-    showControls();
-    showCards();
-  }
-  find('.readout').hidden = !data.faces.length;
-  find('.tools').hidden = !data.clip || !data.faces.length;
+  for (const selector of ['.chips', '.face-card']) find(selector).hidden = !data.faces.length;
+  if (sections.size) showControls();
+  find('.timelines').hidden = !sections.size;
   stage.refresh();
   redraw();
 }
@@ -414,14 +414,13 @@ function load() {
     showProblem('');
   }
   const labels = data.tasks.map((task) => [task.name, ...task.labels.map((label) => label.name)]);
-  const pattern = JSON.stringify([data.media.id, data.media.url, data.clip, data.faces.length > 0, labels]);
-  if (pattern !== outline) {
-    outline = pattern;
-    sections.clear();
-    if (data.clip && data.faces.length) for (const task of data.tasks) sections.set(task.name, buildSection(task));
-    find('.sections').replaceChildren(...[...sections.values()].map((section) => section.node));
-  }
-  for (const task of data.tasks) if (sections.has(task.name)) sections.get(task.name).task = task;
+  const tracks = data.faces.map((face) => [face.number, face.thumbnail]);
+  const [shape, people] = [[data.media, tracks.length > 0, labels], [tracks, data.warnings, data.correctable]].map(JSON.stringify);
+  if (shape !== outline) buildSections();
+  if (shape + people !== cast) buildFaces();
+  [outline, cast] = [shape, shape + people];
+  for (const task of frameTasks()) if (sections.has(task.name)) sections.get(task.name).task = task;
+  for (const one of chips) one.face = data.faces.find((face) => face.number === one.face.number);
   const tasks = frameTasks();
   if (!tasks.some((task) => task.name === state.caption)) state.caption = tasks[0]?.name ?? null;
   const options = tasks.map((task) => make('option', { value: task.name }, task.title));
@@ -453,6 +452,12 @@ root.addEventListener('keydown', (event) => {
   if (target.closest('button') && (key === ' ' || key === 'Enter')) return;
   const number = Number(key);
   const spoken = key.length === 1 && number >= 1 && number <= SPOKEN_KEYS;
+  const sideways = { ArrowLeft: -1, ArrowRight: 1 }[key];
+  if (sideways && chips.length && (!data.clip || target.closest('.chip'))) {
+    event.preventDefault();
+    moveFace(sideways);
+    return;
+  }
   if (!spoken && !(data.clip && Object.hasOwn(KEYS, key))) return;
   event.preventDefault();
   if (spoken) trigger('label_key', { number, time: stage.time, ...circumstances() });
@@ -488,7 +493,15 @@ find('.zoom').append(
   makeButton('Zoom out', () => zoom(2)),
   makeButton('Whole clip', () => showRange(null)),
 );
-stage.image.addEventListener('load', () => data && showCards());
+find('.stage').addEventListener('click', (event) => {
+  const place = event.currentTarget.getBoundingClientRect();
+  const [x, y] = [(event.clientX - place.left) / place.width, (event.clientY - place.top) / place.height];
+  const hit = data?.faces.find((face) => {
+    const [left, top, right, bottom] = boxAt(data, face, stage.time) ?? [];
+    return left <= x && x <= right && top <= y && y <= bottom;
+  });
+  if (hit) selectFace(hit.number);
+});
 new ResizeObserver(() => data && stage.refresh()).observe(find('.stage'));
 translate = makeTranslator(root);
 watch('value', load);

@@ -67,7 +67,7 @@ def test_a_drag_selects_a_range_in_every_timeline_and_tells_python(show: Open) -
 
 def test_keys_mark_a_range_and_name_a_label(show: Open) -> None:
     page = show("clip")
-    page.get_by_role("button", name="Face 2", exact=True).click()
+    page.get_by_role("radio", name="Face 2").click()
     page.mouse.click(*point(page, 0.25))
     settled(page, int(0.25 * LAST_S * RATE))
     press(page, "[")

@@ -11,6 +11,7 @@ from viewer_makers import LAST_S, heard, number_at, point, press, put, settled
 from viewer_page import FRAMES, MANY, RATE
 
 from hsemotion_space.figures import face_color
+from hsemotion_space.tasks import TASKS
 from hsemotion_space.ui.viewer.component import FOLDER
 
 REDRAW_MS = 250.0
@@ -30,7 +31,7 @@ def test_everything_can_be_reached_by_tab_with_a_visible_focus(show: Open) -> No
             break
         assert outline != "none", name
         reached.append(name)
-    for wanted in ("Play", "Position in the clip", "Face 2", "Action units", "Zoom in", "Happiness"):
+    for wanted in ("Play", "Position in the clip", "Face 1", "Action units", "Zoom in", "Happiness"):
         assert any(wanted in name for name in reached), (wanted, reached)
     unnamed = page.evaluate(
         "[...document.querySelectorAll('.viewer button')].filter(b => !b.textContent.trim() && !b.getAttribute('aria-label')).length"
@@ -63,7 +64,7 @@ def test_lines_break_and_shade_where_the_chosen_face_is_missing(show: Open) -> N
     page = show("clip")
     shapes = "viewerHelp.plots()[0].layout.shapes.map(s => [s.x0, s.x1])"
     assert page.evaluate(shapes) == []
-    page.get_by_role("button", name="Face 2", exact=True).click()
+    page.get_by_role("radio", name="Face 2").click()
     page.wait_for_function(f"{shapes.replace('.map(s => [s.x0, s.x1])', '.length')} === 1")
     first, last = FRAMES // 3 - 1, 2 * FRAMES // 3
     assert page.evaluate(shapes) == [[pytest.approx(first / RATE), pytest.approx(last / RATE)]]
@@ -71,7 +72,7 @@ def test_lines_break_and_shade_where_the_chosen_face_is_missing(show: Open) -> N
     assert page.evaluate(f"{face_2}.filter(v => v === null).length") == last - first - 1
     page.mouse.click(*point(page, 0.5))
     settled(page, 19)
-    assert "not found" in page.locator(".now").text_content()
+    assert "not found" in page.locator(".face-card").text_content()
 
 
 def test_one_face_has_label_colors_and_several_have_face_colors(show: Open) -> None:
@@ -139,11 +140,15 @@ def test_a_phone_in_the_dark_never_scrolls_sideways(show: Open, name: str) -> No
     assert bool(ticks) == (name == "clip")
 
 
-def test_a_picture_has_its_faces_above_it_and_as_cards(show: Open) -> None:
+def test_a_picture_has_a_chip_for_each_face_and_a_card_of_one(show: Open) -> None:
     page = show("picture")
-    page.locator(".face-card .portrait").first.wait_for()
-    assert page.locator(".face-card").count() == 2
-    assert page.locator(".face-card").first.locator("tbody tr").count() == 8 + 2 + 12 + 7 + 6
+    assert page.locator(".chip img").evaluate_all("all => all.map(one => one.naturalWidth)") == [72, 72]
+    titles = page.locator(".face-card .reading h3").all_text_contents()
+    assert titles == [task.title for task in TASKS]
+    assert page.locator(".face-card .bars li").count() == 8 + 2 + 12 + 6
+    listed = page.locator("[data-task=action_units] li:visible .number").all_text_contents()
+    assert listed == sorted(listed, reverse=True) and len(listed) == 4
+    assert not page.locator(".correct").count(), "nothing takes corrections here"
     assert page.locator(".plot-box, .viewer video:visible, .controls:visible").count() == 0
     left = page.evaluate("viewerHelp.boxLeft(120)")
     assert left * 640 == pytest.approx(60, abs=6)

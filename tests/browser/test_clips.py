@@ -1,4 +1,4 @@
-"""The clip tab: the linked viewer with the form, several backbones, and jobs that outlive a page."""
+"""Clips in the workspace: the linked viewer with the form, several backbones, and jobs that outlive a page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from browser_makers import (
     PATIENCE_MS,
     Open,
-    add_clip,
-    add_picture,
+    add,
+    add_file,
     choose,
     open_tab,
     playwright,
@@ -39,15 +39,9 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def analyze(page: playwright.Page, clip: Path) -> None:
-    add_clip(page, clip)
-    press(page, "Analyze")
-    page.locator(".face-table:visible").first.wait_for()
-
-
 def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(visit: Open, clip: Path) -> None:
     page = visit()
-    analyze(page, clip)
+    add(page, clip)
     plot = page.locator(".linked-viewer:visible .js-plotly-plot").first
     plot.scroll_into_view_if_needed()
     box = plot.locator(".nsewdrag").first.bounding_box()
@@ -55,8 +49,10 @@ def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(visit: Open, clip
     page.mouse.down()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 22, steps=6)
     page.mouse.up()
-    page.get_by_label("From second").locator("visible=true").wait_for()
+    page.get_by_role("dialog", name="Correction").wait_for()
     page.wait_for_function("[...document.querySelectorAll('input[type=number]')].some(one => +one.value > 0.8 && +one.value < 1.2)")
+    page.keyboard.press("Escape")
+    assert page.locator(":focus").get_attribute("class") == "viewer", "the focus is back where it was"
     page.keyboard.press("3")
     page.get_by_label("It is wrong").locator("visible=true").wait_for()
     page.wait_for_function("[...document.querySelectorAll('input')].some(one => one.value === 'Disgust')")
@@ -84,20 +80,16 @@ def downloaded(page: playwright.Page, before: str = "") -> str:
 
 def test_smoothing_changes_the_numbers_at_once(visit: Open, clip: Path) -> None:
     page = visit()
-    add_clip(page, clip)
+    add(page, clip)
     field = page.get_by_label("number input for Smoothing")
 
     def enter(value: str) -> None:
         field.fill(value)
         field.press("Tab")
 
-    with page.expect_response("**/run/predict*"):
-        enter("2")
-    wait_until_quiet(page)
-    assert not page.locator(".notices:visible").count(), "that there is no result yet needs no words"
-    press(page, "Analyze")
-    page.locator(".face-table:visible").first.wait_for()
-    smooth = downloaded(page)
+    usual = downloaded(page)
+    enter("2")
+    smooth = downloaded(page, before=usual)
     enter("")  # an emptied field shows its lowest value when it is left
     raw = downloaded(page, before=smooth)
     assert field.input_value() == "0"
@@ -107,10 +99,11 @@ def test_smoothing_changes_the_numbers_at_once(visit: Open, clip: Path) -> None:
 
 
 def test_several_backbones_are_compared_on_the_same_faces(visit: Open, clip: Path) -> None:
-    page = visit("Clip", theme="dark", width=390)
+    page = visit(theme="dark", width=390)
+    press(page, "Options")
     choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
-    analyze(page, clip)
+    add(page, clip)
     moments = page.get_by_role("table", name="Moments at which they differ most")
     moments.wait_for()
     titles = moments.get_by_role("columnheader").all_inner_texts()
@@ -131,8 +124,7 @@ def test_several_backbones_are_compared_on_the_same_faces(visit: Open, clip: Pat
 
 def test_a_job_is_found_again_after_a_reload_and_in_a_second_tab(visit: Open, long_clip: Path) -> None:
     first = visit()
-    add_clip(first, long_clip)
-    press(first, "Analyze")
+    add_file(first, long_clip)
     first.locator(".progress:visible").wait_for()
     first.wait_for_function("localStorage.length > 0")
     first.reload()
@@ -140,29 +132,37 @@ def test_a_job_is_found_again_after_a_reload_and_in_a_second_tab(visit: Open, lo
     second.set_default_timeout(PATIENCE_MS)
     second.goto(first.url)
     for page in (first, second):
-        page.get_by_role("tab", name="Clip").click()
-        page.locator(".progress:visible, .face-table:visible").first.wait_for()
+        page.locator(".progress:visible, .chip:visible").first.wait_for()
     for page in (first, second):
-        page.locator(".face-table:visible").first.wait_for()
+        page.locator(".chip:visible").first.wait_for()
         page.locator(".linked-viewer:visible video").wait_for()
 
 
 def test_a_job_that_is_cancelled_says_so_and_shows_nothing(visit: Open, long_clip: Path) -> None:
     page = visit()
-    add_clip(page, long_clip)
-    press(page, "Analyze")
+    add_file(page, long_clip)
     page.locator(".progress:visible").wait_for()
     press(page, "Cancel")
     page.locator(".notices:visible", has_text="The analysis was cancelled.").wait_for()
     wait_until_quiet(page)
-    assert page.locator(".face-table:visible").count() == 0
+    assert page.locator(".chip:visible").count() == 0
 
 
-def test_warnings_stand_above_the_numbers(visit: Open, tmp_path: Path) -> None:
+def test_warnings_stand_above_the_card_and_lead_to_their_faces(visit: Open, tmp_path: Path) -> None:
     picture = tmp_path / "small.png"
-    Image.fromarray(picture_with([(100, 80)], (240, 320))).resize((120, 90)).resize((320, 240)).save(picture)
+    sharp, blurred = (Image.fromarray(picture_with([(100, 80)], (240, 320))) for _ in range(2))
+    both = Image.new("RGB", (640, 240))
+    both.paste(sharp, (0, 0))
+    both.paste(blurred.resize((120, 90)).resize((320, 240)), (320, 0))
+    both.save(picture)
     page = visit()
-    add_picture(page, picture)
-    flags = page.locator(".notices:visible")
-    assert "Face 1: " in flags.inner_text()
-    assert flags.bounding_box()["y"] < page.locator(".face-table:visible").bounding_box()["y"]
+    add(page, picture)
+    warnings = page.locator(".warnings:visible")
+    assert warnings.bounding_box()["y"] < page.locator(".face-card:visible").bounding_box()["y"]
+    line = warnings.locator(".kinds li", has_text="Blurred")
+    assert line.get_by_role("button").all_inner_texts() == ["2"]
+    line.get_by_role("button", name="Face 2").click()
+    assert page.get_by_role("radio", checked=True).get_attribute("aria-label").startswith("Face 2")
+    warnings.get_by_text("Details").click()
+    warnings.get_by_text("Face 2: The face is blurred").wait_for()
+    assert "at once" not in warnings.inner_text()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
 
 from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback
@@ -22,6 +24,15 @@ from hsemotion_space.ui.uploads import Uploads
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PICK_ONE = Message("Select a backbone.", code="no_backbone")
 NOT_TAKEN = "Corrections are not taken on this server."
+QUIET: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Options of an event that answers at once and shows no progress of its own."""
+Updates = dict[gr.blocks.Block, Any]
+"""New values or properties by component, as a handler returns them."""
+
+
+def unchanged() -> Updates:
+    """Return what a handler with several outputs returns to change none of them."""
+    return dict(gr.skip())
 
 
 @cache
@@ -31,7 +42,16 @@ def example_digests() -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ResultRef:
+    """The result that the page shows: its job, the smoothing it was read with, and the numbers of the faces that can be corrected."""
+
+    job: str = ""
+    smoothing: float | None = None
+    faces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AppContext:
     """What the handlers work with.
 
     Attributes:
@@ -84,10 +104,15 @@ class Desk:
         factor, roots = PipelineConfig(smoothing=smoothing).smoothing, self.settings.checkpoint_roots
         return tuple(reread(one, find_checkpoint(roots, one.checkpoint.id), factor) for one in status.analyses)
 
-    def is_media_of(self, job: object, path: Path) -> bool:
-        """Return whether a file has the same content as the one that belongs to a result."""
-        media = self.runner.media_of(job) if isinstance(job, str) else None
+    def find(self, job: object) -> JobStatus | None:
+        """Return the status of a job; None if there is no such job, whatever the id is."""
         try:
-            return media is not None and filecmp.cmp(media, path, shallow=False)
-        except OSError:  # one of them was swept
-            return False
+            return self.runner.status(job) if isinstance(job, str) and job else None
+        except JobError:  # it was deleted
+            return None
+
+    def cancel(self, job: object) -> None:
+        """Cancel a job that waits or runs; one that has ended stays as it is."""
+        status = self.find(job)
+        if status is not None and not status.finished:
+            self.runner.cancel(status.id)

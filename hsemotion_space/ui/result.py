@@ -1,0 +1,189 @@
+"""What the page shows of an analysis: the viewer, downloads, tables, comparison, explanation, and the correction form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gradio as gr
+
+from hsemotion_space.analysis.disagreement import disagreements
+from hsemotion_space.analysis.export import write
+from hsemotion_space.analysis.image_quality import KINDS, Kind, quality
+from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint
+from hsemotion_space.jobs import JobError, JobStatus
+from hsemotion_space.settings import PipelineConfig, SettingsError
+from hsemotion_space.types import Analysis
+from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_updates
+from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
+from hsemotion_space.ui.explain import Explanation, build_explanation, explanation_updates
+from hsemotion_space.ui.feedback import Form, build_form, connect_viewer, form_updates, refer_to
+from hsemotion_space.ui.inputs import RawSlider
+from hsemotion_space.ui.status import notice_list
+from hsemotion_space.ui.tables import face_table, folded, timeline_tables
+from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
+from hsemotion_space.ui.viewer.payload import WarningEntry
+from hsemotion_space.ui.words import fixed, say, translate
+
+KIND_TITLES: Final[dict[Kind, str]] = {
+    "unsure": "Perhaps not a face",
+    "small": "Small",
+    "blurred": "Blurred",
+    "outside": "Cut off",
+    "turned": "Turned away",
+    "undecided": "Close call",
+    "divided": "Backbones disagree",
+}
+SMOOTHING: Final = "1 is each task's usual window (±1.67 s for expression), 0 shows every frame as it is. Changes at once."
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The components that show one analysis.
+
+    Attributes:
+        shown: state with the :class:`ResultRef` of what is shown.
+        notices: sentences about the media, or why there is no result.
+        viewer, smoothing, csv, json, numbers, comparison, explanation: from top to bottom.
+        form: None where corrections are not taken.
+    """
+
+    shown: gr.State
+    notices: gr.HTML
+    viewer: gr.HTML
+    smoothing: gr.Slider
+    csv: gr.DownloadButton
+    json: gr.DownloadButton
+    numbers: gr.HTML
+    comparison: Comparison
+    explanation: Explanation
+    form: Form | None
+
+    @property
+    def outputs(self) -> list[gr.blocks.Block]:
+        """Everything that an analysis changes."""
+        own = [self.shown, self.notices, self.viewer, self.smoothing, self.csv, self.json, self.numbers]
+        form = self.form.outputs if self.form is not None else []
+        return [*own, *self.comparison.outputs, *self.explanation.outputs, *form]
+
+
+def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
+    """Lay out the components, empty, and connect them with each other."""
+    shown = gr.State(ResultRef())
+    notices = gr.HTML(visible=False)
+    viewer = build_viewer(visible=False)
+    with gr.Row(elem_classes="downloads"):
+        smoothing = RawSlider(
+            0, 3, PipelineConfig().smoothing, step=0.25, label=fixed("Smoothing"), info=fixed(SMOOTHING), visible=False, scale=4
+        )  # fmt: skip
+        csv = gr.DownloadButton(fixed("Download CSV"), visible=False, size="sm", scale=0, min_width=150)
+        json = gr.DownloadButton(fixed("Download JSON"), visible=False, size="sm", scale=0, min_width=150)
+    numbers = gr.HTML(visible=False)
+    comparison = build_comparison(context, shown)
+    explanation = build_explanation(context, shown, viewer)
+    form = None
+    if context.feedback is not None:
+        form = build_form(context, shown, receipt)
+        connect_viewer(form, viewer, shown)
+    result = Result(shown, notices, viewer, smoothing, csv, json, numbers, comparison, explanation, form)
+    smoothing.release(lambda *chosen: smooth_again(context, result, *chosen), [shown, smoothing], result.outputs, **QUIET)
+    return result
+
+
+def result_updates(context: AppContext, result: Result, status: JobStatus) -> Updates:
+    """Return updates that show the analyses of a job that is done."""
+    analyses = status.analyses
+    return {
+        **notice_updates(result, list(map(translate, analyses[0].notices))),
+        **explanation_updates(result.explanation, analyses, status.id),
+        **(form_updates(result.form, analyses[0]) if result.form is not None else {}),
+        **_charts(context, result, status, None),
+    }
+
+
+def message_updates(result: Result, text: str) -> Updates:
+    """Return updates that show no analysis, and why in the language of the visitor; an empty text shows nothing."""
+    hidden = (result.viewer, result.smoothing, result.csv, result.json, result.numbers)
+    return {
+        **dict.fromkeys(hidden, gr.update(visible=False)),
+        **notice_updates(result, [text] if text else []),
+        result.shown: ResultRef(),
+        **comparison_updates(result.comparison, ()),
+        **explanation_updates(result.explanation, (), ""),
+        **(form_updates(result.form, None) if result.form is not None else {}),
+    }
+
+
+def notice_updates(result: Result, texts: Sequence[str]) -> Updates:
+    """Return updates that show some sentences, or none."""
+    return {result.notices: gr.update(value=notice_list(texts), visible=bool(texts))}
+
+
+def smooth_again(context: AppContext, result: Result, shown: ResultRef, smoothing: Any) -> Updates:
+    """Return updates for another smoothing; an emptied field shows 0 when it is left."""
+    try:
+        factor = PipelineConfig(smoothing=0.0 if smoothing is None else smoothing).smoothing
+        return _charts(context, result, context.runner.status(shown.job), factor)
+    except (JobError, CheckpointError, SettingsError) as error:
+        return notice_updates(result, [translate(error)])
+
+
+def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: float | None) -> Updates:
+    """Return updates for what changes with the smoothing.
+
+    Args:
+        context: of the page.
+        result: whose components are updated.
+        status: of a job that is done.
+        smoothing: with which it is read again; None if it is to be as the job left it.
+
+    Raises:
+        JobError, CheckpointError, SettingsError: if it cannot be read again.
+    """
+    analyses = context.analyses(status, smoothing)
+    analysis, media = analyses[0], context.runner.media_of(status.id)
+    clip, faces = analysis.media.kind == "clip", bool(analysis.faces)
+    shown = refer_to(context, status.id, analysis, smoothing)
+    value = None
+    if media is not None and faces:
+        raw, warnings = context.analyses(status, 0.0)[0], list_warnings(context, analyses)
+        value = as_text(viewer_value(analysis, media_url(media), raw, warnings=warnings, correctable=bool(shown.faces)))
+    numbers = folded(say("Numbers as a table"), face_table(analysis)) + timeline_tables(analysis) if faces else ""
+    csv, json = _write(context, status.id, analyses)
+    return {
+        result.shown: shown,
+        result.viewer: gr.update(value=value, visible=value is not None),
+        result.smoothing: gr.update(visible=clip and faces),
+        result.csv: gr.update(value=csv, visible=True),
+        result.json: gr.update(value=json, visible=True),
+        result.numbers: gr.update(value=numbers, visible=faces),
+        **comparison_updates(result.comparison, analyses),
+    }
+
+
+def _write(context: AppContext, job: str, analyses: Sequence[Analysis]) -> list[str]:
+    """Write the files to download and return their paths."""
+    folder = context.results / job
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"hsemotion-{analyses[0].media.sha256[:8]}.{suffix}" for suffix in ("csv", "json")]
+    for file in files:
+        write(list(analyses), file)
+    return [str(file) for file in files]
+
+
+def list_warnings(context: AppContext, analyses: Sequence[Analysis]) -> list[WarningEntry]:
+    """Return the warnings about the faces of the first analysis by kind, the most serious kind first."""
+    try:
+        spec = find_checkpoint(context.settings.checkpoint_roots, analyses[0].checkpoint.id).input
+    except CheckpointError:  # its manifest was changed while the page runs
+        return []
+    found: dict[Kind, WarningEntry] = {}
+    for face in quality(analyses[0], spec, disagreements(analyses) if len(analyses) > 1 else ()):
+        for flag in face.flags:
+            entry = found.setdefault(flag.kind, {"title": say(KIND_TITLES[flag.kind]), "faces": [], "details": []})
+            if face.track_id not in entry["faces"]:
+                entry["faces"].append(face.track_id)
+            entry["details"].append(say("Face {number}: {text}", number=face.track_id, text=translate(flag.text)))
+    return [found[kind] for kind in KINDS if kind in found]

@@ -1,0 +1,69 @@
+"""Where pictures and clips come from: the drop zone, the line that is left of it beside a result, and the examples."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+import gradio as gr
+
+from hsemotion_space.media.images import read_image
+from hsemotion_space.settings import MediaLimits
+from hsemotion_space.types import MediaInfo
+from hsemotion_space.ui.context import EXAMPLES
+from hsemotion_space.ui.data_uri import data_uri
+from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
+from hsemotion_space.ui.words import of_script, say
+
+Kind = Literal["image", "clip"]
+FOLDER: Final = Path(__file__).parent
+SCRIPTS: Final = (VIEWER / "words.js", FOLDER / "source.js")  # one scope, in this order
+EXAMPLE_FILES: Final[dict[Kind, Path]] = {"image": EXAMPLES / "astronaut.jpg", "clip": EXAMPLES / "astronaut.mp4"}
+POSTERS: Final[dict[Kind, Path]] = {"image": EXAMPLE_FILES["image"], "clip": EXAMPLE_FILES["image"]}
+"""Pictures of the examples; this process decodes no clips."""
+TITLES: Final[dict[Kind, str]] = {"image": "Picture", "clip": "Clip"}
+THUMBNAIL_PX: Final = 240
+
+
+def build_source() -> gr.HTML:
+    """Return the component; its event ``example`` brings the ``kind`` of the example that was selected, ``remove`` nothing."""
+    return gr.HTML(
+        value=source_value(),
+        html_template=(FOLDER / "source.html").read_text("utf-8"),
+        css_template=(FOLDER / "source.css").read_text("utf-8"),
+        js_on_load="\n".join(file.read_text("utf-8") for file in SCRIPTS),
+        apply_default_css=False,
+    )
+
+
+def source_value(name: str = "", media: MediaInfo | None = None) -> str:
+    """Return the value of the component in the language of the visitor.
+
+    Args:
+        name: of the file that is analyzed or shown; without it, the examples are offered.
+        media: what is known of it.
+    """
+    about = ""
+    if media is not None:
+        about = f"{media.width} x {media.height} px"
+        name = name or say(TITLES[media.kind])
+        if media.kind == "clip":
+            about = say("{seconds} s", seconds=f"{media.duration_s:.1f}") + f", {about}"
+    examples = [{"kind": kind, "title": say(TITLES[kind]), "thumbnail": thumbnail} for kind, thumbnail in _thumbnails().items()]
+    return json.dumps({"name": name, "about": about, "examples": [] if name else examples, "say": dict(of_script("source"))})
+
+
+@cache
+def _thumbnails() -> dict[Kind, str]:
+    """Return a small picture of each example as a data URI."""
+    if not EXAMPLES.is_dir():
+        return {}
+    return {kind: _thumbnail(file) for kind, file in POSTERS.items()}
+
+
+def _thumbnail(file: Path) -> str:
+    pixels = read_image(file, MediaLimits())[1].rgb
+    scale = THUMBNAIL_PX / max(pixels.shape)
+    return data_uri(pixels, (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)))
