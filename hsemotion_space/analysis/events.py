@@ -83,7 +83,7 @@ def shares(timeline: Timeline) -> FloatArray:
         return np.full(len(task.labels), np.nan, np.float32)
     starts, ends, _ = _extents(timeline.times_s)
     lengths = ends - starts
-    return (active(timeline).T @ lengths / lengths.sum()).astype(np.float32)
+    return np.asarray(active(timeline).T @ lengths / lengths.sum(), np.float32)
 
 
 def _extents(
