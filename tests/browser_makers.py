@@ -81,6 +81,18 @@ def write_picture(folder: Path, *places: tuple[int, int]) -> Path:
     return file
 
 
+def write_group(file: Path, count: int, blurred: int = -1) -> Path:
+    """Write a picture of several people side by side, one of them blurred."""
+    with Image.open(ROOT / "examples" / "astronaut.jpg") as example:
+        person = example.convert("RGB").crop((50, 0, 380, 410))
+    group = Image.new("RGB", (330 * count, 410))
+    for number in range(count):
+        turned = person if number % 2 else person.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        group.paste(turned.resize((66, 82)).resize(turned.size) if number == blurred else turned, (330 * number, 0))
+    group.save(file)
+    return file
+
+
 def add_file(page: playwright.Page, file: Path) -> None:
     """Put a picture or a clip into the workspace."""
     page.locator(".media input[type=file]").set_input_files(file)

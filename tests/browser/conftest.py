@@ -75,10 +75,11 @@ def new_page(browser: playwright.Browser) -> Iterator[Open]:
     def open_new(
         address: str, theme: str = "light", width: int = 1280, script: str = "", clock: bool = False, **options: object
     ) -> playwright.Page:
-        page = browser.new_page(
+        context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme,
             extra_http_headers={"X-Forwarded-For": next(NETWORKS)}, **options,
         )  # fmt: skip
+        page = context.new_page()
         pages.append(page)
         page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -67,7 +67,7 @@ def correction(page: playwright.Page, folder: Path) -> Iterator[str]:
 
 def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
     """The example clip, seen by two backbones."""
-    press(page, "Options")
+    press(page, "Options", exact=False)
     choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
     page.locator(".examples").get_by_role("button", name="Clip").click()

@@ -16,10 +16,10 @@ from browser_makers import (
     press,
     tick,
     wait_until_quiet,
+    write_group,
 )
 from face_makers import picture_with
 from media_makers import write_clip
-from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_smoothing_changes_the_numbers_at_once(visit: Open, clip: Path) -> None:
 
 def test_several_backbones_are_compared_on_the_same_faces(visit: Open, clip: Path) -> None:
     page = visit(theme="dark", width=390)
-    press(page, "Options")
+    press(page, "Options", exact=False)
     choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
     add(page, clip)
@@ -149,14 +149,8 @@ def test_a_job_that_is_cancelled_says_so_and_shows_nothing(visit: Open, long_cli
 
 
 def test_warnings_stand_above_the_card_and_lead_to_their_faces(visit: Open, tmp_path: Path) -> None:
-    picture = tmp_path / "small.png"
-    sharp, blurred = (Image.fromarray(picture_with([(100, 80)], (240, 320))) for _ in range(2))
-    both = Image.new("RGB", (640, 240))
-    both.paste(sharp, (0, 0))
-    both.paste(blurred.resize((120, 90)).resize((320, 240)), (320, 0))
-    both.save(picture)
     page = visit()
-    add(page, picture)
+    add(page, write_group(tmp_path / "two.png", 2, blurred=1))
     warnings = page.locator(".warnings:visible")
     assert warnings.bounding_box()["y"] < page.locator(".face-card:visible").bounding_box()["y"]
     line = warnings.locator(".kinds li", has_text="Blurred")

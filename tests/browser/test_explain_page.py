@@ -71,7 +71,7 @@ def test_values_of_a_picture_are_explained_and_nothing_of_it_stays(visit: Open) 
 
 def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(visit: Open) -> None:
     page = visit()
-    press(page, "Options")
+    press(page, "Options", exact=False)
     choose(page, "Compare with", "EfficientNet-Lite0 (starter)", exact=False)
     page.keyboard.press("Escape")
     add_example(page, "Clip")

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from browser_makers import REVIEW_TOKEN, Open, add, add_file, choose, playwright, press, tick, write_picture
 
-OF_GRADIO = re.compile("Capture from camera|Paste from clipboard|Reset to default value|(number input|range slider) for [^A-Za-z]+")
+OF_GRADIO = re.compile(
+    "Click to upload or drop files|Capture from camera|Paste from clipboard|Reset to default value|"
+    "(number input|range slider) for [^A-Za-z]+"
+)
 """Titles and labels that Gradio itself has in English only."""
 NAMES = ("HSEmotion Space", "Hugging Face Hub", "Ekman and Friesen", "et al", "Test random", "Test second")
 ENGLISH = re.compile(r"[A-Za-z][a-z]+(?:[ ,]+[A-Za-z][a-z]*){2,}")  # three words in a row

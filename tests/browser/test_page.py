@@ -15,10 +15,10 @@ from browser_makers import (
     playwright,
     press,
     wait_until_quiet,
+    write_group,
     write_picture,
 )
 from media_makers import write_clip
-from page_makers import ROOT
 from PIL import Image
 
 HAND_OVER = """([name, content, event]) => {
@@ -29,17 +29,6 @@ HAND_OVER = """([name, content, event]) => {
     : new ClipboardEvent('paste', { clipboardData: files, bubbles: true, cancelable: true });
   document.querySelector('h1').dispatchEvent(made);
 }"""
-
-
-def write_group(file: Path, count: int) -> Path:
-    """Write a picture of several people side by side."""
-    with Image.open(ROOT / "examples" / "astronaut.jpg") as example:
-        person = example.convert("RGB").crop((50, 0, 380, 410))
-    group = Image.new("RGB", (330 * count, 410))
-    for number in range(count):
-        group.paste(person if number % 2 else person.transpose(Image.Transpose.FLIP_LEFT_RIGHT), (330 * number, 0))
-    group.save(file)
-    return file
 
 
 def hand_over(page: playwright.Page, file: Path, event: str) -> None:
