@@ -251,6 +251,6 @@ def test_a_foreign_contributor_leads_out_of_no_folder(tmp_path: Path) -> None:
     table = to_table(forty()[:1])
     column = table.column_names.index("contributor")
     (tmp_path / "x.parquet").write_bytes(write_table(table.set_column(column, "contributor", pa.array(["../../x"]))))
-    with pytest.raises(DataError, match="and a contributor"):
+    with pytest.raises(DataError, match="and the pseudonym of a contributor"):
         unpack([tmp_path / "x.parquet"], tmp_path / "out", ["raw"])
     assert not (tmp_path / "out").exists()
