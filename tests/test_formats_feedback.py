@@ -15,7 +15,7 @@ from feedback_makers import hash_of, make_crop, make_record, make_stored
 from learn_makers import RECIPE
 
 from hsemotion_space.feedback.dataset import decode, encode, to_table
-from hsemotion_space.feedback.export import Choice, export
+from hsemotion_space.feedback.export import ExportOptions, export
 from hsemotion_space.feedback.record import TIERS, FeedbackRecord, Values, Verdict
 from hsemotion_space.tasks import (
     ACTION_UNITS,
@@ -63,7 +63,7 @@ def forty() -> list[FeedbackRecord]:
 
 def exported(folder: Path, stored: Sequence[FeedbackRecord], tiers: Sequence[str] = ("agreed",)) -> Path:
     grades = {one.id: tiers[number % len(tiers)] for number, one in enumerate(stored)}
-    export(stored, folder, grades, Choice("raw"))
+    export(stored, folder, grades, ExportOptions("raw"))
     return folder
 
 

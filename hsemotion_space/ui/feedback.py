@@ -10,7 +10,7 @@ from typing import Final
 
 import gradio as gr
 
-from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
+from hsemotion_space.feedback.consent import CROP, LADDER, SCOPES, STATEMENT
 from hsemotion_space.feedback.crops import find_track, preview
 from hsemotion_space.feedback.form import COMMENT_LENGTH, Submission
 from hsemotion_space.feedback.intake import Context, Receipt
@@ -38,7 +38,7 @@ VERDICTS: Final = (
 )
 VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICT_NAMES}
 KEEP_IT: Final = "Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My data</em>."
-STEPS: Final = tuple(step for step in LADDER if step.name in ASKED)
+STEPS: Final = tuple(step for step in LADDER if step.name in SCOPES)
 RECEIPT: Final = "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data* before you send."
 REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
 
@@ -240,7 +240,7 @@ def _submit(context: AppContext, given: ResultRef, seen: bool, submission: Submi
 
 def _thanks(receipt: Receipt) -> str:
     return (
-        f"<div class='receipt' role='status'><p>{escape(translate(receipt.words))} {escape(say('Your receipt code:'))} "
+        f"<div class='receipt' role='status'><p>{escape(translate(receipt.message))} {escape(say('Your receipt code:'))} "
         f"<code>{escape(receipt.code)}</code></p><p>{say(KEEP_IT)}</p></div>"
     )
 

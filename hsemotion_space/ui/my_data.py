@@ -11,7 +11,7 @@ import gradio as gr
 
 from hsemotion_space.feedback.export import export_own
 from hsemotion_space.feedback.keys import HASH_LENGTH, read_code
-from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits, network_of
+from hsemotion_space.feedback.limits import ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT, Limits, network_of
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, corrections_of, subject_of
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext
@@ -20,7 +20,7 @@ from hsemotion_space.ui.tables import table
 from hsemotion_space.ui.words import fixed, say, translate
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
-LOOKUPS = Limits(time.monotonic, TRIES_PER_CLIENT, TRIES_TOGETHER, TRIED)
+LOOKUPS = Limits(time.monotonic, ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT)
 """How often codes may be tried under which nothing is kept, by one network and by all together."""
 RECEIPT = "You get it with your first correction. Put it in before you send more, and all of it stays together."
 ABOUT = "Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody needs an account."
@@ -60,7 +60,7 @@ def build_my_data(context: AppContext, tab: gr.Tab, receipt: gr.Textbox) -> None
 
 def _status(context: AppContext) -> str:
     try:
-        words = context.open_feedback.words
+        words = context.open_feedback.message
     except FeedbackError as error:
         words = error.message
     return f"<p role='status'>{escape(say('Corrections on this server: {state}', state=translate(words)))}</p>"
@@ -79,10 +79,10 @@ def _count(context: AppContext, client: str, code: object) -> Callable[[], None]
         FeedbackError: if the code is mistyped, or too many were tried.
     """
     feedback, network = context.open_feedback, network_of(client)
-    if feedback.store.knows(feedback.keys.contributor(str(code or ""))):
+    if feedback.store.has_contributor(feedback.keys.contributor(str(code or ""))):
         return lambda: None
-    taken = LOOKUPS.take(network)
-    return lambda: LOOKUPS.give_back(network, taken)
+    taken = LOOKUPS.acquire(network)
+    return lambda: LOOKUPS.release(network, taken)
 
 
 def _list(context: AppContext, client: str, code: object) -> list[object]:
@@ -90,7 +90,7 @@ def _list(context: AppContext, client: str, code: object) -> list[object]:
     nothing = gr.update(interactive=False, value=None)
     try:
         take_back = _count(context, client, code)
-        records, missing = context.open_feedback.given(str(code or ""))
+        records, missing = context.open_feedback.contributions(str(code or ""))
         if records:
             take_back()
         problem = _problem(missing)
@@ -144,4 +144,4 @@ def _erase(context: AppContext, client: str, code: object, yes: object) -> list[
         _forget_downloads(context, code)
     except FeedbackError as error:
         return [_problem(error.message), gr.skip(), gr.skip(), gr.skip()]
-    return [f"<p role='status'>{escape(translate(report.words))}</p>", "", gr.update(interactive=False, value=None), False]
+    return [f"<p role='status'>{escape(translate(report.message))}</p>", "", gr.update(interactive=False, value=None), False]
