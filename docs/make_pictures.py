@@ -183,7 +183,7 @@ def erased(page: Page) -> Locator | None:
     top = my_data(page)
     page.get_by_label("Erase everything I gave").check()
     page.get_by_role("button", name="Erase").click()
-    page.get_by_text("erased here").wait_for()
+    page.get_by_text("erased from this server").wait_for()
     return top
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from hsemotion_space.settings import Settings
 
-OURS: Final = (*Settings.secret_variables(), "HF_TOKEN")
+PAGE_SECRETS: Final = (*Settings.secret_variables(), "HF_TOKEN")
 """Secrets that the page needs."""
 _SECRET: Final = re.compile(
     r"(?!HF_HUB_).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID|PAT|DSN|DATABASE(_UR[LI])?)", re.IGNORECASE
@@ -30,8 +30,8 @@ def secrets() -> dict[str, str]:
     """Return the secrets that this process was started with, after starting it anew without any if need be.
 
     ``/proc/<pid>/environ`` shows the initial environment for as long as a process lives, whatever it deletes later. So a process whose
-    environment has secrets replaces itself by the same program with a clean one, and hands over those of ``OURS`` in a file without a name;
-    others are dropped. To be called before anything else, as all of it happens twice.
+    environment has secrets replaces itself by the same program with a clean one, and hands over those of
+    ``PAGE_SECRETS`` in a file without a name; others are dropped. To be called before anything else, as all of it happens twice.
     """
     if _HANDED in os.environ:
         with os.fdopen(int(os.environ.pop(_HANDED)), "rb") as file:
@@ -39,8 +39,8 @@ def secrets() -> dict[str, str]:
             return given
     found = {name: value for name, value in os.environ.items() if is_secret(name)}
     if found and os.name == "posix":
-        _start_anew({name: found[name] for name in OURS if name in found})
-    return {name: os.environ.pop(name) for name in found if name in OURS}
+        _start_anew({name: found[name] for name in PAGE_SECRETS if name in found})
+    return {name: os.environ.pop(name) for name in found if name in PAGE_SECRETS}
 
 
 def _start_anew(handed: Mapping[str, str]) -> None:

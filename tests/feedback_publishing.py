@@ -85,8 +85,8 @@ class Server:
 
     def erase(self, contributor: str, *, alone: bool = False, wait_s: float = 20.0) -> Erasure:
         """Erase everything of somebody, as the page does; `alone` has no access to the Hub."""
-        settle = None if alone else partial(self.publisher.settle, wait_s=wait_s)
-        return erase_everywhere(self.store, contributor, settle, publishes=True, restored=self.publisher.restored)
+        finish_erasures = None if alone else partial(self.publisher.finish_erasures, wait_s=wait_s)
+        return erase_everywhere(self.store, contributor, finish_erasures, publishes=True, restored=self.publisher.restored)
 
     def pass_time(self, seconds: float) -> bool:
         """Move the clock and do what is due then."""

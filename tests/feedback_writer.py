@@ -45,7 +45,7 @@ def threads(url: str, seed: str) -> None:
     for name in range(3):
         threading.Thread(target=write_for_ever, args=[store, hash_of(f"{seed} {name}")]).start()
     while True:
-        store.seal(25, encode)
+        store.create_batch(25, encode)
 
 
 def patiently_open(url: str) -> FeedbackStore:

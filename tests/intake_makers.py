@@ -47,7 +47,7 @@ class FakeStore:
             self.records[record.id] = read
         return Ack(record.id, created, "received")
 
-    def knows(self, contributor: str) -> bool:
+    def has_contributor(self, contributor: str) -> bool:
         return any(record.contributor == contributor for record in self.records.values())
 
 

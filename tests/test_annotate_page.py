@@ -194,7 +194,7 @@ def test_undo_of_a_sealed_answer_replaces_it(visit: Visit) -> None:
     visit.session.at = number
     terms = replace(TERMS, scopes=("labels", "publish"))
     visit.act(terms=terms)
-    assert visit.kept.store.seal(10, lambda rows: b"rows") is not None
+    assert visit.kept.store.create_batch(10, lambda rows: b"rows") is not None
     visit.act("undo")
     assert "on its way to the dataset" in visit.value()["notice"] and len(visit.records) == 1
     visit.act(label=SURPRISE, terms=terms)

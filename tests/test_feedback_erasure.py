@@ -13,10 +13,10 @@ from fake_hub import FakeHub, Fault, use
 from feedback_makers import ANNA, BEN, CARL, hash_of, make_crop
 from feedback_publishing import REPO, TOKEN, Server, batches_on, counts_of, everything_in, everything_on, published_ids
 
-from hsemotion_space.feedback import erase, remote
+from hsemotion_space.feedback import erase, repository
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
-from hsemotion_space.feedback.erase import AGAIN, DOWNLOADED, NOT_HERE, NOTHING, Erasure, erase_here, pending_erasures
+from hsemotion_space.feedback.erase import DOWNLOADED, NO_ACCESS, NO_CORRECTIONS, RETRIES, Erasure, erase_locally, pending_erasures
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
 
@@ -25,7 +25,7 @@ DORA = hash_of("Dora")
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(remote, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(repository, "TIMEOUT_S", 1.0)
     monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 1.0)
     with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
         yield hub
@@ -186,10 +186,10 @@ class PowerCutError(BaseException):
     ("place", "name"),
     [
         (FeedbackStore, "replace_batch"),
-        (remote.Repository, "commit"),
+        (repository.Repository, "commit"),
         (FeedbackStore, "mark_pushed"),
-        (remote.Repository, "forget"),
-        (erase, "finish_erasure"),
+        (repository.Repository, "delete_permanently"),
+        (erase, "complete_erasure"),
     ],
 )
 def test_a_crash_at_any_step_is_made_up_for(
@@ -202,7 +202,7 @@ def test_a_crash_at_any_step_is_made_up_for(
             usual(*given)
         raise PowerCutError
 
-    erase_here(server.store, ANNA)
+    erase_locally(server.store, ANNA)
     with monkeypatch.context() as patch, pytest.raises(PowerCutError):
         patch.setattr(place, name, cut)
         server.publisher.step()
@@ -284,10 +284,10 @@ def test_somebody_elses_bytes_in_place_of_a_file_do_not_stop_an_erasure(server: 
 
 def test_several_people_are_erased_in_one_go(server: Server, hub: FakeHub, traces: Traces) -> None:
     for name in (ANNA, BEN, CARL):
-        erase_here(server.store, name)
+        erase_locally(server.store, name)
     assert server.publisher.status().erasures == 3
     hub.requests.clear()
-    assert server.publisher.settle(tombstone_of(CARL), 10) == ("", True)
+    assert server.publisher.finish_erasures(tombstone_of(CARL), 10) == ("", True)
     assert not pending_erasures(server.store)
     assert len(hub.seen("POST", "/commit/main")) == len(hub.seen("POST", "/super-squash/")) == 1
     assert not batches_on(hub)
@@ -323,7 +323,7 @@ def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server
     assert any(crop in blob for blob in everything_in(server.folder))
     hub.requests.clear()
     report = server.erase(ANNA)
-    assert report.words == "2 corrections and 2 images were erased from this server. Nothing was published."
+    assert report.message == "2 corrections and 2 images were erased from this server. Nothing was published."
     assert not any(crop in blob for blob in everything_in(server.folder))
     assert not hub.requests
     assert not pending_erasures(server.store)
@@ -332,7 +332,7 @@ def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server
 def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(server: Server, hub: FakeHub, traces: Traces) -> None:
     report = server.erase(ANNA, alone=True)
     assert report.published == "pending"
-    assert report.reason == NOT_HERE
+    assert report.reason == NO_ACCESS
     assert traces.left_here() == []
     assert traces.there()
     assert server.erase(ANNA) == Erasure(0, 0, "gone")
@@ -354,19 +354,19 @@ def test_who_asks_does_not_wait_for_a_hub_that_hangs(server: Server, hub: FakeHu
 
 def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeHub, traces: Traces) -> None:
     hub.fail(Fault("status", "/super-squash/", status=403))
-    words = server.erase(ANNA).words
+    words = server.erase(ANNA).message
     assert words.startswith(
         "4 corrections and 4 images were erased from this server. The published rows are NOT erased yet. The token has no"
     )
-    assert words.endswith(f"{AGAIN} {DOWNLOADED}")
+    assert words.endswith(f"{RETRIES} {DOWNLOADED}")
     assert TOKEN not in words
     server.drain(1)
-    assert Erasure(1, 0, "gone").words == (
+    assert Erasure(1, 0, "gone").message == (
         f"1 correction and no images were erased from this server. The published rows were also erased from the dataset, its history "
         f"and its file storage. {DOWNLOADED}"
     )
-    assert Erasure(0, 0, "none").words == NOTHING
-    assert "is NOT known yet" in Erasure(0, 0, "unknown", "The Hub does not answer.").words
+    assert Erasure(0, 0, "none").message == NO_CORRECTIONS
+    assert "is NOT known yet" in Erasure(0, 0, "unknown", "The Hub does not answer.").message
 
 
 def test_an_erasure_is_done_that_is_asked_for_while_a_step_ends(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from intake_makers import ADDRESS, KEYS, KNOWN, Desk
 
-from hsemotion_space.feedback.consent import ASKED
+from hsemotion_space.feedback.consent import SCOPES
 from hsemotion_space.feedback.form import Submission
 from hsemotion_space.feedback.record import FeedbackError, to_json
 from hsemotion_space.feedback.store import FeedbackStore
@@ -49,7 +49,7 @@ RIGHT: Mapping[str, st.SearchStrategy[object]] = {
     "corrected": CORRECTED,
     "span_s": st.one_of(st.just([]), st.lists(st.floats(0, 3), min_size=2, max_size=2).map(sorted)),
     "comment": st.text(max_size=40),
-    "scopes": st.lists(st.sampled_from(ASKED), max_size=4).map(lambda scopes: [*scopes, "labels"]),
+    "scopes": st.lists(st.sampled_from(SCOPES), max_size=4).map(lambda scopes: [*scopes, "labels"]),
     "adult_and_permitted": st.just(True),
     "code": st.one_of(st.none(), st.just(""), st.integers(0, 9).map(lambda number: KEYS.code(str(number)))),
 }

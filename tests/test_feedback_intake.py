@@ -15,7 +15,7 @@ from intake_makers import ADDRESS, JOB, KEYS, KNOWN, PREPROCESSING, Clock, Desk
 
 from hsemotion_space.feedback.consent import VERSION, read_consent
 from hsemotion_space.feedback.crops import make_crop
-from hsemotion_space.feedback.erase import erase_here
+from hsemotion_space.feedback.erase import erase_locally
 from hsemotion_space.feedback.intake import SAVED, SAVED_BEFORE, Intake
 from hsemotion_space.feedback.limits import Limits
 from hsemotion_space.feedback.record import FeedbackError, to_json
@@ -33,7 +33,7 @@ def test_a_correction_becomes_a_record_of_what_was_predicted_and_said(desk: Desk
         2, corrected={"expression": "Fear", "action_units": {"AU4": 1}}, comment=" I see\x00 it ", scopes=["labels", "publish"]
     )
     record, face = desk.record, desk.analysis.faces[1]
-    assert (receipt.record_id, receipt.created, receipt.state, receipt.words) == (record.id, True, "received", SAVED)
+    assert (receipt.record_id, receipt.created, receipt.state, receipt.message) == (record.id, True, "received", SAVED)
     assert record.contributor == KEYS.contributor(receipt.code)
     assert (record.verdict, record.comment) == ("wrong", "I see it")
     assert record.corrected == {"expression": {"Fear": 1.0}, "action_units": {"AU4": 1.0}}
@@ -87,7 +87,7 @@ def test_sending_again_keeps_one_record_with_or_without_the_code(desk: Desk) -> 
     for code in ("", None, "  ", first.code, first.code.lower().replace("-", "")):
         again = desk.send(code=code)
         assert (again.code, again.record_id, again.created) == (first.code, first.record_id, False)
-        assert again.words == SAVED_BEFORE
+        assert again.message == SAVED_BEFORE
     assert len(desk.store.records) == 1
     for job, face in ((JOB[::-1], 1), (JOB, 2)):  # somebody else, as far as anybody knows
         known = replace(KNOWN, job=job)
@@ -203,7 +203,7 @@ def test_the_real_store_keeps_what_was_sent_and_after_an_erasure_refuses_it(tmp_
         (stored,) = store.records(contributor=KEYS.contributor(receipt.code))
         assert stored.id == receipt.record_id
         assert stored.crop == make_crop(desk.analysis, 1)
-        erase_here(store, KEYS.contributor(receipt.code))
+        erase_locally(store, KEYS.contributor(receipt.code))
         with refused("erased"):
             intake.submit(desk.analysis, submission, ADDRESS, KNOWN)
         assert not store.records()

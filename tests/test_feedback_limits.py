@@ -13,7 +13,7 @@ def count_taken(limits: Limits, client: str, tries: int) -> int:
     taken = 0
     for _ in range(tries):
         try:
-            limits.take(client)
+            limits.acquire(client)
         except FeedbackError:
             continue
         taken += 1
@@ -22,7 +22,7 @@ def count_taken(limits: Limits, client: str, tries: int) -> int:
 
 def wait(limits: Limits, client: str) -> object:
     with refused("limit") as caught:
-        limits.take(client)
+        limits.acquire(client)
     return caught.value.message.values["time"]
 
 
@@ -63,20 +63,20 @@ def test_memory_is_bounded_over_days_of_flooding() -> None:
         assert len(limits) <= 24 * 600
         assert len(limits._of) <= 24 * 600
     clock.now += 2 * DAY_S
-    limits.take("last")
+    limits.acquire("last")
     assert (len(limits), len(limits._of)) == (1, 1)
 
 
 def test_what_is_given_back_is_free_again_and_only_once() -> None:
     limits = Limits(Clock(0))
-    taken = [limits.take("a") for _ in range(5)]
-    limits.give_back("a", taken[0])
+    taken = [limits.acquire("a") for _ in range(5)]
+    limits.release("a", taken[0])
     assert count_taken(limits, "a", 10) == 1
-    limits.give_back("b", taken[0])
-    limits.give_back("a", 99.0)
+    limits.release("b", taken[0])
+    limits.release("a", 99.0)
     assert count_taken(limits, "a", 10) == 0
     for one in [*taken, *taken]:
-        limits.give_back("a", one)
+        limits.release("a", one)
     assert len(limits) == 0
 
 

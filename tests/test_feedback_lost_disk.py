@@ -15,10 +15,10 @@ from fake_hub import FakeHub, Fault, use
 from feedback_makers import make_crop, make_record, refused
 from feedback_publishing import REPO, TOKEN, Clock, Server, batches_on, counts_of, everything_on, published_ids
 
-from hsemotion_space.feedback import remote
+from hsemotion_space.feedback import repository
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
-from hsemotion_space.feedback.erase import erase_everywhere, erase_here, pending_erasures, tombstones
+from hsemotion_space.feedback.erase import erase_everywhere, erase_locally, pending_erasures, tombstones
 from hsemotion_space.feedback.keys import Keys
 from hsemotion_space.feedback.service import NOT_RESTORED, Feedback, open_feedback
 from hsemotion_space.feedback.tables import tombstone_of
@@ -32,7 +32,7 @@ ANNAS, BENS = KEYS.code("Anna"), KEYS.code("Ben")
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(remote, "TIMEOUT_S", 2.0)
+    monkeypatch.setattr(repository, "TIMEOUT_S", 2.0)
     monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 2.0)
     with FakeHub(token=TOKEN) as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
         yield hub
@@ -72,11 +72,11 @@ def pictures(hub: FakeHub, numbers: range) -> list[bytes]:
 
 def test_what_only_the_hub_has_is_listed(hub: FakeHub, empty: Emptied) -> None:
     feedback, annas, _ = empty
-    records, missing = feedback.given(ANNAS)
+    records, missing = feedback.contributions(ANNAS)
     assert (sorted(one.id for one in records), missing) == (sorted(annas), "")
     assert {(one.state, one.comment, one.created_s) for one in records} == {("verified", "", records[0].created_s // 3600 * 3600)}
     assert [one.crop for one in sorted(records, key=lambda one: annas.index(one.id))] == [make_crop(number) for number in range(3)]
-    assert feedback.given(KEYS.code("Carl")) == ([], "")
+    assert feedback.contributions(KEYS.code("Carl")) == ([], "")
     assert feedback.publisher.check() == []
 
 
@@ -98,7 +98,7 @@ def test_what_only_the_hub_has_is_erased_and_the_rest_stays(hub: FakeHub, empty:
     assert read_counts(files[CARD].decode()) == counts_of(rows)
     assert not pending_erasures(feedback.store)
     assert tombstones(feedback.store) == {tombstone_of(name) for name in annas}
-    assert feedback.given(ANNAS) == ([], "")
+    assert feedback.contributions(ANNAS) == ([], "")
 
 
 def test_rows_here_and_rows_only_there_go_together(hub: FakeHub, empty: Emptied) -> None:
@@ -155,11 +155,11 @@ def test_before_it_is_known_what_was_published_nothing_is_promised(hub: FakeHub,
     hub.fail(fault)
     report = feedback.erase(ANNAS)
     assert report.published == "unknown"
-    assert feedback.given(BENS)[1] == NOT_RESTORED
+    assert feedback.contributions(BENS)[1] == NOT_RESTORED
     feedback.publisher.flush()
     assert pictures(hub, range(3)) == []
     assert not pending_erasures(feedback.store)
-    assert feedback.given(BENS)[1] == ""
+    assert feedback.contributions(BENS)[1] == ""
     feedback.close(0.1)
 
 
@@ -174,7 +174,7 @@ def test_a_dataset_of_many_files_is_restored_step_by_step_before_anything_is_pub
         assert not feedback.publisher.step()
         assert not feedback.publisher.restored
         assert sum(feedback.store.counts().values()) in (len([new, *annas, *bens[2:]]), len([new, *annas, *bens[:2]]))
-        assert feedback.given(ANNAS)[1]
+        assert feedback.contributions(ANNAS)[1]
     feedback.publisher.flush()
     assert published_ids(hub) == dict.fromkeys([new, *annas, *bens], 1)
     assert feedback.store.counts() == {"received": 0, "sealed": 0, "pushed": 0, "verified": 8}
@@ -188,7 +188,7 @@ def test_the_same_statement_after_a_lost_disk_is_not_published_twice(hub: FakeHu
     assert feedback.store.counts()["verified"] == 7
     feedback.publisher.flush()
     assert published_ids(hub) == dict.fromkeys([*annas, *bens], 1)
-    assert len(feedback.given(ANNAS)[0]) == 3
+    assert len(feedback.contributions(ANNAS)[0]) == 3
     assert feedback.erase(ANNAS).published == "gone"
     assert set(published_ids(hub)) == set(bens)
 
@@ -239,7 +239,7 @@ def test_an_erasure_that_cannot_be_finished_holds_up_no_publishing(hub: FakeHub,
     for _ in range(4):
         server.pass_time(61)
     assert published_ids(hub) == dict.fromkeys(left, 1)
-    assert "is pending" in server.publisher.status().words
+    assert "is pending" in server.publisher.status().message
     hub.clear_faults()
     server.drain(1)
     assert not pending_erasures(server.store)
@@ -261,8 +261,8 @@ def test_one_thread_is_enough_for_any_number_of_erasures(hub: FakeHub, empty: Em
     hub.fail(Fault("hang", f"{REPO}$", count=None, wait_s=3.0))
     before = threading.active_count()
     for number in range(8):
-        settle = partial(feedback.publisher.settle, wait_s=0.05)
-        erase_everywhere(feedback.store, KEYS.contributor(KEYS.code(str(number))), settle, publishes=True, restored=False)
+        finish_erasures = partial(feedback.publisher.finish_erasures, wait_s=0.05)
+        erase_everywhere(feedback.store, KEYS.contributor(KEYS.code(str(number))), finish_erasures, publishes=True, restored=False)
     ours = [thread for thread in threading.enumerate() if thread.name.startswith("feedback")]
     assert len(ours) <= 1, before
     feedback.store.close()
@@ -274,7 +274,7 @@ def test_a_server_that_made_the_repository_itself_need_not_search(hub: FakeHub, 
     feedback.publisher.flush()
     hub.requests.clear()
     assert feedback.erase(BENS).published == "none"
-    assert len(feedback.given(ANNAS)[0]) == 1
+    assert len(feedback.contributions(ANNAS)[0]) == 1
     assert not hub.requests
     feedback.close(0.1)
 
@@ -301,7 +301,7 @@ def test_rows_that_wait_for_other_files_are_not_called_erased(hub: FakeHub, tmp_
     server.say(1, KEYS.contributor(ANNAS))
     (left,) = server.say(1, KEYS.contributor(BENS))
     server.pass_time(61)
-    erase_here(server.store, KEYS.contributor(ANNAS))
+    erase_locally(server.store, KEYS.contributor(ANNAS))
     server.drain(1)
     assert published_ids(hub) == {left: 1}
     assert left not in hub.files(REPO, kind="dataset")[ERASED].decode()

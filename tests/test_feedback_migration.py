@@ -74,7 +74,7 @@ def test_a_database_of_version_2_is_updated_with_the_key_alone(settings: Setting
     assert records[0].predicted == make_record(2).predicted
     assert records[0].provenance["valence_arousal"] == "prior"
     assert {one.consent_statement for one in records} == {"adult_and_permitted"}
-    assert [one.id for one in feedback.given(KEYS.code("Anna"))[0]] == ANNAS
+    assert [one.id for one in feedback.contributions(KEYS.code("Anna"))[0]] == ANNAS
     assert list(settings.feedback_data.glob("*.backup-v2-*"))
     feedback.close()
     again = open_feedback(settings, read_only=True)
@@ -90,7 +90,7 @@ def test_what_waited_is_finished_and_what_only_the_hub_had_comes_back(settings: 
     feedback.publisher.flush()
     feedback.publisher.flush()
     assert not pending_erasures(feedback.store)
-    bens = [one.id for one in feedback.given(KEYS.code("Ben"))[0]]
+    bens = [one.id for one in feedback.contributions(KEYS.code("Ben"))[0]]
     assert len(bens) == 2
     assert published_ids(hub) == dict.fromkeys([*ANNAS, *bens], 1)
     gone = [dora[0].id.encode(), WHO["Dora"].encode(), WHO["Carl"].encode()]
@@ -110,7 +110,7 @@ def test_without_its_disk_everything_that_was_published_is_here_again(settings: 
     feedback.publisher.step()
     before = hub.files(REPO, kind="dataset")
     assert feedback.store.counts()["verified"] == len(published_ids(hub))
-    assert {one.id for one in feedback.given(KEYS.code("Anna"))[0]} == published_ids(hub).keys() & set(ANNAS) == set(ANNAS[:2])
+    assert {one.id for one in feedback.contributions(KEYS.code("Anna"))[0]} == published_ids(hub).keys() & set(ANNAS) == set(ANNAS[:2])
     assert hub.files(REPO, kind="dataset") == before
     assert feedback.erase(KEYS.code("Anna")).published == "gone"
     assert not [blob for blob in everything_on(hub) if WHO["Anna"].encode() in blob]

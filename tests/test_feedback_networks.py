@@ -13,14 +13,14 @@ import pytest
 from feedback_makers import make_record, refused
 from intake_makers import Clock
 
-from hsemotion_space.feedback.limits import HOUR_S, TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, UNKNOWN, Limits, network_of
+from hsemotion_space.feedback.limits import ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT, HOUR_S, UNKNOWN, Limits, network_of
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui import my_data, review
 from hsemotion_space.ui.desk import Desk
 
 TOKEN = "a token of some length"
-MOST = TRIES_PER_CLIENT[0].count
+MOST = ATTEMPTS_PER_CLIENT[0].count
 
 
 def test_networks_of_generated_addresses() -> None:
@@ -45,7 +45,7 @@ def test_networks_of_generated_addresses() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock(0)
     for module, name in ((my_data, "LOOKUPS"), (review, "TRIES")):
-        monkeypatch.setattr(module, name, Limits(clock, TRIES_PER_CLIENT, TRIES_TOGETHER, TRIED))
+        monkeypatch.setattr(module, name, Limits(clock, ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT))
     return clock
 
 
@@ -81,7 +81,7 @@ def test_one_network_of_ipv6_locks_out_nobody_else(desk: Desk, clock: Clock) -> 
         clock.now += 1
         refused += "Try again" in listed(desk, f"2001:db8:1:2:{chance.getrandbits(16):x}::{chance.getrandbits(16):x}", unknown)
     assert refused > 300
-    assert len(my_data.LOOKUPS) <= TRIES_TOGETHER[0].count // 10, "one network takes a small part of what all may try"
+    assert len(my_data.LOOKUPS) <= ATTEMPTS_TOTAL[0].count // 10, "one network takes a small part of what all may try"
     assert "Nothing is kept" in listed(desk, "2001:db8:1:3::1", unknown)
     assert "What you gave" in listed(desk, "2001:db8:1:2::1", code), "not even its own contributors"
     assert "erased from this server" in my_data._erase(desk, "2001:db8:1:2::1", code, True)[0]
@@ -92,8 +92,8 @@ def test_a_known_code_never_counts_and_cannot_be_locked_out(desk: Desk, clock: C
     for _ in range(5 * MOST):
         assert "What you gave" in listed(desk, "192.0.2.1", code)
     assert len(my_data.LOOKUPS) == 0
-    for number in range(TRIES_TOGETHER[0].count):
-        my_data.LOOKUPS.take(f"network {number}")
+    for number in range(ATTEMPTS_TOTAL[0].count):
+        my_data.LOOKUPS.acquire(f"network {number}")
     assert "The server is receiving too many invalid codes" in listed(desk, "192.0.2.1", unknown)
     assert "What you gave" in listed(desk, "192.0.2.1", code)
     assert "erased from this server" in my_data._erase(desk, "192.0.2.1", code, True)[0]
@@ -121,12 +121,12 @@ def test_wrong_tokens_are_limited_by_network_and_right_ones_do_not_count(desk: D
             review.check_token(desk, "wrong", f"2001:db8::{number:x}")
     with refused("limit"):
         review.check_token(desk, TOKEN, "2001:db8::ffff")
-    assert len(review.TRIES) == MOST < TRIES_TOGETHER[0].count / 50
+    assert len(review.TRIES) == MOST < ATTEMPTS_TOTAL[0].count / 50
     review.check_token(desk, TOKEN, "2001:db8:0:1::1")
 
 
 def test_a_network_takes_a_small_part_of_the_common_budget_over_any_time() -> None:
-    [together] = TRIES_TOGETHER
+    [together] = ATTEMPTS_TOTAL
     for window_s in (60, HOUR_S, 24 * HOUR_S):
-        alone = min(rule.count * max(1, window_s // rule.window_s) for rule in TRIES_PER_CLIENT)
+        alone = min(rule.count * max(1, window_s // rule.window_s) for rule in ATTEMPTS_PER_CLIENT)
         assert alone * 10 < together.count * max(1, window_s // together.window_s)

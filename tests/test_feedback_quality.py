@@ -77,7 +77,7 @@ def test_of_one_contributor_the_newest_statement_about_an_item_counts_in_whateve
     log.say(BEN, "Sadness")
     random.Random(1).shuffle(log.stored)
     found = votes(log.stored)
-    assert {vote.one.contributor: vote.answers for vote in found[item_of(0)]} == {
+    assert {vote.record.contributor: vote.answers for vote in found[item_of(0)]} == {
         ANNA: expression("Sadness"), BEN: expression("Sadness"),
     }  # fmt: skip
     assert len(found[item_of(1)]) == 1

@@ -29,7 +29,7 @@ from hsemotion_space.feedback.dataset import (
     to_table,
     write_table,
 )
-from hsemotion_space.feedback.export import FILE_ROWS, Choice, export, export_own
+from hsemotion_space.feedback.export import FILE_ROWS, ExportOptions, export, export_own
 from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord, Values, from_json, to_json
 from hsemotion_space.tasks import TASKS, Task
 
@@ -248,7 +248,7 @@ def load(folder: Path, cache: Path):
 def test_an_export_loads_with_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     stored = varied(40)
-    report = export(stored, tmp_path / "out", graded(stored), Choice("raw"))
+    report = export(stored, tmp_path / "out", graded(stored), ExportOptions("raw"))
     loaded = load(tmp_path / "out", tmp_path / "cache")
     assert list(loaded) == ["train"]
     rows = loaded["train"]
@@ -288,9 +288,9 @@ def test_an_export_leaves_out_what_does_not_count(tmp_path: Path) -> None:
     assert (report.rows, dict(report.by_tier)) == (1, {"agreed": 1})
     [row] = decode((tmp_path / "all" / "data" / "train-00000.parquet").read_bytes())
     assert (row.id, row.tier) == (fine.id, "agreed")
-    own = export([fine, *others.values()], tmp_path / "own", tiers, Choice(own=True))
-    assert own.rows == 2
-    assert "not to be published" not in own.left_out
+    include_private = export([fine, *others.values()], tmp_path / "own", tiers, ExportOptions(include_private=True))
+    assert include_private.rows == 2
+    assert "not to be published" not in include_private.left_out
     assert "Not for publication" in (tmp_path / "own" / "README.md").read_text("utf-8")
     rows = decode((tmp_path / "own" / "data" / "train-00000.parquet").read_bytes())
     assert [row.crop for row in rows] == [b"", b""]  # the crop was not agreed to
@@ -298,7 +298,7 @@ def test_an_export_leaves_out_what_does_not_count(tmp_path: Path) -> None:
 
 def test_large_exports_are_several_files(tmp_path: Path) -> None:
     many = [make_stored(make_record(number)) for number in range(FILE_ROWS + 5)]
-    report = export(many, tmp_path / "many", {}, Choice("raw", card="A card of mine.\n"))
+    report = export(many, tmp_path / "many", {}, ExportOptions("raw", card="A card of mine.\n"))
     sizes = [pq.read_metadata(file).num_rows for file in sorted((tmp_path / "many" / "data").iterdir())]
     assert (report.files, sizes) == (2, [FILE_ROWS, 5])
     assert (tmp_path / "many" / "README.md").read_text("utf-8") == "A card of mine.\n"
@@ -323,11 +323,11 @@ def test_an_export_takes_no_place_of_anything(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path / "file" / "below", tmp_path / "file"):
         with refused("export_write") as caught:
-            export([make_stored()], place, {}, Choice("raw"))
+            export([make_stored()], place, {}, ExportOptions("raw"))
         assert str(tmp_path) not in str(caught.value)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["file", "full"]
     with refused("tier"):
-        Choice("best")
+        ExportOptions("best")
 
 
 def test_a_contributor_gets_everything_that_is_kept_of_them(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from hsemotion_space.feedback.erase import erase_here, finish_erasure, pending_erasures, tombstones
+from hsemotion_space.feedback.erase import complete_erasure, erase_locally, pending_erasures, tombstones
 from hsemotion_space.feedback.record import FeedbackRecord, Review, State, to_json
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
@@ -65,7 +65,7 @@ class StoreMachine(RuleBasedStateMachine):
         for number in range(8):  # so that there is something to act on from the start
             self.add([ANNA, BEN][number % 2], number // 4, number // 2, number != 3, number % 2 == 0)
             if number in (2, 5):
-                self.seal(2)
+                self.create_batch(2)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -96,13 +96,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.add(row.record).created is False
 
     @rule(limit=st.integers(1, 4))
-    def seal(self, limit: int) -> None:
+    def create_batch(self, limit: int) -> None:
         free = [
             row for row in self.rows
             if row.state == "received" and "publish" in row.record.consent_scopes
             and not row.reverted and row.review != "rejected" and not self.superseded(row)
         ][:limit]  # fmt: skip
-        batch = self.store.seal(limit, encode)
+        batch = self.store.create_batch(limit, encode)
         assert (batch is None) == (not free)
         if batch is not None:
             self.take(free, batch.id, batch.body)
@@ -149,7 +149,7 @@ class StoreMachine(RuleBasedStateMachine):
         touched = {row.batch for row in theirs if row.batch}
         if theirs or tombstone_of(who) in self.pending:  # who gave nothing leaves nothing to do
             self.pending.setdefault(tombstone_of(who), set()).update(touched)
-        erased = erase_here(self.store, who)
+        erased = erase_locally(self.store, who)
         assert erased.records == tuple(row.record.id for row in theirs)
         assert erased.pictures == sum(bool(row.crop) for row in theirs)
         assert set(erased.batches) == self.pending.get(tombstone_of(who), set())
@@ -160,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(who=PEOPLE)
     def finish(self, who: str) -> None:
-        finish_erasure(self.store, tombstone_of(who))
+        complete_erasure(self.store, tombstone_of(who))
         self.pending.pop(tombstone_of(who), None)
 
     @precondition(lambda self: any(parcel.stale for parcel in self.parcels.values()))

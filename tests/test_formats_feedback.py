@@ -13,7 +13,7 @@ from feedback_makers import hash_of, make_crop, make_record, make_stored
 from learn_makers import RECIPE
 
 from hsemotion_space.feedback.dataset import decode, encode, to_table, write_table
-from hsemotion_space.feedback.export import Choice, export
+from hsemotion_space.feedback.export import ExportOptions, export
 from hsemotion_space.feedback.record import TIERS, FeedbackRecord, Values, Verdict
 from hsemotion_space.tasks import (
     ACTION_UNITS,
@@ -59,7 +59,7 @@ def forty() -> list[FeedbackRecord]:
 
 def exported(folder: Path, stored: Sequence[FeedbackRecord], tiers: Sequence[str] = ("agreed",)) -> Path:
     grades = {one.id: tiers[number % len(tiers)] for number, one in enumerate(stored)}
-    export(stored, folder, grades, Choice("raw"))
+    export(stored, folder, grades, ExportOptions("raw"))
     return folder
 
 
@@ -203,7 +203,7 @@ def test_partly_judged_units_are_partly_known(tmp_path: Path) -> None:
 
 def test_files_that_are_no_feedback_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nonsense")
-    with pytest.raises(DataError, match=r"x\.parquet cannot be read: This is no Parquet file"):
+    with pytest.raises(DataError, match=r"x\.parquet cannot be read: This is not a feedback file"):
         read_rows([tmp_path])
     with pytest.raises(DataError, match=r"absent\.parquet cannot be read: No such file"):
         read_rows([tmp_path / "absent.parquet"])
@@ -251,6 +251,6 @@ def test_a_foreign_contributor_leads_out_of_no_folder(tmp_path: Path) -> None:
     table = to_table(forty()[:1])
     column = table.column_names.index("contributor")
     (tmp_path / "x.parquet").write_bytes(write_table(table.set_column(column, "contributor", pa.array(["../../x"]))))
-    with pytest.raises(DataError, match="and a contributor"):
+    with pytest.raises(DataError, match="and the pseudonym of a contributor"):
         unpack([tmp_path / "x.parquet"], tmp_path / "out", ["raw"])
     assert not (tmp_path / "out").exists()

@@ -61,7 +61,7 @@ def _status(_: argparse.Namespace) -> int:
     from hsemotion_space.feedback.trust import agreement  # noqa: PLC0415
 
     with _opened(read_only=True) as feedback:
-        print(feedback.words)
+        print(feedback.message)
         records = feedback.store.records()
         grades = list(feedback.tiers(records).values())
         print("Tiers: " + ", ".join(f"{grades.count(tier)} {tier}" for tier in TIERS))
@@ -74,12 +74,12 @@ def _status(_: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from hsemotion_space.feedback.export import Choice, export  # noqa: PLC0415
+    from hsemotion_space.feedback.export import ExportOptions, export  # noqa: PLC0415
 
     with _opened(read_only=True) as feedback:
         records = feedback.store.records()
-        choice = Choice(options.tier, options.own)
-        report = export(records, options.folder, feedback.tiers(records), choice)
+        export_options = ExportOptions(options.tier, options.own)
+        report = export(records, options.folder, feedback.tiers(records), export_options)
     left = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items()) or "nothing"
     print(
         f"Wrote {report.rows} rows by {report.contributors} contributors on {report.items} faces, {report.crops} with a picture, "
@@ -93,7 +93,7 @@ def _push(_: argparse.Namespace) -> int:
         if feedback.publisher is None:
             raise FeedbackError(NO_TOKEN, code="no_token")
         status = feedback.publisher.flush()
-    print(status.words)
+    print(status.message)
     return 1 if status.error else 0
 
 
@@ -145,7 +145,7 @@ def _erase(options: argparse.Namespace) -> int:
     with _opened() as feedback:
         if options.code:
             report = feedback.erase(options.code)
-            print(report.words)
+            print(report.message)
             return 0 if report.done else 1
         from hsemotion_space.feedback.erase import pending_erasures  # noqa: PLC0415
 
@@ -154,17 +154,17 @@ def _erase(options: argparse.Namespace) -> int:
             raise FeedbackError(NO_TOKEN, code="no_token")
         reason = ""
         for one in pending_erasures(feedback.store):
-            reason = (feedback.publisher.settle(one.contributor, 600)[0] if feedback.publisher is not None else "") or reason
+            reason = (feedback.publisher.finish_erasures(one.contributor, 600)[0] if feedback.publisher is not None else "") or reason
         left = len(pending_erasures(feedback.store))
     print(f"{waiting - left} of {waiting} erasures were finished on the Hub.{' ' + reason if reason else ''}")
     return 1 if left else 0
 
 
 def _verify(_: argparse.Namespace) -> int:
-    from hsemotion_space.feedback.sync import check_here  # noqa: PLC0415
+    from hsemotion_space.feedback.sync import verify_database  # noqa: PLC0415
 
     with _opened(read_only=True) as feedback:
-        problems = check_here(feedback.store)
+        problems = verify_database(feedback.store)
         count = sum(feedback.store.counts().values())
         if feedback.publisher is not None:
             problems += feedback.publisher.check()

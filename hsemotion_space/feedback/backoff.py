@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import Final, Literal
+from typing import Final
 
-from hsemotion_space.feedback.remote import LONGEST_ASKED_S
-
-Breaker = Literal["closed", "open", "half-open"]
+from hsemotion_space.feedback.repository import MAX_RETRY_AFTER_S
 
 SHORTEST_WAIT_S: Final = 2.0
 LONGEST_WAIT_S: Final = 900.0
@@ -29,22 +27,16 @@ class Backoff:
 
     def allows(self, now_s: float) -> bool:
         """Return whether it is time for a try; a clock that was put back stops nothing."""
-        return not 0 < self.next_try_s - now_s <= LONGEST_ASKED_S
+        return not 0 < self.next_try_s - now_s <= MAX_RETRY_AFTER_S
 
-    def failed(self, error: str, now_s: float, asked_s: float) -> None:
-        """Note a failure and draw the time of the next try, which is not before ``asked_s`` have passed."""
+    def failed(self, error: str, now_s: float, retry_after_s: float) -> None:
+        """Note a failure and draw the time of the next try, which is not before ``retry_after_s`` have passed."""
         self.failures += 1
         self.error = error
         most_s = min(LONGEST_WAIT_S, SHORTEST_WAIT_S * 2 ** min(self.failures, 20))
         least_s = BREAK_S if self.failures >= BREAK_AFTER else SHORTEST_WAIT_S
-        self.next_try_s = now_s + max(random.uniform(0, most_s), least_s, asked_s)  # noqa: S311
+        self.next_try_s = now_s + max(random.uniform(0, most_s), least_s, retry_after_s)  # noqa: S311
 
     def succeeded(self) -> None:
         """Note that all is well."""
         self.failures, self.error, self.next_try_s = 0, "", 0.0
-
-    def breaker(self, now_s: float) -> Breaker:
-        """Return ``open`` during a break, ``half-open`` when the next try decides, and ``closed`` otherwise."""
-        if self.failures < BREAK_AFTER:
-            return "closed"
-        return "half-open" if self.allows(now_s) else "open"

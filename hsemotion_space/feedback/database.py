@@ -15,8 +15,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, func, not_, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from hsemotion_space.feedback.migrations import Pseudonym, migrate, newest, version_of
-from hsemotion_space.feedback.opening import (
+from hsemotion_space.feedback.connection import (
     BUSY_TIMEOUT_S,
     CANNOT_OPEN,
     back_up,
@@ -28,6 +27,7 @@ from hsemotion_space.feedback.opening import (
     set_aside,
     take,
 )
+from hsemotion_space.feedback.migrations import Pseudonym, migrate, newest, version_of
 from hsemotion_space.feedback.private import sync
 from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.tables import ERASURES, METADATA
@@ -145,7 +145,7 @@ class Database:
                 raise FeedbackError(NOT_SAVED, code="not_saved", reason=reason_of(error)) from error
 
     @contextmanager
-    def turn(self) -> Iterator[bool]:
+    def publish_lock(self) -> Iterator[bool]:
         """Hold the lock of who changes the Hub, if nobody else has it; a SQLite file has one writer anyway.
 
         Raises:
@@ -157,11 +157,11 @@ class Database:
             return
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                mine = bool(connection.scalar(select(func.pg_try_advisory_lock(HUB_LOCK))))
+                acquired = bool(connection.scalar(select(func.pg_try_advisory_lock(HUB_LOCK))))
                 try:
-                    yield mine
+                    yield acquired
                 finally:
-                    if mine:
+                    if acquired:
                         connection.scalar(select(func.pg_advisory_unlock(HUB_LOCK)))
         except SQLAlchemyError as error:
             raise FeedbackError(

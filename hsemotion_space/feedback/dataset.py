@@ -165,7 +165,7 @@ def _cells(record: FeedbackRecord) -> Cells:
         "box": record.box_xyxy,
         "span_start_s": start,
         "span_end_s": end,
-        "image": {"bytes": record.shown_crop, "path": f"{record.id}.png"} if record.shown_crop else None,
+        "image": {"bytes": record.consented_crop, "path": f"{record.id}.png"} if record.consented_crop else None,
     }
     for task in TASKS:
         predicted, provenance, corrected = columns_of(task)
@@ -202,7 +202,7 @@ def decode(body: bytes) -> list[FeedbackRecord]:
 
 def _read(body: bytes, names: Sequence[str]) -> Iterator[Cells]:
     """Yield rows with the columns ``names`` and those of an export that are there, a few at a time."""
-    with _sentences(), pq.ParquetFile(pa.BufferReader(body)) as file:
+    with _hub_errors(), pq.ParquetFile(pa.BufferReader(body)) as file:
         found = file.schema_arrow.names
         if missing := [name for name in COLUMNS if name not in found and name not in LATER_COLUMNS]:
             raise FeedbackError("This is not a feedback file: the column {name} is missing.", code="column", name=missing[0])
@@ -223,7 +223,7 @@ def _read(body: bytes, names: Sequence[str]) -> Iterator[Cells]:
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def _hub_errors() -> Iterator[None]:
     try:
         yield
     except FeedbackError:

@@ -10,28 +10,28 @@ from sqlalchemy import delete, select
 
 from hsemotion_space.feedback.card import CARD, ERASED, dataset_card
 from hsemotion_space.feedback.dataset import encode, record_ids
-from hsemotion_space.feedback.queries import bury, erasures, make_stale, put_erasure, release, remove
+from hsemotion_space.feedback.queries import add_tombstones, discard_batches, erasures, mark_stale, put_erasure, remove
 from hsemotion_space.feedback.record import FeedbackError
-from hsemotion_space.feedback.remote import Repository
+from hsemotion_space.feedback.repository import Repository
 from hsemotion_space.feedback.store import FeedbackStore
-from hsemotion_space.feedback.tables import BATCHES, ERASURES, RECORDS, TOMBSTONES, Batch, Erased, batch_of, tombstone_of
+from hsemotion_space.feedback.tables import BATCHES, ERASURES, RECORDS, TOMBSTONES, Batch, PendingErasure, batch_of, tombstone_of
 from hsemotion_space.messages import Message
 
-NOT_HERE: Final = Message(
+NO_ACCESS: Final = Message(
     "This server has no access to the dataset; its operator completes the erasure with "
     "`hsemotion-space feedback erase` and a token in HF_TOKEN."
 )
 OTHER_SERVER: Final = Message("Another server is changing the dataset.")
-NOTHING: Final = Message("No corrections were saved with this code.")
+NO_CORRECTIONS: Final = Message("No corrections were saved with this code.")
 CORRECTIONS: Final = ("no corrections", "{count} correction", "{count} corrections")
 IMAGES: Final = ("no images", "{count} image", "{count} images")
-HERE: Final = "{records} and {images} were erased from this server."
-AGAIN: Final = "The server retries until the erasure is complete."
-WORDS: Final = {
+ERASED_COUNTS: Final = "{records} and {images} were erased from this server."
+RETRIES: Final = "The server retries until the erasure is complete."
+OUTCOMES: Final = {
     "none": ("Nothing was published.",),
     "gone": ("The published rows were also erased from the dataset, its history and its file storage.",),
-    "pending": ("The published rows are NOT erased yet. {reason}", AGAIN),
-    "unknown": ("It is NOT known yet whether rows were published. {reason}", AGAIN),
+    "pending": ("The published rows are NOT erased yet. {reason}", RETRIES),
+    "unknown": ("It is NOT known yet whether rows were published. {reason}", RETRIES),
 }
 DOWNLOADED: Final = "Downloaded copies cannot be recalled; the dataset lists the rows to remove from them."
 
@@ -42,8 +42,8 @@ class Erasure:
 
     Attributes:
         records, pictures: how many were erased here.
-        published: ``none`` of them, or whether all that was published is ``gone`` or still ``pending``; ``unknown`` if the Hub could not be
-            asked yet.
+        published: ``none`` of them, or whether all that was published is ``gone`` or still ``pending``;
+            ``unknown`` if the Hub could not be asked yet.
         reason: why it is pending or unknown.
     """
 
@@ -58,21 +58,21 @@ class Erasure:
         return self.published in ("none", "gone")
 
     @property
-    def words(self) -> Message:
+    def message(self) -> Message:
         """Sentences for who asked."""
         if not self.records and self.published == "none":
-            return NOTHING
-        count = Message(HERE, records=_count(self.records, CORRECTIONS), images=_count(self.pictures, IMAGES))
-        published = [Message(template, reason=self.reason) for template in WORDS[self.published]]
+            return NO_CORRECTIONS
+        count = Message(ERASED_COUNTS, records=_count(self.records, CORRECTIONS), images=_count(self.pictures, IMAGES))
+        published = [Message(template, reason=self.reason) for template in OUTCOMES[self.published]]
         downloaded = [Message(DOWNLOADED)] if self.published in ("gone", "pending") else []
-        return Message.joined([count if self.records else NOTHING, *published, *downloaded])
+        return Message.joined([count if self.records else NO_CORRECTIONS, *published, *downloaded])
 
 
 def _count(count: int, templates: tuple[str, str, str]) -> Message:
     return Message(templates[min(count, 2)], count=count)
 
 
-def erase_here(store: FeedbackStore, contributor: str, *, elsewhere: bool = False) -> Erased:
+def erase_locally(store: FeedbackStore, contributor: str, *, elsewhere: bool = False) -> PendingErasure:
     """Remove everything of a contributor, so that no byte of it is left in the files of this database.
 
     Batches with a row of theirs lose their bytes and become stale. Asked again, it does again what may not have been finished.
@@ -90,9 +90,9 @@ def erase_here(store: FeedbackStore, contributor: str, *, elsewhere: bool = Fals
         theirs = select(RECORDS.c.id).where(RECORDS.c.contributor == contributor).order_by(RECORDS.c.number)
         records = tuple(connection.scalars(theirs))
         batches, pictures = remove(connection, records)
-        make_stale(connection, batches)
-        earlier = next((one for one in erasures(connection) if one.contributor == key), None)
-        erased = earlier or Erased(key, float(store.clock()), ())
+        mark_stale(connection, batches)
+        earlier = next((erasure for erasure in erasures(connection) if erasure.contributor == key), None)
+        erased = earlier or PendingErasure(key, float(store.clock()), ())
         erased = replace(erased, batches=tuple(sorted(batches.union(erased.batches))))
         if records or earlier or elsewhere:
             put_erasure(connection, erased, scrubbed=not records)
@@ -100,14 +100,14 @@ def erase_here(store: FeedbackStore, contributor: str, *, elsewhere: bool = Fals
     return replace(erased, records=records, pictures=pictures)
 
 
-def pending_erasures(store: FeedbackStore) -> list[Erased]:
+def pending_erasures(store: FeedbackStore) -> list[PendingErasure]:
     """Return the erasures that are not finished on the Hub, the oldest first."""
     with store.database.reading() as connection:
         return erasures(connection)
 
 
-def finish_erasure(store: FeedbackStore, key: str) -> None:
-    """Note that an erasure is finished everywhere; ``key`` is ``Erased.contributor``."""
+def complete_erasure(store: FeedbackStore, key: str) -> None:
+    """Note that an erasure is finished everywhere; ``key`` is ``PendingErasure.contributor``."""
     store.database.scrub_pending()
     with store.database.writing() as connection:
         connection.execute(delete(ERASURES).where(ERASURES.c.contributor == key))
@@ -119,19 +119,24 @@ def tombstones(store: FeedbackStore) -> frozenset[str]:
         return frozenset(connection.scalars(select(TOMBSTONES.c.digest)))
 
 
-def bury_elsewhere(store: FeedbackStore, digests: Collection[str]) -> None:
+def apply_tombstones(store: FeedbackStore, digests: Collection[str]) -> None:
     """Erase here what was erased elsewhere, by its tombstones, so that it cannot come back; this may be an old copy of a store."""
     with store.database.writing() as connection:
-        new = bury(connection, digests)
-        gone = [name for name in connection.scalars(select(RECORDS.c.id)) if tombstone_of(name) in new] if new else []
-        batches, _ = remove(connection, gone)
-        release(connection, batches)
-    if gone:
+        new = add_tombstones(connection, digests)
+        deleted = [name for name in connection.scalars(select(RECORDS.c.id)) if tombstone_of(name) in new] if new else []
+        batches, _ = remove(connection, deleted)
+        discard_batches(connection, batches)
+    if deleted:
         store.database.scrub()
 
 
 def erase_everywhere(
-    store: FeedbackStore, contributor: str, settle: Callable[[str], tuple[str, bool]] | None, *, publishes: bool, restored: bool
+    store: FeedbackStore,
+    contributor: str,
+    finish_erasures: Callable[[str], tuple[str, bool]] | None,
+    *,
+    publishes: bool,
+    restored: bool,
 ) -> Erasure:
     """Erase everything of a contributor here, and on the Hub as far as that can be done now.
 
@@ -140,20 +145,20 @@ def erase_everywhere(
     Args:
         store: where it is kept.
         contributor: pseudonym.
-        settle: finishes the pending erasure of a key on the Hub, as ``Publisher.settle``; None without access.
+        finish_erasures: finishes the pending erasure of a key on the Hub, as ``Publisher.finish_erasures``; None without access.
         publishes: whether anything was ever published from here or is to be.
         restored: whether this database knows everything that is published.
 
     Raises:
         FeedbackError: if it could not be erased even here.
     """
-    erased = erase_here(store, contributor, elsewhere=publishes and not restored)
+    erased = erase_locally(store, contributor, elsewhere=publishes and not restored)
     count, pictures, key = len(erased.records), erased.pictures, erased.contributor
     if not erased.batches and (restored or not publishes):
-        finish_erasure(store, key)
+        complete_erasure(store, key)
         return Erasure(count, pictures, "none")
-    reason, found = settle(key) if settle is not None else (NOT_HERE, False)
-    left = [one for one in pending_erasures(store) if one.contributor == key]
+    reason, found = finish_erasures(key) if finish_erasures is not None else (NO_ACCESS, False)
+    left = [erasure for erasure in pending_erasures(store) if erasure.contributor == key]
     there = found or bool(erased.batches or (left and left[0].batches))
     if left:
         return Erasure(count, pictures, "pending" if there else "unknown", reason or OTHER_SERVER)
@@ -178,21 +183,23 @@ def erase_on_hub(store: FeedbackStore, remote: Repository, texts: Mapping[str, s
         FeedbackError: if something is left to do; the erasures stay pending then.
     """
     pending = pending_erasures(store)
-    names = {batch for one in pending for batch in one.batches}
+    names = {batch for erasure in pending for batch in erasure.batches}
     old = [batch for batch in _stale(store) if batch.id in names]
     replaced = [store.replace_batch(batch.id, encode) for batch in old]
     fresh, oid = {new.id: new for new in replaced if new is not None}, ""
     if head and names:
         folders = {batch.path.rpartition("/")[0] for batch in [*old, *fresh.values()]}
         there = {path for folder in folders for path in remote.listing(folder, head)}
-        if gone := [batch.path for batch in old if batch.path in there]:
+        if deleted := [batch.path for batch in old if batch.path in there]:
             new = [batch for batch in fresh.values() if batch.path not in there]
-            oid = _replace(store, remote, texts, gone, new, head=head)
+            oid = _replace(store, remote, texts, deleted, new, head=head)
             for batch in new:
                 store.mark_pushed(batch.id, oid)
-        remote.forget({batch.sha256 for batch in old}, {batch.path for batch in old}, "Erase rows at the request of their contributors")
-    for one in pending:
-        finish_erasure(store, one.contributor)
+        remote.delete_permanently(
+            {batch.sha256 for batch in old}, {batch.path for batch in old}, "Erase rows at the request of their contributors"
+        )
+    for erasure in pending:
+        complete_erasure(store, erasure.contributor)
     return [batch for batch in map(store.batch, fresh) if batch.oid and not batch.verified_s], oid
 
 
@@ -204,17 +211,17 @@ def _stale(store: FeedbackStore) -> list[Batch]:
 
 
 def _replace(
-    store: FeedbackStore, remote: Repository, texts: Mapping[str, str], gone: Collection[str], fresh: Collection[Batch], *, head: str
+    store: FeedbackStore, remote: Repository, texts: Mapping[str, str], deleted: Collection[str], fresh: Collection[Batch], *, head: str
 ) -> str:
     """Take files away and put others in their place, all in one commit; return its id."""
-    before = {tombstone_of(name) for path in gone for name in _ids_in(remote.read(path, head))}
+    before = {tombstone_of(name) for path in deleted for name in _ids_in(remote.read(path, head))}
     listed = set(remote.read(ERASED, head).decode(errors="replace").split()) | (before & tombstones(store))
     files = {batch.path: batch.body for batch in fresh}
     files |= {
         CARD: dataset_card(remote.repo, store.published([batch.id for batch in fresh]), texts).encode(),
         ERASED: "".join(f"{digest}\n" for digest in sorted(listed)).encode(),
     }
-    return remote.commit(head, f"Erase rows of {len(gone)} files", files, gone)
+    return remote.commit(head, f"Erase rows of {len(deleted)} files", files, deleted)
 
 
 def _ids_in(body: bytes) -> Collection[str]:

@@ -37,22 +37,24 @@ _OWN: Final = "**Not for publication**: not every contributor agreed to it."
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ExportOptions:
     """What an export takes in.
 
     Attributes:
-        least: the least sure of ``TIERS`` that a row must have reached.
-        own: for use by the operator alone: take in what its contributors did not agree to publish.
+        min_tier: the least sure of ``TIERS`` that a row must have reached.
+        include_private: for use by the operator alone: take in what its contributors did not agree to publish.
         card: text of the README; a short one is written if it is empty.
     """
 
-    least: str = "agreed"
-    own: bool = False
+    min_tier: str = "agreed"
+    include_private: bool = False
     card: str = ""
 
     def __post_init__(self) -> None:
-        if self.least not in TIERS:
-            raise FeedbackError("The tier must be one of {names}, got {name}.", code="tier", name=repr(self.least), names=", ".join(TIERS))
+        if self.min_tier not in TIERS:
+            raise FeedbackError(
+                "The tier must be one of {names}, got {name}.", code="tier", name=repr(self.min_tier), names=", ".join(TIERS)
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +77,38 @@ class ExportReport:
 
 
 def export(
-    stored: Sequence[FeedbackRecord],
+    records: Sequence[FeedbackRecord],
     folder: Path,
     tiers: Mapping[str, str],
-    choice: Choice | None = None,
+    options: ExportOptions | None = None,
 ) -> ExportReport:
     """Write ``README.md`` and ``data/train-00000.parquet`` and so on, which ``datasets.load_dataset`` reads.
 
     Args:
-        stored: all records; those that do not count any more are left out here.
+        records: all of them; those that do not count any more are left out here.
         folder: must not exist, or be empty; there is nothing in it if the export fails.
         tiers: by the id of a record; one that is not there is ``raw``.
-        choice: which records.
+        options: which records.
 
     Raises:
         FeedbackError: if the folder is not empty or cannot be written, or no record is left.
     """
-    choice, folder = choice or Choice(), folder.resolve()
+    options, folder = options or ExportOptions(), folder.resolve()
     if folder.is_dir() and any(folder.iterdir()):
         raise FeedbackError("The folder {name} is not empty. Choose another folder.", code="folder", name=folder.name)
-    grades = {one.id: tiers.get(one.id, TIERS[0]) for one in stored}
-    reasons = {one.id: _reason(one, grades[one.id], choice) for one in stored}
-    kept = [one for one in stored if not reasons[one.id]]
+    grades = {record.id: tiers.get(record.id, TIERS[0]) for record in records}
+    reasons = {record.id: _reason(record, grades[record.id], options) for record in records}
+    exported = [record for record in records if not reasons[record.id]]
     left_out = Counter(reason for reason in reasons.values() if reason)
-    if not kept:
+    if not exported:
         raise FeedbackError("No records to export. Omitted: {reasons}.", code="empty", reasons=_in_words(left_out) or "nothing")
-    files = [kept[start : start + FILE_ROWS] for start in range(0, len(kept), FILE_ROWS)]
-    report = _report(kept, len(files), grades, left_out)
+    files = [exported[start : start + FILE_ROWS] for start in range(0, len(exported), FILE_ROWS)]
+    report = _report(exported, len(files), grades, left_out)
     partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")
     try:
         make_folder(partial)
         make_folder(partial / DATA)
-        write(partial / "README.md", (choice.card or _card(report, choice.own)).encode())
+        write(partial / "README.md", (options.card or _card(report, options.include_private)).encode())
         for number, part in enumerate(files):
             write(partial / DATA / FILE.format(number), write_table(to_table(part, grades)))
         partial.replace(folder)
@@ -119,50 +121,54 @@ def export(
     return report
 
 
-def _reason(one: FeedbackRecord, tier: str, choice: Choice) -> str:
+def _reason(record: FeedbackRecord, tier: str, options: ExportOptions) -> str:
     """Return why a record is left out, nothing if it is not."""
-    if one.superseded or one.reverted:
-        return "superseded" if one.superseded else "reverted"
-    if one.review == "rejected":
+    if record.superseded or record.reverted:
+        return "superseded" if record.superseded else "reverted"
+    if record.review == "rejected":
         return "rejected"
-    if not choice.own and PUBLISH_SCOPE not in one.consent_scopes:
+    if not options.include_private and PUBLISH_SCOPE not in record.consent_scopes:
         return "not to be published"
-    return "below the tier" if TIERS.index(tier) < TIERS.index(choice.least) else ""
+    return "below the tier" if TIERS.index(tier) < TIERS.index(options.min_tier) else ""
 
 
 def _in_words(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
 
 
-def _report(kept: Sequence[FeedbackRecord], files: int, grades: Mapping[str, str], left_out: Mapping[str, int]) -> ExportReport:
+def _report(exported: Sequence[FeedbackRecord], files: int, grades: Mapping[str, str], left_out: Mapping[str, int]) -> ExportReport:
     return ExportReport(
-        rows=len(kept),
-        crops=sum(bool(one.shown_crop) for one in kept),
-        contributors=len({one.contributor for one in kept}),
-        items=len({one.item for one in kept}),
+        rows=len(exported),
+        crops=sum(bool(record.consented_crop) for record in exported),
+        contributors=len({record.contributor for record in exported}),
+        items=len({record.item for record in exported}),
         files=files,
-        by_tier=Counter(grades[one.id] for one in kept),
+        by_tier=Counter(grades[record.id] for record in exported),
         left_out=left_out,
     )
 
 
-def _card(report: ExportReport, own: bool) -> str:
+def _card(report: ExportReport, include_private: bool) -> str:
     return _CARD.format(
-        rows=report.rows, contributors=report.contributors, items=report.items, crops=report.crops, terms=_OWN if own else _SHARED
+        rows=report.rows,
+        contributors=report.contributors,
+        items=report.items,
+        crops=report.crops,
+        terms=_OWN if include_private else _SHARED,
     )
 
 
-def export_own(stored: Sequence[FeedbackRecord], file: Path) -> int:
+def export_own(records: Sequence[FeedbackRecord], file: Path) -> int:
     """Write everything that is kept of one contributor as JSON, with comments, exact times and crops (base64); return how much it is.
 
     Args:
-        stored: the records of the contributor, in whatever state.
+        records: of the contributor, in whatever state.
         file: replaced if it exists; it is there either wholly or not at all.
 
     Raises:
         FeedbackError: if the file cannot be written.
     """
-    document = {"own_data_version": OWN_VERSION, "records": list(_own_records(stored))}
+    document = {"own_data_version": OWN_VERSION, "records": list(_own_records(records))}
     partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
         write(partial, (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
@@ -174,19 +180,19 @@ def export_own(stored: Sequence[FeedbackRecord], file: Path) -> int:
     finally:
         with suppress(OSError):
             partial.unlink()
-    return len(stored)
+    return len(records)
 
 
-def _own_records(stored: Sequence[FeedbackRecord]) -> Iterator[Mapping[str, Json]]:
-    for one in stored:
+def _own_records(records: Sequence[FeedbackRecord]) -> Iterator[Mapping[str, Json]]:
+    for record in records:
         yield {
-            "number": one.number,
-            "created": datetime.fromtimestamp(one.created_s, UTC).isoformat(),
-            "state": one.state,
-            "batch": one.batch,
-            "superseded": one.superseded,
-            "review": one.review,
-            "reverted": one.reverted,
-            "record": to_json(one),
-            "crop_png_base64": base64.b64encode(one.crop).decode(),
+            "number": record.number,
+            "created": datetime.fromtimestamp(record.created_s, UTC).isoformat(),
+            "state": record.state,
+            "batch": record.batch,
+            "superseded": record.superseded,
+            "review": record.review,
+            "reverted": record.reverted,
+            "record": to_json(record),
+            "crop_png_base64": base64.b64encode(record.crop).decode(),
         }

@@ -59,7 +59,7 @@ class Receipt:
     state: State
 
     @property
-    def words(self) -> Message:
+    def message(self) -> Message:
         """A sentence on it."""
         return SAVED if self.created else SAVED_BEFORE
 
@@ -106,7 +106,7 @@ class Intake:
     def _returns(self, submission: Submission) -> bool:
         """Return whether a receipt code belongs to somebody who gave something; a mistyped one is refused later."""
         try:
-            return self._store.knows(self._keys.contributor(str(submission.code)))
+            return self._store.has_contributor(self._keys.contributor(str(submission.code)))
         except FeedbackError:
             return False
 
@@ -114,7 +114,7 @@ class Intake:
         counted_as = self._keys.client(client, int(self._clock() // DAY_S))
         with ExitStack() as undo:
             for limit in dict.fromkeys(limits):
-                undo.callback(limit.give_back, counted_as, limit.take(counted_as))
+                undo.callback(limit.release, counted_as, limit.acquire(counted_as))
             receipt = keep()
             if receipt.created:
                 undo.pop_all()

@@ -50,7 +50,7 @@ class Keys:
             FeedbackError: if the secret is too short, or its file is damaged or cannot be written.
         """
         if not settings.feedback_secret:
-            return cls(_kept_secret(settings.feedback_data))
+            return cls(_read_or_create_secret(settings.feedback_data))
         if len(settings.feedback_secret) < SHORTEST_SECRET:
             raise FeedbackError(
                 "{name} must have at least {count} characters; 40 random characters are recommended.",
@@ -121,7 +121,7 @@ def _write_code(number: int) -> str:
     return "-".join(symbols[start : start + CODE_GROUP] for start in range(0, CODE_LENGTH, CODE_GROUP))
 
 
-def _kept_secret(folder: Path) -> bytes:
+def _read_or_create_secret(folder: Path) -> bytes:
     """Return the secret in a folder; of several processes that make one at the same time, one wins and all read it."""
     file = folder / SECRET_FILE
     try:

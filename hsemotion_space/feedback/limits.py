@@ -31,16 +31,16 @@ class Rule:
 
 
 PER_CLIENT: Final = (Rule(5, MINUTE_S), Rule(50, DAY_S))
-TOGETHER: Final = (Rule(600, HOUR_S),)
+TOTAL: Final = (Rule(600, HOUR_S),)
 ANSWERS_PER_CLIENT: Final = (Rule(40, MINUTE_S), Rule(600, DAY_S))
-ANSWERS_TOGETHER: Final = (Rule(3000, HOUR_S),)
+ANSWERS_TOTAL: Final = (Rule(3000, HOUR_S),)
 """For answers of annotators, who give many under one receipt code; a code that is new is counted by the rules above besides."""
-TRIES_PER_CLIENT: Final = (Rule(10, MINUTE_S), Rule(60, HOUR_S))
-TRIES_TOGETHER: Final = (Rule(1000, HOUR_S),)
+ATTEMPTS_PER_CLIENT: Final = (Rule(10, MINUTE_S), Rule(60, HOUR_S))
+ATTEMPTS_TOTAL: Final = (Rule(1000, HOUR_S),)
 """For receipt codes and tokens that are not right; a client alone takes at most 6 % of what all may try."""
 
-SENT: Final = ("Your network has reached the limit for corrections.", "The server is receiving too many corrections.")
-TRIED: Final = ("Your network has sent too many invalid codes.", "The server is receiving too many invalid codes.")
+CORRECTION_LIMIT: Final = ("Your network has reached the limit for corrections.", "The server is receiving too many corrections.")
+CODE_LIMIT: Final = ("Your network has sent too many invalid codes.", "The server is receiving too many invalid codes.")
 """Messages for a client over its limit, and for everybody over the common limit."""
 UNITS: Final = ((HOUR_S, "{count} hour", "{count} hours"), (MINUTE_S, "{count} minute", "{count} minutes"))
 SECONDS: Final = (1, "{count} second", "{count} seconds")
@@ -59,15 +59,15 @@ class Limits:
         self,
         clock: Callable[[], float] = time.monotonic,
         per_client: Sequence[Rule] = PER_CLIENT,
-        together: Sequence[Rule] = TOGETHER,
-        complaints: tuple[str, str] = SENT,
+        total: Sequence[Rule] = TOTAL,
+        messages: tuple[str, str] = CORRECTION_LIMIT,
     ) -> None:
-        self._clock, self._per_client, self._together, self._complaints = clock, per_client, together, complaints
+        self._clock, self._per_client, self._total, self._messages = clock, per_client, total, messages
         self._all: deque[Entry] = deque()
         self._of: dict[str, list[Entry]] = {}
         self._lock = threading.Lock()
 
-    def take(self, client: str) -> float:
+    def acquire(self, client: str) -> float:
         """Count one; return its time, by which it can be given back.
 
         Raises:
@@ -75,39 +75,39 @@ class Limits:
         """
         with self._lock:
             now = self._clock()
-            self._forget(now - DAY_S)
-            _check(self._of.get(client, []), self._per_client, now, self._complaints[0])
-            _check(self._all, self._together, now, self._complaints[1])
+            self._expire(now - DAY_S)
+            _check(self._of.get(client, []), self._per_client, now, self._messages[0])
+            _check(self._all, self._total, now, self._messages[1])
             self._of.setdefault(client, []).append((now, client))
             self._all.append((now, client))
             return now
 
-    def give_back(self, client: str, taken: float) -> None:
-        """Take back what :meth:`take` counted."""
+    def release(self, client: str, taken: float) -> None:
+        """Take back what :meth:`acquire` counted."""
         with self._lock:
             if (taken, client) in self._of.get(client, []):
                 self._all.remove((taken, client))
-                self._drop((taken, client))
+                self._remove((taken, client))
 
     def __len__(self) -> int:
         """Return the number of entries in memory."""
         return len(self._all)
 
-    def _forget(self, before: float) -> None:
+    def _expire(self, before: float) -> None:
         while self._all and self._all[0][0] <= before:
-            self._drop(self._all.popleft())
+            self._remove(self._all.popleft())
 
-    def _drop(self, entry: Entry) -> None:
+    def _remove(self, entry: Entry) -> None:
         _, client = entry
         self._of[client].remove(entry)
         if not self._of[client]:
             del self._of[client]
 
 
-def _check(entries: Sequence[Entry], rules: Sequence[Rule], now: float, complaint: str) -> None:
+def _check(entries: Sequence[Entry], rules: Sequence[Rule], now: float, message: str) -> None:
     waits = [entries[-rule.count][0] + rule.window_s - now for rule in rules if len(entries) >= rule.count]
     if waits and max(waits) > 0:
-        raise FeedbackError("{limit} Try again in {time}.", code="limit", limit=Message(complaint), time=_duration(max(waits)))
+        raise FeedbackError("{limit} Try again in {time}.", code="limit", limit=Message(message), time=_duration(max(waits)))
 
 
 def _duration(wait_s: float) -> Message:

@@ -12,10 +12,10 @@ from hsemotion_space.feedback.card import CARD, dataset_card
 from hsemotion_space.feedback.dataset import encode
 from hsemotion_space.feedback.erase import erase_on_hub, pending_erasures
 from hsemotion_space.feedback.record import FeedbackError
-from hsemotion_space.feedback.remote import HubFailure, Repository
+from hsemotion_space.feedback.repository import Repository, RepositoryError
 from hsemotion_space.feedback.status import PublishStatus
 from hsemotion_space.feedback.store import FeedbackStore
-from hsemotion_space.feedback.sync import HEAD, check_there, restore
+from hsemotion_space.feedback.sync import HEAD, restore, verify_dataset
 from hsemotion_space.feedback.tables import Batch
 from hsemotion_space.hub.source import Digest
 from hsemotion_space.messages import Message
@@ -31,9 +31,9 @@ ERASE_WAIT_S: Final = 20.0
 TRIED, COMMITTED = "publish.tried_s", "publish.committed_s"
 
 
-def _asked_s(error: FeedbackError) -> float:
+def _retry_after_s(error: FeedbackError) -> float:
     """Return how long the Hub asked to be left alone."""
-    return error.wait_s if isinstance(error, HubFailure) else 0.0
+    return error.wait_s if isinstance(error, RepositoryError) else 0.0
 
 
 class Publisher:
@@ -115,16 +115,15 @@ class Publisher:
             published=counts["pushed"] + counts["verified"],
             last_commit_s=self._noted(COMMITTED),
             error=self._pushes.error or self._erasures.error,
-            breaker=self._pushes.breaker(self._clock()),
             next_try_s=self._pushes.next_try_s or self._erasures.next_try_s,
             erasures=len(pending_erasures(self._store)),
         )
 
-    def settle(self, key: str, wait_s: float = ERASE_WAIT_S) -> tuple[str, bool]:
+    def finish_erasures(self, key: str, wait_s: float = ERASE_WAIT_S) -> tuple[str, bool]:
         """Try to finish the pending erasures on the Hub.
 
         Args:
-            key: ``Erased.contributor``; of whom the erasure is waited for.
+            key: ``PendingErasure.contributor``; of whom the erasure is waited for.
             wait_s: after so long the answer is that it goes on.
 
         Returns:
@@ -133,7 +132,7 @@ class Publisher:
         tries, until_s = self._erase_tries, time.monotonic() + wait_s
         self._urgent.set()
         self._wake.set()
-        while any(one.contributor == key for one in pending_erasures(self._store)):
+        while any(erasure.contributor == key for erasure in pending_erasures(self._store)):
             self._help()
             if self._erase_tries != tries:
                 return self._erasures.error, False
@@ -155,7 +154,7 @@ class Publisher:
             FeedbackError: if the Hub does not answer as it should.
         """
         with self._busy, self._remote.session(self._timeout_s):
-            return check_there(self._store, self._remote)
+            return verify_dataset(self._store, self._remote)
 
     def step(self, *, last: bool = False) -> bool:
         """Do what is due: restore, finish erasures, seal, push, read back.
@@ -172,24 +171,24 @@ class Publisher:
             self._urgent.clear()
             may_push = last or self._pushes.allows(now_s)
             erase = (last or urgent or self._erasures.allows(now_s)) and bool(pending_erasures(self._store))
-            push = may_push and (last or self._may_commit(now_s)) and self._store.waits()
+            push = may_push and (last or self._may_commit(now_s)) and self._store.has_pending()
             if not (erase or push or (may_push and (self._unverified or not self.restored))):
                 return False
             try:
-                with self._store.turn() as mine, self._remote.session(ERASE_TIMEOUT_S if urgent else self._timeout_s):
-                    if not mine:
+                with self._store.publish_lock() as acquired, self._remote.session(ERASE_TIMEOUT_S if urgent else self._timeout_s):
+                    if not acquired:
                         self._erase_tries += 1
                         return False
                     return self._work(last, push=push, erase=erase)
             except FeedbackError as error:
                 self._restoring = False
                 if erase:
-                    self._erase_failed(error.message, _asked_s(error))
-                self._pushes.failed(error.message, self._clock(), _asked_s(error))
+                    self._erase_failed(error.message, _retry_after_s(error))
+                self._pushes.failed(error.message, self._clock(), _retry_after_s(error))
                 return False
 
-    def _erase_failed(self, error: str, asked_s: float) -> None:
-        self._erasures.failed(error, self._clock(), asked_s)
+    def _erase_failed(self, error: str, retry_after_s: float) -> None:
+        self._erasures.failed(error, self._clock(), retry_after_s)
         self._erase_tries += 1
 
     def _work(self, last: bool, *, push: bool, erase: bool) -> bool:
@@ -214,15 +213,15 @@ class Publisher:
     def _noted(self, key: str) -> float:
         return float(self._store.get_meta(key) or 0)
 
-    def _seal(self) -> list[Batch]:
+    def _next_batches(self) -> list[Batch]:
         """Return what one commit can take: batches that wait already, then new ones.
 
         What is to take the place of a file with erased rows waits until that is done, or rows would be there twice.
         """
-        held = {self._store.last_of(name) for one in pending_erasures(self._store) for name in one.batches}
+        held = {self._store.latest_replacement(name) for erasure in pending_erasures(self._store) for name in erasure.batches}
         batches = [batch for batch in self._store.batches(pushed=False) if batch.id not in held][:COMMIT_BATCHES]
         size = sum(len(batch.body) for batch in batches)
-        while len(batches) < COMMIT_BATCHES and size < COMMIT_BYTES and (new := self._store.seal(BATCH_ROWS, encode)):
+        while len(batches) < COMMIT_BATCHES and size < COMMIT_BYTES and (new := self._store.create_batch(BATCH_ROWS, encode)):
             batches.append(new)
             size += len(new.body)
         return batches
@@ -231,7 +230,7 @@ class Publisher:
         """Commit what is not there yet; a file is never overwritten."""
         head = self._remote.head(create=True)
         self._restore(head)
-        if not self.restored or not (batches := self._seal()):
+        if not self.restored or not (batches := self._next_batches()):
             return False
         found: dict[str, Digest] = {}
         for folder in {batch.path.rpartition("/")[0] for batch in batches}:
@@ -291,10 +290,10 @@ class Publisher:
         try:
             if not self.restored:
                 raise FeedbackError("{repo} is still being restored to this server.", code="restoring", repo=self._remote.repo)
-            keys = {one.contributor for one in pending_erasures(self._store) if one.batches}
+            keys = {erasure.contributor for erasure in pending_erasures(self._store) if erasure.batches}
             pushed, oid = erase_on_hub(self._store, self._remote, self._texts, head)
         except FeedbackError as error:
-            self._erase_failed(error.message, _asked_s(error))
+            self._erase_failed(error.message, _retry_after_s(error))
             return
         self._erased_there |= keys
         self._unverified += pushed

@@ -21,7 +21,7 @@ from hsemotion_space.feedback.tables import (
     TOMBSTONES,
     Batch,
     Counts,
-    Erased,
+    PendingErasure,
     batch_of,
     row_of,
     tombstone_of,
@@ -46,13 +46,13 @@ PUBLISHABLE: Final[ColumnElement[bool]] = and_(
 )
 
 
-def freeze(connection: Connection, stored: Sequence[FeedbackRecord], body: bytes, created_s: float) -> Batch:
+def insert_batch(connection: Connection, stored: Sequence[FeedbackRecord], body: bytes, created_s: float) -> Batch:
     """Make a batch of records and of the bytes that they became."""
     name, digest = uuid.uuid4().hex, hashlib.sha256(body).hexdigest()
     path = datetime.fromtimestamp(created_s, UTC).strftime(f"data/%Y/%m/%d/{name}.parquet")
     values = {"id": name, "created_s": created_s, "body": body, "sha256": digest, "rows": len(stored), "path": path}
     connection.execute(insert(BATCHES).values(values))
-    for part in parts([one.number for one in stored]):
+    for part in chunks([one.number for one in stored]):
         connection.execute(update(RECORDS).where(RECORDS.c.number.in_(part)).values(state="sealed", batch=name))
     return find_batch(connection, name)
 
@@ -75,7 +75,7 @@ def put(connection: Connection, table: Table, key: Mapping[str, object], values:
     connection.execute(insert(table).values({**key, **values}))
 
 
-def parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut a list into parts that fit into one statement."""
     for start in range(0, len(values), AT_ONCE):
         yield values[start : start + AT_ONCE]
@@ -84,8 +84,8 @@ def parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
 def put_record(connection: Connection, record: FeedbackRecord, created_s: float, **marks: object) -> None:
     """Insert a record with its crop, if that was agreed to; ``marks`` are columns that differ from those of one that just arrived."""
     connection.execute(insert(RECORDS).values({**row_of(record, created_s), **marks}))
-    if record.shown_crop:
-        connection.execute(insert(CROPS).values(record=record.id, png=record.shown_crop))
+    if record.consented_crop:
+        connection.execute(insert(CROPS).values(record=record.id, png=record.consented_crop))
 
 
 def count_published(connection: Connection, batches: Collection[str]) -> Counts:
@@ -102,16 +102,16 @@ def count_published(connection: Connection, batches: Collection[str]) -> Counts:
     )
 
 
-def make_stale(connection: Connection, batches: Collection[str]) -> None:
+def mark_stale(connection: Connection, batches: Collection[str]) -> None:
     """Take the bytes of batches away, as a row of theirs is erased."""
-    for part in parts(tuple(batches)):
+    for part in chunks(tuple(batches)):
         connection.execute(update(BATCHES).where(BATCHES.c.id.in_(part)).values(body=b"", stale=True))
 
 
-def release(connection: Connection, batches: Collection[str]) -> None:
+def discard_batches(connection: Connection, batches: Collection[str]) -> None:
     """Take the bytes of batches away; the records of those that were never pushed wait again."""
-    make_stale(connection, batches)
-    for part in parts(tuple(batches)):
+    mark_stale(connection, batches)
+    for part in chunks(tuple(batches)):
         waiting = RECORDS.c.batch.in_(part), RECORDS.c.state == "sealed"
         connection.execute(update(RECORDS).where(*waiting).values(state="received", batch=None))
 
@@ -119,33 +119,33 @@ def release(connection: Connection, batches: Collection[str]) -> None:
 def remove(connection: Connection, records: Sequence[str]) -> tuple[set[str], int]:
     """Delete records with their pictures and leave tombstones; return the batches that have rows of them, and the number of pictures."""
     pictures, batches = 0, set[str]()
-    for part in parts(records):
+    for part in chunks(records):
         batches.update(connection.scalars(select(RECORDS.c.batch).where(RECORDS.c.id.in_(part), RECORDS.c.batch.is_not(None))))
         batches.update(connection.scalars(select(COPIES.c.batch).where(COPIES.c.record.in_(part))))
-        bury(connection, [tombstone_of(record) for record in part])
+        add_tombstones(connection, [tombstone_of(record) for record in part])
         pictures += connection.execute(delete(CROPS).where(CROPS.c.record.in_(part))).rowcount
         connection.execute(delete(RECORDS).where(RECORDS.c.id.in_(part)))
     connection.execute(delete(COPIES).where(COPIES.c.batch.in_(batches)))
     return batches, pictures
 
 
-def bury(connection: Connection, tombstones: Collection[str]) -> set[str]:
+def add_tombstones(connection: Connection, tombstones: Collection[str]) -> set[str]:
     """Add the tombstones that are not there yet, and return them."""
     new = set(tombstones)
-    for part in parts(tuple(tombstones)):
+    for part in chunks(tuple(tombstones)):
         new -= set(connection.scalars(select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest.in_(part))))
     if new:
         connection.execute(insert(TOMBSTONES), [{"digest": digest} for digest in sorted(new)])
     return new
 
 
-def erasures(connection: Connection) -> list[Erased]:
+def erasures(connection: Connection) -> list[PendingErasure]:
     """Return pending erasures, the oldest first."""
     rows = connection.execute(select(ERASURES).order_by(ERASURES.c.requested_s, ERASURES.c.contributor))
-    return [Erased(row.contributor, row.requested_s, tuple(json.loads(row.batches))) for row in rows]
+    return [PendingErasure(row.contributor, row.requested_s, tuple(json.loads(row.batches))) for row in rows]
 
 
-def put_erasure(connection: Connection, erased: Erased, *, scrubbed: bool) -> None:
+def put_erasure(connection: Connection, erased: PendingErasure, *, scrubbed: bool) -> None:
     """Keep a pending erasure, in the place of an earlier state of it; ``scrubbed`` says that the bytes are overwritten here."""
     before = connection.scalar(select(ERASURES.c.scrubbed).where(ERASURES.c.contributor == erased.contributor))
     values = {"requested_s": erased.requested_s, "batches": json.dumps(erased.batches), "scrubbed": scrubbed and before is not False}

@@ -113,7 +113,7 @@ class FeedbackRecord:
             raise FeedbackError("A prediction of the record has an unknown provenance.", code="record_provenance")
 
     @property
-    def shown_crop(self) -> bytes:
+    def consented_crop(self) -> bytes:
         """The crop, if its contributor agreed to have it kept."""
         return self.crop if "crop" in self.consent_scopes else b""
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hsemotion_space.feedback.consent import TEXTS
+from hsemotion_space.feedback.consent import texts
 from hsemotion_space.feedback.erase import Erasure, erase_everywhere
 from hsemotion_space.feedback.intake import Intake
 from hsemotion_space.feedback.keys import Keys
-from hsemotion_space.feedback.limits import ANSWERS_PER_CLIENT, ANSWERS_TOGETHER, Limits
+from hsemotion_space.feedback.limits import ANSWERS_PER_CLIENT, ANSWERS_TOTAL, Limits
 from hsemotion_space.feedback.publish import Publisher
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
@@ -20,11 +20,11 @@ from hsemotion_space.messages import Message
 from hsemotion_space.settings import ENV_PREFIX, Settings
 
 SECRET: Final = f"{ENV_PREFIX}FEEDBACK_SECRET"
-NOT_LASTING: Final = (
+NEEDS_KEY: Final = (
     "Publishing to {repo} requires a permanent secret. Set {name} to 40 random characters and keep "
     "them: with another secret, contributors cannot erase their rows."
 )
-NOT_SHARED: Final = (
+NEEDS_SHARED_KEY: Final = (
     "A shared database requires a shared secret. Set {name} to the same 40 random characters on "
     "every server: with different secrets, a server does not recognize the receipt codes of the "
     "others."
@@ -48,7 +48,7 @@ class Feedback:
     intake: Intake
     publisher: Publisher | None
 
-    def given(self, code: str) -> tuple[list[FeedbackRecord], str]:
+    def contributions(self, code: str) -> tuple[list[FeedbackRecord], str]:
         """Return everything given under a receipt code, and why some of it may be missing, empty if none is.
 
         Raises:
@@ -67,7 +67,7 @@ class Feedback:
         return erase_everywhere(
             self.store,
             self.keys.contributor(code),
-            publisher.settle if publisher is not None else None,
+            publisher.finish_erasures if publisher is not None else None,
             publishes=bool(self.settings.feedback_repo or self.store.get_meta(HEAD)),
             restored=publisher is not None and publisher.restored,
         )
@@ -77,11 +77,11 @@ class Feedback:
         return tiers(records, known_answers(records))
 
     @property
-    def words(self) -> Message:
+    def message(self) -> Message:
         """Sentences on how it goes, for the page and the command line."""
         repo, count = self.settings.feedback_repo, sum(self.store.counts().values())
         if self.publisher is not None:
-            state = [self.publisher.status().words]
+            state = [self.publisher.status().message]
         else:
             off = Message("This server does not publish corrections.")
             no_token = Message("Nothing is published to {repo}, because HF_TOKEN is not set.", repo=repo)
@@ -108,15 +108,15 @@ def open_feedback(settings: Settings, token: str = "", read_only: bool = False) 
             outlives this machine.
     """
     if settings.feedback_repo and token and not settings.feedback_secret:
-        raise FeedbackError(NOT_LASTING, code="no_secret", name=SECRET, repo=settings.feedback_repo)
+        raise FeedbackError(NEEDS_KEY, code="no_secret", name=SECRET, repo=settings.feedback_repo)
     if not database_url(settings).startswith("sqlite") and not settings.feedback_secret:
-        raise FeedbackError(NOT_SHARED, code="no_secret", name=SECRET)
+        raise FeedbackError(NEEDS_SHARED_KEY, code="no_secret", name=SECRET)
     keys = Keys.from_settings(settings)
     store = FeedbackStore(database_url(settings), read_only=read_only, pseudonym=keys.pseudonym)
     publisher = None
     if settings.feedback_repo and token:
-        publisher = Publisher(store, settings.feedback_repo, token, TEXTS)
-    answers = Limits(per_client=ANSWERS_PER_CLIENT, together=ANSWERS_TOGETHER)
+        publisher = Publisher(store, settings.feedback_repo, token, texts())
+    answers = Limits(per_client=ANSWERS_PER_CLIENT, total=ANSWERS_TOTAL)
     return Feedback(settings, keys, store, Intake(store, keys, Limits(), answers=answers), publisher)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from hsemotion_space.feedback.backoff import Breaker
 from hsemotion_space.messages import Message
 
 
@@ -18,7 +17,6 @@ class PublishStatus:
         saved, sealed, published: records that are here only, on their way, and on the Hub.
         last_commit_s: UTC in seconds since 1970; 0 if there was none.
         error: why the last try failed; empty if it did not.
-        breaker: ``open`` while nothing is tried after many failures, ``half-open`` when the next try decides.
         next_try_s: UTC in seconds since 1970; 0 if nothing holds it up.
         erasures: that are not finished on the Hub.
     """
@@ -29,12 +27,11 @@ class PublishStatus:
     published: int
     last_commit_s: float
     error: str
-    breaker: Breaker
     next_try_s: float
     erasures: int
 
     @property
-    def words(self) -> Message:
+    def message(self) -> Message:
         """Sentences for the page and the command line."""
         template = "{saved} saved on this server, {sealed} being uploaded to {repo}, {published} published."
         parts = [Message(template, saved=self.saved, sealed=self.sealed, repo=self.repo, published=self.published)]

@@ -15,10 +15,10 @@ from hsemotion_space.feedback.queries import (
     PUBLISHABLE,
     STORED,
     SUPERSEDED,
+    chunks,
     count_published,
     find_batch,
-    freeze,
-    parts,
+    insert_batch,
     put,
     put_record,
 )
@@ -143,13 +143,13 @@ class FeedbackStore:
         with self.database.reading() as connection:
             return self._read(connection, where, limit)
 
-    def about(self, items: Collection[str]) -> list[FeedbackRecord]:
+    def records_of_items(self, items: Collection[str]) -> list[FeedbackRecord]:
         """Return the records about some items (``FeedbackRecord.item``) in the order of arrival, found by an index."""
         with self.database.reading() as connection:
-            found = [one for part in parts(tuple(items)) for one in self._read(connection, [RECORDS.c.item.in_(part)], 0)]
+            found = [one for part in chunks(tuple(items)) for one in self._read(connection, [RECORDS.c.item.in_(part)], 0)]
         return sorted(found, key=lambda one: one.number)
 
-    def knows(self, contributor: str) -> bool:
+    def has_contributor(self, contributor: str) -> bool:
         """Return whether there is a record of a contributor."""
         with self.database.reading() as connection:
             return connection.execute(select(RECORDS.c.id).where(RECORDS.c.contributor == contributor).limit(1)).first() is not None
@@ -173,13 +173,13 @@ class FeedbackStore:
             found = {str(state): int(count) for state, count in rows}
         return {state: found.get(state, 0) for state in get_args(State)}
 
-    def waits(self) -> bool:
+    def has_pending(self) -> bool:
         """Return whether something could be pushed: records that may be published, or sealed batches."""
         sealed = select(BATCHES.c.id).where(BATCHES.c.oid == "", not_(BATCHES.c.stale))
         with self.database.reading() as connection:
             return any(connection.execute(query.limit(1)).first() for query in (sealed, select(RECORDS.c.id).where(PUBLISHABLE)))
 
-    def seal(self, limit: int, encode: Encode) -> Batch | None:
+    def create_batch(self, limit: int, encode: Encode) -> Batch | None:
         """Freeze the oldest records that may be published, and whose contributor said nothing newer, as the bytes of a batch.
 
         Args:
@@ -191,7 +191,7 @@ class FeedbackStore:
         """
         with self.database.writing() as connection:
             stored = self._read(connection, [PUBLISHABLE], limit)
-            return freeze(connection, stored, encode(stored), float(self.clock())) if stored else None
+            return insert_batch(connection, stored, encode(stored), float(self.clock())) if stored else None
 
     def batches(self, pushed: bool | None = None) -> list[Batch]:
         """Return batches in the order of sealing; damaged ones are left out and noticed.
@@ -231,7 +231,7 @@ class FeedbackStore:
             rows = connection.execute(select(BATCHES).where(BATCHES.c.oid != "", BATCHES.c.verified_s == 0, not_(BATCHES.c.stale)))
             return [batch_of(row) for row in rows.mappings()]
 
-    def last_of(self, batch: str) -> str:
+    def latest_replacement(self, batch: str) -> str:
         """Return the id of the batch that has the rows of this one now, itself if none took its place."""
         with self.database.reading() as connection:
             found = find_batch(connection, batch)
@@ -273,7 +273,7 @@ class FeedbackStore:
             stored = self._read(connection, [RECORDS.c.batch == batch.id], 0)
             if not stored:
                 return None
-            new = freeze(connection, stored, encode(stored), float(self.clock()))
+            new = insert_batch(connection, stored, encode(stored), float(self.clock()))
             connection.execute(update(BATCHES).where(BATCHES.c.id == batch.id).values(replaced_by=new.id))
             return new
 
@@ -331,9 +331,9 @@ class FeedbackStore:
             return count_published(connection, batches)
 
     @contextmanager
-    def turn(self) -> Iterator[bool]:
+    def publish_lock(self) -> Iterator[bool]:
         """Tell whether it is this process's turn to change the Hub; of several on one database it is only one's at a time."""
-        with self.database.turn() as mine:
+        with self.database.publish_lock() as mine:
             yield mine
 
     def get_meta(self, key: str) -> str:

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
-from hsemotion_space.feedback.erase import bury_elsewhere, tombstones
-from hsemotion_space.feedback.queries import bury, erasures, make_stale, put_erasure, put_record, release
+from hsemotion_space.feedback.erase import apply_tombstones, tombstones
+from hsemotion_space.feedback.queries import add_tombstones, discard_batches, erasures, mark_stale, put_erasure, put_record
 from hsemotion_space.feedback.record import HEX, FeedbackError, FeedbackRecord
-from hsemotion_space.feedback.remote import Repository
+from hsemotion_space.feedback.repository import Repository
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import BATCHES, COPIES, RECORDS, TOMBSTONES, is_crop, tombstone_of
 from hsemotion_space.messages import Message
@@ -42,7 +42,7 @@ def restore(store: FeedbackStore, remote: Repository, head: str) -> bool:
     """
     if not head or head == store.get_meta(HEAD):
         return True
-    bury_elsewhere(store, remote.read(ERASED, head).decode(errors="replace").split())
+    apply_tombstones(store, remote.read(ERASED, head).decode(errors="replace").split())
     there = {path for path in remote.listing("data", head, recursive=True) if path.endswith(".parquet")}
     until_s = time.monotonic() + RESTORE_S
     for path in sorted(there - store.batch_paths(), reverse=True):  # the newest first, as each row gets a lower number
@@ -66,7 +66,7 @@ def restore_file(store: FeedbackStore, path: str, body: bytes, head: str, there:
         head: a commit that has it.
         there: paths of all files.
     """
-    rows, digest = rows_of(body), hashlib.sha256(body).hexdigest()
+    rows, digest = readable_rows(body), hashlib.sha256(body).hexdigest()
     with store.database.writing() as connection:
         name = PurePosixPath(path).stem
         if not HEX.fullmatch(name) or connection.scalar(select(BATCHES.c.id).where(BATCHES.c.id == name)):
@@ -77,19 +77,19 @@ def restore_file(store: FeedbackStore, path: str, body: bytes, head: str, there:
         unwanted = {row.id: row for row in rows if tombstone_of(row.contributor) in pending}
         for key in {tombstone_of(row.contributor) for row in unwanted.values()}:
             put_erasure(connection, replace(pending[key], batches=tuple(sorted({*pending[key].batches, name}))), scrubbed=True)
-        new = bury(connection, [tombstone_of(row.id) for row in rows if row.id in unwanted])
+        new = add_tombstones(connection, [tombstone_of(row.id) for row in rows if row.id in unwanted])
         buried = select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest.in_([tombstone_of(row.id) for row in rows]))
         gone = new.union(connection.scalars(buried))
         if unwanted:
-            make_stale(connection, [name])
+            mark_stale(connection, [name])
         number = min(connection.scalar(select(func.min(RECORDS.c.number))) or 0, 0)
         for row in sorted(rows, key=lambda row: row.created_s, reverse=True):
             if tombstone_of(row.id) not in gone:
                 number -= 1
-                _take_in(connection, row, name, number, there)
+                _restore_row(connection, row, name, number, there)
 
 
-def _take_in(connection: Connection, row: FeedbackRecord, batch: str, number: int, there: Collection[str]) -> None:
+def _restore_row(connection: Connection, row: FeedbackRecord, batch: str, number: int, there: Collection[str]) -> None:
     place = select(RECORDS.c.state, RECORDS.c.batch, BATCHES.c.path, BATCHES.c.oid)
     place = place.join_from(RECORDS, BATCHES, BATCHES.c.id == RECORDS.c.batch, isouter=True).where(RECORDS.c.id == row.id)
     known = connection.execute(place).first()
@@ -102,10 +102,10 @@ def _take_in(connection: Connection, row: FeedbackRecord, batch: str, number: in
         return
     connection.execute(update(RECORDS).where(RECORDS.c.id == row.id).values(state="verified", batch=batch))
     if known.batch and not known.oid:
-        release(connection, [known.batch])
+        discard_batches(connection, [known.batch])
 
 
-def rows_of(body: bytes) -> Sequence[FeedbackRecord]:
+def readable_rows(body: bytes) -> Sequence[FeedbackRecord]:
     """Return the rows of a file in the repository; none if somebody put something else there."""
     try:
         return decode(body)
@@ -113,7 +113,7 @@ def rows_of(body: bytes) -> Sequence[FeedbackRecord]:
         return []
 
 
-def check_here(store: FeedbackStore) -> list[str]:
+def verify_database(store: FeedbackStore) -> list[str]:
     """Return what is wrong with the records and batches of this database, each of which is read and compared with its digest."""
     before = set(store.notices)
     kept, sealed = store.records(), {batch.id for batch in store.batches()}
@@ -122,7 +122,7 @@ def check_here(store: FeedbackStore) -> list[str]:
     return problems + ([Message("{count} records belong to a missing batch.", count=lost)] if lost else [])
 
 
-def check_there(store: FeedbackStore, remote: Repository) -> list[str]:
+def verify_dataset(store: FeedbackStore, remote: Repository) -> list[str]:
     """Return how the published dataset differs from what it should be.
 
     Args:
@@ -142,7 +142,7 @@ def check_there(store: FeedbackStore, remote: Repository) -> list[str]:
             problems.append(Message("{path} was published but is missing.", path=batch.path))
         elif not found[batch.path].matches(batch.body):
             problems.append(Message("{path} differs from the published file.", path=batch.path))
-    rows = [(path, row) for path in sorted(found) for row in rows_of(remote.read(path, head))]
+    rows = [(path, row) for path in sorted(found) for row in readable_rows(remote.read(path, head))]
     readable = {path for path, _ in rows}
     problems += [Message("{path} has no readable row.", path=path) for path in sorted(set(found) - readable)]
     gone = set(remote.read(ERASED, head).decode(errors="replace").split()) | tombstones(store)

@@ -162,7 +162,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
+class PendingErasure:
     """An erasure that is done here and pending on the Hub.
 
     Attributes:
@@ -211,7 +211,7 @@ def row_of(record: FeedbackRecord, created_s: float) -> dict[str, object]:
     return {
         "id": record.id, "contributor": record.contributor, "item": record.item, "created_s": created_s, "state": "received",
         "publish": "publish" in record.consent_scopes, "verdict": record.verdict, "consent_version": record.consent_version,
-        "body": body, "digest": digest_of(body, created_s, record.shown_crop),
+        "body": body, "digest": digest_of(body, created_s, record.consented_crop),
     }  # fmt: skip
 
 

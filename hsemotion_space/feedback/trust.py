@@ -62,30 +62,32 @@ class Agreed:
 class Vote(NamedTuple):
     """The newest statement of one contributor about one item, and its answers by task, empty values for "not a face"."""
 
-    one: FeedbackRecord
+    record: FeedbackRecord
     answers: Mapping[str, Values]
 
 
 def votes(records: Sequence[FeedbackRecord]) -> Mapping[str, Sequence[Vote]]:
     """Return by item one vote per contributor: the newest that was neither rejected nor set aside."""
     newest: dict[tuple[str, str], FeedbackRecord] = {}
-    for one in records:
-        key = (one.item, one.contributor)
-        if _counts(one) and not one.superseded and (key not in newest or newest[key].number < one.number):
-            newest[key] = one
+    for record in records:
+        key = (record.item, record.contributor)
+        if _counts(record) and not record.superseded and (key not in newest or newest[key].number < record.number):
+            newest[key] = record
     by_item: dict[str, list[Vote]] = defaultdict(list)
-    for (item, _), one in newest.items():
-        by_item[item].append(Vote(one, answers_of(one)))
+    for (item, _), record in newest.items():
+        by_item[item].append(Vote(record, answers_of(record)))
     return by_item
 
 
-def _counts(one: FeedbackRecord) -> bool:
-    return not one.reverted and one.review != "rejected"
+def _counts(record: FeedbackRecord) -> bool:
+    return not record.reverted and record.review != "rejected"
 
 
 def known_answers(records: Sequence[FeedbackRecord]) -> Gold:
     """Return the known answers: what the records say that a reviewer marked as gold, the newest of each item."""
-    return {one.item: answers_of(one) for one in sorted(records, key=lambda one: one.number) if one.gold and _counts(one)}
+    return {
+        record.item: answers_of(record) for record in sorted(records, key=lambda record: record.number) if record.gold and _counts(record)
+    }
 
 
 def trust(records: Sequence[FeedbackRecord], gold: Gold) -> Mapping[str, Trust]:
@@ -94,12 +96,12 @@ def trust(records: Sequence[FeedbackRecord], gold: Gold) -> Mapping[str, Trust]:
     asked: Counter[str] = Counter()
     for item, given in votes(records).items():
         for vote in given:
-            contributor = vote.one.contributor
+            contributor = vote.record.contributor
             for task, known in gold.get(item, {}).items():
                 if task in vote.answers:
                     asked[contributor] += 1
                     right[contributor] += same(get_task(task), vote.answers[task], known)
-    return {one.contributor: Trust(right[one.contributor], asked[one.contributor]) for one in records}
+    return {record.contributor: Trust(right[record.contributor], asked[record.contributor]) for record in records}
 
 
 def same(task: Task, first: Values, second: Values) -> bool:
@@ -133,23 +135,23 @@ def consensus(records: Sequence[FeedbackRecord], gold: Gold | None = None, prove
         proven: so many gold answers must a contributor have given to be trusted.
     """
     known = trust(records, gold or {})
-    trusted = {contributor for contributor, one in known.items() if one.enough(proven)}
+    trusted = {contributor for contributor, record in known.items() if record.enough(proven)}
     result: dict[str, dict[str, Agreed]] = {}
     for item, given in votes(records).items():
         names = dict.fromkeys(name for vote in given for name in vote.answers)
         if names:
             result[item] = {name: _consensus(get_task(name), given, trusted) for name in names}
-    for one in sorted(records, key=lambda one: one.number):
-        if one.review == "approved" and not one.reverted:
-            for name, values in answers_of(one).items():
-                kept = result.setdefault(one.item, {})
+    for record in sorted(records, key=lambda record: record.number):
+        if record.review == "approved" and not record.reverted:
+            for name, values in answers_of(record).items():
+                kept = result.setdefault(record.item, {})
                 kept[name] = Agreed(values, REVIEWED, 1)
     return result
 
 
 def _consensus(task: Task, given: Sequence[Vote], trusted: Collection[str]) -> Agreed:
     everybody = [vote.answers[task.name] for vote in given if task.name in vote.answers]
-    reliable = [vote.answers[task.name] for vote in given if task.name in vote.answers and vote.one.contributor in trusted]
+    reliable = [vote.answers[task.name] for vote in given if task.name in vote.answers and vote.record.contributor in trusted]
     values = dict(_shared(task, reliable))
     if values:
         support = sum(any(label in answer for label in values) for answer in reliable)
@@ -198,13 +200,13 @@ def tiers(records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: i
     """
     known = consensus(records, gold, proven)
     found = {}
-    for one in records:
-        answers = answers_of(one)
-        theirs = known.get(one.item, {})
+    for record in records:
+        answers = answers_of(record)
+        theirs = known.get(record.item, {})
         shared = bool(answers) and all(
             name in theirs and _part_of(get_task(name), values, theirs[name]) for name, values in answers.items()
         )
-        found[one.id] = REVIEWED if one.review == "approved" else AGREED if shared and _counts(one) else RAW
+        found[record.id] = REVIEWED if record.review == "approved" else AGREED if shared and _counts(record) else RAW
     return found
 
 
@@ -245,7 +247,7 @@ def agreement(records: Sequence[FeedbackRecord]) -> tuple[Agreement, ...]:
     found: list[Agreement] = []
     for task in TASKS:
         answers = [
-            {vote.one.contributor: vote.answers[task.name] for vote in item if vote.answers.get(task.name)} for item in given.values()
+            {vote.record.contributor: vote.answers[task.name] for vote in item if vote.answers.get(task.name)} for item in given.values()
         ]
         labels = ("",) if task.kind == "one_of" else task.label_names
         found.extend(_agreement(task, label, [_ratings(task, label, item) for item in answers]) for label in labels)

@@ -177,7 +177,7 @@ def _submit(desk: Desk, job: object, submission: Submission, request: gr.Request
         "receipt_code": receipt.code,
         "record": receipt.record_id,
         "created": receipt.created,
-        "message": f"{receipt.words} {OUTDATED}" if outdated else receipt.words,
+        "message": f"{receipt.message} {OUTDATED}" if outdated else receipt.message,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from hsemotion_space.feedback.consent import ASKED, CROP, LADDER, STATEMENT
+from hsemotion_space.feedback.consent import CROP, LADDER, SCOPES, STATEMENT
 from hsemotion_space.feedback.crops import find_track, preview
 from hsemotion_space.feedback.form import COMMENT_LENGTH, Submission
 from hsemotion_space.feedback.intake import Context, Receipt
@@ -35,7 +35,7 @@ VERDICTS: Final = (
     ("This is not a face", "not_a_face"),
 )
 KEEP_IT: Final = "Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My data</em>."
-STEPS: Final = tuple(step for step in LADDER if step.name in ASKED)
+STEPS: Final = tuple(step for step in LADDER if step.name in SCOPES)
 RECEIPT: Final = "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data* before you send."
 REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
 
@@ -260,7 +260,7 @@ def _submit(desk: Desk, given: Offer, seen: bool, submission: Submission, reques
 
 def _thanks(receipt: Receipt) -> str:
     return (
-        f"<div class='receipt' role='status'><p>{escape(translate(receipt.words))} {escape(say('Your receipt code:'))} "
+        f"<div class='receipt' role='status'><p>{escape(translate(receipt.message))} {escape(say('Your receipt code:'))} "
         f"<code>{escape(receipt.code)}</code></p><p>{say(KEEP_IT)}</p></div>"
     )
 

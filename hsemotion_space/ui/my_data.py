@@ -11,7 +11,7 @@ import gradio as gr
 
 from hsemotion_space.feedback.export import export_own
 from hsemotion_space.feedback.keys import HASH_LENGTH, read_code
-from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits, network_of
+from hsemotion_space.feedback.limits import ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT, Limits, network_of
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, corrections_of, subject_of
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.desk import Desk
@@ -19,7 +19,7 @@ from hsemotion_space.ui.parts import VERDICT_WORDS, table
 from hsemotion_space.ui.words import fixed, say, translate
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
-LOOKUPS = Limits(time.monotonic, TRIES_PER_CLIENT, TRIES_TOGETHER, TRIED)
+LOOKUPS = Limits(time.monotonic, ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT)
 """How often codes may be tried under which nothing is kept, by one network and by all together."""
 RECEIPT = "You get it with your first correction. Put it in before you send more, and all of it stays together."
 ABOUT = "Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody needs an account."
@@ -59,7 +59,7 @@ def build_my_data(desk: Desk, tab: gr.Tab, receipt: gr.Textbox) -> None:
 
 def _status(desk: Desk) -> str:
     try:
-        words = desk.open_feedback.words
+        words = desk.open_feedback.message
     except FeedbackError as error:
         words = error.message
     return f"<p role='status'>{escape(say('Corrections on this server: {state}', state=translate(words)))}</p>"
@@ -78,10 +78,10 @@ def _count(desk: Desk, client: str, code: object) -> Callable[[], None]:
         FeedbackError: if the code is mistyped, or too many were tried.
     """
     feedback, network = desk.open_feedback, network_of(client)
-    if feedback.store.knows(feedback.keys.contributor(str(code or ""))):
+    if feedback.store.has_contributor(feedback.keys.contributor(str(code or ""))):
         return lambda: None
-    taken = LOOKUPS.take(network)
-    return lambda: LOOKUPS.give_back(network, taken)
+    taken = LOOKUPS.acquire(network)
+    return lambda: LOOKUPS.release(network, taken)
 
 
 def _list(desk: Desk, client: str, code: object) -> list[object]:
@@ -89,7 +89,7 @@ def _list(desk: Desk, client: str, code: object) -> list[object]:
     nothing = gr.update(interactive=False, value=None)
     try:
         take_back = _count(desk, client, code)
-        records, missing = desk.open_feedback.given(str(code or ""))
+        records, missing = desk.open_feedback.contributions(str(code or ""))
         if records:
             take_back()
         problem = _problem(missing)
@@ -143,4 +143,4 @@ def _erase(desk: Desk, client: str, code: object, yes: object) -> list[object]:
         _forget_downloads(desk, code)
     except FeedbackError as error:
         return [_problem(error.message), gr.skip(), gr.skip(), gr.skip()]
-    return [f"<p role='status'>{escape(translate(report.words))}</p>", "", gr.update(interactive=False, value=None), False]
+    return [f"<p role='status'>{escape(translate(report.message))}</p>", "", gr.update(interactive=False, value=None), False]

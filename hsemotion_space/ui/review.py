@@ -12,7 +12,7 @@ from html import escape
 import gradio as gr
 from PIL import Image
 
-from hsemotion_space.feedback.limits import TRIED, TRIES_PER_CLIENT, TRIES_TOGETHER, Limits, network_of
+from hsemotion_space.feedback.limits import ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT, Limits, network_of
 from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord, Review, answer_text, subject_of, top_of
 from hsemotion_space.feedback.trust import agreement
 from hsemotion_space.tasks import get_task
@@ -30,7 +30,7 @@ DECIDED = {
 }
 LEVELS = {"nominal": "nominal", "interval": "interval"}
 MEASURE = "Agreement (Krippendorff's alpha)"
-TRIES = Limits(time.monotonic, TRIES_PER_CLIENT, TRIES_TOGETHER, TRIED)
+TRIES = Limits(time.monotonic, ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT)
 """Wrong tokens, by network and together."""
 
 
@@ -94,11 +94,11 @@ def check_token(desk: Desk, given: object, client: str) -> None:
         FeedbackError: if it is another one, or too many were tried.
     """
     network = network_of(client)
-    taken = TRIES.take(network)
+    taken = TRIES.acquire(network)
     known = desk.settings.review_token
     if not known or not isinstance(given, str) or not hmac.compare_digest(given.encode(), known.encode()):
         raise FeedbackError("The review token is not valid.", code="token")
-    TRIES.give_back(network, taken)
+    TRIES.release(network, taken)
 
 
 def _step(desk: Desk, request: gr.Request, given: object, number: object, act: str) -> list[object]:
@@ -166,7 +166,7 @@ def _measures(desk: Desk, request: gr.Request, given: object) -> str:
         check_token(desk, given, client_of(request))
         feedback = desk.open_feedback
         records = feedback.store.records()
-        words, grades = feedback.words, list(feedback.tiers(records).values())
+        words, grades = feedback.message, list(feedback.tiers(records).values())
     except FeedbackError as error:
         return f"<p class='problem' role='alert'>{escape(translate(error))}</p>"
     rows = [

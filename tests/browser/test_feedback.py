@@ -107,7 +107,7 @@ def test_correction_is_published_and_erased(visit: Open, tmp_path: Path) -> None
             page.get_by_text("Select the checkbox to confirm the erasure.").wait_for()
             page.get_by_label("Erase everything I gave").check()
             my_data(page, "Erase")
-            words = "1 statement and 1 picture were erased here. What was published of it is gone too"
+            words = "1 correction and 1 image were erased from this server. The published rows were also erased"
             page.get_by_text(words).wait_for()
             my_data(page, "List")
             page.get_by_text("Nothing is kept under this code.").wait_for()

@@ -60,7 +60,7 @@ def test_a_bad_manifest_and_a_data_folder_that_cannot_be_leave_the_page_running(
     assert status == 0, text
     assert "Traceback" not in text
     assert f"{place / 'checkpoints' / 'bad'} is left out: Checkpoint bad: [input] size must be from 16 to 1024 px" in text
-    assert [line for line in lines if line.startswith("Corrections are not taken: The key of this server cannot be read or written: ")]
+    assert [line for line in lines if line.startswith("Corrections are not taken: The secret of this server cannot be read or written: ")]
     assert len([line for line in lines if line.startswith("HSEmotion Space is running on")]) == 1, (
         text
     )  # other processes may write after it

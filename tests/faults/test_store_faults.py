@@ -21,8 +21,8 @@ from feedback_makers import ANNA, BEN, NOW_S, make_crop, make_record, refused
 from feedback_postgres import MISSING, fresh_schema, postgres_server
 from sqlalchemy import Connection, text
 
-from hsemotion_space.feedback import migrations, opening
-from hsemotion_space.feedback.erase import erase_here, finish_erasure, pending_erasures
+from hsemotion_space.feedback import connection, migrations
+from hsemotion_space.feedback.erase import complete_erasure, erase_locally, pending_erasures
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, to_json
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
@@ -153,7 +153,7 @@ def test_a_full_or_read_only_database_says_so_and_works_again(
 ) -> None:
     file, done = tmp_path / "feedback.sqlite", list[str]()
     FeedbackStore(f"sqlite:///{file}").close()
-    monkeypatch.setattr(opening, "PRAGMAS", (*opening.PRAGMAS, pragma))
+    monkeypatch.setattr(connection, "PRAGMAS", (*connection.PRAGMAS, pragma))
     with FeedbackStore(f"sqlite:///{file}") as store:
         with refused("not_saved"):
             for number in range(100):
@@ -190,10 +190,10 @@ def test_nothing_is_accepted_when_the_disk_is_nearly_full(tmp_path: Path, monkey
         monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=999))
         with refused("not_saved"):
             store.add(make_record(2))
-        batch = store.seal(10, encode)
+        batch = store.create_batch(10, encode)
         assert batch is not None  # what is there can still be pushed and erased
         store.mark_pushed(batch.id, "a" * 40)
-        assert len(erase_here(store, ANNA).records) == 1
+        assert len(erase_locally(store, ANNA).records) == 1
         monkeypatch.undo()
         assert store.add(make_record(2)).created
 
@@ -202,7 +202,7 @@ def make_database(file: Path, records: int = 40) -> dict[str, FeedbackRecord]:
     with FeedbackStore(f"sqlite:///{file}", lambda: NOW_S) as store:
         for number in range(records):
             store.add(replace(make_record(number, contributor=BEN if number % 2 else ANNA), crop=make_crop(number, 24)))
-        store.seal(10, encode)
+        store.create_batch(10, encode)
         return {one.id: one for one in store.records()}
 
 
@@ -294,7 +294,7 @@ def fill(store: FeedbackStore) -> tuple[dict[str, bytes], dict[str, bytes]]:
         contributor, comment = (ANNA if number % 3 else BEN), f"canary-{number:04d}-of-a-comment"
         store.add(replace(make_record(number, contributor=contributor, comment=comment), crop=make_crop(number, 20 + number)))
         if number % 20 == 19:
-            store.seal(12, encode)
+            store.create_batch(12, encode)
     store.mark_pushed(store.batches()[0].id, "a" * 40)
     return needles_of(store.records(contributor=ANNA)), needles_of(store.records(contributor=BEN))
 
@@ -317,13 +317,13 @@ def test_after_an_erasure_no_byte_is_left_in_any_file(tmp_path: Path, monkeypatc
         store.add(replace(make_record(99, comment="canary-in-the-log"), crop=make_crop(99)))
         gone |= needles_of(store.records(contributor=ANNA, after=60))
         assert found_in(tmp_path, gone) == gone.keys()
-        erased = erase_here(store, ANNA)
+        erased = erase_locally(store, ANNA)
         assert len(erased.records) == 41
         assert found_in(tmp_path, gone) == set()
         assert found_in(tmp_path, kept) >= {name for name in kept if not name.startswith("crop")}
         for batch in erased.batches:
             store.replace_batch(batch, encode)
-        finish_erasure(store, tombstone_of(ANNA))
+        complete_erasure(store, tombstone_of(ANNA))
         assert found_in(tmp_path, gone) == set()
         other.close()
     assert found_in(tmp_path, gone) == set()
@@ -333,18 +333,18 @@ def test_after_an_erasure_no_byte_is_left_in_any_file(tmp_path: Path, monkeypatc
 def test_an_erasure_waits_for_a_reader_or_asks_to_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "feedback.sqlite"
     monkeypatch.setattr("hsemotion_space.feedback.database.BUSY_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(opening, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(connection, "BUSY_TIMEOUT_S", 0.2)
     with FeedbackStore(f"sqlite:///{file}") as store:
         store.add(replace(make_record(1, comment="canary"), crop=make_crop(1)))
         reader = sqlite3.connect(file, isolation_level=None)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM feedback_records").fetchone()
         with refused("not_scrubbed"):
-            erase_here(store, ANNA)
+            erase_locally(store, ANNA)
         assert store.records() == []
         assert len(pending_erasures(store)) == 1
         reader.execute("COMMIT")
-        erase_here(store, ANNA)
+        erase_locally(store, ANNA)
         reader.close()
         assert found_in(tmp_path, {"comment": b"canary", "contributor": ANNA.encode()}) == set()
 
@@ -362,7 +362,7 @@ def test_an_erasure_rewrites_the_tables_of_postgresql() -> None:
             gone, kept = needles_of(store.records(contributor=ANNA)), needles_of(store.records(contributor=BEN))
             checkpoint(server)
             assert found_in(data / "base", gone) >= {name for name in gone if name.startswith("contributor")}
-            erase_here(store, ANNA)
+            erase_locally(store, ANNA)
             checkpoint(server)
             assert found_in(data / "base", gone) == set()
             assert found_in(data / "base", kept) >= {name for name in kept if name.startswith("contributor")}

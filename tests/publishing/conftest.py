@@ -9,12 +9,12 @@ import pytest
 from fake_hub import FakeHub, use
 from feedback_publishing import Server
 
-from hsemotion_space.feedback import remote
+from hsemotion_space.feedback import repository
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(remote, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(repository, "TIMEOUT_S", 0.3)
     with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
         yield hub
 

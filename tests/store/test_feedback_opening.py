@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from store_makers import encode, ids
 
 from hsemotion_space.feedback import migrations
-from hsemotion_space.feedback.erase import erase_here
+from hsemotion_space.feedback.erase import erase_locally
 from hsemotion_space.feedback.store import FeedbackStore
 
 
@@ -33,7 +33,7 @@ def test_a_reader_sees_what_is_there_and_changes_nothing(store: FeedbackStore, u
         assert ids(reader.records()) == [make_record(1).id]
         store.add(make_record(2))
         assert len(reader.records()) == 2
-        for change in (lambda: reader.add(make_record(3)), lambda: reader.seal(5, encode), lambda: erase_here(reader, ANNA)):
+        for change in (lambda: reader.add(make_record(3)), lambda: reader.create_batch(5, encode), lambda: erase_locally(reader, ANNA)):
             with refused("read_only"):
                 change()
 
@@ -44,8 +44,8 @@ def test_two_writers_get_on_or_the_second_is_told(store: FeedbackStore, url: str
             store.add(make_record(1))
             assert second.add(make_record(1)).created is False
             second.add(make_record(2))
-            assert store.seal(10, encode) is not None
-            assert second.seal(10, encode) is None
+            assert store.create_batch(10, encode) is not None
+            assert second.create_batch(10, encode) is None
         return
     with refused("database_locked"):
         FeedbackStore(url)

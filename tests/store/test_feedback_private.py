@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from store_makers import encode
 
 from hsemotion_space.feedback import migrations
-from hsemotion_space.feedback.export import Choice, export, export_own
+from hsemotion_space.feedback.export import ExportOptions, export, export_own
 from hsemotion_space.feedback.service import open_feedback
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.settings import Settings
@@ -54,7 +54,7 @@ def test_nothing_of_a_busy_store_is_open_to_others(tmp_path: Path, monkeypatch: 
         feedback = open_feedback(settings)
         for number in range(30):
             feedback.store.add(replace(make_record(number), crop=make_crop(number)))
-        feedback.store.seal(10, encode)
+        feedback.store.create_batch(10, encode)
         seen.update(open_to_others(folder))
         assert {file.name for file in folder.iterdir()} >= {"secret", "feedback.sqlite", "feedback.sqlite-wal", "feedback.sqlite-shm"}
         feedback.erase(feedback.keys.code("nobody"))
@@ -77,7 +77,7 @@ def test_nothing_of_a_busy_store_is_open_to_others(tmp_path: Path, monkeypatch: 
 def test_exports_are_closed_to_others(tmp_path: Path) -> None:
     with FeedbackStore(f"sqlite:///{tmp_path / 'data' / 'feedback.sqlite'}", lambda: NOW_S) as store:
         store.add(replace(make_record(1), crop=make_crop(1)))
-        export(store.records(), tmp_path / "out", {}, Choice("raw", own=True))
+        export(store.records(), tmp_path / "out", {}, ExportOptions("raw", include_private=True))
         export_own(store.records(), tmp_path / "own.json")
     assert len(list((tmp_path / "out").rglob("*.*"))) == 2
     assert not open_to_others(tmp_path / "out")

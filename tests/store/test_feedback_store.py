@@ -38,7 +38,7 @@ def test_a_replay_changes_nothing_and_is_told_the_state(store: FeedbackStore) ->
     assert store.add(replace(make_record(1), crop=make_crop(2))) == Ack(make_record(1).id, False, "received")
     assert store.add(replace(make_record(1), comment="something else")).created is False
     assert store.records() == before
-    store.seal(10, encode)
+    store.create_batch(10, encode)
     assert store.add(make_record(1)).state == "sealed"
 
 
@@ -108,7 +108,7 @@ def test_every_valid_statement_is_stored_exactly(store: FeedbackStore, record: F
 def test_records_are_chosen_by_contributor_batch_state_and_number(store: FeedbackStore) -> None:
     for number in range(6):
         store.add(make_record(number, contributor=BEN if number % 2 else ANNA))
-    batch = store.seal(3, encode)
+    batch = store.create_batch(3, encode)
     assert batch is not None
     numbers = [one.number for one in store.records()]
     assert [one.number for one in store.records(batch=batch.id)] == numbers[:3]
@@ -173,7 +173,7 @@ def test_threads_write_and_read_at_once(store: FeedbackStore) -> None:
                 acks.append(store.add(make_record(number, contributor=hash_of(str(thread)))))
                 if number % 10 == 0:
                     store.records(limit=5)
-                    store.seal(20, encode)
+                    store.create_batch(20, encode)
         except BaseException as error:  # noqa: BLE001  # shown below
             errors.append(error)
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from hsemotion_space.analysis.sampling import narrowed
-from hsemotion_space.feedback.annotating import ASKED, Answer, Panel, agrees, known, panel, read_answer, statement
+from hsemotion_space.feedback.annotation import (
+    CLASS_TASK,
+    Answer,
+    MajorityAnswer,
+    agrees,
+    known_answer,
+    majority_answer,
+    read_answer,
+    to_correction,
+)
 from hsemotion_space.feedback.consent import CROP, LABELS
 from hsemotion_space.feedback.form import Submission
 from hsemotion_space.feedback.intake import Context, Receipt, read_predicted
@@ -117,7 +126,7 @@ def _deal_with(desk: Desk, session: Session, item: Item, given: Given, terms: Te
 
 def _keep(desk: Desk, session: Session, analysis: Analysis, answer: Answer, terms: Terms, *, blind: bool) -> Receipt:
     item = session.items[session.at]
-    verdict, said = statement(answer, read_predicted(analysis, item.face)[0])
+    verdict, said = to_correction(answer, read_predicted(analysis, item.face)[0])
     may_crop = item.picture and not item.bundled
     submission = Submission(
         face=item.face,
@@ -174,7 +183,7 @@ def _said_before(desk: Desk, analysis: Analysis, item: Item, code: object) -> _B
     except FeedbackError:  # none yet, or mistyped while practicing
         me = ""
     try:
-        return _Before(desk.feedback.store.about([name]), name, me)
+        return _Before(desk.feedback.store.records_of_items([name]), name, me)
     except FeedbackError:  # only the comparison is missing; if nothing can be saved either, that is told
         return _Before((), name, me)
 
@@ -183,17 +192,17 @@ def _entry(item: Item, analysis: Analysis, answer: Answer, receipt: Receipt | No
     """Return what is noted and told about an answer, the prediction and known answers among it."""
     face = face_of(analysis, item.face)
     bundled = bundled_answer(analysis, item.face)
-    gold = known(before.records, before.name, bundled.values if bundled else None, before.me)
-    others = panel(before.records, before.name, ASKED.name, before.me)
+    gold = known_answer(before.records, before.name, bundled.values if bundled else None, before.me)
+    others = majority_answer(before.records, before.name, CLASS_TASK.name, before.me)
     with_known = agrees(answer, gold)
     lines = [
         (say("You"), answered(answer)),
         *network_lines(face, item),
         *_known_lines(gold, with_known, bundled if bundled and gold == bundled.values else None),
         *_panel_lines(others),
-        (say("Kept"), translate(receipt.words) if receipt else say("Nothing, this is practice.")),
+        (say("Kept"), translate(receipt.message) if receipt else say("Nothing, this is practice.")),
     ]
-    with_others = agrees(answer, {ASKED.name: others.values}) if others else None
+    with_others = agrees(answer, {CLASS_TASK.name: others.values}) if others else None
     record, signed = (receipt.record_id, receipt.code) if receipt else ("", "")
     return Entry(answer, record, signed, with_known, with_others, tuple(lines))
 
@@ -213,7 +222,7 @@ def network_lines(face: FaceResult, item: Item) -> list[tuple[str, str]]:
     told = [
         say("{value} ({source})", value=in_words(one), source=say(PROVENANCE_WORDS[one.provenance]))
         for one in face.predictions
-        if one.task.name == ASKED.name or one.task.kind == "continuous"
+        if one.task.name == CLASS_TASK.name or one.task.kind == "continuous"
     ]
     lines = [(say("The network"), "; ".join(told) or say("nothing about this"))]
     if item.reason == "disagreement":
@@ -229,16 +238,16 @@ def _in_words(values: Values) -> str:
 
 
 def _known_lines(gold: Mapping[str, Values], right: bool | None, bundled: Bundled | None) -> list[tuple[str, str]]:
-    if ASKED.name not in gold:
+    if CLASS_TASK.name not in gold:
         return []
-    words = _in_words(gold[ASKED.name])
+    words = _in_words(gold[CLASS_TASK.name])
     if right is not None:
         words = say("{answer}: you say the same", answer=words) if right else say("{answer}: you say otherwise", answer=words)
     lines = [(say("Known answer"), words)]
     return [*lines, (say("Source"), say(SAYS[bundled.says]))] if bundled else lines
 
 
-def _panel_lines(others: Panel | None) -> list[tuple[str, str]]:
+def _panel_lines(others: MajorityAnswer | None) -> list[tuple[str, str]]:
     if others is None:
         return [(say("Others"), say("nobody else has answered this yet"))]
     words = say("{answer}: {support} of {people}", answer=_in_words(others.values), support=others.support, people=others.people)

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from hsemotion_space.analysis.sampling import Candidate, Reason, candidates, merged, within
-from hsemotion_space.feedback.annotating import ASKED
+from hsemotion_space.feedback.annotation import CLASS_TASK
 from hsemotion_space.feedback.crops import preview, surest_row
 from hsemotion_space.feedback.record import FeedbackError, Values
 from hsemotion_space.types import Analysis, FaceResult
@@ -130,7 +130,7 @@ def bundled_answers() -> tuple[Bundled, ...]:
         Bundled(
             hashlib.sha256((EXAMPLES / entry["file"]).read_bytes()).hexdigest(),
             (entry["center"][0], entry["center"][1]),
-            {ASKED.name: {entry["answer"]: 1.0}},
+            {CLASS_TASK.name: {entry["answer"]: 1.0}},
             entry["says"],
         )
         for entry in entries

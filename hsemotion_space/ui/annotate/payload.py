@@ -10,7 +10,7 @@ from typing import Final, TypedDict
 from PIL import Image
 
 from hsemotion_space.analysis.sampling import within
-from hsemotion_space.feedback.annotating import ASKED, FEW, PLANE, Tally
+from hsemotion_space.feedback.annotation import CLASS_TASK, MIN_ITEMS, PLANE_TASK, AgreementCount
 from hsemotion_space.feedback.crops import preview
 from hsemotion_space.jobs import JobError
 from hsemotion_space.types import Analysis
@@ -105,8 +105,8 @@ def queue_value(desk: Desk, session: Session, problem: str = "", notice: str = "
     place = say("Face {number} of {total}", number=session.at + 1, total=total) if entry else _end(session)
     value: QueueValue = {
         "turn": session.turn, "begins": begins, "place": place, "share": session.at / total if total else 0.0, "item": entry,
-        "choices": [{"name": one.name, "text": say(one.name), "hint": say(one.description)} for one in ASKED.labels],
-        "pad": session.pad, "bounds": [PLANE.low, PLANE.high], "can_undo": bool(session.path),
+        "choices": [{"name": one.name, "text": say(one.name), "hint": say(one.description)} for one in CLASS_TASK.labels],
+        "pad": session.pad, "bounds": [PLANE_TASK.low, PLANE_TASK.high], "can_undo": bool(session.path),
         "last": [list(line) for line in last.lines] if last else [],
         "totals": _totals(session),
         "problem": problem,
@@ -187,10 +187,10 @@ def _totals(session: Session) -> list[str]:
     if others.items:
         told.append(say("You agree with most others, where others answered too: {tally}", tally=_tally(others)))
     if known.items or others.items:
-        told.append(say("So few items say little about anybody; from {few} on a share is shown.", few=FEW))
+        told.append(say("So few items say little about anybody; from {few} on a share is shown.", few=MIN_ITEMS))
     return told
 
 
-def _tally(tally: Tally) -> str:
+def _tally(tally: AgreementCount) -> str:
     words = say("{same} of {items}", same=tally.same, items=tally.items)
     return words if tally.share is None else f"{words} ({tally.share:.0%})".replace("%", "\u00a0%")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hsemotion_space.feedback.annotating import Answer, Tally
+from hsemotion_space.feedback.annotation import AgreementCount, Answer
 from hsemotion_space.ui.annotate.items import Item, Key
 
 MOST_SESSIONS: Final = 500
@@ -136,11 +136,11 @@ class Session:
         return {"answered": len(self.entries) - skipped, "skipped": skipped, "left": len(self.items) - self.at}
 
     @property
-    def tallies(self) -> tuple[Tally, Tally]:
+    def tallies(self) -> tuple[AgreementCount, AgreementCount]:
         """How often the answers were the known ones, and those of others."""
-        known, others = Tally(), Tally()
+        known, others = AgreementCount(), AgreementCount()
         for entry in self.entries.values():
-            known, others = known.plus(entry.with_known), others.plus(entry.with_others)
+            known, others = known.add(entry.with_known), others.add(entry.with_others)
         return known, others
 
 

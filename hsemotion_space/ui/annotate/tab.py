@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import gradio as gr
 
-from hsemotion_space.feedback.consent import ASKED, LADDER, STATEMENT, STATEMENT_BUNDLED
+from hsemotion_space.feedback.consent import LADDER, SCOPES, STATEMENT, STATEMENT_BUNDLED
 from hsemotion_space.jobs import JobError
 from hsemotion_space.ui.analyze import ASK_EVERY_S, QUIET, Shared
 from hsemotion_space.ui.annotate.answering import Given, Terms, act
@@ -25,7 +25,7 @@ from hsemotion_space.ui.words import fixed, say
 
 FOLDER: Final = Path(__file__).parent
 SCRIPTS: Final = (VIEWER / "words.js", FOLDER / "annotate.js")  # one scope, in this order
-STEPS: Final = tuple(step for step in LADDER if step.name in ASKED)
+STEPS: Final = tuple(step for step in LADDER if step.name in SCOPES)
 MOST_SEEN: Final = 1000  # media of one page whose results were shown
 ABOUT: Final = (
     "Say what faces show, one key per answer. You are asked first where the backbones disagree most or the network is least sure, and only "

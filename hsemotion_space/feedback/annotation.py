@@ -12,12 +12,12 @@ from hsemotion_space.tasks import TASKS, Task, get_task
 
 Choice = Literal["label", "cannot_tell", "not_a_face"]
 
-ASKED: Final[Task] = next(task for task in TASKS if task.kind == "one_of")
+CLASS_TASK: Final[Task] = next(task for task in TASKS if task.kind == "one_of")
 """What is asked about every item: the class that a face shows."""
-PLANE: Final[Task] = next(task for task in TASKS if task.kind == "continuous")
+PLANE_TASK: Final[Task] = next(task for task in TASKS if task.kind == "continuous")
 """What is asked besides if the annotator wants that: a point in the plane of two labels."""
-PLANE_DIGITS: Final = 2
-FEW: Final = 5
+POINT_DIGITS: Final = 2
+MIN_ITEMS: Final = 5
 """Below so many items a share says nothing, and none is shown."""
 
 
@@ -27,8 +27,8 @@ class Answer:
 
     Attributes:
         choice: whether it is a label, or none.
-        label: of ``ASKED``; empty unless that is the choice.
-        point: values of the labels of ``PLANE``; empty if it was not placed.
+        label: of ``CLASS_TASK``; empty unless that is the choice.
+        point: values of the labels of ``PLANE_TASK``; empty if it was not placed.
     """
 
     choice: Choice
@@ -41,9 +41,9 @@ class Answer:
         if self.choice == "cannot_tell":
             return {}
         if self.choice == "not_a_face":
-            return {ASKED.name: {}}
-        point = {PLANE.name: dict(zip(PLANE.label_names, self.point, strict=True))} if self.point else {}
-        return {ASKED.name: {self.label: 1.0}, **point}
+            return {CLASS_TASK.name: {}}
+        point = {PLANE_TASK.name: dict(zip(PLANE_TASK.label_names, self.point, strict=True))} if self.point else {}
+        return {CLASS_TASK.name: {self.label: 1.0}, **point}
 
 
 def read_answer(choice: object, label: object = "", point: object = ()) -> Answer:
@@ -51,8 +51,8 @@ def read_answer(choice: object, label: object = "", point: object = ()) -> Answe
 
     Args:
         choice: one of ``Choice``.
-        label: of ``ASKED``, if the choice is a label.
-        point: two numbers in the range of ``PLANE``, or nothing.
+        label: of ``CLASS_TASK``, if the choice is a label.
+        point: two numbers in the range of ``PLANE_TASK``, or nothing.
 
     Raises:
         FeedbackError: if it is no answer.
@@ -61,30 +61,30 @@ def read_answer(choice: object, label: object = "", point: object = ()) -> Answe
         raise FeedbackError("The answer must be one of {names}.", code="choice", names=", ".join(get_args(Choice)))
     if choice != "label":
         return Answer("cannot_tell" if choice == "cannot_tell" else "not_a_face")
-    if not isinstance(label, str) or label not in ASKED.label_names:
-        raise FeedbackError("The answer must be one of {names}.", code="answer", names=", ".join(ASKED.label_names))
+    if not isinstance(label, str) or label not in CLASS_TASK.label_names:
+        raise FeedbackError("The answer must be one of {names}.", code="answer", names=", ".join(CLASS_TASK.label_names))
     return Answer("label", label, _read_point(point))
 
 
 def _read_point(point: object) -> tuple[float, ...]:
     if point is None or (isinstance(point, list | tuple) and not point):
         return ()
-    if not isinstance(point, list | tuple) or len(point) != len(PLANE.labels) or not all(map(_is_in_plane, point)):
+    if not isinstance(point, list | tuple) or len(point) != len(PLANE_TASK.labels) or not all(map(_is_in_plane, point)):
         raise FeedbackError(
             "A point must have {count} numbers from {low:g} to {high:g}.",
             code="point",
-            count=len(PLANE.labels),
-            low=PLANE.low,
-            high=PLANE.high,
+            count=len(PLANE_TASK.labels),
+            low=PLANE_TASK.low,
+            high=PLANE_TASK.high,
         )
-    return tuple(round(float(number), PLANE_DIGITS) + 0.0 for number in point)
+    return tuple(round(float(number), POINT_DIGITS) + 0.0 for number in point)
 
 
 def _is_in_plane(number: object) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and PLANE.low <= number <= PLANE.high  # NaN is not
+    return isinstance(number, int | float) and not isinstance(number, bool) and PLANE_TASK.low <= number <= PLANE_TASK.high  # NaN is not
 
 
-def statement(answer: Answer, predicted: Mapping[str, Values]) -> tuple[Verdict, Mapping[str, object]]:
+def to_correction(answer: Answer, predicted: Mapping[str, Values]) -> tuple[Verdict, Mapping[str, object]]:
     """Return the verdict on a prediction that follows from an answer, and what goes with it, as ``read_corrected`` takes it.
 
     The prediction is ``correct`` if everything that was answered is the same (:func:`trust.same`); what was answered is named then too,
@@ -102,12 +102,12 @@ def statement(answer: Answer, predicted: Mapping[str, Values]) -> tuple[Verdict,
         same(get_task(name), value, predicted[name] if get_task(name).kind != "one_of" else {top_of(predicted[name]): 1.0})
         for name, value in values.items()
     )
-    said = {name: value if get_task(name).kind != "one_of" else next(iter(value)) for name, value in values.items()}
-    return "correct" if right else "wrong", said
+    corrected = {name: value if get_task(name).kind != "one_of" else next(iter(value)) for name, value in values.items()}
+    return "correct" if right else "wrong", corrected
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class MajorityAnswer:
     """What others say about one task of an item.
 
     Attributes:
@@ -121,11 +121,11 @@ class Panel:
     people: int
 
 
-def panel(records: Sequence[FeedbackRecord], item: str, task: str, without: str = "") -> Panel | None:
+def majority_answer(records: Sequence[FeedbackRecord], item: str, task: str, without: str = "") -> MajorityAnswer | None:
     """Return what others say; None if nobody does.
 
     Args:
-        records: about the item, such as those of ``FeedbackStore.about``.
+        records: about the item, such as those of ``FeedbackStore.records_of_items``.
         item: its name.
         task: name.
         without: contributor who is not one of the others.
@@ -133,10 +133,10 @@ def panel(records: Sequence[FeedbackRecord], item: str, task: str, without: str 
     others = [one for one in records if one.item == item and one.contributor != without]
     people = sum(task in vote.answers for vote in votes(others).get(item, ()))
     agreed = consensus(others, known_answers(others)).get(item, {}).get(task)
-    return Panel(agreed.values, agreed.support, people) if agreed is not None and people else None
+    return MajorityAnswer(agreed.values, agreed.support, people) if agreed is not None and people else None
 
 
-def known(
+def known_answer(
     records: Sequence[FeedbackRecord], item: str, bundled: Mapping[str, Values] | None = None, without: str = ""
 ) -> Mapping[str, Values]:
     """Return the known answer to an item by task, empty if there is none; what a reviewer marked comes before what is ``bundled``.
@@ -148,25 +148,25 @@ def known(
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class AgreementCount:
     """How often somebody was of one mind with others: ``same`` of ``items``."""
 
     same: int = 0
     items: int = 0
 
-    def plus(self, agrees: bool | None) -> Tally:
+    def add(self, agrees: bool | None) -> AgreementCount:
         """Return it with one more item; None for one that nothing can be compared with."""
-        return self if agrees is None else Tally(self.same + agrees, self.items + 1)
+        return self if agrees is None else AgreementCount(self.same + agrees, self.items + 1)
 
     @property
     def share(self) -> float | None:
-        """Share in 0..1; None for fewer than ``FEW`` items."""
-        return self.same / self.items if self.items >= FEW else None
+        """Share in 0..1; None for fewer than ``MIN_ITEMS`` items."""
+        return self.same / self.items if self.items >= MIN_ITEMS else None
 
 
 def agrees(answer: Answer, others: Mapping[str, Values]) -> bool | None:
-    """Return whether an answer to ``ASKED`` is the same as another; None if either does not tell."""
+    """Return whether an answer to ``CLASS_TASK`` is the same as another; None if either does not tell."""
     mine = answer.values
-    if ASKED.name not in mine or ASKED.name not in others:
+    if CLASS_TASK.name not in mine or CLASS_TASK.name not in others:
         return None
-    return same(ASKED, mine[ASKED.name], others[ASKED.name])
+    return same(CLASS_TASK, mine[CLASS_TASK.name], others[CLASS_TASK.name])

