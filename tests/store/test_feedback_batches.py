@@ -156,10 +156,10 @@ def test_of_several_replicas_only_one_changes_the_hub_at_a_time(store: FeedbackS
     with store.publish_lock() as mine:
         assert mine
         if url.startswith("postgresql"):
-            with FeedbackStore(url) as replica, replica.turn() as theirs:
+            with FeedbackStore(url) as replica, replica.publish_lock() as theirs:
                 assert not theirs
     with store.publish_lock() as mine:
         assert mine
     if url.startswith("postgresql"):
-        with FeedbackStore(url) as replica, replica.turn() as theirs:
+        with FeedbackStore(url) as replica, replica.publish_lock() as theirs:
             assert theirs
