@@ -96,7 +96,12 @@ def build_api(context: AppContext) -> None:
         return _analyze(context, "image", image, consent, PipelineConfig(checkpoint), client=client_of(request))
 
     def analyze_clip(  # noqa: PLR0917  the endpoint's inputs
-        request: gr.Request, clip: FileData, consent: bool, checkpoint: str = "", sample_fps: float = 10.0, smoothing: float = 1.0
+        request: gr.Request,
+        clip: FileData,
+        consent: bool,
+        checkpoint: str = "",
+        sample_fps: float = 10.0,
+        smoothing: float = PipelineConfig().smoothing,
     ) -> AnalysisResult:
         """Analyze the faces of a clip over time.
 

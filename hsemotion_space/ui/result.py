@@ -36,7 +36,9 @@ KIND_TITLES: Final[dict[Kind, str]] = {
     "undecided": "Close call",
     "divided": "Backbones disagree",
 }
-SMOOTHING: Final = "1 is each task's usual window (±1.67 s for expression), 0 shows every frame as it is. Changes at once."
+SMOOTHING: Final = (
+    "0.15 (±0.25 s for expression) keeps events of half a second, 1 is the window of the ABAW challenge (±1.67 s), 0 turns smoothing off."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
     viewer = build_viewer(visible=False)
     with gr.Row(elem_classes="downloads"):
         smoothing = RawSlider(
-            0, 3, PipelineConfig().smoothing, step=0.25, label=fixed("Smoothing"), info=fixed(SMOOTHING), visible=False, scale=4
+            0, 3, PipelineConfig().smoothing, step=0.05, label=fixed("Smoothing"), info=fixed(SMOOTHING), visible=False, scale=4
         )  # fmt: skip
         csv = gr.DownloadButton(fixed("Download CSV"), visible=False, size="sm", scale=0, min_width=150)
         json = gr.DownloadButton(fixed("Download JSON"), visible=False, size="sm", scale=0, min_width=150)
