@@ -15,7 +15,7 @@ from PIL import Image
 from hsemotion_space.feedback.limits import ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT, Limits, network_of
 from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord, Review, answer_text, subject_of, top_of
 from hsemotion_space.feedback.trust import agreement
-from hsemotion_space.tasks import get_task
+from hsemotion_space.tasks import TASKS, get_task
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import AppContext
@@ -147,8 +147,8 @@ def _decide(context: AppContext, number: int, act: str) -> str:
 def describe(one: FeedbackRecord) -> str:
     """Return a record as HTML: what was predicted beside what was said."""
     rows = []
-    for name, predicted in one.predicted.items():
-        task = get_task(name)
+    for task in (task for task in TASKS if task.name in one.predicted):  # a stored record sorts them by name
+        name, predicted = task.name, one.predicted[task.name]
         values = {label: predicted[label] for label in task.label_names if label in predicted}
         shown = {top_of(values): values[top_of(values)]} if task.kind == "one_of" else values
         words = ", ".join(f"{say(label)} {value:.2f}" for label, value in shown.items())

@@ -43,8 +43,8 @@ def test_published_checkpoint_is_picked_downloaded_and_used(visit: Open, tmp_pat
             page.get_by_role("option", name="Test far · download").click()
             page.get_by_text("The weights are downloaded when first used").wait_for()
             page.locator(".media input[type=file]").set_input_files(picture)
-            page.locator(".notices:visible", has_text="there is no model.safetensors of faces/far").wait_for()
-            page.locator(".card .problem", has_text="there is no model.safetensors of faces/far").wait_for()
+            page.locator(".notices:visible", has_text="model.safetensors of faces/far on the Hugging Face Hub does not exist").wait_for()
+            page.locator(".card .problem", has_text="model.safetensors of faces/far on the Hugging Face Hub does not exist").wait_for()
             assert down.hits
             hub.clear_faults()
             hub.fail(Fault("hang", path="resolve", method="GET", wait_s=2.0))

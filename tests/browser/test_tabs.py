@@ -23,7 +23,7 @@ def test_review_tab_asks_about_one_correction_after_the_other(visit: Open, serve
     page = visit("Review")
     page.get_by_label("Review token").fill("another")
     press(page, "Show what waits")
-    page.locator(".problem:visible", has_text="This is not the review token").wait_for()
+    page.locator(".problem:visible", has_text="The review token is not valid").wait_for()
     assert page.get_by_role("button", name="Approve", exact=True).count() == 0
     page.get_by_label("Review token").fill(REVIEW_TOKEN)
     press(page, "Show what waits")
@@ -59,9 +59,9 @@ def test_review_token_cannot_be_guessed_by_trying(visit: Open) -> None:
 
     for number in range(11):
         show(f"try {number}")
-    page.locator(".problem:visible", has_text="Please try again in").wait_for()
+    page.locator(".problem:visible", has_text="Try again in").wait_for()
     show(REVIEW_TOKEN)
-    assert page.get_by_text("Please try again in").count(), "the right token is not told from wrong ones for now"
+    assert page.get_by_text("Try again in").count(), "the right token is not told from wrong ones for now"
 
 
 def test_about_tab_explains_tasks_and_shows_cards_on_a_phone(visit: Open) -> None:
