@@ -15,7 +15,7 @@ import pytest
 from checkpoint_makers import make_checkpoint
 from page_makers import ROOT, free_port
 
-from hsemotion_space.environment import OURS, is_secret
+from hsemotion_space.environment import PAGE_SECRETS, is_secret
 
 CANARY = "canary-of-the-environment"
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
@@ -31,7 +31,8 @@ print(json.dumps([given, dict(os.environ), initial, sys.argv[1:]]))
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        *((name, True) for name in OURS), ("HUGGING_FACE_HUB_TOKEN", True), ("OPENAI_API_KEY", True), ("AWS_SECRET_ACCESS_KEY", True),
+        *((name, True) for name in PAGE_SECRETS), ("HUGGING_FACE_HUB_TOKEN", True),
+        ("OPENAI_API_KEY", True), ("AWS_SECRET_ACCESS_KEY", True),
         ("AWS_ACCESS_KEY_ID", True), ("AWS_SESSION_TOKEN", True), ("PGPASSWORD", True), ("DATABASE_URL", True), ("SENTRY_DSN", True),
         ("github_token", True), ("GOOGLE_APPLICATION_CREDENTIALS", True), ("OAUTH_CLIENT_SECRET", True), ("GITHUB_PAT", True),
         ("PATH", False), ("HOME", False), ("LD_LIBRARY_PATH", False), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", False), ("HF_TOKEN_PATH", False),
@@ -55,7 +56,7 @@ def run(secrets: dict[str, str], *arguments: str) -> tuple[dict[str, str], dict[
 
 @needs_proc
 def test_secrets_are_handed_over_and_leave_the_environment() -> None:
-    values = {name: f"{CANARY} {name} \u96ea\n" for name in OURS}
+    values = {name: f"{CANARY} {name} \u96ea\n" for name in PAGE_SECRETS}
     given, environ, initial, rest = run({**values, "OTHER_API_KEY": CANARY, "PLAIN": "1"}, "serve", "--x=a b", "")
     assert given == values, "those of others are dropped"
     assert CANARY not in initial and CANARY not in json.dumps(environ) and environ["PLAIN"] == "1"
@@ -78,7 +79,7 @@ def test_secrets_of_any_length_are_handed_over() -> None:
 def test_no_process_of_a_page_can_be_read_for_secrets(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "checkpoints" / "random")
     port = free_port()
-    environment = os.environ | {name: CANARY for name in (*OURS, "OTHER_API_KEY") if name != "HSEMOTION_FEEDBACK_DATABASE"}
+    environment = os.environ | {name: CANARY for name in (*PAGE_SECRETS, "OTHER_API_KEY") if name != "HSEMOTION_FEEDBACK_DATABASE"}
     environment |= {
         "HSEMOTION_CHECKPOINTS": str(tmp_path / "checkpoints"), "HSEMOTION_PORT": str(port), "HSEMOTION_ENGINE": "torch",
         "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HSEMOTION_FEEDBACK_DATA": str(tmp_path / "feedback"),

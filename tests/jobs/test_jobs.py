@@ -13,7 +13,7 @@ import pytest
 from error_codes import raises_code
 from jobs_makers import SLOW, code_of, wait, wait_running, worker_pid
 
-from hsemotion_space.environment import OURS
+from hsemotion_space.environment import PAGE_SECRETS
 from hsemotion_space.inference import pipeline
 from hsemotion_space.jobs import JobError, JobRunner, worker
 from hsemotion_space.jobs.requests import AnalysisRequest
@@ -99,7 +99,7 @@ def test_status_and_cancel_of_unknown_job(runner: JobRunner) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_the_worker_is_started_without_secrets(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*OURS, "ANY_API_KEY", "KEPT"):
+    for name in (*PAGE_SECRETS, "ANY_API_KEY", "KEPT"):
         monkeypatch.setenv(name, "hf_secret")
     runner = JobRunner(settings)
     try:
@@ -110,7 +110,7 @@ def test_the_worker_is_started_without_secrets(settings: Settings, folder: Path,
         runner.close()
     assert environ.count(b"hf_secret") == 1
     assert b"KEPT=hf_secret" in environ
-    assert all(os.environ[name] == "hf_secret" for name in OURS)
+    assert all(os.environ[name] == "hf_secret" for name in PAGE_SECRETS)
 
 
 def test_work_after_an_unexpected_error(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

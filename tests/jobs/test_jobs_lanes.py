@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from jobs_makers import SLOW, wait, wait_running, worker_pid
 
-from hsemotion_space.environment import OURS
+from hsemotion_space.environment import PAGE_SECRETS
 from hsemotion_space.jobs import JobRunner, worker
 from hsemotion_space.jobs.runner import CLIP_NICENESS
 from hsemotion_space.jobs.worker import WorkerProcess
@@ -90,7 +90,7 @@ def echo(connection: Connection, settings: Settings, _niceness: int) -> None:
 
 def test_a_worker_is_told_no_secret(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "work", echo)
-    for name in OURS:
+    for name in PAGE_SECRETS:
         monkeypatch.setenv(name, "s3cret")
     secret = replace(settings, feedback_secret="s3cret", review_token="s3cret", feedback_database="postgresql://me:s3cret@host/db")
     process = WorkerProcess(secret)
@@ -105,4 +105,4 @@ def test_a_worker_is_told_no_secret(settings: Settings, monkeypatch: pytest.Monk
     assert isinstance(received, bytes) and b"s3cret" not in received
     assert pickle.loads(received) == settings
     assert "s3cret" not in str(environ) and multiprocessing.current_process().name == "MainProcess"
-    assert all(os.environ[name] == "s3cret" for name in OURS)
+    assert all(os.environ[name] == "s3cret" for name in PAGE_SECRETS)

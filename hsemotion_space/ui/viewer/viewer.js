@@ -176,7 +176,7 @@ function clearSelection() {
 }
 
 function mark(which) {
-  const now = stage.time;
+  const now = data.times[Math.max(0, frameAt(data.times, stage.time))]; // of the frame on screen, also while the player still seeks
   const { start, end } = state.selection ?? {};
   if (which === 'start') select(now, end != null && end > now ? end : null);
   else if (start != null) select(Math.min(start, now), Math.max(start, now));
