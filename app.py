@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    """Serve the page as the command does; the import lies here so that the worker process, which imports this file, stays light."""
+    """Serve the page as the command does; imported here, so that the worker process stays light."""
     from hsemotion_space.cli import main as run
 
     return run(["serve"])

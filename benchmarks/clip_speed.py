@@ -2,7 +2,8 @@
 
     python benchmarks/clip_speed.py PHOTOGRAPH_WITH_FACES [--rounds 3]
 
-Needs ``pip install --no-deps emotiefflib`` and ``pip install onnx onnxscript onnxruntime opencv-python-headless`` in the same environment.
+Needs ``pip install --no-deps emotiefflib`` and ``pip install onnx onnxscript onnxruntime
+opencv-python-headless`` in the same environment.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ def export_for_peer(model: torch.nn.Module, home: Path) -> None:
     folder = home / ".emotiefflib"
     folder.mkdir()
     torch.onnx.export(
-        model, (torch.zeros(1, 3, SIZE, SIZE),), str(folder / f"{PEER_MODEL}.onnx"), input_names=["input"], output_names=["output"],
+        model, (torch.zeros(1, 3, SIZE, SIZE),), str(folder / f"{PEER_MODEL}.onnx"), input_names=["input"],
+        output_names=["output"],
         dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}}, dynamo=False, opset_version=17,
     )  # fmt: skip
 
 
 def peer_loop(clip: Path, recognizer: object) -> dict[int, np.ndarray]:
-    """Read with OpenCV, build MTCNN anew for each frame, keep sure faces, predict them all; return the boxes."""
+    """Read with OpenCV, build MTCNN for each frame, predict all faces it finds; return the boxes."""
     capture = cv2.VideoCapture(str(clip))
     found: dict[int, np.ndarray] = {}
     index = 0
@@ -48,7 +50,9 @@ def peer_loop(clip: Path, recognizer: object) -> dict[int, np.ndarray]:
         if not ok:
             return found
         frame = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        boxes, probabilities = MTCNN(keep_all=True, post_process=False, min_face_size=40, device="cpu").detect(frame, landmarks=False)
+        boxes, probabilities = MTCNN(
+            keep_all=True, post_process=False, min_face_size=40, device="cpu"
+        ).detect(frame, landmarks=False)
         if boxes is not None:
             boxes = np.asarray(boxes, np.float64)[np.asarray(probabilities, np.float64) > 0.9]
             faces = [frame[max(y0, 0) : y1, max(x0, 0) : x1] for x0, y0, x1, y1 in boxes.astype(int)]
@@ -60,7 +64,9 @@ def peer_loop(clip: Path, recognizer: object) -> dict[int, np.ndarray]:
 
 def main() -> None:
     """Run the comparison and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photograph", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--frames", type=int, default=105)
@@ -81,7 +87,9 @@ def main() -> None:
             pipeline = Pipeline(replace(settings, engine=engine))
             for every in (1, 3, 5, 10) if engine == "openvino" else (5,):
                 config = PipelineConfig(sample_fps=0, detect_every=every)
-                runs[f"this project, {engine} f32, search every {every}"] = lambda p=pipeline, c=config: p.analyze(clip, c)
+                runs[f"this project, {engine} f32, search every {every}"] = lambda p=pipeline, c=config: (
+                    p.analyze(clip, c)
+                )
         report(runs, options.rounds, options.frames)
 
 
@@ -94,11 +102,17 @@ def report(runs: dict[str, Callable[[], object]], rounds: int, frames: int) -> N
             timings[name].append(timed(run)[0])
     first, *others = runs
     reference = results[first]
-    print("| pipeline | wall ms/frame | CPU ms/frame | times as fast, per round | recall | mean IoU |\n|---|---|---|---|---|---|")
+    print(
+        "| pipeline | wall ms/frame | CPU ms/frame | times as fast, per round | recall | mean IoU"
+        " |\n|---|---|---|---|---|---|"
+    )
     for name in (first, *others):
         wall = statistics.median(timing.wall_s for timing in timings[name]) * 1000 / frames
         cpu = statistics.median(timing.cpu_s for timing in timings[name]) * 1000 / frames
-        ratios = " ".join(f"{base.wall_s / mine.wall_s:.1f}" for base, mine in zip(timings[first], timings[name], strict=True))
+        ratios = " ".join(
+            f"{base.wall_s / mine.wall_s:.1f}"
+            for base, mine in zip(timings[first], timings[name], strict=True)
+        )
         result = results[name]
         boxes = boxes_by_frame(result) if isinstance(result, Analysis) else result
         recall, iou = agreement(reference, boxes)  # type: ignore[arg-type]

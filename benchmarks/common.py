@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: a clip made from a photograph, a checkpoint with random weights, agreement of boxes."""
+"""Shared by the benchmarks: a clip of a photograph, a checkpoint with random weights, box agreement."""
 
 from __future__ import annotations
 
@@ -59,8 +59,10 @@ def timed(run: Callable[[], object]) -> tuple[Timing, object]:
     return Timing(time.perf_counter() - wall, time.process_time() - cpu), result
 
 
-def make_clip(picture: Path, clip: Path, frames: int = 105, fps: int = 25, size: tuple[int, int] = (1920, 1080)) -> None:
-    """Write an h264 clip in which a photograph drifts, turns by up to four degrees and grows by up to a fifth."""
+def make_clip(
+    picture: Path, clip: Path, frames: int = 105, fps: int = 25, size: tuple[int, int] = (1920, 1080)
+) -> None:
+    """Write an h264 clip in which a photograph drifts, turns up to 4 degrees and grows by up to a fifth."""
     image = Image.open(picture).convert("RGB")
     width, height = size
     fit = min(width / image.width, height / image.height)
@@ -74,7 +76,14 @@ def make_clip(picture: Path, clip: Path, frames: int = 105, fps: int = 25, size:
             cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
             x = image.width / 2 + 0.05 * image.width * math.sin(phase)
             y = image.height / 2 + 0.04 * image.height * math.cos(phase)
-            matrix = (cos, sin, x - cos * width / 2 - sin * height / 2, -sin, cos, y + sin * width / 2 - cos * height / 2)
+            matrix = (
+                cos,
+                sin,
+                x - cos * width / 2 - sin * height / 2,
+                -sin,
+                cos,
+                y + sin * width / 2 - cos * height / 2,
+            )
             moved = image.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
             for packet in stream.encode(av.VideoFrame.from_image(moved)):
                 container.mux(packet)
@@ -92,7 +101,9 @@ def make_checkpoint(root: Path, arch: str, dim: int, size: int, name: str = "ran
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
-    (folder / "manifest.toml").write_text(MANIFEST.format(name=name, arch=arch, dim=dim, size=size, sha256=digest), "utf-8")
+    (folder / "manifest.toml").write_text(
+        MANIFEST.format(name=name, arch=arch, dim=dim, size=size, sha256=digest), "utf-8"
+    )
     return model
 
 
@@ -110,6 +121,8 @@ def agreement(reference: dict[int, np.ndarray], found: dict[int, np.ndarray]) ->
     best: list[float] = []
     for index, boxes in reference.items():
         mine = found.get(index, np.zeros((0, 4), np.float32))
-        best += overlap(boxes.astype(np.float32), mine).max(axis=1).tolist() if len(mine) else [0.0] * len(boxes)
+        best += (
+            overlap(boxes.astype(np.float32), mine).max(axis=1).tolist() if len(mine) else [0.0] * len(boxes)
+        )
     hits = [value for value in best if value >= 0.5]
     return len(hits) / max(len(best), 1), float(np.mean(hits)) if hits else 0.0

@@ -2,8 +2,8 @@
 
 python benchmarks/explain.py [--rounds 7] [--engine openvino]
 
-Speed does not depend on what is in the face, so random pixels do. CPU time is that of the process with all its threads; it is steadier than
-wall time on a machine that does other work.
+Speed does not depend on what is in the face, so random pixels do. CPU time is that of the process with all
+its threads; it is steadier than wall time on a machine that does other work.
 """
 
 from __future__ import annotations
@@ -33,12 +33,18 @@ def once(network: Network, grid: Grid) -> Timing:
 
 
 def main() -> None:
-    """Print a Markdown table: medians over rounds, each of which measures every checkpoint with every grid once, after one to warm up."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Print a Markdown table of medians over rounds that measure every checkpoint with every grid in turn."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--engine", choices=get_args(EngineName), default="openvino")
     given = parser.parse_args()
-    checkpoints = [checkpoint for checkpoint in list_checkpoints(Settings.from_env().checkpoint_roots) if checkpoint.weights_bytes]
+    checkpoints = [
+        checkpoint
+        for checkpoint in list_checkpoints(Settings.from_env().checkpoint_roots)
+        if checkpoint.weights_bytes
+    ]
     networks = [load_network(checkpoint, EngineOptions(given.engine)) for checkpoint in checkpoints]
     measured: dict[tuple[str, Grid], list[Timing]] = {}
     for number in range(given.rounds + 1):
@@ -51,8 +57,13 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|")
     for (checkpoint_id, grid), timings in measured.items():
         faces = 1 + 2 * len(grid.corners(224)[1]) ** 2
-        wall, cpu = (1000 * statistics.median(values) for values in zip(*((one.wall_s, one.cpu_s) for one in timings), strict=True))
-        print(f"| {checkpoint_id} | {grid.patch:.3g} | {grid.stride:.3g} | {faces} | {wall:.0f} | {cpu:.0f} |")
+        wall, cpu = (
+            1000 * statistics.median(values)
+            for values in zip(*((one.wall_s, one.cpu_s) for one in timings), strict=True)
+        )
+        print(
+            f"| {checkpoint_id} | {grid.patch:.3g} | {grid.stride:.3g} | {faces} | {wall:.0f} | {cpu:.0f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Load on the page: many users at once, from different addresses of this machine, as their browsers would do it.
+"""Load on the page: many users at once, from different addresses of this machine, each with a session.
 
     python benchmarks/load.py [--users 30] [--minutes 3] [--clip-seconds 60] [--json FILE]
 
-The script starts the page with the default checkpoint and engine and its data in a temporary folder, and stops it. Each user uploads a
-picture, presses Analyze and asks for the result until it is there; every tenth time it is a clip, and every twentieth time the user leaves
-in the middle of the upload or of the analysis. In the end it is measured how long a picture takes alone and behind a clip.
-Memory, descriptors and threads are read from ``/proc`` (Linux); descriptors are counted only if the user may see them.
+The script starts the page with the default checkpoint and engine and its data in a temporary folder, and
+stops it. Each user uploads a picture, presses Analyze and asks for the result until it is there; every tenth
+time it is a clip, and every twentieth time the user leaves in the middle of the upload or of the analysis. In
+the end it is measured how long a picture takes alone and behind a clip. Memory, descriptors and threads are
+read from ``/proc`` (Linux); descriptors are counted only if the user may see them.
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ def children(pid: int) -> list[int]:
 
 
 def look(pid: int, folder: Path) -> dict[str, float]:
-    """Return what the page and its workers use: MiB, threads, open descriptors, MiB of what visitors added."""
+    """Return what the page and its workers use: MiB, threads, open descriptors, MiB of uploads."""
 
     def status(one: int, name: str) -> float:
         with suppress(OSError):
             lines = Path(f"/proc/{one}/status").read_text().splitlines()
-            return next((float(line.split()[1]) for line in lines if line.startswith(f"{name}:")), float("nan"))
+            return next(
+                (float(line.split()[1]) for line in lines if line.startswith(f"{name}:")), float("nan")
+            )
         return float("nan")
 
     try:
@@ -64,7 +67,8 @@ def look(pid: int, folder: Path) -> dict[str, float]:
             size += path.lstat().st_size
     workers = sum(status(child, "VmRSS") for child in children(pid))
     return {
-        "page MiB": status(pid, "VmRSS") / 1024, "workers MiB": workers / 1024, "threads": status(pid, "Threads"),
+        "page MiB": status(pid, "VmRSS") / 1024, "workers MiB": workers / 1024,
+        "threads": status(pid, "Threads"),
         "descriptors": descriptors, "added MiB": size / 2**20,
     }  # fmt: skip
 
@@ -77,7 +81,9 @@ async def look_on(pid: int, folder: Path, looks: list[dict[str, float]]) -> None
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def run_users(url: str, given: argparse.Namespace, pid: int, folder: Path) -> tuple[Record, list[dict[str, float]]]:
+async def run_users(
+    url: str, given: argparse.Namespace, pid: int, folder: Path
+) -> tuple[Record, list[dict[str, float]]]:
     """Let all users use the page at once."""
     record, looks = Record(), list[dict[str, float]]()
     users = [User(url, number, record) for number in range(given.users)]
@@ -115,7 +121,10 @@ async def behind_a_clip(url: str, clip: Path) -> dict[str, float]:
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """Return how many there are, with their p50, p95 and p99."""
-    found = {f"p{share}": float(np.percentile(seconds, share)) if seconds else float("nan") for share in (50, 95, 99)}
+    found = {
+        f"p{share}": float(np.percentile(seconds, share)) if seconds else float("nan")
+        for share in (50, 95, 99)
+    }
     return {"count": float(len(seconds)), **found}
 
 
@@ -123,11 +132,17 @@ def summary(record: Record, looks: Sequence[Mapping[str, float]]) -> dict[str, A
     """Return what was measured, in a form that JSON takes."""
     clips = [stay for stay in record.stays if stay.kind == "video"]
     pictures = [stay for stay in record.stays if stay.kind == "image"]
-    beside = [one for one in pictures if any(clip.start_s < one.end_s and one.start_s < clip.end_s for clip in clips)]
+    beside = [
+        one
+        for one in pictures
+        if any(clip.start_s < one.end_s and one.start_s < clip.end_s for clip in clips)
+    ]
     half = looks[len(looks) // 2 :]
     minutes = [one["time_s"] / 60 for one in half]
     slopes = {
-        name: float(np.polyfit(minutes, [one[name] for one in half], 1)[0]) for name in looks[0] if len(half) > 2 and name != "time_s"
+        name: float(np.polyfit(minutes, [one[name] for one in half], 1)[0])
+        for name in looks[0]
+        if len(half) > 2 and name != "time_s"
     }
     seconds = {"pictures": pictures, "pictures while a clip runs": beside, "clips": clips}
     return {
@@ -135,7 +150,10 @@ def summary(record: Record, looks: Sequence[Mapping[str, float]]) -> dict[str, A
         "5xx": sum(count for status, count in record.answers.items() if status >= 500),
         "left": record.left,
         "refusals": dict(record.refusals.most_common()),
-        "seconds": {name: percentiles([stay.end_s - stay.start_s for stay in stays]) for name, stays in seconds.items()},
+        "seconds": {
+            name: percentiles([stay.end_s - stay.start_s for stay in stays])
+            for name, stays in seconds.items()
+        },
         "per minute in the second half": slopes,
         "looks": list(looks),
     }
@@ -150,11 +168,16 @@ def show(found: Mapping[str, Any]) -> None:
     looks = found["looks"]
     print("\n| | start | middle | end | change per minute in the second half |\n|---|---|---|---|---|")
     for name, slope in found["per minute in the second half"].items():
-        print(f"| {name} | {looks[0][name]:.1f} | {looks[len(looks) // 2][name]:.1f} | {looks[-1][name]:.1f} | {slope:+.2f} |")
+        print(
+            f"| {name} | {looks[0][name]:.1f} | {looks[len(looks) // 2][name]:.1f} | {looks[-1][name]:.1f} |"
+            f" {slope:+.2f} |"
+        )
     for words, count in found["refusals"].items():
         print(f"\nrefused {count} times: {words}")
     if "picture behind a clip" in found:
-        print("\n" + ", ".join(f"{name} {value:.2f}" for name, value in found["picture behind a clip"].items()))
+        print(
+            "\n" + ", ".join(f"{name} {value:.2f}" for name, value in found["picture behind a clip"].items())
+        )
 
 
 def start_page(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -163,10 +186,13 @@ def start_page(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     environment = {
-        **os.environ, "HSEMOTION_PORT": str(port), "TMPDIR": str(folder), "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"),
+        **os.environ, "HSEMOTION_PORT": str(port), "TMPDIR": str(folder),
+        "HSEMOTION_FEEDBACK_DATA": str(folder / "feedback"),
         "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
     until_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < until_s and process.poll() is None:
         with suppress(httpx.TransportError):
@@ -177,7 +203,9 @@ def start_page(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     raise TimeoutError("the page did not start")
 
 
-async def measure(given: argparse.Namespace, folder: Path, process: subprocess.Popen[bytes], url: str) -> dict[str, Any]:
+async def measure(
+    given: argparse.Namespace, folder: Path, process: subprocess.Popen[bytes], url: str
+) -> dict[str, Any]:
     """Return all that is measured."""
     warm = User(url, 300, Record())
     await warm.open()
@@ -193,13 +221,19 @@ async def measure(given: argparse.Namespace, folder: Path, process: subprocess.P
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=30)
     parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--clip-seconds", type=int, default=60, help="of the clip that a picture waits behind; 0 for none")
+    parser.add_argument(
+        "--clip-seconds", type=int, default=60, help="of the clip that a picture waits behind; 0 for none"
+    )
     parser.add_argument("--json", type=Path, help="where everything goes too")
     given = parser.parse_args()
-    if not (0 < given.users <= MOST_USERS and 0 < given.minutes <= MOST_MINUTES and 0 <= given.clip_seconds <= 60):
+    if not (
+        0 < given.users <= MOST_USERS and 0 < given.minutes <= MOST_MINUTES and 0 <= given.clip_seconds <= 60
+    ):
         parser.error(f"at most {MOST_USERS} users, {MOST_MINUTES} minutes and a clip of 60 seconds")
     with tempfile.TemporaryDirectory() as folder:
         process, url = start_page(Path(folder))

@@ -18,7 +18,10 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EMPTY = "import gradio as gr, os\nwith gr.Blocks() as demo: pass\ndemo.launch(server_port=int(os.environ['HSEMOTION_PORT']), quiet=True)"
+EMPTY = (
+    "import gradio as gr, os\nwith gr.Blocks() as demo:"
+    " pass\ndemo.launch(server_port=int(os.environ['HSEMOTION_PORT']), quiet=True)"
+)
 
 
 def first_answer(command: list[str]) -> float:
@@ -28,7 +31,9 @@ def first_answer(command: list[str]) -> float:
         port = listener.getsockname()[1]
     environment = {**os.environ, "HSEMOTION_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while time.perf_counter() - start < 120:
             try:
@@ -44,7 +49,9 @@ def first_answer(command: list[str]) -> float:
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     with tempfile.NamedTemporaryFile("w", suffix=".py") as empty:

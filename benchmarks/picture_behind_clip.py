@@ -1,10 +1,13 @@
-"""How long does a picture take that comes while a clip of a minute is analyzed? By workers, and with a clip that gives way.
+"""How long does a picture take that comes while a clip of a minute is analyzed?
+
+By workers, and with a clip that gives way.
 
     python benchmarks/picture_behind_clip.py [--rounds 1] [--pictures 5] [--seconds 60] [--niceness 10]
 
-Both files are made from the example portrait. "gives way" is one process that looks after each frame of the clip whether a picture has
-come; the page does not do that, it is here to be compared. A round measures every way once, in turn, and each way measures pictures
-alone first. Proportional set size (PSS, Linux only) counts once what processes share.
+Both files are made from the example portrait. "gives way" is one process that looks after each frame of the
+clip whether a picture has come; the page does not do that, it is here to be compared. A round measures every
+way once, in turn, and each way measures pictures alone first. Proportional set size (PSS, Linux only) counts
+once what processes share.
 """
 
 from __future__ import annotations
@@ -53,7 +56,10 @@ class Measured:
         """Cells of the table."""
         alone, behind = statistics.median(self.alone_s), statistics.median(self.behind_s)
         seconds = f"{alone:.2f} | {behind:.2f} | {max(self.behind_s):.2f} | {behind / alone:.1f}"
-        return f"{seconds} | {self.clip_alone_s:.0f} | {self.clip_s:.0f} | {len(self.behind_s)} | {self.memory:.0f}"
+        return (
+            f"{seconds} | {self.clip_alone_s:.0f} | {self.clip_s:.0f} | {len(self.behind_s)} |"
+            f" {self.memory:.0f}"
+        )
 
 
 def in_queue(files: Files, settings: Settings) -> Measured:
@@ -121,7 +127,7 @@ def giving_way(files: Files, settings: Settings) -> Measured:
 
 
 def pss(pid: int | None) -> float:
-    """Return the proportional set size of a process in MiB; not a number where the system does not tell it."""
+    """Return the proportional set size of a process in MiB; NaN where the system does not report it."""
     file = Path(f"/proc/{pid}/smaps_rollup")
     lines = file.read_text("ascii").splitlines() if file.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), float("nan"))
@@ -129,23 +135,37 @@ def pss(pid: int | None) -> float:
 
 def main() -> None:
     """Print a Markdown table, row by row as it is measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--pictures", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=60, help="of the clip")
-    parser.add_argument("--niceness", type=int, nargs="*", default=[runner.CLIP_NICENESS], help="of the worker for clips")
+    parser.add_argument(
+        "--niceness", type=int, nargs="*", default=[runner.CLIP_NICENESS], help="of the worker for clips"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = Files(Path(folder) / "clip.mp4", given.pictures)
         make_clip(PORTRAIT, files.clip, given.seconds * FPS, FPS, SIZE)
-        print("| way | picture alone s | behind, median s | longest s | times alone | clip alone s | clip s | pictures | PSS MiB |")
+        print(
+            "| way | picture alone s | behind, median s | longest s | times alone | clip alone s | clip s |"
+            " pictures | PSS MiB |"
+        )
         print("|---|" + "---:|" * 8, flush=True)
         for _ in range(given.rounds):
             for niceness in given.niceness:
                 runner.CLIP_NICENESS = niceness  # type: ignore[misc]
-                print(f"| two workers, niceness {niceness} | {in_queue(files, Settings(job_time_limit_s=3600)).row} |", flush=True)
+                print(
+                    f"| two workers, niceness {niceness} |"
+                    f" {in_queue(files, Settings(job_time_limit_s=3600)).row} |",
+                    flush=True,
+                )
             print(f"| gives way | {giving_way(files, Settings()).row} |", flush=True)
-            print(f"| one worker | {in_queue(files, Settings(workers=1, job_time_limit_s=3600)).row} |", flush=True)
+            print(
+                f"| one worker | {in_queue(files, Settings(workers=1, job_time_limit_s=3600)).row} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Milliseconds per face of every bundled checkpoint, in turn: one face at a time and in batches of 32, on both engines.
+"""Milliseconds per face of every bundled checkpoint, in turn: one face and batches of 32, on both engines.
 
 python benchmarks/starter_speed.py [--rounds 7]
 """
@@ -36,17 +36,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    checkpoints = [checkpoint for checkpoint in list_checkpoints(Settings.from_env().checkpoint_roots) if checkpoint.weights_bytes]
-    systems = {(item.id, name): load_network(item, EngineOptions(name)) for item in checkpoints for name in ("openvino", "torch")}
+    checkpoints = [
+        checkpoint
+        for checkpoint in list_checkpoints(Settings.from_env().checkpoint_roots)
+        if checkpoint.weights_bytes
+    ]
+    systems = {
+        (item.id, name): load_network(item, EngineOptions(name))
+        for item in checkpoints
+        for name in ("openvino", "torch")
+    }
     measured: dict[tuple[str, str, int], list[float]] = {}
     for _ in range(rounds):
         for (checkpoint_id, engine), network in systems.items():
             for batch in BATCHES:
                 measured.setdefault((checkpoint_id, engine, batch), []).append(milliseconds(network, batch))
-    print("| checkpoint | " + " | ".join(f"{engine}, {batch} at once" for engine in ("openvino", "torch") for batch in BATCHES) + " |")
+    print(
+        "| checkpoint | "
+        + " | ".join(f"{engine}, {batch} at once" for engine in ("openvino", "torch") for batch in BATCHES)
+        + " |"
+    )
     print("|---|" + "---:|" * 4)
     for item in checkpoints:
-        cells = [statistics.median(measured[item.id, engine, batch]) for engine in ("openvino", "torch") for batch in BATCHES]
+        cells = [
+            statistics.median(measured[item.id, engine, batch])
+            for engine in ("openvino", "torch")
+            for batch in BATCHES
+        ]
         print(f"| {item.id} | " + " | ".join(f"{value:.1f} ms" for value in cells) + " |")
 
 

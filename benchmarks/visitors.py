@@ -1,4 +1,4 @@
-"""Visitors of the page, each with an address of this machine and a session, who do what their browsers would do."""
+"""Visitors of the page, each with an address of this machine and a session, who act as browsers do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RefusedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Tab:
-    """How a browser uses one tab: the numbers of the functions behind its button and its timer, and what it sends to them."""
+    """How a browser uses one tab: the functions behind its button and its timer, and their inputs."""
 
     start: int
     ask: int
@@ -44,7 +44,7 @@ class Tab:
 
 @dataclass(frozen=True)
 class Stay:
-    """One analysis: what was added, and when, in seconds of the clock, its upload began and its result was there."""
+    """One analysis: what was uploaded, when the upload began, and when the result arrived, in seconds."""
 
     kind: Kind
     start_s: float
@@ -82,7 +82,11 @@ def read_tab(config: Mapping[str, Any], kind: Kind) -> Tab:
         return str(item["targets"][0][1]) if item["targets"] else ""
 
     items = config["dependencies"]
-    start = next(one for one in items if event(one) == "click" and kind in types(one["inputs"]) and "browserstate" in types(one["outputs"]))
+    start = next(
+        one
+        for one in items
+        if event(one) == "click" and kind in types(one["inputs"]) and "browserstate" in types(one["outputs"])
+    )
     ask = next(one for one in items if event(one) == "tick" and one["outputs"] == start["outputs"])
     shown = types(start["outputs"])
     return Tab(
@@ -116,13 +120,17 @@ class User:
         self.record.note(await self.client.get("/"))
         config = (await self.client.get("/config")).json()
         self.tabs = {"image": read_tab(config, "image"), "video": read_tab(config, "video")}
-        await self.opened.enter_async_context(self.client.stream("GET", f"/gradio_api/heartbeat/{self.session}"))
+        await self.opened.enter_async_context(
+            self.client.stream("GET", f"/gradio_api/heartbeat/{self.session}")
+        )
 
     async def upload(self, file: Path, share: float = 1.0) -> str:
-        """Upload a file under a content of its own and return the path; with a smaller share, close the connection after it."""
+        """Upload a file with unique content and return its path; a share below 1 aborts the upload there."""
         content = file.read_bytes() + f"{self.number} {next(self.uploads)}".encode()
         form = (
-            f'--b0\r\nContent-Disposition: form-data; name="files"; filename="{file.name}"\r\n\r\n'.encode() + content + b"\r\n--b0--\r\n"
+            f'--b0\r\nContent-Disposition: form-data; name="files"; filename="{file.name}"\r\n\r\n'.encode()
+            + content
+            + b"\r\n--b0--\r\n"
         )
 
         async def pieces() -> AsyncIterator[bytes]:
@@ -141,7 +149,13 @@ class User:
 
     async def call(self, number: int, data: Sequence[Any]) -> list[Any]:
         """Call a function as the page does and return what it shows."""
-        body = {"data": data, "fn_index": number, "session_hash": self.session, "event_data": None, "trigger_id": None}
+        body = {
+            "data": data,
+            "fn_index": number,
+            "session_hash": self.session,
+            "event_data": None,
+            "trigger_id": None,
+        }
         answer = await self.client.post("/gradio_api/run/predict", json=body)
         self.record.note(answer)
         if answer.status_code != 200:

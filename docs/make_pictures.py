@@ -2,10 +2,11 @@
 
     .venv/bin/python docs/make_pictures.py [NAME ...]
 
-It serves the page with the bundled checkpoints, whose files all lie in a folder that is deleted afterwards, opens it in the system's
-Chromium, adds what is in ``examples``, and saves what is to be seen. Without names it makes all pictures, which takes about two minutes
-on two CPU cores. It stops at the first step that fails and says which. It needs ``requirements-dev.txt``, Chromium, and a font with
-Japanese letters (of Debian: ``fonts-noto-cjk``), without which the Japanese page is made of boxes.
+It serves the page with the bundled checkpoints, whose files all lie in a folder that is deleted afterwards,
+opens it in the system's Chromium, adds what is in ``examples``, and saves what is to be seen. Without names
+it makes all pictures, which takes about two minutes on two CPU cores. It stops at the first step that fails
+and says which. It needs ``requirements-dev.txt``, Chromium, and a font with Japanese letters (of Debian:
+``fonts-noto-cjk``), without which the Japanese page is made of boxes.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ EXAMPLES: Final = ROOT / "examples"
 FOLDER: Final = ROOT / "docs" / "pictures"
 MOST_BYTES: Final = 150_000
 PATIENCE_MS: Final = 120_000
-SETTLE_MS: Final = 1_500  # so long what is drawn by itself may take after the last thing that can be waited for
+# so long what is drawn by itself may take after the last thing that can be waited for
+SETTLE_MS: Final = 1_500
 LIVE_MS: Final = 6_000
 CAMERA_S: Final = 2.4  # of the example clip, in which the face is to be seen
 GAP_PX: Final = 16
 QUALITY: Final = 80
 FLAGS: Final = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 ]  # fmt: skip
@@ -53,7 +56,8 @@ class Shot:
 
     Attributes:
         name: of its file.
-        act: brings a page that was just opened to what is to be seen, and returns what is to be at the top, or None for the page itself.
+        act: brings a page that was just opened to what is to be seen, and returns what is to be at the top,
+            or None for the page itself.
         width, height: of the window in CSS px.
         scale: px of the picture per CSS px.
         theme: ``light`` or ``dark``.
@@ -74,7 +78,8 @@ class Shot:
         return FOLDER / f"{self.name}.webp"
 
 
-# --- steps: from an open page to what is to be seen ------------------------------------------------------------------------------------
+# --- steps: from an open page to what is to be seen
+# ------------------------------------------------------------------------------------
 
 
 def visible(page: Page, selector: str) -> Locator:
@@ -141,7 +146,8 @@ def compare(page: Page) -> Locator | None:
 def correct(page: Page) -> Locator | None:
     """The form with a correction and the ladder of consent."""
     with tempfile.TemporaryDirectory() as folder:
-        portrait = Path(folder) / "portrait.png"  # encoded anew, since the examples as they are take no corrections
+        # encoded anew, since the examples as they are take no corrections
+        portrait = Path(folder) / "portrait.png"
         Image.open(EXAMPLES / "astronaut.jpg").save(portrait)
         add(page, portrait)
     page.get_by_role("button", name="Not right? Expression").click()
@@ -235,7 +241,8 @@ SHOTS: Final = (
 )
 
 
-# --- the page and the browser ----------------------------------------------------------------------------------------------------------
+# --- the page and the browser
+# ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -244,7 +251,9 @@ def serve(folder: Path) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HSEMOTION_", "GRADIO_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HSEMOTION_", "GRADIO_"))
+    }
     environment |= {
         "HSEMOTION_PORT": str(port),
         "HSEMOTION_CACHE": str(folder / "cache"),
@@ -253,7 +262,11 @@ def serve(folder: Path) -> Iterator[str]:
     log = folder / "page.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env={**environment, "TMPDIR": str(folder)}, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "app.py"],
+            cwd=ROOT,
+            env={**environment, "TMPDIR": str(folder)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         wait_for(f"http://127.0.0.1:{port}", process)
@@ -291,14 +304,15 @@ def browse(folder: Path) -> Iterator[Browser]:
         raise RuntimeError("There is no Chromium on this machine.")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
-            executable_path=chromium, args=[*FLAGS, f"--use-file-for-fake-video-capture={write_camera(folder)}"]
+            executable_path=chromium,
+            args=[*FLAGS, f"--use-file-for-fake-video-capture={write_camera(folder)}"],
         )
         yield browser
         browser.close()
 
 
 def write_camera(folder: Path) -> Path:
-    """Write the beginning of the example clip, there and back, in the form that Chromium takes for a camera; return its path."""
+    """Write the start of the example clip, forward and backward, as a camera file for Chromium."""
     file, pictures = folder / "camera.y4m", []
     with av.open(str(EXAMPLES / "astronaut.mp4")) as container:
         stream = container.streams.video[0]
@@ -318,8 +332,10 @@ def take(browser: Browser, url: str, shot: Shot) -> int:
         RuntimeError: if it does not come about, or is too large.
     """
     context = browser.new_context(
-        viewport={"width": shot.width, "height": shot.height}, device_scale_factor=shot.scale, locale=shot.locale,
-        color_scheme="dark" if shot.theme == "dark" else "light", reduced_motion="reduce", permissions=["camera"],
+        viewport={"width": shot.width, "height": shot.height}, device_scale_factor=shot.scale,
+        locale=shot.locale,
+        color_scheme="dark" if shot.theme == "dark" else "light", reduced_motion="reduce",
+        permissions=["camera"],
     )  # fmt: skip
     try:
         page = context.new_page()
@@ -360,13 +376,24 @@ def main(names: list[str]) -> None:
     """
     unknown = set(names) - {shot.name for shot in SHOTS}
     if unknown:
-        raise SystemExit(f"There is no picture {', '.join(sorted(unknown))}; there are {', '.join(shot.name for shot in SHOTS)}.")
+        raise SystemExit(
+            f"There is no picture {', '.join(sorted(unknown))}; there are"
+            f" {', '.join(shot.name for shot in SHOTS)}."
+        )
     FOLDER.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="pictures-") as folder, serve(Path(folder)) as url, browse(Path(folder)) as browser:
+    with (
+        tempfile.TemporaryDirectory(prefix="pictures-") as folder,
+        serve(Path(folder)) as url,
+        browse(Path(folder)) as browser,
+    ):
         for shot in SHOTS:
             if not names or shot.name in names:
                 start = time.perf_counter()
-                print(f"{shot.name}: {take(browser, url, shot) / 1000:.0f} kB in {time.perf_counter() - start:.0f} s", flush=True)
+                print(
+                    f"{shot.name}: {take(browser, url, shot) / 1000:.0f} kB in"
+                    f" {time.perf_counter() - start:.0f} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make ``astronaut.mp4`` from ``astronaut.jpg``: the camera comes nearer, turns away and returns; the face itself never changes."""
+"""Make ``astronaut.mp4`` from ``astronaut.jpg``: the camera moves; the face itself never changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def look(picture: Image.Image, time_s: float) -> np.ndarray:
     corner = ((x - share / 2) * size, (y - share / 2) * size)
     scale = share * size / SIDE
     seen = picture.transform(
-        (SIDE, SIDE), Image.Transform.AFFINE, (scale, 0, corner[0], 0, scale, corner[1]), Image.Resampling.BICUBIC, fillcolor="gray"
+        (SIDE, SIDE),
+        Image.Transform.AFFINE,
+        (scale, 0, corner[0], 0, scale, corner[1]),
+        Image.Resampling.BICUBIC,
+        fillcolor="gray",
     )
     return np.asarray(seen)
 

@@ -1,4 +1,4 @@
-"""Keep secrets out of the environment of the process that serves: what a process was started with can be read from outside of it."""
+"""Keeps secrets out of the initial environment of the server process, which others can read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from hsemotion_space.settings import Settings
 PAGE_SECRETS: Final = (*Settings.secret_variables(), "HF_TOKEN")
 """Secrets that the page needs."""
 _SECRET: Final = re.compile(
-    r"(?!HF_HUB_).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID|PAT|DSN|DATABASE(_UR[LI])?)", re.IGNORECASE
+    r"(?!HF_HUB_).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID|PAT|DSN|DATABASE(_UR[LI])?)",
+    re.IGNORECASE,
 )  # names that begin with HF_HUB_ switch things on and off
 _HANDED: Final = "HSEMOTION_SECRETS_FILE"  # number of the descriptor from which the new process reads
 
@@ -29,9 +30,10 @@ def is_secret(name: str) -> bool:
 def secrets() -> dict[str, str]:
     """Return the secrets that this process was started with, after starting it anew without any if need be.
 
-    ``/proc/<pid>/environ`` shows the initial environment for as long as a process lives, whatever it deletes later. So a process whose
-    environment has secrets replaces itself by the same program with a clean one, and hands over those of
-    ``PAGE_SECRETS`` in a file without a name; others are dropped. To be called before anything else, as all of it happens twice.
+    ``/proc/<pid>/environ`` shows the initial environment for as long as a process lives, whatever it deletes
+    later. So a process whose environment has secrets replaces itself by the same program with a clean one,
+    and hands over those of ``PAGE_SECRETS`` in a file without a name; others are dropped. To be called before
+    anything else, as all of it happens twice.
     """
     if _HANDED in os.environ:
         with os.fdopen(int(os.environ.pop(_HANDED)), "rb") as file:
@@ -51,7 +53,8 @@ def _start_anew(handed: Mapping[str, str]) -> None:
         file.seek(0)
         os.set_inheritable(file.fileno(), True)
         program = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, program, {**clean, _HANDED: str(file.fileno())})  # noqa: S606  the same program again
+        # the same program again
+        os.execve(sys.executable, program, {**clean, _HANDED: str(file.fileno())})  # noqa: S606
 
 
 def hide_environment() -> None:

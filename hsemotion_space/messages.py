@@ -14,7 +14,8 @@ class Message(str):
     Args:
         template: English text with ``{name}`` for each value; the key of the translation catalog.
         code: identifies the sentence in tests and logs; empty where nothing asks for it.
-        values: fill the places of the template; a format specification may follow a name, as in ``{share:.0%}``.
+        values: fill the places of the template; a format specification may follow a name, as in
+            ``{share:.0%}``.
 
     Raises:
         KeyError: if the template names a value that is missing.

@@ -17,7 +17,8 @@ CONSTANT = 1e-12  # a variance from sums that is smaller, as a share of the mean
 def concordance(predicted: npt.ArrayLike, target: npt.ArrayLike) -> float:
     """Concordance correlation coefficient of two series of one length (Lin, 1989), population moments.
 
-    ``2 cov(x, y) / (var x + var y + (mean x - mean y)^2)``; 0 when both are constant and different, 1 when equal.
+    ``2 cov(x, y) / (var x + var y + (mean x - mean y)^2)``; 0 when both are constant and different, 1 when
+    equal.
 
     Raises:
         ValueError: if the lengths differ or are zero.
@@ -51,13 +52,13 @@ def recall_per_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 
 def f1_per_class(counts: npt.NDArray[np.int64] | Doubles) -> npt.NDArray[np.float64]:
-    """Return (classes,) F1 of a confusion matrix; 0 for a class that is neither a target nor predicted (as scikit-learn)."""
+    """Return (classes,) F1 of a confusion matrix; 0 for an absent, unpredicted class (as scikit-learn)."""
     hits = np.diag(counts).astype(np.float64)
     return np.asarray(2 * hits / np.maximum(counts.sum(0) + counts.sum(1), 1))
 
 
 def macro_f1(predicted: npt.ArrayLike, target: npt.ArrayLike, classes: int) -> float:
-    """Return the unweighted mean of the F1 of all ``classes``; one that is neither a target nor predicted counts 0 (as scikit-learn).
+    """Return the unweighted mean F1 of all ``classes``; absent, unpredicted ones count 0 (scikit-learn).
 
     Raises:
         ValueError: if a class is not from 0 to ``classes - 1``.
@@ -66,7 +67,7 @@ def macro_f1(predicted: npt.ArrayLike, target: npt.ArrayLike, classes: int) -> f
 
 
 def unit_counts(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
-    """Return (K, 2) sums of a 0/1 prediction (N, K) and its target (N, K): both present, and present in either counted for each.
+    """Return (K, 2) counts for predictions and targets (N, K) in 0/1: both present, and the sum of either.
 
     Raises:
         ValueError: if the shapes differ.
@@ -77,7 +78,7 @@ def unit_counts(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
 
 
 def f1_of_counts(counts: Doubles) -> Doubles:
-    """Return (K,) F1 of the positive class from (K, 2) :func:`unit_counts`, which may be summed; 0 where nothing is present."""
+    """Return (K,) F1 of the positive class from summed (K, 2) :func:`unit_counts`; 0 without any."""
     return np.asarray(2 * counts[:, 0] / np.maximum(counts[:, 1], 1))
 
 
@@ -93,7 +94,7 @@ def f1_binary_per_unit(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubl
 
 
 def pearson_per_column(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
-    """Return (K,) correlation coefficients of the columns of two (N, K) arrays; 0 for a column that is constant in either.
+    """Return (K,) correlation coefficients of the columns of two (N, K) arrays; 0 for a constant column.
 
     Raises:
         ValueError: if the shapes differ or there is no row.
@@ -116,11 +117,13 @@ def moment_sums(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
     """
     x, y = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
     _check_pair(x, y)
-    return np.stack([np.ones_like(x).sum(0), x.sum(0), y.sum(0), (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)], 1)
+    return np.stack(
+        [np.ones_like(x).sum(0), x.sum(0), y.sum(0), (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)], 1
+    )
 
 
 def concordance_of_sums(sums: Doubles) -> Doubles:
-    """Return (K,) concordance correlation coefficients from (K, 6) :func:`moment_sums`, which may be summed, see :func:`concordance`."""
+    """Return (K,) concordance coefficients from summed (K, 6) moments; see :func:`concordance`."""
     mean_x, mean_y, var_x, var_y, covariance = _moments(sums)
     spread = var_x + var_y + (mean_x - mean_y) ** 2
     apart = spread > CONSTANT * (sums[:, 3] + sums[:, 4]) / sums[:, 0]
@@ -128,30 +131,38 @@ def concordance_of_sums(sums: Doubles) -> Doubles:
 
 
 def pearson_of_sums(sums: Doubles) -> Doubles:
-    """Return (K,) correlation coefficients from (K, 6) :func:`moment_sums`, which may be summed, see :func:`pearson_per_column`."""
+    """Return (K,) correlations from summed (K, 6) moments; see :func:`pearson_per_column`."""
     _, _, var_x, var_y, covariance = _moments(sums)
     scale = np.sqrt(var_x * var_y)
     return np.clip(covariance / np.where(scale > 0, scale, np.inf), -1, 1)
 
 
 def _moments(sums: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles, Doubles]:
-    """Return means, population variances and covariance, each (K,); rounding must not give a constant series a variance."""
+    """Return means, population variances and covariance, each (K,); exactly 0 for a constant series."""
     mean_x, mean_y, square_x, square_y, product = sums[:, 1:].T / sums[:, 0]
     var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
-    var_x, var_y = np.where(var_x > CONSTANT * square_x, var_x, 0), np.where(var_y > CONSTANT * square_y, var_y, 0)
+    var_x, var_y = (
+        np.where(var_x > CONSTANT * square_x, var_x, 0),
+        np.where(var_y > CONSTANT * square_y, var_y, 0),
+    )
     return mean_x, mean_y, var_x, var_y, np.where((var_x > 0) & (var_y > 0), product - mean_x * mean_y, 0)
 
 
 def _check_pair(predicted: npt.NDArray[np.generic], target: npt.NDArray[np.generic]) -> None:
     if predicted.ndim != 2 or predicted.shape != target.shape:
-        raise ValueError(f"Expected predictions and targets of one shape (N, K), got {predicted.shape} and {target.shape}.")
+        raise ValueError(
+            f"Expected predictions and targets of one shape (N, K), got {predicted.shape} and {target.shape}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBins:
-    """Equal-width bins of confidence from 0 to 1, (B,) each; bin b holds ``b / B < confidence <= (b + 1) / B``, the first also 0.
+    """Equal-width confidence bins, (B,) each; bin b holds ``b / B < confidence <= (b + 1) / B``.
 
-    ``confidence`` and ``accuracy`` are means, NaN in an empty bin; ``count`` is how many predictions fell into the bin.
+    The first bin also holds 0.
+
+    ``confidence`` and ``accuracy`` are means, NaN in an empty bin; ``count`` is how many predictions fell
+    into the bin.
     """
 
     confidence: Doubles
@@ -165,14 +176,14 @@ class CalibrationBins:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean distance of accuracy and confidence, weighted by the counts; NaN without predictions."""
+        """Expected calibration error: mean of abs(accuracy - confidence) weighted by counts; NaN if empty."""
         filled = self.count > 0
         gaps = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float((gaps * self.count[filled]).sum() / self.count.sum()) if filled.any() else float("nan")
 
 
 def calibration_bins(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> CalibrationBins:
-    """Sort predictions into bins of their confidence, for the error and the reliability diagram (Guo et al., 2017).
+    """Sort predictions into confidence bins for the error and the reliability diagram (Guo et al., 2017).
 
     Args:
         confidence: (N,) in 0..1, the probability given to what was predicted.
@@ -184,17 +195,22 @@ def calibration_bins(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: in
     """
     sure, right = np.asarray(confidence, np.float64).ravel(), np.asarray(correct, np.float64).ravel()
     if sure.shape != right.shape or bins < 1:
-        raise ValueError(f"Calibration needs bins and as many outcomes as confidences, got {bins}, {right.size} and {sure.size}.")
+        raise ValueError(
+            f"Calibration needs bins and as many outcomes as confidences, got {bins}, {right.size} and"
+            f" {sure.size}."
+        )
     if not np.all((sure >= 0) & (sure <= 1)):
         raise ValueError(f"Confidences must be from 0 to 1, got {sure.min()} to {sure.max()}.")
     place = np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), sure) - 1, 0)
     count = np.bincount(place, minlength=bins)
     divisor = np.where(count > 0, count, np.nan)
-    return CalibrationBins(np.bincount(place, sure, bins) / divisor, np.bincount(place, right, bins) / divisor, count)
+    return CalibrationBins(
+        np.bincount(place, sure, bins) / divisor, np.bincount(place, right, bins) / divisor, count
+    )
 
 
 def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
-    """Return the expected calibration error of (N,) confidences in 0..1 and outcomes 0 or 1 (Guo et al., 2017); NaN for N = 0.
+    """Return the expected calibration error of (N,) confidences and 0/1 outcomes (Guo, 2017); NaN if N = 0.
 
     Raises:
         ValueError: as :func:`calibration_bins`.
@@ -203,12 +219,17 @@ def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike
 
 
 def bootstrap_additive(
-    statistics: Doubles, measure: Callable[[Doubles], float], rounds: int = 1000, seed: int = 0, level: float = 0.95
+    statistics: Doubles,
+    measure: Callable[[Doubles], float],
+    rounds: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the percentile interval of a measure when whole groups (videos, persons) are drawn anew with replacement (Efron, 1979).
+    """Return the percentile interval of a measure under resampling of whole groups (Efron, 1979).
 
-    Frames of one video are alike, so frames must not be drawn one by one. Nothing of a group is needed but additive statistics
-    (counts, sums of squares), so a round costs one product of G numbers with them, however many rows there are.
+    Frames of one video are alike, so frames must not be drawn one by one. Nothing of a group is needed but
+    additive statistics (counts, sums of squares), so a round costs one product of G numbers with them,
+    however many rows there are.
 
     Args:
         statistics: (G, S) additive statistics of the groups.

@@ -12,7 +12,8 @@ from typing import Final, Literal
 from hsemotion_space.messages import MessageError
 
 ENV_PREFIX = "HSEMOTION_"
-SPACE_NAMES = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}  # set by Hugging Face Spaces, followed where ours are not set
+# set by Hugging Face Spaces, followed where ours are not set
+SPACE_NAMES = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}
 
 
 class SettingsError(MessageError, ValueError):
@@ -26,12 +27,14 @@ def _out_of_range(name: str, low: float, high: float, value: object) -> Settings
 
 def _unknown_choice(name: str, allowed: str, value: object) -> SettingsError:
     text = "{name} must be {allowed}, got {value}."
-    return SettingsError(text, code="unknown_choice", name=ENV_PREFIX + name.upper(), allowed=allowed, value=repr(value))
+    return SettingsError(
+        text, code="unknown_choice", name=ENV_PREFIX + name.upper(), allowed=allowed, value=repr(value)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """Caps on untrusted media; beyond them an image is refused and a clip is refused or cut, always with a notice."""
+    """Caps on untrusted media; beyond them images are refused, clips refused or cut, always with a notice."""
 
     image_bytes: int = 25 * 2**20
     image_pixels: int = 25_000_000
@@ -56,8 +59,8 @@ class PipelineConfig:
     Attributes:
         checkpoint: id of a folder under ``checkpoints/``; empty for the first bundled one.
         sample_fps: frames analyzed per second of a clip; 0 takes every frame.
-        smoothing: factor on the window of each task in the challenge (``CHALLENGE_SMOOTHING`` keeps it), 0 (none) to 3. The default
-            keeps events of half a second: its window is ±0.25 s for expression.
+        smoothing: factor on the window of each task in the challenge (``CHALLENGE_SMOOTHING`` keeps it), 0
+            (none) to 3. The default keeps events of half a second: its window is ±0.25 s for expression.
         detect_every: the full detector runs on every so-manieth analyzed frame, tracking fills in between.
         detection_side: longer side in px of the picture the detector sees.
         min_face: side in px of the smallest face searched for, in that picture.
@@ -72,7 +75,8 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("sample_fps", 0, 60), ("smoothing", 0, 3), ("detect_every", 1, 30), ("detection_side", 160, 1920), ("min_face", 12, 400)
+            ("sample_fps", 0, 60), ("smoothing", 0, 3), ("detect_every", 1, 30),
+            ("detection_side", 160, 1920), ("min_face", 12, 400)
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -80,7 +84,7 @@ class PipelineConfig:
 
 
 def _home() -> Path:
-    """Return the user's home; for a user who has none, the root of the file system, as container runtimes set it."""
+    """Return the user's home; without one, the root of the file system, as container runtimes do."""
     try:
         return Path.home()
     except RuntimeError:
@@ -104,19 +108,23 @@ class Settings:
         cache: folder for converted networks, published files and imported checkpoints.
         engine: ``openvino`` or ``torch``; ``auto`` takes torch on a GPU and OpenVINO on a CPU.
         threads: of the engine; 0 leaves the choice to it.
-        workers: processes that analyze: 2, one of which is for clips alone, or 1 for everything, which takes half the memory.
+        workers: processes that analyze: 2, one of which is for clips alone, or 1 for everything, which takes
+            half the memory.
         host, port: where the page is served.
-        hosts: names under which visitors reach a page on this machine alone or behind a proxy, separated by commas; if empty, a page on
-            all addresses answers to any name.
-        upload_mb_per_client, upload_mb: what one network, and all together, may upload within the time that files are kept.
+        hosts: names under which visitors reach a page on this machine alone or behind a proxy, separated by
+            commas; if empty, a page on all addresses answers to any name.
+        upload_mb_per_client, upload_mb: what one network, and all together, may upload within the time that
+            files are kept.
         free_mb: what uploads leave free on the disk.
         job_time_limit_s: an analysis that takes longer is stopped.
         results_ttl_s: how long a finished analysis and its files are kept.
         feedback: whether corrections are taken.
         feedback_data: folder for the feedback database and the key of this server.
         feedback_database: SQLAlchemy URL; a SQLite file in ``feedback_data`` if empty.
-        feedback_repo: dataset repository of the Hub that consented feedback is published to; nothing is published if empty.
-        feedback_secret: text that the server's keys are made from; a random one, kept in ``feedback_data``, if empty.
+        feedback_repo: dataset repository of the Hub that consented feedback is published to; nothing is
+            published if empty.
+        feedback_secret: text that the server's keys are made from; a random one, kept in ``feedback_data``,
+            if empty.
         review_token: what a reviewer must know; nobody can review on the page if empty.
     """
 

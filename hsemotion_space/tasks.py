@@ -17,7 +17,8 @@ class Label:
     Attributes:
         name: the public name, unique inside its task.
         short: a name of at most twelve characters for axes and boxes.
-        color: ``#rrggbb``; distinguishable under the common forms of color blindness together with the label's position.
+        color: ``#rrggbb``; distinguishable under the common forms of color blindness together with the
+            label's position.
         description: one sentence for a reader who is new to the term.
         parts: for compound expressions the two expression names it is made of; empty otherwise.
         norm: valence and arousal of the word in -1..1; empty if no prior needs it.
@@ -39,14 +40,16 @@ class Task:
         name: identifier, also used in exports and manifests.
         title: the name shown to a reader.
         labels: in the public order; column ``k`` of every value array is ``labels[k]``.
-        kind: ``one_of`` (probabilities that sum to one), ``continuous`` or ``independent`` (each label for itself).
+        kind: ``one_of`` (probabilities that sum to one), ``continuous`` or ``independent`` (each label for
+            itself).
         scope: ``frame`` (a value per frame) or ``clip`` (one value per face and clip).
         low, high: bounds of every value.
         metric: the official measure of the ABAW challenge.
         smoothing_s: half width in seconds of the smoothing window in the challenge, 0 for none.
         version: changes whenever labels or their order change.
         citation: where the definition comes from.
-        none: what is said in place of a label whose parts another task does not support; empty where labels have no parts.
+        none: what is said in place of a label whose parts another task does not support; empty where labels
+            have no parts.
     """
 
     name: str
@@ -205,10 +208,12 @@ COMPOUND_EXPRESSION = Task(
 )
 
 WORD_NORMS: dict[str, tuple[float, float]] = {
-    "admiration": (0.969, 0.583), "amusement": (0.929, 0.837), "determination": (0.776, 0.725), "empathy": (0.729, 0.349),
+    "admiration": (0.969, 0.583), "amusement": (0.929, 0.837), "determination": (0.776, 0.725),
+    "empathy": (0.729, 0.349),
     "pain": (0.012, 0.765), "excitement": (0.896, 0.684), "joy": (0.980, 0.824),
 }  # fmt: skip
-"""Valence and arousal of words in 0..1, from the NRC Valence, Arousal, Dominance Lexicon, version 1 (Mohammad, 2018)."""
+"""Valence and arousal of words in 0..1, from the NRC Valence, Arousal, Dominance Lexicon, version 1
+(Mohammad, 2018)."""
 
 
 def _norm(*words: str) -> tuple[float, float]:
@@ -221,7 +226,9 @@ def _norm(*words: str) -> tuple[float, float]:
 
 def _intensities(rows: Iterable[tuple[str, str, str, tuple[str, ...]]]) -> tuple[Label, ...]:
     return tuple(
-        Label(name, short, color, f"How strongly {name.lower()} is mimicked over the clip.", (), _norm(*words))
+        Label(
+            name, short, color, f"How strongly {name.lower()} is mimicked over the clip.", (), _norm(*words)
+        )
         for name, short, color, words in rows
     )
 
@@ -255,12 +262,23 @@ OTHER = Label("Other", "Other", "#555555", "An expression that is none of the ot
 
 AFF_WILD2_EXPRESSION = replace(
     EXPRESSION,
-    labels=(*EXPRESSION.subset(["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"]).labels, OTHER),
+    labels=(
+        *EXPRESSION.subset(
+            ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"]
+        ).labels,
+        OTHER,
+    ),
     citation="Aff-Wild2 (Kollias and Zafeiriou, 2019); order of its files",
 )
 """The expression task as the Aff-Wild2 files have it: in their order, without Contempt, with Other."""
 
-CHALLENGE: tuple[Task, ...] = (VALENCE_AROUSAL, AFF_WILD2_EXPRESSION, ACTION_UNITS, COMPOUND_EXPRESSION, MIMICRY_INTENSITY)
+CHALLENGE: tuple[Task, ...] = (
+    VALENCE_AROUSAL,
+    AFF_WILD2_EXPRESSION,
+    ACTION_UNITS,
+    COMPOUND_EXPRESSION,
+    MIMICRY_INTENSITY,
+)
 """The five tasks of the 6th ABAW competition with the labels of their files."""
 
 

@@ -1,4 +1,7 @@
-"""The values that travel through the pipeline. All are frozen, check their shapes, and need nothing but NumPy."""
+"""The values that travel through the pipeline.
+
+All are frozen, check their shapes, and need nothing but NumPy.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,24 @@ ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Provenance = Literal["trained", "rule", "prior"]
-PROVENANCE_WORDS: Final[dict[Provenance, str]] = {"trained": "trained", "rule": "rule, not trained", "prior": "prior, unvalidated"}
+PROVENANCE_WORDS: Final[dict[Provenance, str]] = {
+    "trained": "trained",
+    "rule": "rule, not trained",
+    "prior": "prior, unvalidated",
+}
 """What a reader sees beside every number."""
 THUMBNAIL_HALF: Final = 0.65
 """Half of the side of a track's thumbnail, in longer sides of the box."""
 
 
-def check_shape(owner: str, name: str, array: npt.NDArray[np.generic], expected: tuple[int | None, ...]) -> None:
+def check_shape(
+    owner: str, name: str, array: npt.NDArray[np.generic], expected: tuple[int | None, ...]
+) -> None:
     """Raise a ValueError that quotes expected and actual shape; ``None`` stands for any length."""
     actual = array.shape
-    if len(actual) != len(expected) or any(want is not None and want != have for want, have in zip(expected, actual, strict=True)):
+    if len(actual) != len(expected) or any(
+        want is not None and want != have for want, have in zip(expected, actual, strict=True)
+    ):
         wanted = "(" + ", ".join("any" if size is None else str(size) for size in expected) + ")"
         raise ValueError(f"{owner}.{name}: expected shape {wanted}, got {actual}.")
 
@@ -114,8 +125,9 @@ class FaceTrack:
         embeddings: (T, D) of the backbone.
         scores: (T, K) raw outputs of the backbone.
         thumbnail: (S, S, 3) uint8, the surest face.
-        landmarks: (T, 5, 2) in px of the picture: both eyes, nose, both mouth corners; NaN in frames where the detector gave none.
-            (0, 5, 2) if they are not known at all, as for tracks from outside of the pipeline.
+        landmarks: (T, 5, 2) in px of the picture: both eyes, nose, both mouth corners; NaN in frames where
+            the detector gave none. (0, 5, 2) if they are not known at all, as for tracks from outside of the
+            pipeline.
     """
 
     track_id: int
@@ -164,7 +176,9 @@ class Reliability:
     def __post_init__(self) -> None:
         pairs = zip(self.right, self.answers, strict=False)
         if len(self.right) != len(self.answers) or not all(0 <= right <= answers for right, answers in pairs):
-            raise ValueError(f"Reliability: expected 0 <= right <= answers per label, got {self.right} and {self.answers}.")
+            raise ValueError(
+                f"Reliability: expected 0 <= right <= answers per label, got {self.right} and {self.answers}."
+            )
 
     def __bool__(self) -> bool:
         return bool(self.answers)
@@ -180,7 +194,8 @@ class Timeline:
     Attributes:
         thresholds: (K,) decision thresholds of independent labels, () if there are none.
         reliability: how often such answers were right.
-        support: (T, K) the smaller probability that another task gives to the two parts of each label; (0, K) if labels have no parts.
+        support: (T, K) the smaller probability that another task gives to the two parts of each label; (0, K)
+            if labels have no parts.
         least_support: what the most probable label needs of it to stand out.
         half_width_s: of the smoothing window in seconds; 0 if the values are as measured.
     """
@@ -202,7 +217,7 @@ class Timeline:
 
     @property
     def stands_out(self) -> BoolArray:
-        """(T,) whether the most probable label is a finding: True, but where it has parts that are not supported."""
+        """(T,) whether the most probable label is a finding: False only where its parts lack support."""
         if not len(self.support):
             return np.ones(len(self.times_s), np.bool_)
         top = self.support[np.arange(len(self.values)), self.values.argmax(axis=1)]
@@ -245,13 +260,13 @@ class Prediction:
 
     @property
     def stands_out(self) -> bool:
-        """Whether the most probable label is a finding: True, but where it has parts that are not supported."""
+        """Whether the most probable label is a finding: False only where its parts lack support."""
         return not len(self.support) or bool(self.support[self.top] >= self.least_support)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
-    """Which weights made an analysis: digests of the weights file and of the file of heads, empty if there is none."""
+    """Which weights made an analysis: digests of the files of weights and heads, empty without one."""
 
     id: str
     title: str
@@ -281,7 +296,8 @@ class Analysis:
         frame_times_s: (F,) presentation times of all analyzed frames, with or without a face.
         faces: by track id.
         notices: sentences for the reader.
-        preview: (H, W, 3) uint8 the picture itself or one frame of the clip, perhaps smaller than the media; (0, 0, 3) for none.
+        preview: (H, W, 3) uint8 the picture itself or one frame of the clip, perhaps smaller than the media;
+            (0, 0, 3) for none.
         preview_time_s: presentation time of the preview.
         cuts_s: (C,) presentation times of the first analyzed frame after each hard cut.
     """
@@ -306,7 +322,8 @@ class Disagreement:
         checkpoints: (N,) at least two; those that have the task.
         lines: (N,) what each of them says, with T values each.
         score: (T,) in 0..1, 0 where all say the same.
-        decisions: (T,) in 0..1, the share of decisions in which not all are of one mind; NaN for a task without decisions.
+        decisions: (T,) in 0..1, the share of decisions in which not all are of one mind; NaN for a task
+            without decisions.
     """
 
     track_id: int
@@ -319,7 +336,8 @@ class Disagreement:
     def __post_init__(self) -> None:
         if len(self.lines) < 2 or len(self.checkpoints) != len(self.lines):
             raise ValueError(
-                f"Disagreement: expected two or more checkpoints with a line each, got {len(self.checkpoints)} and {len(self.lines)}."
+                "Disagreement: expected two or more checkpoints with a line each, got"
+                f" {len(self.checkpoints)} and {len(self.lines)}."
             )
         count = len(self.times_s)
         for name in ("score", "decisions"):
@@ -339,7 +357,7 @@ class Disagreement:
 
     @property
     def mixed(self) -> bool:
-        """Whether numbers of different provenance were compared, such as trained ones with those of a rule."""
+        """Whether numbers of different provenance were compared, such as trained with rule-based ones."""
         return len(set(self.provenances)) > 1
 
     @property

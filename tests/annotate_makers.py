@@ -92,28 +92,39 @@ class Visit:
         return self.context.runner  # type: ignore[return-value]
 
     def start(self, *jobs: str, files: object = (), seen: bool = False) -> str:
-        """Begin a queue of finished analyses: of files that were added here, or (``seen``) of another tab of the page."""
+        """Begin a queue of finished analyses: of files that were added here, or (``seen``) of another tab of
+        the page."""
         told = start(self.context, self.session, Wish([SHOWN], files, CHECKPOINT.id, True, jobs, "192.0.2.1"))
         if not seen:
             self.session.shown.clear()
-        return told or (collect(self.context, self.session) if follow(self.context, self.session) else "waits")
+        return told or (
+            collect(self.context, self.session) if follow(self.context, self.session) else "waits"
+        )
 
     def value(self) -> dict[str, Any]:
         return json.loads(queue_value(self.context, self.session), parse_constant=pytest.fail)
 
     def act(
-        self, action: object = "answer", choice: object = "label", label: object = ANGER, point: object = (), terms: Terms = TERMS
+        self,
+        action: object = "answer",
+        choice: object = "label",
+        label: object = ANGER,
+        point: object = (),
+        terms: Terms = TERMS,
     ) -> str:
         return act(self.context, self.session, Given(self.session.turn, action, choice, label, point), terms)
 
 
 @contextmanager
 def make_visit(folder: Path) -> Iterator[Visit]:
-    """Open a context with one picture of two faces and one clip of one face, and what a stranger had analyzed."""
+    """Open a context with one picture of two faces and one clip of one face, and what a stranger had
+    analyzed."""
     settings = Settings(cache=folder, feedback_data=folder / "data")
     runner = FakeRunner({PICTURE: made("image", 1, 2), CLIP: made("clip", 2), STRANGER: made("image", 3)})
     feedback = open_feedback(settings)
-    context = AppContext(settings, runner, (), folder / "results", Uploads(folder / "uploads", folder / "claims"), feedback)  # type: ignore[arg-type]
+    context = AppContext(
+        settings, runner, (), folder / "results", Uploads(folder / "uploads", folder / "claims"), feedback
+    )  # type: ignore[arg-type]
     (folder / "clip.mp4").write_bytes(b"clip")
     runner.media[CLIP] = folder / "clip.mp4"
     try:

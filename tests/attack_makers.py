@@ -1,4 +1,5 @@
-"""What a hostile client sends to the page: names of files that are not its own, in every form that a value can have."""
+"""What a hostile client sends to the page: names of files that are not its own, in every form that a value
+can have."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ OPEN: Final = frozenset({
     "POST /run/{api_name}", "POST /run/{api_name}/", "POST /api/{api_name}", "POST /api/{api_name}/", "POST /call/{api_name}",
     "POST /call/{api_name}/", "POST /cancel", "POST /reset", "POST /reset/",
 })  # fmt: skip
-"""All routes of the framework that are open; what a new version adds must be weighed before it is written down here."""
+"""All routes of the framework that are open; what a new version adds must be weighed before it is written
+down here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,12 @@ def hostile_paths(added: Path, outside: Path, hits: str) -> list[str]:
     (uploads / "ab12" / "link.png").symlink_to(outside)
     (uploads / "tree").symlink_to(outside.parent)
     os.mkfifo(uploads / "ab12" / "fifo.png")
-    private = [str(path) for folder in ("claims", "uploads/shown") for path in (added / folder).rglob("*") if path.is_file()]
+    private = [
+        str(path)
+        for folder in ("claims", "uploads/shown")
+        for path in (added / folder).rglob("*")
+        if path.is_file()
+    ]
     steps = os.path.relpath(outside, uploads / "ab12")
     return [
         str(outside), "/proc/self/environ", *private, f"{uploads}/ab12/link.png", f"{uploads}/tree/{outside.name}",
@@ -142,7 +149,8 @@ def hostile_paths(added: Path, outside: Path, hits: str) -> list[str]:
 
 
 def spellings(content: bytes) -> tuple[bytes, ...]:
-    """Return a content as replies may carry it: as it is, as hexadecimal digits, and in base64 wherever it begins."""
+    """Return a content as replies may carry it: as it is, as hexadecimal digits, and in base64 wherever it
+    begins."""
     inner = [base64.b64encode(b"x" * lead + content)[4 * bool(lead) :][:-4] for lead in range(3)]
     return (content, content.hex().encode(), *(piece for piece in inner if len(piece) > 8))
 

@@ -88,7 +88,9 @@ def write_group(file: Path, count: int, blurred: int = -1) -> Path:
     group = Image.new("RGB", (330 * count, 410))
     for number in range(count):
         turned = person if number % 2 else person.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        group.paste(turned.resize((50, 62)).resize(turned.size) if number == blurred else turned, (330 * number, 0))
+        group.paste(
+            turned.resize((50, 62)).resize(turned.size) if number == blurred else turned, (330 * number, 0)
+        )
     group.save(file)
     return file
 

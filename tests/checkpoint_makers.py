@@ -17,7 +17,13 @@ __all__ = ["HEADS", "change_manifest", "make_checkpoint", "manifest_text"]
 
 
 def make_checkpoint(
-    folder: Path, arch: str = "mobilefacenet_small", size: int = 64, *, seed: int = 0, heads: str = HEADS, settled: bool = False
+    folder: Path,
+    arch: str = "mobilefacenet_small",
+    size: int = 64,
+    *,
+    seed: int = 0,
+    heads: str = HEADS,
+    settled: bool = False,
 ) -> Checkpoint:
     """Write manifest and weights to a new ``folder``; with one ``seed`` the weights are always the same.
 
@@ -26,7 +32,9 @@ def make_checkpoint(
     outputs = len(EXPRESSION.labels) + 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = Backbone(create_model(arch, outputs, **({"img_size": size} if arch.startswith("mobilefacenet") else {})))
+        backbone = Backbone(
+            create_model(arch, outputs, **({"img_size": size} if arch.startswith("mobilefacenet") else {}))
+        )
         if settled:
             for module in backbone.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -37,5 +45,7 @@ def make_checkpoint(
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    (folder / MANIFEST).write_text(manifest_text(folder.name, sha256, arch, size, backbone.dim, outputs, heads), "utf-8")
+    (folder / MANIFEST).write_text(
+        manifest_text(folder.name, sha256, arch, size, backbone.dim, outputs, heads), "utf-8"
+    )
     return read_manifest(folder)

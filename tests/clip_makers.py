@@ -7,13 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from media_makers import (
-    edit_box,
-    jpeg_packet,
-    numbered,
-    write_clip,
-    write_packets,
-)
+from media_makers import edit_box, jpeg_packet, numbered, write_clip, write_packets
 
 from hsemotion_space.media.clips import open_clip
 from hsemotion_space.settings import MediaLimits
@@ -22,7 +16,13 @@ from hsemotion_space.types import Frame, MediaInfo
 LIMITS = MediaLimits()
 TEN = numbered(10)
 TENTHS = [number / 10 for number in range(10)]
-BROKEN, ESTIMATED, RESIZED, CUT, SHORT = "parts_damaged", "bad_timestamps", "size_changes", "cut", "ends_early"
+BROKEN, ESTIMATED, RESIZED, CUT, SHORT = (
+    "parts_damaged",
+    "bad_timestamps",
+    "size_changes",
+    "cut",
+    "ends_early",
+)
 NONE, BAD_FILE = "no_frame", "damaged"
 """Codes of notices and errors."""
 MEDIA_BOXES = [b"moov", b"trak", b"mdia", b"minf"]
@@ -44,7 +44,9 @@ def packets(count: int = 10) -> list[tuple[float, bytes]]:
 
 
 def with_packets(changes: dict[int, bytes]) -> Callable[[Path], object]:
-    return lambda path: write_packets(path, [(time_s, changes.get(number, body)) for number, (time_s, body) in enumerate(packets())])
+    return lambda path: write_packets(
+        path, [(time_s, changes.get(number, body)) for number, (time_s, body) in enumerate(packets())]
+    )
 
 
 def with_block_times(path: Path, stamps_ms: Sequence[int]) -> Path:
@@ -80,11 +82,15 @@ def retimed(path: Path, *runs: tuple[int, int]) -> Path:
 
 def retabled(path: Path, box: bytes, *values: int) -> Path:
     """Write a clip in which one table of the index has other values."""
-    return edited(path, [*MEDIA_BOXES, b"stbl", box], lambda _: struct.pack(f">{1 + len(values)}I", 0, *values))
+    return edited(
+        path, [*MEDIA_BOXES, b"stbl", box], lambda _: struct.pack(f">{1 + len(values)}I", 0, *values)
+    )
 
 
 def grown(path: Path, width: int, height: int) -> Path:
-    others = [(number / 10, jpeg_packet(picture)) for number, picture in enumerate(numbered(10, width, height))]
+    others = [
+        (number / 10, jpeg_packet(picture)) for number, picture in enumerate(numbered(10, width, height))
+    ]
     return write_packets(path, packets()[:5] + others[5:])
 
 
@@ -101,8 +107,16 @@ def elsewhere(canary: Path) -> Callable[[bytes], bytes]:
 
     def change(_: bytes) -> bytes:
         name = os.fsencode(canary)
-        alias = bytes(10) + bytes(28) + bytes(12) + bytes(64) + bytes(16) + struct.pack(">hh", 1, 1) + bytes(16)
-        alias += struct.pack(">hH", 2, len(name)) + name + bytes(len(name) % 2) + struct.pack(">hH", -1, 0) + bytes(40)
+        alias = (
+            bytes(10) + bytes(28) + bytes(12) + bytes(64) + bytes(16) + struct.pack(">hh", 1, 1) + bytes(16)
+        )
+        alias += (
+            struct.pack(">hH", 2, len(name))
+            + name
+            + bytes(len(name) % 2)
+            + struct.pack(">hH", -1, 0)
+            + bytes(40)
+        )
         return struct.pack(">II", 0, 1) + struct.pack(">I4sI", len(alias) + 12, b"alis", 0) + alias
 
     return change

@@ -21,7 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
     few = 15 if config.getoption("--fast") else 40
-    settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=few)  # the same on every run
+    # the same on every run
+    settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=few)
     settings.register_profile("long", deadline=None)
     settings.load_profile("long" if config.getoption("--long") else "repeatable")
 
@@ -55,8 +56,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in markers_of(item.path):
             item.add_marker(marker)
-    items.sort(key=lambda item: "browser" in names_of_markers(item))  # last, as the one browser stays open until the end
-    left_out = ({"long"} if not config.getoption("--long") else set()) | (SLOW if config.getoption("--fast") else set())
+    # last, as the one browser stays open until the end
+    items.sort(key=lambda item: "browser" in names_of_markers(item))
+    left_out = ({"long"} if not config.getoption("--long") else set()) | (
+        SLOW if config.getoption("--fast") else set()
+    )
     dropped = [item for item in items if left_out & names_of_markers(item)]
     config.hook.pytest_deselected(items=dropped)
     items[:] = [item for item in items if not left_out & names_of_markers(item)]

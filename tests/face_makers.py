@@ -30,16 +30,24 @@ def draw_face(side: int = 160) -> ByteArray:
         ellipse(eye, 0.452, 0.072, 0.045, SHADE)
         ellipse(eye, 0.457, 0.052, 0.026, (235, 230, 225))
         ellipse(eye, 0.457, 0.025, 0.026, (40, 28, 22))
-        draw.line([(eye - 0.065) * side, 0.382 * side, (eye + 0.065) * side, 0.372 * side], fill=HAIR, width=max(2, side // 40))
+        draw.line(
+            [(eye - 0.065) * side, 0.382 * side, (eye + 0.065) * side, 0.372 * side],
+            fill=HAIR,
+            width=max(2, side // 40),
+        )
     ellipse(0.5, 0.535, 0.035, 0.05, (217, 170, 143))
     for sign in (-1, 1):
         ellipse(0.5 + sign * 0.03, 0.567, 0.014, 0.009, (92, 72, 61))
     ellipse(0.5, 0.702, 0.085, 0.028, LIP)
-    draw.line([0.42 * side, 0.702 * side, 0.58 * side, 0.702 * side], fill=(95, 40, 40), width=max(1, side // 100))
+    draw.line(
+        [0.42 * side, 0.702 * side, 0.58 * side, 0.702 * side], fill=(95, 40, 40), width=max(1, side // 100)
+    )
     return np.asarray(image.filter(ImageFilter.GaussianBlur(0.7 * side / 160)))
 
 
-def picture_with(places: Iterable[tuple[int, int]], size: tuple[int, int] = (240, 320), side: int = 120) -> ByteArray:
+def picture_with(
+    places: Iterable[tuple[int, int]], size: tuple[int, int] = (240, 320), side: int = 120
+) -> ByteArray:
     """Return (H, W, 3) gray with a drawn face of ``side`` px at each (left, top)."""
     picture = np.full((*size, 3), 110, np.uint8)
     for left, top in places:

@@ -5,9 +5,9 @@
         hub.fail(Fault("cut", path="model.safetensors"))
         hf_hub_download("org/name", "model.safetensors", revision=revision)
 
-It speaks the routes that the client library uses without Xet: downloads, listings, commits with small and large files, squashing, and
-permanent deletion. It also serves plain files below `/raw/` with ranges, in place of any other web server.
-"""
+It speaks the routes that the client library uses without Xet: downloads, listings, commits with small and
+large files, squashing, and permanent deletion. It also serves plain files below `/raw/` with ranges, in place
+of any other web server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ GIT_ATTRIBUTES = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lf
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request on its way through the routes: the named parts of its path, its query, its range and its body."""
+    """A request on its way through the routes: the named parts of its path, its query, its range and its
+    body."""
 
     parts: dict[str, str]
     query: dict[str, list[str]]
@@ -61,8 +62,8 @@ class Call:
 class FakeHub:
     """A Hub in memory at `url`; set `token` to demand it for writing and for private repositories.
 
-    `requests` tells what arrived, `waits_s` for how long the client library of this process wanted to pause (see `use`), and `errors`
-    holds mistakes of this stand-in itself, which leaving the `with` block raises.
+    `requests` tells what arrived, `waits_s` for how long the client library of this process wanted to pause
+    (see `use`), and `errors` holds mistakes of this stand-in itself, which leaving the `with` block raises.
     """
 
     def __init__(self, token: str | None = None) -> None:
@@ -88,7 +89,14 @@ class FakeHub:
         """Stop at once: requests that hang and connections that are kept alive end without an answer."""
         self._server.stop()
 
-    def add_repo(self, name: str, files: Mapping[str, bytes] | None = None, *, kind: str = "model", private: bool = False) -> str:
+    def add_repo(
+        self,
+        name: str,
+        files: Mapping[str, bytes] | None = None,
+        *,
+        kind: str = "model",
+        private: bool = False,
+    ) -> str:
         """Make a repository of kind "model" or "dataset" with one commit and return the commit's id."""
         with self._lock:
             if (kind, name) in self._repositories:
@@ -97,7 +105,13 @@ class FakeHub:
             return repository.commit("initial commit", files or {})
 
     def commit(
-        self, name: str, files: Mapping[str, bytes], *, kind: str = "model", delete: Iterable[str] = (), message: str = "update"
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        kind: str = "model",
+        delete: Iterable[str] = (),
+        message: str = "update",
     ) -> str:
         """Commit as somebody else would and return the commit's id."""
         with self._lock:
@@ -129,7 +143,11 @@ class FakeHub:
 
     def seen(self, method: str = "", path: str = "") -> list[Request]:
         """Return the requests of a method ("" is any) whose path matches an expression."""
-        return [request for request in list(self.requests) if method in {"", request.method} and re.search(path, request.path)]
+        return [
+            request
+            for request in list(self.requests)
+            if method in {"", request.method} and re.search(path, request.path)
+        ]
 
     def fail(self, fault: Fault) -> Fault:
         """Add a fault; each request meets the first one that takes it."""
@@ -144,20 +162,37 @@ class FakeHub:
     def _answer(self, method: str, target: str, headers: Message, body: bytes) -> Answer:
         path, _, query = target.partition("?")
         verb = "GET" if method == "HEAD" else method
-        matches = ((re.fullmatch(pattern, path), route) for wanted, pattern, route in ROUTES if wanted == verb)
+        matches = (
+            (re.fullmatch(pattern, path), route) for wanted, pattern, route in ROUTES if wanted == verb
+        )
         match, route = next(((match, route) for match, route in matches if match), (None, None))
         if match is None or route is None:
             return json_answer({"error": f"no route for {method} {path}"}, 404)
         parts = {name: unquote(text) for name, text in match.groupdict().items() if text}
-        call = Call(parts, parse_qs(query), headers.get("Range", "") if method == "GET" else "", headers.get("Authorization"), body)
+        call = Call(
+            parts,
+            parse_qs(query),
+            headers.get("Range", "") if method == "GET" else "",
+            headers.get("Authorization"),
+            body,
+        )
         try:
             with self._lock:
-                if route not in {FakeHub._validate, FakeHub._lfs_put}:  # open to all; an address that was handed out
+                # open to all; an address that was handed out
+                if route not in {FakeHub._validate, FakeHub._lfs_put}:
                     self._authorize(call, writes=verb == "POST")
                 return route(self, call)
         except RefusedError as refusal:
-            texts = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message, "X-Repo-Commit": refusal.commit}
-            return json_answer({"error": refusal.message}, refusal.status, {name: text for name, text in texts.items() if text})
+            texts = {
+                "X-Error-Code": refusal.code,
+                "X-Error-Message": refusal.message,
+                "X-Repo-Commit": refusal.commit,
+            }
+            return json_answer(
+                {"error": refusal.message},
+                refusal.status,
+                {name: text for name, text in texts.items() if text},
+            )
 
     def _authorize(self, call: Call, *, writes: bool) -> None:
         if self.token is None:
@@ -167,8 +202,11 @@ class FakeHub:
         repository = self._repositories.get((call.kind, call.parts.get("repo", "")))
         hidden = "repo" in call.parts and (repository is None or repository.private)
         if call.token is None and (writes or hidden):
-            # The library tells this case by the status for https addresses only; the code has the same effect for http.
-            raise RefusedError(401, "Invalid username or password.", "RepoNotFound" if "repo" in call.parts else "")
+            # The library tells this case by the status for https addresses only; the code has the same effect
+            # for http.
+            raise RefusedError(
+                401, "Invalid username or password.", "RepoNotFound" if "repo" in call.parts else ""
+            )
 
     def _repository(self, call: Call) -> Repository:
         repository = self._repositories.get((call.kind, call.parts["repo"]))
@@ -178,13 +216,19 @@ class FakeHub:
 
     def _raw_file(self, call: Call) -> Answer:
         content = self._raw.get(call.parts["path"])
-        return Answer(404, b"404: Not Found") if content is None else file_answer(content, call.span, {"ETag": f'"{sha256_of(content)}"'})
+        return (
+            Answer(404, b"404: Not Found")
+            if content is None
+            else file_answer(content, call.span, {"ETag": f'"{sha256_of(content)}"'})
+        )
 
     def _resolve(self, call: Call) -> Answer:
         path = call.parts["path"]
         commit, content = self._repository(call).file(call.revision, path)
         etag = f'"{etag_of(path, content)}"'
-        linked = {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))} if is_lfs(path, len(content)) else {}
+        linked = (
+            {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))} if is_lfs(path, len(content)) else {}
+        )
         return file_answer(content, call.span, {"X-Repo-Commit": commit.oid, "ETag": etag} | linked)
 
     def _info(self, call: Call) -> Answer:
@@ -192,7 +236,9 @@ class FakeHub:
 
     def _tree(self, call: Call) -> Answer:
         recursive = call.query.get("recursive", ["false"])[0].lower() in {"true", "1"}
-        return json_answer(self._repository(call).tree(call.revision, call.parts.get("path", ""), recursive=recursive))
+        return json_answer(
+            self._repository(call).tree(call.revision, call.parts.get("path", ""), recursive=recursive)
+        )
 
     def _create(self, call: Call) -> Answer:
         asked = json.loads(call.body)
@@ -205,7 +251,11 @@ class FakeHub:
 
     def _validate(self, call: Call) -> Answer:
         front = re.match(r"\s*---\r?\n(.*?)\r?\n---", json.loads(call.body)["content"], re.DOTALL)
-        errors = [] if front and re.search(r"^license:\s*\S", front[1], re.MULTILINE) else [{"message": '"license" is required'}]
+        errors = (
+            []
+            if front and re.search(r"^license:\s*\S", front[1], re.MULTILINE)
+            else [{"message": '"license" is required'}]
+        )
         return json_answer({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def _preupload(self, call: Call) -> Answer:
@@ -224,7 +274,10 @@ class FakeHub:
         for asked in json.loads(call.body)["objects"]:
             sha256 = asked["oid"]
             actions = {"upload": {"href": f"{base}/{sha256}"}, "verify": {"href": f"{base}/verify"}}
-            rows.append({"oid": sha256, "size": asked["size"]} | ({} if sha256 in repository.lfs else {"actions": actions}))
+            rows.append(
+                {"oid": sha256, "size": asked["size"]}
+                | ({} if sha256 in repository.lfs else {"actions": actions})
+            )
         return json_answer({"transfer": "basic", "objects": rows})
 
     def _lfs_put(self, call: Call) -> Answer:
@@ -262,7 +315,9 @@ class FakeHub:
             else:
                 delete.append(value["path"].rstrip("/") + ("/" if key == "deletedFolder" else ""))
         oid = repository.commit(message, files, delete)
-        return json_answer({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{repository.name}/commit/{oid}"})
+        return json_answer(
+            {"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{repository.name}/commit/{oid}"}
+        )
 
     def _squash(self, call: Call) -> Answer:
         if call.revision != "main":
@@ -300,31 +355,47 @@ ROUTES: list[tuple[str, str, Callable[[FakeHub, Call], Answer]]] = [
 
 
 def environment(hub: FakeHub, cache_dir: Path, timeout_s: int = 5) -> dict[str, str]:
-    """Return the variables that point a subprocess at the hub; `cache_dir` is its HF_HOME, and downloads lie in its folder `hub`."""
+    """Return the variables that point a subprocess at the hub; `cache_dir` is its HF_HOME, and downloads lie
+    in its folder `hub`."""
     switched_on = ("DISABLE_XET", "DISABLE_TELEMETRY", "DISABLE_UPDATE_CHECK", "DISABLE_PROGRESS_BARS")
-    folders = {"HF_HOME": str(cache_dir), "HF_HUB_CACHE": str(cache_dir / "hub"), "HF_TOKEN_PATH": str(cache_dir / "token")}
+    folders = {
+        "HF_HOME": str(cache_dir),
+        "HF_HUB_CACHE": str(cache_dir / "hub"),
+        "HF_TOKEN_PATH": str(cache_dir / "token"),
+    }
     timeouts = {f"HF_HUB_{name}_TIMEOUT": str(timeout_s) for name in ("ETAG", "DOWNLOAD")}
-    switches = {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"} | {f"HF_HUB_{name}": "1" for name in switched_on}
+    switches = {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"} | {
+        f"HF_HUB_{name}": "1" for name in switched_on
+    }
     return {"HF_ENDPOINT": hub.url} | folders | timeouts | switches
 
 
 @contextmanager
 def use(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, cache_dir: Path, timeout_s: int = 5) -> Iterator[None]:
-    """Point the client library of this process at the hub while the block runs, with an empty cache of its own and nobody logged in.
+    """Point the client library of this process at the hub while the block runs, with an empty cache of its
+    own and nobody logged in.
 
-    The library reads its environment when it is imported, so its constants are replaced in every module that holds one. Its pauses between
-    attempts are cut to 10 ms and noted in `hub.waits_s`; everything is as before afterwards.
-    """
+    The library reads its environment when it is imported, so its constants are replaced in every module that
+    holds one. Its pauses between attempts are cut to 10 ms and noted in `hub.waits_s`; everything is as
+    before afterwards."""
     from huggingface_hub import constants, hf_api
     from huggingface_hub.utils import _http as http
 
-    for name in ("_cache_manager", "_git_credential", "tqdm"):  # they copy constants, so they must not be imported within the block
+    # they copy constants, so they must not be imported within the block
+    for name in ("_cache_manager", "_git_credential", "tqdm"):
         importlib.import_module(f"huggingface_hub.utils.{name}")
     variables = environment(hub, cache_dir, timeout_s)
     values: dict[str, object] = {name: text for name, text in variables.items() if hasattr(constants, name)}
-    values |= {name: text == "1" for name, text in values.items() if name.startswith("HF_HUB_DISABLE_") or name == "HF_HUB_OFFLINE"}
+    values |= {
+        name: text == "1"
+        for name, text in values.items()
+        if name.startswith("HF_HUB_DISABLE_") or name == "HF_HUB_OFFLINE"
+    }
     values |= {"HF_HUB_ETAG_TIMEOUT": timeout_s, "HF_HUB_DOWNLOAD_TIMEOUT": timeout_s}
-    values |= {"ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}"}
+    values |= {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+    }
 
     def pause(seconds: float) -> None:
         hub.waits_s.append(seconds)
@@ -335,16 +406,22 @@ def use(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, cache_dir: Path, timeout_
             patch.setenv(name, text)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
             patch.delenv(name, raising=False)
-        modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "huggingface_hub"]
+        modules = [
+            module
+            for name, module in list(sys.modules.items())
+            if name.partition(".")[0] == "huggingface_hub"
+        ]
         for module in modules:
             for name in values.keys() & vars(module).keys():
                 patch.setattr(module, name, values[name])
             if vars(module).get("time") is time:
                 patch.setattr(module, "time", SimpleNamespace(**{**vars(time), "sleep": pause}))
         patch.setattr(hf_api.api, "endpoint", hub.url)
-        # Each upload of the library is deprecated use of its own HTTP client, which would be an error under pytest.
+        # Each upload of the library is deprecated use of its own HTTP client, which would be an error under
+        # pytest.
         patch.setattr("httpx2._content.warnings", SimpleNamespace(warn=lambda *_, **__: None))
-        patch.setattr(http, "_GLOBAL_CLIENT_FACTORY", http._GLOBAL_CLIENT_FACTORY)  # so that a factory set within the block goes with it
+        # so that a factory set within the block goes with it
+        patch.setattr(http, "_GLOBAL_CLIENT_FACTORY", http._GLOBAL_CLIENT_FACTORY)
         http.close_session()
         try:
             yield

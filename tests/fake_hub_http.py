@@ -1,4 +1,5 @@
-"""The HTTP side of a stand-in for the Hugging Face Hub: answers, ranges, and faults between server and client."""
+"""The HTTP side of a stand-in for the Hugging Face Hub: answers, ranges, and faults between server and
+client."""
 
 from __future__ import annotations
 
@@ -21,14 +22,15 @@ KEPT_HEADERS = ("range", "content-type", "content-length", "user-agent")
 
 @dataclass(slots=True)
 class Fault:
-    """What goes wrong with requests whose method is `method` ("" is any) and whose path and query match the expression `path`.
+    """What goes wrong with requests whose method is `method` ("" is any) and whose path and query match the
+    expression `path`.
 
-    Kinds: `status` answers with a status, headers and body of choice; `cut` sends the first `at` bytes of the body and closes; `flip`
-    changes the byte at `at`; `truncate` sends the first `at` bytes as if they were all; `hang` waits `wait_s` and then answers; `reset`
-    closes without an answer; `garbage` answers 200 with something that is not JSON; `lost_response` does what was asked and closes
-    without an answer. `cut`, `flip` and `truncate` leave HEAD requests alone, and `at` is the middle of the body unless given.
-    `count` requests are hit (None: all); `hits` tells how many were.
-    """
+    Kinds: `status` answers with a status, headers and body of choice; `cut` sends the first `at` bytes of the
+    body and closes; `flip` changes the byte at `at`; `truncate` sends the first `at` bytes as if they were
+    all; `hang` waits `wait_s` and then answers; `reset` closes without an answer; `garbage` answers 200 with
+    something that is not JSON; `lost_response` does what was asked and closes without an answer. `cut`,
+    `flip` and `truncate` leave HEAD requests alone, and `at` is the middle of the body unless given. `count`
+    requests are hit (None: all); `hits` tells how many were."""
 
     kind: Kind
     path: str = ""
@@ -48,7 +50,8 @@ class Fault:
 
 
 class Request(NamedTuple):
-    """One request as it arrived: the decoded path with its query, and a few headers in lower case; of a token only that it was sent."""
+    """One request as it arrived: the decoded path with its query, and a few headers in lower case; of a token
+    only that it was sent."""
 
     method: str
     path: str
@@ -63,7 +66,9 @@ class Answer:
 
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"} | dict(headers or {}))
+    return Answer(
+        status, json.dumps(value).encode(), {"Content-Type": "application/json"} | dict(headers or {})
+    )
 
 
 def file_answer(content: bytes, span: str, headers: Mapping[str, str]) -> Answer:
@@ -85,7 +90,8 @@ Responder = Callable[[str, str, Message, bytes], Answer]
 
 
 class FaultyServer(ThreadingHTTPServer):
-    """A server on a free port of the loopback interface that asks `respond` for each answer and spoils it as its faults say."""
+    """A server on a free port of the loopback interface that asks `respond` for each answer and spoils it as
+    its faults say."""
 
     daemon_threads = True
     request_queue_size = 64

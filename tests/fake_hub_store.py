@@ -9,7 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 DATE = "2026-01-01T00:00:00.000Z"
-LFS_SUFFIXES = {".safetensors", ".bin", ".pt", ".onnx", ".parquet", ".jpg", ".jpeg", ".png", ".webp", ".mp4", ".zip", ".npy", ".npz"}
+LFS_SUFFIXES = {
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".onnx",
+    ".parquet",
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".mp4",
+    ".zip",
+    ".npy",
+    ".npz",
+}
 LFS_BYTES = 10 * 1024 * 1024
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
 _counter = itertools.count()
@@ -69,7 +83,8 @@ def is_lost(path: str, content: bytes) -> bool:
 
 
 def etag_of(path: str, content: bytes) -> str:
-    """Return what identifies the content of a file to the client: SHA-256 for large files, git's name for others."""
+    """Return what identifies the content of a file to the client: SHA-256 for large files, git's name for
+    others."""
     return sha256_of(content) if is_lfs(path, len(content)) else blob_id(content)
 
 
@@ -118,7 +133,9 @@ class Repository:
         for path in delete:
             gone = [name for name in state if name == path or (path.endswith("/") and name.startswith(path))]
             if not gone:
-                raise RefusedError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound", self.commits[-1].oid)
+                raise RefusedError(
+                    404, f"A file with this name doesn't exist: {path}", "EntryNotFound", self.commits[-1].oid
+                )
             for name in gone:
                 del state[name]
         for path, content in files.items():
@@ -135,7 +152,8 @@ class Repository:
         return self.commits[-1].oid
 
     def forget(self, sha256s: Sequence[str], *, rewrite_history: bool) -> None:
-        """Delete large files; with `rewrite_history` no commit names them any more, without it their pointers stay."""
+        """Delete large files; with `rewrite_history` no commit names them any more, without it their pointers
+        stay."""
         gone = set(sha256s)
         changed = False
         for place, commit in enumerate(self.commits):
@@ -147,7 +165,9 @@ class Repository:
                     else:
                         files[path] = pointer_to(content)
             changed = changed or files.keys() != commit.files.keys()
-            self.commits[place] = new_commit(commit.message, files) if changed else Commit(commit.oid, commit.message, files)
+            self.commits[place] = (
+                new_commit(commit.message, files) if changed else Commit(commit.oid, commit.message, files)
+            )
         for sha256 in gone:
             self.lfs.pop(sha256, None)
             self.lfs_names.pop(sha256, None)
@@ -159,7 +179,10 @@ class Repository:
         inside = {path: content for path, content in files.items() if path.startswith(start)}
         folders = {str(parent) for path in inside for parent in PurePosixPath(path).parents} - {".", folder}
         folders = {name for name in folders if name.startswith(start)}
-        rows: list[Row] = [{"type": "directory", "path": name, "size": 0, "oid": blob_id(name.encode())} for name in sorted(folders)]
+        rows: list[Row] = [
+            {"type": "directory", "path": name, "size": 0, "oid": blob_id(name.encode())}
+            for name in sorted(folders)
+        ]
         rows += [file_row(path, inside[path]) for path in sorted(inside)]
         return rows if recursive else [row for row in rows if "/" not in str(row["path"])[len(start) :]]
 
@@ -168,8 +191,16 @@ class Repository:
         siblings: list[Row] = []
         for path, content in sorted(commit.files.items()):
             row = file_row(path, content)
-            lfs = {"sha256": sha256_of(content), "size": len(content), "pointerSize": len(pointer_to(content))} if "lfs" in row else None
-            siblings.append({"rfilename": path, "size": row["size"], "blobId": row["oid"], "lfs": lfs} if blobs else {"rfilename": path})
+            lfs = (
+                {"sha256": sha256_of(content), "size": len(content), "pointerSize": len(pointer_to(content))}
+                if "lfs" in row
+                else None
+            )
+            siblings.append(
+                {"rfilename": path, "size": row["size"], "blobId": row["oid"], "lfs": lfs}
+                if blobs
+                else {"rfilename": path}
+            )
         times: Row = {"createdAt": DATE, "lastModified": DATE}
         return {
             "id": self.name,

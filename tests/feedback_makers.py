@@ -64,13 +64,18 @@ def make_record(
     comment: str = "",
     top: int = 4,
 ) -> FeedbackRecord:
-    """Make a statement about picture ``number``; its id follows from the contributor and everything that was said."""
+    """Make a statement about picture ``number``; its id follows from the contributor and everything that was
+    said."""
     item = hash_of(repr((media or f"picture {number}", face, span_s)))
     said = corrected if corrected is not None else SAD if verdict == "wrong" else {}
     sorted_said = sorted((task, sorted(values.items())) for task, values in said.items())
     name = repr((item, kind, contributor, verdict, sorted_said, scopes, comment, top))
     predicted = make_predicted(kind, top)
-    provenance = {task.name: "trained" if task.kind != "continuous" else "prior" for task in TASKS if task.name in predicted}
+    provenance = {
+        task.name: "trained" if task.kind != "continuous" else "prior"
+        for task in TASKS
+        if task.name in predicted
+    }
     weights = hash_of("weights", 64), hash_of("heads", 64), hash_of("preprocessing", 64)
     return FeedbackRecord(
         record_id or hash_of(name), contributor, item, kind, face, BOX, span_s, "starter", *weights, predicted, provenance, verdict,

@@ -1,4 +1,5 @@
-"""A PostgreSQL server for tests: the one of TEST_POSTGRES_URL, or a throw-away one from programs of this machine."""
+"""A PostgreSQL server for tests: the one of TEST_POSTGRES_URL, or a throw-away one from programs of this
+machine."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def postgres_server() -> Iterator[str]:
         data = str(folder / "data")
         create = [initdb, "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
         subprocess.run(create, check=True, capture_output=True, cwd=folder, **who)
-        server = subprocess.Popen([postgres, "-D", data, "-k", str(folder), *OPTIONS], stderr=subprocess.DEVNULL, cwd=folder, **who)
+        server = subprocess.Popen(
+            [postgres, "-D", data, "-k", str(folder), *OPTIONS], stderr=subprocess.DEVNULL, cwd=folder, **who
+        )
         try:
             url = f"postgresql://tester@/postgres?host={folder}"
             _wait(url, server)

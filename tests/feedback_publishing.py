@@ -1,4 +1,5 @@
-"""A server of feedback beside a stand-in for the Hub: its store, its publisher, and a clock that moves when told to.
+"""A server of feedback beside a stand-in for the Hub: its store, its publisher, and a clock that moves when
+told to.
 
 with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub"):
     server = Server(hub, tmp_path / "here")
@@ -57,7 +58,9 @@ class Server:
     def start(self) -> None:
         """Start as after a crash, with whatever the disk has."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.store = FeedbackStore(f"sqlite:///{self.folder / 'feedback.sqlite'}", self.clock, reserve_bytes=0)
+        self.store = FeedbackStore(
+            f"sqlite:///{self.folder / 'feedback.sqlite'}", self.clock, reserve_bytes=0
+        )
         engine = self.store.database._engine
         event.listen(
             engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF")
@@ -73,12 +76,19 @@ class Server:
         self.start()
 
     def say(
-        self, count: int = 1, contributor: str = ANNA, *, crop: bool = False, scopes: tuple[str, ...] = ("labels", "crop", "publish")
+        self,
+        count: int = 1,
+        contributor: str = ANNA,
+        *,
+        crop: bool = False,
+        scopes: tuple[str, ...] = ("labels", "crop", "publish"),
     ) -> list[str]:
         """Make statements about pictures that nobody has judged before."""
         ids = []
         for _ in range(count):
-            record = make_record(media=f"{self.folder.name} {len(self.said)}", contributor=contributor, scopes=scopes)
+            record = make_record(
+                media=f"{self.folder.name} {len(self.said)}", contributor=contributor, scopes=scopes
+            )
             ids.append(self.store.add(replace(record, crop=make_crop(len(self.said)) if crop else b"")).id)
             self.said.append(ids[-1])
         return ids
@@ -86,7 +96,9 @@ class Server:
     def erase(self, contributor: str, *, alone: bool = False, wait_s: float = 20.0) -> Erasure:
         """Erase everything of somebody, as the page does; `alone` has no access to the Hub."""
         finish_erasures = None if alone else partial(self.publisher.finish_erasures, wait_s=wait_s)
-        return erase_everywhere(self.store, contributor, finish_erasures, publishes=True, restored=self.publisher.restored)
+        return erase_everywhere(
+            self.store, contributor, finish_erasures, publishes=True, restored=self.publisher.restored
+        )
 
     def pass_time(self, seconds: float) -> bool:
         """Move the clock and do what is due then."""
@@ -96,7 +108,9 @@ class Server:
     def drain(self, hours: float = 24.0) -> PublishStatus:
         """Go on until nothing waits any more, at most so long on the clock."""
         until_s = self.clock.now_s + hours * 3600
-        while self.store.counts()["received"] or self.store.counts()["sealed"] or pending_erasures(self.store):
+        while (
+            self.store.counts()["received"] or self.store.counts()["sealed"] or pending_erasures(self.store)
+        ):
             assert self.clock.now_s < until_s, self.publisher.status()
             self.pass_time(30)
         return self.publisher.status()
@@ -118,7 +132,8 @@ def published_ids(hub: FakeHub) -> Counter[str]:
 
 
 def everything_on(hub: FakeHub) -> list[bytes]:
-    """Return every file of every commit and every large file, as it is and, if it is Parquet, with its cells unpacked."""
+    """Return every file of every commit and every large file, as it is and, if it is Parquet, with its cells
+    unpacked."""
     blobs = [body for commit in hub.commits(REPO, kind="dataset") for body in commit.files.values()]
     blobs += [commit.message.encode() for commit in hub.commits(REPO, kind="dataset")]
     blobs += hub.lfs_objects(REPO, kind="dataset").values()
@@ -140,4 +155,10 @@ def counts_of(rows: Sequence[FeedbackRecord]) -> Counts:
     """Count rows, each of which is another statement."""
     verdicts = dict.fromkeys(VERDICTS, 0) | Counter(row.verdict for row in rows)
     versions = tuple(sorted({row.consent_version for row in rows}))
-    return Counts(len(rows), sum(bool(row.crop) for row in rows), len({row.contributor for row in rows}), verdicts, versions)
+    return Counts(
+        len(rows),
+        sum(bool(row.crop) for row in rows),
+        len({row.contributor for row in rows}),
+        verdicts,
+        versions,
+    )

@@ -1,9 +1,10 @@
-"""A process that writes feedback and prints a line per acknowledged record; it is killed, traced or denied its disk.
+"""A process that writes feedback and prints a line per acknowledged record; it is killed, traced or denied
+its disk.
 
 feedback_writer.py URL threads SEED     three threads write and one seals until the process is killed
 feedback_writer.py URL count N          N records, one after the other; what fails is tried again
-feedback_writer.py URL file-limit N     up to N records with crops, with a limit on the size of files that is lifted in the end
-"""
+feedback_writer.py URL file-limit N     up to N records with crops, with a limit on the size of files that is
+lifted in the end"""
 
 from __future__ import annotations
 
@@ -36,7 +37,12 @@ def write_for_ever(store: FeedbackStore, contributor: str) -> None:
     number = 0
     while True:
         number += 1
-        ack = store.add(replace(make_record(number % 40, contributor=contributor, comment=str(number)), crop=make_crop(number % 7, 16)))
+        ack = store.add(
+            replace(
+                make_record(number % 40, contributor=contributor, comment=str(number)),
+                crop=make_crop(number % 7, 16),
+            )
+        )
         say("ack", ack.id)
 
 

@@ -56,7 +56,9 @@ class Desk:
 
     def __init__(self, analysis: Analysis | None = None, generous: bool = True) -> None:
         self.clock, self.store = Clock(), FakeStore()
-        limits = Limits(Clock(0), [Rule(10**9, DAY_S)], [Rule(10**9, HOUR_S)]) if generous else Limits(Clock(0))
+        limits = (
+            Limits(Clock(0), [Rule(10**9, DAY_S)], [Rule(10**9, HOUR_S)]) if generous else Limits(Clock(0))
+        )
         self.intake = Intake(self.store, KEYS, limits, self.clock)
         self.analysis = analysis or make_analysis()
 

@@ -27,10 +27,15 @@ def make_table(workers: int = 1) -> JobTable:
 def fill(runner: JobRunner, picture: Path, count: int = MAX_WAITING) -> list[str]:
     """Let pictures of as many clients wait as it takes."""
     share = table.MAX_OF_CLIENT["short"]
-    return [runner.submit(picture, PipelineConfig(), client=f"client {number // share}") for number in range(count)]
+    return [
+        runner.submit(picture, PipelineConfig(), client=f"client {number // share}")
+        for number in range(count)
+    ]
 
 
-def wait(runner: JobRunner, job_id: str, until: Callable[[JobStatus], bool] = lambda status: status.finished) -> JobStatus:
+def wait(
+    runner: JobRunner, job_id: str, until: Callable[[JobStatus], bool] = lambda status: status.finished
+) -> JobStatus:
     deadline = time.monotonic() + PATIENCE_S
     for status in runner.watch(job_id, 0.02):
         if until(status) or status.finished:

@@ -34,7 +34,10 @@ def encoded(pixels: ByteArray) -> bytes:
 
 def pictures(count: int, seed: int) -> list[bytes]:
     rng = np.random.default_rng(seed)
-    return [encoded(np.roll(draw_face(40), rng.integers(-3, 4), 0) // 2 + rng.integers(10, 120, 3, np.uint8)) for _ in range(count)]
+    return [
+        encoded(np.roll(draw_face(40), rng.integers(-3, 4), 0) // 2 + rng.integers(10, 120, 3, np.uint8))
+        for _ in range(count)
+    ]
 
 
 def write_data(folder: Path) -> Path:
@@ -43,9 +46,15 @@ def write_data(folder: Path) -> Path:
     names = [EXPRESSION.label_names[number % 8] for number in range(80)]
     images = [{"bytes": content} for content in pictures(80, 1)]
     pq.write_table(pa.table({"image": images, "expression": names}), folder / "a.parquet")
-    votes = rng.multinomial(4, np.full(8, 1 / 8), 60) + np.eye(8, dtype=int)[np.arange(60) % 8] * np.where(np.arange(60) % 5, 6, 1)[:, None]
+    votes = (
+        rng.multinomial(4, np.full(8, 1 / 8), 60)
+        + np.eye(8, dtype=int)[np.arange(60) % 8] * np.where(np.arange(60) % 5, 6, 1)[:, None]
+    )
     columns = {f"votes_{name.lower()}": votes[:, k].tolist() for k, name in enumerate(EXPRESSION.label_names)}
-    pq.write_table(pa.table({"image": [{"bytes": content} for content in pictures(60, 2)], **columns}), folder / "b.parquet")
+    pq.write_table(
+        pa.table({"image": [{"bytes": content} for content in pictures(60, 2)], **columns}),
+        folder / "b.parquet",
+    )
     shares = rng.dirichlet(np.ones(8), 50)
     truth = np.linspace(-0.8, 0.8, 8)
     rows = [

@@ -27,15 +27,21 @@ source = "expression"
 
 
 def manifest_text(
-    name: str, sha256: str, arch: str = "mobilefacenet_small", size: int = 64, dim: int = 512, outputs: int = 10, heads: str = HEADS
+    name: str,
+    sha256: str,
+    arch: str = "mobilefacenet_small",
+    size: int = 64,
+    dim: int = 512,
+    outputs: int = 10,
+    heads: str = HEADS,
 ) -> str:
     """Return a manifest that differs from the smallest valid one in these values alone."""
     args = f"args = {{ img_size = {size} }}\n" if arch.startswith("mobilefacenet") else ""
     return (
-        f'id = "{name}"\ntitle = "Test {name}"\nfamily = "MobileFaceNet"\nlicense = "Apache-2.0"\n'
-        f'[source]\nbundled = "model.safetensors"\nsha256 = "{sha256}"\n'
-        f'[backbone]\narch = "{arch}"\ndim = {dim}\noutputs = {outputs}\n{args}'
-        f'[input]\nsize = {size}\ncrop = "square"\nmargin = 0.1\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n{heads}'
+        f'id = "{name}"\ntitle = "Test {name}"\nfamily = "MobileFaceNet"\nlicense ='
+        f' "Apache-2.0"\n[source]\nbundled = "model.safetensors"\nsha256 = "{sha256}"\n[backbone]\narch ='
+        f' "{arch}"\ndim = {dim}\noutputs = {outputs}\n{args}[input]\nsize = {size}\ncrop = "square"\nmargin'
+        f" = 0.1\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n{heads}"
     )
 
 

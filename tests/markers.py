@@ -15,12 +15,15 @@ PROCESS = {"subprocess", "multiprocessing", "page_makers", "fake_hub", "hsemotio
 
 
 def markers_of(path: Path) -> set[str]:
-    """Return the markers of a test module, or of a folder, by what it and the ``conftest.py`` around it import."""
+    """Return the markers of a test module, or of a folder, by what it and the ``conftest.py`` around it
+    import."""
     around = [folder / "conftest.py" for folder in (path, *path.parents) if TESTS in folder.parents]
     files = [file for file in (path, *around) if file.is_file() and file.suffix == ".py"]
     modules = {module for file in files for module in reached_from(file)}
     imported = {name for module in modules for name in imports_of(module)}
-    by_tests = {name for module in modules if not module.is_relative_to(PACKAGE) for name in imports_of(module)}
+    by_tests = {
+        name for module in modules if not module.is_relative_to(PACKAGE) for name in imports_of(module)
+    }
     found = {"torch": imported & TORCH, "browser": by_tests & BROWSER, "process": by_tests & PROCESS}
     return {marker for marker, names in found.items() if names}
 
@@ -53,7 +56,9 @@ def imports_in(node: ast.AST, *, functions: bool) -> Iterator[str]:
             yield from (alias.name for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
-        elif not (isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not functions) and not is_for_types(child):
+        elif not (
+            isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not functions
+        ) and not is_for_types(child):
             yield from imports_in(child, functions=functions)
 
 

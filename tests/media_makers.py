@@ -66,7 +66,9 @@ def exif_with(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010E] = "CANARY-DESCRIPTION"
-    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 30.0), 3: "E", 4: (11.0, 5.0, 7.0), 29: "CANARY-GPS"})
+    exif.get_ifd(0x8825).update(
+        {1: "N", 2: (48.0, 12.0, 30.0), 3: "E", 4: (11.0, 5.0, 7.0), 29: "CANARY-GPS"}
+    )
     return exif
 
 
@@ -74,10 +76,24 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, depth: int, color: int, rows: bytes, *, before: Sequence[bytes] = (), interlace: int = 0) -> bytes:
+def png(
+    width: int,
+    height: int,
+    depth: int,
+    color: int,
+    rows: bytes,
+    *,
+    before: Sequence[bytes] = (),
+    interlace: int = 0,
+) -> bytes:
     """Return a PNG of raw ``rows`` (each with its filter byte), with ready chunks ``before`` the data."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace)
-    chunks = [png_chunk(b"IHDR", header), *before, png_chunk(b"IDAT", zlib.compress(rows, 9)), png_chunk(b"IEND", b"")]
+    chunks = [
+        png_chunk(b"IHDR", header),
+        *before,
+        png_chunk(b"IDAT", zlib.compress(rows, 9)),
+        png_chunk(b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
@@ -86,7 +102,9 @@ def png_bit_bomb(width: int, height: int) -> bytes:
     row, packer = bytes(1 + (width + 7) // 8), zlib.compressobj(9)
     data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
+    )
 
 
 def jpeg_with_size(width: int, height: int) -> bytes:
@@ -117,7 +135,9 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
             case 2:
                 out[at] ^= 1 << rng.randrange(8)
             case 3:
-                out[at : at + 4] = rng.choice((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\1"))
+                out[at : at + 4] = rng.choice(
+                    (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\1")
+                )
             case 4:
                 del out[at : at + rng.randrange(1, 9)]
             case _:
@@ -157,7 +177,10 @@ def write_clip(
         muxer: options of the container.
     """
     times_s = [number / rate for number in range(len(pictures))] if times_s is None else times_s
-    quiet = {"libx265": {"x265-params": "log-level=none"}, "libx264": {"preset": "ultrafast", "bf": "2", "tune": "psnr"}}.get(codec, {})
+    quiet = {
+        "libx265": {"x265-params": "log-level=none"},
+        "libx264": {"preset": "ultrafast", "bf": "2", "tune": "psnr"},
+    }.get(codec, {})
     with av.open(str(path), "w", format=kind, options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=quiet | (options or {}))
         stream.height, stream.width = pictures[0].shape[:2]
@@ -178,19 +201,27 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if art is not None:
-            container.mux(art.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 200, np.uint8), format="rgb24")))
+            container.mux(
+                art.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 200, np.uint8), format="rgb24"))
+            )
             container.mux(art.encode(None))
         if sound is not None:
             write_silence(container, sound, audio_start_s)
     return path
 
 
-def write_silence(container: av.container.OutputContainer, stream: av.AudioStream, start_s: float = 0.0) -> None:
+def write_silence(
+    container: av.container.OutputContainer, stream: av.AudioStream, start_s: float = 0.0
+) -> None:
     """Write one second."""
     step = stream.codec_context.frame_size or 1024
     for start in range(0, 48000, step):
         frame = av.AudioFrame.from_ndarray(np.zeros((2, step), np.float32), format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts, frame.time_base = 48000, start + round(start_s * 48000), Fraction(1, 48000)
+        frame.sample_rate, frame.pts, frame.time_base = (
+            48000,
+            start + round(start_s * 48000),
+            Fraction(1, 48000),
+        )
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
 
@@ -205,7 +236,13 @@ def jpeg_packet(picture: Pixels) -> bytes:
     return encoded(Image.fromarray(picture), "JPEG", quality=95, subsampling=0, optimize=True)
 
 
-def write_packets(path: Path, packets: Sequence[tuple[float, bytes]], *, size: tuple[int, int] = (64, 48), kind: str = "matroska") -> Path:
+def write_packets(
+    path: Path,
+    packets: Sequence[tuple[float, bytes]],
+    *,
+    size: tuple[int, int] = (64, 48),
+    kind: str = "matroska",
+) -> Path:
     """Mux ready MJPEG packets (time in s, bytes) as they are."""
     with av.open(str(path), "w", format=kind) as container:
         stream = container.add_stream("mjpeg", rate=10)
@@ -220,7 +257,8 @@ def write_packets(path: Path, packets: Sequence[tuple[float, bytes]], *, size: t
 
 
 def edit_box(data: bytes, route: Sequence[bytes], change: Callable[[bytes], bytes]) -> bytes:
-    """Return MP4 bytes in which the body of the box at ``route`` is changed and all sizes around it are corrected."""
+    """Return MP4 bytes in which the body of the box at ``route`` is changed and all sizes around it are
+    corrected."""
     out, at = b"", 0
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)

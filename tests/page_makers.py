@@ -89,11 +89,15 @@ def start_page(
 
 
 @contextmanager
-def serve(command: Sequence[str], port: int, folder: Path, environ: Mapping[str, str], unsaid: Sequence[str] = ()) -> Iterator[Page]:
+def serve(
+    command: Sequence[str], port: int, folder: Path, environ: Mapping[str, str], unsaid: Sequence[str] = ()
+) -> Iterator[Page]:
     """Yield what a script of Python serves; it must print no traceback, and end by itself when it is told to."""
     printed = folder / "printed.txt"  # a pipe that nobody reads would stop a page that prints much
     with printed.open("wb") as output:
-        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_it_answers(url, process)
@@ -133,8 +137,14 @@ def upload(page: str, name: str, content: bytes) -> str:
 def function_index(page: str, event: str, **properties: object) -> int:
     """Return the number of what the first component with some properties does at an event."""
     config = httpx.get(f"{page}/config").json()
-    wanted = next(item["id"] for item in config["components"] if properties.items() <= {"type": item["type"], **item["props"]}.items())
-    return next(number for number, item in enumerate(config["dependencies"]) if [wanted, event] in item["targets"])
+    wanted = next(
+        item["id"]
+        for item in config["components"]
+        if properties.items() <= {"type": item["type"], **item["props"]}.items()
+    )
+    return next(
+        number for number, item in enumerate(config["dependencies"]) if [wanted, event] in item["targets"]
+    )
 
 
 def call(page: str, number: int, session: str, data: list[object]) -> str:
@@ -155,7 +165,9 @@ def png(pixels: np.ndarray) -> bytes:
 def analyze_picture(page: str, data: list[object]) -> str:
     """Add a picture as the page does, ask until there is a result, and return that."""
     session = f"test{time.monotonic_ns()}"
-    answer = call(page, function_index(page, "upload", file_count="single"), session, [None, None, *data, [], 10, 1])
+    answer = call(
+        page, function_index(page, "upload", file_count="single"), session, [None, None, *data, [], 10, 1]
+    )
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if "role='progressbar'" not in answer:

@@ -42,12 +42,20 @@ class GreenDetector:
         self.most_alive = 0
 
     def _find(self, rgb: ByteArray) -> FaceDetections:
-        self.alive = [ref for ref in self.alive if ref() is not None and ref() is not rgb] + [weakref.ref(rgb)]
+        self.alive = [ref for ref in self.alive if ref() is not None and ref() is not rgb] + [
+            weakref.ref(rgb)
+        ]
         self.most_alive = max(self.most_alive, len(self.alive))
         labels, _ = ndimage.label((rgb[:, :, 1] > 170) & (rgb[:, :, 0] < 90))
-        boxes = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels) if y.stop - y.start > 10]
+        boxes = [
+            (x.start, y.start, x.stop, y.stop)
+            for y, x in ndimage.find_objects(labels)
+            if y.stop - y.start > 10
+        ]
         found = np.array(sorted(boxes), np.float32).reshape(-1, 4)
-        landmarks = found[:, None, :2] + np.array([[8, 10], [24, 10], [16, 16], [10, 24], [22, 24]], np.float32)
+        landmarks = found[:, None, :2] + np.array(
+            [[8, 10], [24, 10], [16, 16], [10, 24], [22, 24]], np.float32
+        )
         return FaceDetections(found, np.full(len(found), 0.99, np.float32), landmarks)
 
     def detect(self, rgb: ByteArray, thorough: bool = False) -> FaceDetections:

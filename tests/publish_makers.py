@@ -58,16 +58,28 @@ def make_starter(folder: Path, arch: str, family: str, size: int, args: Mapping[
         if name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)
     weights = save(
-        {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in backbone.model.state_dict().items()}
+        {
+            name: (value.half() if value.is_floating_point() else value).contiguous()
+            for name, value in backbone.model.state_dict().items()
+        }
     )
     rng = np.random.default_rng(0)
-    layers = {"action_units.0.weight": rng.normal(size=(12, backbone.dim)), "action_units.0.bias": rng.normal(size=12)}
+    layers = {
+        "action_units.0.weight": rng.normal(size=(12, backbone.dim)),
+        "action_units.0.bias": rng.normal(size=12),
+    }
     heads = save_arrays({name: array.astype(np.float16) for name, array in layers.items()})
     folder.mkdir(parents=True)
-    for name, content in (("model.safetensors", weights), ("heads.safetensors", heads), ("README.md", CARD.encode())):
+    for name, content in (
+        ("model.safetensors", weights),
+        ("heads.safetensors", heads),
+        ("README.md", CARD.encode()),
+    ):
         (folder / name).write_bytes(content)
     (folder / "recipe.toml").write_text("steps = 1\n", "utf-8")
-    text = manifest_text(folder.name, hashlib.sha256(weights).hexdigest(), arch, size, backbone.dim, 10, HEADS + TRAINED)
+    text = manifest_text(
+        folder.name, hashlib.sha256(weights).hexdigest(), arch, size, backbone.dim, 10, HEADS + TRAINED
+    )
     (folder / MANIFEST).write_text(text.replace(f"args = {{ img_size = {size} }}\n", ""), "utf-8")
     options = ", ".join(f"{key} = {value}" for key, value in args.items())
     change_manifest(
@@ -81,4 +93,10 @@ def make_starter(folder: Path, arch: str, family: str, size: int, args: Mapping[
 
 def with_files(publication: Publication, **changes: bytes) -> Publication:
     """Return a publication with other files; `README_md` is README.md."""
-    return replace(publication, files={**publication.files, **{name.replace("_", ".", 1): content for name, content in changes.items()}})
+    return replace(
+        publication,
+        files={
+            **publication.files,
+            **{name.replace("_", ".", 1): content for name, content in changes.items()},
+        },
+    )

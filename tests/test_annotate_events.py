@@ -1,4 +1,5 @@
-"""What browsers may send to the queue of annotators, results that are gone, and files that are analyzed for it."""
+"""What browsers may send to the queue of annotators, results that are gone, and files that are analyzed for
+it."""
 
 from __future__ import annotations
 
@@ -31,7 +32,15 @@ def visit(tmp_path: Path) -> Iterator[Visit]:
 
 def state(visit: Visit) -> tuple[object, ...]:
     session = visit.session
-    return session.turn, session.at, len(session.items), dict(session.entries), set(session.revealed), session.code, len(visit.records)
+    return (
+        session.turn,
+        session.at,
+        len(session.items),
+        dict(session.entries),
+        set(session.revealed),
+        session.code,
+        len(visit.records),
+    )
 
 
 # Events
@@ -77,7 +86,9 @@ def test_handle_returns_the_next_item_and_the_receipt_code(visit: Visit) -> None
     kept = Sessions()
     key, visit.session = kept.make()
     visit.start(PICTURE)
-    event = gr.EventData(None, {"turn": visit.session.turn, "action": "answer", "choice": "label", "label": ANGER})
+    event = gr.EventData(
+        None, {"turn": visit.session.turn, "action": "answer", "choice": "label", "label": ANGER}
+    )
     value, code, told, status = tab._handle(visit.context, kept, event, key, TERMS)
     assert json.loads(str(value))["turn"] == visit.session.turn == event.turn + 1 and status == gr.skip()
     assert code == visit.session.code and str(code) in told["value"]  # type: ignore[index]
@@ -93,10 +104,16 @@ def test_sessions_are_bounded() -> None:
     keys = [kept.make()[0] for _ in range(3)]
     assert kept.get(keys[0]) is not None
     fourth, _ = kept.make()
-    assert [kept.get(key) is not None for key in (*keys, fourth)] == [True, False, True, True] and len(kept) == 3
+    assert [kept.get(key) is not None for key in (*keys, fourth)] == [True, False, True, True] and len(
+        kept
+    ) == 3
     usual = Sessions()
     made_keys = {usual.make()[0] for _ in range(MOST_SESSIONS + 20)}
-    assert len(usual) == MOST_SESSIONS and len(made_keys) == MOST_SESSIONS + 20 and {len(key) for key in made_keys} == {32}
+    assert (
+        len(usual) == MOST_SESSIONS
+        and len(made_keys) == MOST_SESSIONS + 20
+        and {len(key) for key in made_keys} == {32}
+    )
 
 
 # Results that are gone
@@ -125,7 +142,9 @@ def test_queue_value_in_japanese(visit: Visit, monkeypatch: pytest.MonkeyPatch) 
     finally:
         words._LANGUAGE.reset(token)
     labels = {label for task in TASKS if task.name == "expression" for label in task.label_names}
-    assert not labels & {choice["text"] for choice in value["choices"]} and labels == {choice["name"] for choice in value["choices"]}
+    assert not labels & {choice["text"] for choice in value["choices"]} and labels == {
+        choice["name"] for choice in value["choices"]
+    }
     assert not any(term in ("You", "The network", "Others", "Kept") for term, _ in value["last"])
 
 
@@ -145,23 +164,26 @@ def test_start_analyzes_uploaded_files_two_at_a_time(visit: Visit, tmp_path: Pat
     assert not visit.runner.submitted
     files = [uploaded(visit, f"{number}.png") for number in range(4)]
     assert visit.start(files=files) == "waits"
-    assert len(visit.runner.submitted) == AT_ONCE and "files to go: 4" in progress(visit.context, visit.session)
+    assert len(visit.runner.submitted) == AT_ONCE and "files to go: 4" in progress(
+        visit.context, visit.session
+    )
     first, second = visit.session.running
     visit.runner.jobs[first] = made("image", 11)
     visit.runner.failed[second] = "This file is no picture."
-    assert not follow(visit.context, visit.session) and [path.read_bytes() for path in visit.runner.submitted] == [
-        b"0.png",
-        b"1.png",
-        b"2.png",
-        b"3.png",
-    ]
+    assert not follow(visit.context, visit.session) and [
+        path.read_bytes() for path in visit.runner.submitted
+    ] == [b"0.png", b"1.png", b"2.png", b"3.png"]
     assert set(visit.runner.clients) == {"192.0.2.1"}
     for job in visit.session.running:
         visit.runner.jobs[job] = made("image", 12)
     assert follow(visit.context, visit.session)
     assert collect(visit.context, visit.session) == "This file is no picture."
-    assert sorted(int(item.media, 16) for item in visit.session.items) == [11, 12], "the same picture is asked about once"
-    assert json.loads(queue_value(visit.context, visit.session))["item"]["picture"].startswith("data:image/png")
+    assert sorted(int(item.media, 16) for item in visit.session.items) == [11, 12], (
+        "the same picture is asked about once"
+    )
+    assert json.loads(queue_value(visit.context, visit.session))["item"]["picture"].startswith(
+        "data:image/png"
+    )
     assert visit.start(files=[files[0]]) == "" and len(visit.runner.submitted) == 4, "it is there still"
 
 

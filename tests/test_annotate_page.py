@@ -12,7 +12,19 @@ import gradio as gr
 import numpy as np
 import pytest
 from analysis_makers import change_lines
-from annotate_makers import ANGER, CHECKPOINT, CLIP, PICTURE, PRACTICE, STRANGER, SURPRISE, TERMS, Visit, made, make_visit
+from annotate_makers import (
+    ANGER,
+    CHECKPOINT,
+    CLIP,
+    PICTURE,
+    PRACTICE,
+    STRANGER,
+    SURPRISE,
+    TERMS,
+    Visit,
+    made,
+    make_visit,
+)
 
 from hsemotion_space.analysis.sampling import narrowed
 from hsemotion_space.feedback.consent import VERSIONS
@@ -34,7 +46,11 @@ def visit(tmp_path: Path) -> Iterator[Visit]:
 
 def numbers_in(value: object) -> list[float]:
     if isinstance(value, dict | list):
-        return [number for part in (value.values() if isinstance(value, dict) else value) for number in numbers_in(part)]
+        return [
+            number
+            for part in (value.values() if isinstance(value, dict) else value)
+            for number in numbers_in(part)
+        ]
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
@@ -53,20 +69,31 @@ def test_queue_value_hides_the_prediction_before_the_answer(visit: Visit, job: s
     predictions = [one for face in analysis.faces for one in face.predictions]
     for label in (label for one in predictions for label in one.task.label_names):
         assert label not in sent
-    assert item.score > 0 and not any(word in sent for word in (item.reason, "score", "reason", "unsure", "disagree"))
-    values = {f"{number:.2f}" for face in analysis.faces for line in face.timelines for number in np.ravel(line.values)}
+    assert item.score > 0 and not any(
+        word in sent for word in (item.reason, "score", "reason", "unsure", "disagree")
+    )
+    values = {
+        f"{number:.2f}"
+        for face in analysis.faces
+        for line in face.timelines
+        for number in np.ravel(line.values)
+    }
     fixed = {"turn", "share", "bounds", "width", "height"}
     told = numbers_in({name: part for name, part in value.items() if name not in fixed})
     assert told == [], "no numbers at all but those of the page"
     assert not any(number in sent for number in values - {"0.00", "1.00"})
     if job == CLIP:
-        assert set(boxes) == {"url", "start", "end", "width", "height", "boxes"} and {len(row) for row in boxes["boxes"]} == {5}
+        assert set(boxes) == {"url", "start", "end", "width", "height", "boxes"} and {
+            len(row) for row in boxes["boxes"]
+        } == {5}
         assert all(boxes["start"] <= row[0] <= boxes["end"] for row in boxes["boxes"])
     other = change_lines(analysis, EXPRESSION, np.eye(8)[2])
     faces = tuple(replace(face, predictions=made("image", 9)[0].faces[0].predictions) for face in other.faces)
     visit.runner.jobs[job] = (replace(other, faces=faces),)
     assert visit.value()["item"]["picture"] == asked["picture"]
-    assert {**visit.value(), "item": None} == {**value, "item": None}, "with another prediction the same is sent"
+    assert {**visit.value(), "item": None} == {**value, "item": None}, (
+        "with another prediction the same is sent"
+    )
 
 
 def test_queue_value_shows_the_prediction_after_the_answer(visit: Visit) -> None:
@@ -76,7 +103,11 @@ def test_queue_value_shows_the_prediction_after_the_answer(visit: Visit) -> None
     visit.session.hides = True
     assert not visit.act(label=SURPRISE)
     told = dict(visit.value()["last"])
-    assert told["You"] == SURPRISE and "(" in told["The network"] and told["Others"] == "nobody else has answered this yet"
+    assert (
+        told["You"] == SURPRISE
+        and "(" in told["The network"]
+        and told["Others"] == "nobody else has answered this yet"
+    )
     assert told["Kept"] == "Saved on this server."
 
 
@@ -91,7 +122,9 @@ def test_queue_has_media_of_the_visitor_only(visit: Visit) -> None:
     end = visit.value()
     assert end["item"] is None and end["share"] == 1 and end["place"].startswith("All done: 0 answered")
     other = Visit(visit.context)
-    assert "nothing to annotate yet" in start(other.context, other.session, Wish([], [], CHECKPOINT.id, True, (), "192.0.2.1"))
+    assert "nothing to annotate yet" in start(
+        other.context, other.session, Wish([], [], CHECKPOINT.id, True, (), "192.0.2.1")
+    )
     assert other.value()["item"] is None
 
 
@@ -105,7 +138,9 @@ def test_act_stores_the_statement_of_an_answer(visit: Visit) -> None:
     visit.act(label=top, point=[0.5, 0.5])
     visit.act(choice="not_a_face")
     first, second = visit.records
-    assert (first.verdict, first.corrected) == ("correct", {"expression": {top: 1.0}}), "the point was not asked for"
+    assert (first.verdict, first.corrected) == ("correct", {"expression": {top: 1.0}}), (
+        "the point was not asked for"
+    )
     assert (second.verdict, second.corrected, second.contributor) == ("not_a_face", {}, first.contributor)
     assert first.face == visit.session.items[0].face and first.blind and second.blind
     assert visit.session.counts == {"answered": 2, "skipped": 0, "left": 0}
@@ -121,12 +156,17 @@ def test_act_stores_a_point_where_it_was_asked_for(visit: Visit) -> None:
     assert one.span_s == pytest.approx(span, abs=0.01) and len(span) == 2
     item, [analysis] = visit.session.items[0], visit.runner.jobs[CLIP]
     assert one.predicted == read_predicted(narrowed(analysis, item.face, span), item.face)[0]
-    assert one.predicted != read_predicted(analysis, item.face)[0], "the prediction for the stretch, not for the clip"
+    assert one.predicted != read_predicted(analysis, item.face)[0], (
+        "the prediction for the stretch, not for the clip"
+    )
 
 
 def test_act_stores_nothing_in_practice_or_without_the_statement(visit: Visit) -> None:
     visit.start(PICTURE)
-    assert visit.act(terms=PRACTICE) == "" and dict(visit.value()["last"])["Kept"] == "Nothing, this is practice."
+    assert (
+        visit.act(terms=PRACTICE) == ""
+        and dict(visit.value()["last"])["Kept"] == "Nothing, this is practice."
+    )
     problem = visit.act(terms=replace(TERMS, statement="true"))
     assert problem.startswith("Not saved. ") and visit.session.at == 1 and not visit.records
     nowhere = Visit(replace(visit.context, feedback=None))
@@ -145,7 +185,9 @@ def test_act_stores_the_picture_of_its_own_moment_only(visit: Visit) -> None:
 # Blind or not
 
 
-@pytest.mark.parametrize("how", ["hidden", "shown before", "another tab", "seen meanwhile", "after undo", "too many"])
+@pytest.mark.parametrize(
+    "how", ["hidden", "shown before", "another tab", "seen meanwhile", "after undo", "too many"]
+)
 def test_answer_is_blind_only_if_nothing_was_shown(visit: Visit, how: str) -> None:
     visit.start(PICTURE, seen=how == "another tab")
     visit.session.hides = how != "shown before"
@@ -185,7 +227,9 @@ def test_undo_withdraws_and_the_same_can_be_answered_again(visit: Visit) -> None
     assert not visit.records and visit.session.at == 0 and not visit.value()["can_undo"]
     visit.act("undo")
     visit.act()
-    assert [one.id for one in visit.records] == [first] and dict(visit.value()["last"])["Kept"] == "Saved on this server."
+    assert [one.id for one in visit.records] == [first] and dict(visit.value()["last"])[
+        "Kept"
+    ] == "Saved on this server."
 
 
 def test_undo_of_a_sealed_answer_replaces_it(visit: Visit) -> None:
@@ -200,11 +244,15 @@ def test_undo_of_a_sealed_answer_replaces_it(visit: Visit) -> None:
     visit.act(label=SURPRISE, terms=terms)
     visit.act("undo")
     visit.act(terms=terms)
-    assert [one.superseded for one in visit.records] == [True, False], "said anew, not taken for the first one sent again"
+    assert [one.superseded for one in visit.records] == [True, False], (
+        "said anew, not taken for the first one sent again"
+    )
     del visit.runner.jobs[CLIP]
     visit.act("undo")
     visit.value()
-    assert all(visit.session.replaced.get(item.key) is None for item in visit.session.items[visit.session.at :])
+    assert all(
+        visit.session.replaced.get(item.key) is None for item in visit.session.items[visit.session.at :]
+    )
 
 
 # Comparison
@@ -215,12 +263,18 @@ def test_tallies_leave_out_the_annotator(visit: Visit) -> None:
     visit.act()
     code, record = visit.session.code, visit.records[0].id
     visit.kept.store.mark_gold(record, True)
-    for terms, alone in [(replace(PRACTICE, code=code), True), (replace(TERMS, code=code), True), (PRACTICE, False)]:
+    for terms, alone in [
+        (replace(PRACTICE, code=code), True),
+        (replace(TERMS, code=code), True),
+        (PRACTICE, False),
+    ]:
         again = Visit(visit.context)
         again.start(PICTURE)
         assert again.act(terms=terms) == ""
         told = dict(again.value()["last"])
-        assert (told["Others"] == "nobody else has answered this yet") is alone and ("Known answer" not in told) is alone
+        assert (told["Others"] == "nobody else has answered this yet") is alone and (
+            "Known answer" not in told
+        ) is alone
         known, others = again.session.tallies
         assert (known.items, others.items) == ((0, 0) if alone else (1, 1))
 
@@ -229,13 +283,30 @@ def test_known_answer_of_an_example_is_shown_and_counted(visit: Visit) -> None:
     gold = bundled_answers()[0]
     analysis = made("image", 1)[0]
     media = replace(analysis.media, sha256=gold.media)
-    box = np.array([[gold.center[0] * 640 - 60, gold.center[1] * 480 - 60, gold.center[0] * 640 + 60, gold.center[1] * 480 + 60]])
-    face = replace(analysis.faces[0], track=replace(analysis.faces[0].track, boxes_xyxy=box.astype(np.float32)))
+    box = np.array(
+        [
+            [
+                gold.center[0] * 640 - 60,
+                gold.center[1] * 480 - 60,
+                gold.center[0] * 640 + 60,
+                gold.center[1] * 480 + 60,
+            ]
+        ]
+    )
+    face = replace(
+        analysis.faces[0], track=replace(analysis.faces[0].track, boxes_xyxy=box.astype(np.float32))
+    )
     visit.runner.jobs[PICTURE] = (replace(analysis, media=media, faces=(face,)),)
     visit.start(PICTURE)
     label = next(iter(gold.values["expression"]))
-    assert visit.act(label=label, terms=replace(TERMS, statement=False, adult=True, scopes=("labels", "crop"))) == ""
-    assert "you say the same" in dict(visit.value()["last"])["Known answer"] and visit.session.tallies[0].same == 1
+    assert (
+        visit.act(label=label, terms=replace(TERMS, statement=False, adult=True, scopes=("labels", "crop")))
+        == ""
+    )
+    assert (
+        "you say the same" in dict(visit.value()["last"])["Known answer"]
+        and visit.session.tallies[0].same == 1
+    )
     assert visit.records[0].crop == b"" and visit.records[0].consent_statement == "adult"
     assert any("1 of 1" in line for line in visit.value()["totals"])
 

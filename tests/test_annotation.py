@@ -48,8 +48,14 @@ def item(number: int, score: float, reason: Reason, job: str = "a") -> Item:
 def test_candidates_of_a_picture_are_its_faces_the_least_sure_first() -> None:
     analysis = says(make_analysis(faces=3, kind="image"), face1=SURE, face2=EVEN, face3=(SURE + EVEN) / 2)
     found = candidates([analysis])
-    assert [(one.face, one.span_s, one.reason) for one in found] == [(number, (), "uncertainty") for number in (2, 3, 1)]
-    assert [one.score for one in found] == [1, pytest.approx(float(uncertainty(analysis.faces[2].timelines[0])[0]), abs=1e-4), 0]
+    assert [(one.face, one.span_s, one.reason) for one in found] == [
+        (number, (), "uncertainty") for number in (2, 3, 1)
+    ]
+    assert [one.score for one in found] == [
+        1,
+        pytest.approx(float(uncertainty(analysis.faces[2].timelines[0])[0]), abs=1e-4),
+        0,
+    ]
 
 
 def test_candidates_of_compared_backbones_are_ordered_by_disagreement() -> None:
@@ -91,17 +97,27 @@ def test_candidates_of_a_clip_do_not_overlap(seed: int) -> None:
         for start, end in spans:
             assert within(face.track, (start, end)).sum() >= LEAST_FRAMES
             assert first - 0.01 <= start < end <= last + 0.01 and end - start <= WINDOW_S + 0.01
-            assert (start / GRID_S).is_integer() or end == pytest.approx(last, abs=0.01), "several people get the same stretches"
-    scores = {one.track_id: one.score for one in disagreements(analyses) if one.task == EXPRESSION} if len(analyses) > 1 else {}
+            assert (start / GRID_S).is_integer() or end == pytest.approx(last, abs=0.01), (
+                "several people get the same stretches"
+            )
+    scores = (
+        {one.track_id: one.score for one in disagreements(analyses) if one.task == EXPRESSION}
+        if len(analyses) > 1
+        else {}
+    )
     for number, score in scores.items():
         best = next(one for one in found if one.face == number)
-        assert best.score == pytest.approx(float(score.max()), abs=1e-4), "the worst moment of a face is among them"
+        assert best.score == pytest.approx(float(score.max()), abs=1e-4), (
+            "the worst moment of a face is among them"
+        )
 
 
 @pytest.mark.parametrize(("frames", "expected"), [(2, 0), (3, 1), (15, 1), (21, 1)])
 def test_candidates_of_a_short_track(frames: int, expected: int) -> None:
     found = candidates([make_analysis(faces=1, frames=frames, gap=False)])
-    assert [(one.face, one.span_s) for one in found if one.span_s == ()] == [(1, ())] * expected or frames == 21
+    assert [(one.face, one.span_s) for one in found if one.span_s == ()] == [
+        (1, ())
+    ] * expected or frames == 21
     assert len(found) == expected
 
 
@@ -132,8 +148,13 @@ def test_narrowed_has_the_mean_of_the_stretch() -> None:
     for prediction, line in zip(face.predictions, analysis.faces[0].timelines, strict=False):
         np.testing.assert_allclose(prediction.values, line.values[rows].mean(axis=0), rtol=1e-6)
         assert prediction.frames == rows.sum()
-    assert {one.task for one in analysis.faces[0].predictions} - {one.task for one in face.predictions} == {MIMICRY_INTENSITY}
-    assert face.track is analysis.faces[0].track and narrowed(analysis, 1, (1.0, 3.0)).faces[1] is analysis.faces[1]
+    assert {one.task for one in analysis.faces[0].predictions} - {one.task for one in face.predictions} == {
+        MIMICRY_INTENSITY
+    }
+    assert (
+        face.track is analysis.faces[0].track
+        and narrowed(analysis, 1, (1.0, 3.0)).faces[1] is analysis.faces[1]
+    )
     assert narrowed(analysis, 1, ()) is analysis
 
 
@@ -153,13 +174,19 @@ def test_in_order_takes_both_reasons_in_turn() -> None:
 def test_in_order_drops_doubles_and_is_bounded() -> None:
     twice = [item(1, 0.3, "uncertainty", "a"), item(1, 0.8, "disagreement", "b")]
     assert in_order(twice) == (twice[0],)
-    assert len(in_order(item(number, 0.5, "uncertainty") for number in range(MOST_ITEMS + 30))) == MOST_ITEMS == 120
+    assert (
+        len(in_order(item(number, 0.5, "uncertainty") for number in range(MOST_ITEMS + 30)))
+        == MOST_ITEMS
+        == 120
+    )
 
 
 def test_make_items_leaves_out_what_cannot_be_shown() -> None:
     analysis = make_analysis(faces=1, frames=120)
     shown, left_out = make_items("a" * 32, [analysis], True)
     assert left_out == 0 and len(shown) > 2
-    assert sum(one.picture for one in shown) == 1, "the picture is from one moment, so it stands for one stretch"
+    assert sum(one.picture for one in shown) == 1, (
+        "the picture is from one moment, so it stands for one stretch"
+    )
     pictures, left_out = make_items("a" * 32, [analysis], False)
     assert pictures == [one for one in shown if one.picture] and left_out == len(shown) - 1

@@ -43,7 +43,9 @@ def picture(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def result(client: Client, picture: Path) -> dict[str, object]:
-    return client.predict(image=handle_file(picture), consent=True, checkpoint="random", api_name="/analyze_image")
+    return client.predict(
+        image=handle_file(picture), consent=True, checkpoint="random", api_name="/analyze_image"
+    )
 
 
 def test_what_is_on_offer_is_typed_and_described_and_nothing_else_is(client: Client) -> None:
@@ -52,8 +54,14 @@ def test_what_is_on_offer_is_typed_and_described_and_nothing_else_is(client: Cli
     for endpoint in named.values():
         assert len(endpoint["description"]) > 40
         assert all(parameter["type"] for parameter in endpoint["parameters"])
-    clip = {parameter["parameter_name"]: parameter["type"] for parameter in named["/analyze_clip"]["parameters"]}
-    assert [clip[name]["type"] for name in ("consent", "checkpoint", "sample_fps")] == ["boolean", "string", "number"]
+    clip = {
+        parameter["parameter_name"]: parameter["type"] for parameter in named["/analyze_clip"]["parameters"]
+    }
+    assert [clip[name]["type"] for name in ("consent", "checkpoint", "sample_fps")] == [
+        "boolean",
+        "string",
+        "number",
+    ]
 
 
 def test_checkpoints_are_listed(client: Client) -> None:
@@ -70,19 +78,33 @@ def test_a_picture_is_analyzed(result: dict[str, object]) -> None:
 
 def test_a_clip_is_analyzed_and_a_picture_is_none(client: Client, folder: Path, picture: Path) -> None:
     clip = folder / "face.mp4"
-    write_clip(clip, [picture_with([(60 + step, 40)], (240, 320)) for step in range(12)], [step / 12 for step in range(12)])
-    found = client.predict(clip=handle_file(clip), consent=True, checkpoint="random", sample_fps=6.0, api_name="/analyze_clip")
+    write_clip(
+        clip,
+        [picture_with([(60 + step, 40)], (240, 320)) for step in range(12)],
+        [step / 12 for step in range(12)],
+    )
+    found = client.predict(
+        clip=handle_file(clip), consent=True, checkpoint="random", sample_fps=6.0, api_name="/analyze_clip"
+    )
     [analysis] = found["analysis"]["analyses"]
     assert analysis["media"]["kind"] == "clip"
     with pytest.raises(AppError, match="This is no clip; use analyze_image"):
         client.predict(clip=handle_file(picture), consent=True, checkpoint="random", api_name="/analyze_clip")
 
 
-def test_a_correction_is_kept_once_and_refused_with_a_sentence(client: Client, result: dict[str, object], folder: Path) -> None:
-    statement = {"verdict": "wrong", "corrected": {"expression": "Fear", "valence_arousal": {"Valence": -0.5, "Arousal": 0.5}}}
+def test_a_correction_is_kept_once_and_refused_with_a_sentence(
+    client: Client, result: dict[str, object], folder: Path
+) -> None:
+    statement = {
+        "verdict": "wrong",
+        "corrected": {"expression": "Fear", "valence_arousal": {"Valence": -0.5, "Arousal": 0.5}},
+    }
     given = {"job": result["job"], "face": 2, "statement": statement, "consent": KEEP}
     first = client.predict(**given, api_name="/submit_feedback")
-    again = client.predict(**given | {"statement": statement | {"receipt_code": first["receipt_code"]}}, api_name="/submit_feedback")
+    again = client.predict(
+        **given | {"statement": statement | {"receipt_code": first["receipt_code"]}},
+        api_name="/submit_feedback",
+    )
     assert (first["created"], again["created"], again["record"]) == (True, False, first["record"])
     with FeedbackStore(f"sqlite:///{folder / 'feedback' / 'feedback.sqlite'}", read_only=True) as store:
         [stored] = [one for one in store.records() if one.id == first["record"]]
@@ -90,7 +112,10 @@ def test_a_correction_is_kept_once_and_refused_with_a_sentence(client: Client, r
     assert stored.face == 2
     assert stored.predicted.keys() >= {"expression", "valence_arousal"}
     for change, complaint in [
-        ({"statement": {"verdict": "wrong", "corrected": {"expression": "Joy"}}}, "Expression must be one of"),
+        (
+            {"statement": {"verdict": "wrong", "corrected": {"expression": "Joy"}}},
+            "Expression must be one of",
+        ),
         ({"statement": {}}, "The verdict must be one of"),
         ({"statement": "wrong"}, "The verdict must be one of"),
         ({"consent": {"keep": [], "adult_and_permitted": True}}, "To send a correction"),
@@ -105,19 +130,36 @@ def test_a_correction_is_kept_once_and_refused_with_a_sentence(client: Client, r
             client.predict(**{**given, **change}, api_name="/submit_feedback")
 
 
-def test_a_program_of_an_earlier_version_may_send_the_ticket_it_got(page: str, client: Client, result: dict[str, object]) -> None:
-    given = {"job": result["job"], "ticket": result["tickets"]["2"], "consent": KEEP, "statement": {"verdict": "not_a_face"}}
+def test_a_program_of_an_earlier_version_may_send_the_ticket_it_got(
+    page: str, client: Client, result: dict[str, object]
+) -> None:
+    given = {
+        "job": result["job"],
+        "ticket": result["tickets"]["2"],
+        "consent": KEEP,
+        "statement": {"verdict": "not_a_face"},
+    }
     answer = client.predict(**given, api_name="/submit_feedback")
     assert answer["created"] and "`ticket` is not used any more" in answer["message"]
-    body = {"data": [result["job"], result["tickets"]["2"], {"verdict": "not_a_face", "receipt_code": answer["receipt_code"]}, KEEP]}
+    body = {
+        "data": [
+            result["job"],
+            result["tickets"]["2"],
+            {"verdict": "not_a_face", "receipt_code": answer["receipt_code"]},
+            KEEP,
+        ]
+    }
     event = httpx.post(f"{page}/gradio_api/call/submit_feedback", json=body, timeout=30).json()["event_id"]
-    assert answer["record"] in httpx.get(f"{page}/gradio_api/call/submit_feedback/{event}", timeout=30).text  # by position: kept once
+    # by position: kept once
+    assert answer["record"] in httpx.get(f"{page}/gradio_api/call/submit_feedback/{event}", timeout=30).text
 
 
 @pytest.mark.parametrize("consent", [False, None, "true", 1])
 def test_nothing_is_analyzed_without_consent(client: Client, picture: Path, consent: object) -> None:
     with pytest.raises(AppError, match="unless consent is true"):
-        client.predict(image=handle_file(picture), consent=consent, checkpoint="random", api_name="/analyze_image")
+        client.predict(
+            image=handle_file(picture), consent=consent, checkpoint="random", api_name="/analyze_image"
+        )
 
 
 @pytest.mark.parametrize(
@@ -147,7 +189,10 @@ def test_values_out_of_range_and_unknown_checkpoints_are_named(client: Client, p
         ({"checkpoint": "x"}, "x"),
     ]:
         with pytest.raises(AppError, match=complaint):
-            client.predict(**{"clip": handle_file(picture), "consent": True, "checkpoint": "random", **change}, api_name="/analyze_clip")
+            client.predict(
+                **{"clip": handle_file(picture), "consent": True, "checkpoint": "random", **change},
+                api_name="/analyze_clip",
+            )
 
 
 def test_a_header_that_anybody_can_write_makes_no_new_client(page: str, result: dict[str, object]) -> None:
@@ -156,7 +201,11 @@ def test_a_header_that_anybody_can_write_makes_no_new_client(page: str, result: 
         statement = {"verdict": "cannot_tell", "comment": f"header {number}"}
         body = {"data": [result["job"], 1, statement, KEEP]}
         headers = {"X-Forwarded-For": f"198.51.100.{number}"}
-        event = httpx.post(f"{page}/gradio_api/call/submit_feedback", json=body, headers=headers, timeout=30).json()["event_id"]
-        answers.append(httpx.get(f"{page}/gradio_api/call/submit_feedback/{event}", headers=headers, timeout=30).text)
+        event = httpx.post(
+            f"{page}/gradio_api/call/submit_feedback", json=body, headers=headers, timeout=30
+        ).json()["event_id"]
+        answers.append(
+            httpx.get(f"{page}/gradio_api/call/submit_feedback/{event}", headers=headers, timeout=30).text
+        )
     assert "Saved on this server." in answers[0]
     assert "has reached the limit for corrections" in answers[-1]

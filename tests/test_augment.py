@@ -18,7 +18,9 @@ def rgba(count: int = 6, size: int = 36) -> Tensor:
 
 def test_augmentation_depends_on_its_generator_alone() -> None:
     images = rgba()
-    first, again, other = (augment(images, 32, Augmentation(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        augment(images, 32, Augmentation(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
     assert (first.shape, first.dtype) == ((6, 3, 32, 32), torch.float32)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -64,7 +66,10 @@ def test_uneven_light_darkens_a_side_and_changes_the_gamma() -> None:
     gray = torch.full((200, 36, 36, 4), 128, dtype=torch.uint8)
     gray[..., 3] = 255
     still = Augmentation(0, 0, 0, random_mask=0, gray=0, color=0, blur=0, erase=0)
-    even, lit = (augment(gray, 32, replace(still, light=light), torch.Generator().manual_seed(0)) for light in (0.0, 0.4))
+    even, lit = (
+        augment(gray, 32, replace(still, light=light), torch.Generator().manual_seed(0))
+        for light in (0.0, 0.4)
+    )
     assert even.std((2, 3)).max() < 0.01
     sides = lit[..., 0].mean((1, 2)) - lit[..., -1].mean((1, 2))
     assert (sides > 0.1).any()

@@ -15,31 +15,44 @@ from hsemotion_space.vision.backbones import Backbone, BackboneError, create_mod
 # name, input size, embedding, parameters with ten outputs, tensors of the state dict, classifier
 ARCHITECTURES = [
     ("tf_efficientnet_b0.ns_jft_in1k", 224, 1280, 4_020_358, 360, "classifier"),
-    ("tf_efficientnet_b2.ns_jft_in1k", 260, 1408, 7_712_266 + 2 * 1409, 508, "classifier"),  # the published count is for eight outputs
+    # the published count is for eight outputs
+    ("tf_efficientnet_b2.ns_jft_in1k", 260, 1408, 7_712_266 + 2 * 1409, 508, "classifier"),
     ("mobilevitv2_150.cvnets_in1k", 224, 768, 9_833_443, 269, "head.fc"),
     ("mobilefacenet", 112, 512, 2_064_650, 335, "fc"),
     ("ddamfn", 112, 512, 4_188_966, 1190, "fc"),
 ]
 OURS = ("mobilefacenet", "ddamfn")
 KEYS = {
-    "tf_efficientnet_b0.ns_jft_in1k": """conv_stem.weight bn1.weight blocks.0.0.conv_dw.weight blocks.1.0.conv_pw.weight
-        blocks.1.0.bn3.bias blocks.1.0.se.conv_reduce.weight blocks.1.0.se.conv_expand.bias conv_head.weight bn2.running_var""",
-    "tf_efficientnet_b2.ns_jft_in1k": """conv_stem.weight bn1.weight blocks.6.1.conv_pwl.weight blocks.6.1.se.conv_reduce.bias
-        conv_head.weight bn2.running_mean classifier.bias""",
-    "mobilevitv2_150.cvnets_in1k": """stem.conv.weight stages.2.1.conv_kxk.conv.weight stages.2.1.conv_1x1.weight
+    "tf_efficientnet_b0.ns_jft_in1k": (
+        """conv_stem.weight bn1.weight blocks.0.0.conv_dw.weight blocks.1.0.conv_pw.weight
+        blocks.1.0.bn3.bias blocks.1.0.se.conv_reduce.weight blocks.1.0.se.conv_expand.bias conv_head.weight bn2.running_var"""
+    ),
+    "tf_efficientnet_b2.ns_jft_in1k": (
+        """conv_stem.weight bn1.weight blocks.6.1.conv_pwl.weight blocks.6.1.se.conv_reduce.bias
+        conv_head.weight bn2.running_mean classifier.bias"""
+    ),
+    "mobilevitv2_150.cvnets_in1k": (
+        """stem.conv.weight stages.2.1.conv_kxk.conv.weight stages.2.1.conv_1x1.weight
         stages.2.1.transformer.0.attn.qkv_proj.weight stages.2.1.transformer.0.attn.out_proj.bias stages.2.1.transformer.0.norm1.weight
-        stages.2.1.transformer.1.mlp.fc2.bias stages.2.1.norm.weight stages.2.1.conv_proj.conv.weight head.fc.bias""",
-    "mobilefacenet": """features.layers.0.layers.0.weight features.layers.3.layers.3.layers.1.layers.2.weight fc.bias
+        stages.2.1.transformer.1.mlp.fc2.bias stages.2.1.norm.weight stages.2.1.conv_proj.conv.weight head.fc.bias"""
+    ),
+    "mobilefacenet": (
+        """features.layers.0.layers.0.weight features.layers.3.layers.3.layers.1.layers.2.weight fc.bias
         features.conv_sep.layers.0.weight features.features.layers.0.layers.0.weight features.features.layers.2.weight
-        features.features.layers.3.running_mean""",
-    "ddamfn": """features.0.conv.weight features.1.prelu.weight features.2.conv_dw.mixed_depthwise_conv.2.weight
+        features.features.layers.3.running_mean"""
+    ),
+    "ddamfn": (
+        """features.0.conv.weight features.1.prelu.weight features.2.conv_dw.mixed_depthwise_conv.2.weight
         features.2.conv_dw.prelu.weight features.3.model.8.CA.conv1.bias features.5.model.15.CA.bn1.weight
         features.7.model.5.project.bn.bias features.8.conv.weight cat_head0.CoordAtt.Linear_h.conv.weight
         cat_head1.CoordAtt.Linear_w.bn.weight cat_head1.CoordAtt.conv3.bias cat_head1.CoordAtt.Linear.conv.weight
-        Linear.conv.weight Linear.bn.running_var fc.bias bn.weight""",
+        Linear.conv.weight Linear.bn.running_var fc.bias bn.weight"""
+    ),
 }
 
-by_architecture = pytest.mark.parametrize(("arch", "size", "dim", "parameters", "tensors", "classifier"), ARCHITECTURES)
+by_architecture = pytest.mark.parametrize(
+    ("arch", "size", "dim", "parameters", "tensors", "classifier"), ARCHITECTURES
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,7 +99,9 @@ def test_structure(arch: str, size: int, dim: int, parameters: int, tensors: int
 
 
 @by_architecture
-def test_loaded_backbone_equals_plain_timm(arch: str, size: int, dim: int, parameters: int, tensors: int, classifier: str) -> None:
+def test_loaded_backbone_equals_plain_timm(
+    arch: str, size: int, dim: int, parameters: int, tensors: int, classifier: str
+) -> None:
     plain, x = built(arch), images(size, 1)
     backbone = load_backbone(arch, {}, dim, 10, plain.state_dict())
     assert (backbone.dim, backbone.num_classes) == (dim, 10)
@@ -100,7 +115,9 @@ def test_loaded_backbone_equals_plain_timm(arch: str, size: int, dim: int, param
 
 
 @by_architecture
-def test_without_outputs(arch: str, size: int, dim: int, parameters: int, tensors: int, classifier: str) -> None:
+def test_without_outputs(
+    arch: str, size: int, dim: int, parameters: int, tensors: int, classifier: str
+) -> None:
     model = create_model(arch, 0).eval()
     assert model.num_classes == 0
     assert not [key for key in model.state_dict() if key.startswith(f"{classifier}.")]
@@ -115,7 +132,10 @@ def test_without_outputs(arch: str, size: int, dim: int, parameters: int, tensor
 
 
 def test_load_casts_half_precision() -> None:
-    state = {key: value.half() if value.is_floating_point() else value for key, value in built("mobilefacenet").state_dict().items()}
+    state = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in built("mobilefacenet").state_dict().items()
+    }
     loaded = load_backbone("mobilefacenet", {"img_size": 112}, 512, 10, state).model.state_dict()
     assert loaded["fc.weight"].dtype == torch.float32
     assert all(torch.equal(loaded[key], value.to(loaded[key].dtype)) for key, value in state.items())
@@ -126,7 +146,11 @@ def test_load_casts_half_precision() -> None:
     [
         (lambda state: state.pop("fc.bias"), 512, r"'mobilefacenet' with 10 outputs: missing fc\.bias\."),
         (lambda state: state.update(more=torch.ones(1)), 512, r"unexpected more\."),
-        (lambda state: state.update({"fc.weight": torch.ones(8, 512)}), 512, r"fc\.weight has shape \(8, 512\) instead of \(10, 512\)\."),
+        (
+            lambda state: state.update({"fc.weight": torch.ones(8, 512)}),
+            512,
+            r"fc\.weight has shape \(8, 512\) instead of \(10, 512\)\.",
+        ),
         (lambda state: state.clear(), 512, r"missing fc\.bias, fc\.weight, .+ and 331 more\."),
         (lambda state: None, 1280, "'mobilefacenet' has an embedding of 512 numbers, not 1280"),
     ],
@@ -138,7 +162,9 @@ def test_load_refuses(change: Callable[[dict[str, Tensor]], object], dim: int, m
         load_backbone("mobilefacenet", {}, dim, 10, state)
 
 
-@pytest.mark.parametrize("arch", ["resnet_of_tomorrow", "hf-hub:someone/something", "tf_efficientnet_b0.no_such_tag", ""])
+@pytest.mark.parametrize(
+    "arch", ["resnet_of_tomorrow", "hf-hub:someone/something", "tf_efficientnet_b0.no_such_tag", ""]
+)
 def test_unknown_architecture(arch: str) -> None:
     with pytest.raises(ValueError, match=f"rchitecture.*'{arch}'"):
         create_model(arch, 10)
@@ -193,7 +219,9 @@ class Weights:
     """A state dict in double precision that notes which keys were read, and the layers that read it."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.state = {key: value.double() for key, value in model.state_dict().items() if value.is_floating_point()}
+        self.state = {
+            key: value.double() for key, value in model.state_dict().items() if value.is_floating_point()
+        }
         self.read: set[str] = set()
 
     def __getitem__(self, key: str) -> Tensor:
@@ -204,7 +232,9 @@ class Weights:
         return F.conv2d(x, self[f"{key}.weight"], self[f"{key}.bias"] if bias else None, **options)
 
     def norm(self, x: Tensor, key: str) -> Tensor:
-        mean, variance, weight, bias = (self[f"{key}.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+        mean, variance, weight, bias = (
+            self[f"{key}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")
+        )
         return F.batch_norm(x, mean, variance, weight, bias, eps=1e-5)
 
     def block(self, x: Tensor, key: str, names: tuple[str, ...], **options: object) -> Tensor:
@@ -243,12 +273,16 @@ def ddamfn_reference(w: Weights, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor
             y = w.norm(w.conv(y, f"{key}.conv1", bias=True), f"{key}.bn1")
             return y * (y + 3).clamp(0, 6) / 6
 
-        return torch.sigmoid(w.conv(squeeze(rows), f"{key}.conv2", True)) * torch.sigmoid(w.conv(squeeze(columns), f"{key}.conv3", True))
+        return torch.sigmoid(w.conv(squeeze(rows), f"{key}.conv2", True)) * torch.sigmoid(
+            w.conv(squeeze(columns), f"{key}.conv3", True)
+        )
 
     def mixed(x: Tensor, key: str, split: tuple[int, ...], stride: int = 1) -> Tensor:
         x = w.block(x, f"{key}.conv", full)
         parts = [
-            w.conv(part, f"{key}.conv_dw.mixed_depthwise_conv.{i}", stride=stride, padding=i + 1, groups=split[i])
+            w.conv(
+                part, f"{key}.conv_dw.mixed_depthwise_conv.{i}", stride=stride, padding=i + 1, groups=split[i]
+            )
             for i, part in enumerate(x.split(split, 1))
         ]
         x = torch.cat(parts, 1)
@@ -264,7 +298,9 @@ def ddamfn_reference(w: Weights, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor
             x = x + mixed(x, f"features.{3 + 2 * stage}.model.{index}", split)
     trunk = w.block(x, "features.8", full)
     keys = [f"cat_head{index}.CoordAtt" for index in range(2)]
-    heads = [gates(*(w.block(trunk, f"{key}.Linear_{d}", linear, groups=512) for d in "hw"), key) for key in keys]
+    heads = [
+        gates(*(w.block(trunk, f"{key}.Linear_{d}", linear, groups=512) for d in "hw"), key) for key in keys
+    ]
     embedding = w.block(trunk * torch.stack(heads).amax(0), "Linear", linear, groups=512).flatten(1)
     return embedding @ w["fc.weight"].T + w["fc.bias"], trunk, heads
 
@@ -280,11 +316,17 @@ def test_parity(arch: str) -> None:
     model, x = built(arch), images(112)
     weights = Weights(model)
     with torch.inference_mode():
-        expected = mobilefacenet_reference(weights, x.double()) if arch == "mobilefacenet" else ddamfn_reference(weights, x.double())[0]
+        expected = (
+            mobilefacenet_reference(weights, x.double())
+            if arch == "mobilefacenet"
+            else ddamfn_reference(weights, x.double())[0]
+        )
         assert (expected[0] - expected[1]).abs().max() > 0.01  # or the comparison would say little
         torch.testing.assert_close(model(x).double(), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(deepcopy(model).double()(x.double()), expected, rtol=0, atol=1e-10)
-    assert weights.state.keys() - weights.read == (ddamfn_unused(weights.state) if arch == "ddamfn" else set())
+    assert weights.state.keys() - weights.read == (
+        ddamfn_unused(weights.state) if arch == "ddamfn" else set()
+    )
 
 
 def test_ddamfn_attention_parity() -> None:
@@ -292,7 +334,9 @@ def test_ddamfn_attention_parity() -> None:
     with torch.inference_mode():
         scores, trunk, heads = model.forward_attention(x)
         assert torch.equal(model(x), scores)
-        torch.testing.assert_close((scores, trunk, heads), ddamfn_reference(Weights(model), x), rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            (scores, trunk, heads), ddamfn_reference(Weights(model), x), rtol=0, atol=1e-10
+        )
     assert len(heads) == 2
     assert trunk.shape == heads[0].shape == (2, 512, 7, 7)
     assert (heads[0] - heads[1]).abs().max() > 0.01

@@ -18,13 +18,27 @@ from PIL import Image
 from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import CheckpointError, read_manifest
 from hsemotion_space.hub.weights import load_heads
-from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
+from hsemotion_space.tasks import (
+    ACTION_UNITS,
+    AFF_WILD2_EXPRESSION,
+    CHALLENGE,
+    MIMICRY_INTENSITY,
+    VALENCE_AROUSAL,
+    Task,
+)
 from hsemotion_space.training.attach import Attachment, attach_heads, drop_heads
 from hsemotion_space.training.challenge import SearchSpace, frames_of, labels_of, measure, tune
 from hsemotion_space.training.feature_table import read_features
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.crops import list_clips, list_faces
-from hsemotion_space.training.postprocess import PostSettings, Smoothing, load_frame_rates, load_settings, post_process, save_settings
+from hsemotion_space.training.postprocess import (
+    PostSettings,
+    Smoothing,
+    load_frame_rates,
+    load_settings,
+    post_process,
+    save_settings,
+)
 from hsemotion_space.training.scoring import score
 from hsemotion_space.training.series import Series, read_series, read_thresholds, write_series
 from hsemotion_space.training.trained_head import load_head
@@ -48,10 +62,15 @@ class World:
         return part.training, part.validation, part.frame_list
 
     def features(self, task: Task, system: str) -> Path:
-        return self.folder / f"{system}-{'clips' if task.scope == 'clip' else 'frames'}{'.parquet' if system == 'ideal' else ''}"
+        return (
+            self.folder
+            / f"{system}-{'clips' if task.scope == 'clip' else 'frames'}{'.parquet' if system == 'ideal' else ''}"
+        )
 
     def score(self, task: Task, file: Path, thresholds: tuple[float, ...] = ()) -> float:
-        return score(task, labels_of(self.paths(task)[1], task), read_series(file, task), thresholds or None, rounds=0).value
+        return score(
+            task, labels_of(self.paths(task)[1], task), read_series(file, task), thresholds or None, rounds=0
+        ).value
 
 
 def run(*arguments: object) -> None:
@@ -61,9 +80,19 @@ def run(*arguments: object) -> None:
 def ideal_features(faces: Iterator, file: Path) -> None:
     """Write what an ideal observer looks at: the mean colors of 8 x 8 cells of each picture."""
     rows = list(faces)
-    cells = [np.asarray(Image.open(row.image).convert("RGB").resize((8, 8), Image.Resampling.BOX)).ravel() for row in rows]
-    values = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(cells).astype(np.float32) / 255), len(cells[0]))
-    pq.write_table(pa.table({"video": [row.video for row in rows], "frame": [row.frame for row in rows], "embedding": values}), file)
+    cells = [
+        np.asarray(Image.open(row.image).convert("RGB").resize((8, 8), Image.Resampling.BOX)).ravel()
+        for row in rows
+    ]
+    values = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.concatenate(cells).astype(np.float32) / 255), len(cells[0])
+    )
+    pq.write_table(
+        pa.table(
+            {"video": [row.video for row in rows], "frame": [row.frame for row in rows], "embedding": values}
+        ),
+        file,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +103,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HSEMOTION_CHECKPOINTS", str(folder / "checkpoints"))
         patch.setenv("HSEMOTION_ENGINE", "torch")
-        run("learn", "features", "--checkpoint", "small", "--faces", *made.challenge.roots, "--out", folder / "network-frames")
-        run("learn", "features", "--faces", made.challenge.clip_root, "--any-names", "--out", folder / "network-clips")
+        run(
+            "learn",
+            "features",
+            "--checkpoint",
+            "small",
+            "--faces",
+            *made.challenge.roots,
+            "--out",
+            folder / "network-frames",
+        )
+        run(
+            "learn",
+            "features",
+            "--faces",
+            made.challenge.clip_root,
+            "--any-names",
+            "--out",
+            folder / "network-clips",
+        )
         ideal_features(list_faces(made.challenge.roots), folder / "ideal-frames.parquet")
         ideal_features(list_clips([made.challenge.clip_root]), folder / "ideal-clips.parquet")
         yield made
@@ -83,7 +129,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def chain(world: World) -> Callable[[Task, str], Path]:
-    """Return a function that runs every step for one task and one kind of features, once, and gives the folder of the results."""
+    """Return a function that runs every step for one task and one kind of features, once, and gives the
+    folder of the results."""
 
     def steps(task: Task, system: str) -> Path:
         out = world.folder / f"{task.name}-{system}"
@@ -96,7 +143,19 @@ def chain(world: World) -> Callable[[Task, str], Path]:
         run("learn", "head", "--task", name, "--features", features, "--labels", training, *share, "--reads", "embeddings", *size,
             "--out", out / "head")  # fmt: skip
         run("learn", "predict", "--head", out / "head", "--features", features, "--out", out / "raw.parquet")
-        run("learn", "tune", "--task", name, "--predictions", out / "raw.parquet", "--labels", training, *share, "--out", out / "post.json")
+        run(
+            "learn",
+            "tune",
+            "--task",
+            name,
+            "--predictions",
+            out / "raw.parquet",
+            "--labels",
+            training,
+            *share,
+            "--out",
+            out / "post.json",
+        )
         run("learn", "post", "--task", name, "--predictions", out / "raw.parquet", "--post", out / "post.json", "--frames", frames,
             "--out", out / "final.parquet")  # fmt: skip
         run("learn", "submit", "--task", name, "--predictions", out / "final.parquet", "--post", out / "post.json", "--frames", frames,
@@ -107,28 +166,53 @@ def chain(world: World) -> Callable[[Task, str], Path]:
 
 
 @pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
-def test_every_task_comes_near_its_ceiling_from_pictures_to_the_score(world: World, chain: Callable[[Task, str], Path], task: Task) -> None:
-    reached = {}  # measured: VA .973 and .939, EXPR .955 and .886, AU .898 and .817, CE .981 and .935, EMI .939 and .817
+def test_every_task_comes_near_its_ceiling_from_pictures_to_the_score(
+    world: World, chain: Callable[[Task, str], Path], task: Task
+) -> None:
+    # measured: VA .973 and .939, EXPR .955 and .886, AU .898 and .817, CE .981 and .935, EMI .939 and .817
+    reached = {}
     for system in ("ideal", "network"):
         folder = chain(task, system)
-        reached[system] = world.score(task, folder / "final.parquet", load_settings(folder / "post.json", task).thresholds)
+        reached[system] = world.score(
+            task, folder / "final.parquet", load_settings(folder / "post.json", task).thresholds
+        )
     assert reached["ideal"] > (0.6 if task.scope == "clip" else 0.85), "the signal is there"
     assert reached["network"] > reached["ideal"] - (0.25 if task.scope == "clip" else MARGIN)
 
 
 @pytest.mark.parametrize("task", FRAME_TASKS, ids=lambda task: task.name)
-def test_smoothing_helps_where_the_signal_is_smooth(world: World, chain: Callable[[Task, str], Path], task: Task) -> None:
+def test_smoothing_helps_where_the_signal_is_smooth(
+    world: World, chain: Callable[[Task, str], Path], task: Task
+) -> None:
     folder = chain(task, "network")
     post = load_settings(folder / "post.json", task)
     assert 3 <= post.smoothing.width <= 15  # classes stay for 15 to 40 frames
-    assert world.score(task, folder / "final.parquet", post.thresholds) > world.score(task, folder / "raw.parquet") + 0.05
+    assert (
+        world.score(task, folder / "final.parquet", post.thresholds)
+        > world.score(task, folder / "raw.parquet") + 0.05
+    )
 
 
 def test_no_smoothing_is_chosen_where_every_frame_stands_alone() -> None:
     rng = np.random.default_rng(0)
-    labels = [Series(f"v{k}", np.arange(1, 101), rng.uniform(-1, 1, (100, 2)).astype(np.float32)) for k in range(5)]
-    noisy = [Series(s.video, s.frames, (s.values + rng.normal(0, 0.3, s.values.shape)).clip(-1, 1).astype(np.float32)) for s in labels]
-    assert tune(VALENCE_AROUSAL, [noisy], labels, SearchSpace(tuple(Smoothing("box", width) for width in (0, 3, 10)))).smoothing.width == 0
+    labels = [
+        Series(f"v{k}", np.arange(1, 101), rng.uniform(-1, 1, (100, 2)).astype(np.float32)) for k in range(5)
+    ]
+    noisy = [
+        Series(
+            s.video, s.frames, (s.values + rng.normal(0, 0.3, s.values.shape)).clip(-1, 1).astype(np.float32)
+        )
+        for s in labels
+    ]
+    assert (
+        tune(
+            VALENCE_AROUSAL,
+            [noisy],
+            labels,
+            SearchSpace(tuple(Smoothing("box", width) for width in (0, 3, 10))),
+        ).smoothing.width
+        == 0
+    )
 
 
 @pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
@@ -141,20 +225,41 @@ def test_a_submission_has_every_row_of_the_list_and_scores_like_its_predictions(
     assert written == listed
     capsys.readouterr()
     run("evaluate", "--task", task.name, "--predictions", folder / "submission.txt", "--labels", labels)
-    expected = world.score(task, folder / "final.parquet", load_settings(folder / "post.json", task).thresholds)
+    expected = world.score(
+        task, folder / "final.parquet", load_settings(folder / "post.json", task).thresholds
+    )
     assert f"| {expected:.3f} |" in capsys.readouterr().out
 
 
-def test_two_systems_are_blended_by_weights_of_the_tuning_videos(world: World, chain: Callable[[Task, str], Path], tmp_path: Path) -> None:
+def test_two_systems_are_blended_by_weights_of_the_tuning_videos(
+    world: World, chain: Callable[[Task, str], Path], tmp_path: Path
+) -> None:
     task = AFF_WILD2_EXPRESSION
     training, _, frames = world.paths(task)
     both = [chain(task, system) / "raw.parquet" for system in ("network", "ideal")]
-    run("learn", "tune", "--task", task.name, "--predictions", *both, "--labels", training, "--box", 0, 5, "--out", tmp_path / "post.json")
+    run(
+        "learn",
+        "tune",
+        "--task",
+        task.name,
+        "--predictions",
+        *both,
+        "--labels",
+        training,
+        "--box",
+        0,
+        5,
+        "--out",
+        tmp_path / "post.json",
+    )
     run("learn", "post", "--task", task.name, "--predictions", *both, "--post", tmp_path / "post.json", "--frames", frames,
         "--out", tmp_path / "final.parquet")  # fmt: skip
     post = load_settings(tmp_path / "post.json", task)
     assert len(post.weights) == 8
-    assert world.score(task, tmp_path / "final.parquet") > world.score(task, chain(task, "network") / "final.parquet") - 0.05
+    assert (
+        world.score(task, tmp_path / "final.parquet")
+        > world.score(task, chain(task, "network") / "final.parquet") - 0.05
+    )
     with raises_code(DataError, "systems"):
         post_process(post, [read_series(both[0], task)], frames_of(frames, task))
 
@@ -180,13 +285,37 @@ def test_a_checkpoint_is_scored_with_its_own_heads(
     assert spec is not None
     assert (spec.kind, spec.provenance, spec.note) == ("mlp", "trained", "Mean F1 of a test")
     assert spec.thresholds == load_settings(folder / "post.json", task).thresholds
-    assert [weight.shape for weight, _ in load_heads(read_manifest(checkpoint))["action_units"]] == [(128, 512), (12, 128)]
+    assert [weight.shape for weight, _ in load_heads(read_manifest(checkpoint))["action_units"]] == [
+        (128, 512),
+        (12, 128),
+    ]
     capsys.readouterr()
-    run("evaluate", "--task", task.name, "--checkpoint", "small", "--faces", *world.challenge.roots, "--labels", world.paths(task)[1])
+    run(
+        "evaluate",
+        "--task",
+        task.name,
+        "--checkpoint",
+        "small",
+        "--faces",
+        *world.challenge.roots,
+        "--labels",
+        world.paths(task)[1],
+    )
     value = world.score(task, folder / "raw.parquet", spec.thresholds)
     out = capsys.readouterr().out
     own = world.folder / "own.parquet"
-    run("learn", "predict", "--checkpoint", "small", "--task", task.name, "--features", world.folder / "network-frames", "--out", own)
+    run(
+        "learn",
+        "predict",
+        "--checkpoint",
+        "small",
+        "--task",
+        task.name,
+        "--features",
+        world.folder / "network-frames",
+        "--out",
+        own,
+    )
     assert read_thresholds(own) == spec.thresholds
     capsys.readouterr()
     run("evaluate", "--task", task.name, "--predictions", own, "--labels", world.paths(task)[1])
@@ -211,18 +340,34 @@ def test_heads_go_where_they_belong(
     assert main([*attach, str(chain(ACTION_UNITS, "network") / "head"), "--checkpoint", str(other)]) == 2
     assert "features of small, not to the weights of other" in capsys.readouterr().err
     small = world.folder / "checkpoints" / "small"
-    assert main([*attach, str(chain(AFF_WILD2_EXPRESSION, "network") / "head"), "--checkpoint", str(small)]) == 2
+    assert (
+        main([*attach, str(chain(AFF_WILD2_EXPRESSION, "network") / "head"), "--checkpoint", str(small)]) == 2
+    )
     assert "labels Contempt, Other differ from those of the app" in capsys.readouterr().err
     assert (other / "manifest.toml").read_bytes() == before
     assert not (other / "heads.safetensors").exists()
 
 
-def test_a_trained_mimicry_head_takes_the_place_of_the_prior(world: World, chain: Callable[[Task, str], Path], tmp_path: Path) -> None:
-    prior = '[[heads]]\ntask = "mimicry_intensity"\nkind = "prior"\nprovenance = "prior"\nsource = ["valence_arousal", "expression"]\n'
+def test_a_trained_mimicry_head_takes_the_place_of_the_prior(
+    world: World, chain: Callable[[Task, str], Path], tmp_path: Path
+) -> None:
+    prior = (
+        '[[heads]]\ntask = "mimicry_intensity"\nkind = "prior"\nprovenance = "prior"\nsource ='
+        ' ["valence_arousal", "expression"]\n'
+    )
     folder = make_checkpoint(tmp_path / "small", size=32, settled=True).folder
     change_manifest(folder, ("[[heads]]\ntask = \"compound", prior + "[[heads]]\ntask = \"compound"))  # fmt: skip
     assert read_manifest(folder).head("mimicry_intensity").provenance == "prior"
-    run("learn", "attach", "--head", chain(MIMICRY_INTENSITY, "network") / "head", "--note", "Mean r of a test", "--checkpoint", folder)
+    run(
+        "learn",
+        "attach",
+        "--head",
+        chain(MIMICRY_INTENSITY, "network") / "head",
+        "--note",
+        "Mean r of a test",
+        "--checkpoint",
+        folder,
+    )
     heads = read_manifest(folder).heads
     assert [(head.task.name, head.provenance) for head in heads] == [
         ("expression", "trained"), ("valence_arousal", "trained"), ("mimicry_intensity", "trained"), ("compound_expression", "rule"),
@@ -232,12 +377,23 @@ def test_a_trained_mimicry_head_takes_the_place_of_the_prior(world: World, chain
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["learn", "head", "--task", "expression", "--features", "nowhere", "--labels", "l", "--out", "o"], "nowhere"),
-        (["evaluate", "--task", "expression", "--checkpoint", "small", "--labels", "l"], "needs --features or --faces"),
-        (["evaluate", "--task", "expression", "--predictions", "p.parquet", "--labels", "nowhere"], "p.parquet"),
+        (
+            ["learn", "head", "--task", "expression", "--features", "nowhere", "--labels", "l", "--out", "o"],
+            "nowhere",
+        ),
+        (
+            ["evaluate", "--task", "expression", "--checkpoint", "small", "--labels", "l"],
+            "needs --features or --faces",
+        ),
+        (
+            ["evaluate", "--task", "expression", "--predictions", "p.parquet", "--labels", "nowhere"],
+            "p.parquet",
+        ),
     ],
 )
-def test_what_is_missing_is_named(world: World, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_named(
+    world: World, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
@@ -245,14 +401,46 @@ def test_what_is_missing_is_named(world: World, arguments: list[str], message: s
 @pytest.mark.parametrize("share", ["-0.1", "0.6", "15"])
 def test_shares_are_shares(share: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["learn", "head", "--task", "expression", "--features", "f", "--labels", "l", "--out", "o", "--tuning-share", share])
+        main(
+            [
+                "learn",
+                "head",
+                "--task",
+                "expression",
+                "--features",
+                "f",
+                "--labels",
+                "l",
+                "--out",
+                "o",
+                "--tuning-share",
+                share,
+            ]
+        )
     assert "must be from 0 to 0.5" in capsys.readouterr().err
 
 
-def test_what_cannot_be_meant_is_refused(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_meant_is_refused(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     task, (_, labels, _) = VALENCE_AROUSAL, world.paths(VALENCE_AROUSAL)
-    write_series(tmp_path / "p.parquet", task, [Series("nowhere", np.array([1]), np.zeros((1, 2), np.float32))])
-    assert main(["evaluate", "--task", task.name, "--predictions", str(tmp_path / "p.parquet"), "--labels", str(labels)]) == 2
+    write_series(
+        tmp_path / "p.parquet", task, [Series("nowhere", np.array([1]), np.zeros((1, 2), np.float32))]
+    )
+    assert (
+        main(
+            [
+                "evaluate",
+                "--task",
+                task.name,
+                "--predictions",
+                str(tmp_path / "p.parquet"),
+                "--labels",
+                str(labels),
+            ]
+        )
+        == 2
+    )
     assert "The predictions have none of the annotated videos" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["learn", "features", "--faces", str(tmp_path / "empty"), "--out", str(tmp_path / "f")]) == 2
@@ -273,7 +461,12 @@ def test_what_cannot_be_meant_is_refused(world: World, tmp_path: Path, capsys: p
     with raises_code(DataError, "no_tuning_video"):
         tune(task, [[]], [], SearchSpace((Smoothing(),)))
     with raises_code(DataError, "systems"):
-        tune(task, [[], [], []], [Series("v", np.array([1]), np.zeros((1, 2), np.float32))], SearchSpace((Smoothing(),)))
+        tune(
+            task,
+            [[], [], []],
+            [Series("v", np.array([1]), np.zeros((1, 2), np.float32))],
+            SearchSpace((Smoothing(),)),
+        )
 
 
 def test_a_table_of_clips_may_have_its_columns_in_any_order(tmp_path: Path) -> None:
@@ -281,7 +474,9 @@ def test_a_table_of_clips_may_have_its_columns_in_any_order(tmp_path: Path) -> N
     assert frames_of(tmp_path / "c.csv", MIMICRY_INTENSITY).keys() == {"00007", "00002"}
 
 
-def test_an_attachment_that_does_not_fit_changes_nothing(world: World, chain: Callable[[Task, str], Path], tmp_path: Path) -> None:
+def test_an_attachment_that_does_not_fit_changes_nothing(
+    world: World, chain: Callable[[Task, str], Path], tmp_path: Path
+) -> None:
     folder = make_checkpoint(tmp_path / "small", size=32, settled=True).folder
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with raises_code(CheckpointError, "invalid_value"):
@@ -292,7 +487,10 @@ def test_an_attachment_that_does_not_fit_changes_nothing(world: World, chain: Ca
 def test_new_weights_take_heads_and_what_reads_them_out_of_the_manifest(
     world: World, chain: Callable[[Task, str], Path], tmp_path: Path
 ) -> None:
-    prior = '[[heads]]\ntask = "mimicry_intensity"\nkind = "prior"\nprovenance = "prior"\nsource = ["valence_arousal", "expression"]\n'
+    prior = (
+        '[[heads]]\ntask = "mimicry_intensity"\nkind = "prior"\nprovenance = "prior"\nsource ='
+        ' ["valence_arousal", "expression"]\n'
+    )
     folder = make_checkpoint(tmp_path / "small", size=32, settled=True).folder
     change_manifest(folder, ("[[heads]]\ntask = \"compound", prior + "[[heads]]\ntask = \"compound"))  # fmt: skip
     attach_heads([Attachment(load_head(chain(VALENCE_AROUSAL, "network") / "head"), "x")], folder)
@@ -302,7 +500,9 @@ def test_new_weights_take_heads_and_what_reads_them_out_of_the_manifest(
 
 
 def test_settings_belong_to_a_task(tmp_path: Path) -> None:
-    post = PostSettings(ACTION_UNITS, Smoothing("gaussian", 2.5, "seconds"), tuple(k / 20 for k in range(12)), ())
+    post = PostSettings(
+        ACTION_UNITS, Smoothing("gaussian", 2.5, "seconds"), tuple(k / 20 for k in range(12)), ()
+    )
     save_settings(post, tmp_path / "post.json")
     assert load_settings(tmp_path / "post.json", ACTION_UNITS) == post
     with raises_code(DataError, "other_task"):
@@ -320,7 +520,10 @@ def test_widths_in_seconds_follow_the_frame_rate_of_each_video(tmp_path: Path) -
     (tmp_path / "rates.json").write_text('{"slow": 2.0}', "utf-8")
     frames, values = np.arange(1, 8), np.eye(7, 2, -3, np.float32)
     raw = [Series(name, frames, values) for name in ("slow", "usual")]
-    post, rates = PostSettings(VALENCE_AROUSAL, Smoothing("box", 0.5, "seconds")), load_frame_rates(tmp_path / "rates.json")
+    post, rates = (
+        PostSettings(VALENCE_AROUSAL, Smoothing("box", 0.5, "seconds")),
+        load_frame_rates(tmp_path / "rates.json"),
+    )
     slow, usual = post_process(post, [raw], dict.fromkeys(("slow", "usual"), frames), rates)
     assert np.count_nonzero(slow.values[:, 0]) == 3  # half a second is one frame to each side
     assert np.count_nonzero(usual.values[:, 0]) == 7  # and fifteen where nothing is known
@@ -336,7 +539,9 @@ def test_missing_frames_are_completed_before_they_are_smoothed(tmp_path: Path) -
     raw = Series("v", np.array([2, 4]), np.array([[0, 0], [1, 0.5]], np.float32))
     write_series(tmp_path / "p.parquet", task, [raw])
     wanted = {"v": np.arange(1, 6), "absent": np.arange(1, 3)}
-    done = post_process(PostSettings(task, Smoothing("box", 1)), [read_series(tmp_path / "p.parquet", task)], wanted)
+    done = post_process(
+        PostSettings(task, Smoothing("box", 1)), [read_series(tmp_path / "p.parquet", task)], wanted
+    )
     assert [series.video for series in done] == ["v"]
     np.testing.assert_allclose(done[0].values[:, 0], [0, 1 / 6, 0.5, 5 / 6, 1], atol=1e-6)  # of 0 0 .5 1 1
     assert measure(task, [Series("v", wanted["v"], done[0].values)], done) == pytest.approx(1)

@@ -44,7 +44,9 @@ def test_engines_agree_on_real_weights(checkpoint: Checkpoint, tmp_path: Path) -
     rng = np.random.default_rng(0)
     faces = rng.integers(0, 256, (3, checkpoint.input.size, checkpoint.input.size, 3), dtype=np.uint8)
     batch = normalize(faces, checkpoint.input.mean, checkpoint.input.std)
-    outputs = [load_network(checkpoint, EngineOptions(name, tmp_path)).run(batch) for name in ("torch", "openvino")]
+    outputs = [
+        load_network(checkpoint, EngineOptions(name, tmp_path)).run(batch) for name in ("torch", "openvino")
+    ]
     for torch_values, openvino_values in zip(*outputs, strict=True):
         np.testing.assert_allclose(openvino_values, torch_values, atol=1e-4, rtol=1e-4)
 

@@ -55,12 +55,16 @@ def test_a_bad_file_does_not_stop_the_others(workplace: Path, capsys: pytest.Cap
         (["--out", "missing-folder/x.csv"], "Cannot write"),
     ],
 )
-def test_wrong_calls_say_what_is_wrong(workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str) -> None:
+def test_wrong_calls_say_what_is_wrong(
+    workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+) -> None:
     assert main(["analyze", str(workplace / "two.png"), *arguments]) == 2
     assert text in capsys.readouterr().err
 
 
-def test_checkpoints_are_listed_with_their_provenance(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints_are_listed_with_their_provenance(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["checkpoints", "list"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("random  ")

@@ -16,14 +16,30 @@ import pytest
 import torch
 from legacy.make import CASES, create, old_names, outputs, own_name, packed
 from torch import nn
-from upstream_makers import LAYER, LEGACY, VALUES, archive, module, name, pickled, small, table, tensor, with_random_weights
+from upstream_makers import (
+    LAYER,
+    LEGACY,
+    VALUES,
+    archive,
+    module,
+    name,
+    pickled,
+    small,
+    table,
+    tensor,
+    with_random_weights,
+)
 
 from hsemotion_space.hub.convert import STATE_DICT, Upstream, read_upstream
 from hsemotion_space.hub.source import CheckpointError
 from hsemotion_space.vision.backbones import Backbone, create_model, load_backbone
 
 LAYOUTS = {"b0": "timm.models.efficientnet.EfficientNet", "b2": "timm.models.efficientnet.EfficientNet"}
-LAYOUTS |= {"mobilevit": "timm.models.byobnet.ByobNet", "mobilefacenet": "torch.nn.modules.container.Sequential", "ddamfn": STATE_DICT}
+LAYOUTS |= {
+    "mobilevit": "timm.models.byobnet.ByobNet",
+    "mobilefacenet": "torch.nn.modules.container.Sequential",
+    "ddamfn": STATE_DICT,
+}
 
 
 def saved(value: object) -> bytes:
@@ -39,7 +55,13 @@ def read(value: object) -> Upstream:
 def loaded(upstream: Upstream, name: str) -> Backbone:
     case = CASES[name]
     assert (upstream.outputs, upstream.dim) == (case.outputs, case.dim)
-    return load_backbone(case.now, {}, case.dim, case.outputs, {key: torch.from_numpy(array) for key, array in upstream.tensors.items()})
+    return load_backbone(
+        case.now,
+        {},
+        case.dim,
+        case.outputs,
+        {key: torch.from_numpy(array) for key, array in upstream.tensors.items()},
+    )
 
 
 def refused(value: object) -> CheckpointError:
@@ -77,11 +99,15 @@ def test_files_of_the_time_give_every_tensor_by_its_name_of_today(name: str) -> 
 
 def old_timm_name(module: str) -> str:
     """Return under which name timm 0.4.5 had what is now in ``timm.layers``."""
-    return own_name(module.replace("timm.layers.", "timm.models.layers.")).replace("._efficientnet", ".efficientnet")
+    return own_name(module.replace("timm.layers.", "timm.models.layers.")).replace(
+        "._efficientnet", ".efficientnet"
+    )
 
 
 @pytest.mark.parametrize("name", ["b0-timm-0.4.5", "mobilevit-timm-0.9.16", "mobilefacenet", "ddamfn"])
-def test_modules_under_old_names_compute_the_same_bits_after_conversion(name: str, one_thread: object) -> None:
+def test_modules_under_old_names_compute_the_same_bits_after_conversion(
+    name: str, one_thread: object
+) -> None:
     case = CASES[name]
     model = create(case, case.now)
     images, embeddings, scores = outputs(case, model)
@@ -104,14 +130,28 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
-def test_the_original_library_computes_the_same_bits(name: str, libraries: dict[str, Path], one_thread: object) -> None:
+def test_the_original_library_computes_the_same_bits(
+    name: str, libraries: dict[str, Path], one_thread: object
+) -> None:
     case = CASES[name]
     folder = libraries[case.timm]
     if case.timm and not (folder / "timm").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), f"timm=={case.timm}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(folder),
+            f"timm=={case.timm}",
+        ]
         if subprocess.run(command, capture_output=True, check=False, timeout=120).returncode:
             pytest.skip(f"pip cannot install timm {case.timm} here")
-    subprocess.run([sys.executable, str(LEGACY / "make.py"), "whole", name, str(folder)], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, str(LEGACY / "make.py"), "whole", name, str(folder)], check=True, timeout=120
+    )
     upstream = read_upstream((folder / f"{name}.pt").read_bytes(), f"{name}.pt")
     with np.load(folder / f"{name}.npz") as then, torch.inference_mode():
         embeddings, scores = loaded(upstream, name)(torch.from_numpy(then["images"]))
@@ -125,7 +165,11 @@ def test_the_smallest_file_is_read() -> None:
     assert (upstream.layout, upstream.outputs, upstream.dim) == (STATE_DICT, 2, 3)
     assert upstream.tensors["fc.weight"].tolist() == [[0, 0.25, 0.5], [0.75, 1, 1.25]]
     assert upstream.tensors["fc.bias"].tolist() == [1, 1.25]
-    assert upstream.classes == ("collections.OrderedDict", "torch.FloatStorage", "torch._utils._rebuild_tensor_v2")
+    assert upstream.classes == (
+        "collections.OrderedDict",
+        "torch.FloatStorage",
+        "torch._utils._rebuild_tensor_v2",
+    )
 
 
 def test_numbers_keep_their_type_and_value_and_bfloat16_becomes_float32() -> None:
@@ -133,7 +177,10 @@ def test_numbers_keep_their_type_and_value_and_bfloat16_becomes_float32() -> Non
     values = {str(kind): (torch.rand(3, 4, 5) * 200 - 50).abs().to(kind) for kind in kinds}
     small = (torch.randn(50, 7) * 10.0 ** torch.arange(-3, 4)).to(torch.bfloat16)
     tensors = read(layer(**values, bfloat16=small, one=small[3, 4])).tensors
-    wanted = {key: value.numpy() for key, value in values.items()} | {"bfloat16": small.float().numpy(), "one": small[3, 4].float().numpy()}
+    wanted = {key: value.numpy() for key, value in values.items()} | {
+        "bfloat16": small.float().numpy(),
+        "one": small[3, 4].float().numpy(),
+    }
     for key, array in wanted.items():
         assert tensors[key].dtype == array.dtype
         assert np.array_equal(tensors[key], array)
@@ -141,24 +188,40 @@ def test_numbers_keep_their_type_and_value_and_bfloat16_becomes_float32() -> Non
 
 def test_views_of_one_storage_are_copied_apart() -> None:
     base = torch.rand(6, 8)
-    views = {"t": base.T, "part": base[1:4, ::3], "column": base[:, 2], "one": base[5, 7], "none": base[2:2], "thin": base[:, :1]}
+    views = {
+        "t": base.T,
+        "part": base[1:4, ::3],
+        "column": base[:, 2],
+        "one": base[5, 7],
+        "none": base[2:2],
+        "thin": base[:, :1],
+    }
     tensors = read(layer(**{key: view.detach() for key, view in views.items()}, room=torch.rand(100))).tensors
     for key, view in views.items():
         assert np.array_equal(tensors[key], view.numpy()), key
-        assert not any(np.shares_memory(tensors[key], other) for name, other in tensors.items() if name != key)
+        assert not any(
+            np.shares_memory(tensors[key], other) for name, other in tensors.items() if name != key
+        )
 
 
 def test_any_view_is_copied_exactly_or_refused_because_it_leaves_its_storage() -> None:
     draw, seen = random.Random(0), set()
     for _ in range(200):
         dims = draw.randrange(4)
-        shape, strides, offset = [draw.randrange(4) for _ in range(dims)], [draw.randrange(5) for _ in range(dims)], draw.randrange(7)
+        shape, strides, offset = (
+            [draw.randrange(4) for _ in range(dims)],
+            [draw.randrange(5) for _ in range(dims)],
+            draw.randrange(7),
+        )
         places = [offset + sum(map(operator.mul, place, strides)) for place in np.ndindex(*shape)]
         inside = max(places, default=0) < VALUES.size
         seen.add((dims, inside))
         content = pickled(table({**LAYER, "x": tensor(shape, strides, offset)}))
         if inside:
-            assert read_upstream(content, "x.pt").tensors["x"].tolist() == VALUES[np.array(places, dtype=int)].reshape(shape).tolist()
+            assert (
+                read_upstream(content, "x.pt").tensors["x"].tolist()
+                == VALUES[np.array(places, dtype=int)].reshape(shape).tolist()
+            )
         else:
             with pytest.raises(CheckpointError) as caught:
                 read_upstream(content, "x.pt")
@@ -167,7 +230,9 @@ def test_any_view_is_copied_exactly_or_refused_because_it_leaves_its_storage() -
 
 
 def test_a_module_gives_its_state_dict_in_order_and_no_more() -> None:
-    block = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Sequential(nn.PReLU(4), nn.Identity()))
+    block = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Sequential(nn.PReLU(4), nn.Identity())
+    )
     block.register_buffer("kept", torch.rand(2))
     block.register_buffer("left_out", torch.rand(2), persistent=False)
     block.register_parameter("absent", None)
@@ -195,7 +260,10 @@ def test_values_that_are_not_finite_are_refused_by_their_key(dtype: torch.dtype)
         values = torch.zeros(4, 5, dtype=dtype)
         values[2, 3] = bad
         error = refused(layer(**{"some.bias": values}))
-        assert (error.code, error.message.values) == ("not_finite", {"file": "weights.pt", "key": "'some.bias'"})
+        assert (error.code, error.message.values) == (
+            "not_finite",
+            {"file": "weights.pt", "key": "'some.bias'"},
+        )
 
 
 @pytest.mark.parametrize(
@@ -220,15 +288,29 @@ def test_files_without_usable_weights_are_refused_with_a_reason(value: object, c
 
 def test_an_archive_in_any_folder_and_without_extras_is_read() -> None:
     program = b"\x80\x02" + table(LAYER) + b"."
-    entries = {"data.pkl": program, "data/0": bytes(24), "byteorder": b"little", ".data/serialization_id": b"1", ".format_version": b"1"}
+    entries = {
+        "data.pkl": program,
+        "data/0": bytes(24),
+        "byteorder": b"little",
+        ".data/serialization_id": b"1",
+        ".format_version": b"1",
+    }
     assert read_upstream(archive(entries, "Gewichte für Ü"), "x.pt").dim == 3
-    assert read_upstream(pickled(table({"fc.weight": tensor((2, 3), (0, 2))})), "x.pt").tensors["fc.weight"].tolist() == [[0, 0.5, 1]] * 2
+    assert (
+        read_upstream(pickled(table({"fc.weight": tensor((2, 3), (0, 2))})), "x.pt")
+        .tensors["fc.weight"]
+        .tolist()
+        == [[0, 0.5, 1]] * 2
+    )
 
 
 def test_a_changed_pickle_gives_finite_arrays_or_a_reason() -> None:
     """The archive is intact here, so that no checksum stands before the pickle."""
     draw, instructions = random.Random(0), b"NR(}])tuesabhqXcKJ\x81\x85\x86\x87\x88\x89Qr j.\x8aGlM"
-    programs = [b"\x80\x02" + body + b"." for body in (table(LAYER), module({"fc": module({}, LAYER)}), table({"model": table(LAYER)}))]
+    programs = [
+        b"\x80\x02" + body + b"."
+        for body in (table(LAYER), module({"fc": module({}, LAYER)}), table({"model": table(LAYER)}))
+    ]
     codes, read_again = set(), 0
     for _ in range(600):
         changed = bytearray(draw.choice(programs))
@@ -245,7 +327,9 @@ def test_a_changed_pickle_gives_finite_arrays_or_a_reason() -> None:
                 case 3:
                     del changed[place : min(place + length, len(changed) - 4)]
         try:
-            upstream = read_upstream(archive({"data.pkl": bytes(changed), "data/0": VALUES.tobytes()}), "x.pt")
+            upstream = read_upstream(
+                archive({"data.pkl": bytes(changed), "data/0": VALUES.tobytes()}), "x.pt"
+            )
         except CheckpointError as error:
             codes.add(error.code)
             continue

@@ -35,7 +35,18 @@ from upstream_makers import (
 from hsemotion_space.hub.convert import read_upstream
 from hsemotion_space.hub.source import CheckpointError
 
-FORBIDDEN = ("os.", "subprocess.", "import", "exec", "compile", "open", "socket.", "ctypes.", "shutil.", "pickle.find_class")
+FORBIDDEN = (
+    "os.",
+    "subprocess.",
+    "import",
+    "exec",
+    "compile",
+    "open",
+    "socket.",
+    "ctypes.",
+    "shutil.",
+    "pickle.find_class",
+)
 _state: dict[str, bool] = {"listening": False}
 _heard: list[str] = []
 
@@ -46,13 +57,20 @@ def _listen(event: str, _: object) -> None:
 
 
 sys.addaudithook(_listen)
-for content in (small(), pickled(call("os system")), pickled(b"N."), pickled(b"Vx\n."), pickled(call("torch.nn A", name("torch Size")))):
+for content in (
+    small(),
+    pickled(call("os system")),
+    pickled(b"N."),
+    pickled(b"Vx\n."),
+    pickled(call("torch.nn A", name("torch Size"))),
+):
     with contextlib.suppress(CheckpointError):  # what Python and PyTorch import by themselves the first time
         read_upstream(content, "bad.pt")
 
 
 def refused(content: bytes) -> str:
-    """Return the code of why a file was refused, during which no file was opened, no module imported, and nothing compiled or started."""
+    """Return the code of why a file was refused, during which no file was opened, no module imported, and
+    nothing compiled or started."""
     _heard.clear()
     with pytest.raises(CheckpointError) as caught:
         _state["listening"] = True
@@ -87,7 +105,9 @@ CALLS = {
     "torch.jit": call("torch.jit load", text("x")),
     "torch.ops": call("torch._ops load_library", text("x")),
     "numpy": call("numpy load", text("x")),
-    "numpy reconstruct": call("numpy.core.multiarray _reconstruct", name("numpy ndarray"), row(number(0)), text("b")),
+    "numpy reconstruct": call(
+        "numpy.core.multiarray _reconstruct", name("numpy ndarray"), row(number(0)), text("b")
+    ),
     "dotted class": call("collections OrderedDict.__init__.__globals__", text("x")),
     "dotted module": call("torch.nn.modules.os system", COMMAND) + name("os system"),
     "runpy": call("runpy run_path", text("x")),
@@ -200,7 +220,9 @@ def timed(content: bytes, seconds: float = 1.0, times: float = 100.0) -> None:
 
 
 def test_bombs_cost_little() -> None:
-    laughs = b"]q\x00" + b"".join(b"(" + b"h" + bytes([k]) + (b"h" + bytes([k])) * 9 + b"tq" + bytes([k + 1]) for k in range(40))
+    laughs = b"]q\x00" + b"".join(
+        b"(" + b"h" + bytes([k]) + (b"h" + bytes([k])) * 9 + b"tq" + bytes([k + 1]) for k in range(40)
+    )
     timed(pickled(laughs))
     timed(pickled(table({f"fc{k}.weight": tensor((2**14, 3), (0, 1)) for k in range(2000)})))
     timed(pickled(b"]" * 100_000 + b"a" * 99_999))

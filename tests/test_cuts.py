@@ -18,7 +18,12 @@ def scene(seed: int, size: tuple[int, int] = (160, 120)) -> ByteArray:
     """Return a picture with soft shapes and some detail, as a photograph has them."""
     rng = np.random.default_rng(seed)
     layers = (
-        np.asarray(Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC), float)
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize(
+                size, Image.Resampling.BICUBIC
+            ),
+            float,
+        )
         for side in (5, 12, 40)
     )
     return np.average(list(layers), axis=0, weights=(6, 3, 1)).astype(np.uint8)
@@ -44,7 +49,9 @@ def pan(share: float) -> Pictures:
 def starts(pictures: Pictures) -> list[int]:
     frames = [Frame(picture, number, number / 10) for number, picture in enumerate(pictures)]
     marked = list(mark_cuts(frames))
-    assert [frame.rgb is given for frame, given in zip(marked, pictures, strict=True)] == [True] * len(pictures)
+    assert [frame.rgb is given for frame, given in zip(marked, pictures, strict=True)] == [True] * len(
+        pictures
+    )
     return [frame.index for frame in marked if frame.starts_shot]
 
 
@@ -95,5 +102,7 @@ def test_what_is_no_cut_is_not_taken_for_one(name: str) -> None:
 
 def test_most_cuts_between_pictures_are_found() -> None:
     scenes = [scene(seed) for seed in range(12)]
-    found = [starts([one, one, other, other]) == [2] for one in scenes for other in scenes if one is not other]
+    found = [
+        starts([one, one, other, other]) == [2] for one in scenes for other in scenes if one is not other
+    ]
     assert np.mean(found) > 0.95

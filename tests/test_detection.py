@@ -29,7 +29,9 @@ def expected_box(left: int, top: int, side: int = 120) -> FloatArray:
 def test_faces_are_found_from_left_to_right(detector: MtcnnDetector, places: list[tuple[int, int]]) -> None:
     found = detector.detect(picture_with(places))
     assert len(found) == len(places)
-    for box, score, points, place in zip(found.boxes_xyxy, found.scores, found.landmarks, sorted(places), strict=True):
+    for box, score, points, place in zip(
+        found.boxes_xyxy, found.scores, found.landmarks, sorted(places), strict=True
+    ):
         assert overlap(box[None], expected_box(*place))[0, 0] > 0.75
         assert 0.9 <= score <= 1
         assert ((points >= box[:2]) & (points <= box[2:])).all()
@@ -52,7 +54,9 @@ def test_small_faces_are_left_out_on_request() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (1, 200), (64, 3), (240, 320), (2000, 30)])
 @pytest.mark.parametrize("thorough", [False, True])
-def test_no_face_gives_empty_detections(detector: MtcnnDetector, shape: tuple[int, int], thorough: bool) -> None:
+def test_no_face_gives_empty_detections(
+    detector: MtcnnDetector, shape: tuple[int, int], thorough: bool
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 1), np.uint8).repeat(3, 2)
     for picture in (noise, np.zeros((*shape, 3), np.uint8)):
         found = detector.detect(picture, thorough)
@@ -81,7 +85,16 @@ def test_follow_keeps_the_order_and_leaves_out_what_is_gone(detector: MtcnnDetec
     assert found.boxes_xyxy[0, 0] > found.boxes_xyxy[1, 0]
 
 
-@pytest.mark.parametrize("box", [(-500, -500, -400, -400), (310, 230, 330, 250), (330, 0, 400, 100), (5, 5, 5, 5), (-1e6, -1e6, 1e6, 1e6)])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (-500, -500, -400, -400),
+        (310, 230, 330, 250),
+        (330, 0, 400, 100),
+        (5, 5, 5, 5),
+        (-1e6, -1e6, 1e6, 1e6),
+    ],
+)
 def test_follow_survives_boxes_beyond_the_picture(detector: MtcnnDetector, box: tuple[float, ...]) -> None:
     found, scores = detector.follow(picture_with([]), np.array([box], np.float32))
     assert (len(found), scores.shape) == (0, (1,))

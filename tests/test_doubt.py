@@ -40,7 +40,11 @@ def face(score: float = 0.999, length: float = 5.0, least: float = 4.0, frames: 
 def test_detector_and_network_are_asked_in_this_order() -> None:
     assert doubt(face()) is None
     found = doubt(face(score=0.95))
-    assert found is not None and found.text.values == {"score": found.value, "limit": LEAST_SCORE} and found.threshold == LEAST_SCORE
+    assert (
+        found is not None
+        and found.text.values == {"score": found.value, "limit": LEAST_SCORE}
+        and found.threshold == LEAST_SCORE
+    )
     found = doubt(face(length=3.9876543))
     assert found is not None and found.text.values == {"length": found.value, "limit": 4.0}
     assert (found.threshold, found.value) == (4.0, pytest.approx(3.9877, abs=1e-4))
@@ -67,7 +71,10 @@ def test_it_is_the_first_flag_and_nothing_is_left_out() -> None:
 
 
 def test_exports_say_the_same(tmp_path: Path) -> None:
-    analysis = replace(make_analysis(1, 5, gap=False), faces=(face(length=1.0), replace(face(), track=replace(face().track, track_id=2))))
+    analysis = replace(
+        make_analysis(1, 5, gap=False),
+        faces=(face(length=1.0), replace(face(), track=replace(face().track, track_id=2))),
+    )
     found = doubt(analysis.faces[0])
     assert found is not None
     rows = list(csv.DictReader(export.write([analysis], tmp_path / "a.csv").read_text("utf-8").splitlines()))
@@ -76,7 +83,9 @@ def test_exports_say_the_same(tmp_path: Path) -> None:
     assert [entry["face_doubt"] for entry in document["analyses"][0]["faces"]] == [found.text, None]
 
 
-def test_the_command_line_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_checkpoint(tmp_path / "checkpoints" / "random")
     set_least_length(tmp_path / "checkpoints" / "random", 1e9)
     monkeypatch.setenv("HSEMOTION_CHECKPOINTS", str(tmp_path / "checkpoints"))
@@ -109,7 +118,13 @@ def test_the_bound_travels_from_the_manifest_and_goes_with_the_weights(tmp_path:
 def test_two_of_a_hundred_tuning_faces_are_shorter() -> None:
     def seen(split: int, lengths: np.ndarray) -> LabeledOutputs:
         embeddings = np.stack([lengths * 0.6, lengths * 0.8], 1).astype(np.float32)
-        return LabeledOutputs("web", split, embeddings, np.zeros((len(lengths), 8), np.float32), np.zeros(len(lengths), np.int64))
+        return LabeledOutputs(
+            "web",
+            split,
+            embeddings,
+            np.zeros((len(lengths), 8), np.float32),
+            np.zeros(len(lengths), np.int64),
+        )
 
     tuning, test = seen(TUNING, np.arange(1, 102.0)), seen(TEST, np.array([1.0, 2.0, 4.0, 50.0]))
     assert least_length([tuning, test]) == 3.0

@@ -54,7 +54,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield fake
 
 
-def place_at(kind: str, hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes = CONTENT) -> Place:
+def place_at(
+    kind: str, hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes = CONTENT
+) -> Place:
     waits: list[float] = []
     monkeypatch.setattr(client, "sleep", waits.append)
     digest = Digest.of(content)
@@ -67,7 +69,9 @@ def place_at(kind: str, hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPa
             lambda: download.cached_on_hub(source, NAME),
             waits,
         )
-    upstream = UpstreamSource("small.pt", hub.add_raw("0123/small.pt", content), "https://example.org", digest)
+    upstream = UpstreamSource(
+        "small.pt", hub.add_raw("0123/small.pt", content), "https://example.org", digest
+    )
     file = download.upstream_file(upstream, folder / "upstream")
     return Place(
         hub, lambda **options: download.from_upstream("Small", upstream, folder / "upstream", **options),
@@ -76,7 +80,9 @@ def place_at(kind: str, hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture(params=["hub", "upstream"])
-def place(request: pytest.FixtureRequest, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(
+    request: pytest.FixtureRequest, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Place:
     return place_at(request.param, hub, tmp_path, monkeypatch)
 
 
@@ -84,7 +90,9 @@ def fault(kind: str, count: int | None = 1, **options: object) -> Fault:
     return Fault(kind, path="resolve|raw", method="GET", count=count, **options)  # type: ignore[arg-type]
 
 
-NOWHERE = Fault("status", path="resolve|raw", count=None, status=404, headers={"X-Error-Code": "EntryNotFound"})
+NOWHERE = Fault(
+    "status", path="resolve|raw", count=None, status=404, headers={"X-Error-Code": "EntryNotFound"}
+)
 CASES: dict[str, tuple[list[Fault], str]] = {
     "nothing wrong": ([], ""),
     "cut twice": ([fault("cut"), fault("cut", at=1200)], ""),
@@ -111,7 +119,9 @@ def test_a_download_gives_the_right_bytes_or_a_code(place: Place, case: str) -> 
     if codes:
         error = place.refused()
         assert error.code in codes.split()
-        assert re.search(".*".join(map(re.escape, table()[case][0].split("…"))), str(error)), "the sentence of the docs"
+        assert re.search(".*".join(map(re.escape, table()[case][0].split("…"))), str(error)), (
+            "the sentence of the docs"
+        )
         kept = place.kept()
         assert kept is None or kept.read_bytes() != CONTENT
     else:
@@ -124,7 +134,9 @@ def test_a_download_gives_the_right_bytes_or_a_code(place: Place, case: str) -> 
     gets = [request for request in place.hub.requests if request.method == "GET"]
     assert len(gets) <= 6 if "always" not in case else 3 <= len(gets) <= 20
     assert len(place.waits_s) <= client.TRIES - 1
-    assert max(place.hub.waits_s, default=0) <= 1, "the library itself would wait for as long as it is told to"
+    assert max(place.hub.waits_s, default=0) <= 1, (
+        "the library itself would wait for as long as it is told to"
+    )
 
 
 def table() -> dict[str, tuple[str, str]]:
@@ -152,7 +164,10 @@ def test_the_table_of_the_docs_is_what_is_tested() -> None:
     assert table().keys() == CASES.keys() | ELSEWHERE.keys()
     for case, (_, codes) in CASES.items():
         assert table()[case][1] == ("none" if codes else "the right ones"), case
-    tests = "".join(file.read_text("utf-8") for file in (Path(__file__), Path(__file__).parent / "faults" / "test_download_faults.py"))
+    tests = "".join(
+        file.read_text("utf-8")
+        for file in (Path(__file__), Path(__file__).parent / "faults" / "test_download_faults.py")
+    )
     assert [name for name in ELSEWHERE.values() if f"def {name}(" not in tests] == []
 
 
@@ -270,7 +285,9 @@ def test_offline_without_a_copy_nobody_is_asked(place: Place, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_full_or_locked_disk_is_an_error(place: Place, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_or_locked_disk_is_an_error(
+    place: Place, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -285,7 +302,11 @@ def test_no_token_is_sent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
     place.fetch()
     assert place.hub.requests
-    assert not [request for request in place.hub.requests if "authorization" in request.headers or "canary" in str(request)]
+    assert not [
+        request
+        for request in place.hub.requests
+        if "authorization" in request.headers or "canary" in str(request)
+    ]
 
 
 def test_what_a_report_raises_stops_the_download(place: Place) -> None:
@@ -309,7 +330,9 @@ def test_a_redirect_is_followed(hub: FakeHub, tmp_path: Path, monkeypatch: pytes
     assert place.fetch() == CONTENT
 
 
-def test_a_partial_file_that_is_too_long_is_dropped(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_file_that_is_too_long_is_dropped(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = place_at("upstream", hub, tmp_path, monkeypatch)
     place.fetch()
     kept = place.kept()
@@ -329,16 +352,27 @@ def one_random_run(kind: str, hub: FakeHub, place: Place, draw: random.Random, c
         if state == "gone":
             kept.unlink()
         elif state != "good":
-            kept.resolve().write_bytes(draw.randbytes(len(content)) if state == "damaged" else content[: draw.randrange(len(content))])
+            kept.resolve().write_bytes(
+                draw.randbytes(len(content))
+                if state == "damaged"
+                else content[: draw.randrange(len(content))]
+            )
     partial = Path(f"{kept}.part")
     if kind == "upstream" and kept is not None and draw.random() < 0.3:
-        partial.write_bytes(draw.choice((content[: draw.randrange(len(content))], draw.randbytes(draw.randrange(1, 6000)))))
+        partial.write_bytes(
+            draw.choice((content[: draw.randrange(len(content))], draw.randbytes(draw.randrange(1, 6000))))
+        )
     hub.clear_faults()
     for _ in range(draw.randrange(5)):
         name = draw.choice(("status", "cut", "flip", "truncate", "reset", "garbage"))
         status = draw.choice((401, 403, 404, 408, 416, 429, 500, 503, 206))
         hub.fail(
-            fault(name, draw.choice((1, 1, 2, None)), status=status, at=draw.randrange(len(content)) if name in ("cut", "flip") else None)
+            fault(
+                name,
+                draw.choice((1, 1, 2, None)),
+                status=status,
+                at=draw.randrange(len(content)) if name in ("cut", "flip") else None,
+            )
         )
     try:
         assert place.fetch() == content
@@ -349,7 +383,9 @@ def one_random_run(kind: str, hub: FakeHub, place: Place, draw: random.Random, c
 
 @pytest.mark.parametrize("runs", [60, pytest.param(2500, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", ["hub", "upstream"])
-def test_no_wrong_byte_in_random_faults(kind: str, runs: int, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_wrong_byte_in_random_faults(
+    kind: str, runs: int, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = place_at(kind, hub, tmp_path, monkeypatch)
     place.fetch()
     draw = random.Random(1)

@@ -34,7 +34,9 @@ def small_net(seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_engines_agree_at_every_batch_size(arch: str) -> None:
-    runners = [load(make(arch), np.zeros((2, 3, 64, 64), np.float32), options) for options in (TORCH, OPENVINO)]
+    runners = [
+        load(make(arch), np.zeros((2, 3, 64, 64), np.float32), options) for options in (TORCH, OPENVINO)
+    ]
     for count in range(1, 6):
         expected, actual = (run(batch(count, seed=count)) for run in runners)
         assert [out.shape for out in actual] == [(count, expected[0].shape[1]), (count, 10)]
@@ -82,7 +84,14 @@ def test_another_network_gets_another_file(tmp_path: Path) -> None:
     with torch.no_grad():
         next(weights.parameters()).view(-1)[0] += 1e-3
     for count, (module, size, free_size) in enumerate(
-        [(small_net(), 64, False), (weights, 64, False), (layers, 64, False), (small_net(), 32, False), (small_net(), 64, True)], 1
+        [
+            (small_net(), 64, False),
+            (weights, 64, False),
+            (layers, 64, False),
+            (small_net(), 32, False),
+            (small_net(), 64, True),
+        ],
+        1,
     ):
         load(module, batch(1, size), options, free_size)
         assert len(list(tmp_path.glob("*.network"))) == count

@@ -47,7 +47,12 @@ def test_is_secret(name: str, expected: bool) -> None:
 def run(secrets: dict[str, str], *arguments: str) -> tuple[dict[str, str], dict[str, str], str, list[str]]:
     environment = {name: value for name, value in os.environ.items() if not is_secret(name)} | secrets
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert not done.stderr
     given, environ, initial, rest = json.loads(done.stdout)
@@ -57,7 +62,9 @@ def run(secrets: dict[str, str], *arguments: str) -> tuple[dict[str, str], dict[
 @needs_proc
 def test_secrets_are_handed_over_and_leave_the_environment() -> None:
     values = {name: f"{CANARY} {name} \u96ea\n" for name in PAGE_SECRETS}
-    given, environ, initial, rest = run({**values, "OTHER_API_KEY": CANARY, "PLAIN": "1"}, "serve", "--x=a b", "")
+    given, environ, initial, rest = run(
+        {**values, "OTHER_API_KEY": CANARY, "PLAIN": "1"}, "serve", "--x=a b", ""
+    )
     assert given == values, "those of others are dropped"
     assert CANARY not in initial and CANARY not in json.dumps(environ) and environ["PLAIN"] == "1"
     assert rest == ["serve", "--x=a b", ""]
@@ -79,7 +86,9 @@ def test_secrets_of_any_length_are_handed_over() -> None:
 def test_no_process_of_a_page_can_be_read_for_secrets(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "checkpoints" / "random")
     port = free_port()
-    environment = os.environ | {name: CANARY for name in (*PAGE_SECRETS, "OTHER_API_KEY") if name != "HSEMOTION_FEEDBACK_DATABASE"}
+    environment = os.environ | {
+        name: CANARY for name in (*PAGE_SECRETS, "OTHER_API_KEY") if name != "HSEMOTION_FEEDBACK_DATABASE"
+    }
     environment |= {
         "HSEMOTION_CHECKPOINTS": str(tmp_path / "checkpoints"), "HSEMOTION_PORT": str(port), "HSEMOTION_ENGINE": "torch",
         "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HSEMOTION_FEEDBACK_DATA": str(tmp_path / "feedback"),
@@ -88,11 +97,16 @@ def test_no_process_of_a_page_can_be_read_for_secrets(tmp_path: Path) -> None:
     try:
         assert b"running" in process.stdout.readline()
         deadline = time.monotonic() + 60
-        while not (children := psutil.Process(process.pid).children(recursive=True)) and time.monotonic() < deadline:
+        while (
+            not (children := psutil.Process(process.pid).children(recursive=True))
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
         for pid in (process.pid, *(child.pid for child in children)):
             assert CANARY.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
-        assert children and "Review" in httpx.get(f"http://127.0.0.1:{port}/config").text, "the token of reviewers has arrived"
+        assert children and "Review" in httpx.get(f"http://127.0.0.1:{port}/config").text, (
+            "the token of reviewers has arrived"
+        )
     finally:
         process.terminate()
         process.communicate(timeout=30)

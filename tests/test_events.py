@@ -12,7 +12,9 @@ from hsemotion_space.analysis.events import Event, active, events, shares
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
 from hsemotion_space.types import FloatArray, Timeline
 
-NEUTRAL, SADNESS, SURPRISE = (EXPRESSION.label_names.index(name) for name in ("Neutral", "Sadness", "Surprise"))
+NEUTRAL, SADNESS, SURPRISE = (
+    EXPRESSION.label_names.index(name) for name in ("Neutral", "Sadness", "Surprise")
+)
 
 
 def expression_line(labels: Sequence[int], step_s: float = 0.1, times_s: Sequence[float] = ()) -> Timeline:
@@ -22,7 +24,9 @@ def expression_line(labels: Sequence[int], step_s: float = 0.1, times_s: Sequenc
     return line(EXPRESSION, values, step_s, times_s)
 
 
-def line(task: Task, values: FloatArray, step_s: float = 0.1, times_s: Sequence[float] = (), **more: object) -> Timeline:
+def line(
+    task: Task, values: FloatArray, step_s: float = 0.1, times_s: Sequence[float] = (), **more: object
+) -> Timeline:
     times = np.array(times_s if len(times_s) else np.arange(len(values)) * step_s, np.float64)
     return Timeline(task, "trained", times, values, **more)  # type: ignore[arg-type]
 
@@ -38,7 +42,11 @@ def test_events_of_three_expressions() -> None:
 def test_events_leave_out_what_is_shorter() -> None:
     labels = [NEUTRAL] * 10 + [SADNESS] * 2 + [NEUTRAL] * 10
     assert [event.column for event in events(expression_line(labels))] == [NEUTRAL, NEUTRAL]
-    assert [event.column for event in events(expression_line(labels), shortest_s=0.2)] == [NEUTRAL, SADNESS, NEUTRAL]
+    assert [event.column for event in events(expression_line(labels), shortest_s=0.2)] == [
+        NEUTRAL,
+        SADNESS,
+        NEUTRAL,
+    ]
 
 
 def test_events_end_where_the_face_is_not_visible() -> None:
@@ -58,7 +66,10 @@ def test_events_of_action_units_may_overlap() -> None:
     values = np.zeros((20, 12), np.float32)
     values[2:12, 0] = values[8:18, 10] = 0.9
     found = events(line(ACTION_UNITS, values, thresholds=(0.5,) * 12))
-    assert [(event.column, round(event.start_s, 3), round(event.end_s, 3)) for event in found] == [(0, 0.15, 1.15), (10, 0.75, 1.75)]
+    assert [(event.column, round(event.start_s, 3), round(event.end_s, 3)) for event in found] == [
+        (0, 0.15, 1.15),
+        (10, 0.75, 1.75),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +82,8 @@ def test_events_and_shares_are_empty_without_labels_that_hold(task: Task, count:
 
 
 def test_shares_weigh_frames_by_their_time() -> None:
-    """The step is .1 s, then .2 s: three frames of Neutral last .25 s, two of Sadness .35 s up to the last one."""
+    """The step is .1 s, then .2 s: three frames of Neutral last .25 s, two of Sadness .35 s up to the last
+    one."""
     found = shares(expression_line([NEUTRAL] * 3 + [SADNESS] * 2, times_s=[0, 0.1, 0.2, 0.4, 0.6]))
     assert found[NEUTRAL] == pytest.approx(0.3 / 0.6)
     assert found[SADNESS] == pytest.approx(0.3 / 0.6)
@@ -89,9 +101,15 @@ def test_what_does_not_stand_out_is_no_event() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_events_of_one_of_do_not_overlap_and_cover_the_shares(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    given = line(EXPRESSION, rng.dirichlet(np.ones(8), 60).astype(np.float32), times_s=np.cumsum(rng.uniform(0.08, 0.12, 60)))
+    given = line(
+        EXPRESSION,
+        rng.dirichlet(np.ones(8), 60).astype(np.float32),
+        times_s=np.cumsum(rng.uniform(0.08, 0.12, 60)),
+    )
     found: tuple[Event, ...] = events(given, shortest_s=0)
     assert all(one.end_s <= other.start_s + 1e-9 for one, other in pairwise(found))
     total = given.times_s[-1] - given.times_s[0]
     for column, share in enumerate(shares(given)):
-        assert sum(event.duration_s for event in found if event.column == column) / total == pytest.approx(share, abs=1e-5)
+        assert sum(event.duration_s for event in found if event.column == column) / total == pytest.approx(
+            share, abs=1e-5
+        )

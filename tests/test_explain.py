@@ -16,7 +16,16 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFilter
 from scipy.stats import spearmanr
 
-from hsemotion_space.analysis.saliency import LEAST_DROP, STABLE, ExplainError, Grid, Run, _spread, explain, rank_correlation
+from hsemotion_space.analysis.saliency import (
+    LEAST_DROP,
+    STABLE,
+    ExplainError,
+    Grid,
+    Run,
+    _spread,
+    explain,
+    rank_correlation,
+)
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.hub.weights import load_heads
@@ -76,26 +85,41 @@ def blind(faces: FloatArray) -> tuple[FloatArray, ...]:
         ((4, 7), ("compound_expression", "Happily surprised")),
     ],
 )
-def test_explain_finds_where_the_network_looks(checkpoint: Checkpoint, columns: tuple[int, ...], what: tuple[str, str]) -> None:
+def test_explain_finds_where_the_network_looks(
+    checkpoint: Checkpoint, columns: tuple[int, ...], what: tuple[str, str]
+) -> None:
     gain = 0.7 if "valence_arousal" in what else 4.0  # no clipping at 1
     found = explain(looking(*columns, gain=gain), checkpoint, spotted(), what)
-    assert (found.map.shape, found.map.dtype, found.task.name, found.label) == ((SIZE, SIZE), np.float32, *what)
+    assert (found.map.shape, found.map.dtype, found.task.name, found.label) == (
+        (SIZE, SIZE),
+        np.float32,
+        *what,
+    )
     row, col = np.unravel_index(found.map.argmax(), found.map.shape)
     assert SPOT[0].start <= row < SPOT[0].stop and SPOT[1].start <= col < SPOT[1].stop
-    near = [np.arange(max(0, side.start - found.patch + 1), min(side.stop + found.patch - 1, SIZE)) for side in SPOT]
+    near = [
+        np.arange(max(0, side.start - found.patch + 1), min(side.stop + found.patch - 1, SIZE))
+        for side in SPOT
+    ]
     reach = np.zeros((SIZE, SIZE), bool)
     reach[np.ix_(*near)] = True
     assert np.abs(found.map[~reach]).max() < 1e-6, "patches that do not touch the spot change nothing"
     x0, y0, x1, y1 = found.place_xyxy
-    assert x0 <= SPOT[1].start and SPOT[1].stop <= x1 and y0 <= SPOT[0].start and SPOT[0].stop <= y1, "the strongest patch covers the spot"
+    assert x0 <= SPOT[1].start and SPOT[1].stop <= x1 and y0 <= SPOT[0].start and SPOT[0].stop <= y1, (
+        "the strongest patch covers the spot"
+    )
     assert found.drop > 0.1 and found.stability > 0.9 and found.verdict == "clear"
     known = {"drop": found.drop, "value": found.value, "found": found.stability}
     assert found.words.values.items() >= known.items()
 
 
 def test_drop_is_that_of_hiding_the_place(checkpoint: Checkpoint) -> None:
-    """Worked by hand: with gray instead of the spot the logit is the mean color's, with the blurred face the blurred spot's."""
-    face, found = spotted(), explain(looking(8, gain=0.7), checkpoint, spotted(), ("valence_arousal", "Valence"))
+    """Worked by hand: with gray instead of the spot the logit is the mean color's, with the blurred face the
+    blurred spot's."""
+    face, found = (
+        spotted(),
+        explain(looking(8, gain=0.7), checkpoint, spotted(), ("valence_arousal", "Valence")),
+    )
     blurred = np.asarray(Image.fromarray(face).filter(ImageFilter.GaussianBlur(found.patch / 2)))
     gray = np.round(face.mean((0, 1)))
     value, *hidden = (0.7 * (2 * np.mean(pixels) / 255 - 1) for pixels in (face[SPOT], gray, blurred[SPOT]))
@@ -116,7 +140,8 @@ def test_map_is_empty_for_a_blind_network(checkpoint: Checkpoint) -> None:
 
 
 def test_verdict_is_unstable_if_ways_of_hiding_disagree(checkpoint: Checkpoint) -> None:
-    """The spot is brighter than the face on the whole and darker than its surroundings: gray darkens it, blur lightens it."""
+    """The spot is brighter than the face on the whole and darker than its surroundings: gray darkens it, blur
+    lightens it."""
     face = np.zeros((SIZE, SIZE, 3), np.uint8)
     face[24:, :40] = 230
     face[SPOT] = 200
@@ -126,7 +151,8 @@ def test_verdict_is_unstable_if_ways_of_hiding_disagree(checkpoint: Checkpoint) 
 
 
 def test_verdict_at_its_bounds(checkpoint: Checkpoint) -> None:
-    """A change of less than the least share of the range shows no place, a correlation below the bound no map that can be read."""
+    """A change of less than the least share of the range shows no place, a correlation below the bound no map
+    that can be read."""
     found = explain(looking(4), checkpoint, spotted(), HAPPY)
     for drop, stability, verdict in (
         (LEAST_DROP, STABLE, "clear"),
@@ -136,7 +162,9 @@ def test_verdict_at_its_bounds(checkpoint: Checkpoint) -> None:
     ):
         assert replace(found, drop=drop, stability=stability).verdict == verdict
     affect = explain(looking(8, gain=0.7), checkpoint, spotted(), ("valence_arousal", "Valence"))
-    assert replace(affect, drop=2 * LEAST_DROP - 1e-6).verdict == "none", "the range from -1 to 1 is twice as wide"
+    assert replace(affect, drop=2 * LEAST_DROP - 1e-6).verdict == "none", (
+        "the range from -1 to 1 is twice as wide"
+    )
 
 
 def test_explain_gives_the_values_of_the_heads_and_equal_maps_on_both_engines() -> None:
@@ -166,13 +194,17 @@ def test_explain_gives_the_values_of_the_heads_and_equal_maps_on_both_engines() 
         (("horoscope", "Joy"), "no_task"),
     ],
 )
-def test_explain_refuses_a_value_that_has_no_map(checkpoint: Checkpoint, what: tuple[str, str], code: str) -> None:
+def test_explain_refuses_a_value_that_has_no_map(
+    checkpoint: Checkpoint, what: tuple[str, str], code: str
+) -> None:
     mimicry = replace(checkpoint.heads[2], task=MIMICRY_INTENSITY, kind="prior")
     with raises_code(ExplainError, code):
         explain(blind, replace(checkpoint, heads=(*checkpoint.heads, mimicry)), draw_face(SIZE), what)
 
 
-@pytest.mark.parametrize("face", [np.zeros((63, 64, 3), np.uint8), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32)])
+@pytest.mark.parametrize(
+    "face", [np.zeros((63, 64, 3), np.uint8), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32)]
+)
 def test_explain_refuses_a_face_of_another_size_or_type(checkpoint: Checkpoint, face: ByteArray) -> None:
     with raises_code(ExplainError, "face_shape"):
         explain(blind, checkpoint, face, HAPPY)
@@ -188,7 +220,8 @@ def test_explain_finds_labels_by_name_in_any_order(checkpoint: Checkpoint) -> No
 
 
 @pytest.mark.parametrize(
-    ("size", "grid"), [(64, Grid()), (112, Grid()), (224, Grid()), (260, Grid()), (64, Grid(0.3, 0.17)), (16, Grid(0.01, 0.3))]
+    ("size", "grid"),
+    [(64, Grid()), (112, Grid()), (224, Grid()), (260, Grid()), (64, Grid(0.3, 0.17)), (16, Grid(0.01, 0.3))],
 )
 def test_corners_reach_both_edges_without_wide_gaps(size: int, grid: Grid) -> None:
     patch, edges = grid.corners(size)
@@ -209,7 +242,10 @@ def test_spread_gives_the_mean_of_covering_patches(grid: Grid) -> None:
         assert found[row, column] == pytest.approx(covering.mean() if covering.size else 0, abs=1e-6)
 
 
-@given(hnp.arrays(np.float64, st.integers(2, 30), elements=st.integers(-4, 4).map(float)), st.integers(0, 2**32 - 1))
+@given(
+    hnp.arrays(np.float64, st.integers(2, 30), elements=st.integers(-4, 4).map(float)),
+    st.integers(0, 2**32 - 1),
+)
 def test_rank_correlation_is_spearmans(first: np.ndarray, seed: int) -> None:
     second = np.random.default_rng(seed).integers(-4, 5, len(first)).astype(np.float64)
     found = rank_correlation(first, second)

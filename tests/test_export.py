@@ -1,4 +1,5 @@
-"""Exports: round trips through the three formats, safety of text cells, and documentation that names every column."""
+"""Exports: round trips through the three formats, safety of text cells, and documentation that names every
+column."""
 
 from __future__ import annotations
 
@@ -46,13 +47,24 @@ def test_csv_holds_every_face_and_frame_with_exact_numbers(tmp_path: Path) -> No
         assert [float(row["time_s"]) for row in mine] == face.track.times_s.tolist()
         boxes = [[np.float32(row[f"box_{name}_px"]) for name in ("x0", "y0", "x1", "y1")] for row in mine]
         np.testing.assert_array_equal(boxes, face.track.boxes_xyxy)
-        np.testing.assert_array_equal([np.float32(row["detection_score"]) for row in mine], face.track.detection_scores)
+        np.testing.assert_array_equal(
+            [np.float32(row["detection_score"]) for row in mine], face.track.detection_scores
+        )
         for line in face.timelines:
-            cells = [[np.float32(row[export.label_column(line.task, name)]) for name in line.task.label_names] for row in mine]
-            np.testing.assert_array_equal(cells, np.broadcast_to(line.values, (len(mine), len(line.task.labels))))
+            cells = [
+                [np.float32(row[export.label_column(line.task, name)]) for name in line.task.label_names]
+                for row in mine
+            ]
+            np.testing.assert_array_equal(
+                cells, np.broadcast_to(line.values, (len(mine), len(line.task.labels)))
+            )
             assert {row[export.provenance_column(line.task)] for row in mine} == {line.provenance}
-    assert {(row["media_sha256"], row["media_kind"], row["source"]) for row in rows} == {(analysis.media.sha256, "clip", "clip.mp4")}
-    assert {(row["checkpoint_id"], row["checkpoint_sha256"], row["schema_version"]) for row in rows} == {("starter", "c" * 64, "1")}
+    assert {(row["media_sha256"], row["media_kind"], row["source"]) for row in rows} == {
+        (analysis.media.sha256, "clip", "clip.mp4")
+    }
+    assert {(row["checkpoint_id"], row["checkpoint_sha256"], row["schema_version"]) for row in rows} == {
+        ("starter", "c" * 64, "1")
+    }
 
 
 def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
@@ -62,10 +74,14 @@ def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
     assert parquet.column_names == list(rows[0]) == list(export.COLUMNS)
     assert parquet.num_rows == len(rows) == 12 + 8 + 3
     assert parquet.schema.types == [pa.type_for_alias(kind) for kind, _ in export.COLUMNS.values()]
-    assert parquet.schema.field("action_units.AU12").metadata[b"description"] == export.COLUMNS["action_units.AU12"][1].encode()
+    assert (
+        parquet.schema.field("action_units.AU12").metadata[b"description"]
+        == export.COLUMNS["action_units.AU12"][1].encode()
+    )
     assert parquet.schema.metadata[b"schema_version"] == b"1"
     np.testing.assert_array_equal(
-        parquet["valence_arousal.Valence"].to_numpy(), np.asarray([np.float32(row["valence_arousal.Valence"]) for row in rows])
+        parquet["valence_arousal.Valence"].to_numpy(),
+        np.asarray([np.float32(row["valence_arousal.Valence"]) for row in rows]),
     )
 
 
@@ -80,18 +96,29 @@ def test_json_is_strict_nested_and_exact(tmp_path: Path) -> None:
     assert [entry["source"] for entry in read["analyses"]] == ["clip.mp4", "bild\u00e4.jpg", "leer.mp4"]
     first, image, nobody = read["analyses"]
     assert nobody["faces"] == [] and nobody["frame_times_s"] == analyses[2].frame_times_s.tolist()
-    assert first["media"] == dataclasses.asdict(analyses[0].media) | {"notices": list(analyses[0].media.notices)}
+    assert first["media"] == dataclasses.asdict(analyses[0].media) | {
+        "notices": list(analyses[0].media.notices)
+    }
     assert first["checkpoint"] == dataclasses.asdict(analyses[0].checkpoint)
     assert first["notices"] == ["A face was too small."]
     for face, entry in zip(analyses[0].faces, first["faces"], strict=True):
         frame_lines = [line for line in face.timelines if line.task.scope == "frame"]
         np.testing.assert_array_equal(np.float32(entry["boxes_xyxy_px"]), face.track.boxes_xyxy)
-        assert entry["times_s"] == face.track.times_s.tolist() and entry["frame_index"] == face.track.frame_index.tolist()
+        assert (
+            entry["times_s"] == face.track.times_s.tolist()
+            and entry["frame_index"] == face.track.frame_index.tolist()
+        )
         for line, made in zip(frame_lines, entry["timelines"], strict=True):
-            assert (made["task"], made["provenance"], made["labels"]) == (line.task.name, line.provenance, list(line.task.label_names))
+            assert (made["task"], made["provenance"], made["labels"]) == (
+                line.task.name,
+                line.provenance,
+                list(line.task.label_names),
+            )
             np.testing.assert_array_equal(np.float32(made["values"]), line.values)
         (clip,) = entry["clip_values"]
-        assert clip["task"] == "mimicry_intensity" and clip["provenance"] == "prior" and len(clip["values"]) == 6
+        assert (
+            clip["task"] == "mimicry_intensity" and clip["provenance"] == "prior" and len(clip["values"]) == 6
+        )
         for prediction, made in zip(face.predictions, entry["predictions"], strict=True):
             np.testing.assert_array_equal(np.float32(made["values"]), prediction.values)
             assert made["frames"] == prediction.frames
@@ -106,7 +133,9 @@ def test_document_has_events_and_shares_of_time_of_a_clip() -> None:
     [face] = export.document([analysis])["analyses"][0]["faces"]  # type: ignore[index, call-overload]
     [line] = [one for one in face["timelines"] if one["task"] == "expression"]
     [timeline] = [one for one in analysis.faces[0].timelines if one.task is EXPRESSION]
-    assert [event["label"] for event in line["events"]] == [EXPRESSION.labels[one.column].name for one in events(timeline)]
+    assert [event["label"] for event in line["events"]] == [
+        EXPRESSION.labels[one.column].name for one in events(timeline)
+    ]
     assert line["events"] and line["share_of_time"] == pytest.approx(shares(timeline).tolist(), abs=1e-4)
 
 
@@ -118,12 +147,20 @@ def test_values_that_are_not_finite_are_null_everywhere(tmp_path: Path) -> None:
     assert [row["expression.Anger"] == "" for row in rows] == [False, True, True, False]
     assert export.table([analysis])["expression.Anger"].null_count == 2
     made = json.loads(export.write([analysis], tmp_path / "a.json").read_text("utf-8"))
-    assert [row[0] is None for row in made["analyses"][0]["faces"][0]["timelines"][0]["values"]] == [False, True, True, False]
+    assert [row[0] is None for row in made["analyses"][0]["faces"][0]["timelines"][0]["values"]] == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_checkpoints_with_different_labels_share_a_file(tmp_path: Path) -> None:
     seven = EXPRESSION.subset(["Surprise", "Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness"])
-    one, two = make_analysis(1, 3, gap=False, tasks=(seven,)), make_analysis(1, 2, tasks=(EXPRESSION, MIMICRY_INTENSITY), seed=1)
+    one, two = (
+        make_analysis(1, 3, gap=False, tasks=(seven,)),
+        make_analysis(1, 2, tasks=(EXPRESSION, MIMICRY_INTENSITY), seed=1),
+    )
     rows = read_csv(export.write([one, two], tmp_path / "a.csv"))
     labels = [name for name in rows[0] if "." in name]
     assert labels == [
@@ -138,7 +175,9 @@ def test_checkpoints_with_different_labels_share_a_file(tmp_path: Path) -> None:
     assert [row["mimicry_intensity.provenance"] for row in rows] == [""] * 3 + ["prior"] * 2
     assert np.float32(rows[0]["expression.Surprise"]) == one.faces[0].timelines[0].values[0, 0]
     alone = read_csv(export.write([one], tmp_path / "b.csv"))
-    assert "expression.Contempt" not in alone[0] and not any(name.startswith("action_units") for name in alone[0])
+    assert "expression.Contempt" not in alone[0] and not any(
+        name.startswith("action_units") for name in alone[0]
+    )
 
 
 def test_frames_filled_by_smoothing_have_values_but_no_box(tmp_path: Path) -> None:
@@ -191,7 +230,10 @@ def test_text_is_guarded_and_numbers_are_not(tmp_path: Path, sign: str) -> None:
     assert {row["source"] for row in rows} == {f"'{sign}cmd"}
     valence = [row["valence_arousal.Valence"] for row in rows]
     assert any(cell.startswith("-") for cell in valence) and all(float(cell) <= 1 for cell in valence)
-    assert pq.read_table(export.write([analysis], tmp_path / "a.parquet", [f"{sign}cmd"]))["source"][0].as_py() == f"{sign}cmd"
+    assert (
+        pq.read_table(export.write([analysis], tmp_path / "a.parquet", [f"{sign}cmd"]))["source"][0].as_py()
+        == f"{sign}cmd"
+    )
 
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a", "csv", "a.csv.gz"])
@@ -212,7 +254,9 @@ def test_wrong_number_of_sources_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", export.SUFFIXES)
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_text("old")
 
@@ -244,7 +288,11 @@ def test_columns_cover_all_tasks_in_the_public_order() -> None:
 
 
 def test_documentation_has_every_column_and_no_other() -> None:
-    documented = re.findall(r"^\| `([a-z][^`]*)` \| (string|int64|float64|float32) \| (.+) \|$", DOCS.read_text("utf-8"), re.MULTILINE)
+    documented = re.findall(
+        r"^\| `([a-z][^`]*)` \| (string|int64|float64|float32) \| (.+) \|$",
+        DOCS.read_text("utf-8"),
+        re.MULTILINE,
+    )
     assert {name: (kind, about) for name, kind, about in documented} == export.COLUMNS
     assert len(documented) == len(export.COLUMNS)
     assert f"schema version {export.SCHEMA_VERSION}" in DOCS.read_text("utf-8")
@@ -259,5 +307,7 @@ def test_documentation_names_every_key_of_the_document() -> None:
             return set(value) | {key for part in value.values() for key in keys(part)}
         return {key for part in value for key in keys(part)} if isinstance(value, list) else set()
 
-    missing = {key for key in keys(export.document([make_analysis()])) if not re.search(rf"\b{key}\b", described)}
+    missing = {
+        key for key in keys(export.document([make_analysis()])) if not re.search(rf"\b{key}\b", described)
+    }
     assert not missing

@@ -16,11 +16,7 @@ from fake_hub import FakeHub, use
 from huggingface_hub import CommitOperationAdd as Add
 from huggingface_hub import CommitOperationDelete as Delete
 from huggingface_hub import HfApi, constants, create_repo, file_download, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import close_session
 
 MODEL = "org/faces"
@@ -47,7 +43,9 @@ def fetched(path: str = "model.safetensors", **options: object) -> bytes:
 
 def committed(path: str, content: bytes, **options: object) -> str:
     operations = [Add(path, content)]
-    return HfApi().create_commit(DATASET, operations, commit_message="batch", repo_type="dataset", **options).oid
+    return (
+        HfApi().create_commit(DATASET, operations, commit_message="batch", repo_type="dataset", **options).oid
+    )
 
 
 def test_small_and_large_files_are_committed(hub: FakeHub) -> None:
@@ -59,13 +57,20 @@ def test_small_and_large_files_are_committed(hub: FakeHub) -> None:
         Delete("old.txt"),
         Delete("gone/"),
     ]
-    made = HfApi().create_commit(DATASET, operations, commit_message="batch 1", commit_description="why", repo_type="dataset")
-    assert hub.files(DATASET, kind="dataset") == {"batch/rows.jsonl": b'{"id": 1}\n', "batch/faces.parquet": picture}
+    made = HfApi().create_commit(
+        DATASET, operations, commit_message="batch 1", commit_description="why", repo_type="dataset"
+    )
+    assert hub.files(DATASET, kind="dataset") == {
+        "batch/rows.jsonl": b'{"id": 1}\n',
+        "batch/faces.parquet": picture,
+    }
     assert hub.commits(DATASET, kind="dataset")[-1].oid == made.oid
     assert list(hub.lfs_objects(DATASET, kind="dataset").values()) == [picture]
     assert len(hub.seen("PUT")) == 1
     assert hub.commits(DATASET, kind="dataset")[-1].message == "batch 1\n\nwhy"
-    assert committed("batch/rows.jsonl", b'{"id": 1}\n') == committed("batch/faces.parquet", picture) == made.oid, "nothing changed"
+    assert (
+        committed("batch/rows.jsonl", b'{"id": 1}\n') == committed("batch/faces.parquet", picture) == made.oid
+    ), "nothing changed"
     with pytest.raises(EntryNotFoundError):
         HfApi().create_commit(DATASET, [Delete("none.txt")], commit_message="delete", repo_type="dataset")
 
@@ -89,14 +94,21 @@ def test_large_files_are_deleted_for_good(hub: FakeHub, rewrite: bool) -> None:
     api.permanently_delete_lfs_files(DATASET, gone, repo_type="dataset", rewrite_history=rewrite)
     assert list(hub.lfs_objects(DATASET, kind="dataset").values()) == [b"keep"]
     assert [file.filename for file in api.list_lfs_files(DATASET, repo_type="dataset")] == ["keep.parquet"]
-    assert b"a face" not in [content for commit in hub.commits(DATASET, kind="dataset") for content in commit.files.values()]
+    assert b"a face" not in [
+        content for commit in hub.commits(DATASET, kind="dataset") for content in commit.files.values()
+    ]
     assert ("erase.jpg" in hub.files(DATASET, kind="dataset")) is not rewrite
     with pytest.raises(EntryNotFoundError):
         hf_hub_download(DATASET, "erase.jpg", repo_type="dataset")
-    assert Path(hf_hub_download(DATASET, "keep.parquet", repo_type="dataset", revision=revision)).read_bytes() == b"keep"
+    assert (
+        Path(hf_hub_download(DATASET, "keep.parquet", repo_type="dataset", revision=revision)).read_bytes()
+        == b"keep"
+    )
 
 
-def test_a_token_is_needed_to_write_and_to_read_what_is_private(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_needed_to_write_and_to_read_what_is_private(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.add_repo(MODEL, FILES)
     hub.add_repo(DATASET, {"rows.jsonl": b"1"}, kind="dataset", private=True)
     hub.token = "hf_right"
@@ -148,5 +160,9 @@ def test_closing_leaves_nothing_open(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_mistakes_of_the_stand_in_are_raised(hub: FakeHub) -> None:
-    with pytest.raises(ValueError, match="Expecting value"), FakeHub() as broken, pytest.raises(OSError, match="closed connection"):
+    with (
+        pytest.raises(ValueError, match="Expecting value"),
+        FakeHub() as broken,
+        pytest.raises(OSError, match="closed connection"),
+    ):
         urllib.request.urlopen(f"{broken.url}/api/repos/create", b"this is not JSON")

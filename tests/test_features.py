@@ -31,7 +31,8 @@ SMALL = {"batch": 3, "shard": 8}
 
 
 def colors(batch: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A network of its own kind: means of the channels and of the upper half are the embedding, twice the first two the scores."""
+    """A network of its own kind: means of the channels and of the upper half are the embedding, twice the
+    first two the scores."""
     embeddings = np.concatenate([batch.mean(axis=(2, 3)), batch[:, :, :4].mean(axis=(2, 3))], 1)
     return embeddings, 2 * embeddings[:, :2]
 
@@ -64,12 +65,18 @@ def stop_at(faces: int) -> Callable[[int, float], None]:
 
 
 def same(one: FeatureTable, other: FeatureTable) -> bool:
-    arrays = ((getattr(one, name), getattr(other, name)) for name in ("starts", "frames", "embeddings", "scores"))
+    arrays = (
+        (getattr(one, name), getattr(other, name)) for name in ("starts", "frames", "embeddings", "scores")
+    )
     plain = (one.videos, one.checkpoint, one.sha256) == (other.videos, other.checkpoint, other.sha256)
-    return plain and all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in arrays)
+    return plain and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in arrays
+    )
 
 
-def write_plain(file: Path, videos: Sequence[str], frames: Sequence[int], vectors: FloatArray, **more: pa.Array) -> None:
+def write_plain(
+    file: Path, videos: Sequence[str], frames: Sequence[int], vectors: FloatArray, **more: pa.Array
+) -> None:
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     pq.write_table(pa.table({"video": videos, "frame": frames, "embedding": lists, **more}), file)
 
@@ -79,7 +86,12 @@ def test_features_are_what_the_network_says_of_the_squashed_picture(tmp_path: Pa
     result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
     table = read_features(tmp_path / "features")
     assert (result.faces, result.rows, result.skipped, result.skipped_count) == (22, 22, (), 0)
-    assert (table.videos, table.starts.tolist(), table.checkpoint, table.sha256) == (("v0", "v2"), [0, 13, 22], "plain", "ab" * 32)
+    assert (table.videos, table.starts.tolist(), table.checkpoint, table.sha256) == (
+        ("v0", "v2"),
+        [0, 13, 22],
+        "plain",
+        "ab" * 32,
+    )
     assert table.frames.tolist() == [crop.frame for crop in crops]
     for row, crop in enumerate(crops):
         pixels = np.asarray(Image.open(crop.image).resize((8, 8), Image.Resampling.BILINEAR))
@@ -95,8 +107,12 @@ def test_a_real_checkpoint_gives_the_same_features_as_a_direct_run(tmp_path: Pat
     network = load_network(checkpoint, EngineOptions("torch", threads=1))
     extract(crops, network, tmp_path / "features")
     table = read_features(tmp_path / "features")
-    pictures = [np.asarray(Image.open(crop.image).resize((64, 64), Image.Resampling.BILINEAR)) for crop in crops]
-    embeddings, scores = network.run(normalize(np.stack(pictures), checkpoint.input.mean, checkpoint.input.std))
+    pictures = [
+        np.asarray(Image.open(crop.image).resize((64, 64), Image.Resampling.BILINEAR)) for crop in crops
+    ]
+    embeddings, scores = network.run(
+        normalize(np.stack(pictures), checkpoint.input.mean, checkpoint.input.std)
+    )
     assert (table.embeddings.shape, table.scores.shape) == ((3, 512), (3, 10))
     np.testing.assert_array_equal(table.embeddings, embeddings.astype(np.float16))
     np.testing.assert_array_equal(table.scores, scores)
@@ -108,11 +124,22 @@ def test_shards_have_the_documented_layout(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     schema = pq.read_schema(files[1])
     assert schema.names == ["video", "frame", "embedding", "scores"]
-    assert (schema.field("embedding").type.list_size, schema.field("embedding").type.value_type) == (6, pa.float16())
-    assert (schema.field("scores").type.list_size, schema.field("scores").type.value_type) == (2, pa.float32())
+    assert (schema.field("embedding").type.list_size, schema.field("embedding").type.value_type) == (
+        6,
+        pa.float16(),
+    )
+    assert (schema.field("scores").type.list_size, schema.field("scores").type.value_type) == (
+        2,
+        pa.float32(),
+    )
     assert pa.types.is_dictionary(schema.field("video").type)
     found = schema.metadata
-    assert (found[b"checkpoint"], found[b"sha256"], found[b"dim"], found[b"outputs"]) == (b"plain", b"ab" * 32, b"6", b"2")
+    assert (found[b"checkpoint"], found[b"sha256"], found[b"dim"], found[b"outputs"]) == (
+        b"plain",
+        b"ab" * 32,
+        b"6",
+        b"2",
+    )
     assert (found[b"start_row"], found[b"faces"]) == (b"8", b"8")
 
 
@@ -147,7 +174,9 @@ def test_finished_shards_are_not_computed_again(tmp_path: Path) -> None:
     assert batches == [3, 3]
 
 
-def test_a_shard_killed_while_it_was_written_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_killed_while_it_was_written_leaves_no_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crops, write = make_crops(tmp_path / "crops"), pq.write_table
 
     def killed(table: pa.Table, file: Path, *args: object, **options: object) -> None:
@@ -196,11 +225,16 @@ def test_pictures_that_cannot_be_decoded_are_left_out_and_named(tmp_path: Path) 
     assert (result.faces, result.rows, result.skipped_count, len(result.skipped)) == (40, 12, 28, 20)
     assert [path for path, _ in result.skipped] == [crop.image for crop in (*crops[:3], *crops[10:27])]
     assert all(": " in reason for _, reason in result.skipped)
-    assert read_features(tmp_path / "features").frames.tolist() == [crop.frame for crop in (*crops[3:10], *crops[35:])]
+    assert read_features(tmp_path / "features").frames.tolist() == [
+        crop.frame for crop in (*crops[3:10], *crops[35:])
+    ]
 
 
 def test_pictures_of_any_mode_are_read_in_rgb(tmp_path: Path) -> None:
-    crops = [FaceFile("v", frame, tmp_path / f"{mode}.png") for frame, mode in enumerate(("L", "P", "RGBA", "1"), 1)]
+    crops = [
+        FaceFile("v", frame, tmp_path / f"{mode}.png")
+        for frame, mode in enumerate(("L", "P", "RGBA", "1"), 1)
+    ]
     for crop in crops:
         Image.new("L", (9, 9), 255).convert(crop.image.stem).save(crop.image)
     assert extract(crops, NETWORK, tmp_path / "features").rows == 4
@@ -214,7 +248,12 @@ def test_without_any_picture_the_table_is_empty(tmp_path: Path) -> None:
     result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
     table = read_features(tmp_path / "features")
     assert (result.rows, result.skipped_count) == (0, 9)
-    assert (table.videos, table.starts.tolist(), table.embeddings.shape, table.scores.shape) == ((), [0], (0, 6), (0, 2))
+    assert (table.videos, table.starts.tolist(), table.embeddings.shape, table.scores.shape) == (
+        (),
+        [0],
+        (0, 6),
+        (0, 2),
+    )
     assert table.rows("v0") is None
     assert extract([], NETWORK, tmp_path / "nothing").faces == 0
 
@@ -230,7 +269,11 @@ def test_a_folder_of_another_listing_or_checkpoint_is_refused(tmp_path: Path) ->
     ):
         with raises_code(DataError, "other_faces"):
             extract(wrong, NETWORK, folder, **SMALL)
-    for change in ({"source": replace(SOURCE, weights=Digest("cd" * 32))}, {"id": "other"}, {"input": replace(SPEC, size=16)}):
+    for change in (
+        {"source": replace(SOURCE, weights=Digest("cd" * 32))},
+        {"id": "other"},
+        {"input": replace(SPEC, size=16)},
+    ):
         with raises_code(DataError, "other_checkpoint"):
             extract(crops, Network(replace(CHECKPOINT, **change), colors), folder, **SMALL)
     (folder / "part-00001.parquet").unlink()
@@ -243,7 +286,13 @@ def test_a_folder_of_another_listing_or_checkpoint_is_refused(tmp_path: Path) ->
 
 @pytest.mark.parametrize("factor", [np.nan, 1e6])
 def test_numbers_that_cannot_be_stored_are_refused(tmp_path: Path, factor: float) -> None:
-    network = replace(NETWORK, run=lambda batch: (np.full((len(batch), 6), factor, np.float32), np.zeros((len(batch), 2), np.float32)))
+    network = replace(
+        NETWORK,
+        run=lambda batch: (
+            np.full((len(batch), 6), factor, np.float32),
+            np.zeros((len(batch), 2), np.float32),
+        ),
+    )
     with raises_code(DataError, "not_finite"):
         extract(make_crops(tmp_path / "crops", (2,)), network, tmp_path / "features")
 
@@ -255,7 +304,11 @@ def test_rows_are_sorted_by_video_and_frame_whatever_their_order(tmp_path: Path)
     extract(shuffled, NETWORK, tmp_path / "shuffled", **SMALL)
     expected, table = read_features(tmp_path / "sorted"), read_features(tmp_path / "shuffled")
     assert same(table, expected)
-    assert (table.rows("v0"), table.rows("v1"), table.rows("v2")) == (slice(0, 6), slice(6, 13), slice(13, 21))
+    assert (table.rows("v0"), table.rows("v1"), table.rows("v2")) == (
+        slice(0, 6),
+        slice(6, 13),
+        slice(13, 21),
+    )
     assert (table.rows("v"), table.rows("v11"), table.rows("w")) == (None, None, None)
 
 
@@ -263,7 +316,11 @@ def test_files_by_anyone_need_no_scores_and_no_metadata(tmp_path: Path) -> None:
     vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
     write_plain(tmp_path / "audio.parquet", ["b", "a", "b", "a"], [2, 1, 1, 7], vectors)
     table = read_features(tmp_path / "audio.parquet")
-    assert (table.videos, table.starts.tolist(), table.frames.tolist()) == (("a", "b"), [0, 2, 4], [1, 7, 1, 2])
+    assert (table.videos, table.starts.tolist(), table.frames.tolist()) == (
+        ("a", "b"),
+        [0, 2, 4],
+        [1, 7, 1, 2],
+    )
     assert np.array_equal(table.embeddings, vectors[[1, 3, 2, 0]].astype(np.float16))
     assert (table.scores.shape, table.checkpoint, table.sha256) == ((4, 0), "", "")
 
@@ -281,7 +338,16 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
     write_plain(file, ["a", "a"], [5, 6], vectors, scores=pa.array([[1.0], [2.0]]))
     with raises_code(DataError, "column_type", name="scores"):
         read_features(file)
-    pq.write_table(pa.table({"video": ["a", "a"], "frame": [1, 2], "embedding": pa.array([[1.0], None], pa.list_(pa.float32(), 1))}), file)
+    pq.write_table(
+        pa.table(
+            {
+                "video": ["a", "a"],
+                "frame": [1, 2],
+                "embedding": pa.array([[1.0], None], pa.list_(pa.float32(), 1)),
+            }
+        ),
+        file,
+    )
     with raises_code(DataError, "null", name="embedding"):
         read_features(file)
     pq.write_table(pa.table({"video": ["a"], "time": [5]}), file)
@@ -292,7 +358,11 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
 def test_shards_of_different_checkpoints_are_not_mixed(tmp_path: Path) -> None:
     crops = make_crops(tmp_path / "crops", (4,))
     extract(crops, NETWORK, tmp_path / "features")
-    extract(crops, Network(replace(CHECKPOINT, source=replace(SOURCE, weights=Digest("cd" * 32))), colors), tmp_path / "other")
+    extract(
+        crops,
+        Network(replace(CHECKPOINT, source=replace(SOURCE, weights=Digest("cd" * 32))), colors),
+        tmp_path / "other",
+    )
     (tmp_path / "other/part-00000.parquet").rename(tmp_path / "features/part-00001.parquet")
     with raises_code(DataError, "mixed"):
         read_features(tmp_path / "features")

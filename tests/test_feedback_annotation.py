@@ -1,4 +1,5 @@
-"""What annotators answer: how it becomes statements, what it is compared with, and how it is kept and taken back."""
+"""What annotators answer: how it becomes statements, what it is compared with, and how it is kept and taken
+back."""
 
 from __future__ import annotations
 
@@ -10,7 +11,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from analysis_makers import make_analysis
-from feedback_makers import ANNA, BEN, CARL, NOW_S, SAD, make_crop, make_predicted, make_record, make_stored, refused
+from feedback_makers import (
+    ANNA,
+    BEN,
+    CARL,
+    NOW_S,
+    SAD,
+    make_crop,
+    make_predicted,
+    make_record,
+    make_stored,
+    refused,
+)
 
 from hsemotion_space.feedback.annotation import (
     MIN_ITEMS,
@@ -60,16 +72,21 @@ class Room:
 
     def answer(self, label: str = OTHER, code: str = "", span: tuple[float, ...] = (), **known_here: object):
         given = Submission(1, "wrong", {"expression": label}, list(span), "", ["labels"], True, code)
-        return self.intake.answer(self.analysis, given, "198.51.100.7", Context("job", "f" * 64, **known_here))  # type: ignore[arg-type]
+        return self.intake.answer(
+            self.analysis, given, "198.51.100.7", Context("job", "f" * 64, **known_here)
+        )  # type: ignore[arg-type]
 
     def many(self, count: int, code: str | None, pause_s: float) -> int:
-        """Return how many answers were kept; each is about another stretch, and with a fresh code if ``code`` is None."""
+        """Return how many answers were kept; each is about another stretch, and with a fresh code if ``code``
+        is None."""
         kept = 0
         for number in range(count):
             self.clock.now += pause_s
             span = (round(0.01 * (number % 200), 2), 2.5 + round(0.01 * (number // 200), 2))
             try:
-                kept += self.answer(code=KEYS.code(f"{number:032x}") if code is None else code, span=span).created
+                kept += self.answer(
+                    code=KEYS.code(f"{number:032x}") if code is None else code, span=span
+                ).created
             except FeedbackError as error:
                 assert error.code == "limit"
         return kept
@@ -112,7 +129,9 @@ def test_statement_follows_from_answer_and_prediction(answer: Answer, expected: 
 
 def test_statement_leaves_out_what_was_not_predicted() -> None:
     plane = {"valence_arousal": PREDICTED["valence_arousal"]}
-    assert to_correction(Answer("label", OTHER, POINT), plane)[0] == "correct", "the class was not predicted, the point was"
+    assert to_correction(Answer("label", OTHER, POINT), plane)[0] == "correct", (
+        "the class was not predicted, the point was"
+    )
     with refused("not_predicted"):
         to_correction(Answer("label", OTHER), plane)
     assert to_correction(Answer("not_a_face"), {}) == ("not_a_face", {})
@@ -145,22 +164,39 @@ def test_panel_is_the_majority_of_others() -> None:
     assert majority_answer(records, ITEM, "expression", BEN).people == 2  # type: ignore[union-attr]
     assert majority_answer(records[:2], ITEM, "expression", BEN) == MajorityAnswer({TOP: 1.0}, 1, 1)
     assert majority_answer(records[:1], ITEM, "expression", ANNA) is None
-    changed = [stored(1, ANNA, TOP, superseded=True), stored(2, ANNA, OTHER), stored(3, BEN, TOP, review="rejected")]
+    changed = [
+        stored(1, ANNA, TOP, superseded=True),
+        stored(2, ANNA, OTHER),
+        stored(3, BEN, TOP, review="rejected"),
+    ]
     assert majority_answer(changed, ITEM, "expression") == MajorityAnswer({OTHER: 1.0}, 1, 1)
-    assert majority_answer(records, ITEM, "valence_arousal") is None and majority_answer(records, "0" * 32, "expression") is None
+    assert (
+        majority_answer(records, ITEM, "valence_arousal") is None
+        and majority_answer(records, "0" * 32, "expression") is None
+    )
 
 
 def test_known_prefers_a_reviewer_to_an_example() -> None:
     gold = [stored(1, ANNA, TOP, gold=True), stored(2, BEN, OTHER)]
     bundled = {"expression": {"Happiness": 1.0}}
-    assert known_answer(gold, ITEM, bundled) == known_answer(gold, ITEM, bundled, BEN) == {"expression": {TOP: 1.0}}
+    assert (
+        known_answer(gold, ITEM, bundled)
+        == known_answer(gold, ITEM, bundled, BEN)
+        == {"expression": {TOP: 1.0}}
+    )
     assert known_answer(gold, ITEM, bundled, ANNA) == bundled and known_answer(gold, ITEM, without=ANNA) == {}
     assert known_answer(gold, "0" * 32) == {} and known_answer(gold, "0" * 32, bundled) == bundled
 
 
 def test_agrees_compares_classes() -> None:
-    assert agrees(Answer("label", "Sadness", (0.9, 0.9)), SAD) is True and agrees(Answer("label", TOP + "?"), SAD) is False
-    assert agrees(Answer("not_a_face"), {"expression": {}}) is True and agrees(Answer("not_a_face"), SAD) is False
+    assert (
+        agrees(Answer("label", "Sadness", (0.9, 0.9)), SAD) is True
+        and agrees(Answer("label", TOP + "?"), SAD) is False
+    )
+    assert (
+        agrees(Answer("not_a_face"), {"expression": {}}) is True
+        and agrees(Answer("not_a_face"), SAD) is False
+    )
     assert agrees(Answer("cannot_tell"), SAD) is None and agrees(Answer("label", TOP), {}) is None
     tally = AgreementCount()
     for agree in [True, False, None, True, True]:
@@ -203,12 +239,18 @@ def test_withdraw_by_the_contributor_only(store: FeedbackStore) -> None:
     store.add(replace(record, crop=make_crop(1)))
     store.add(replace(rest, crop=make_crop(2)))
     store.review(record.id, "approved", "Reviewer")
-    assert not store.withdraw(record.id, BEN) and not store.withdraw("0" * 32, ANNA) and len(store.records()) == 2
+    assert (
+        not store.withdraw(record.id, BEN)
+        and not store.withdraw("0" * 32, ANNA)
+        and len(store.records()) == 2
+    )
     assert store.withdraw(record.id, ANNA) and not store.withdraw(record.id, ANNA)
     assert [one.id for one in store.records()] == [rest.id] and store.records()[0].crop == make_crop(2)
     assert store.add(record).created, "there is no tombstone"
     [again] = store.records_of_items([record.item])
-    assert (to_json(again), again.crop, again.review) == (to_json(record), b"", ""), "neither its picture nor its review came back"
+    assert (to_json(again), again.crop, again.review) == (to_json(record), b"", ""), (
+        "neither its picture nor its review came back"
+    )
 
 
 def test_withdraw_of_a_sealed_record_is_refused(store: FeedbackStore) -> None:
@@ -223,7 +265,11 @@ def test_about_finds_records_in_order_of_arrival(store: FeedbackStore) -> None:
     for record in [make_record(1), make_record(2), make_record(1, contributor=BEN), make_record(3)]:
         store.add(record)
     items = [make_record(number).item for number in (2, 1)]
-    assert [(one.number, one.contributor) for one in store.records_of_items(items)] == [(1, ANNA), (2, ANNA), (3, BEN)]
+    assert [(one.number, one.contributor) for one in store.records_of_items(items)] == [
+        (1, ANNA),
+        (2, ANNA),
+        (3, BEN),
+    ]
     assert store.records_of_items([]) == [] and store.records_of_items(["0" * 32] * 1200) == []
     assert store.has_contributor(BEN) and not store.has_contributor(CARL)
 
@@ -264,5 +310,8 @@ def test_answer_about_an_example_stores_no_picture(room: Room) -> None:
         room.intake.answer(room.analysis, given, "198.51.100.7", Context("job", "f" * 64, bundled=True))
     with pytest.raises(FeedbackError):
         room.intake.answer(
-            room.analysis, replace(given, scopes=["labels"], adult_and_permitted="yes"), "x", Context("job", "f" * 64, bundled=True)
+            room.analysis,
+            replace(given, scopes=["labels"], adult_and_permitted="yes"),
+            "x",
+            Context("job", "f" * 64, bundled=True),
         )

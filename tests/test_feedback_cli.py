@@ -50,7 +50,14 @@ def say(
 ) -> str:
     corrected: dict[str, Values] = {"expression": {label: 1.0}} if verdict == "wrong" else {}
     contributor = KEYS.contributor(CODES[person])
-    record = make_record(number, contributor=contributor, verdict=verdict, corrected=corrected, scopes=scopes, comment="a comment")
+    record = make_record(
+        number,
+        contributor=contributor,
+        verdict=verdict,
+        corrected=corrected,
+        scopes=scopes,
+        comment="a comment",
+    )
     with open_store(data) as store:
         return store.add(replace(record, crop=make_crop(number) if "crop" in scopes else b"")).id
 
@@ -63,7 +70,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
 
 def test_without_a_database_that_is_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["status"], ["export", data / "x"], ["verify"], ["review"]):
-        assert run(capsys, *words) == (2, "hsemotion-space: The feedback database feedback.sqlite does not exist.\n")
+        assert run(capsys, *words) == (
+            2,
+            "hsemotion-space: The feedback database feedback.sqlite does not exist.\n",
+        )
 
 
 def test_status_tells_counts_tiers_and_agreement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +89,9 @@ def test_status_tells_counts_tiers_and_agreement(data: Path, capsys: pytest.Capt
     assert "Action units, AU1: No item was rated by two people." in out
 
 
-def test_status_works_while_the_page_writes_and_other_commands_say_why_not(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_works_while_the_page_writes_and_other_commands_say_why_not(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     say(data, 0, 1)
     with open_store(data):
         assert run(capsys, "status")[0] == 0
@@ -89,7 +101,9 @@ def test_status_works_while_the_page_writes_and_other_commands_say_why_not(data:
     assert "Another process writes to the feedback database" in out
 
 
-def test_an_export_has_the_tier_that_was_asked_for_and_loads(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_has_the_tier_that_was_asked_for_and_loads(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import datasets
 
     datasets.disable_progress_bars()
@@ -99,7 +113,10 @@ def test_an_export_has_the_tier_that_was_asked_for_and_loads(data: Path, tmp_pat
     status, out = run(capsys, "export", tmp_path / "agreed")
     assert (status, out) == (
         0,
-        f"Wrote 2 rows by 2 contributors on 1 faces, 2 with a picture, to {tmp_path / 'agreed'}. Left out: 1 not to be published.\n",
+        (
+            f"Wrote 2 rows by 2 contributors on 1 faces, 2 with a picture, to {tmp_path / 'agreed'}. Left"
+            " out: 1 not to be published.\n"
+        ),
     )
     rows = datasets.load_dataset(str(tmp_path / "agreed"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows["corrected_expression"] == ["Fear", "Fear"]
@@ -108,10 +125,16 @@ def test_an_export_has_the_tier_that_was_asked_for_and_loads(data: Path, tmp_pat
     assert (status, "is not empty" in out) == (2, True)
 
 
-def test_records_are_reviewed_by_the_start_of_their_id(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_are_reviewed_by_the_start_of_their_id(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fear, anger, doubt = say(data, 0, 1), say(data, 1, 1, "Anger"), say(data, 2, 2, verdict="cannot_tell")
     _, out = run(capsys, "review")
-    for name, words in ((fear, "image, face 1: wrong Expression: Fear"), (anger, "Expression: Anger"), (doubt, "cannot tell")):
+    for name, words in (
+        (fear, "image, face 1: wrong Expression: Fear"),
+        (anger, "Expression: Anger"),
+        (doubt, "cannot tell"),
+    ):
         assert re.search(f"{name[:12]}.*{words}", out)
     assert "comment: 'a comment'" in out
     assert "3 records need a review." in out
@@ -128,7 +151,10 @@ def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.Cap
     for number in range(3):
         say(data, 0, number)
     other = say(data, 1, 9)
-    assert run(capsys, "review", "--revert", KEYS.contributor(CODES[0])[:8]) == (0, "3 records are excluded.\n")
+    assert run(capsys, "review", "--revert", KEYS.contributor(CODES[0])[:8]) == (
+        0,
+        "3 records are excluded.\n",
+    )
     with open_store(data) as store:
         assert [one.id for one in store.records() if not one.reverted] == [other]
 
@@ -145,7 +171,9 @@ def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.Cap
         (["erase", "nonsense"], "typing error"),
     ],
 )
-def test_what_cannot_be_done_is_said(data: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str) -> None:
+def test_what_cannot_be_done_is_said(
+    data: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
     say(data, 0, 1)
     say(data, 1, 2)
     status, out = run(capsys, *words)
@@ -157,7 +185,10 @@ def test_push_verify_and_erase(data: Path, hub: FakeHub, capsys: pytest.CaptureF
     status, out = run(capsys, "push")
     assert (status, "3 published" in out) == (0, True)
     assert set(published_ids(hub)) == {mine, *others}
-    assert run(capsys, "verify") == (0, f"Checked 3 records and their batches here and in {REPO}; no problems.\n")
+    assert run(capsys, "verify") == (
+        0,
+        f"Checked 3 records and their batches here and in {REPO}; no problems.\n",
+    )
     status, out = run(capsys, "erase", CODES[0])
     assert status == 0
     assert "1 correction and 1 image were erased from this server. The published rows were also erased" in out
@@ -181,7 +212,9 @@ def test_an_erasure_that_the_hub_refused_is_finished_later(
     assert not batches_on(hub)
 
 
-def test_verify_finds_what_was_changed_here_and_there(data: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_what_was_changed_here_and_there(
+    data: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
     say(data, 0, 1)
     run(capsys, "push")
     say(data, 1, 2)

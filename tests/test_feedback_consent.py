@@ -11,14 +11,26 @@ import pytest
 from feedback_makers import refused
 
 from hsemotion_space.feedback import consent
-from hsemotion_space.feedback.consent import LADDER, SCOPES, STATEMENT, STATEMENT_BUNDLED, VERSION, VERSIONS, read_consent, texts
+from hsemotion_space.feedback.consent import (
+    LADDER,
+    SCOPES,
+    STATEMENT,
+    STATEMENT_BUNDLED,
+    VERSION,
+    VERSIONS,
+    read_consent,
+    texts,
+)
 
 PACKAGE = Path(consent.__file__).parents[1]
 
 
 def wording() -> str:
     steps = [f"{step.name}: {step.title}. {step.text}" for step in LADDER]
-    return "\n".join([*steps, f"Statement: {STATEMENT}", f"Statement on bundled faces: {STATEMENT_BUNDLED}"]) + "\n"
+    return (
+        "\n".join([*steps, f"Statement: {STATEMENT}", f"Statement on bundled faces: {STATEMENT_BUNDLED}"])
+        + "\n"
+    )
 
 
 def version_hash(text: str) -> str:
@@ -26,13 +38,19 @@ def version_hash(text: str) -> str:
 
 
 def test_every_version_of_the_texts_has_the_hash_of_its_text() -> None:
-    assert texts()[VERSION] == wording(), "texts were changed: keep the old ones, and give VERSION a new date and hash"
+    assert texts()[VERSION] == wording(), (
+        "texts were changed: keep the old ones, and give VERSION a new date and hash"
+    )
     for version, text in texts().items():
-        assert re.fullmatch(r"20\d\d-\d\d-\d\d-" + version_hash(text), version), f"{version} must end with {version_hash(text)}"
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d-" + version_hash(text), version), (
+            f"{version} must end with {version_hash(text)}"
+        )
     assert all(step.text in wording() and step.title in wording() for step in LADDER)
     assert STATEMENT in wording()
     japanese = json.loads((PACKAGE / "ui" / "words" / "ja" / "consent.json").read_text("utf-8"))
-    assert all(text in texts()[VERSIONS["ja"]] for text in japanese.values()), "the Japanese texts were changed"
+    assert all(text in texts()[VERSIONS["ja"]] for text in japanese.values()), (
+        "the Japanese texts were changed"
+    )
 
 
 def test_the_texts_tell_what_matters() -> None:
@@ -46,7 +64,12 @@ def test_the_texts_tell_what_matters() -> None:
 
 
 def test_any_mix_of_steps_with_the_labels_is_taken_in_the_order_of_the_ladder() -> None:
-    for scopes in (["labels"], ["crop", "labels"], ["publish", "labels", "labels"], ("publish", "crop", "labels")):
+    for scopes in (
+        ["labels"],
+        ["crop", "labels"],
+        ["publish", "labels", "labels"],
+        ("publish", "crop", "labels"),
+    ):
         ticked = tuple(name for name in SCOPES if name in scopes)
         assert read_consent(scopes, True) == (VERSION, ticked, "adult_and_permitted")
 

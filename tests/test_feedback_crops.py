@@ -22,7 +22,9 @@ def scene(boxes: list[tuple[float, float, float, float]]) -> ByteArray:
     """Paint the first face green and all others, on top, red."""
     picture = np.full((HEIGHT, WIDTH, 3), BACKGROUND, np.uint8)
     for number, (x0, y0, x1, y1) in enumerate(boxes):
-        picture[max(int(y0), 0) : max(int(y1) + 1, 0), max(int(x0), 0) : max(int(x1) + 1, 0)] = OTHER if number else OWN
+        picture[max(int(y0), 0) : max(int(y1) + 1, 0), max(int(x0), 0) : max(int(x1) + 1, 0)] = (
+            OTHER if number else OWN
+        )
     return picture
 
 
@@ -35,7 +37,10 @@ def seen(boxes: list[tuple[float, float, float, float]]) -> Analysis:
 
 
 def with_track(analysis: Analysis, number: int, **changes: object) -> Analysis:
-    faces = [replace(face, track=replace(face.track, **changes)) if face.track.track_id == number else face for face in analysis.faces]
+    faces = [
+        replace(face, track=replace(face.track, **changes)) if face.track.track_id == number else face
+        for face in analysis.faces
+    ]
     return replace(analysis, faces=tuple(faces))
 
 
@@ -104,7 +109,10 @@ def test_a_face_that_was_missed_in_the_frame_is_painted_over_where_it_was_before
     later = replace(second, frame_index=second.frame_index + 4, times_s=second.times_s + 0.4)
     missed = replace(analysis, faces=(analysis.faces[0], replace(analysis.faces[1], track=later)))
     assert np.array_equal(preview(missed, 1), preview(analysis, 1))
-    gone = replace(missed, faces=(missed.faces[0], replace(missed.faces[1], track=replace(later, times_s=later.times_s + 2))))
+    gone = replace(
+        missed,
+        faces=(missed.faces[0], replace(missed.faces[1], track=replace(later, times_s=later.times_s + 2))),
+    )
     assert np.array_equal(preview(gone, 1), first.thumbnail)
 
 
@@ -113,10 +121,14 @@ def test_the_frame_of_the_thumbnail_counts_in_a_clip() -> None:
     beside = np.array([[500, 100, 600, 200], [290, 100, 390, 200], [500, 100, 600, 200]], np.float32)
     picture = scene([tuple(boxes[1]), tuple(beside[1])])
     analysis = with_track(make_analysis(2, frames=3, gap=False), 2, boxes_xyxy=beside)
-    surest = {"detection_scores": np.array([0.5, 0.9, 0.9], np.float32), "thumbnail": _thumbnail(picture, boxes[1])}
+    surest = {
+        "detection_scores": np.array([0.5, 0.9, 0.9], np.float32),
+        "thumbnail": _thumbnail(picture, boxes[1]),
+    }
     assert redness(preview(with_track(analysis, 1, boxes_xyxy=boxes, **surest), 1)) <= 0
     elsewhere = {**surest, "detection_scores": np.array([0.9, 0.5, 0.5], np.float32)}
-    assert redness(preview(with_track(analysis, 1, boxes_xyxy=boxes, **elsewhere), 1)) > 100  # so the frame did matter
+    # so the frame did matter
+    assert redness(preview(with_track(analysis, 1, boxes_xyxy=boxes, **elsewhere), 1)) > 100
 
 
 def test_nothing_is_kept_where_it_is_not_known_what_the_thumbnail_shows() -> None:
@@ -139,5 +151,7 @@ def test_neighbors_are_mixed_into_no_more_pixels_than_are_painted_over() -> None
     box = np.array([100, 20, 500, 420], np.float32)
     thumbnail = _thumbnail(picture, box)
     edge = (320 - max(300 - 260, 0)) * thumbnail.shape[1] / 520
-    mixed = np.flatnonzero(((thumbnail[0, :, 0] > 0) & (thumbnail[0, :, 0] < 255)) | (np.arange(thumbnail.shape[1]) == int(edge)))
+    mixed = np.flatnonzero(
+        ((thumbnail[0, :, 0] > 0) & (thumbnail[0, :, 0] < 255)) | (np.arange(thumbnail.shape[1]) == int(edge))
+    )
     assert np.abs(mixed - edge).max() <= BLEED

@@ -1,4 +1,5 @@
-"""Erasing what somebody gave: no byte of it may be left here, at the head, in the history or among the large files."""
+"""Erasing what somebody gave: no byte of it may be left here, at the head, in the history or among the large
+files."""
 
 from __future__ import annotations
 
@@ -11,12 +12,29 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub, Fault, use
 from feedback_makers import ANNA, BEN, CARL, hash_of, make_crop
-from feedback_publishing import REPO, TOKEN, Server, batches_on, counts_of, everything_in, everything_on, published_ids
+from feedback_publishing import (
+    REPO,
+    TOKEN,
+    Server,
+    batches_on,
+    counts_of,
+    everything_in,
+    everything_on,
+    published_ids,
+)
 
 from hsemotion_space.feedback import erase, repository
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
-from hsemotion_space.feedback.erase import DOWNLOADED, NO_ACCESS, NO_CORRECTIONS, RETRIES, Erasure, erase_locally, pending_erasures
+from hsemotion_space.feedback.erase import (
+    DOWNLOADED,
+    NO_ACCESS,
+    NO_CORRECTIONS,
+    RETRIES,
+    Erasure,
+    erase_locally,
+    pending_erasures,
+)
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
 
@@ -44,7 +62,11 @@ class Traces:
     def __init__(self, server: Server, hub: FakeHub) -> None:
         self.hub, self.server = hub, server
         stored = server.store.records(contributor=ANNA)
-        self.here = [ANNA.encode(), *(one.id.encode() for one in stored), *(one.crop for one in stored if one.crop)]
+        self.here = [
+            ANNA.encode(),
+            *(one.id.encode() for one in stored),
+            *(one.crop for one in stored if one.crop),
+        ]
         self.published = [ANNA.encode(), *self.here[1:]]
         bodies = [batch.body for batch in server.store.batches() if batch.body]
         self.bodies = [body for body in bodies if any(need in _open(body) for need in self.published)]
@@ -87,8 +109,12 @@ def others(server: Server) -> list[str]:
     return [one.id for name in (BEN, CARL) for one in server.store.records(contributor=name)]
 
 
-def test_nothing_is_left_anywhere_and_the_others_rows_are(server: Server, hub: FakeHub, traces: Traces) -> None:
-    carls = set(batches_on(hub).items()) - {(path, body) for path, body in batches_on(hub).items() if body in traces.bodies}
+def test_nothing_is_left_anywhere_and_the_others_rows_are(
+    server: Server, hub: FakeHub, traces: Traces
+) -> None:
+    carls = set(batches_on(hub).items()) - {
+        (path, body) for path, body in batches_on(hub).items() if body in traces.bodies
+    }
     report = server.erase(ANNA)
     assert report == Erasure(4, 4, "gone")
     assert traces.there() == []
@@ -101,13 +127,17 @@ def test_nothing_is_left_anywhere_and_the_others_rows_are(server: Server, hub: F
     assert {row.state for row in server.store.records()} == {"verified"}
 
 
-def test_what_is_left_of_several_files_is_replaced_in_one_commit(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_what_is_left_of_several_files_is_replaced_in_one_commit(
+    server: Server, hub: FakeHub, traces: Traces
+) -> None:
     hub.requests.clear()
     server.erase(ANNA)
     assert len(hub.seen("POST", "/commit/main")) == 1
 
 
-def test_the_card_and_the_list_of_erased_rows_are_brought_up_to_date(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_the_card_and_the_list_of_erased_rows_are_brought_up_to_date(
+    server: Server, hub: FakeHub, traces: Traces
+) -> None:
     ids = [one.id for one in server.store.records(contributor=ANNA)]
     server.erase(ANNA)
     files = hub.files(REPO, kind="dataset")
@@ -119,7 +149,9 @@ def test_the_card_and_the_list_of_erased_rows_are_brought_up_to_date(server: Ser
     assert read_counts(hub.files(REPO, kind="dataset")[CARD].decode()).contributors == 1
 
 
-def test_who_erases_later_is_taken_out_of_the_files_that_replaced_others(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_who_erases_later_is_taken_out_of_the_files_that_replaced_others(
+    server: Server, hub: FakeHub, traces: Traces
+) -> None:
     server.erase(ANNA)
     assert server.erase(BEN).published == "gone"
     assert set(published_ids(hub)) == {one.id for one in server.store.records(contributor=CARL)}
@@ -193,7 +225,13 @@ class PowerCutError(BaseException):
     ],
 )
 def test_a_crash_at_any_step_is_made_up_for(
-    server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch, place: type, name: str, after: bool
+    server: Server,
+    hub: FakeHub,
+    traces: Traces,
+    monkeypatch: pytest.MonkeyPatch,
+    place: type,
+    name: str,
+    after: bool,
 ) -> None:
     usual: Callable[..., object] = getattr(place, name)
 
@@ -241,7 +279,9 @@ def test_bytes_that_were_sent_and_never_committed_are_deleted_too(server: Server
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
 
 
-def test_what_was_published_without_this_server_knowing_is_erased(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_published_without_this_server_knowing_is_erased(
+    server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def cut(*_: object) -> None:
         raise PowerCutError
 
@@ -256,7 +296,9 @@ def test_what_was_published_without_this_server_knowing_is_erased(server: Server
     assert not batches_on(hub)
 
 
-def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(server: Server, hub: FakeHub, tmp_path: Path) -> None:
+def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(
+    server: Server, hub: FakeHub, tmp_path: Path
+) -> None:
     server.say(2, ANNA, crop=True)
     server.say(2, BEN)
     found = Traces(server, hub)
@@ -266,7 +308,8 @@ def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(server: Server
     server.start()
     server.pass_time(61)
     server.erase(ANNA)
-    server.hub.commit(REPO, {}, kind="dataset", delete=list(batches_on(hub)))  # so that Ben's rows may come from the copy
+    # so that Ben's rows may come from the copy
+    server.hub.commit(REPO, {}, kind="dataset", delete=list(batches_on(hub)))
     copy = Server(hub, tmp_path / "copy" / "here", server.clock)
     copy.drain(1)
     assert {one.contributor for one in copy.store.records()} == {BEN}
@@ -275,7 +318,9 @@ def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(server: Server
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
 
 
-def test_somebody_elses_bytes_in_place_of_a_file_do_not_stop_an_erasure(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_somebody_elses_bytes_in_place_of_a_file_do_not_stop_an_erasure(
+    server: Server, hub: FakeHub, traces: Traces
+) -> None:
     path = next(path for path, body in batches_on(hub).items() if body in traces.bodies)
     hub.commit(REPO, {path: b"PAR1 damaged"}, kind="dataset")
     assert server.erase(ANNA).published == "gone"
@@ -295,7 +340,9 @@ def test_several_people_are_erased_in_one_go(server: Server, hub: FakeHub, trace
     assert server.store.counts() == dict.fromkeys(server.store.counts(), 0)
 
 
-def test_two_people_of_one_file_who_are_erased_while_the_hub_fails_leave_the_third(server: Server, hub: FakeHub) -> None:
+def test_two_people_of_one_file_who_are_erased_while_the_hub_fails_leave_the_third(
+    server: Server, hub: FakeHub
+) -> None:
     server.say(1, ANNA)
     server.say(1, BEN)
     (left,) = server.say(1, CARL)
@@ -308,7 +355,9 @@ def test_two_people_of_one_file_who_are_erased_while_the_hub_fails_leave_the_thi
     assert set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values())
 
 
-def test_an_erasure_does_not_wait_for_the_minute_but_the_next_commit_does(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_an_erasure_does_not_wait_for_the_minute_but_the_next_commit_does(
+    server: Server, hub: FakeHub, traces: Traces
+) -> None:
     server.clock.now_s += 100
     assert server.erase(ANNA).published == "gone"
     server.say(30, BEN)
@@ -329,7 +378,9 @@ def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server
     assert not pending_erasures(server.store)
 
 
-def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(
+    server: Server, hub: FakeHub, traces: Traces
+) -> None:
     report = server.erase(ANNA, alone=True)
     assert report.published == "pending"
     assert report.reason == NO_ACCESS
@@ -339,7 +390,9 @@ def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(server: Serve
     assert traces.there() == []
 
 
-def test_who_asks_does_not_wait_for_a_hub_that_hangs(server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_does_not_wait_for_a_hub_that_hangs(
+    server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 2.0)
     hub.fail(Fault("hang", f"/api/datasets/{REPO}$", wait_s=0.5))
     started_s = time.monotonic()
@@ -356,14 +409,16 @@ def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeH
     hub.fail(Fault("status", "/super-squash/", status=403))
     words = server.erase(ANNA).message
     assert words.startswith(
-        "4 corrections and 4 images were erased from this server. The published rows are NOT erased yet. The token has no"
+        "4 corrections and 4 images were erased from this server. The published rows are NOT erased yet. The"
+        " token has no"
     )
     assert words.endswith(f"{RETRIES} {DOWNLOADED}")
     assert TOKEN not in words
     server.drain(1)
-    assert Erasure(1, 0, "gone").message == (
-        f"1 correction and no images were erased from this server. The published rows were also erased from the dataset, its history "
-        f"and its file storage. {DOWNLOADED}"
+    assert (
+        Erasure(1, 0, "gone").message
+        == "1 correction and no images were erased from this server. The published rows were also erased"
+        f" from the dataset, its history and its file storage. {DOWNLOADED}"
     )
     assert Erasure(0, 0, "none").message == NO_CORRECTIONS
     assert "is NOT known yet" in Erasure(0, 0, "unknown", "The Hub does not answer.").message

@@ -19,12 +19,31 @@ from hsemotion_space.tasks import TASKS, Task
 
 LABELS = [label for task in TASKS for label in task.label_names]
 WORDS = st.sampled_from(
-    ["", "wrong", "correct", "cannot_tell", "not_a_face", "labels", "crop", "publish", "process", "=1+1", "\ud800", "a" * 600]
+    [
+        "",
+        "wrong",
+        "correct",
+        "cannot_tell",
+        "not_a_face",
+        "labels",
+        "crop",
+        "publish",
+        "process",
+        "=1+1",
+        "\ud800",
+        "a" * 600,
+    ]
 )
 NUMBERS = st.one_of(
-    st.integers(), st.floats(), st.sampled_from([0, 1, -1, 0.5, 1e400, 10**400, -(10**400), float("nan")]), st.floats(0, 3), st.booleans()
+    st.integers(),
+    st.floats(),
+    st.sampled_from([0, 1, -1, 0.5, 1e400, 10**400, -(10**400), float("nan")]),
+    st.floats(0, 3),
+    st.booleans(),
 )
-NAMES = st.one_of(st.sampled_from([task.name for task in TASKS]), st.sampled_from(LABELS), st.text(max_size=5))
+NAMES = st.one_of(
+    st.sampled_from([task.name for task in TASKS]), st.sampled_from(LABELS), st.text(max_size=5)
+)
 JSON = st.recursive(
     st.one_of(st.none(), NUMBERS, WORDS, st.text(max_size=20), NAMES),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4)),
@@ -58,7 +77,8 @@ SEEN = {"kept": 0, "refused": 0}
 
 @st.composite
 def submissions(draw: Callable[..., object]) -> Submission:
-    """Up to three fields are anything that JSON can say (and NaN, which it cannot), the others make sense together."""
+    """Up to three fields are anything that JSON can say (and NaN, which it cannot), the others make sense
+    together."""
     wild = draw(st.one_of(st.just(frozenset()), st.sets(st.sampled_from(sorted(RIGHT)), max_size=3)))
     values = {name: draw(JSON if name in wild else right) for name, right in RIGHT.items()}
     if "corrected" not in wild and values["verdict"] != "wrong":
@@ -87,7 +107,9 @@ def take_any(submission: Submission) -> None:
         assert bool(record.crop) == ("crop" in record.consent_scopes)
 
 
-def test_of_2000_generated_submissions_each_is_refused_with_a_sentence_or_becomes_a_valid_record(tmp_path: Path) -> None:
+def test_of_2000_generated_submissions_each_is_refused_with_a_sentence_or_becomes_a_valid_record(
+    tmp_path: Path,
+) -> None:
     assert {item.name for item in fields(Submission)} == set(RIGHT)
     take_any()
     assert SEEN["kept"] > 200

@@ -30,20 +30,38 @@ def desk() -> Desk:
 
 def test_a_correction_becomes_a_record_of_what_was_predicted_and_said(desk: Desk) -> None:
     receipt = desk.send(
-        2, corrected={"expression": "Fear", "action_units": {"AU4": 1}}, comment=" I see\x00 it ", scopes=["labels", "publish"]
+        2,
+        corrected={"expression": "Fear", "action_units": {"AU4": 1}},
+        comment=" I see\x00 it ",
+        scopes=["labels", "publish"],
     )
     record, face = desk.record, desk.analysis.faces[1]
-    assert (receipt.record_id, receipt.created, receipt.state, receipt.message) == (record.id, True, "received", SAVED)
+    assert (receipt.record_id, receipt.created, receipt.state, receipt.message) == (
+        record.id,
+        True,
+        "received",
+        SAVED,
+    )
     assert record.contributor == KEYS.contributor(receipt.code)
     assert (record.verdict, record.comment) == ("wrong", "I see it")
     assert record.corrected == {"expression": {"Fear": 1.0}, "action_units": {"AU4": 1.0}}
     consent = record.consent_version, record.consent_scopes, record.consent_statement
-    assert consent == read_consent(["labels", "publish"], True) == (VERSION, ("labels", "publish"), "adult_and_permitted")
+    assert (
+        consent
+        == read_consent(["labels", "publish"], True)
+        == (VERSION, ("labels", "publish"), "adult_and_permitted")
+    )
     assert (record.kind, record.face, record.span_s, record.blind) == ("clip", 2, (), False)
     assert record.item == desk.intake.item(desk.analysis, 2) != desk.intake.item(desk.analysis, 1)
     box = face.track.boxes_xyxy[np.argmax(face.track.detection_scores)]
-    assert record.box_xyxy == pytest.approx([box[0] / 640, box[1] / 480, box[2] / 640, box[3] / 480], abs=1e-6)
-    assert (record.checkpoint, record.checkpoint_sha256, record.preprocessing) == ("starter", "c" * 64, PREPROCESSING)
+    assert record.box_xyxy == pytest.approx(
+        [box[0] / 640, box[1] / 480, box[2] / 640, box[3] / 480], abs=1e-6
+    )
+    assert (record.checkpoint, record.checkpoint_sha256, record.preprocessing) == (
+        "starter",
+        "c" * 64,
+        PREPROCESSING,
+    )
     assert list(record.predicted) == [task.name for task in TASKS]
     for prediction in face.predictions:
         values = record.predicted[prediction.task.name]
@@ -64,7 +82,9 @@ def test_a_task_without_a_value_is_left_out() -> None:
     analysis = make_analysis(1, kind="image")
     (face,) = analysis.faces
     lost = replace(face.predictions[1], values=np.full(2, np.nan, np.float32))
-    analysis = replace(analysis, faces=(replace(face, predictions=(face.predictions[0], lost, *face.predictions[2:])),))
+    analysis = replace(
+        analysis, faces=(replace(face, predictions=(face.predictions[0], lost, *face.predictions[2:])),)
+    )
     desk = Desk(analysis)
     desk.send()
     assert list(desk.record.predicted) == [task.name for task in TASKS if task is not TASKS[1]]
@@ -92,7 +112,9 @@ def test_sending_again_keeps_one_record_with_or_without_the_code(desk: Desk) -> 
     for job, face in ((JOB[::-1], 1), (JOB, 2)):  # somebody else, as far as anybody knows
         known = replace(KNOWN, job=job)
         assert desk.intake.submit(desk.analysis, desk.submission(face), ADDRESS, known).code != first.code
-    again = desk.intake.submit(desk.analysis, desk.submission(code=first.code), ADDRESS, replace(KNOWN, job=JOB[::-1]))
+    again = desk.intake.submit(
+        desk.analysis, desk.submission(code=first.code), ADDRESS, replace(KNOWN, job=JOB[::-1])
+    )
     assert again.record_id == first.record_id
 
 
@@ -124,13 +146,18 @@ def test_saying_something_else_is_another_record(desk: Desk, change: dict[str, o
         ({"adult_and_permitted": False}, "statement"),
         ({"code": "ABCD"}, "mistyped"),
         ({"code": 7}, "code_type"),
-        *(({"span_s": span}, "span") for span in ([0.5], [1, 0.5], 3, "01", [0, float("nan")], [True, 2], [0, 10**400])),
+        *(
+            ({"span_s": span}, "span")
+            for span in ([0.5], [1, 0.5], 3, "01", [0, float("nan")], [True, 2], [0, 10**400])
+        ),
         ({"span_s": [-0.1, 1]}, "span_outside"),
         ({"span_s": [0, 3.1]}, "span_outside"),
         ({"span_s": [1.2, 1.6], "face": 2}, "span_empty"),
     ],
 )
-def test_what_cannot_be_taken_is_refused_with_a_sentence(desk: Desk, change: dict[str, object], code: str) -> None:
+def test_what_cannot_be_taken_is_refused_with_a_sentence(
+    desk: Desk, change: dict[str, object], code: str
+) -> None:
     with refused(code):
         desk.send(**change)
     assert not desk.store.records
@@ -187,7 +214,12 @@ def test_500_votes_from_one_client_become_50_records_in_a_day() -> None:
     for number in range(500):
         clock.now += 20
         try:
-            intake.submit(desk.analysis, desk.submission(comment=str(number), code=KEYS.code(str(number))), ADDRESS, KNOWN)
+            intake.submit(
+                desk.analysis,
+                desk.submission(comment=str(number), code=KEYS.code(str(number))),
+                ADDRESS,
+                KNOWN,
+            )
         except FeedbackError as error:
             assert error.code == "limit"
     assert len(desk.store.records) == 50

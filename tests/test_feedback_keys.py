@@ -15,7 +15,9 @@ from hsemotion_space.feedback.keys import CHECK_SYMBOLS, CODE_SYMBOLS, Keys, rea
 from hsemotion_space.settings import Settings
 
 
-def test_the_secret_is_made_once_for_the_owner_only_and_all_who_race_for_it_get_the_same(tmp_path: Path) -> None:
+def test_the_secret_is_made_once_for_the_owner_only_and_all_who_race_for_it_get_the_same(
+    tmp_path: Path,
+) -> None:
     secrets = set()
     for number in range(20):
         folder, start, found = tmp_path / str(number) / "data", threading.Barrier(6), []
@@ -63,14 +65,24 @@ def test_a_folder_that_cannot_be_made_is_told_without_its_place(tmp_path: Path) 
 def test_hashes_of_different_purposes_have_nothing_in_common() -> None:
     code = KEYS.code("x")
     contributor = KEYS.contributor(code)
-    hashes = [contributor, KEYS.pseudonym(contributor), KEYS.pseudonym(KEYS.pseudonym(contributor)), KEYS.media(contributor)]
+    hashes = [
+        contributor,
+        KEYS.pseudonym(contributor),
+        KEYS.pseudonym(KEYS.pseudonym(contributor)),
+        KEYS.media(contributor),
+    ]
     hashes += [KEYS.client(ADDRESS, day) for day in range(3)] + [Keys(b"j" * 32).contributor(code)]
     assert len(set(hashes)) == len(hashes)
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in hashes)
 
 
 def test_addresses_of_one_customer_are_one_client() -> None:
-    same = [("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"), ("::ffff:198.51.100.7", ADDRESS), ("", "unknown"), ("\ud800", "")]
+    same = [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"),
+        ("::ffff:198.51.100.7", ADDRESS),
+        ("", "unknown"),
+        ("\ud800", ""),
+    ]
     other = [("2001:db8:1:2::1", "2001:db8:1:3::1"), (ADDRESS, "198.51.100.8"), ("", ADDRESS)]
     assert all(KEYS.client(first, 1) == KEYS.client(second, 1) for first, second in same)
     assert all(KEYS.client(first, 1) != KEYS.client(second, 1) for first, second in other)
@@ -95,7 +107,16 @@ def test_every_wrong_symbol_and_every_swap_of_neighbors_in_a_code_is_noticed() -
             for symbol in (CODE_SYMBOLS if place < len(code) - 1 else CHECK_SYMBOLS)
             if symbol != code[place]
         ]
-        swapped = [code[:place] + code[place + 1] + code[place] + code[place + 2 :] for place in range(len(code) - 1)]
-        for text in [*wrong, *(text for text in swapped if text != code), code[:-1], code + "0", code * 100, ""]:
+        swapped = [
+            code[:place] + code[place + 1] + code[place] + code[place + 2 :] for place in range(len(code) - 1)
+        ]
+        for text in [
+            *wrong,
+            *(text for text in swapped if text != code),
+            code[:-1],
+            code + "0",
+            code * 100,
+            "",
+        ]:
             with refused("mistyped"):
                 read_code(text)

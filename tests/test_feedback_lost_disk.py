@@ -1,4 +1,5 @@
-"""A server whose disk was emptied at a restart, as on a Space: what was published before can still be listed and erased by receipt code."""
+"""A server whose disk was emptied at a restart, as on a Space: what was published before can still be listed
+and erased by receipt code."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ from typing import TypeAlias
 import pytest
 from fake_hub import FakeHub, Fault, use
 from feedback_makers import make_crop, make_record, refused
-from feedback_publishing import REPO, TOKEN, Clock, Server, batches_on, counts_of, everything_on, published_ids
+from feedback_publishing import (
+    REPO,
+    TOKEN,
+    Clock,
+    Server,
+    batches_on,
+    counts_of,
+    everything_on,
+    published_ids,
+)
 
 from hsemotion_space.feedback import repository
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
@@ -52,7 +62,8 @@ def say(feedback: Feedback, code: str, numbers: range, crop: bool = True) -> lis
 
 @pytest.fixture
 def empty(hub: FakeHub, tmp_path: Path) -> Iterator[Emptied]:
-    """Yield a server without a disk's memory, and the ids of what Anna and Ben had published from it, in one file and in one of Ben."""
+    """Yield a server without a disk's memory, and the ids of what Anna and Ben had published from it, in one
+    file and in one of Ben."""
     before = start(tmp_path / "before")
     annas, bens = say(before, ANNAS, range(3)), say(before, BENS, range(3, 5))
     before.publisher.flush()
@@ -67,15 +78,21 @@ def empty(hub: FakeHub, tmp_path: Path) -> Iterator[Emptied]:
 
 
 def pictures(hub: FakeHub, numbers: range) -> list[bytes]:
-    return [crop for number in numbers if any((crop := make_crop(number)) in blob for blob in everything_on(hub))]
+    return [
+        crop for number in numbers if any((crop := make_crop(number)) in blob for blob in everything_on(hub))
+    ]
 
 
 def test_what_only_the_hub_has_is_listed(hub: FakeHub, empty: Emptied) -> None:
     feedback, annas, _ = empty
     records, missing = feedback.contributions(ANNAS)
     assert (sorted(one.id for one in records), missing) == (sorted(annas), "")
-    assert {(one.state, one.comment, one.created_s) for one in records} == {("verified", "", records[0].created_s // 3600 * 3600)}
-    assert [one.crop for one in sorted(records, key=lambda one: annas.index(one.id))] == [make_crop(number) for number in range(3)]
+    assert {(one.state, one.comment, one.created_s) for one in records} == {
+        ("verified", "", records[0].created_s // 3600 * 3600)
+    }
+    assert [one.crop for one in sorted(records, key=lambda one: annas.index(one.id))] == [
+        make_crop(number) for number in range(3)
+    ]
     assert feedback.contributions(KEYS.code("Carl")) == ([], "")
     assert feedback.publisher.check() == []
 
@@ -91,7 +108,9 @@ def test_what_only_the_hub_has_is_erased_and_the_rest_stays(hub: FakeHub, empty:
     pseudonym = KEYS.contributor(ANNAS).encode()
     assert not [blob for blob in everything_on(hub) if pseudonym in blob]
     assert len(hub.commits(REPO, kind="dataset")) == 1
-    assert set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values()) > set(bens_own)
+    assert (
+        set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values()) > set(bens_own)
+    )
     files = hub.files(REPO, kind="dataset")
     assert set(files[ERASED].decode().split()) == {tombstone_of(name) for name in annas}
     rows = [row for body in batches_on(hub).values() for row in decode(body)]
@@ -119,7 +138,9 @@ def test_rows_here_and_rows_only_there_go_together(hub: FakeHub, empty: Emptied)
     ],
     ids=["listing", "reading", "commit", "commit, answer lost", "large files", "squash, answer lost"],
 )  # fmt: skip
-def test_a_fault_on_the_way_leaves_it_pending_until_it_is_done(hub: FakeHub, empty: Emptied, fault: Fault, tmp_path: Path) -> None:
+def test_a_fault_on_the_way_leaves_it_pending_until_it_is_done(
+    hub: FakeHub, empty: Emptied, fault: Fault, tmp_path: Path
+) -> None:
     feedback, _, bens = empty
     hub.fail(fault)
     report = feedback.erase(ANNAS)
@@ -147,10 +168,16 @@ def test_who_has_nothing_there_is_told_so_and_nothing_changes(hub: FakeHub, empt
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault("status", "/tree/", status=403), Fault("truncate", r"/resolve/.*parquet"), Fault("reset", f"{REPO}$")],
+    [
+        Fault("status", "/tree/", status=403),
+        Fault("truncate", r"/resolve/.*parquet"),
+        Fault("reset", f"{REPO}$"),
+    ],
     ids=["listing", "reading", "head"],
 )
-def test_before_it_is_known_what_was_published_nothing_is_promised(hub: FakeHub, empty: Emptied, fault: Fault, tmp_path: Path) -> None:
+def test_before_it_is_known_what_was_published_nothing_is_promised(
+    hub: FakeHub, empty: Emptied, fault: Fault, tmp_path: Path
+) -> None:
     feedback = start(tmp_path / "third")
     hub.fail(fault)
     report = feedback.erase(ANNAS)
@@ -173,7 +200,10 @@ def test_a_dataset_of_many_files_is_restored_step_by_step_before_anything_is_pub
         [new] = say(feedback, ANNAS, range(20, 21))
         assert not feedback.publisher.step()
         assert not feedback.publisher.restored
-        assert sum(feedback.store.counts().values()) in (len([new, *annas, *bens[2:]]), len([new, *annas, *bens[:2]]))
+        assert sum(feedback.store.counts().values()) in (
+            len([new, *annas, *bens[2:]]),
+            len([new, *annas, *bens[:2]]),
+        )
         assert feedback.contributions(ANNAS)[1]
     feedback.publisher.flush()
     assert published_ids(hub) == dict.fromkeys([new, *annas, *bens], 1)
@@ -212,7 +242,9 @@ def test_an_old_copy_of_the_database_publishes_nothing_twice(hub: FakeHub, tmp_p
     copy.close(0.1)
 
 
-def test_who_erased_and_gives_again_after_a_lost_disk_loses_nothing_new(hub: FakeHub, empty: Emptied, tmp_path: Path) -> None:
+def test_who_erased_and_gives_again_after_a_lost_disk_loses_nothing_new(
+    hub: FakeHub, empty: Emptied, tmp_path: Path
+) -> None:
     feedback, _, bens = empty
     feedback.erase(ANNAS)
     feedback.store.close()
@@ -256,13 +288,21 @@ def test_erasures_of_strangers_hold_up_no_publishing(hub: FakeHub, empty: Emptie
     assert published_ids(hub) == dict.fromkeys([*annas, *bens, *new], 1)
 
 
-def test_one_thread_is_enough_for_any_number_of_erasures(hub: FakeHub, empty: Emptied, tmp_path: Path) -> None:
+def test_one_thread_is_enough_for_any_number_of_erasures(
+    hub: FakeHub, empty: Emptied, tmp_path: Path
+) -> None:
     feedback = start(tmp_path / "third")
     hub.fail(Fault("hang", f"{REPO}$", count=None, wait_s=3.0))
     before = threading.active_count()
     for number in range(8):
         finish_erasures = partial(feedback.publisher.finish_erasures, wait_s=0.05)
-        erase_everywhere(feedback.store, KEYS.contributor(KEYS.code(str(number))), finish_erasures, publishes=True, restored=False)
+        erase_everywhere(
+            feedback.store,
+            KEYS.contributor(KEYS.code(str(number))),
+            finish_erasures,
+            publishes=True,
+            restored=False,
+        )
     ours = [thread for thread in threading.enumerate() if thread.name.startswith("feedback")]
     assert len(ours) <= 1, before
     feedback.store.close()

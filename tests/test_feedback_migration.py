@@ -1,9 +1,9 @@
 """What version 0.1 left: a database, a receipt code and a published dataset go on working.
 
-``legacy/feedback-v2.zip`` was written by that version: Ben and Dora published from a disk that was lost; then Anna gave two statements
-(one with a picture, one approved as a known answer) that are published and one that is sealed, Emil one that was set aside, Ben one
-that waits, and Carl and Dora asked to be erased, which is pending on the Hub.
-"""
+``legacy/feedback-v2.zip`` was written by that version: Ben and Dora published from a disk that was lost; then
+Anna gave two statements (one with a picture, one approved as a known answer) that are published and one that
+is sealed, Emil one that was set aside, Ben one that waits, and Carl and Dora asked to be erased, which is
+pending on the Hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub, use
 from feedback_makers import make_crop, make_record
-from feedback_publishing import REPO, TOKEN, batches_on, counts_of, everything_in, everything_on, published_ids
+from feedback_publishing import (
+    REPO,
+    TOKEN,
+    batches_on,
+    counts_of,
+    everything_in,
+    everything_on,
+    published_ids,
+)
 
 from hsemotion_space.feedback.card import CARD, read_counts
 from hsemotion_space.feedback.dataset import decode
@@ -28,7 +36,11 @@ from hsemotion_space.settings import Settings
 
 KEYS = Keys(b"a secret of forty characters, more or less")
 WHO = {name: KEYS.contributor(KEYS.code(name)) for name in ("Anna", "Ben", "Carl", "Dora", "Emil")}
-ANNAS = ["e0e2d599128ebfd891cc19b41a32d6fc", "9094108712fb9d1e8d7f82339411e39c", "d07d70b57436cf3a3429dd6ffbfbaf6b"]
+ANNAS = [
+    "e0e2d599128ebfd891cc19b41a32d6fc",
+    "9094108712fb9d1e8d7f82339411e39c",
+    "d07d70b57436cf3a3429dd6ffbfbaf6b",
+]
 
 
 @pytest.fixture
@@ -82,8 +94,12 @@ def test_a_database_of_version_2_is_updated_with_the_key_alone(settings: Setting
     again.close()
 
 
-def test_what_waited_is_finished_and_what_only_the_hub_had_comes_back(settings: Settings, hub: FakeHub, tmp_path: Path) -> None:
-    dora = [row for body in batches_on(hub).values() for row in decode(body) if row.contributor == WHO["Dora"]]
+def test_what_waited_is_finished_and_what_only_the_hub_had_comes_back(
+    settings: Settings, hub: FakeHub, tmp_path: Path
+) -> None:
+    dora = [
+        row for body in batches_on(hub).values() for row in decode(body) if row.contributor == WHO["Dora"]
+    ]
     assert len(dora) == 1
     feedback = open_feedback(settings, TOKEN)
     assert len(pending_erasures(feedback.store)) == 2
@@ -94,7 +110,12 @@ def test_what_waited_is_finished_and_what_only_the_hub_had_comes_back(settings: 
     assert len(bens) == 2
     assert published_ids(hub) == dict.fromkeys([*ANNAS, *bens], 1)
     gone = [dora[0].id.encode(), WHO["Dora"].encode(), WHO["Carl"].encode()]
-    assert not [need for need in gone for blob in [*everything_on(hub), *everything_in(settings.feedback_data)] if need in blob]
+    assert not [
+        need
+        for need in gone
+        for blob in [*everything_on(hub), *everything_in(settings.feedback_data)]
+        if need in blob
+    ]
     assert len(hub.commits(REPO, kind="dataset")) <= 2
     rows = [row for body in batches_on(hub).values() for row in decode(body)]
     assert read_counts(hub.files(REPO, kind="dataset")[CARD].decode()) == counts_of(rows)
@@ -104,13 +125,19 @@ def test_what_waited_is_finished_and_what_only_the_hub_had_comes_back(settings: 
     feedback.close(0.1)
 
 
-def test_without_its_disk_everything_that_was_published_is_here_again(settings: Settings, hub: FakeHub, tmp_path: Path) -> None:
+def test_without_its_disk_everything_that_was_published_is_here_again(
+    settings: Settings, hub: FakeHub, tmp_path: Path
+) -> None:
     (settings.feedback_data / "feedback.sqlite").unlink()
     feedback = open_feedback(settings, TOKEN)
     feedback.publisher.step()
     before = hub.files(REPO, kind="dataset")
     assert feedback.store.counts()["verified"] == len(published_ids(hub))
-    assert {one.id for one in feedback.contributions(KEYS.code("Anna"))[0]} == published_ids(hub).keys() & set(ANNAS) == set(ANNAS[:2])
+    assert (
+        {one.id for one in feedback.contributions(KEYS.code("Anna"))[0]}
+        == published_ids(hub).keys() & set(ANNAS)
+        == set(ANNAS[:2])
+    )
     assert hub.files(REPO, kind="dataset") == before
     assert feedback.erase(KEYS.code("Anna")).published == "gone"
     assert not [blob for blob in everything_on(hub) if WHO["Anna"].encode() in blob]

@@ -13,7 +13,15 @@ import pytest
 from feedback_makers import make_record, refused
 from intake_makers import Clock
 
-from hsemotion_space.feedback.limits import ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT, HOUR_S, UNKNOWN, Limits, network_of
+from hsemotion_space.feedback.limits import (
+    ATTEMPTS_PER_CLIENT,
+    ATTEMPTS_TOTAL,
+    CODE_LIMIT,
+    HOUR_S,
+    UNKNOWN,
+    Limits,
+    network_of,
+)
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui import my_data, review
@@ -28,16 +36,41 @@ def test_networks_of_generated_addresses() -> None:
     for _ in range(3000):
         four, prefix = IPv4Address(chance.getrandbits(32)), chance.getrandbits(64) | 1 << 63
         assert (
-            network_of(str(four)) == network_of(f"::ffff:{four}") == network_of(IPv6Address(0xFFFF << 32 | int(four)).exploded) == str(four)
+            network_of(str(four))
+            == network_of(f"::ffff:{four}")
+            == network_of(IPv6Address(0xFFFF << 32 | int(four)).exploded)
+            == str(four)
         )
         first, second = (IPv6Address(prefix << 64 | chance.getrandbits(64)) for _ in range(2))
         network = network_of(str(first))
         assert network.endswith("/64")
-        assert {network_of(f" {text}\n") for text in (first.exploded, str(second).upper(), f"{second}%eth0", f"{first}%5")} == {network}
-        assert network_of(str(IPv6Address((prefix ^ 1 << chance.randrange(64)) << 64 | int(first) & 2**64 - 1))) != network
-        garbage = "".join(chance.choices(["\0", "\ud800", "é", "g", ":", "/", "%", " ", "-", "99999"], k=chance.randrange(8)))
+        assert {
+            network_of(f" {text}\n")
+            for text in (first.exploded, str(second).upper(), f"{second}%eth0", f"{first}%5")
+        } == {network}
+        assert (
+            network_of(str(IPv6Address((prefix ^ 1 << chance.randrange(64)) << 64 | int(first) & 2**64 - 1)))
+            != network
+        )
+        garbage = "".join(
+            chance.choices(
+                ["\0", "\ud800", "é", "g", ":", "/", "%", " ", "-", "99999"], k=chance.randrange(8)
+            )
+        )
         assert network_of(garbage) in (UNKNOWN, "::/64")
-    for text in ("", "unknown", "1.2.3", "1.2.3.4.5", "1.2.3.4:80", "[::1]", "fe80::1::2", "%", "256.0.0.1", "x" * 10**5, "1" * 5000):
+    for text in (
+        "",
+        "unknown",
+        "1.2.3",
+        "1.2.3.4.5",
+        "1.2.3.4:80",
+        "[::1]",
+        "fe80::1::2",
+        "%",
+        "256.0.0.1",
+        "x" * 10**5,
+        "1" * 5000,
+    ):
         assert network_of(text) == UNKNOWN
 
 
@@ -79,9 +112,13 @@ def test_one_network_of_ipv6_locks_out_nobody_else(context: AppContext, clock: C
     chance, refused = random.Random(1), 0
     for _ in range(400):
         clock.now += 1
-        refused += "Try again" in listed(context, f"2001:db8:1:2:{chance.getrandbits(16):x}::{chance.getrandbits(16):x}", unknown)
+        refused += "Try again" in listed(
+            context, f"2001:db8:1:2:{chance.getrandbits(16):x}::{chance.getrandbits(16):x}", unknown
+        )
     assert refused > 300
-    assert len(my_data.LOOKUPS) <= ATTEMPTS_TOTAL[0].count // 10, "one network takes a small part of what all may try"
+    assert len(my_data.LOOKUPS) <= ATTEMPTS_TOTAL[0].count // 10, (
+        "one network takes a small part of what all may try"
+    )
     assert "Nothing is kept" in listed(context, "2001:db8:1:3::1", unknown)
     assert "What you gave" in listed(context, "2001:db8:1:2::1", code), "not even its own contributors"
     assert "erased from this server" in my_data._erase(context, "2001:db8:1:2::1", code, True)[0]
@@ -112,7 +149,9 @@ def test_wrong_codes_are_limited_for_whoever_sends_them(context: AppContext, clo
     assert len(my_data.LOOKUPS) == MOST
 
 
-def test_wrong_tokens_are_limited_by_network_and_right_ones_do_not_count(context: AppContext, clock: Clock) -> None:
+def test_wrong_tokens_are_limited_by_network_and_right_ones_do_not_count(
+    context: AppContext, clock: Clock
+) -> None:
     for number in range(200):
         review.check_token(context, TOKEN, f"2001:db8::{number}")
     assert len(review.TRIES) == 0

@@ -36,13 +36,20 @@ class Log:
         self.stored: list[FeedbackRecord] = []
 
     def say(
-        self, who: str, what: Mapping[str, Values] | Verdict | str, item: int = 0, review: Review = "", kind: str = "image"
+        self,
+        who: str,
+        what: Mapping[str, Values] | Verdict | str,
+        item: int = 0,
+        review: Review = "",
+        kind: str = "image",
     ) -> FeedbackRecord:
         """Add a statement: corrections, a verdict, or the name of an expression."""
         verdicts = ("correct", "cannot_tell", "not_a_face")
         verdict = what if what in verdicts else "wrong"
         said = {} if what in verdicts else {"expression": {what: 1.0}} if isinstance(what, str) else what
-        record = make_record(item, contributor=who, kind=kind, verdict=verdict, corrected=said, comment=str(len(self.stored)))
+        record = make_record(
+            item, contributor=who, kind=kind, verdict=verdict, corrected=said, comment=str(len(self.stored))
+        )
         self.stored.append(make_stored(record, number=len(self.stored) + 1, review=review))
         return self.stored[-1]
 
@@ -69,7 +76,9 @@ def expression(label: str) -> Mapping[str, Values]:
 # votes
 
 
-def test_of_one_contributor_the_newest_statement_about_an_item_counts_in_whatever_order_they_are_read() -> None:
+def test_of_one_contributor_the_newest_statement_about_an_item_counts_in_whatever_order_they_are_read() -> (
+    None
+):
     log = Log()
     for label in ("Fear", "Anger", "Sadness"):
         log.say(ANNA, label)
@@ -140,11 +149,20 @@ def test_500_votes_of_one_contributor_or_of_500_fresh_ones_do_not_change_what_wa
         for number in range(500):
             log.say(people[number % len(people)], "Anger")
             log.say(people[number % len(people)], units(*FACES), item=1)
-        stored = [replace(one, superseded=one.contributor == ANNA and one.number < len(log.stored)) for one in log.stored]
+        stored = [
+            replace(one, superseded=one.contributor == ANNA and one.number < len(log.stored))
+            for one in log.stored
+        ]
         for given in (log.stored, stored):
             after = consensus(given)
-            assert all(after[item][name] == answer for item, answers in before.items() for name, answer in answers.items())
-            assert {name for name, tier in tiers(given).items() if tier == "reviewed"} == {one.id for one in log.stored[:2]}
+            assert all(
+                after[item][name] == answer
+                for item, answers in before.items()
+                for name, answer in answers.items()
+            )
+            assert {name for name, tier in tiers(given).items() if tier == "reviewed"} == {
+                one.id for one in log.stored[:2]
+            }
 
 
 def test_a_review_that_was_reverted_counts_no_more() -> None:
@@ -262,8 +280,15 @@ def test_the_order_of_records_changes_nothing() -> None:
         log = Log()
         for _ in range(rng.randint(1, 25)):
             kind = rng.choice(["Fear", "Anger", "correct", "not_a_face", "cannot_tell", "point", "units"])
-            what = {"point": point(rng.uniform(-1, 1), 0.5), "units": units("AU1", absent=("AU2",))}.get(kind, kind)
-            log.say(rng.choice([ANNA, BEN, CARL]), what, item=rng.randrange(3), review=rng.choice(["", "", "", "approved", "rejected"]))
+            what = {"point": point(rng.uniform(-1, 1), 0.5), "units": units("AU1", absent=("AU2",))}.get(
+                kind, kind
+            )
+            log.say(
+                rng.choice([ANNA, BEN, CARL]),
+                what,
+                item=rng.randrange(3),
+                review=rng.choice(["", "", "", "approved", "rejected"]),
+            )
         shuffled = random.Random(seed).sample(log.stored, len(log.stored))
         first, second = consensus(log.stored), consensus(shuffled)
         assert first.keys() == second.keys()
@@ -283,7 +308,8 @@ PUBLISHED = [
     [1, None, 2, 1, 3, 3, 4, 3, None, None, None, None, None, None, None],
     [None, None, 2, 1, 3, 4, 4, None, 2, 1, 1, 3, 3, None, 4],
 ]
-"""Three raters and fifteen items of https://en.wikipedia.org/wiki/Krippendorff%27s_alpha: nominal alpha 0.691, interval 0.811."""
+"""Three raters and fifteen items of https://en.wikipedia.org/wiki/Krippendorff%27s_alpha: nominal alpha
+0.691, interval 0.811."""
 
 
 def published(say: Mapping[int, Mapping[str, Values]], kind: str = "image") -> list[FeedbackRecord]:
@@ -301,7 +327,9 @@ def of(records: list[FeedbackRecord], task: str, label: str = "") -> Agreement:
 
 
 def test_classes_have_the_published_nominal_alpha() -> None:
-    found = of(published({value: expression(EXPRESSION.label_names[value]) for value in range(1, 5)}), "expression")
+    found = of(
+        published({value: expression(EXPRESSION.label_names[value]) for value in range(1, 5)}), "expression"
+    )
     assert found.alpha == pytest.approx(0.691358, abs=1e-6)
     assert (found.level, found.items, found.raters, found.reason) == ("nominal", 12, 3, "")
 
@@ -315,9 +343,14 @@ def test_dimensions_have_the_published_interval_alpha_and_are_independent() -> N
 
 
 def test_intensities_of_a_clip_are_interval_and_units_nominal() -> None:
-    joy = of(published({value: {"mimicry_intensity": {"Joy": value / 5}} for value in range(1, 5)}, "clip"), "mimicry_intensity", "Joy")
+    joy = of(
+        published({value: {"mimicry_intensity": {"Joy": value / 5}} for value in range(1, 5)}, "clip"),
+        "mimicry_intensity",
+        "Joy",
+    )
     assert joy.alpha == pytest.approx(0.810845, abs=1e-6)
-    # by hand: two raters, ten items, 3 differ; of 20 answers 5 are "present": 1 - (20 - 1) * 3 / (5 * 15) = 0.24
+    # by hand: two raters, ten items, 3 differ; of 20 answers 5 are "present": 1 - (20 - 1) * 3 / (5 * 15) =
+    # 0.24
     log = Log()
     for who, row in ((ANNA, "0100000000"), (BEN, "1110010000")):
         for item, value in enumerate(row):

@@ -41,7 +41,11 @@ def answer(task: Task, rng: random.Random) -> Values:
     """Correct a task at random: one class, all dimensions, or some units."""
     if task.kind == "one_of":
         return {rng.choice(task.label_names): 1.0}
-    names = task.label_names if task.kind == "continuous" else rng.sample(task.label_names, rng.randint(1, len(task.labels)))
+    names = (
+        task.label_names
+        if task.kind == "continuous"
+        else rng.sample(task.label_names, rng.randint(1, len(task.labels)))
+    )
     return {name: rng.uniform(task.low, task.high) for name in task.label_names if name in names}
 
 
@@ -60,13 +64,21 @@ def varied(count: int, seed: int = 0) -> list[FeedbackRecord]:
             scopes=rng.choice([("labels", "publish"), ("labels", "crop", "publish")]),
         )  # fmt: skip
         created = NOW_S + rng.random() * 1e6
-        stored.append(make_stored(record, number=number, created_s=created, crop=make_crop(number) if rng.random() < 0.7 else b""))
+        stored.append(
+            make_stored(
+                record,
+                number=number,
+                created_s=created,
+                crop=make_crop(number) if rng.random() < 0.7 else b"",
+            )
+        )
     return stored
 
 
 def close(first: Mapping[str, Values], second: Mapping[str, Values]) -> bool:
     return first.keys() == second.keys() and all(
-        first[task] == pytest.approx(dict(second[task]), abs=1e-6) and list(first[task]) == list(second[task]) for task in first
+        first[task] == pytest.approx(dict(second[task]), abs=1e-6) and list(first[task]) == list(second[task])
+        for task in first
     )
 
 
@@ -88,7 +100,10 @@ def test_every_task_has_the_same_set_of_columns() -> None:
 def test_the_document_describes_every_column() -> None:
     text = DOCS.read_text("utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| `") and line.count("|") == 4]
-    expected = [f"| `{name}` | {column.kind} | {column.about} |" for name, column in {**COLUMNS, **EXPORT_COLUMNS}.items()]
+    expected = [
+        f"| `{name}` | {column.kind} | {column.about} |"
+        for name, column in {**COLUMNS, **EXPORT_COLUMNS}.items()
+    ]
     assert rows == expected
 
 
@@ -204,7 +219,9 @@ def test_whatever_is_no_batch_is_refused() -> None:
     body = encode(varied(20))
     rng = np.random.default_rng(0)
     missing = write_table(to_table(varied(2)).drop_columns(["verdict"]))
-    many = pa.table({name: pa.nulls(MOST_ROWS + 1, field.type) for name, field in zip(SCHEMA.names, SCHEMA, strict=True)})
+    many = pa.table(
+        {name: pa.nulls(MOST_ROWS + 1, field.type) for name, field in zip(SCHEMA.names, SCHEMA, strict=True)}
+    )
     with refused("rows"):
         record_ids(write_table(many))
     for foreign in (b"", b"PAR1", b"x" * 1000, body[:-20], body[:2000], body[::-1], missing):
@@ -224,7 +241,9 @@ def test_whatever_is_no_batch_is_refused() -> None:
 def test_a_file_of_large_cells_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hsemotion_space.feedback.dataset.MOST_BYTES", 10_000_000)
     table = to_table([make_stored(make_record(number)) for number in range(200)])
-    bomb = table.set_column(table.column_names.index("preprocessing"), "preprocessing", pa.array(["a" * 1_000_000] * 200))
+    bomb = table.set_column(
+        table.column_names.index("preprocessing"), "preprocessing", pa.array(["a" * 1_000_000] * 200)
+    )
     body = write_table(bomb)
     assert len(body) < 500_000
     with refused("bytes"):
@@ -269,7 +288,9 @@ def test_a_batch_loads_with_datasets(tmp_path: Path) -> None:
 
     datasets.disable_progress_bars()
     (tmp_path / "one.parquet").write_bytes(encode(varied(6)))
-    rows = datasets.load_dataset("parquet", data_files=str(tmp_path / "one.parquet"), cache_dir=str(tmp_path / "cache"))["train"]
+    rows = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "one.parquet"), cache_dir=str(tmp_path / "cache")
+    )["train"]
     assert isinstance(rows.features["image"], datasets.Image)
     assert rows.features.arrow_schema.remove_metadata().equals(SCHEMA.remove_metadata())
 
@@ -288,7 +309,9 @@ def test_an_export_leaves_out_what_does_not_count(tmp_path: Path) -> None:
     assert (report.rows, dict(report.by_tier)) == (1, {"agreed": 1})
     [row] = decode((tmp_path / "all" / "data" / "train-00000.parquet").read_bytes())
     assert (row.id, row.tier) == (fine.id, "agreed")
-    include_private = export([fine, *others.values()], tmp_path / "own", tiers, ExportOptions(include_private=True))
+    include_private = export(
+        [fine, *others.values()], tmp_path / "own", tiers, ExportOptions(include_private=True)
+    )
     assert include_private.rows == 2
     assert "not to be published" not in include_private.left_out
     assert "Not for publication" in (tmp_path / "own" / "README.md").read_text("utf-8")

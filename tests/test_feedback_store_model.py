@@ -13,7 +13,14 @@ from feedback_makers import ANNA, BEN, NOW_S, make_crop, make_record, refused
 from feedback_postgres import MISSING, fresh_schema, postgres_server
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from hsemotion_space.feedback.erase import complete_erasure, erase_locally, pending_erasures, tombstones
 from hsemotion_space.feedback.record import FeedbackRecord, Review, State, to_json
@@ -74,12 +81,20 @@ class StoreMachine(RuleBasedStateMachine):
 
     def superseded(self, row: Row) -> bool:
         later = self.rows[self.rows.index(row) + 1 :]
-        return any((other.record.contributor, other.record.item) == (row.record.contributor, row.record.item) for other in later)
+        return any(
+            (other.record.contributor, other.record.item) == (row.record.contributor, row.record.item)
+            for other in later
+        )
 
-    @rule(who=PEOPLE, picture=st.integers(0, 1), top=st.integers(0, 5), public=st.booleans(), crop=st.booleans())
+    @rule(
+        who=PEOPLE, picture=st.integers(0, 1), top=st.integers(0, 5), public=st.booleans(), crop=st.booleans()
+    )
     def add(self, who: str, picture: int, top: int, public: bool, crop: bool) -> None:
         scopes = ("labels", "crop", "publish") if public else ("labels",)
-        record, png = make_record(picture, contributor=who, top=top, scopes=scopes), make_crop(picture) if crop and public else b""
+        record, png = (
+            make_record(picture, contributor=who, top=top, scopes=scopes),
+            make_crop(picture) if crop and public else b"",
+        )
         known = [row for row in self.rows if row.record.id == record.id]
         if record.id in self.erased:
             with refused("erased"):
@@ -114,7 +129,8 @@ class StoreMachine(RuleBasedStateMachine):
             row.state, row.batch = "sealed", batch
 
     def draw_batch(self, data: st.DataObject, stale: bool = False) -> str:
-        names = [batch for batch, parcel in self.parcels.items() if parcel.stale or not stale]  # other ones in every run
+        # other ones in every run
+        names = [batch for batch, parcel in self.parcels.items() if parcel.stale or not stale]
         return names[data.draw(st.integers(0, len(names) - 1))]
 
     @precondition(lambda self: self.parcels)
@@ -191,13 +207,29 @@ class StoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         assert [
-            (to_json(one), one.crop, one.state, one.batch, one.review, one.reverted, one.superseded) for one in self.store.records()
-        ] == [(to_json(row.record), row.crop, row.state, row.batch, row.review, row.reverted, self.superseded(row)) for row in self.rows]
-        found = {one.id: Parcel(one.body, one.oid, one.stale, one.replaced_by) for one in self.store.batches()}
+            (to_json(one), one.crop, one.state, one.batch, one.review, one.reverted, one.superseded)
+            for one in self.store.records()
+        ] == [
+            (
+                to_json(row.record),
+                row.crop,
+                row.state,
+                row.batch,
+                row.review,
+                row.reverted,
+                self.superseded(row),
+            )
+            for row in self.rows
+        ]
+        found = {
+            one.id: Parcel(one.body, one.oid, one.stale, one.replaced_by) for one in self.store.batches()
+        }
         assert found == self.parcels
         waiting = {batch for batch, parcel in self.parcels.items() if not parcel.oid and not parcel.stale}
         assert {one.id for one in self.store.batches(pushed=False)} == waiting
-        assert {one.id for one in self.store.batches(pushed=True)} == {batch for batch, parcel in self.parcels.items() if parcel.oid}
+        assert {one.id for one in self.store.batches(pushed=True)} == {
+            batch for batch, parcel in self.parcels.items() if parcel.oid
+        }
         assert tombstones(self.store) == {tombstone_of(name) for name in self.erased}
         assert {one.contributor: set(one.batches) for one in pending_erasures(self.store)} == self.pending
         assert sum(self.store.counts().values()) == len(self.rows)
@@ -216,5 +248,8 @@ def test_the_store_does_what_its_model_does(database: str, examples: int) -> Non
         machine = type("Machine", (StoreMachine,), {"server": server})
         checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
         run_state_machine_as_test(
-            machine, settings=settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=checks)
+            machine,
+            settings=settings(
+                max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=checks
+            ),
         )

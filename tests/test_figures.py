@@ -38,12 +38,25 @@ def test_colors_of_faces_stand_out_on_light_and_dark_pages(color: str) -> None:
     ],
 )
 def test_first_colors_of_faces_stay_apart_under_color_blindness(matrix: list[list[float]]) -> None:
-    seen = [np.asarray(matrix) @ [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)] for color in figures.FACE_COLORS[:4]]
+    seen = [
+        np.asarray(matrix) @ [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        for color in figures.FACE_COLORS[:4]
+    ]
     assert min(float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2)) > 0.1
 
 
 def test_empty_shows_its_message_without_axes() -> None:
     fig = figures.empty("No face <b>found</b> in this very long file name that has to wrap somewhere.")
     text = texts(fig)
-    assert "&lt;b&gt;" in text and "<b>" not in text and "<br>" in text and max(map(len, text.split("<br>"))) <= 40
-    assert not fig.data and fig.layout.shapes and fig.layout.xaxis.visible is False and fig.layout.yaxis.visible is False
+    assert (
+        "&lt;b&gt;" in text
+        and "<b>" not in text
+        and "<br>" in text
+        and max(map(len, text.split("<br>"))) <= 40
+    )
+    assert (
+        not fig.data
+        and fig.layout.shapes
+        and fig.layout.xaxis.visible is False
+        and fig.layout.yaxis.visible is False
+    )

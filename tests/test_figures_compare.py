@@ -16,7 +16,15 @@ from hsemotion_space.analysis.disagreement import disagreements
 from hsemotion_space.figures.compared import MAX_CHECKPOINTS, MAX_SERIES, NO_PAIR
 from hsemotion_space.figures.lines import MAX_POINTS
 from hsemotion_space.figures.style import CLEAR, FACE_COLORS, FACE_DASHES, TEXT
-from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, MIMICRY_INTENSITY, TASKS, VALENCE_AROUSAL, Task
+from hsemotion_space.tasks import (
+    ACTION_UNITS,
+    COMPOUND_EXPRESSION,
+    EXPRESSION,
+    MIMICRY_INTENSITY,
+    TASKS,
+    VALENCE_AROUSAL,
+    Task,
+)
 from hsemotion_space.types import Analysis, Disagreement
 
 
@@ -39,11 +47,17 @@ def find(found: Sequence[Disagreement], task: Task) -> list[Disagreement]:
 
 def all_figures() -> dict[str, Callable[[], go.Figure]]:
     clip, image = make_siblings(3, faces=2), make_siblings(3, faces=2, kind="image")
-    made: dict[str, Callable[[], go.Figure]] = {"no pair": lambda: figures.disagreement([], clip[0].frame_times_s)}
+    made: dict[str, Callable[[], go.Figure]] = {
+        "no pair": lambda: figures.disagreement([], clip[0].frame_times_s)
+    }
     for name, analyses in (("clip", clip), ("image", image)):
         for task in TASKS:
-            made[f"comparison {task.name} {name}"] = lambda given=analyses, task=task: figures.comparison(given, 2, task.name)
-        made[f"disagreement {name}"] = lambda given=analyses: figures.disagreement(disagreements(given), given[0].frame_times_s)
+            made[f"comparison {task.name} {name}"] = lambda given=analyses, task=task: figures.comparison(
+                given, 2, task.name
+            )
+        made[f"disagreement {name}"] = lambda given=analyses: figures.disagreement(
+            disagreements(given), given[0].frame_times_s
+        )
     made["nobody"] = lambda: figures.comparison(clip, 9, "expression")
     return made
 
@@ -54,8 +68,15 @@ def test_every_figure_renders_and_suits_both_themes(name: str) -> None:
     page = fig.to_html(include_plotlyjs=False)
     assert "Plotly.newPlot" in page and "NaN" not in page
     assert fig.layout.title.text is None and fig.layout.paper_bgcolor == fig.layout.plot_bgcolor == CLEAR
-    assert contrast(fig.layout.font.color, "#ffffff") > 3.5 and contrast(fig.layout.font.color, "#27272a") > 3.5
-    assert fig.layout.margin.l <= 10 and fig.layout.margin.r <= 40 and fig.layout.width is None and fig.layout.height >= 110
+    assert (
+        contrast(fig.layout.font.color, "#ffffff") > 3.5 and contrast(fig.layout.font.color, "#27272a") > 3.5
+    )
+    assert (
+        fig.layout.margin.l <= 10
+        and fig.layout.margin.r <= 40
+        and fig.layout.width is None
+        and fig.layout.height >= 110
+    )
     assert fig.layout.template.layout.to_plotly_json() == {}
 
 
@@ -74,7 +95,12 @@ def test_comparison_has_a_color_per_label_and_a_dash_per_checkpoint(task: Task) 
         number = int(title[-1])
         (line,) = [line for line in made[number].faces[1].timelines if line.task.name == task.name]
         assert (trace.line.color, trace.line.dash) == (labels[short].color, FACE_DASHES[number])
-        assert (trace.legendgroup, trace.showlegend, trace.connectgaps, trace.mode) == (str(number), False, False, "lines")
+        assert (trace.legendgroup, trace.showlegend, trace.connectgaps, trace.mode) == (
+            str(number),
+            False,
+            False,
+            "lines",
+        )
         assert trace.x.dtype == trace.y.dtype == np.float32
         np.testing.assert_array_equal(trace.y, line.values[:, line.task.index(labels[short].name)])
         assert f"<extra>{title}</extra>" in trace.hovertemplate and labels[short].name in trace.hovertemplate
@@ -92,11 +118,17 @@ def test_comparison_draws_the_labels_that_differ_most() -> None:
     base = np.full(8, 0.1)
     apart = {"Surprise": 0.4, "Fear": 0.3, "Anger": 0.2, "Neutral": 0.15}
     other = base + [apart.get(name, 0.001 * place) for place, name in enumerate(EXPRESSION.label_names)]
-    made = [change_lines(first, EXPRESSION, base), change_lines(second, EXPRESSION, other), change_lines(third, EXPRESSION, base)]
+    made = [
+        change_lines(first, EXPRESSION, base),
+        change_lines(second, EXPRESSION, other),
+        change_lines(third, EXPRESSION, base),
+    ]
     fig = figures.comparison(made, 1, "expression")
     assert [trace.name.split(", ")[0] for trace in lines(fig)[:4]] == ["Anger", "Fear", "Neutral", "Surprise"]
     chosen = figures.comparison(made, 1, "expression", ["Surprise", "Disgust"])
-    assert [trace.name.split(", ")[0] for trace in lines(chosen)[:2]] == ["Disgust", "Surprise"] and len(lines(chosen)) == 6
+    assert [trace.name.split(", ")[0] for trace in lines(chosen)[:2]] == ["Disgust", "Surprise"] and len(
+        lines(chosen)
+    ) == 6
     assert chosen.layout.xaxis.title.text == "2 of 8 labels, as selected"
     with pytest.raises(ValueError, match="Expression has no label 'Joy'"):
         figures.comparison(made, 1, "expression", ["Joy"])
@@ -133,14 +165,22 @@ def test_comparison_thins_long_lines_and_marks_lonely_points() -> None:
         kept = replace(line, times_s=line.times_s[[0, 1, 4, 8]], values=line.values[[0, 1, 4, 8]])
         made.append(replace(item, faces=(replace(item.faces[0], timelines=(kept,)),)))
     fig = figures.comparison(made, 1, "valence_arousal")
-    assert all(trace.mode == "lines+markers" and np.flatnonzero(trace.marker.size).tolist() == [4, 8] for trace in lines(fig))
+    assert all(
+        trace.mode == "lines+markers" and np.flatnonzero(trace.marker.size).tolist() == [4, 8]
+        for trace in lines(fig)
+    )
 
 
-@pytest.mark.parametrize(("task", "kind"), [(MIMICRY_INTENSITY, "clip"), (EXPRESSION, "image"), (VALENCE_AROUSAL, "image")])
+@pytest.mark.parametrize(
+    ("task", "kind"), [(MIMICRY_INTENSITY, "clip"), (EXPRESSION, "image"), (VALENCE_AROUSAL, "image")]
+)
 def test_comparison_of_a_clip_level_task_or_single_frame_has_bars(task: Task, kind: str) -> None:
     made = make_siblings(2, faces=2, kind=kind)
     fig = figures.comparison(made, 2, task.name)
-    assert [(trace.type, trace.name) for trace in fig.data] == [("bar", "Checkpoint 0"), ("bar", "Checkpoint 1")]
+    assert [(trace.type, trace.name) for trace in fig.data] == [
+        ("bar", "Checkpoint 0"),
+        ("bar", "Checkpoint 1"),
+    ]
     assert fig.data[0].marker.pattern.shape != fig.data[1].marker.pattern.shape
     for trace, analysis in zip(fig.data, made, strict=True):
         (line,) = [line for line in analysis.faces[1].timelines if line.task.name == task.name]
@@ -174,13 +214,21 @@ def test_comparison_has_no_line_for_a_label_that_a_checkpoint_lacks() -> None:
     seven = EXPRESSION.subset([name for name in EXPRESSION.label_names if name != "Contempt"])
     lacking = change_lines(second, seven, np.full(7, 1 / 7))
     fig = figures.comparison([first, lacking], 1, "expression", ["Contempt", "Fear"])
-    assert [trace.name for trace in lines(fig)] == ["Contempt, Checkpoint 0", "Fear, Checkpoint 0", "Fear, Checkpoint 1"]
+    assert [trace.name for trace in lines(fig)] == [
+        "Contempt, Checkpoint 0",
+        "Fear, Checkpoint 0",
+        "Fear, Checkpoint 1",
+    ]
 
 
 def test_figures_say_what_is_missing() -> None:
     made = make_siblings(2, faces=1, frames=6, tasks=(EXPRESSION,))
-    assert "None of these checkpoints predicts Action units" in texts(figures.comparison(made, 1, "action_units"))
-    assert "No face" in texts(figures.comparison(made, 2, "expression")) and "No face" in texts(figures.comparison([], 1, "expression"))
+    assert "None of these checkpoints predicts Action units" in texts(
+        figures.comparison(made, 1, "action_units")
+    )
+    assert "No face" in texts(figures.comparison(made, 2, "expression")) and "No face" in texts(
+        figures.comparison([], 1, "expression")
+    )
     with pytest.raises(ValueError, match="no task 'joy'"):
         figures.comparison(made, 1, "joy")
     assert NO_PAIR.split(":")[0] in texts(figures.disagreement([], made[0].frame_times_s))
@@ -197,16 +245,23 @@ def test_disagreement_has_a_row_per_face_and_a_line_per_task() -> None:
     for at, (trace, item) in enumerate(zip(fig.data, found, strict=True)):
         row, place = divmod(at, len(TASKS))
         assert (trace.xaxis or "x") == f"x{row + 1 if row else ''}" and trace.legendgroup == TASKS[place].name
-        assert (trace.line.color, trace.line.dash) == (FACE_COLORS[place], FACE_DASHES[place]) and trace.showlegend is (row == 0)
+        assert (trace.line.color, trace.line.dash) == (
+            FACE_COLORS[place],
+            FACE_DASHES[place],
+        ) and trace.showlegend is (row == 0)
         if item.task.scope == "frame":
             np.testing.assert_array_equal(trace.y[~np.isnan(trace.y)], item.score)
             assert np.isnan(trace.y).sum() == len(times) - len(item.score)
         else:
             assert trace.name == "Emotional mimicry intensity, whole clip"
-            assert trace.y.tolist() == [item.score[0]] * 2 and trace.x.tolist() == pytest.approx([times[0], times[-1]])
+            assert trace.y.tolist() == [item.score[0]] * 2 and trace.x.tolist() == pytest.approx(
+                [times[0], times[-1]]
+            )
     (shade,) = fig.layout.shapes
     assert (shade.xref, shade.x0, shade.x1) == ("x2", times[9], times[20])
-    assert all(fig.layout[name].range == (0, 1) for name in ("yaxis", "yaxis2")) and fig.layout.xaxis2.title.text
+    assert (
+        all(fig.layout[name].range == (0, 1) for name in ("yaxis", "yaxis2")) and fig.layout.xaxis2.title.text
+    )
     assert [name in texts(fig) for name in ("Face 1", "Face 2")] == [True, True]
     only = figures.disagreement(find(found, EXPRESSION)[:1], times)
     assert len(only.data) == 1 and not only.layout.shapes
@@ -229,11 +284,17 @@ def test_disagreement_names_the_provenance_of_both_sides() -> None:
     def of(task: Task, analyses: Sequence[Analysis]) -> str:
         return texts(figures.disagreement(find(disagreements(analyses), task), first.frame_times_s))
 
-    assert "<b>trained</b>" in of(EXPRESSION, [first, second]) and "<b>rule, not trained</b>" in of(COMPOUND_EXPRESSION, [first, second])
-    trained = change_lines(second, COMPOUND_EXPRESSION, second.faces[0].timelines[3].values, provenance="trained")
+    assert "<b>trained</b>" in of(EXPRESSION, [first, second]) and "<b>rule, not trained</b>" in of(
+        COMPOUND_EXPRESSION, [first, second]
+    )
+    trained = change_lines(
+        second, COMPOUND_EXPRESSION, second.faces[0].timelines[3].values, provenance="trained"
+    )
     assert "rule, not trained against trained" in of(COMPOUND_EXPRESSION, [first, trained])
     both = figures.disagreement(disagreements([first, trained]), first.frame_times_s)
-    assert "Expression: trained; " in texts(both) and "Compound expression: rule, not trained against trained;" in texts(both)
+    assert "Expression: trained; " in texts(
+        both
+    ) and "Compound expression: rule, not trained against trained;" in texts(both)
 
 
 def test_figures_translate_their_texts() -> None:
@@ -244,6 +305,8 @@ def test_figures_translate_their_texts() -> None:
 
     number = analyses[0].faces[0].track.track_id
     fig = figures.comparison(analyses, number, "expression", tell=tell)
-    assert "«" in texts(fig) and all(trace.name.startswith("«") for trace in fig.data if trace.showlegend is False)
+    assert "«" in texts(fig) and all(
+        trace.name.startswith("«") for trace in fig.data if trace.showlegend is False
+    )
     apart = figures.disagreement(disagreements(analyses), analyses[0].frame_times_s, tell=tell)
     assert f"«Face {number}»" in texts(apart) and all(trace.name.startswith("«") for trace in apart.data)

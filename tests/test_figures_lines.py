@@ -25,7 +25,9 @@ TIMES = np.arange(30) / 25
         ([], [(0, 29)]),
     ],
 )
-def test_gaps_reach_from_the_last_value_to_the_next_and_to_the_edges(keep: Sequence[slice], expected: list[tuple[int, int]]) -> None:
+def test_gaps_reach_from_the_last_value_to_the_next_and_to_the_edges(
+    keep: Sequence[slice], expected: list[tuple[int, int]]
+) -> None:
     values = np.full((30, 2), np.nan, np.float32)
     for part in keep:
         values[part, 0] = 0.5  # one of the labels is enough
@@ -40,13 +42,23 @@ def test_short_lines_are_kept_whole() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(MAX_POINTS + 1, 4000), st.lists(st.tuples(st.integers(0, 3999), st.integers(1, 300)), max_size=6), st.integers(0, 9))
-def test_thinning_keeps_every_run_every_gap_and_the_extremes(count: int, holes: Sequence[tuple[int, int]], seed: int) -> None:
+@given(
+    st.integers(MAX_POINTS + 1, 4000),
+    st.lists(st.tuples(st.integers(0, 3999), st.integers(1, 300)), max_size=6),
+    st.integers(0, 9),
+)
+def test_thinning_keeps_every_run_every_gap_and_the_extremes(
+    count: int, holes: Sequence[tuple[int, int]], seed: int
+) -> None:
     values = np.random.default_rng(seed).standard_normal(count).astype(np.float32)
     for start, length in holes:
         values[start : start + length] = np.nan
     times, kept = thin(np.arange(count) * 0.04, values)
-    assert len(kept) <= MAX_POINTS + 4 * (len(holes) + 1) and times.dtype == kept.dtype == np.float32 and (np.diff(times) > 0).all()
+    assert (
+        len(kept) <= MAX_POINTS + 4 * (len(holes) + 1)
+        and times.dtype == kept.dtype == np.float32
+        and (np.diff(times) > 0).all()
+    )
     assert np.diff(np.isnan(kept)).sum() == np.diff(np.isnan(values)).sum(), "as many gaps as before"
     if np.isfinite(values).any():
         assert (np.nanmin(kept), np.nanmax(kept)) == (np.nanmin(values), np.nanmax(values))

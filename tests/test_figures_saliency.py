@@ -61,13 +61,17 @@ def test_overlay_frames_the_strongest_place() -> None:
 def test_overlay_leaves_its_input_and_resizes() -> None:
     face = np.random.default_rng(1).integers(0, 256, (112, 112, 3)).astype(np.uint8)
     kept = face.copy()
-    assert [figures.overlay(face, ramp(112), side=side).shape for side in (32, 256)] == [(32, 32, 3), (256, 256, 3)]
+    assert [figures.overlay(face, ramp(112), side=side).shape for side in (32, 256)] == [
+        (32, 32, 3),
+        (256, 256, 3),
+    ]
     np.testing.assert_array_equal(face, kept)
     assert figures.overlay(face, ramp(112)).flags.writeable
 
 
 def test_overlay_colors_differ_for_color_blind_readers() -> None:
-    """Simulated by the matrices of Machado, Oliveira and Fernandes (2009) for full severity on linear RGB, told by the largest channel."""
+    """Simulated by the matrices of Machado, Oliveira and Fernandes (2009) for full severity on linear RGB,
+    told by the largest channel."""
     linear = [(np.asarray(color) / 255) ** 2.2 for color in (LOWERS, RAISES)]
     matrices = (
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -80,11 +84,7 @@ def test_overlay_colors_differ_for_color_blind_readers() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 40),
-    st.integers(1, 90),
-    st.data(),
-)
+@given(st.integers(1, 40), st.integers(1, 90), st.data())
 def test_overlay_of_any_map(size: int, side: int, data: st.DataObject) -> None:
     change = data.draw(hnp.arrays(np.float32, (size, size), elements=st.floats(width=32)))
     assert figures.overlay(gray(size), change, side=side).shape == (side, side, 3)
@@ -93,8 +93,16 @@ def test_overlay_of_any_map(size: int, side: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("face", "change", "words"),
     [
-        (np.zeros((64, 64, 3), np.uint8), np.zeros((63, 64), np.float32), r"change: expected shape \(64, 64\), got \(63, 64\)"),
-        (np.zeros((64, 32, 3), np.uint8), np.zeros((64, 64), np.float32), r"face: expected shape \(64, 64, 3\)"),
+        (
+            np.zeros((64, 64, 3), np.uint8),
+            np.zeros((63, 64), np.float32),
+            r"change: expected shape \(64, 64\), got \(63, 64\)",
+        ),
+        (
+            np.zeros((64, 32, 3), np.uint8),
+            np.zeros((64, 64), np.float32),
+            r"face: expected shape \(64, 64, 3\)",
+        ),
     ],
 )
 def test_overlay_refuses_shapes_that_do_not_fit(face: np.ndarray, change: np.ndarray, words: str) -> None:

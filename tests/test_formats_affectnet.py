@@ -11,12 +11,16 @@ from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.affectnet import NATIVE_ORDER, read_folder_2021, read_manual_csv
 from hsemotion_space.training.formats.samples import FaceSample
 
-HEADER = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+HEADER = (
+    "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+)
 MARKS = ";".join(["181.64;530.91"] * 68)
 TO_OURS = {0: 5, 1: 4, 2: 6, 3: 7, 4: 3, 5: 2, 6: 0, 7: 1}  # reference section 1.2
 
 
-def row(native: int | str = 1, box: str = "10,20,30,40", affect: str = "0.5,-0.25", path: str = "689/a.jpg") -> str:
+def row(
+    native: int | str = 1, box: str = "10,20,30,40", affect: str = "0.5,-0.25", path: str = "689/a.jpg"
+) -> str:
     return f"{path},{box},{MARKS},{native},{affect}"
 
 
@@ -28,7 +32,11 @@ def table(folder: Path, *rows: str) -> Path:
 
 @pytest.mark.parametrize("header", [[], [HEADER], ["\ufeff" + HEADER.upper()]])
 def test_read_manual_csv_with_and_without_header(tmp_path: Path, header: list[str]) -> None:
-    samples = list(read_manual_csv(table(tmp_path, *header, row(), row(0, path="1/b.png")), tmp_path / "images", "validation"))
+    samples = list(
+        read_manual_csv(
+            table(tmp_path, *header, row(), row(0, path="1/b.png")), tmp_path / "images", "validation"
+        )
+    )
     box = (10.0, 20.0, 40.0, 60.0)
     assert samples == [
         FaceSample(tmp_path / "images/689/a.jpg", box, 4, (0.5, -0.25), "validation", "689/a.jpg"),
@@ -37,15 +45,25 @@ def test_read_manual_csv_with_and_without_header(tmp_path: Path, header: list[st
 
 
 def test_read_manual_csv_finds_columns_by_name(tmp_path: Path) -> None:
-    file = table(tmp_path, f"arousal,{HEADER.removesuffix(',arousal')},note", "-0.25," + row().removesuffix(",-0.25") + ",x")
+    file = table(
+        tmp_path,
+        f"arousal,{HEADER.removesuffix(',arousal')},note",
+        "-0.25," + row().removesuffix(",-0.25") + ",x",
+    )
     (sample,) = read_manual_csv(file, tmp_path, "train")
     assert (sample.expression, sample.valence_arousal, sample.split) == (4, (0.5, -0.25), "train")
     with raises_code(DataError, "header"):
-        list(read_manual_csv(table(tmp_path, HEADER.replace("face_x", "x").replace(",valence", "")), tmp_path, "train"))
+        list(
+            read_manual_csv(
+                table(tmp_path, HEADER.replace("face_x", "x").replace(",valence", "")), tmp_path, "train"
+            )
+        )
 
 
 def test_read_manual_csv_maps_native_classes(tmp_path: Path) -> None:
-    samples = list(read_manual_csv(table(tmp_path, *(row(native) for native in range(11))), tmp_path, "train"))
+    samples = list(
+        read_manual_csv(table(tmp_path, *(row(native) for native in range(11))), tmp_path, "train")
+    )
     assert [sample.expression for sample in samples] == list(TO_OURS.values())
     assert [EXPRESSION.label_names[index] for index in TO_OURS.values()] == list(NATIVE_ORDER)
 
@@ -91,7 +109,13 @@ def release(folder: Path, **annotations: tuple[object, object, object]) -> Path:
 
 
 def test_read_folder_2021_reads_texts_and_numbers(tmp_path: Path) -> None:
-    root = release(tmp_path, _10=("7", "-0.5", "0.25"), _9=(1, 0.5, -1.0), _11=("8", "-2", "-2"), _12=([3.0], ["-2"], [0]))
+    root = release(
+        tmp_path,
+        _10=("7", "-0.5", "0.25"),
+        _9=(1, 0.5, -1.0),
+        _11=("8", "-2", "-2"),
+        _12=([3.0], ["-2"], [0]),
+    )
     (root / "val_set/images/.DS_Store").touch()
     images = root / "val_set/images"
     assert list(read_folder_2021(root, "validation")) == [

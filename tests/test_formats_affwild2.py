@@ -8,7 +8,14 @@ from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, COMPOUND_EXPRESSION, VALENCE_AROUSAL, Task
+from hsemotion_space.tasks import (
+    ACTION_UNITS,
+    AFF_WILD2_EXPRESSION,
+    CHALLENGE,
+    COMPOUND_EXPRESSION,
+    VALENCE_AROUSAL,
+    Task,
+)
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.annotations import read_labels, write_labels
 from hsemotion_space.training.formats.crops import FaceFile, list_faces
@@ -37,11 +44,16 @@ def labels_of(folder: Path, text: str, task: Task) -> np.ndarray:
 
 def test_read_labels_of_affect_needs_both_values(tmp_path: Path) -> None:
     text = "valence,arousal\n0.5,-0.25\n-5,-5\n-5,0.5\n0.5,-5.0\n-1,1\n"
-    np.testing.assert_array_equal(labels_of(tmp_path, text, VALENCE_AROUSAL), [[0.5, -0.25], [NAN, NAN], [NAN, NAN], [NAN, NAN], [-1, 1]])
+    np.testing.assert_array_equal(
+        labels_of(tmp_path, text, VALENCE_AROUSAL),
+        [[0.5, -0.25], [NAN, NAN], [NAN, NAN], [NAN, NAN], [-1, 1]],
+    )
 
 
 def test_read_labels_of_classes(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(labels_of(tmp_path, EXPR + "\n0\n7\n-1\n3\n", AFF_WILD2_EXPRESSION), [[0], [7], [NAN], [3]])
+    np.testing.assert_array_equal(
+        labels_of(tmp_path, EXPR + "\n0\n7\n-1\n3\n", AFF_WILD2_EXPRESSION), [[0], [7], [NAN], [3]]
+    )
 
 
 def test_read_labels_of_units_needs_every_unit(tmp_path: Path) -> None:
@@ -50,9 +62,14 @@ def test_read_labels_of_units_needs_every_unit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values, [[0, 1] * 6, [NAN] * 12, [NAN] * 12])
 
 
-@pytest.mark.parametrize("header", [COMPOUND, COMPOUND.replace("_", " "), COMPOUND.upper(), ",".join(COMPOUND_EXPRESSION.label_names)])
+@pytest.mark.parametrize(
+    "header",
+    [COMPOUND, COMPOUND.replace("_", " "), COMPOUND.upper(), ",".join(COMPOUND_EXPRESSION.label_names)],
+)
 def test_read_labels_of_compounds_in_any_spelling(tmp_path: Path, header: str) -> None:
-    np.testing.assert_array_equal(labels_of(tmp_path, header + "\n6\n-1\n", COMPOUND_EXPRESSION), [[6], [NAN]])
+    np.testing.assert_array_equal(
+        labels_of(tmp_path, header + "\n6\n-1\n", COMPOUND_EXPRESSION), [[6], [NAN]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,15 +153,21 @@ def sample_values(task: Task, rng: np.random.Generator, count: int) -> np.ndarra
         values = rng.uniform(-1, 1, (count, 2))
     else:
         columns = 1 if task.kind == "one_of" else len(task.labels)
-        values = rng.integers(0, len(task.labels) if task.kind == "one_of" else 2, (count, columns)).astype(float)
+        values = rng.integers(0, len(task.labels) if task.kind == "one_of" else 2, (count, columns)).astype(
+            float
+        )
     values[rng.random(count) < 0.3] = NAN
     return values.astype(np.float32)
 
 
 @given(st.sampled_from(FRAME_TASKS), st.integers(0, 2**32 - 1), st.integers(0, 30))
-def test_write_labels_is_read_again(tmp_path_factory: pytest.TempPathFactory, task: Task, seed: int, count: int) -> None:
+def test_write_labels_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, task: Task, seed: int, count: int
+) -> None:
     folder, rng = tmp_path_factory.mktemp("labels"), np.random.default_rng(seed)
-    given_labels = [Series(name, np.arange(1, count + 1), sample_values(task, rng, count)) for name in ("a", "b_left")]
+    given_labels = [
+        Series(name, np.arange(1, count + 1), sample_values(task, rng, count)) for name in ("a", "b_left")
+    ]
     write_labels(folder, task, iter(given_labels))
     for before, after in zip(given_labels, read_labels(folder, task), strict=True):
         assert after.video == before.video
@@ -152,14 +175,22 @@ def test_write_labels_is_read_again(tmp_path_factory: pytest.TempPathFactory, ta
 
 
 def test_write_labels_marks_missing_frames(tmp_path: Path) -> None:
-    write_labels(tmp_path, VALENCE_AROUSAL, [Series("v", np.array([2, 4]), np.array([[0.1, 0], [1e-7, -1]], np.float32))])
+    write_labels(
+        tmp_path,
+        VALENCE_AROUSAL,
+        [Series("v", np.array([2, 4]), np.array([[0.1, 0], [1e-7, -1]], np.float32))],
+    )
     assert (tmp_path / "v.txt").read_text() == "valence,arousal\n-5,-5\n0.1,0.0\n-5,-5\n0.0000001,-1.0\n"
     write_labels(tmp_path, COMPOUND_EXPRESSION, [Series("v", np.array([2]), np.array([[6]], np.float32))])
     assert (tmp_path / "v.txt").read_text() == COMPOUND + "\n-1\n6\n"
 
 
 def test_write_labels_refuses_values_out_of_range(tmp_path: Path) -> None:
-    for task, value in ((VALENCE_AROUSAL, [[2, 0]]), (AFF_WILD2_EXPRESSION, [[0.5]]), (AFF_WILD2_EXPRESSION, [[8]])):
+    for task, value in (
+        (VALENCE_AROUSAL, [[2, 0]]),
+        (AFF_WILD2_EXPRESSION, [[0.5]]),
+        (AFF_WILD2_EXPRESSION, [[8]]),
+    ):
         with raises_code(DataError, "values"):
             write_labels(tmp_path, task, [Series("v", np.array([1]), np.array(value, np.float32))])
     with raises_code(DataError, "frame_number"):
@@ -172,7 +203,13 @@ def test_write_labels_refuses_values_out_of_range(tmp_path: Path) -> None:
 
 def test_list_faces_of_two_roots(tmp_path: Path) -> None:
     first, second = tmp_path / "cropped", tmp_path / "cropped2"
-    for file in (first / "b/00002.jpg", first / "b/100000.jpg", first / "b/00010.PNG", second / "b/00002.jpg", second / "b/00003.webp"):
+    for file in (
+        first / "b/00002.jpg",
+        first / "b/100000.jpg",
+        first / "b/00010.PNG",
+        second / "b/00002.jpg",
+        second / "b/00003.webp",
+    ):
         put(file, "")
     put(second / "a_left/00001.jpeg", "")
     assert list(list_faces([first, second])) == [
@@ -194,7 +231,15 @@ def test_list_faces_of_two_roots(tmp_path: Path) -> None:
 
 
 def test_list_faces_skips_other_files(tmp_path: Path) -> None:
-    for name in ("v/.DS_Store", "v/._00001.jpg", "v/notes.txt", "v/Thumbs.db", ".hidden/x.jpg", "loose.jpg", "v/00005.jpg/inner.txt"):
+    for name in (
+        "v/.DS_Store",
+        "v/._00001.jpg",
+        "v/notes.txt",
+        "v/Thumbs.db",
+        ".hidden/x.jpg",
+        "loose.jpg",
+        "v/00005.jpg/inner.txt",
+    ):
         put(tmp_path / name, "")
     put(tmp_path / "v/00001.jpg", "")
     assert list(list_faces([tmp_path])) == [FaceFile("v", 1, tmp_path / "v/00001.jpg")]

@@ -40,13 +40,16 @@ SOURCE = Source("feedback", ("export",), 1.0, tuning=0.3, format="feedback")
 UNITS = dict.fromkeys(ACTION_UNITS.label_names, 0.0)
 
 
-def statement(number: int, person: int, corrected: dict[str, Values], verdict: Verdict = "wrong", created_s: float = 0.0) -> FeedbackRecord:
+def statement(
+    number: int, person: int, corrected: dict[str, Values], verdict: Verdict = "wrong", created_s: float = 0.0
+) -> FeedbackRecord:
     record = make_record(number, contributor=PEOPLE[person], corrected=corrected, verdict=verdict)
     return make_stored(record, number=number, created_s=created_s, crop=make_crop(number, 24))
 
 
 def labels(number: int) -> dict[str, Values]:
-    """Correct some tasks of picture ``number``: the expression of most, valence and arousal of every second, units of every third."""
+    """Correct some tasks of picture ``number``: the expression of most, valence and arousal of every second,
+    units of every third."""
     corrected: dict[str, Values] = {}
     if number % 5:
         corrected["expression"] = {EXPRESSION.label_names[number % 8]: 1.0}
@@ -70,7 +73,9 @@ def exported(folder: Path, stored: Sequence[FeedbackRecord], tiers: Sequence[str
 # from the export to a training step
 
 
-def test_an_export_that_datasets_loads_trains_a_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_that_datasets_loads_trains_a_backbone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import datasets
 
     torch.set_num_threads(1)
@@ -78,8 +83,9 @@ def test_an_export_that_datasets_loads_trains_a_backbone(tmp_path: Path, capsys:
     exported(tmp_path / "export", forty())
     loaded = datasets.load_dataset(str(tmp_path / "export"), cache_dir=str(tmp_path / "cache"))["train"]
     (tmp_path / "recipe.toml").write_text(
-        'arch = "test_byobnet"\nsize = 32\nsteps = 2\nsteps_per_epoch = 1\nbatch = 8\ncompile = false\nbfloat16 = false\n'
-        '[[sources]]\nname = "feedback"\nformat = "feedback"\nfiles = ["export"]\nshare = 1.0\ntuning = 0.3\n'
+        'arch = "test_byobnet"\nsize = 32\nsteps = 2\nsteps_per_epoch = 1\nbatch = 8\ncompile ='
+        ' false\nbfloat16 = false\n[[sources]]\nname = "feedback"\nformat = "feedback"\nfiles ='
+        ' ["export"]\nshare = 1.0\ntuning = 0.3\n'
     )
     recipe = read_recipe(tmp_path / "recipe.toml")
     [source], _ = load_sources(recipe, tmp_path)
@@ -96,7 +102,9 @@ def test_labels_that_were_not_judged_are_masked(tmp_path: Path) -> None:
     exported(tmp_path / "export", stored)
     [faces], _ = load_sources(replace(RECIPE, sources=(SOURCE,), votes=""), tmp_path)
     rows = decode((tmp_path / "export" / "data" / "train-00000.parquet").read_bytes())
-    assert [sample.image for sample in read_feedback([tmp_path / "export"], 0.3)] == [row.crop for row in rows]
+    assert [sample.image for sample in read_feedback([tmp_path / "export"], 0.3)] == [
+        row.crop for row in rows
+    ]
     for k, row in enumerate(rows):
         expression = row.corrected.get("expression")
         assert np.isnan(faces.expression[k]).all() == (expression is None)
@@ -104,7 +112,9 @@ def test_labels_that_were_not_judged_are_masked(tmp_path: Path) -> None:
         if expression:
             assert EXPRESSION.label_names[int(faces.expression[k].argmax())] in expression
         affect = row.corrected.get("valence_arousal")
-        assert np.array_equal(faces.valence_arousal[k], [*affect.values()] if affect else [np.nan] * 2, equal_nan=True)
+        assert np.array_equal(
+            faces.valence_arousal[k], [*affect.values()] if affect else [np.nan] * 2, equal_nan=True
+        )
 
 
 # who is on which side
@@ -121,7 +131,10 @@ def sides_of(faces: FaceImages, places: Sequence[Path]) -> dict[str, set[int]]:
 def test_nobody_and_no_face_is_on_two_sides(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     judged = [
-        statement(number % 60, int(rng.integers(20)), {"expression": {EXPRESSION.label_names[number % 8]: 1.0}}) for number in range(140)
+        statement(
+            number % 60, int(rng.integers(20)), {"expression": {EXPRESSION.label_names[number % 8]: 1.0}}
+        )
+        for number in range(140)
     ]
     stored = list({one.item + one.contributor: one for one in judged}.values())
     place = exported(tmp_path / "export", stored)
@@ -137,7 +150,8 @@ def test_nobody_and_no_face_is_on_two_sides(tmp_path: Path) -> None:
     wanted: dict[bytes, set[int]] = {}
     for one in stored:
         wanted.setdefault(one.crop, set()).add(split_of(one.contributor.encode(), None, 0.3))
-    assert pictures == {picture: {max(found)} for picture, found in wanted.items()}  # no face is lost, only what some say about it
+    # no face is lost, only what some say about it
+    assert pictures == {picture: {max(found)} for picture, found in wanted.items()}
     assert any(len(found) > 1 for found in wanted.values())
 
 
@@ -174,7 +188,10 @@ def test_only_the_tiers_that_are_asked_for_count(tmp_path: Path) -> None:
 
 
 def test_of_two_statements_in_published_batches_the_later_one_counts(tmp_path: Path) -> None:
-    early, late = (statement(1, 0, {"expression": {name: 1.0}}, created_s=day * 86_400.0) for day, name in ((1, "Fear"), (2, "Surprise")))
+    early, late = (
+        statement(1, 0, {"expression": {name: 1.0}}, created_s=day * 86_400.0)
+        for day, name in ((1, "Fear"), (2, "Surprise"))
+    )
     for names in (("a", "b"), ("b", "a")):
         for name, one in zip(names, (early, late), strict=True):
             (tmp_path / f"{name}.parquet").write_bytes(encode([one]))
@@ -182,7 +199,9 @@ def test_of_two_statements_in_published_batches_the_later_one_counts(tmp_path: P
         assert EXPRESSION.label_names[int(row.labels["expression"].argmax())] == "Surprise"
 
 
-def test_a_confirmed_class_of_a_trained_head_counts_and_nothing_else_that_nobody_corrected(tmp_path: Path) -> None:
+def test_a_confirmed_class_of_a_trained_head_counts_and_nothing_else_that_nobody_corrected(
+    tmp_path: Path,
+) -> None:
     for verdict in ("correct", "cannot_tell", "not_a_face"):
         one = statement(1, 0, {}, verdict=verdict)
         (tmp_path / "x.parquet").write_bytes(encode([one]))
@@ -207,7 +226,9 @@ def judged(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_partly_judged_units_are_partly_known(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(encode([statement(1, 0, {"action_units": {"AU2": 0.25, "AU26": 1.0}})]))
+    (tmp_path / "x.parquet").write_bytes(
+        encode([statement(1, 0, {"action_units": {"AU2": 0.25, "AU26": 1.0}})])
+    )
     [row] = read_rows([tmp_path], ["raw"])
     values = row.labels["action_units"]
     assert {name: value for name, value in zip(ACTION_UNITS.label_names, values.tolist(), strict=True) if value == value} == {
@@ -226,8 +247,15 @@ def test_partly_judged_units_are_partly_known(tmp_path: Path) -> None:
 def test_read_rows_refuses_other_values(tmp_path: Path, column: str, value: object, code: str) -> None:
     table = to_table(forty()[:1])
     place = table.column_names.index(column)
-    changed = pa.array([value], None if column.endswith("units") else table.schema.field(column).type) if value is not ... else None
-    pq.write_table(table.remove_column(place) if changed is None else table.set_column(place, column, changed), tmp_path / "x.parquet")
+    changed = (
+        pa.array([value], None if column.endswith("units") else table.schema.field(column).type)
+        if value is not ...
+        else None
+    )
+    pq.write_table(
+        table.remove_column(place) if changed is None else table.set_column(place, column, changed),
+        tmp_path / "x.parquet",
+    )
     with raises_code(DataError, code):
         unpack([tmp_path / "x.parquet"], tmp_path / "out", ["raw"])
     assert not (tmp_path / "out").exists()
@@ -252,7 +280,9 @@ def test_unpacked_feedback_has_the_layout_that_heads_are_trained_on(tmp_path: Pa
     ]
     place = exported(tmp_path / "export", stored)
     counts = unpack([place], tmp_path / "out")
-    faces = {(face.video, face.frame): face.image.read_bytes() for face in list_faces([tmp_path / "out" / "faces"])}
+    faces = {
+        (face.video, face.frame): face.image.read_bytes() for face in list_faces([tmp_path / "out" / "faces"])
+    }
     rows = {row.crop: row for row in stored}
     assert len(faces) == len(rows) == 42
     assert all(rows[picture].contributor == video for (video, _), picture in faces.items())
@@ -263,7 +293,9 @@ def test_unpacked_feedback_has_the_layout_that_heads_are_trained_on(tmp_path: Pa
                 row = rows[faces[series.video, int(series.frames[place_in_series])]]
                 values, given = series.values[place_in_series], row.corrected[task.name]
                 if task.kind == "one_of":
-                    assert [task.label_names[int(values[0])]] == [name if name != "Contempt" else "Other" for name in given]
+                    assert [task.label_names[int(values[0])]] == [
+                        name if name != "Contempt" else "Other" for name in given
+                    ]
                 elif task.kind == "continuous":
                     assert values.tolist() == pytest.approx([*given.values()])
                 else:

@@ -19,7 +19,19 @@ def touch(*files: Path) -> None:
 
 
 def test_read_image_folder_of_classes(tmp_path: Path) -> None:
-    touch(*(tmp_path / name for name in ("happy/10.jpg", "happy/9.PNG", "Anger/x.jpeg", "Anger/notes.txt", ".cache/y.jpg", "z.jpg")))
+    touch(
+        *(
+            tmp_path / name
+            for name in (
+                "happy/10.jpg",
+                "happy/9.PNG",
+                "Anger/x.jpeg",
+                "Anger/notes.txt",
+                ".cache/y.jpg",
+                "z.jpg",
+            )
+        )
+    )
     assert list(read_image_folder(tmp_path)) == [
         FaceSample(tmp_path / "Anger/x.jpeg", None, 0, None, "train", "Anger/x.jpeg"),
         FaceSample(tmp_path / "happy/9.PNG", None, 4, None, "train", "happy/9.PNG"),

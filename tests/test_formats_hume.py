@@ -22,7 +22,10 @@ def table(folder: Path, text: str) -> Path:
 
 def test_read_clip_labels_keeps_zeros_of_ids(tmp_path: Path) -> None:
     clips = list(
-        read_clip_labels(table(tmp_path, f"\ufeff{HEADER}\r\n00000,0,0.333,0,0,1,0.5\r\n0017.mp4,0,0,0,0,0,0\r\n\r\n"), MIMICRY_INTENSITY)
+        read_clip_labels(
+            table(tmp_path, f"\ufeff{HEADER}\r\n00000,0,0.333,0,0,1,0.5\r\n0017.mp4,0,0,0,0,0,0\r\n\r\n"),
+            MIMICRY_INTENSITY,
+        )
     )
     assert [(clip.video, clip.frames.tolist()) for clip in clips] == [("00000", [0]), ("0017", [0])]
     np.testing.assert_allclose(clips[0].values, [[0, 0.333, 0, 0, 1, 0.5]])
@@ -30,7 +33,10 @@ def test_read_clip_labels_keeps_zeros_of_ids(tmp_path: Path) -> None:
 
 
 def test_read_clip_labels_finds_columns_by_name(tmp_path: Path) -> None:
-    text = '"Joy",note,"Empathic_Pain",EXCITEMENT,determination,amusement,Admiration,filename\n0.6,"a, b",0.4,0.5,0.3,0.2,0.1,1\n'
+    text = (
+        '"Joy",note,"Empathic_Pain",EXCITEMENT,determination,amusement,Admiration,filename\n0.6,"a,'
+        ' b",0.4,0.5,0.3,0.2,0.1,1\n'
+    )
     (clip,) = read_clip_labels(table(tmp_path, text), MIMICRY_INTENSITY)
     assert clip.video == "1"
     np.testing.assert_allclose(clip.values, [[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]])
@@ -61,7 +67,14 @@ def test_read_clip_labels_names_a_wrong_row(tmp_path: Path, row: str, code: str)
 
 
 @pytest.mark.parametrize(
-    "header", ["", *(HEADER.replace(old, new) for old, new in (("Joy", "Fun"), ("Joy", "Admiration"), ("Filename", "Id")))]
+    "header",
+    [
+        "",
+        *(
+            HEADER.replace(old, new)
+            for old, new in (("Joy", "Fun"), ("Joy", "Admiration"), ("Filename", "Id"))
+        ),
+    ],
 )
 def test_read_clip_labels_needs_every_column_once(tmp_path: Path, header: str) -> None:
     with raises_code(DataError, "header"):

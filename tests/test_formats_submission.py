@@ -27,8 +27,10 @@ HEADERS = {
     VALENCE_AROUSAL: "image_location,valence,arousal",
     AFF_WILD2_EXPRESSION: "image_location,Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other",
     ACTION_UNITS: "image_location,AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26",
-    COMPOUND_EXPRESSION: "image_location,Fearfully_Surprised,Happily_Surprised,Sadly_Surprised,Disgustedly_Surprised,Angrily_Surprised,"
-    "Sadly_Fearful,Sadly_Angry",
+    COMPOUND_EXPRESSION: (
+        "image_location,Fearfully_Surprised,Happily_Surprised,Sadly_Surprised,Disgustedly_Surprised,Angrily_Surprised,"
+        "Sadly_Fearful,Sadly_Angry"
+    ),
     MIMICRY_INTENSITY: "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy",
 }
 each_task = pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
@@ -51,10 +53,17 @@ def one_hot(task: Task, index: int, strength: float = 1.0) -> list[float]:
 # lists
 
 
-@pytest.mark.parametrize("header", [[], ["image_location"], ["\ufeffImage,valence,arousal "], ["image_location,Neutral,Anger"]])
+@pytest.mark.parametrize(
+    "header", [[], ["image_location"], ["\ufeffImage,valence,arousal "], ["image_location,Neutral,Anger"]]
+)
 def test_read_list_with_and_without_header(tmp_path: Path, header: list[str]) -> None:
     file = frame_list(tmp_path, *header, "02/00001.jpg", "02/00003.jpg,0,0", "01/100000.png ", "02/2.jpg", "")
-    assert [(row.video, row.frame) for row in read_list(file, clips=False)] == [("02", 1), ("02", 3), ("01", 100000), ("02", 2)]
+    assert [(row.video, row.frame) for row in read_list(file, clips=False)] == [
+        ("02", 1),
+        ("02", 3),
+        ("01", 100000),
+        ("02", 2),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,11 +91,19 @@ def test_write_submission_interpolates_affect(tmp_path: Path) -> None:
     rows = [f"v/{frame:05d}.jpg" for frame in (1, 2, 3, 4, 6, 9)]
     values = [[-0.5, 1], [NAN, NAN], [0.5, -2]]
     report = write_submission(
-        tmp_path / "va.txt", VALENCE_AROUSAL, [series("v", [2, 3, 6], values)], frame_list(tmp_path, "image_location", *rows)
+        tmp_path / "va.txt",
+        VALENCE_AROUSAL,
+        [series("v", [2, 3, 6], values)],
+        frame_list(tmp_path, "image_location", *rows),
     )
     assert report == SubmissionReport(6, 4, ())
-    numbers = ["-0.500000,1.000000", "-0.500000,1.000000", "-0.250000,0.500000", "0.000000,0.000000"] + ["0.500000,-1.000000"] * 2
-    expected = [HEADERS[VALENCE_AROUSAL], *(f"{row},{number}" for row, number in zip(rows, numbers, strict=True))]
+    numbers = ["-0.500000,1.000000", "-0.500000,1.000000", "-0.250000,0.500000", "0.000000,0.000000"] + [
+        "0.500000,-1.000000"
+    ] * 2
+    expected = [
+        HEADERS[VALENCE_AROUSAL],
+        *(f"{row},{number}" for row, number in zip(rows, numbers, strict=True)),
+    ]
     assert (tmp_path / "va.txt").read_bytes().decode() == "\n".join(expected) + "\n"
 
 
@@ -94,7 +111,9 @@ def test_write_submission_decides_classes_after_interpolation(tmp_path: Path) ->
     task = COMPOUND_EXPRESSION
     known = [one_hot(task, 6, 0.6), one_hot(task, 1, 0.4)]
     listed = frame_list(tmp_path, *(f"01/{frame:05d}.jpg" for frame in (1, 2, 3, 4)))
-    assert write_submission(tmp_path / "ce.txt", task, [series("01", [1, 4], known)], listed).interpolated == 2
+    assert (
+        write_submission(tmp_path / "ce.txt", task, [series("01", [1, 4], known)], listed).interpolated == 2
+    )
     lines = (tmp_path / "ce.txt").read_text().splitlines()
     assert lines == [HEADERS[task], "01/00001.jpg,6", "01/00002.jpg,6", "01/00003.jpg,1", "01/00004.jpg,1"]
 
@@ -130,7 +149,11 @@ def test_write_submission_of_a_missing_video_is_neutral(tmp_path: Path, task: Ta
     report = write_submission(tmp_path / "x.txt", task, [empty], frame_list(tmp_path, *rows))
     assert report == SubmissionReport(len(rows), 0, ("b", "a"))
     lines = (tmp_path / "x.txt").read_text().splitlines()
-    neutral = "0" if task.kind == "one_of" else ",".join(["0" if task is ACTION_UNITS else "0.000000"] * len(task.labels))
+    neutral = (
+        "0"
+        if task.kind == "one_of"
+        else ",".join(["0" if task is ACTION_UNITS else "0.000000"] * len(task.labels))
+    )
     assert lines == [HEADERS[task], *(f"{row},{neutral}" for row in rows)]
     three = AFF_WILD2_EXPRESSION.subset(["Anger", "Fear", "Neutral"])
     write_submission(tmp_path / "three.txt", three, [], frame_list(tmp_path, "v/00001.jpg"))
@@ -152,7 +175,11 @@ def test_write_submission_that_fails_leaves_the_old_file(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "x.txt"]
 
 
-@pytest.mark.parametrize("task", [VALENCE_AROUSAL, AFF_WILD2_EXPRESSION, MIMICRY_INTENSITY, ACTION_UNITS], ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    "task",
+    [VALENCE_AROUSAL, AFF_WILD2_EXPRESSION, MIMICRY_INTENSITY, ACTION_UNITS],
+    ids=lambda task: task.name,
+)
 def test_write_submission_refuses_wrong_thresholds(tmp_path: Path, task: Task) -> None:
     thresholds = [0.5] * (len(task.labels) - (task is ACTION_UNITS))
     with raises_code(DataError, "thresholds"):
@@ -167,7 +194,11 @@ def problems(draw: st.DrawFn) -> tuple[Task, list[str], list[Series]]:
     """A task, the rows of its list and predictions for some of their frames and for others."""
     task = draw(st.sampled_from(CHALLENGE))
     videos = draw(st.lists(st.sampled_from(["1", "01", "v_left", "7-60-1920x1080"]), min_size=1, unique=True))
-    numbers = st.just([0]) if task.scope == "clip" else st.lists(st.integers(1, 200000), min_size=1, max_size=12, unique=True)
+    numbers = (
+        st.just([0])
+        if task.scope == "clip"
+        else st.lists(st.integers(1, 200000), min_size=1, max_size=12, unique=True)
+    )
     rows, known = [], []
     for video in videos:
         rows += [video if task.scope == "clip" else f"{video}/{frame:05d}.jpg" for frame in draw(numbers)]
@@ -181,7 +212,9 @@ def problems(draw: st.DrawFn) -> tuple[Task, list[str], list[Series]]:
 
 
 @given(problems())
-def test_write_submission_is_read_again(tmp_path_factory: pytest.TempPathFactory, problem: tuple[Task, list[str], list[Series]]) -> None:
+def test_write_submission_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, problem: tuple[Task, list[str], list[Series]]
+) -> None:
     task, rows, known = problem
     folder = tmp_path_factory.mktemp("submission")
     report = write_submission(folder / "x.txt", task, iter(known), frame_list(folder, *rows))
@@ -196,7 +229,9 @@ def test_write_submission_is_read_again(tmp_path_factory: pytest.TempPathFactory
     assert set(report.without_prediction) == listed - {series.video for series in known}
     own = 0
     for series in known:
-        both, mine, theirs = np.intersect1d(found[series.video].frames, series.frames[series.known], return_indices=True)
+        both, mine, theirs = np.intersect1d(
+            found[series.video].frames, series.frames[series.known], return_indices=True
+        )
         own += len(both)
         values = series.values[series.known][theirs]
         if task.kind == "one_of":

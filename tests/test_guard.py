@@ -54,8 +54,13 @@ async def fail(request: Request) -> JSONResponse:
 
 
 def make_client(limits: GuardLimits, host: str = "space.test") -> TestClient:
-    routes = [Route("/gradio_api/run/{name}", fail, methods=["POST"]), Route("/{path:path}", echo, methods=["GET", "POST"])]
-    return TestClient(Starlette(routes=routes, middleware=[Middleware(Guard, limits=limits)]), base_url=f"http://{host}")
+    routes = [
+        Route("/gradio_api/run/{name}", fail, methods=["POST"]),
+        Route("/{path:path}", echo, methods=["GET", "POST"]),
+    ]
+    return TestClient(
+        Starlette(routes=routes, middleware=[Middleware(Guard, limits=limits)]), base_url=f"http://{host}"
+    )
 
 
 ECHO = make_client(LIMITS)
@@ -68,7 +73,8 @@ def client() -> TestClient:
 
 def test_normal_requests_pass_with_safe_headers(client: TestClient) -> None:
     answer = client.post(
-        "/gradio_api/queue/join", json={"data": [1, "a", {"path": "/tmp/x", "url": "http://space.test/file=/tmp/x", "meta": META}]}
+        "/gradio_api/queue/join",
+        json={"data": [1, "a", {"path": "/tmp/x", "url": "http://space.test/file=/tmp/x", "meta": META}]},
     )
     assert answer.status_code == 200
     assert answer.json()["bytes"] > 10
@@ -76,19 +82,25 @@ def test_normal_requests_pass_with_safe_headers(client: TestClient) -> None:
     assert answer.headers["referrer-policy"] == "no-referrer"
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
     assert policy.pop("frame-ancestors") == "'self' https://huggingface.co"
-    assert policy.keys() == {"default-src", "object-src", "base-uri", "form-action"} and "http" not in str(policy)
+    assert policy.keys() == {"default-src", "object-src", "base-uri", "form-action"} and "http" not in str(
+        policy
+    )
     assert client.get("/gradio_api/file=/tmp/x.png").headers["cache-control"] == "no-store"
 
 
 def test_browsers_keep_only_the_script_of_the_page() -> None:
     middleware = [Middleware(Guard, limits=LIMITS, script=Path("/lib/chart.js"))]
-    client = TestClient(Starlette(routes=[Route("/gradio_api/file=/{path:path}", echo)], middleware=middleware))
+    client = TestClient(
+        Starlette(routes=[Route("/gradio_api/file=/{path:path}", echo)], middleware=middleware)
+    )
     kept = {path: "immutable" in client.get(path).headers["cache-control"] for path in (
         "/gradio_api/file=/lib/chart.js?v=1", "/gradio_api/file=/other/lib/chart.js", "/gradio_api/file=/lib/chart.js/../face.png",
     )}  # fmt: skip
     assert list(kept.values()) == [True, False, False]
     missing = TestClient(Starlette(middleware=middleware)).get("/gradio_api/file=/lib/chart.js")
-    assert missing.status_code == 404 and missing.headers["cache-control"] == "no-store", "an error is not kept"
+    assert missing.status_code == 404 and missing.headers["cache-control"] == "no-store", (
+        "an error is not kept"
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +137,12 @@ def test_bodies_are_bounded(client: TestClient, path: str, size: int, status: in
 
 def test_json_bodies_are_bounded_while_read(client: TestClient) -> None:
     body = json.dumps({"data": ["x" * 2000]}).encode()
-    assert client.post("/gradio_api/queue/join", content=iter([body]), headers={"content-type": "application/json"}).status_code == 413
+    assert (
+        client.post(
+            "/gradio_api/queue/join", content=iter([body]), headers={"content-type": "application/json"}
+        ).status_code
+        == 413
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +166,9 @@ def test_json_bodies_are_bounded_while_read(client: TestClient) -> None:
 )
 def test_smuggled_values_are_refused(client: TestClient, body: str, words: str) -> None:
     for kind in KINDS:
-        answer = client.post("/gradio_api/queue/join", content=body, headers={"content-type": kind} if kind else {})
+        answer = client.post(
+            "/gradio_api/queue/join", content=body, headers={"content-type": kind} if kind else {}
+        )
         assert answer.status_code == 400, kind
         assert words in answer.text
 
@@ -167,7 +186,9 @@ def test_an_upload_is_a_form_whatever_else_it_says(client: TestClient, kind: str
 def test_what_is_passed_on_is_what_was_checked(value: object, kind: str, encoding: str) -> None:
     content = json.dumps(value, ensure_ascii=False).encode(encoding, "surrogatepass")
     assume(len(content) <= LIMITS.other_bytes)
-    answer = ECHO.post("/gradio_api/queue/join", content=content, headers={"content-type": kind} if kind else {})
+    answer = ECHO.post(
+        "/gradio_api/queue/join", content=content, headers={"content-type": kind} if kind else {}
+    )
     assert (answer.status_code, answer.headers.get("x-kind")) == (200, "application/json")
     assert (json.loads(answer.json()["body"]) if answer.json()["body"] else None) == value
 
@@ -176,7 +197,10 @@ def test_what_is_passed_on_is_what_was_checked(value: object, kind: str, encodin
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.integers(1, 60))
 def test_files_of_an_upload_are_counted_wherever_the_network_cuts_them(files: list[bytes], step: int) -> None:
     body = (
-        b"".join(b'--b0\r\nContent-Disposition: form-data; name="files"; filename="x"\r\n\r\n' + file + b"\r\n" for file in files)
+        b"".join(
+            b'--b0\r\nContent-Disposition: form-data; name="files"; filename="x"\r\n\r\n' + file + b"\r\n"
+            for file in files
+        )
         + b"--b0--\r\n"
     )
     assume(not any(b"--b0" in file for file in files))
@@ -185,7 +209,9 @@ def test_files_of_an_upload_are_counted_wherever_the_network_cuts_them(files: li
     assert answer.status_code == (200 if len(files) <= LIMITS.files else 400)
 
 
-@pytest.mark.parametrize(("origin", "status"), [(None, 200), ("http://space.test", 200), ("http://evil.test", 403), ("null", 403)])
+@pytest.mark.parametrize(
+    ("origin", "status"), [(None, 200), ("http://space.test", 200), ("http://evil.test", 403), ("null", 403)]
+)
 def test_posts_from_other_sites_are_refused(client: TestClient, origin: str | None, status: int) -> None:
     headers = {} if origin is None else {"origin": origin}
     assert client.post("/gradio_api/upload", content=b"x", headers=headers | FORM).status_code == status
@@ -205,12 +231,18 @@ def test_only_names_of_this_server_are_answered() -> None:
     ]:  # fmt: skip
         answer = make_client(local).get("/", headers={"host": host})
         assert (answer.status_code, "HSEMOTION_HOSTS" in answer.text) == (status, status == 403), host
-    assert make_client(LIMITS, "any.example").get("/").status_code == 200, "a page on all addresses may have any name"
+    assert make_client(LIMITS, "any.example").get("/").status_code == 200, (
+        "a page on all addresses may have any name"
+    )
 
 
 def test_a_full_disk_is_a_sentence() -> None:
     answer = ECHO.post("/gradio_api/run/space", json={})
-    assert answer.status_code == 507 and answer.text == NO_SPACE and "no-referrer" in answer.headers["referrer-policy"]
+    assert (
+        answer.status_code == 507
+        and answer.text == NO_SPACE
+        and "no-referrer" in answer.headers["referrer-policy"]
+    )
 
 
 def test_an_error_behind_the_door_tells_no_names(caplog: pytest.LogCaptureFixture) -> None:
@@ -241,14 +273,23 @@ def test_a_stream_that_ends_with_a_refusal_is_complete(caplog: pytest.LogCapture
 
 
 def test_uploads_and_sessions_count_by_network(tmp_path: Path) -> None:
-    quota = UploadQuota(tmp_path, UploadLimits(window_s=60, per_client=2 * LEAST + 8192, together=10 * LEAST, floor=0))
+    quota = UploadQuota(
+        tmp_path, UploadLimits(window_s=60, per_client=2 * LEAST + 8192, together=10 * LEAST, floor=0)
+    )
     bounded = make_client(GuardLimits(upload_bytes=4096, uploads=quota, sessions=SessionQuota(3, 60)))
     told = [bounded.post("/gradio_api/upload", content=b"x" * 4000, headers=FORM) for _ in range(3)]
     assert [answer.status_code for answer in told] == [200, 200, 429]
     assert "Please try again in 1 minutes." in told[2].text
-    opened = [bounded.post("/gradio_api/queue/join", json={"session_hash": name}).status_code for name in ("a", "b", "a", "c", "d", "b")]
+    opened = [
+        bounded.post("/gradio_api/queue/join", json={"session_hash": name}).status_code
+        for name in ("a", "b", "a", "c", "d", "b")
+    ]
     assert opened == [200, 200, 200, 200, 429, 200]
-    assert bounded.get("/gradio_api/heartbeat/e").status_code == bounded.get("/gradio_api/queue/data?session_hash=e").status_code == 429
+    assert (
+        bounded.get("/gradio_api/heartbeat/e").status_code
+        == bounded.get("/gradio_api/queue/data?session_hash=e").status_code
+        == 429
+    )
 
 
 def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +305,14 @@ def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
         for path in ("/gradio_api/queue/join", "/gradio_api/upload"):
             headers = [(b"host", b"space.test"), (b"content-type", FORM["content-type"].encode())]
-            scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"", "http_version": "1.1"}
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": path,
+                "headers": headers,
+                "query_string": b"",
+                "http_version": "1.1",
+            }
             await ECHO.app(scope, silent, send)
         return statuses
 

@@ -13,8 +13,23 @@ from hypothesis.extra.numpy import arrays
 
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, HeadSpec, InputSpec
 from hsemotion_space.hub.source import Digest, Source
-from hsemotion_space.inference.heads import activate, apply_heads, clip_statistics, pair_mean, run_layers, sigmoid, softmax, word_norm_prior
-from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
+from hsemotion_space.inference.heads import (
+    activate,
+    apply_heads,
+    clip_statistics,
+    pair_mean,
+    run_layers,
+    sigmoid,
+    softmax,
+    word_norm_prior,
+)
+from hsemotion_space.tasks import (
+    ACTION_UNITS,
+    COMPOUND_EXPRESSION,
+    EXPRESSION,
+    MIMICRY_INTENSITY,
+    VALENCE_AROUSAL,
+)
 
 PROBABILITIES = arrays(np.float32, (3, 8), elements=st.floats(0.0, 1.0, width=32))
 
@@ -27,11 +42,25 @@ class Outputs:
 
 def checkpoint(*heads: HeadSpec) -> Checkpoint:
     spec = InputSpec(64, "box", 0.0, (0, 0, 0), (1, 1, 1))
-    return Checkpoint("x", "X", "MobileFaceNet", "", Path("x"), Source("", Digest("0" * 64), Digest(), None, None), "", 4, 10, spec, heads)
+    return Checkpoint(
+        "x",
+        "X",
+        "MobileFaceNet",
+        "",
+        Path("x"),
+        Source("", Digest("0" * 64), Digest(), None, None),
+        "",
+        4,
+        10,
+        spec,
+        heads,
+    )
 
 
 def test_softmax_by_hand_and_at_extremes() -> None:
-    np.testing.assert_allclose(softmax(np.log(np.array([[1, 2, 5]], np.float32))), [[0.125, 0.25, 0.625]], rtol=1e-6)
+    np.testing.assert_allclose(
+        softmax(np.log(np.array([[1, 2, 5]], np.float32))), [[0.125, 0.25, 0.625]], rtol=1e-6
+    )
     extreme = softmax(np.array([[1e4, 0, -1e4], [-1e38, 0, 1e38], [0, 0, 0]], np.float32))
     np.testing.assert_allclose(extreme, [[1, 0, 0], [0, 0, 1], [1 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
     assert extreme.dtype == np.float32
@@ -56,7 +85,9 @@ def test_pair_rule_by_hand() -> None:
     #              Anger Contempt Disgust Fear Happiness Neutral Sadness Surprise
     probabilities = np.array([[0.1, 0.05, 0.05, 0.2, 0.1, 0.0, 0.2, 0.3]], np.float32)
     means = np.array([0.5, 0.4, 0.5, 0.35, 0.4, 0.4, 0.3]) / 2  # in the order of the labels
-    np.testing.assert_allclose(pair_mean(COMPOUND_EXPRESSION, EXPRESSION, probabilities), [means / means.sum()], rtol=1e-6)
+    np.testing.assert_allclose(
+        pair_mean(COMPOUND_EXPRESSION, EXPRESSION, probabilities), [means / means.sum()], rtol=1e-6
+    )
 
 
 @settings(deadline=None)
@@ -65,7 +96,9 @@ def test_pair_rule_agrees_with_the_arg_max_of_the_paper(probabilities: np.ndarra
     values = pair_mean(COMPOUND_EXPRESSION, EXPRESSION, probabilities)
     for row, result in zip(probabilities, values, strict=True):
         by_name = dict(zip(EXPRESSION.label_names, row.astype(np.float64), strict=True))
-        scores = [(by_name[label.parts[0]] + by_name[label.parts[1]]) / 2 for label in COMPOUND_EXPRESSION.labels]
+        scores = [
+            (by_name[label.parts[0]] + by_name[label.parts[1]]) / 2 for label in COMPOUND_EXPRESSION.labels
+        ]
         assert scores[int(result.argmax())] == pytest.approx(max(scores), abs=1e-6)
         assert result.sum() == pytest.approx(1 if max(scores) > 1e-6 else result.sum(), abs=1e-5)
 
@@ -75,7 +108,9 @@ def test_pair_rule_reads_by_name_not_by_place() -> None:
     expected = pair_mean(COMPOUND_EXPRESSION, EXPRESSION, probabilities)
     for order in list(permutations(range(8)))[::5000]:
         shuffled = EXPRESSION.subset([EXPRESSION.label_names[column] for column in order])
-        np.testing.assert_allclose(pair_mean(COMPOUND_EXPRESSION, shuffled, probabilities[:, order]), expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            pair_mean(COMPOUND_EXPRESSION, shuffled, probabilities[:, order]), expected, rtol=1e-5
+        )
 
 
 def test_heads_take_their_columns_in_their_order() -> None:
@@ -85,7 +120,12 @@ def test_heads_take_their_columns_in_their_order() -> None:
         checkpoint(
             HeadSpec(three, "scores", "trained", (4, 0, 9)),
             HeadSpec(VALENCE_AROUSAL, "scores", "trained", (1, 0)),
-            HeadSpec(COMPOUND_EXPRESSION.subset(["Fearfully surprised"]), "pair_mean", "rule", sources=("expression",)),
+            HeadSpec(
+                COMPOUND_EXPRESSION.subset(["Fearfully surprised"]),
+                "pair_mean",
+                "rule",
+                sources=("expression",),
+            ),
         ),
         {},
         Outputs(scores),
@@ -99,7 +139,9 @@ def test_heads_take_their_columns_in_their_order() -> None:
 def test_temperature_divides_logits() -> None:
     scores = np.array([[1, 3, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
     head = HeadSpec(EXPRESSION.subset(["Anger", "Fear"]), "scores", "trained", (0, 1))
-    cold, warm = (apply_heads(checkpoint(replace(head, temperature=t)), {}, Outputs(scores))[0][1] for t in (1.0, 4.0))
+    cold, warm = (
+        apply_heads(checkpoint(replace(head, temperature=t)), {}, Outputs(scores))[0][1] for t in (1.0, 4.0)
+    )
     np.testing.assert_allclose(np.log(cold[0, 1] / cold[0, 0]), 2, rtol=1e-5)
     np.testing.assert_allclose(np.log(warm[0, 1] / warm[0, 0]), 0.5, rtol=1e-5)
 
@@ -115,14 +157,21 @@ def test_a_rule_needs_its_source_first() -> None:
 
 def layers(*shapes: tuple[int, int], seed: int = 0) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     rng = np.random.default_rng(seed)
-    return tuple((rng.normal(0, 0.5, shape).astype(np.float32), rng.normal(0, 0.5, shape[0]).astype(np.float32)) for shape in shapes)
+    return tuple(
+        (rng.normal(0, 0.5, shape).astype(np.float32), rng.normal(0, 0.5, shape[0]).astype(np.float32))
+        for shape in shapes
+    )
 
 
 def test_layers_have_a_relu_between_them_and_none_at_the_end() -> None:
     (w0, b0), (w1, b1) = given_layers = layers((3, 2), (2, 3))
     x = np.random.default_rng(1).normal(0, 1, (5, 2)).astype(np.float32)
     expected = [
-        [sum(max(0.0, float(w0[j] @ row + b0[j])) * float(w1[k, j]) for j in range(3)) + float(b1[k]) for k in range(2)] for row in x
+        [
+            sum(max(0.0, float(w0[j] @ row + b0[j])) * float(w1[k, j]) for j in range(3)) + float(b1[k])
+            for k in range(2)
+        ]
+        for row in x
     ]
     np.testing.assert_allclose(run_layers(given_layers, x), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(run_layers(given_layers[:1], x), x @ w0.T + b0, rtol=1e-6)
@@ -132,15 +181,23 @@ def test_a_linear_head_on_valence_and_arousal_ends_in_tanh() -> None:
     scores = np.random.default_rng(0).normal(0, 1, (4, 10)).astype(np.float32)
     ((weight, bias),) = head = layers((2, 10))
     made = apply_heads(
-        checkpoint(HeadSpec(VALENCE_AROUSAL, "linear", "trained", reads="scores")), {"valence_arousal": head}, Outputs(scores)
+        checkpoint(HeadSpec(VALENCE_AROUSAL, "linear", "trained", reads="scores")),
+        {"valence_arousal": head},
+        Outputs(scores),
     )
     np.testing.assert_allclose(made[0][1], np.tanh(scores @ weight.T + bias), rtol=1e-5)
 
 
 def test_heads_read_embeddings_scores_or_both() -> None:
     rng = np.random.default_rng(0)
-    outputs = Outputs(rng.normal(0, 1, (4, 10)).astype(np.float32), rng.normal(0, 1, (4, 6)).astype(np.float32))
-    inputs = {"scores": outputs.scores, "embeddings": outputs.embeddings, "both": np.concatenate([outputs.embeddings, outputs.scores], 1)}
+    outputs = Outputs(
+        rng.normal(0, 1, (4, 10)).astype(np.float32), rng.normal(0, 1, (4, 6)).astype(np.float32)
+    )
+    inputs = {
+        "scores": outputs.scores,
+        "embeddings": outputs.embeddings,
+        "both": np.concatenate([outputs.embeddings, outputs.scores], 1),
+    }
     for reads, given_input in inputs.items():
         head = layers((5, given_input.shape[1]), (12, 5))
         spec = HeadSpec(ACTION_UNITS, "mlp", "trained", reads=reads, temperature=2.0)
@@ -150,14 +207,18 @@ def test_heads_read_embeddings_scores_or_both() -> None:
 
 def test_clip_statistics_by_hand() -> None:
     values = np.array([[1, 0], [3, 0], [2, 6]], np.float32)
-    np.testing.assert_allclose(clip_statistics(values), [[2, 2, np.sqrt(2 / 3), np.sqrt(8), 1, 0, 3, 6]], rtol=1e-6)
+    np.testing.assert_allclose(
+        clip_statistics(values), [[2, 2, np.sqrt(2 / 3), np.sqrt(8), 1, 0, 3, 6]], rtol=1e-6
+    )
 
 
 def test_a_clip_level_head_gives_one_row_and_nothing_for_a_single_frame() -> None:
     outputs = Outputs(np.random.default_rng(0).normal(0, 1, (7, 10)).astype(np.float32))
     spec, head = HeadSpec(MIMICRY_INTENSITY, "clip_statistics", "trained", reads="scores"), layers((6, 40))
     made = apply_heads(checkpoint(spec), {"mimicry_intensity": head}, outputs)
-    np.testing.assert_allclose(made[0][1], sigmoid(run_layers(head, clip_statistics(outputs.scores))), rtol=1e-5)
+    np.testing.assert_allclose(
+        made[0][1], sigmoid(run_layers(head, clip_statistics(outputs.scores))), rtol=1e-5
+    )
     assert made[0][1].shape == (1, 6)
     assert apply_heads(checkpoint(spec), {"mimicry_intensity": head}, Outputs(outputs.scores[:1])) == []
 
@@ -176,7 +237,10 @@ def test_the_prior_is_its_formula() -> None:
 def test_the_prior_says_nothing_of_a_neutral_face_and_moves_with_the_clip() -> None:
     affect = np.array([[0.9, 0.6]] * 3, np.float32)
     assert not word_norm_prior(MIMICRY_INTENSITY, affect, np.ones(3, np.float32)).any()
-    happy, hurt = (word_norm_prior(MIMICRY_INTENSITY, affect * sign, np.zeros(3, np.float32))[0] for sign in (1, (-0.5, 1)))
+    happy, hurt = (
+        word_norm_prior(MIMICRY_INTENSITY, affect * sign, np.zeros(3, np.float32))[0]
+        for sign in (1, (-0.5, 1))
+    )
     joy, pain = MIMICRY_INTENSITY.index("Joy"), MIMICRY_INTENSITY.index("Empathic Pain")
     assert happy[joy] > happy[pain]
     assert hurt[pain] > hurt[joy]
@@ -194,4 +258,6 @@ def test_the_prior_reads_affect_and_neutral_faces_of_the_heads_before_it() -> No
         Outputs(scores),
     )
     neutral = softmax(scores[:, :8])[:, EXPRESSION.index("Neutral")]
-    np.testing.assert_allclose(made[2][1], word_norm_prior(MIMICRY_INTENSITY, np.clip(scores[:, 8:], -1, 1), neutral), rtol=1e-6)
+    np.testing.assert_allclose(
+        made[2][1], word_norm_prior(MIMICRY_INTENSITY, np.clip(scores[:, 8:], -1, 1), neutral), rtol=1e-6
+    )

@@ -40,7 +40,9 @@ def network_file(outputs: int = 10, seed: int = 0) -> tuple[bytes, torch.nn.Modu
 def publish(root: Path, name: str, upstream: str) -> Checkpoint:
     """Add a checkpoint that comes from a published file."""
     (root / name).mkdir(parents=True)
-    text = manifest_text(name, "", "mobilefacenet_small", 32).replace(f'{BUNDLED}"', f"upstream = {{ {upstream} }}")
+    text = manifest_text(name, "", "mobilefacenet_small", 32).replace(
+        f'{BUNDLED}"', f"upstream = {{ {upstream} }}"
+    )
     (root / name / MANIFEST).write_text(text, "utf-8")
     (root / name / "README.md").write_text("card", "utf-8")
     return read_manifest(root / name)
@@ -80,12 +82,20 @@ def test_a_file_is_converted_checked_and_listed(roots: tuple[Path, Path], tmp_pa
     assert (checkpoint.folder / "README.md").read_text() == "card"
     assert checkpoint.summary == "Imported from a file that nobody has confirmed to be the published one."
     told = str(imported)
-    assert hashlib.sha256(content).hexdigest() in told and "nobody has confirmed" in told and "10 outputs from 512" in told
+    assert (
+        hashlib.sha256(content).hexdigest() in told
+        and "nobody has confirmed" in told
+        and "10 outputs from 512" in told
+    )
     faces = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     from safetensors.torch import load
 
     converted = load_backbone(
-        checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, load(resolve(checkpoint, tmp_path))
+        checkpoint.arch,
+        checkpoint.arch_args,
+        checkpoint.dim,
+        checkpoint.outputs,
+        load(resolve(checkpoint, tmp_path)),
     )
     with torch.no_grad():
         assert np.array_equal(converted(faces)[1].numpy(), model(faces).numpy())
@@ -101,7 +111,9 @@ def test_importing_again_replaces_it_as_a_whole(roots: tuple[Path, Path], tmp_pa
     assert [path.name for path in roots[1].iterdir()] == ["small_mtl"]
 
 
-def test_an_imported_checkpoint_is_not_taken_unless_it_is_named(roots: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_imported_checkpoint_is_not_taken_unless_it_is_named(
+    roots: tuple[Path, Path], tmp_path: Path
+) -> None:
     make_checkpoint(roots[0] / "zebra", size=32)
     (tmp_path / "small_mtl.pt").write_bytes(network_file()[0])
     bring_in(roots, tmp_path / "small_mtl.pt", new_id="alpha")
@@ -112,7 +124,9 @@ def test_an_imported_checkpoint_is_not_taken_unless_it_is_named(roots: tuple[Pat
 def test_weights_that_do_not_fit_change_nothing(roots: tuple[Path, Path], tmp_path: Path) -> None:
     content, _ = network_file(outputs=8)
     (tmp_path / "small_mtl.pt").write_bytes(content)
-    assert "fc.weight has shape (8, 512) instead of (10, 512)" in str(refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")))
+    assert "fc.weight has shape (8, 512) instead of (10, 512)" in str(
+        refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt"))
+    )
     (tmp_path / "small_mtl.pt").write_bytes(b"<html>not found</html>")
     assert refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")).code == "web_page"
     assert not list(roots[1].glob("*"))
@@ -142,7 +156,12 @@ def test_the_manifest_is_found_by_name_by_form_or_by_choice(roots: tuple[Path, P
 def test_a_known_digest_must_be_met(tmp_path: Path) -> None:
     content, _ = network_file()
     roots = tmp_path / "project", tmp_path / "cache" / "checkpoints"
-    publish(roots[0], "small_mtl", f'filename = "small_mtl.pt", sha256 = "{hashlib.sha256(content).hexdigest()}", bytes = {len(content)}')
+    publish(
+        roots[0],
+        "small_mtl",
+        f'filename = "small_mtl.pt", sha256 = "{hashlib.sha256(content).hexdigest()}", bytes ='
+        f" {len(content)}",
+    )
     (tmp_path / "small_mtl.pt").write_bytes(network_file(seed=1)[0])
     assert refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")).code == "wrong_bytes"
     (tmp_path / "small_mtl.pt").write_bytes(content)
@@ -168,7 +187,11 @@ def test_a_name_is_downloaded_with_and_without_a_known_digest(hub: FakeHub, tmp_
     url = hub.add_raw("0" * 40 + "/small_mtl.pt", content)
     roots = tmp_path / "project", tmp_path / "cache" / "checkpoints"
     publish(roots[0], "small_mtl", f'filename = "small_mtl.pt", url = "{url}"')
-    publish(roots[0], "pinned_mtl", f'filename = "pinned.pt", url = "{url}", sha256 = "{hashlib.sha256(content).hexdigest()}"')
+    publish(
+        roots[0],
+        "pinned_mtl",
+        f'filename = "pinned.pt", url = "{url}", sha256 = "{hashlib.sha256(content).hexdigest()}"',
+    )
     assert not bring_in(roots, "small_mtl").known
     assert bring_in(roots, "pinned_mtl").known
     hub.add_raw("0" * 40 + "/small_mtl.pt", network_file(seed=1)[0])
@@ -188,7 +211,11 @@ def test_the_command_imports_and_lists(hub: FakeHub, tmp_path: Path) -> None:
 
     def command(*words: str) -> str:
         run = subprocess.run(
-            [sys.executable, "-m", "hsemotion_space", "checkpoints", *words], env=env, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "hsemotion_space", "checkpoints", *words],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert run.returncode == 0, run.stderr
         return run.stdout

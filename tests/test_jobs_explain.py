@@ -1,4 +1,5 @@
-"""Jobs that explain a value of a face: the same pixels as the analysis, the same value, and sentences for what goes wrong."""
+"""Jobs that explain a value of a face: the same pixels as the analysis, the same value, and sentences for
+what goes wrong."""
 
 from __future__ import annotations
 
@@ -36,7 +37,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = {"preset": "medium", "bf": "3", "g": "8"}
     write_clip(folder / "even.mp4", pictures, kind="mp4", options=options)
     write_clip(folder / "uneven.mkv", pictures, moments, kind="matroska", options=options)
-    write_clip(folder / "turned.mov", [np.ascontiguousarray(np.rot90(one, 1)) for one in pictures], kind="mov", turn=(270, False))
+    write_clip(
+        folder / "turned.mov",
+        [np.ascontiguousarray(np.rot90(one, 1)) for one in pictures],
+        kind="mov",
+        turn=(270, False),
+    )
     write_clip(folder / "moving.avi", pictures, kind="avi", codec="mjpeg")
     return folder
 
@@ -44,14 +50,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runner(folder: Path) -> Iterator[JobRunner]:
     runner = JobRunner(
-        Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1), root=folder
+        Settings(
+            checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1
+        ),
+        root=folder,
     )
     yield runner
     runner.close()
 
 
 def analyze(runner: JobRunner, file: Path, *checkpoints: str) -> tuple[Analysis, ...]:
-    status = wait(runner, runner.submit(file, PipelineConfig(smoothing=0, sample_fps=0, detect_every=2), checkpoints or ("small",)))
+    status = wait(
+        runner,
+        runner.submit(
+            file, PipelineConfig(smoothing=0, sample_fps=0, detect_every=2), checkpoints or ("small",)
+        ),
+    )
     assert status.state == "done", status.message
     return status.analyses
 
@@ -61,7 +75,13 @@ def place_of(track: FaceTrack, row: int) -> Place:
     return Place(float(track.times_s[row]), (x0, y0, x1, y1))
 
 
-def ask(runner: JobRunner, file: Path, checkpoint: str, place: Place, what: tuple[str, str] = ("expression", "Happiness")) -> Explained:
+def ask(
+    runner: JobRunner,
+    file: Path,
+    checkpoint: str,
+    place: Place,
+    what: tuple[str, str] = ("expression", "Happiness"),
+) -> Explained:
     status = wait(runner, runner.explain(file, checkpoint, place, what))
     assert (status.state, status.message, status.analyses) == ("done", "", ())
     assert status.checkpoints == (checkpoint,)
@@ -75,7 +95,11 @@ def test_explain_of_a_picture_uses_the_face_of_the_analysis(runner: JobRunner, f
         assert analysis.media == info and len(analysis.faces) == 2
         checkpoint = find_checkpoint(runner.settings.checkpoint_roots, analysis.checkpoint.id)
         for face in analysis.faces:
-            for task, label in (("expression", "Sadness"), ("valence_arousal", "Arousal"), ("compound_expression", "Happily surprised")):
+            for task, label in (
+                ("expression", "Sadness"),
+                ("valence_arousal", "Arousal"),
+                ("compound_expression", "Happily surprised"),
+            ):
                 line = next(one for one in face.timelines if one.task.name == task)
                 got = ask(runner, folder / "faces.png", checkpoint.id, place_of(face.track, 0), (task, label))
                 assert got.saliency.value == pytest.approx(line.values[0, line.task.index(label)], abs=1e-4)
@@ -109,10 +133,16 @@ def test_explain_of_a_clip_uses_the_pixels_of_the_frame(runner: JobRunner, folde
         ({"path": "broken.mp4"}, "damaged"),
     ],
 )
-def test_explain_fails_with_a_code(runner: JobRunner, folder: Path, changes: dict[str, object], code: str) -> None:
+def test_explain_fails_with_a_code(
+    runner: JobRunner, folder: Path, changes: dict[str, object], code: str
+) -> None:
     (folder / "broken.png").write_bytes((folder / "faces.png").read_bytes()[:500])
     (folder / "broken.mp4").write_bytes((folder / "even.mp4").read_bytes()[:600])
-    asked: dict[str, object] = {"path": "faces.png", "checkpoint": "small", "place": Place(0.0, (40.0, 80.0, 120.0, 170.0))}
+    asked: dict[str, object] = {
+        "path": "faces.png",
+        "checkpoint": "small",
+        "place": Place(0.0, (40.0, 80.0, 120.0, 170.0)),
+    }
     asked |= {"what": ("expression", "Anger")} | changes
     status = wait(runner, runner.explain(folder / str(asked.pop("path")), **asked))  # type: ignore[arg-type]
     assert (status.state, status.explained) == ("failed", None)
@@ -123,7 +153,9 @@ def test_explain_fails_with_a_code(runner: JobRunner, folder: Path, changes: dic
 def test_cancel_of_an_explanation_leaves_the_worker_alive(runner: JobRunner, folder: Path) -> None:
     (analysis,) = analyze(runner, folder / "faces.png")
     process = runner._lanes[0].worker.process
-    job_id = runner.explain(folder / "faces.png", "small", place_of(analysis.faces[0].track, 0), ("expression", "Fear"))
+    job_id = runner.explain(
+        folder / "faces.png", "small", place_of(analysis.faces[0].track, 0), ("expression", "Fear")
+    )
     wait(runner, job_id, lambda status: status.state != "queued")
     runner.cancel(job_id)
     assert wait(runner, job_id).state in ("cancelled", "done")
@@ -142,7 +174,9 @@ def test_explain_keeps_the_file_until_it_is_done(runner: JobRunner, folder: Path
         runner.explain(upload, "small", Place(0.0, (0.0, 0.0, 9.0, 9.0)), ("expression", "Fear"))
 
 
-def test_explanations_take_no_room_from_analyses(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explanations_take_no_room_from_analyses(
+    runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hsemotion_space.jobs.table.MAX_KEPT", 1)
     kept = runner.submit(folder / "faces.png", PipelineConfig())
     place = place_of(wait(runner, kept).analyses[0].faces[0].track, 0)

@@ -46,7 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Settings:
-    return Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1)
+    return Settings(
+        checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,9 @@ def occupy(runner: JobRunner, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_look_is_like_an_analysis_of_the_picture(runner: JobRunner, settings: Settings, kind: str, tmp_path: Path) -> None:
+def test_look_is_like_an_analysis_of_the_picture(
+    runner: JobRunner, settings: Settings, kind: str, tmp_path: Path
+) -> None:
     status = wait(runner, runner.look(frame(kind), "small"))
     assert (status.state, status.checkpoints, len(status.analyses)) == ("done", ("small",), 1)
     analysis = status.analyses[0]
@@ -116,7 +120,9 @@ def test_look_is_refused_where_it_would_wait(runner: JobRunner, folder: Path) ->
     runner.look(frame(), "small")
 
 
-def test_look_that_nobody_asks_for_is_cancelled(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_that_nobody_asks_for_is_cancelled(
+    runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
     occupy(runner, folder)
     live, waiting = runner.look(frame(), "small"), runner.submit(folder / "frame.jpg", PipelineConfig())
@@ -130,7 +136,9 @@ def test_look_that_nobody_asks_for_is_cancelled(runner: JobRunner, folder: Path,
     assert runner.status(waiting).state == "queued"
 
 
-def test_look_keeps_nothing_of_a_frame(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_keeps_nothing_of_a_frame(
+    runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
     kept = wait(runner, runner.submit(folder / "frame.jpg", PipelineConfig())).id
     content = frame() + os.urandom(8)  # this very picture
@@ -183,7 +191,10 @@ def test_look_writes_no_file(settings: Settings) -> None:
 
 def test_table_bounds_frames_apart_from_jobs() -> None:
     jobs = make_table()
-    looks = [jobs.add(FrameRequest(f"{number:032x}", b"frame", "small"), "", 0.0) for number in range(MAX_SHORT_LIVED + 5)]
+    looks = [
+        jobs.add(FrameRequest(f"{number:032x}", b"frame", "small"), "", 0.0)
+        for number in range(MAX_SHORT_LIVED + 5)
+    ]
     for number, job in enumerate(looks):
         jobs.end(job, "done", float(number) / 100)
         assert isinstance(job.request, FrameRequest) and job.request.frame == b""

@@ -39,11 +39,17 @@ def sources(data: Path) -> list[FaceImages]:
 
 def test_vote_targets() -> None:
     def row(**votes: float) -> dict[str, object]:
-        return {f"votes_{name.lower()}": 0 for name in EXPRESSION.label_names} | {f"votes_{key}": value for key, value in votes.items()}
+        return {f"votes_{name.lower()}": 0 for name in EXPRESSION.label_names} | {
+            f"votes_{key}": value for key, value in votes.items()
+        }
 
     target, sure = _vote_targets(row(fear=6, surprise=4)) or (None, None)
     assert target is not None
-    assert (target[EXPRESSION.index("Fear")], target.sum(), sure) == (pytest.approx(0.6), pytest.approx(1), True)
+    assert (target[EXPRESSION.index("Fear")], target.sum(), sure) == (
+        pytest.approx(0.6),
+        pytest.approx(1),
+        True,
+    )
     assert (_vote_targets(row(fear=5, surprise=4)) or (0, None))[1] is False
     assert (_vote_targets(row(fear=6, surprise=6)) or (0, None))[1] is False
     assert _vote_targets(row(fear=4, unknown=4)) is None
@@ -56,7 +62,9 @@ def test_name_targets() -> None:
         result = _name_targets(text)
         if result is None:
             return None
-        return {name: float(share) for name, share in zip(EXPRESSION.label_names, result[0], strict=True) if share}
+        return {
+            name: float(share) for name, share in zip(EXPRESSION.label_names, result[0], strict=True) if share
+        }
 
     assert named("contempt") == {"Contempt": 1}
     assert named("Sadly fearful") == {"Fear": 0.5, "Sadness": 0.5}
@@ -89,7 +97,11 @@ def test_load_sources_of_names_and_votes(sources: list[FaceImages]) -> None:
     np.testing.assert_allclose(voted.expression.sum(1), 1, rtol=1e-5)
     assert not voted.counted.all()
     truth = np.linspace(-0.8, 0.8, 8)
-    np.testing.assert_allclose(voted.valence_arousal, np.stack([voted.expression @ truth, voted.expression @ truth[::-1]], 1), atol=1e-4)
+    np.testing.assert_allclose(
+        voted.valence_arousal,
+        np.stack([voted.expression @ truth, voted.expression @ truth[::-1]], 1),
+        atol=1e-4,
+    )
 
 
 def test_open_images_splits_by_content(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
@@ -97,10 +109,17 @@ def test_open_images_splits_by_content(data: Path, sources: list[FaceImages], tm
     assert 0.02 < np.mean([fold_of(str(number).encode()) < 0.1 for number in range(1000)]) < 0.18
     table = pq.read_table(data / "a.parquet")
     folds = np.array([fold_of(image["bytes"]) for image in table["image"].to_pylist()])
-    assert (sources[0].split == np.where(folds < 0.1, TEST, np.where(folds < 0.1 + 0.2, TUNING, TRAINING))).all()
-    assert [len(sources[0].rows(split)) for split in (TRAINING, TUNING, TEST)] == np.bincount(sources[0].split).tolist()
+    assert (
+        sources[0].split == np.where(folds < 0.1, TEST, np.where(folds < 0.1 + 0.2, TUNING, TRAINING))
+    ).all()
+    assert [len(sources[0].rows(split)) for split in (TRAINING, TUNING, TEST)] == np.bincount(
+        sources[0].split
+    ).tolist()
     pq.write_table(table.take(list(range(79, -1, -1))), tmp_path / "reversed.parquet")
-    assert open_images("r", [tmp_path / "reversed.parquet"], 16, tuning=0.2).split.tolist() == sources[0].split.tolist()[::-1]
+    assert (
+        open_images("r", [tmp_path / "reversed.parquet"], 16, tuning=0.2).split.tolist()
+        == sources[0].split.tolist()[::-1]
+    )
     subjects = table.append_column("subject", pa.array([f"s{number // 8}" for number in range(80)]))
     pq.write_table(subjects, tmp_path / "subjects.parquet")
     split = open_images("s", [tmp_path / "subjects.parquet"], 16, tuning=0.4).split.reshape(10, 8)
@@ -123,9 +142,16 @@ def test_open_images_takes_a_validation_file_as_test(data: Path, tmp_path: Path)
 def test_open_images_cuts_boxes_as_squares_or_squashed(tmp_path: Path) -> None:
     pixels = np.full((60, 60, 3), 200, np.uint8)
     pixels[20:40, 25:35] = (0, 0, 255)
-    rows = {"image": [{"bytes": encoded(pixels)}], "category": ["Neutral"], "face_box": [[25 / 60, 20 / 60, 35 / 60, 40 / 60]]}
+    rows = {
+        "image": [{"bytes": encoded(pixels)}],
+        "category": ["Neutral"],
+        "face_box": [[25 / 60, 20 / 60, 35 / 60, 40 / 60]],
+    }
     pq.write_table(pa.table(rows), tmp_path / "boxes.parquet")
-    square, box = (open_images("boxes", [tmp_path / "boxes.parquet"], 20, crop=crop).images[np.array([0])][0] for crop in ("square", "box"))
+    square, box = (
+        open_images("boxes", [tmp_path / "boxes.parquet"], 20, crop=crop).images[np.array([0])][0]
+        for crop in ("square", "box")
+    )
     assert (box == (0, 0, 255, 255)).all()
     assert (square[:, 5:15] == (0, 0, 255, 255)).all()
     assert (square[:, [*range(5), *range(15, 20)]] == (200, 200, 200, 255)).all()
@@ -146,7 +172,9 @@ def test_open_images_names_a_damaged_picture(tmp_path: Path) -> None:
             faces = open_images("x", [file], 16)
             faces.images[np.arange(len(faces))]
     for box in ([0.5, 0.5, 0.5, 0.5], [0.1, 0.2], [0.1, None, 0.5, 0.5]):
-        pq.write_table(pa.table({"image": [{"bytes": good[0]}], "expression": ["Fear"], "face_box": [box]}), file)
+        pq.write_table(
+            pa.table({"image": [{"bytes": good[0]}], "expression": ["Fear"], "face_box": [box]}), file
+        )
         with raises_code(DataError, "face_box", place=f"{file}, row 1"):
             faces = open_images("x", [file], 16)
             faces.images[np.arange(len(faces))]
@@ -154,7 +182,9 @@ def test_open_images_names_a_damaged_picture(tmp_path: Path) -> None:
 
 def test_open_images_refuses_unusable_data(data: Path, tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no")
-    pq.write_table(pa.table({"image": [{"bytes": b""}], "expression": ["bored"]}), tmp_path / "unlabeled.parquet")
+    pq.write_table(
+        pa.table({"image": [{"bytes": b""}], "expression": ["bored"]}), tmp_path / "unlabeled.parquet"
+    )
     for files, code in (([], "no_label"), ([data / "c.parquet"], "unreadable"), ([tmp_path / "text.parquet"], "unusable"),
                         ([tmp_path / "unlabeled.parquet"], "no_label")):  # fmt: skip
         with raises_code(DataError, code):

@@ -84,11 +84,16 @@ def test_evaluation_takes_the_counted_rows_of_a_split(sources: list[FaceImages],
     rows = [row for row in range(len(voted)) if voted.split[row] == split and voted.counted[row]]
     result = evaluate_expression(Brightness(), voted, RECIPE, split)
     assert result.count == len(rows)
-    assert np.sum(result.confusion, 1).tolist() == np.bincount(voted.expression[rows].argmax(1), minlength=8).tolist()
+    assert (
+        np.sum(result.confusion, 1).tolist()
+        == np.bincount(voted.expression[rows].argmax(1), minlength=8).tolist()
+    )
 
 
 def test_networks_are_fed_alike_from_memory_and_from_files(sources: list[FaceImages], data: Path) -> None:
-    content = [Picture(image["bytes"], None, "x") for image in pq.read_table(data / "a.parquet")["image"].to_pylist()]
+    content = [
+        Picture(image["bytes"], None, "x") for image in pq.read_table(data / "a.parquet")["image"].to_pylist()
+    ]
     stored = replace(sources[0], images=LazyPictures(content, 36, "box"))
     opaque = np.flatnonzero((sources[0].images[np.arange(80)][..., 3] == 255).all((1, 2)))
     assert len(opaque) > 40
@@ -99,13 +104,17 @@ def test_networks_are_fed_alike_from_memory_and_from_files(sources: list[FaceIma
     np.testing.assert_allclose(first[:, :3], (plain[:, :3] - (0.1, 0.2, 0.3)) / (0.5, 0.25, 1.0), atol=1e-5)
 
 
-def test_a_recipe_is_trained_and_written_out(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_is_trained_and_written_out(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, run = tmp_path / "starter", tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.toml").write_text(TOML)
     with raises_code(DataError, "no_run"):
         export_run(folder / "recipe.toml", data, run, folder)
-    start = Trainer(replace(RECIPE, seed=9), load_sources(RECIPE, data)[0], tmp_path / "other").model.state_dict()
+    start = Trainer(
+        replace(RECIPE, seed=9), load_sources(RECIPE, data)[0], tmp_path / "other"
+    ).model.state_dict()
     torch.save(start, data / "start.pt")
     assert train(folder / "recipe.toml", data, run, None) is True
     assert f"Start: {len(start)} tensors of start.pt; random: none" in capsys.readouterr().out
@@ -126,7 +135,10 @@ def test_a_recipe_is_trained_and_written_out(tmp_path: Path, data: Path, capsys:
     best = torch.load(run / "best.pt", weights_only=True)["average"]
     weights = load_file(folder / "model.safetensors")
     assert weights.keys() == best.keys()
-    assert all(torch.equal(weights[key], value.half() if value.is_floating_point() else value) for key, value in best.items())
+    assert all(
+        torch.equal(weights[key], value.half() if value.is_floating_point() else value)
+        for key, value in best.items()
+    )
     for name, source in zip("ab", load_sources(RECIPE, data)[0], strict=True):
         assert record["evaluation"][name]["count"] == len(source.rows(TEST, counted=True))
 
@@ -139,7 +151,11 @@ def test_masked_faces_are_scored_before_three_backgrounds(tmp_path: Path, data: 
     masked = np.array(source.images)
     masked[:, :10, :, 3] = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "load_sources", lambda *_: ([replace(source, images=masked), load_sources(RECIPE, data)[0][1]], None))
+        patch.setattr(
+            runs,
+            "load_sources",
+            lambda *_: ([replace(source, images=masked), load_sources(RECIPE, data)[0][1]], None),
+        )
         train(folder / "recipe.toml", data, tmp_path / "run", None)
         export_run(folder / "recipe.toml", data, tmp_path / "run", folder)
     evaluation = json.loads((folder / "training.json").read_text())["evaluation"]

@@ -12,8 +12,20 @@ from sklearn.metrics import log_loss
 
 from hsemotion_space.inference.heads import run_layers, sigmoid, softmax
 from hsemotion_space.metrics import concordance
-from hsemotion_space.tasks import ACTION_UNITS, AFF_WILD2_EXPRESSION, CHALLENGE, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL
-from hsemotion_space.training.calibration import calibrate, calibration_of, fit_temperature, negative_log_likelihood
+from hsemotion_space.tasks import (
+    ACTION_UNITS,
+    AFF_WILD2_EXPRESSION,
+    CHALLENGE,
+    EXPRESSION,
+    MIMICRY_INTENSITY,
+    VALENCE_AROUSAL,
+)
+from hsemotion_space.training.calibration import (
+    calibrate,
+    calibration_of,
+    fit_temperature,
+    negative_log_likelihood,
+)
 from hsemotion_space.training.challenge import train_head, tuning_videos
 from hsemotion_space.training.feature_table import FeatureTable
 from hsemotion_space.training.files import DataError
@@ -30,12 +42,23 @@ from hsemotion_space.training.heads import (
     undo_balance,
 )
 from hsemotion_space.training.series import Series, recording_of
-from hsemotion_space.training.trained_head import TrainedHead, challenge_task, join_labels, load_head, predict, save_head
+from hsemotion_space.training.trained_head import (
+    TrainedHead,
+    challenge_task,
+    join_labels,
+    load_head,
+    predict,
+    save_head,
+)
 
 RNG = np.random.default_rng(0)
 
 
-def table(videos: dict[str, np.ndarray], embeddings: dict[str, np.ndarray], scores: dict[str, np.ndarray] | None = None) -> FeatureTable:
+def table(
+    videos: dict[str, np.ndarray],
+    embeddings: dict[str, np.ndarray],
+    scores: dict[str, np.ndarray] | None = None,
+) -> FeatureTable:
     names = tuple(sorted(videos))
     starts = np.cumsum([0, *(len(videos[name]) for name in names)])
     parts = [(scores or {}).get(name, np.zeros((len(videos[name]), 0), np.float32)) for name in names]
@@ -52,12 +75,22 @@ def exact(logits: np.ndarray) -> np.ndarray:
 
 def test_the_papers_heads_have_the_papers_sizes() -> None:
     counts = {}
-    for task, width in ((VALENCE_AROUSAL, 10), (AFF_WILD2_EXPRESSION, 1280), (ACTION_UNITS, 1280), (MIMICRY_INTENSITY, 40)):
+    for task, width in (
+        (VALENCE_AROUSAL, 10),
+        (AFF_WILD2_EXPRESSION, 1280),
+        (ACTION_UNITS, 1280),
+        (MIMICRY_INTENSITY, 40),
+    ):
         features = RNG.normal(0, 1, (4, width)).astype(np.float32)
         labels = np.arange(4) if task.kind == "one_of" else RNG.random((4, len(task.labels))).round()
         fitted = fit_head(task, features, labels, replace(paper_options(task), epochs=1))
         counts[task.name] = sum(weight.size + bias.size for weight, bias in fitted.layers)
-    assert counts == {"valence_arousal": 22, "expression": 165_000, "action_units": 165_516, "mimicry_intensity": 3_014}
+    assert counts == {
+        "valence_arousal": 22,
+        "expression": 165_000,
+        "action_units": 165_516,
+        "mimicry_intensity": 3_014,
+    }
 
 
 def test_the_weights_of_the_mimicry_loss_are_those_of_the_paper() -> None:
@@ -81,7 +114,9 @@ def test_balanced_binary_cross_entropy_by_hand() -> None:
     p = 1 / (1 + np.exp(-np.array([[0.5, -1], [2, 0], [-3, 1], [0, 0.2]])))
     weights = np.where(targets == 1, 4 / (2 * 1), 4 / (2 * 3))
     expected = -(weights * (targets * np.log(p) + (1 - targets) * np.log(1 - p))).mean()
-    made = balanced_binary_cross_entropy(targets)(torch.tensor(np.log(p / (1 - p))).float(), torch.from_numpy(targets))
+    made = balanced_binary_cross_entropy(targets)(
+        torch.tensor(np.log(p / (1 - p))).float(), torch.from_numpy(targets)
+    )
     assert float(made) == pytest.approx(expected, rel=1e-5)
 
 
@@ -90,7 +125,10 @@ def test_undoing_the_balance_gives_back_the_frequency_of_rare_units() -> None:
     targets = (x[:, :1] * 2 + RNG.normal(0, 1, (4000, 1)) > 3.5).astype(np.float32)
     task = ACTION_UNITS.subset(["AU1"])
     fitted = fit_head(task, x, targets, HeadOptions(hidden=0, epochs=30, lr=0.02))
-    before, after = (sigmoid(run_layers(layers, x)).mean() for layers in (fitted.layers, undo_balance(fitted.layers, targets)))
+    before, after = (
+        sigmoid(run_layers(layers, x)).mean()
+        for layers in (fitted.layers, undo_balance(fitted.layers, targets))
+    )
     assert targets.mean() < 0.1
     assert before > 2 * targets.mean()
     assert after == pytest.approx(targets.mean(), rel=0.2)
@@ -120,7 +158,11 @@ def test_a_head_learns_a_signal_that_is_there_and_reads_features_as_they_are(tas
     if task.kind == "one_of":
         targets = signal[:, :count].argmax(1)
     else:
-        targets = np.tanh(signal[:, :count]) if task.kind == "continuous" else (signal[:, :count] > 0.5).astype(np.float32)
+        targets = (
+            np.tanh(signal[:, :count])
+            if task.kind == "continuous"
+            else (signal[:, :count] > 0.5).astype(np.float32)
+        )
     options = HeadOptions(hidden=0 if task.kind == "continuous" else 32, epochs=40, batch=64, lr=0.01)
     fitted = fit_head(task, x[:400], targets[:400], options)
     raw = run_layers(fitted.layers, x[400:].astype(np.float32))
@@ -186,7 +228,9 @@ def test_frames_meet_their_labels_and_sound_serves_both_people() -> None:
     assert rows.inputs[:, 0].tolist() == [1, 4, 20, 10]
     assert rows.targets.tolist() == [5, 7, 0, 1]
     assert rows.without_features == 3  # frame 2 of a, both of elsewhere
-    assert join_labels(AFF_WILD2_EXPRESSION, "embeddings", ours, labels).targets.tolist() == [5, 7], "faces are of one person"
+    assert join_labels(AFF_WILD2_EXPRESSION, "embeddings", ours, labels).targets.tolist() == [5, 7], (
+        "faces are of one person"
+    )
     with raises_code(DataError, "no_scores"):
         join_labels(AFF_WILD2_EXPRESSION, "scores", features, labels)
     with raises_code(DataError, "no_common_frame"):
@@ -195,7 +239,9 @@ def test_frames_meet_their_labels_and_sound_serves_both_people() -> None:
 
 def test_predictions_from_sound_are_there_for_both_people() -> None:
     ours = table({"talk": np.array([1, 2])}, {"talk": np.array([[10.0], [20]])})
-    head = TrainedHead(VALENCE_AROUSAL, "embeddings", ((np.ones((2, 1)), np.zeros(2)),), 1.0, "c", ours.sha256, {})
+    head = TrainedHead(
+        VALENCE_AROUSAL, "embeddings", ((np.ones((2, 1)), np.zeros(2)),), 1.0, "c", ours.sha256, {}
+    )
     assert [series.video for series in predict(head, ours)] == ["talk"]
     assert list(predict(head, ours, ["talk_left"])) == []
     sound, reader = replace(ours, checkpoint="", sha256=""), replace(head, checkpoint="", sha256="")
@@ -208,11 +254,18 @@ def test_the_scale_of_a_head_trained_on_correlations_is_that_of_its_labels() -> 
     rng = np.random.default_rng(0)
     inputs = rng.normal(0, 1, (400, 3)).astype(np.float32)
     targets = sigmoid(np.stack([inputs[:, 0] * 0.5 - 3, inputs[:, 1] * 2 + 1], 1))
-    layers = ((np.array([[30.0, 0, 0], [0, -0.01, 0]], np.float32) * np.array([[1], [-1]], np.float32), np.array([5.0, 9.0], np.float32)),)
+    layers = (
+        (
+            np.array([[30.0, 0, 0], [0, -0.01, 0]], np.float32) * np.array([[1], [-1]], np.float32),
+            np.array([5.0, 9.0], np.float32),
+        ),
+    )
     fitted = fit_scale(layers, inputs, targets)
     made = sigmoid(run_layers(fitted, inputs))
     np.testing.assert_allclose(made, targets, atol=0.01)
-    assert np.corrcoef(run_layers(fitted, inputs)[:, 0], run_layers(layers, inputs)[:, 0])[0, 1] == pytest.approx(1)
+    assert np.corrcoef(run_layers(fitted, inputs)[:, 0], run_layers(layers, inputs)[:, 0])[
+        0, 1
+    ] == pytest.approx(1)
 
 
 def test_clips_are_read_through_their_statistics() -> None:
@@ -253,7 +306,10 @@ def test_a_head_survives_its_files_and_knows_its_features(tmp_path: Path) -> Non
     ],
 )
 def test_a_damaged_head_is_told(tmp_path: Path, file: str, content: bytes | None) -> None:
-    save_head(TrainedHead(ACTION_UNITS, "embeddings", ((np.zeros((12, 3)), np.zeros(12)),), 1.0, "", "", {}), tmp_path)
+    save_head(
+        TrainedHead(ACTION_UNITS, "embeddings", ((np.zeros((12, 3)), np.zeros(12)),), 1.0, "", "", {}),
+        tmp_path,
+    )
     (tmp_path / file).unlink()
     if content == b"other":  # of another head
         ones = ((np.ones((12, 3)), np.zeros(12)),)
@@ -269,17 +325,26 @@ def test_tuning_videos_take_no_part_in_training_and_choose_epoch_and_temperature
     names = [f"v{number}" for number in range(40)]
     videos = {name: np.arange(1, 21) for name in names}
     embeddings = {name: RNG.normal(0, 1, (20, 8)) for name in names}
-    labels = [Series(name, videos[name], embeddings[name].argmax(1)[:, None].astype(np.float32)) for name in names]
+    labels = [
+        Series(name, videos[name], embeddings[name].argmax(1)[:, None].astype(np.float32)) for name in names
+    ]
     tuning = tuning_videos(names, 0.25)
     assert len(tuning) == 10
     poisoned = [Series(s.video, s.frames, (7 - s.values) if s.video in tuning else s.values) for s in labels]
     options = HeadOptions(hidden=0, epochs=8, batch=64, lr=0.02)
     features = table(videos, embeddings)
-    head, fooled = (train_head(AFF_WILD2_EXPRESSION, features, given, options, 0.25) for given in (labels, poisoned))
+    head, fooled = (
+        train_head(AFF_WILD2_EXPRESSION, features, given, options, 0.25) for given in (labels, poisoned)
+    )
     assert head.record["tuning_videos"] == len(tuning)
     assert len(head.record["tuning_measures"]) == 8
     assert head.temperature != 1.0
-    right = np.mean([(s.values[:, 0] == p.values.argmax(1)).mean() for s, p in zip(labels, predict(head, features, names), strict=True)])
+    right = np.mean(
+        [
+            (s.values[:, 0] == p.values.argmax(1)).mean()
+            for s, p in zip(labels, predict(head, features, names), strict=True)
+        ]
+    )
     assert right > 0.8  # and with wrong labels on the tuning videos alone, only choices change:
     assert max(fooled.record["tuning_measures"]) < 0.5
     assert fooled.record["losses"] == head.record["losses"]
@@ -288,11 +353,19 @@ def test_tuning_videos_take_no_part_in_training_and_choose_epoch_and_temperature
 
 
 def test_both_people_of_a_recording_are_on_one_side() -> None:
-    assert [recording_of(name) for name in ("v_left", "v_right", "v", "left", "v_left_x")] == ["v", "v", "v", "left", "v_left_x"]
+    assert [recording_of(name) for name in ("v_left", "v_right", "v", "left", "v_left_x")] == [
+        "v",
+        "v",
+        "v",
+        "left",
+        "v_left_x",
+    ]
     videos = [f"{number}{side}" for number in range(10) for side in ("_left", "_right")]
     chosen = tuning_videos(videos, 0.3)
     assert len(chosen) == 6
-    assert {video.replace("_left", "_right") for video in chosen} == {video for video in chosen if video.endswith("_right")}
+    assert {video.replace("_left", "_right") for video in chosen} == {
+        video for video in chosen if video.endswith("_right")
+    }
     assert chosen == tuning_videos(videos[::-1], 0.3)
     assert tuning_videos(videos, 0) == set()
     assert len(tuning_videos(["a", "b", "c"], 0.01)) == len(tuning_videos(["a", "b"], 0.9)) == 1
@@ -304,7 +377,9 @@ def test_likelihood_agrees_with_scikit_learn() -> None:
     assert negative_log_likelihood(EXPRESSION, logits, targets, 1.7) == pytest.approx(expected, rel=1e-4)
     units = (RNG.random((60, 12)) < 0.3).astype(np.float32)
     logits = RNG.normal(0, 2, (60, 12)).astype(np.float32)
-    expected = np.mean([log_loss(units[:, k], 1 / (1 + np.exp(-logits[:, k] / 0.6)), labels=[0, 1]) for k in range(12)])
+    expected = np.mean(
+        [log_loss(units[:, k], 1 / (1 + np.exp(-logits[:, k] / 0.6)), labels=[0, 1]) for k in range(12)]
+    )
     assert negative_log_likelihood(ACTION_UNITS, logits, units, 0.6) == pytest.approx(expected, rel=1e-4)
 
 
@@ -313,7 +388,9 @@ def test_the_temperature_that_made_the_labels_is_found_and_calibrates(true_tempe
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 2, (20_000, 8)).astype(np.float32)
     targets = (softmax(logits / true_temperature).cumsum(1) > rng.random((20_000, 1))).argmax(1)
-    temperature, before, after = calibrate(EXPRESSION, (logits[:10_000], targets[:10_000]), (logits[10_000:], targets[10_000:]))
+    temperature, before, after = calibrate(
+        EXPRESSION, (logits[:10_000], targets[:10_000]), (logits[10_000:], targets[10_000:])
+    )
     assert temperature == pytest.approx(true_temperature, rel=0.05)
     assert after < 0.02
     assert before > 0.1

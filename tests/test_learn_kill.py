@@ -45,7 +45,11 @@ def check_equal(first: Path, second: Path) -> None:
 @pytest.mark.long
 def test_a_run_killed_at_random_moments_gives_the_bits_of_an_unbroken_one(tmp_path: Path) -> None:
     write_data(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, str(HERE / "training_process.py"), str(tmp_path), "1"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -22,7 +22,9 @@ def test_multitask_loss_against_numpy() -> None:
     assert float(terms["expression"]) == pytest.approx(expected)
     rated = [0, 2, 3, 4, 5]
     for k, name in enumerate(("valence", "arousal")):
-        assert float(terms[name]) == pytest.approx((1 - concordance(scores[rated, 8 + k], affect[rated, k])) / 2)
+        assert float(terms[name]) == pytest.approx(
+            (1 - concordance(scores[rated, 8 + k], affect[rated, k])) / 2
+        )
 
 
 def test_missing_labels_give_no_term() -> None:

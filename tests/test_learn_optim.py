@@ -41,7 +41,9 @@ def least_squares(weight: Doubles, bias: Doubles) -> tuple[Doubles, Doubles]:
 def problem() -> tuple[nn.Linear, Callable[[], Terms]]:
     torch.manual_seed(0)
     model = nn.Linear(5, 3).double()
-    return model, lambda: {"squares": ((model(torch.from_numpy(INPUTS)) - torch.from_numpy(TARGETS)) ** 2).mean()}
+    return model, lambda: {
+        "squares": ((model(torch.from_numpy(INPUTS)) - torch.from_numpy(TARGETS)) ** 2).mean()
+    }
 
 
 def test_sharpness_aware_steps_against_the_formula() -> None:
@@ -56,7 +58,10 @@ def test_sharpness_aware_steps_against_the_formula() -> None:
         loss = ((INPUTS @ weight.T + bias - TARGETS) ** 2).mean()
         terms = sharpness_aware_step(model, optimizer, objective, 0, RHO)
         assert float(terms["squares"]) == pytest.approx(loss, rel=1e-12)  # at w, not at w + e
-        weight, bias = (adam.step(value, gradient) for adam, value, gradient in zip(adams, (weight, bias), uphill, strict=True))
+        weight, bias = (
+            adam.step(value, gradient)
+            for adam, value, gradient in zip(adams, (weight, bias), uphill, strict=True)
+        )
         np.testing.assert_allclose(model.weight.detach().numpy(), weight, rtol=1e-10)
         np.testing.assert_allclose(model.bias.detach().numpy(), bias, rtol=1e-10)
 
@@ -108,7 +113,9 @@ def test_both_passes_of_a_sharpness_aware_step_drop_the_same_units() -> None:
     model[2].register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach() == 0))
     optimizer = make_optimizer(model, LR, 0.0)
     for seed in (5, 6):
-        sharpness_aware_step(model, optimizer, lambda: {"sum": model(torch.from_numpy(INPUTS)).sum()}, seed, RHO)
+        sharpness_aware_step(
+            model, optimizer, lambda: {"sum": model(torch.from_numpy(INPUTS)).sum()}, seed, RHO
+        )
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[2], seen[3])
     assert not torch.equal(seen[0], seen[2])

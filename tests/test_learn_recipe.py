@@ -81,7 +81,9 @@ def test_every_recipe_of_the_repository_can_be_read() -> None:
         assert (recipe.steps > 0, recipe.optimizer, recipe.choose) == (True, "adamw", "last")
 
 
-@pytest.mark.parametrize("record", sorted(CHECKPOINTS.glob("*/training.json")), ids=lambda file: file.parent.name)
+@pytest.mark.parametrize(
+    "record", sorted(CHECKPOINTS.glob("*/training.json")), ids=lambda file: file.parent.name
+)
 def test_a_bundled_recipe_describes_its_run(record: Path) -> None:
     now = json.loads(json.dumps(asdict(read_recipe(record.with_name("recipe.toml")))))
     recorded = json.loads(record.read_text("utf-8"))["recipe"]
@@ -113,6 +115,10 @@ def test_the_head_has_its_own_learning_rate_before_the_schedule() -> None:
 
 def test_sam_has_no_weight_decay_unless_the_file_has_it(tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
-    for addition, expected in (("", 0.05), ('optimizer = "sam"\n', 0.0), ('optimizer = "sam"\nweight_decay = 0.01\n', 0.01)):
+    for addition, expected in (
+        ("", 0.05),
+        ('optimizer = "sam"\n', 0.0),
+        ('optimizer = "sam"\nweight_decay = 0.01\n', 0.01),
+    ):
         file.write_text(addition + GOOD)
         assert read_recipe(file).weight_decay == expected

@@ -67,22 +67,36 @@ def test_a_kernel_over_a_whole_map_answers_as_before_to_the_resampled_map() -> N
     assert torch.equal(resize_kernel(kernel, 7, 7), kernel)
     fine = torch.randn(2, 5, 14, 14, generator=generator)
     coarse = functional.avg_pool2d(fine, 2)
-    after, before = (functional.conv2d(x, k, groups=5) for x, k in ((fine, resize_kernel(kernel, 14, 14)), (coarse, kernel)))
+    after, before = (
+        functional.conv2d(x, k, groups=5)
+        for x, k in ((fine, resize_kernel(kernel, 14, 14)), (coarse, kernel))
+    )
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [112, 64])
-def test_mobilefacenet_gets_everything_but_the_embedding(source: tuple[MobileFaceNet, Path], tmp_path: Path, size: int) -> None:
+def test_mobilefacenet_gets_everything_but_the_embedding(
+    source: tuple[MobileFaceNet, Path], tmp_path: Path, size: int
+) -> None:
     model, file = source
     origin = make_start("mobilefacenet_small", {"img_size": size}, file, tmp_path / "start.safetensors")
     start, given = load_file(tmp_path / "start.safetensors"), model.state_dict()
-    fresh = {key for key, value in start.items() if not key.endswith("num_batches_tracked") and not torch.equal(value, given[key])}
+    fresh = {
+        key
+        for key, value in start.items()
+        if not key.endswith("num_batches_tracked") and not torch.equal(value, given[key])
+    }
     assert {key for key in fresh if "features.features.layers.0" not in key} == {
-        f"features.features.layers.{rest}" for rest in ("2.weight", "3.weight", "3.bias", "3.running_mean", "3.running_var")
+        f"features.features.layers.{rest}"
+        for rest in ("2.weight", "3.weight", "3.bias", "3.running_mean", "3.running_var")
     }
     assert (WHOLE in fresh) == (size == 64)
     assert start[WHOLE].shape[-1] == size // 16
-    assert (origin["matched"], origin["file"], origin["sha256"]) == ("name", file.name, hashlib.sha256(file.read_bytes()).hexdigest())
+    assert (origin["matched"], origin["file"], origin["sha256"]) == (
+        "name",
+        file.name,
+        hashlib.sha256(file.read_bytes()).hexdigest(),
+    )
     assert 0.6 < float(str(origin["share"])) < 0.85
     student = create_model("mobilefacenet_small", 10, img_size=size)
     lacking = student.load_state_dict(start, strict=False)
@@ -112,7 +126,9 @@ def test_ddamfn_computes_what_its_source_computes(source: tuple[MobileFaceNet, P
     pure["features.layers.1.layers.2.weight"] = source[0].state_dict()["features.layers.1.layers.2.weight"]
     trunk.load_state_dict(pure)
     save_file(pure, tmp_path / "pure.safetensors")
-    origin = make_start("ddamfn", {"img_size": 112}, tmp_path / "pure.safetensors", tmp_path / "start.safetensors")
+    origin = make_start(
+        "ddamfn", {"img_size": 112}, tmp_path / "pure.safetensors", tmp_path / "start.safetensors"
+    )
     assert origin["matched"] == "structure"
     model = create_model("ddamfn", 10)
     lacking = model.load_state_dict(load_file(tmp_path / "start.safetensors"), strict=False)
@@ -157,12 +173,20 @@ def test_only_kernels_of_single_channels_are_resized() -> None:
 def test_tensors_under_other_names_are_taken_in_order(tmp_path: Path) -> None:
     given = settle(create_model("tf_efficientnet_lite0", 1000), 32, 2).state_dict()
     file, out = tmp_path / "lite0.pth", tmp_path / "start.safetensors"
-    torch.save({f"_layer{number}.{key.rsplit('.', 1)[-1]}": value for number, (key, value) in enumerate(given.items())}, file)
+    torch.save(
+        {
+            f"_layer{number}.{key.rsplit('.', 1)[-1]}": value
+            for number, (key, value) in enumerate(given.items())
+        },
+        file,
+    )
     origin = make_start("tf_efficientnet_lite0", {}, file, out)
     start = load_file(out)
     assert (origin["matched"], origin["share"]) == ("order", 1.0)
     assert given.keys() - start.keys() == {"classifier.weight", "classifier.bias"}
-    assert all(torch.equal(start[key], given[key]) for key in start if not key.endswith("num_batches_tracked"))
+    assert all(
+        torch.equal(start[key], given[key]) for key in start if not key.endswith("num_batches_tracked")
+    )
     swapped = dict(torch.load(file, weights_only=True))
     keys = list(swapped)
     order = [*keys[:1], keys[2], keys[1], *keys[3:]]  # scale and shift of a normalization have one shape
@@ -174,11 +198,22 @@ def test_tensors_under_other_names_are_taken_in_order(tmp_path: Path) -> None:
         make_start("tf_efficientnet_lite0", {}, file, out)
 
 
-def test_the_command_writes_a_start_that_a_run_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_start_that_a_run_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sources, _ = load_sources(RECIPE, write_data(tmp_path))
     given = Trainer(RECIPE, sources, tmp_path / "given").model.state_dict()
     torch.save(given, tmp_path / "given.pt")
-    call = ["learn", "start", "test_byobnet", "--args", "drop_rate=0.3", "--from", str(tmp_path / "given.pt"), "--out"]
+    call = [
+        "learn",
+        "start",
+        "test_byobnet",
+        "--args",
+        "drop_rate=0.3",
+        "--from",
+        str(tmp_path / "given.pt"),
+        "--out",
+    ]
     assert main([*call, str(tmp_path / "start.safetensors"), "--seed", "4"]) == 0
     assert "start.safetensors: 100% of the values come from" in capsys.readouterr().out
     with safe_open(tmp_path / "start.safetensors", "pt") as content:
@@ -187,7 +222,10 @@ def test_the_command_writes_a_start_that_a_run_records(tmp_path: Path, capsys: p
     assert origin == {"file": "given.pt", "sha256": digest, "matched": "name", "share": 1.0, "seed": 4}
     trainer = Trainer(RECIPE, sources, tmp_path / "run", tmp_path / "start.safetensors")
     assert trainer.describe()["start"]["origin"] == origin
-    assert [key for key in trainer.start.fresh if "num_batches" not in key] == ["head.fc.bias", "head.fc.weight"]
+    assert [key for key in trainer.start.fresh if "num_batches" not in key] == [
+        "head.fc.bias",
+        "head.fc.weight",
+    ]
     trainer.fit(minutes=0)
     assert Trainer(RECIPE, sources, tmp_path / "run").describe()["start"]["origin"] == origin
     with pytest.raises(SystemExit):

@@ -20,7 +20,14 @@ from hsemotion_space.training.sources import load_sources
 
 
 def sample(image: Path | bytes, number: int, **changes: object) -> FaceSample:
-    plain = FaceSample(image, None, number % 8, (number % 5 / 5, -0.25), "validation" if number % 4 == 0 else "train", f"s{number // 2}")
+    plain = FaceSample(
+        image,
+        None,
+        number % 8,
+        (number % 5 / 5, -0.25),
+        "validation" if number % 4 == 0 else "train",
+        f"s{number // 2}",
+    )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -39,13 +46,17 @@ def test_samples_become_a_source_with_their_labels_and_split(samples: list[FaceS
     faces = faces_from_samples("x", iter(samples), 20, 0.3)
     kept = [*range(6), *range(7, 40)]
     assert (len(faces), len(faces.images)) == (39, 39)
-    assert faces.expression.argmax(1)[3:].tolist() == [0, *[number % 8 for number in kept[4:]]]  # a row of NaN, then the rest
+    # a row of NaN, then the rest
+    assert faces.expression.argmax(1)[3:].tolist() == [0, *[number % 8 for number in kept[4:]]]
     assert np.isnan(faces.expression[3]).all()
     assert faces.counted.tolist() == [number != 3 for number in kept]
     assert np.isnan(faces.valence_arousal).any(1).tolist() == [number == 5 for number in kept]
     assert faces.valence_arousal[1].tolist() == pytest.approx([0.2, -0.25])
     folds = [fold_of(f"s{number // 2}".encode()) for number in kept]
-    expected = [TEST if number % 4 == 0 else TUNING if fold < 0.3 else TRAINING for number, fold in zip(kept, folds, strict=True)]
+    expected = [
+        TEST if number % 4 == 0 else TUNING if fold < 0.3 else TRAINING
+        for number, fold in zip(kept, folds, strict=True)
+    ]
     assert faces.split.tolist() == expected
     assert {TRAINING, TUNING, TEST} == set(expected)
 
@@ -61,7 +72,12 @@ def test_without_a_validation_part_a_tenth_of_the_groups_is_the_test(samples: li
 def test_the_digest_of_samples_follows_files_boxes_and_labels(samples: list[FaceSample]) -> None:
     first = faces_from_samples("x", samples, 20, 0.2).sha256
     assert faces_from_samples("x", samples, 24, 0.4).sha256 == first
-    for change in ({"expression": 7}, {"valence_arousal": (0.0, 0.5)}, {"face_box_xyxy": (0.0, 0.0, 9.0, 9.0)}, {"image": b"x"}):
+    for change in (
+        {"expression": 7},
+        {"valence_arousal": (0.0, 0.5)},
+        {"face_box_xyxy": (0.0, 0.0, 9.0, 9.0)},
+        {"image": b"x"},
+    ):
         assert faces_from_samples("x", [replace(samples[0], **change), *samples[1:]], 20, 0.2).sha256 != first
 
 
@@ -93,10 +109,15 @@ def test_a_damaged_or_missing_file_is_named(samples: list[FaceSample], tmp_path:
         faces_from_samples("x", samples, 20, 0.2)
     with raises_code(DataError, "picture", place="picture 2"):
         faces_from_samples(
-            "x", [replace(samples[0], image=image) for image in (encoded(np.zeros((4, 4, 3), np.uint8)), b"")], 8, 0.2
+            "x",
+            [replace(samples[0], image=image) for image in (encoded(np.zeros((4, 4, 3), np.uint8)), b"")],
+            8,
+            0.2,
         ).images[np.arange(2)]
     with raises_code(DataError, "face_box", place="1.png"):
-        LazyPictures([Picture(tmp_path / "1.png", (90.0, 90.0, 99.0, 99.0), "1.png")], 8, "box")[np.array([0])]
+        LazyPictures([Picture(tmp_path / "1.png", (90.0, 90.0, 99.0, 99.0), "1.png")], 8, "box")[
+            np.array([0])
+        ]
     with raises_code(DataError, "no_label"):
         faces_from_samples("x", [replace(samples[0], expression=None, valence_arousal=None)], 20, 0.2)
 
@@ -133,14 +154,23 @@ def test_an_affectnet_table_is_trained_on(tmp_path: Path) -> None:
     rows = [f"{number}.png,20,10,40,20,1;2,{number % 8},0.5,-0.5" for number in range(38)]
     (tmp_path / "training.csv").write_text("\n".join([header, *rows[:30]]))
     (tmp_path / "validation.csv").write_text("\n".join(rows[30:]))
-    source = Source("affectnet", ("*.csv",), 1.0, tuning=0.4, format="affectnet-csv", crop="box", images="pictures")
+    source = Source(
+        "affectnet", ("*.csv",), 1.0, tuning=0.4, format="affectnet-csv", crop="box", images="pictures"
+    )
     faces = load_sources(replace(RECIPE, sources=(source,), votes=""), tmp_path)[0][0]
     assert (faces.images[np.array([0, 37])] == (200, 0, 0, 255)).all()
-    assert faces.split.tolist() == [TUNING if fold_of(f"{number}.png".encode()) < 0.4 else TRAINING for number in range(30)] + [TEST] * 8
+    assert (
+        faces.split.tolist()
+        == [TUNING if fold_of(f"{number}.png".encode()) < 0.4 else TRAINING for number in range(30)]
+        + [TEST] * 8
+    )
     assert faces.expression.argmax(1)[0] == EXPRESSION.index("Neutral")
     assert (faces.valence_arousal == (0.5, -0.5)).all()
     with raises_code(DataError, "empty_split"):
-        load_sources(replace(RECIPE, sources=(replace(source, files=("training.csv",), tuning=0.0),), votes=""), tmp_path)
+        load_sources(
+            replace(RECIPE, sources=(replace(source, files=("training.csv",), tuning=0.0),), votes=""),
+            tmp_path,
+        )
 
 
 def test_the_affectnet_folders_of_2021_are_trained_on(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ from hsemotion_space.training.teach import Teacher, teach
 from hsemotion_space.training.train import Trainer
 from hsemotion_space.types import FloatArray
 
-TAUGHT = replace(RECIPE, teaching=Teaching("soft.parquet", weight=0.5, weights={"b": 0.25}, temperature=2.0, embedding_weight=0.7))
+TAUGHT = replace(
+    RECIPE,
+    teaching=Teaching("soft.parquet", weight=0.5, weights={"b": 0.25}, temperature=2.0, embedding_weight=0.7),
+)
 TOML = """arch = "test_byobnet"
 size = 32
 votes = "votes.csv"
@@ -65,7 +68,9 @@ def _one_thread() -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two labeled sources, one without labels, and a recipe."""
     folder = write_data(tmp_path_factory.mktemp("data"))
-    pq.write_table(pa.table({"image": [{"bytes": content} for content in pictures(20, 7)]}), folder / "wild.parquet")
+    pq.write_table(
+        pa.table({"image": [{"bytes": content} for content in pictures(20, 7)]}), folder / "wild.parquet"
+    )
     (folder / "recipe.toml").write_text(TOML)
     return folder
 
@@ -94,7 +99,8 @@ def test_unlabeled_rows_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
     file = tmp_path / "x.parquet"
     pq.write_table(pa.table({"image": [{"bytes": content} for content in pictures(5, 0)], **columns}), file)
     assert len(open_images("x", [file], 16)) == 1
-    faces = open_images("x", [file], 16, unlabeled=True)  # not the two that most voters took for something else
+    # not the two that most voters took for something else
+    faces = open_images("x", [file], 16, unlabeled=True)
     assert np.isnan(faces.expression).all(1).tolist() == [False, True, True]
     assert faces.counted.tolist() == [True, False, False]
 
@@ -107,7 +113,9 @@ def test_a_source_without_any_label_is_only_for_training(data: Path, tmp_path: P
     with raises_code(DataError, "no_labels"):
         load_sources(alone, data)
     with raises_code(DataError, "no_label"):
-        load_sources(replace(recipe, sources=(recipe.sources[0], replace(recipe.sources[1], unlabeled=False))), data)
+        load_sources(
+            replace(recipe, sources=(recipe.sources[0], replace(recipe.sources[1], unlabeled=False))), data
+        )
 
 
 # the recipe
@@ -143,7 +151,9 @@ def test_targets_are_mixed_with_softened_probabilities() -> None:
     soft = SoftLabels(teacher, np.array([[0.5, -0.5]] * 3, np.float32), np.zeros((3, 0), np.float16))
     roots = np.sqrt(teacher[0]) / np.sqrt(teacher[0]).sum()
     np.testing.assert_allclose(
-        soft.targets(labels, 0.25, 2.0), [0.75 * labels[0] + 0.25 * roots, 0.75 * labels[1] + 0.25 * roots, roots], 1e-5
+        soft.targets(labels, 0.25, 2.0),
+        [0.75 * labels[0] + 0.25 * roots, 0.75 * labels[1] + 0.25 * roots, roots],
+        1e-5,
     )
     np.testing.assert_allclose(soft.targets(labels, 0.0, 1.0)[:2], labels[:2])
     np.testing.assert_allclose(soft.targets(labels, 1.0, 1.0), teacher, 1e-5)
@@ -159,10 +169,14 @@ def test_batches_have_the_targets_of_their_rows(sources: list[FaceImages]) -> No
         assert torch.equal(untaught.images, batch.images)
         start = 0
         for number, (weight, count) in enumerate(zip((0.5, 0.25), (6, 2), strict=True)):
-            rows = np.array([taught._pick(number, position) for position in range(step * count, (step + 1) * count)])
+            rows = np.array(
+                [taught._pick(number, position) for position in range(step * count, (step + 1) * count)]
+            )
             here, own = slice(start, start + count), soft.sources[number]
             roots = np.sqrt(own.expression[rows])
-            mixed = (1 - weight) * untaught.expression[here].numpy() + weight * roots / roots.sum(1, keepdims=True)
+            mixed = (1 - weight) * untaught.expression[here].numpy() + weight * roots / roots.sum(
+                1, keepdims=True
+            )
             np.testing.assert_allclose(batch.expression[here], mixed, atol=1e-6)
             assert (batch.embedding[here].numpy() == own.embedding[rows]).all()
             if number == 0:  # has no valence and arousal of its own
@@ -180,7 +194,9 @@ def test_class_weights_follow_from_labels_alone(sources: list[FaceImages]) -> No
     maker = BatchMaker(TAUGHT, fewer, soft_labels(fewer).sources)
     parts = zip(fewer, maker.training, maker.counts, strict=True)
     mass = sum(np.nansum(faces.expression[rows], 0) * count / len(rows) for faces, rows, count in parts)
-    np.testing.assert_allclose(maker.class_weights, (mass / mass.max()) ** -RECIPE.class_weight_power, rtol=1e-4)
+    np.testing.assert_allclose(
+        maker.class_weights, (mass / mass.max()) ** -RECIPE.class_weight_power, rtol=1e-4
+    )
 
 
 # runs
@@ -188,7 +204,11 @@ def test_class_weights_follow_from_labels_alone(sources: list[FaceImages]) -> No
 
 def test_the_embedding_is_drawn_to_the_teacher(sources: list[FaceImages], tmp_path: Path) -> None:
     trainer = Trainer(replace(TAUGHT, args={}, batch=16), sources, tmp_path, soft=soft_labels(sources, 6))
-    before = {key: value.clone() for key, value in trainer.trained.state_dict().items() if key.startswith("projection")}
+    before = {
+        key: value.clone()
+        for key, value in trainer.trained.state_dict().items()
+        if key.startswith("projection")
+    }
     losses = [trainer._train_step(trainer.batches(step % 3))["embedding"] for step in range(12)]
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) < 0.7 * 2
     assert not same(before, {key: trainer.trained.state_dict()[key] for key in before})
@@ -197,7 +217,9 @@ def test_the_embedding_is_drawn_to_the_teacher(sources: list[FaceImages], tmp_pa
     assert float(embedding_loss(x, y)) == pytest.approx(0.5)
 
 
-def test_the_projection_is_trained_with_the_head_and_resumed(sources: list[FaceImages], tmp_path: Path) -> None:
+def test_the_projection_is_trained_with_the_head_and_resumed(
+    sources: list[FaceImages], tmp_path: Path
+) -> None:
     recipe, soft = replace(TAUGHT, head_steps=2), soft_labels(sources, 6)
     trainer = Trainer(recipe, sources, tmp_path, soft=soft)
     before = {key: value.clone() for key, value in trainer.trained.state_dict().items()}
@@ -213,7 +235,11 @@ def test_the_projection_is_trained_with_the_head_and_resumed(sources: list[FaceI
 def test_a_run_keeps_its_teacher(sources: list[FaceImages], tmp_path: Path) -> None:
     Trainer(TAUGHT, sources, tmp_path, soft=soft_labels(sources, 6)).fit(minutes=0)
     other = replace(soft_labels(sources, 6), sha256="2" * 64)
-    for recipe, soft in ((TAUGHT, other), (RECIPE, None), (replace(TAUGHT, teaching=Teaching("x")), soft_labels(sources, 6))):
+    for recipe, soft in (
+        (TAUGHT, other),
+        (RECIPE, None),
+        (replace(TAUGHT, teaching=Teaching("x")), soft_labels(sources, 6)),
+    ):
         with raises_code(DataError, "other_teacher"):
             Trainer(recipe, sources, tmp_path, soft=soft)
     with raises_code(DataError, "no_soft_labels"):
@@ -240,7 +266,9 @@ def test_a_file_gives_back_what_was_written(sources: list[FaceImages], tmp_path:
     table = pq.read_table(tmp_path / "soft.parquet")
     assert table.column_names == ["source", "row", "probabilities", "valence", "arousal", "embedding"]
     assert not list(tmp_path.glob("*.partial"))
-    unrated = write(tmp_path / "unrated.parquet", sources, valence_arousal=np.full((80, 2), np.nan, np.float32))
+    unrated = write(
+        tmp_path / "unrated.parquet", sources, valence_arousal=np.full((80, 2), np.nan, np.float32)
+    )
     assert np.isnan(read_soft_labels(unrated, sources[:1]).sources[0].valence_arousal).all()
 
 
@@ -269,7 +297,9 @@ def test_files_that_do_not_fit_are_told(data: Path, sources: list[FaceImages], t
 # teachers
 
 
-def test_teachers_are_averaged_over_views_and_networks(data: Path, teachers: tuple[Teacher, ...], tmp_path: Path) -> None:
+def test_teachers_are_averaged_over_views_and_networks(
+    data: Path, teachers: tuple[Teacher, ...], tmp_path: Path
+) -> None:
     out = tmp_path / "soft.parquet"
     teach(data / "recipe.toml", data, teachers, out, embeddings=True)
     recipe = read_recipe(data / "recipe.toml")
@@ -312,14 +342,22 @@ def test_a_killed_call_does_at_most_one_source_again(
     teach(data / "recipe.toml", data, teachers[:1], tmp_path / "unbroken.parquet", views=1)
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "unbroken.parquet"))
     (tmp_path / "again.parquet.parts").mkdir()
-    write_soft_labels(tmp_path / "again.parquet.parts" / "0.parquet", "a", soft_labels(load_sources(RECIPE, data)[0]).sources[0], {})
-    teach(data / "recipe.toml", data, teachers[:1], tmp_path / "again.parquet", views=1)  # what another call left does not count
+    write_soft_labels(
+        tmp_path / "again.parquet.parts" / "0.parquet",
+        "a",
+        soft_labels(load_sources(RECIPE, data)[0]).sources[0],
+        {},
+    )
+    # what another call left does not count
+    teach(data / "recipe.toml", data, teachers[:1], tmp_path / "again.parquet", views=1)
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "again.parquet"))
 
 
 def test_a_network_with_fewer_expressions_gives_the_others_nothing(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "t", size=48)
-    seven = replace(EXPRESSION, labels=tuple(label for label in EXPRESSION.labels if label.name != "Contempt"))
+    seven = replace(
+        EXPRESSION, labels=tuple(label for label in EXPRESSION.labels if label.name != "Contempt")
+    )
     head = replace(checkpoint.heads[0], task=seven, columns=tuple(range(7)))
     teacher = Teacher(replace(checkpoint, heads=(head,)), tmp_path)
     labels = teacher(np.full((2, 54, 54, 4), 255, np.uint8), 1)
@@ -330,7 +368,9 @@ def test_a_network_with_fewer_expressions_gives_the_others_nothing(tmp_path: Pat
         Teacher(replace(checkpoint, heads=()), tmp_path)
 
 
-def test_a_taught_run_is_trained_and_written_out(data: Path, teachers: tuple[Teacher, ...], tmp_path: Path) -> None:
+def test_a_taught_run_is_trained_and_written_out(
+    data: Path, teachers: tuple[Teacher, ...], tmp_path: Path
+) -> None:
     recipe, folder = data / "recipe.toml", tmp_path / "student"
     with raises_code(DataError, "unreadable"):
         train(recipe, data, tmp_path / "run", None)
@@ -338,14 +378,18 @@ def test_a_taught_run_is_trained_and_written_out(data: Path, teachers: tuple[Tea
     assert train(recipe, data, tmp_path / "run", None) is True
     export_run(recipe, data, tmp_path / "run", folder)
     record = json.loads((folder / "training.json").read_text())
-    assert record["teaching"]["teachers"] == [{"id": t.checkpoint.id, "sha256": t.checkpoint.sha256} for t in teachers]
+    assert record["teaching"]["teachers"] == [
+        {"id": t.checkpoint.id, "sha256": t.checkpoint.sha256} for t in teachers
+    ]
     assert record["recipe"]["teaching"]["weight"] == 0.75
     assert list(record["evaluation"]) == ["a"]
     assert record["epochs"][0]["tuning"].keys() == {"a"}
     assert record["epochs"][0]["loss"].keys() == {"expression", "valence", "arousal", "embedding"}
 
 
-def test_fast_teacher_says_the_same_with_the_rounding_of_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_teacher_says_the_same_with_the_rounding_of_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shapes = []
 
     def compiled(network: torch.nn.Module) -> object:

@@ -48,7 +48,12 @@ def test_batches_mix_by_share_and_pass_over_every_training_row(sources: list[Fac
     batches = BatchMaker(RECIPE, sources)
     assert batches.counts.tolist() == [6, 2]
     images, expression, affect, embedding = batches(0)
-    assert (images.shape, expression.shape, affect.shape, embedding.shape) == ((8, 3, 32, 32), (8, 8), (8, 2), (8, 0))
+    assert (images.shape, expression.shape, affect.shape, embedding.shape) == (
+        (8, 3, 32, 32),
+        (8, 8),
+        (8, 2),
+        (8, 0),
+    )
     assert affect.isnan().any(1).tolist() == [True] * 6 + [False] * 2
     for number, rows in enumerate(batches.training):
         assert (sources[number].split[rows] == TRAINING).all()
@@ -129,20 +134,26 @@ def test_a_run_stopped_within_an_epoch_logs_what_an_unbroken_one_logs(
     Trainer(recipe, sources, tmp_path / "unbroken").fit()
     for end in (2, 4, 6):
         stopped = Trainer(recipe, sources, tmp_path / "stopped")
-        monkeypatch.setattr(train.time, "monotonic", lambda stopped=stopped, end=end: float(stopped.step >= end))
+        monkeypatch.setattr(
+            train.time, "monotonic", lambda stopped=stopped, end=end: float(stopped.step >= end)
+        )
         stopped.fit(minutes=0.5 / 60)
         assert stopped.step == end
         torch.randn(10)
     first, second = (read_log(tmp_path / name, 6) for name in ("unbroken", "stopped"))
     assert [row["loss"] for row in first] == [row["loss"] for row in second]
     assert len(first) == 2
-    assert same(*(dict(Trainer(recipe, sources, tmp_path / name).weights()) for name in ("unbroken", "stopped")))
+    assert same(
+        *(dict(Trainer(recipe, sources, tmp_path / name).weights()) for name in ("unbroken", "stopped"))
+    )
 
 
 def test_runs_of_the_first_version_can_be_resumed(sources: list[FaceImages], tmp_path: Path) -> None:
     Trainer(RECIPE, sources, tmp_path).fit()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    torch.save({key: value for key, value in state.items() if key not in ("losses", "start")}, tmp_path / "state.pt")
+    torch.save(
+        {key: value for key, value in state.items() if key not in ("losses", "start")}, tmp_path / "state.pt"
+    )
     log = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     (tmp_path / "log.jsonl").write_text(json.dumps({**log, "test": log["tuning"]}) + "\n")
     longer = Trainer(replace(RECIPE, steps=8), sources, tmp_path)
@@ -163,13 +174,21 @@ def test_training_learns(sources: list[FaceImages], tmp_path: Path) -> None:
 
 def test_the_warm_up_of_the_head_leaves_the_backbone_alone(sources: list[FaceImages], tmp_path: Path) -> None:
     for optimizer in ("adamw", "sam"):
-        trainer = Trainer(replace(RECIPE, optimizer=optimizer, head_steps=3, head_lr=0.01, args={}), sources, tmp_path / optimizer)
+        trainer = Trainer(
+            replace(RECIPE, optimizer=optimizer, head_steps=3, head_lr=0.01, args={}),
+            sources,
+            tmp_path / optimizer,
+        )
         before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
         head = {key for key in before if key.startswith("head.fc.")}
         assert len(head) == 2
 
         def changed(trainer: Trainer = trainer, before: dict[str, Tensor] = before) -> set[str]:
-            return {key for key, value in trainer.model.state_dict().items() if not torch.equal(value, before[key])}
+            return {
+                key
+                for key, value in trainer.model.state_dict().items()
+                if not torch.equal(value, before[key])
+            }
 
         for step in range(3):
             trainer._train_step(trainer.batches(step))
@@ -177,10 +196,21 @@ def test_the_warm_up_of_the_head_leaves_the_backbone_alone(sources: list[FaceIma
             assert trainer.optimizer.param_groups[0]["lr"] == 0.01
         trainer._train_step(trainer.batches(3))
         assert len(changed()) > 0.7 * len(before)  # not the weights behind a factor that begins at zero
-        assert int(next(value for key, value in trainer.model.state_dict().items() if key.endswith("num_batches_tracked"))) == 1
+        assert (
+            int(
+                next(
+                    value
+                    for key, value in trainer.model.state_dict().items()
+                    if key.endswith("num_batches_tracked")
+                )
+            )
+            == 1
+        )
 
 
-def test_the_best_epoch_on_the_tuning_split_is_kept(sources: list[FaceImages], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_on_the_tuning_split_is_kept(
+    sources: list[FaceImages], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     accuracies, asked, averages = iter([(0.2, 0.4), (0.8, 0.6), (0.9, 0.5), (0.1, 0.1)] * 2), [], {}
 
     def evaluate(_model: object, source: FaceImages, _options: object, split: int = TEST) -> ExpressionResult:
@@ -199,7 +229,9 @@ def test_the_best_epoch_on_the_tuning_split_is_kept(sources: list[FaceImages], t
                 trainer._finish_epoch()
                 averages[name, trainer.step] = {key: value.clone() for key, value in trainer.average.items()}
     assert set(asked) == {("a", TUNING), ("b", TUNING)}
-    best, last = (Trainer(replace(recipe, choose=name), sources, tmp_path / name) for name in ("best", "last"))
+    best, last = (
+        Trainer(replace(recipe, choose=name), sources, tmp_path / name) for name in ("best", "last")
+    )
     assert best.best() == (4, pytest.approx(0.7))  # the first of two that are equally good
     assert best.describe()["chosen"] == {"step": 4, "mean_tuning_accuracy": 0.7}
     assert same(dict(best.weights()), averages["best", 4])
@@ -217,9 +249,15 @@ def test_a_run_starts_from_weights(sources: list[FaceImages], tmp_path: Path) ->
     files: Sequence[tuple[str, dict[str, Tensor]]] = (
         ("same.safetensors", given),
         ("wrapped.pt", {f"module.backbone.{key}": value for key, value in given.items()}),
-        ("identity.safetensors", {**bare, "head.fc.weight": torch.zeros(100, 4), "head.fc.bias": torch.zeros(100)}),
+        (
+            "identity.safetensors",
+            {**bare, "head.fc.weight": torch.zeros(100, 4), "head.fc.bias": torch.zeros(100)},
+        ),
         ("sequence.pt", {**bare, "head.fc.0.weight": torch.zeros(8, 4)}),
-        ("without_counts.pt", {key: value for key, value in bare.items() if not key.endswith("num_batches_tracked")}),
+        (
+            "without_counts.pt",
+            {key: value for key, value in bare.items() if not key.endswith("num_batches_tracked")},
+        ),
     )
     fresh = Trainer(RECIPE, sources, tmp_path / "fresh").model.state_dict()
     for name, state in files:
@@ -234,7 +272,9 @@ def test_a_run_starts_from_weights(sources: list[FaceImages], tmp_path: Path) ->
         assert same(trainer.average, dict(loaded))
         assert trainer.start is not None
         assert (trainer.start.file, trainer.start.loaded + len(trainer.start.fresh)) == (name, len(given))
-        assert [key for key in trainer.start.fresh if "num_batches" not in key] == ([] if whole else ["head.fc.bias", "head.fc.weight"])
+        assert [key for key in trainer.start.fresh if "num_batches" not in key] == (
+            [] if whole else ["head.fc.bias", "head.fc.weight"]
+        )
     trainer.fit(minutes=0)
     (tmp_path / "without_counts.pt").unlink()
     again = Trainer(RECIPE, sources, tmp_path / "run-without_counts.pt", tmp_path / "without_counts.pt")
@@ -243,7 +283,10 @@ def test_a_run_starts_from_weights(sources: list[FaceImages], tmp_path: Path) ->
 
 
 def test_weights_that_do_not_fit_are_told(sources: list[FaceImages], tmp_path: Path) -> None:
-    given = {key: value.clone() for key, value in Trainer(RECIPE, sources, tmp_path / "given").model.state_dict().items()}
+    given = {
+        key: value.clone()
+        for key, value in Trainer(RECIPE, sources, tmp_path / "given").model.state_dict().items()
+    }
     stem = next(key for key in given if key.endswith("conv.weight"))
     lacking = {key: value for key, value in given.items() if key != stem}
     for state, code in (

@@ -26,7 +26,15 @@ from hsemotion_space.ui import words
 from hsemotion_space.ui.analyze import Shared
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.live import answer as live_answer
-from hsemotion_space.ui.live.answer import MOST_BYTES, MOST_TEXT, UNUSABLE, answer, read_frame, read_sequence, seen
+from hsemotion_space.ui.live.answer import (
+    MOST_BYTES,
+    MOST_TEXT,
+    UNUSABLE,
+    answer,
+    read_frame,
+    read_sequence,
+    seen,
+)
 from hsemotion_space.ui.live.component import FOLDER, build_live
 from hsemotion_space.ui.picker import Picker
 from hsemotion_space.ui.uploads import Uploads
@@ -75,7 +83,9 @@ FRAME = as_text(jpeg())
 
 
 def done(analysis: Analysis) -> JobStatus:
-    return JobStatus(ID, "done", analyses=(replace(analysis, checkpoint=CheckpointRef("one", "One", "c" * 64)),))
+    return JobStatus(
+        ID, "done", analyses=(replace(analysis, checkpoint=CheckpointRef("one", "One", "c" * 64)),)
+    )
 
 
 @pytest.fixture
@@ -84,11 +94,17 @@ def context(tmp_path: Path) -> AppContext:
     options = Settings(checkpoints=tmp_path / "checkpoints", cache=tmp_path / "cache")
     runner = FakeRunner([JobStatus(ID, "queued"), done(make_analysis(faces=3, kind="image"))])
     uploads = Uploads(tmp_path / "uploads", tmp_path / "claims")
-    return AppContext(options, runner, list_checkpoints(options.checkpoint_roots), tmp_path / "results", uploads)
+    return AppContext(
+        options, runner, list_checkpoints(options.checkpoint_roots), tmp_path / "results", uploads
+    )
 
 
-def ask(context: AppContext, data: object, checkpoint: object = "one", agreed: object = True) -> dict[str, object]:
-    return json.loads(answer(context, gr.EventData(None, data), checkpoint, agreed, "192.0.2.1"), parse_constant=pytest.fail)
+def ask(
+    context: AppContext, data: object, checkpoint: object = "one", agreed: object = True
+) -> dict[str, object]:
+    return json.loads(
+        answer(context, gr.EventData(None, data), checkpoint, agreed, "192.0.2.1"), parse_constant=pytest.fail
+    )
 
 
 def test_answer_has_boxes_and_values_of_all_faces(context: AppContext) -> None:
@@ -98,7 +114,10 @@ def test_answer_has_boxes_and_values_of_all_faces(context: AppContext) -> None:
     assert (told["sequence"], told["checkpoint"], len(told["faces"])) == (7, "one", 3)
     shown = [task for task in TASKS if task.scope == "frame"]
     assert [task["name"] for task in told["tasks"]] == [task.name for task in shown]
-    assert {task["provenance"] for task in told["tasks"]} == {PROVENANCE_WORDS["trained"], PROVENANCE_WORDS["rule"]}
+    assert {task["provenance"] for task in told["tasks"]} == {
+        PROVENANCE_WORDS["trained"],
+        PROVENANCE_WORDS["rule"],
+    }
     analysis = context.runner.states[-1].analyses[0]
     for face, entry in zip(analysis.faces, told["faces"], strict=True):
         box = face.track.boxes_xyxy[0] / [640, 480, 640, 480]
@@ -115,7 +134,10 @@ def test_answer_has_null_for_nan_and_infinity(context: AppContext, bad: float) -
     analysis = change_lines(make_analysis(faces=2, kind="image"), EXPRESSION, [bad, *[0.1] * 7])
     context.runner.states = [done(analysis)]
     told = ask(context, {"sequence": 1, "frame": FRAME})
-    assert [column[0] for column in told["faces"][1]["lines"]["expression"]["values"]] == [None, *[pytest.approx(0.1)] * 7]
+    assert [column[0] for column in told["faces"][1]["lines"]["expression"]["values"]] == [
+        None,
+        *[pytest.approx(0.1)] * 7,
+    ]
 
 
 def test_seen_leaves_out_a_face_without_a_place(context: AppContext) -> None:
@@ -147,7 +169,10 @@ def test_answer_refuses_what_is_no_frame_and_no_job(context: AppContext, data: o
     assert not context.runner.looked
 
 
-@pytest.mark.parametrize("wrong", [{"agreed": False}, {"agreed": "true"}, {"agreed": 1}, {"checkpoint": None}, {"checkpoint": "nobody's"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"agreed": False}, {"agreed": "true"}, {"agreed": 1}, {"checkpoint": None}, {"checkpoint": "nobody's"}],
+)
 def test_answer_stops_without_consent_or_backbone(context: AppContext, wrong: dict[str, object]) -> None:
     assert ask(context, {"sequence": 1, "frame": FRAME}, **wrong)["stop"]
     assert not context.runner.looked
@@ -156,12 +181,20 @@ def test_answer_stops_without_consent_or_backbone(context: AppContext, wrong: di
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        (JobStatus(ID, "failed", message="The weights are damaged."), {"sequence": 4, "stop": "The weights are damaged."}),
+        (
+            JobStatus(ID, "failed", message="The weights are damaged."),
+            {"sequence": 4, "stop": "The weights are damaged."},
+        ),
         (JobStatus(ID, "cancelled"), {"sequence": 4, "wait": "The server is busy."}),
-        (done(make_analysis(faces=0, kind="image")), {"sequence": 4, "checkpoint": "one", "tasks": [], "faces": []}),
+        (
+            done(make_analysis(faces=0, kind="image")),
+            {"sequence": 4, "checkpoint": "one", "tasks": [], "faces": []},
+        ),
     ],
 )
-def test_answer_without_faces_says_why(context: AppContext, state: JobStatus, expected: dict[str, object]) -> None:
+def test_answer_without_faces_says_why(
+    context: AppContext, state: JobStatus, expected: dict[str, object]
+) -> None:
     context.runner.states = [JobStatus(ID, "running"), state]
     assert ask(context, {"sequence": 4, "frame": FRAME}) == expected
     context.runner.busy = "Other pictures are being looked at."
@@ -205,10 +238,19 @@ def test_answer_waits_for_a_download(context: AppContext, monkeypatch: pytest.Mo
 
 def test_scripts_have_translations_for_every_text() -> None:
     scripts = "\n".join(file.read_text("utf-8") for file in sorted(FOLDER.glob("*.js")))
-    found = {text for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts) for text in re.findall(r"'([^']*)'", call)}
+    found = {
+        text
+        for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts)
+        for text in re.findall(r"'([^']*)'", call)
+    }
     page = (FOLDER / "live.html").read_text("utf-8")
-    found |= set(re.findall(r">([^<>]*[a-z]{2}[^<>]*)<", page)) | set(re.findall(r'aria-label="([^"]*)"', page))
-    known = {**words._file(words.FOLDER / "ja" / "viewer.json"), **words._file(words.FOLDER / "ja" / "live.json")}
+    found |= set(re.findall(r">([^<>]*[a-z]{2}[^<>]*)<", page)) | set(
+        re.findall(r'aria-label="([^"]*)"', page)
+    )
+    known = {
+        **words._file(words.FOLDER / "ja" / "viewer.json"),
+        **words._file(words.FOLDER / "ja" / "live.json"),
+    }
     assert len(found) > 20
     assert not found - known.keys()
 

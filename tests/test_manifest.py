@@ -16,7 +16,10 @@ from hsemotion_space.hub.manifest import MANIFEST, CheckpointError, InputSpec, r
 from hsemotion_space.hub.weights import locate
 
 SHA256 = "0123456789abcdef" * 4
-AU_HEAD = '[[heads]]\ntask = "action_units"\nkind = "scores"\nprovenance = "trained"\nlabels = ["AU1", "AU2"]\ncolumns = [0, 1]\n'
+AU_HEAD = (
+    '[[heads]]\ntask = "action_units"\nkind = "scores"\nprovenance = "trained"\nlabels = ["AU1",'
+    ' "AU2"]\ncolumns = [0, 1]\n'
+)
 
 
 @pytest.fixture
@@ -33,8 +36,17 @@ def write(folder: Path, **changes: str) -> Path:
 def test_a_good_manifest(folder: Path) -> None:
     change_manifest(
         folder,
-        ("columns = [0, 1, 2, 3, 4, 5, 6, 7]", 'columns = [7, 0]\nlabels = ["Neutral", "Anger"]\ntemperature = 2\nnote = "Two only."'),
-        ('[[heads]]\ntask = "compound_expression"\nkind = "pair_mean"\nprovenance = "rule"\nsource = "expression"\n', ""),
+        (
+            "columns = [0, 1, 2, 3, 4, 5, 6, 7]",
+            'columns = [7, 0]\nlabels = ["Neutral", "Anger"]\ntemperature = 2\nnote = "Two only."',
+        ),
+        (
+            (
+                '[[heads]]\ntask = "compound_expression"\nkind = "pair_mean"\nprovenance = "rule"\nsource ='
+                ' "expression"\n'
+            ),
+            "",
+        ),
     )
     checkpoint = read_manifest(folder)
     assert (checkpoint.id, checkpoint.sha256) == ("small", SHA256)
@@ -43,7 +55,12 @@ def test_a_good_manifest(folder: Path) -> None:
     assert [head.task.name for head in checkpoint.heads] == ["expression", "valence_arousal"]
     head = checkpoint.head("expression")
     assert head is not None
-    assert (head.task.label_names, head.columns, head.temperature, head.note) == (("Neutral", "Anger"), (7, 0), 2.0, "Two only.")
+    assert (head.task.label_names, head.columns, head.temperature, head.note) == (
+        ("Neutral", "Anger"),
+        (7, 0),
+        2.0,
+        "Two only.",
+    )
     assert checkpoint.head("action_units") is None
     assert checkpoint.weights_bytes == 0
 
@@ -108,7 +125,9 @@ AFFECT = "columns = [8, 9]"
         ("[input]", "[input", "unreadable", None),
     ],
 )  # fmt: skip
-def test_read_manifest_names_checkpoint_and_key(folder: Path, old: str, new: str, code: str, key: str | None) -> None:
+def test_read_manifest_names_checkpoint_and_key(
+    folder: Path, old: str, new: str, code: str, key: str | None
+) -> None:
     change_manifest(folder, (old, new))
     with pytest.raises(CheckpointError) as caught:
         read_manifest(folder)
@@ -146,11 +165,28 @@ def paths(table: object, before: tuple[str | int, ...] = ()) -> Iterator[tuple[s
         yield from paths(value, (*before, key))
 
 
-ODD = (math.inf, math.nan, -1, 10**30, True, "", "\0", "/", [], [[]], {}, {"a": 1}, datetime.date(2020, 1, 1), "é")
+ODD = (
+    math.inf,
+    math.nan,
+    -1,
+    10**30,
+    True,
+    "",
+    "\0",
+    "/",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    datetime.date(2020, 1, 1),
+    "é",
+)
 """Values that TOML can hold."""
 
 
-def test_any_value_of_a_manifest_is_accepted_or_refused_with_a_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_value_of_a_manifest_is_accepted_or_refused_with_a_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, loads = (folder / MANIFEST).read_text("utf-8"), tomllib.loads
     places = list(paths(loads(good)))
     assert len(places) > 40

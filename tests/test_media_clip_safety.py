@@ -15,13 +15,7 @@ import numpy as np
 import pytest
 from clip_makers import LIMITS, MEDIA_BOXES, NONE, TEN, decode, edited, elsewhere, packets, retabled
 from error_codes import raises_code
-from media_makers import (
-    encoded,
-    mutated,
-    numbered,
-    write_clip,
-    write_packets,
-)
+from media_makers import encoded, mutated, numbered, write_clip, write_packets
 from PIL import Image
 
 from hsemotion_space.media.clips import MediaError
@@ -79,19 +73,34 @@ PLAYLISTS = {
     "m3u8-file": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n",
     "m3u8-file-url": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{file}\n#EXT-X-ENDLIST\n",
     "m3u8-http": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}/segment.ts\n#EXT-X-ENDLIST\n",
-    "m3u8-key": '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="{url}/key"\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n',
+    "m3u8-key": (
+        '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="{url}/key"\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n'
+    ),
     "m3u8-master": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{url}/live.m3u8\n",
     "ffconcat-relative": "ffconcat version 1.0\nfile canary.ts\n",
     "ffconcat-absolute": "ffconcat version 1.0\nfile '{file}'\n",
-    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
-    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>{url}/</BaseURL></Period></MPD>',
+    "sdp": (
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96"
+        " H264/90000\n"
+    ),
+    "dash": (
+        '<?xml version="1.0"?><MPD'
+        ' xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>{url}/</BaseURL></Period></MPD>'
+    ),
     "asx": '<asx version="3.0"><entry><ref href="{url}/x"/></entry></asx>',
 }
-DISGUISES = {"plain": b"", "as-mp4": b"\0\0\0\x08ftyp", "as-mkv": b"\x1a\x45\xdf\xa3", "as-avi": b"RIFF\x10\0\0\0AVI "}
+DISGUISES = {
+    "plain": b"",
+    "as-mp4": b"\0\0\0\x08ftyp",
+    "as-mkv": b"\x1a\x45\xdf\xa3",
+    "as-avi": b"RIFF\x10\0\0\0AVI ",
+}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs inotify")
-@pytest.mark.parametrize("suffix", [".m3u8", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".ts", ".txt", ".sdp", ".mpd", ".ffconcat"])
+@pytest.mark.parametrize(
+    "suffix", [".m3u8", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".ts", ".txt", ".sdp", ".mpd", ".ffconcat"]
+)
 @pytest.mark.parametrize("playlist", PLAYLISTS)
 def test_playlists_lead_nowhere(
     playlist: str, suffix: str, tmp_path: Path, canary: tuple[Path, Watch], server: tuple[str, list[str]]
@@ -160,14 +169,26 @@ def test_bombs_and_long_clips_cost_little_memory(tmp_path: Path) -> None:
         "index": retabled(tmp_path / "index", b"stsz", 1, 10**9),
     }
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(str, files.values())], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", MEASURE, *map(str, files.values())],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     lines = [line.split() for line in done.stdout.splitlines()]
     assert done.returncode == 0 and [name for name, _, _ in lines] == list(files), done.stderr[-500:]
     outcomes = {name: outcome for name, outcome, _ in lines}
     growth = {name: int(mib) for name, _, mib in lines}
-    assert outcomes == {"short": "read", "long": "read", "large": "refused", "grows": "read", "index": "refused"}
-    assert growth["long"] < 30 and growth["large"] < 100 and growth["grows"] < 100 and growth["index"] < 100, growth
+    assert outcomes == {
+        "short": "read",
+        "long": "read",
+        "large": "refused",
+        "grows": "read",
+        "index": "refused",
+    }
+    assert (
+        growth["long"] < 30 and growth["large"] < 100 and growth["grows"] < 100 and growth["index"] < 100
+    ), growth
 
 
 def fuzz(folder: Path, count: int, seed: int) -> tuple[int, int]:
@@ -190,7 +211,11 @@ def fuzz(folder: Path, count: int, seed: int) -> tuple[int, int]:
         except MediaError as error:
             assert str(path) not in str(error)
         else:
-            assert frames and np.all(np.diff([frame.time_s for frame in frames]) > 0) and info.duration_s <= LIMITS.clip_duration_s
+            assert (
+                frames
+                and np.all(np.diff([frame.time_s for frame in frames]) > 0)
+                and info.duration_s <= LIMITS.clip_duration_s
+            )
             read += 1
     return read, count - read
 

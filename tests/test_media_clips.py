@@ -64,43 +64,98 @@ def late(path: Path, **options: object) -> Path:
 # name: (writer, times in s, numbers of the pictures, notice)
 GOOD: dict[str, tuple[Callable[[Path], object], list[float], list[int], str]] = {
     "mp4-h264": (lambda p: write_clip(p, TEN, kind="mp4"), TENTHS, ALL, ""),
-    "mp4-h264-b-frames": (lambda p: write_clip(p, TEN, kind="mp4", options={"preset": "medium", "bf": "3"}), TENTHS, ALL, ""),
+    "mp4-h264-b-frames": (
+        lambda p: write_clip(p, TEN, kind="mp4", options={"preset": "medium", "bf": "3"}),
+        TENTHS,
+        ALL,
+        "",
+    ),
     "mp4-h264-10-bit": (lambda p: write_clip(p, TEN, kind="mp4", pix_fmt="yuv420p10le"), TENTHS, ALL, ""),
     "mp4-h264-444": (lambda p: write_clip(p, TEN, kind="mp4", pix_fmt="yuv444p"), TENTHS, ALL, ""),
     "mp4-h264-gray": (lambda p: write_clip(p, TEN, kind="mp4", pix_fmt="gray"), TENTHS, [], ""),
     "mp4-hevc": (lambda p: write_clip(p, TEN, kind="mp4", codec="libx265"), TENTHS, ALL, ""),
     "mp4-av1": (lambda p: write_clip(p, TEN, kind="mp4", codec="libsvtav1"), TENTHS, ALL, ""),
     "mp4-mpeg4": (lambda p: write_clip(p, TEN, kind="mp4", codec="mpeg4"), TENTHS, ALL, ""),
-    "mp4-fragments": (lambda p: write_clip(p, TEN, kind="mp4", muxer={"movflags": "frag_keyframe+empty_moov"}), TENTHS, ALL, ""),
-    "mp4-index-first": (lambda p: write_clip(p, TEN, kind="mp4", muxer={"movflags": "faststart"}), TENTHS, ALL, ""),
+    "mp4-fragments": (
+        lambda p: write_clip(p, TEN, kind="mp4", muxer={"movflags": "frag_keyframe+empty_moov"}),
+        TENTHS,
+        ALL,
+        "",
+    ),
+    "mp4-index-first": (
+        lambda p: write_clip(p, TEN, kind="mp4", muxer={"movflags": "faststart"}),
+        TENTHS,
+        ALL,
+        "",
+    ),
     "mp4-with-sound": (lambda p: write_clip(p, TEN, kind="mp4", audio="aac"), TENTHS, ALL, ""),
     "mp4-with-cover": (lambda p: write_clip(p, TEN, kind="mp4", cover=True), TENTHS, ALL, ""),
     "mp4-starts-late": (lambda p: write_clip(p, TEN, [3 + t for t in TENTHS], kind="mp4"), TENTHS, ALL, ""),
     "mp4-starts-late-with-sound": (lambda p: late(p, kind="mp4", audio="aac"), LATE, ALL, ""),
     "mov-starts-late-with-sound": (lambda p: late(p, kind="mov", codec="mpeg4", audio="aac"), LATE, ALL, ""),
     "mkv-starts-late-with-sound": (lambda p: late(p, kind="matroska", audio="aac"), LATE, ALL, ""),
-    "webm-starts-late-with-sound": (lambda p: late(p, kind="webm", codec="libvpx", audio="libopus"), LATE, ALL, ""),
+    "webm-starts-late-with-sound": (
+        lambda p: late(p, kind="webm", codec="libvpx", audio="libopus"),
+        LATE,
+        ALL,
+        "",
+    ),
     "mp4-fragments-start-late-with-sound": (
         lambda p: late(p, kind="mp4", audio="aac", muxer={"movflags": "frag_keyframe+empty_moov+delay_moov"}),
         LATE,
         ALL,
         "",
     ),
-    "mp4-sound-starts-late": (lambda p: write_clip(p, TEN, kind="mp4", audio="aac", audio_start_s=0.2), TENTHS, ALL, ""),
-    "mkv-both-start-late": (lambda p: late(p, kind="matroska", audio="pcm_s16le", audio_start_s=0.5), HALF_LATE, ALL, ""),
+    "mp4-sound-starts-late": (
+        lambda p: write_clip(p, TEN, kind="mp4", audio="aac", audio_start_s=0.2),
+        TENTHS,
+        ALL,
+        "",
+    ),
+    "mkv-both-start-late": (
+        lambda p: late(p, kind="matroska", audio="pcm_s16le", audio_start_s=0.5),
+        HALF_LATE,
+        ALL,
+        "",
+    ),
     "mp4-starts-late-with-cover": (lambda p: late(p, kind="mp4", cover=True), TENTHS, ALL, ""),
     "mp4-trailing-bytes": (lambda p: append(write_clip(p, TEN, kind="mp4"), b"junk" * 99), TENTHS, ALL, ""),
-    "mp4-edits-lie": (lambda p: retimed(p, (3, 1600), (7, 800)), [0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6], ALL, ""),
+    "mp4-edits-lie": (
+        lambda p: retimed(p, (3, 1600), (7, 800)),
+        [0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6],
+        ALL,
+        "",
+    ),
     # the edit list ends the clip after the jump
-    "mp4-time-jumps-a-day": (lambda p: retimed(p, (3, 1600), (1, 2**30), (6, 9)), [0, 0.1, 0.2, 0.3], [0, 1, 2, 3], ""),
+    "mp4-time-jumps-a-day": (
+        lambda p: retimed(p, (3, 1600), (1, 2**30), (6, 9)),
+        [0, 0.1, 0.2, 0.3],
+        [0, 1, 2, 3],
+        "",
+    ),
     "mp4-all-at-once": (lambda p: retimed(p, (10, 0)), [], [], ESTIMATED),
     "mov-mjpeg": (lambda p: write_clip(p, TEN, kind="mov", codec="mjpeg"), TENTHS, ALL, ""),
     "mkv-h264": (lambda p: write_clip(p, TEN, kind="matroska"), TENTHS, ALL, ""),
     "mkv-uneven": (jittered, [0, 0.033, 0.1, 0.4, 0.45, 2.0], [0, 1, 2, 3, 4, 5], ""),
-    "mkv-starts-late": (lambda p: write_packets(p, [(5 + t, body) for t, body in packets()]), TENTHS, ALL, ""),
+    "mkv-starts-late": (
+        lambda p: write_packets(p, [(5 + t, body) for t, body in packets()]),
+        TENTHS,
+        ALL,
+        "",
+    ),
     "mkv-before-zero": (lambda p: with_block_times(p, [n * 100 - 500 for n in range(10)]), TENTHS, ALL, ""),
-    "mkv-one-step-back": (lambda p: with_block_times(p, [0, 100, 200, 150, 400, 500, 600, 700, 800, 900]), TENTHS, ALL, ESTIMATED),
-    "mkv-starts-again": (lambda p: with_block_times(p, [0, 100, 200, 300, 400, 0, 100, 200, 300, 400]), TENTHS, ALL, ESTIMATED),
+    "mkv-one-step-back": (
+        lambda p: with_block_times(p, [0, 100, 200, 150, 400, 500, 600, 700, 800, 900]),
+        TENTHS,
+        ALL,
+        ESTIMATED,
+    ),
+    "mkv-starts-again": (
+        lambda p: with_block_times(p, [0, 100, 200, 300, 400, 0, 100, 200, 300, 400]),
+        TENTHS,
+        ALL,
+        ESTIMATED,
+    ),
     "mkv-all-at-once": (lambda p: with_block_times(p, [0] * 10), [], ALL, ESTIMATED),
     "mkv-hours-later": (
         lambda p: write_packets(p, [(t if n < 3 else 9000 + n, b) for n, (t, b) in enumerate(packets())]),
@@ -126,10 +181,20 @@ GOOD: dict[str, tuple[Callable[[Path], object], list[float], list[int], str]] = 
     ),
     "webm-vp8": (lambda p: write_clip(p, TEN, kind="webm", codec="libvpx"), TENTHS, ALL, ""),
     "webm-vp9": (lambda p: write_clip(p, TEN, kind="webm", codec="libvpx-vp9"), TENTHS, ALL, ""),
-    "webm-live": (lambda p: write_clip(p, TEN, kind="webm", codec="libvpx", muxer={"live": "1"}), TENTHS, ALL, ""),
+    "webm-live": (
+        lambda p: write_clip(p, TEN, kind="webm", codec="libvpx", muxer={"live": "1"}),
+        TENTHS,
+        ALL,
+        "",
+    ),
     "avi-mpeg4": (lambda p: write_clip(p, TEN, kind="avi", codec="mpeg4"), TENTHS, ALL, ""),
     "avi-mjpeg": (lambda p: write_clip(p, TEN, kind="avi", codec="mjpeg"), TENTHS, ALL, ""),
-    "avi-h264-b-frames": (lambda p: write_clip(p, TEN, kind="avi", options={"preset": "medium", "bf": "3"}), TENTHS, ALL, ""),
+    "avi-h264-b-frames": (
+        lambda p: write_clip(p, TEN, kind="avi", options={"preset": "medium", "bf": "3"}),
+        TENTHS,
+        ALL,
+        "",
+    ),
     "one-frame-mp4": (lambda p: write_clip(p, TEN[:1], kind="mp4"), [0], [0], ""),
     "one-frame-webm": (lambda p: write_clip(p, TEN[:1], kind="webm", codec="libvpx"), [0], [0], ""),
     "one-frame-avi": (lambda p: write_clip(p, TEN[:1], kind="avi", codec="mjpeg"), [0], [0], ""),
@@ -167,14 +232,18 @@ def test_video_that_begins_beyond_the_limit_is_analyzed_from_its_first_frame(tmp
     frames, info = decode(path, 0, replace(LIMITS, clip_duration_s=1.0))
     assert times(frames) == TENTHS and codes(info.notices) == [ESTIMATED]
     frames, info = decode(path, 10, replace(LIMITS, clip_duration_s=1.5))
-    assert times(frames) == LATE[:5] and codes(info.notices) == [CUT] and info.duration_s == pytest.approx(1.5)
+    assert (
+        times(frames) == LATE[:5] and codes(info.notices) == [CUT] and info.duration_s == pytest.approx(1.5)
+    )
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mov", "matroska"])
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_turns_clips_upright(degrees: int, mirrored: bool, kind: str, tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "clip", [quadrants()] * 2, kind=kind, turn=(degrees, mirrored), pix_fmt="yuv444p")
+    path = write_clip(
+        tmp_path / "clip", [quadrants()] * 2, kind=kind, turn=(degrees, mirrored), pix_fmt="yuv444p"
+    )
     frames, info = decode(path)
     expected = np.rot90(quadrants(), degrees // 90)
     expected = np.fliplr(expected) if mirrored else expected
@@ -186,7 +255,9 @@ def test_turns_clips_upright(degrees: int, mirrored: bool, kind: str, tmp_path: 
 @pytest.mark.parametrize("kind", ["avi", "mov", "matroska"])
 @pytest.mark.parametrize("orientation", ORIENTED)
 def test_side_data_without_a_name_decides_nothing(orientation: int, kind: str, tmp_path: Path) -> None:
-    body = encoded(Image.fromarray(quadrants()), "JPEG", exif=exif_with(orientation), quality=95, subsampling=0)
+    body = encoded(
+        Image.fromarray(quadrants()), "JPEG", exif=exif_with(orientation), quality=95, subsampling=0
+    )
     frames, info = decode(write_packets(tmp_path / "clip", [(0, body), (0.1, body)], kind=kind))
     corners = frames[1].rgb[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
     assert np.abs(corners - np.array(ORIENTED[orientation])).max() <= 4
@@ -219,8 +290,12 @@ def test_pixels_that_are_not_square_are_shown_square(
 
 
 @pytest.mark.parametrize(("degrees", "size"), [(90, (85, 48)), (180, (48, 85))])
-def test_pixels_are_made_square_before_the_picture_is_turned(degrees: int, size: tuple[int, int], tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "clip", [quadrants()], kind="mp4", turn=(degrees, False), aspect_ratio=Fraction(4, 3))
+def test_pixels_are_made_square_before_the_picture_is_turned(
+    degrees: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    path = write_clip(
+        tmp_path / "clip", [quadrants()], kind="mp4", turn=(degrees, False), aspect_ratio=Fraction(4, 3)
+    )
     assert decode(path)[0][0].rgb.shape == (*size, 3)
 
 
@@ -234,7 +309,8 @@ def test_odd_sides_are_kept(tmp_path: Path) -> None:
     [
         (30, 31, "mp4", 10, [n / 10 for n in range(11)]),
         (30, 31, "matroska", 10, [n / 10 for n in range(11)]),
-        (30, 12, "matroska", 30, [round(n / 30, 3) for n in range(12)]),  # times rounded to 1 ms must not cost a frame
+        # times rounded to 1 ms must not cost a frame
+        (30, 12, "matroska", 30, [round(n / 30, 3) for n in range(12)]),
         (30, 12, "matroska", 60, [round(n / 30, 3) for n in range(12)]),
         (25, 11, "matroska", 10, [0, 0.12, 0.2, 0.32, 0.4]),
         (10, 10, "mp4", 0, TENTHS),
@@ -243,7 +319,9 @@ def test_odd_sides_are_kept(tmp_path: Path) -> None:
         (10, 10, "mp4", 0.5, [0]),
     ],
 )
-def test_samples_by_presentation_time(rate: int, count: int, kind: str, sample_fps: float, expected: list[float], tmp_path: Path) -> None:
+def test_samples_by_presentation_time(
+    rate: int, count: int, kind: str, sample_fps: float, expected: list[float], tmp_path: Path
+) -> None:
     moments = [number / rate for number in range(count)]
     path = write_clip(tmp_path / "clip", numbered(count), moments, kind=kind, rate=rate)
     frames, info = decode(path, sample_fps)
@@ -268,7 +346,9 @@ def test_samples_uneven_clips_after_a_gap(tmp_path: Path) -> None:
         ({"clip_packets": 3}, 3, 0.3),
     ],
 )
-def test_long_clips_are_cut_with_a_notice(changes: dict[str, float], count: int, duration_s: float, tmp_path: Path) -> None:
+def test_long_clips_are_cut_with_a_notice(
+    changes: dict[str, float], count: int, duration_s: float, tmp_path: Path
+) -> None:
     path = write_packets(tmp_path / "clip", packets())
     frames, info = decode(path, 10, replace(LIMITS, **changes))
     assert times(frames) == TENTHS[:count]
@@ -278,7 +358,14 @@ def test_long_clips_are_cut_with_a_notice(changes: dict[str, float], count: int,
 
 def test_limits_are_inclusive(tmp_path: Path) -> None:
     path = write_packets(tmp_path / "clip", packets())
-    exact = replace(LIMITS, clip_duration_s=1.0, clip_frames=10, clip_packets=12, clip_pixels=64 * 48, clip_bytes=path.stat().st_size)
+    exact = replace(
+        LIMITS,
+        clip_duration_s=1.0,
+        clip_frames=10,
+        clip_packets=12,
+        clip_pixels=64 * 48,
+        clip_bytes=path.stat().st_size,
+    )
     assert decode(path, 10, exact)[1].notices == ()
     with raises_code(MediaError, "too_large"):
         open_clip(path, replace(exact, clip_bytes=exact.clip_bytes - 1), 10)
@@ -318,7 +405,9 @@ def test_only_decoding_counts_towards_the_deadline(tmp_path: Path, monkeypatch: 
         ("avi", {"codec": "mjpeg"}, 0.4),
     ],
 )
-def test_truncated_clips_yield_what_is_there(kind: str, options: dict[str, object], share: float, tmp_path: Path) -> None:
+def test_truncated_clips_yield_what_is_there(
+    kind: str, options: dict[str, object], share: float, tmp_path: Path
+) -> None:
     frames, info = decode(shortened(tmp_path / "clip", share, kind=kind, **options))
     assert 2 < len(frames) < 40
     assert [number_of(frame.rgb) for frame in frames] == [round(frame.time_s * 10) % 11 for frame in frames]
@@ -376,7 +465,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "mp4-noise": (content(FTYP + random.Random(3).randbytes(5000)), f"{BAD_FILE}|no_video"),
     "mp4-endless-box": (content(FTYP + b"\0\0\0\x01moov\x7f" + b"\xff" * 7), f"{BAD_FILE}|no_video"),
     "mp4-without-index": (without_index, f"{BAD_FILE}|no_video"),
-    "mp4-deep-boxes": (content(FTYP + b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(9000, 0, -1))), f"{BAD_FILE}|no_video"),
+    "mp4-deep-boxes": (
+        content(FTYP + b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(9000, 0, -1))),
+        f"{BAD_FILE}|no_video",
+    ),
     "mp4-sound-only": (lambda p: write_audio(p, "aac", "mp4"), "no_video"),
     "m4a": (lambda p: write_audio(p, "aac", "ipod"), "no_video"),
     "mkv-sound-only": (lambda p: write_audio(p, "libopus", "matroska"), "no_video"),
@@ -386,11 +478,17 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "mkv-all-garbage": (with_packets(dict.fromkeys(range(10), b"garbage" * 9)), NONE),
     "mkv-ffv1": (lambda p: write_clip(p, TEN, kind="matroska", codec="ffv1"), "unsupported_codec"),
     "mkv-raw": (lambda p: write_clip(p, TEN, kind="matroska", codec="rawvideo"), "unsupported_codec"),
-    "mov-prores": (lambda p: write_clip(p, TEN, kind="mov", codec="prores_ks", pix_fmt="yuv422p10le"), "unsupported_codec"),
+    "mov-prores": (
+        lambda p: write_clip(p, TEN, kind="mov", codec="prores_ks", pix_fmt="yuv422p10le"),
+        "unsupported_codec",
+    ),
     "mov-png": (lambda p: write_clip(p, TEN, kind="mov", codec="png", pix_fmt="rgb24"), "unsupported_codec"),
     "avi-flv1": (lambda p: write_clip(p, TEN, kind="avi", codec="flv1"), "unsupported_codec"),
     "avi-head-only": (head("avi", 64), BAD_FILE),
-    "avi-noise": (content(b"RIFF\xff\xff\0\0AVI LIST" + random.Random(4).randbytes(5000)), f"{BAD_FILE}|no_video"),
+    "avi-noise": (
+        content(b"RIFF\xff\xff\0\0AVI LIST" + random.Random(4).randbytes(5000)),
+        f"{BAD_FILE}|no_video",
+    ),
     "webm-head-only": (content(b"\x1a\x45\xdf\xa3\x84webm"), BAD_FILE),
     "mp4-no-samples": (lambda p: retabled(p, b"stsz", 0, 0), f"{BAD_FILE}|{NONE}"),
     "mp4-samples-beyond-the-end": (lambda p: retabled(p, b"stco", 1, 2**31), f"{BAD_FILE}|{NONE}"),
@@ -408,7 +506,20 @@ def test_open_clip_refuses_broken_files(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.jpg", "a.m3u8", "a.avi", "a.txt", "noname", "-i", "ü 😀.mkv", "a\nb.mp4", "http:,,x", "a%03d.png", "concat:a|b"]
+    "name",
+    [
+        "a.jpg",
+        "a.m3u8",
+        "a.avi",
+        "a.txt",
+        "noname",
+        "-i",
+        "ü 😀.mkv",
+        "a\nb.mp4",
+        "http:,,x",
+        "a%03d.png",
+        "concat:a|b",
+    ],
 )
 def test_names_do_not_count(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(tmp_path / "clip", TEN, kind="mp4").rename(tmp_path / name)
@@ -423,8 +534,12 @@ def test_refuses_what_is_no_file(tmp_path: Path) -> None:
             open_clip(path, LIMITS, 10)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), av.InvalidDataError(1, "bad /srv/secret"), OverflowError("x"), RuntimeError("x")])
-def test_any_failure_of_the_decoder_is_an_error_for_the_user(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [MemoryError(), av.InvalidDataError(1, "bad /srv/secret"), OverflowError("x"), RuntimeError("x")]
+)
+def test_any_failure_of_the_decoder_is_an_error_for_the_user(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_packets(tmp_path / "clip", packets())
 
     def fail(*args: object, **options: object) -> None:

@@ -9,7 +9,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from clip_makers import LIMITS, append, decode, jittered, packets, retimed, shortened, with_block_times, with_packets
+from clip_makers import (
+    LIMITS,
+    append,
+    decode,
+    jittered,
+    packets,
+    retimed,
+    shortened,
+    with_block_times,
+    with_packets,
+)
 from error_codes import raises_code
 from media_makers import Pixels, numbered, quadrants, write_clip, write_packets
 from test_media_clips import BAD, GOOD
@@ -23,7 +33,10 @@ def moving(count: int, width: int = 64, height: int = 48) -> list[Pixels]:
     """Return pictures that all differ, and in which each is predicted badly from any other."""
     rng = np.random.default_rng(5)
     ground = rng.integers(0, 256, (height, width, 3), np.uint8)
-    return [np.roll(ground, (number, 3 * number), (0, 1)) // 2 + np.uint8(number * 3 % 120) for number in range(count)]
+    return [
+        np.roll(ground, (number, 3 * number), (0, 1)) // 2 + np.uint8(number * 3 % 120)
+        for number in range(count)
+    ]
 
 
 def same(one: Frame, other: Frame) -> bool:
@@ -46,13 +59,23 @@ def test_every_frame_of_odd_clips_is_found_again(name: str, tmp_path: Path) -> N
 GOPS = {"g": "12", "keyint_min": "12"}
 LONG: dict[str, dict[str, object]] = {
     "h264": {"kind": "mp4", "options": GOPS},
-    "h264-b-pyramid": {"kind": "mp4", "options": {"preset": "medium", "bf": "5", "b-pyramid": "normal", **GOPS}},
-    "h264-open-groups": {"kind": "mp4", "options": {"preset": "medium", "bf": "3", "x264-params": "open-gop=1:keyint=12"}},
+    "h264-b-pyramid": {
+        "kind": "mp4",
+        "options": {"preset": "medium", "bf": "5", "b-pyramid": "normal", **GOPS},
+    },
+    "h264-open-groups": {
+        "kind": "mp4",
+        "options": {"preset": "medium", "bf": "3", "x264-params": "open-gop=1:keyint=12"},
+    },
     "h264-mkv": {"kind": "matroska", "options": {"preset": "medium", "bf": "3", **GOPS}},
     "h264-fragments": {"kind": "mp4", "options": GOPS, "muxer": {"movflags": "frag_keyframe+empty_moov"}},
     "h264-turned": {"kind": "mp4", "options": {"bf": "3", **GOPS}, "turn": (90, True)},
     "h264-with-sound": {"kind": "mov", "options": GOPS, "audio": "aac"},
-    "hevc-open-groups": {"kind": "mp4", "codec": "libx265", "options": {"x265-params": "log-level=none:keyint=12:bframes=3"}},
+    "hevc-open-groups": {
+        "kind": "mp4",
+        "codec": "libx265",
+        "options": {"x265-params": "log-level=none:keyint=12:bframes=3"},
+    },
     "av1": {"kind": "mp4", "codec": "libsvtav1", "options": {"g": "12"}},
     "mpeg4": {"kind": "mp4", "codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
     "vp8": {"kind": "webm", "codec": "libvpx", "options": {"g": "12"}},
@@ -64,7 +87,11 @@ LONG: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize("name", LONG)
 def test_frames_between_keyframes_have_the_very_same_pixels(name: str, uneven: bool, tmp_path: Path) -> None:
-    moments = np.cumsum(np.random.default_rng(1).choice([0.033, 0.05, 0.2], 40)) - 0.033 if uneven and name != "avi" else None
+    moments = (
+        np.cumsum(np.random.default_rng(1).choice([0.033, 0.05, 0.2], 40)) - 0.033
+        if uneven and name != "avi"
+        else None
+    )
     path = write_clip(tmp_path / "clip", moving(40), moments, **LONG[name])
     frames, _ = decode(path)
     assert len(frames) == 40
@@ -94,7 +121,9 @@ def test_times_of_a_sampled_clip_are_found(tmp_path: Path) -> None:
         assert same(read_frame(path, LIMITS, frame.time_s), frame)
 
 
-def test_only_the_frames_from_the_keyframe_on_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_frames_from_the_keyframe_on_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_clip(tmp_path / "clip", moving(60), kind="mp4", options={"g": "20", "bf": "0"})
     decoded: list[float] = []
     pictures = Clip._pictures
@@ -109,7 +138,9 @@ def test_only_the_frames_from_the_keyframe_on_are_decoded(tmp_path: Path, monkey
     assert decoded == pytest.approx([0, 4.0, 4.1, 4.2, 4.3, 4.4, 4.5])
 
 
-@pytest.mark.parametrize(("asked_s", "found_s"), [(0.52, 0.5), (0.5004, 0.5), (-3, 0), (99, 0.9), (0.549, 0.5), (0.551, 0.6)])
+@pytest.mark.parametrize(
+    ("asked_s", "found_s"), [(0.52, 0.5), (0.5004, 0.5), (-3, 0), (99, 0.9), (0.549, 0.5), (0.551, 0.6)]
+)
 def test_between_frames_the_nearest_is_taken(asked_s: float, found_s: float, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip", numbered(10), kind="mp4")
     assert read_frame(path, LIMITS, asked_s).time_s == pytest.approx(found_s)
@@ -117,7 +148,9 @@ def test_between_frames_the_nearest_is_taken(asked_s: float, found_s: float, tmp
 
 BEYOND: dict[str, Callable[[Path], object]] = {
     "stamps-that-repeat": lambda path: with_block_times(path, [0, 100, 200, 300, 400, 0, 100, 200, 300, 400]),
-    "stamps-that-go-back": lambda path: with_block_times(path, [0, 100, 200, 150, 300, 500, 600, 700, 800, 900]),
+    "stamps-that-go-back": lambda path: with_block_times(
+        path, [0, 100, 200, 150, 300, 500, 600, 700, 800, 900]
+    ),
     "all-at-once": lambda path: retimed(path, (10, 0)),
     "damaged-before": with_packets({0: b"garbage" * 9}),
     "cut-off": lambda path: shortened(path, 0.6, kind="matroska", codec="mjpeg"),
@@ -133,16 +166,21 @@ def test_clips_whose_stamps_mislead_give_the_frames_of_the_analysis(name: str, t
         assert same(read_frame(tmp_path / "clip", LIMITS, frame.time_s), frame), frame.time_s
 
 
-def test_where_seeking_fails_the_clip_is_decoded_from_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_seeking_fails_the_clip_is_decoded_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_clip(tmp_path / "clip", moving(10), kind="mp4")
     frames, _ = decode(path)
-    for failing in (lambda *_: False, lambda clip, _: clip._container.seek(0) is None):  # it fails, or leads to another place
+    # it fails, or leads to another place
+    for failing in (lambda *_: False, lambda clip, _: clip._container.seek(0) is None):
         monkeypatch.setattr(Clip, "_seek", failing)
         for frame in (frames[0], frames[7]):
             assert same(read_frame(path, LIMITS, frame.time_s), frame)
 
 
-def test_the_limits_hold_but_for_the_number_of_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limits_hold_but_for_the_number_of_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_clip(tmp_path / "clip", moving(10), kind="avi", codec="mpeg4")
     assert read_frame(path, replace(LIMITS, clip_frames=2), 0.9).time_s == pytest.approx(0.9)
     assert read_frame(path, replace(LIMITS, clip_duration_s=0.5), 0.9).time_s == pytest.approx(0.4)

@@ -12,13 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from error_codes import raises_code
-from media_makers import (
-    encoded,
-    exif_with,
-    mutated,
-    png_bit_bomb,
-    quadrants,
-)
+from media_makers import encoded, exif_with, mutated, png_bit_bomb, quadrants
 from PIL import Image
 from test_media_images import BAD, LIMITS, PICTURE, TOO_LARGE, animation
 
@@ -66,13 +60,23 @@ print((peak() - start) // 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
 def test_bombs_cost_little_memory(tmp_path: Path) -> None:
-    bombs = {name: build for name, (build, _) in BAD.items() if "bomb" in name or "claims" in name or "megapixels" in name}
+    bombs = {
+        name: build
+        for name, (build, _) in BAD.items()
+        if "bomb" in name or "claims" in name or "megapixels" in name
+    }
     bombs["largest-allowed"] = lambda: png_bit_bomb(5000, 5000)
     files = [tmp_path / "small", *(tmp_path / name for name in bombs)]
     files[0].write_bytes(encoded(PICTURE, "WEBP"))
     for path, build in zip(files[1:], bombs.values(), strict=True):
         path.write_bytes(build())
-    done = subprocess.run([sys.executable, "-c", MEASURE, *map(str, files)], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *map(str, files)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert int(done.stdout) < 300, f"grew by {done.stdout.strip()} MiB"
 
 
@@ -80,11 +84,7 @@ def fuzz(path: Path, count: int, seed: int) -> tuple[int, int]:
     """Return how many mutated images were read and refused."""
     rng, read = random.Random(seed), 0
     seeds = [encoded(PICTURE, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")]
-    seeds += [
-        animation("GIF"),
-        animation("WEBP"),
-        encoded(PICTURE, "JPEG", exif=exif_with(6)),
-    ]
+    seeds += [animation("GIF"), animation("WEBP"), encoded(PICTURE, "JPEG", exif=exif_with(6))]
     for number in range(count):
         path.write_bytes(mutated(seeds[number % len(seeds)], rng))
         try:

@@ -64,7 +64,14 @@ def rgb16(*channels: int) -> bytes:
 
 
 def animation(kind: str, **options: object) -> bytes:
-    return encoded(flat("RGB", RED), kind, save_all=True, append_images=[flat("RGB", BLUE), flat("RGB", GREEN)], duration=50, **options)
+    return encoded(
+        flat("RGB", RED),
+        kind,
+        save_all=True,
+        append_images=[flat("RGB", BLUE), flat("RGB", GREEN)],
+        duration=50,
+        **options,
+    )
 
 
 def transparent_palette() -> bytes:
@@ -87,7 +94,12 @@ def top_down_bmp() -> bytes:
 
 
 def core_bmp() -> bytes:
-    return b"BM" + struct.pack("<IHHI", 26 + 8, 0, 0, 26) + struct.pack("<IHHHH", 12, 2, 1, 1, 24) + bytes((0, 0, 255, 255, 0, 0, 0, 0))
+    return (
+        b"BM"
+        + struct.pack("<IHHI", 26 + 8, 0, 0, 26)
+        + struct.pack("<IHHHH", 12, 2, 1, 1, 24)
+        + bytes((0, 0, 255, 255, 0, 0, 0, 0))
+    )
 
 
 def with_broken_exif() -> bytes:
@@ -104,7 +116,8 @@ RGB16 = png(2, 1, 16, 2, b"\0" + struct.pack(">6H", 0x80FF, 0, 0xFFFF, 0x1234, 0
 RGBA16 = png(2, 1, 16, 6, b"\0" + struct.pack(">8H", 0xFFFF, 0, 0, 0, 0, 0xFFFF, 0, 0xFFFF))
 JPEG = {"quality": 100, "subsampling": 0}
 
-# name: (bytes, width, height, colors of the corners: top left, top right, bottom left, bottom right, tolerance per channel)
+# name: (bytes, width, height, colors of the corners: top left, top right, bottom left, bottom right,
+# tolerance per channel)
 GOOD: dict[str, tuple[Callable[[], bytes], int, int, Corners, int]] = {
     "png-rgb": (lambda: encoded(PICTURE, "PNG"), 64, 48, UPRIGHT, 0),
     "png-palette": (lambda: encoded(palette_picture(), "PNG"), 64, 48, UPRIGHT, 0),
@@ -114,19 +127,67 @@ GOOD: dict[str, tuple[Callable[[], bytes], int, int, Corners, int]] = {
     "png-gray-alpha": (lambda: encoded(flat("LA", (0, 0)), "PNG"), 16, 12, (WHITE,) * 4, 0),
     "png-gray-half-alpha": (lambda: encoded(flat("LA", (0, 128)), "PNG"), 16, 12, ((127,) * 3,) * 4, 0),
     "png-transparent-red": (lambda: encoded(flat("RGBA", (255, 0, 0, 0)), "PNG"), 16, 12, (WHITE,) * 4, 0),
-    "png-half-red": (lambda: encoded(flat("RGBA", (255, 0, 0, 128)), "PNG"), 16, 12, ((255, 127, 127),) * 4, 0),
+    "png-half-red": (
+        lambda: encoded(flat("RGBA", (255, 0, 0, 128)), "PNG"),
+        16,
+        12,
+        ((255, 127, 127),) * 4,
+        0,
+    ),
     "png-opaque-rgba": (lambda: encoded(PICTURE.convert("RGBA"), "PNG"), 64, 48, UPRIGHT, 0),
     "png-palette-one-transparent": (transparent_palette, 16, 12, (WHITE, GREEN, WHITE, GREEN), 0),
-    "png-palette-half-transparent": (lambda: palette_alpha(b"\x80\xff"), 16, 12, ((255, 127, 127), GREEN) * 2, 0),
-    "png-rgb-key": (lambda: encoded(PICTURE, "PNG", transparency=RED), 64, 48, (WHITE, GREEN, BLUE, WHITE), 0),
+    "png-palette-half-transparent": (
+        lambda: palette_alpha(b"\x80\xff"),
+        16,
+        12,
+        ((255, 127, 127), GREEN) * 2,
+        0,
+    ),
+    "png-rgb-key": (
+        lambda: encoded(PICTURE, "PNG", transparency=RED),
+        64,
+        48,
+        (WHITE, GREEN, BLUE, WHITE),
+        0,
+    ),
     "png-gray-key": (lambda: encoded(flat("L", 9), "PNG", transparency=9), 16, 12, (WHITE,) * 4, 0),
     "png-16-gray-middle": (lambda: sixteen_bit(0x8000), 16, 12, ((128,) * 3,) * 4, 0),
     "png-16-gray-black": (lambda: sixteen_bit(0), 16, 12, ((0,) * 3,) * 4, 0),
-    "png-8-of-16-gray": (lambda: gray_levels(0, 0x10, 0x80, 0xFF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
-    "png-10-of-16-gray": (lambda: gray_levels(0, 0x40, 0x200, 0x3FF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
-    "png-12-of-16-gray": (lambda: gray_levels(0, 0x100, 0x800, 0xFFF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
-    "png-14-of-16-gray": (lambda: gray_levels(0, 0x400, 0x2000, 0x3FFF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
-    "png-16-of-16-gray": (lambda: gray_levels(0, 0x1000, 0x8000, 0xFFFF), 2, 2, gray_corners(0, 0x10, 0x80, 0xFF), 0),
+    "png-8-of-16-gray": (
+        lambda: gray_levels(0, 0x10, 0x80, 0xFF),
+        2,
+        2,
+        gray_corners(0, 0x10, 0x80, 0xFF),
+        0,
+    ),
+    "png-10-of-16-gray": (
+        lambda: gray_levels(0, 0x40, 0x200, 0x3FF),
+        2,
+        2,
+        gray_corners(0, 0x10, 0x80, 0xFF),
+        0,
+    ),
+    "png-12-of-16-gray": (
+        lambda: gray_levels(0, 0x100, 0x800, 0xFFF),
+        2,
+        2,
+        gray_corners(0, 0x10, 0x80, 0xFF),
+        0,
+    ),
+    "png-14-of-16-gray": (
+        lambda: gray_levels(0, 0x400, 0x2000, 0x3FFF),
+        2,
+        2,
+        gray_corners(0, 0x10, 0x80, 0xFF),
+        0,
+    ),
+    "png-16-of-16-gray": (
+        lambda: gray_levels(0, 0x1000, 0x8000, 0xFFFF),
+        2,
+        2,
+        gray_corners(0, 0x10, 0x80, 0xFF),
+        0,
+    ),
     "png-14-of-16-rgb": (lambda: rgb16(0x3FFF, 0, 0), 1, 1, ((0x3F, 0, 0),) * 4, 0),
     "png-16-rgb-black": (lambda: rgb16(0, 0, 0), 1, 1, ((0,) * 3,) * 4, 0),
     "png-16-gray-white": (lambda: sixteen_bit(0xFFFF), 16, 12, (WHITE,) * 4, 0),
@@ -153,12 +214,42 @@ GOOD: dict[str, tuple[Callable[[], bytes], int, int, Corners, int]] = {
     "jpeg-progressive": (lambda: encoded(PICTURE, "JPEG", progressive=True, **JPEG), 64, 48, UPRIGHT, 2),
     "jpeg-subsampled": (lambda: encoded(PICTURE, "JPEG", quality=95, subsampling=2), 64, 48, UPRIGHT, 4),
     "jpeg-gray": (lambda: encoded(flat("L", 77), "JPEG", quality=100), 16, 12, ((77,) * 3,) * 4, 1),
-    "jpeg-cmyk": (lambda: encoded(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=100), 16, 12, (RED,) * 4, 2),
-    "jpeg-cmyk-black": (lambda: encoded(flat("CMYK", (0, 0, 0, 255)), "JPEG", quality=100), 16, 12, ((0,) * 3,) * 4, 2),
+    "jpeg-cmyk": (
+        lambda: encoded(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=100),
+        16,
+        12,
+        (RED,) * 4,
+        2,
+    ),
+    "jpeg-cmyk-black": (
+        lambda: encoded(flat("CMYK", (0, 0, 0, 255)), "JPEG", quality=100),
+        16,
+        12,
+        ((0,) * 3,) * 4,
+        2,
+    ),
     "jpeg-restarts": (lambda: encoded(PICTURE, "JPEG", restart_marker_blocks=1, **JPEG), 64, 48, UPRIGHT, 2),
-    "jpeg-two-pictures": (lambda: encoded(PICTURE, "MPO", save_all=True, append_images=[flat("RGB", RED)], **JPEG), 64, 48, UPRIGHT, 2),
-    "jpeg-motion-photo": (lambda: encoded(PICTURE, "JPEG", **JPEG) + b"\0\0\0\x18ftypmp42" + bytes(5000), 64, 48, UPRIGHT, 2),
-    "jpeg-drafted": (lambda: encoded(PICTURE.resize((4000, 3000), 0), "JPEG", **JPEG), 1920, 1440, UPRIGHT, 2),
+    "jpeg-two-pictures": (
+        lambda: encoded(PICTURE, "MPO", save_all=True, append_images=[flat("RGB", RED)], **JPEG),
+        64,
+        48,
+        UPRIGHT,
+        2,
+    ),
+    "jpeg-motion-photo": (
+        lambda: encoded(PICTURE, "JPEG", **JPEG) + b"\0\0\0\x18ftypmp42" + bytes(5000),
+        64,
+        48,
+        UPRIGHT,
+        2,
+    ),
+    "jpeg-drafted": (
+        lambda: encoded(PICTURE.resize((4000, 3000), 0), "JPEG", **JPEG),
+        1920,
+        1440,
+        UPRIGHT,
+        2,
+    ),
     "jpeg-drafted-turned": (
         lambda: encoded(PICTURE.resize((4000, 3000), 0), "JPEG", exif=exif_with(6)),
         1440,
@@ -170,9 +261,21 @@ GOOD: dict[str, tuple[Callable[[], bytes], int, int, Corners, int]] = {
     "jpeg-bad-icc": (lambda: encoded(PICTURE, "JPEG", icc_profile=bytes(200), **JPEG), 64, 48, UPRIGHT, 2),
     "webp-lossless": (lambda: encoded(PICTURE, "WEBP", lossless=True), 64, 48, UPRIGHT, 0),
     "webp-lossy": (lambda: encoded(PICTURE, "WEBP", quality=95), 64, 48, UPRIGHT, 6),
-    "webp-transparent": (lambda: encoded(flat("RGBA", (255, 0, 0, 0)), "WEBP", lossless=True, exact=True), 16, 12, (WHITE,) * 4, 0),
+    "webp-transparent": (
+        lambda: encoded(flat("RGBA", (255, 0, 0, 0)), "WEBP", lossless=True, exact=True),
+        16,
+        12,
+        (WHITE,) * 4,
+        0,
+    ),
     "webp-animated": (lambda: animation("WEBP", lossless=True), 16, 12, (RED,) * 4, 0),
-    "webp-exif-8": (lambda: encoded(PICTURE, "WEBP", lossless=True, exif=exif_with(8)), 48, 64, (GREEN, WHITE, RED, BLUE), 0),
+    "webp-exif-8": (
+        lambda: encoded(PICTURE, "WEBP", lossless=True, exif=exif_with(8)),
+        48,
+        64,
+        (GREEN, WHITE, RED, BLUE),
+        0,
+    ),
     "gif": (lambda: encoded(palette_picture(), "GIF"), 64, 48, UPRIGHT, 0),
     "gif-gray": (lambda: encoded(flat("L", 77), "GIF"), 16, 12, ((77,) * 3,) * 4, 0),
     "gif-transparent": (lambda: encoded(flat("P", 0), "GIF", transparency=0), 16, 12, (WHITE,) * 4, 0),
@@ -221,7 +324,11 @@ def test_turns_photos_upright_and_drops_their_metadata(orientation: int, tmp_pat
     info, frame = read_image(path, LIMITS)
     assert np.abs(corners(frame.rgb) - np.array(ORIENTED[orientation])).max() <= 2
     assert (info.width, info.height) == ((48, 64) if orientation in (5, 6, 7, 8) else (64, 48))
-    saved = encoded(Image.fromarray(frame.rgb), "JPEG") + encoded(Image.fromarray(frame.rgb), "WEBP") + repr(info).encode()
+    saved = (
+        encoded(Image.fromarray(frame.rgb), "JPEG")
+        + encoded(Image.fromarray(frame.rgb), "WEBP")
+        + repr(info).encode()
+    )
     assert b"CANARY" not in saved and b"Exif" not in saved
 
 
@@ -258,7 +365,10 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "text": (lambda: b"just some words", UNSUPPORTED),
     "text-like-bmp": (lambda: b"BMW is a maker of cars, not a picture.", UNSUPPORTED),
     "html": (lambda: b"<!doctype html><script>alert(1)</script>", UNSUPPORTED),
-    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', UNSUPPORTED),
+    "svg": (
+        lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+        UNSUPPORTED,
+    ),
     "zeros": (lambda: bytes(4096), UNSUPPORTED),
     "noise": (lambda: random.Random(1).randbytes(4096), UNSUPPORTED),
     "pdf": (plain("PDF"), UNSUPPORTED),
@@ -287,10 +397,16 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "png-half": (cut("PNG", 0.5), DAMAGED),
     "png-bad-crc": (bad_crc, DAMAGED),
     "png-no-size": (lambda: png(0, 0, 8, 2, b""), DAMAGED),
-    "png-no-data": (lambda: b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0)), DAMAGED),
+    "png-no-data": (
+        lambda: b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0)),
+        DAMAGED,
+    ),
     "png-noise-data": (lambda: encoded(PICTURE, "PNG").replace(b"IDAT", b"IDAX"), DAMAGED),
     "png-12-of-16-rgb": (lambda: rgb16(0x0FFF, 0x0123, 0), "few_bits"),
-    "png-12-of-16-rgba": (lambda: png(1, 1, 16, 6, b"\0" + struct.pack(">4H", 0xFFF, 0, 0, 0xFFFF)), "few_bits"),
+    "png-12-of-16-rgba": (
+        lambda: png(1, 1, 16, 6, b"\0" + struct.pack(">4H", 0xFFF, 0, 0, 0xFFFF)),
+        "few_bits",
+    ),
     "png-odd-depth": (lambda: png(1, 1, 7, 2, ONE_ROW), DAMAGED),
     "png-odd-color": (lambda: png(1, 1, 8, 5, ONE_ROW), DAMAGED),
     "png-claims-2-gigapixels": (lambda: png(2**31 - 1, 2, 8, 2, ONE_ROW), TOO_LARGE),
@@ -299,7 +415,14 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "png-88-megapixels": (lambda: png_bit_bomb(9400, 9400), TOO_LARGE),
     "png-long-side": (lambda: png_bit_bomb(10_001, 1), "side_too_long"),
     "png-text-bomb": (
-        lambda: png(1, 1, 8, 2, ONE_ROW, before=[png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2 * 10**8), 9))]),
+        lambda: png(
+            1,
+            1,
+            8,
+            2,
+            ONE_ROW,
+            before=[png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2 * 10**8), 9))],
+        ),
         DAMAGED,
     ),
     "webp-half": (cut("WEBP", 0.5), DAMAGED),
@@ -308,13 +431,19 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "webp-canvas-100-megapixels": (lambda: webp_canvas_bomb(10_000), TOO_LARGE),
     "gif-half": (cut("GIF", 0.5), DAMAGED),
     "gif-no-picture": (lambda: encoded(palette_picture(), "GIF")[:13] + b";", DAMAGED),
-    "gif-claims-4-gigapixels": (lambda: b"GIF89a\xff\xff\xff\xff" + encoded(palette_picture(), "GIF")[10:], TOO_LARGE),
+    "gif-claims-4-gigapixels": (
+        lambda: b"GIF89a\xff\xff\xff\xff" + encoded(palette_picture(), "GIF")[10:],
+        TOO_LARGE,
+    ),
     "bmp-half": (cut("BMP", 0.5), DAMAGED),
     "bmp-claims-400-megapixels": (
         lambda: encoded(PICTURE, "BMP")[:18] + struct.pack("<ii", 20_000, 20_000) + BMP_24 + bytes(300),
         TOO_LARGE,
     ),
-    "bmp-claims-more": (lambda: encoded(PICTURE, "BMP")[:18] + struct.pack("<ii", 2**30, 2**30) + BMP_24 + bytes(300), TOO_LARGE),
+    "bmp-claims-more": (
+        lambda: encoded(PICTURE, "BMP")[:18] + struct.pack("<ii", 2**30, 2**30) + BMP_24 + bytes(300),
+        TOO_LARGE,
+    ),
     "bmp-odd-depth": (lambda: encoded(PICTURE, "BMP")[:28] + b"\x07\0" + bytes(300), DAMAGED),
     "avif-half": (cut("AVIF", 0.5), DAMAGED),
     "avif-brand-only": (lambda: b"\0\0\0\x14ftypavif\0\0\0\0avif", DAMAGED),
@@ -334,7 +463,21 @@ def test_read_image_refuses_broken_files(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a.jpg", "a.gif", "a.mp4", "a.txt", "a.eps", "a.heic", "noname", "..png", "-x.png", "ü 😀.png", "a\nb.png", "http:,,x", "x" * 200],
+    [
+        "a.jpg",
+        "a.gif",
+        "a.mp4",
+        "a.txt",
+        "a.eps",
+        "a.heic",
+        "noname",
+        "..png",
+        "-x.png",
+        "ü 😀.png",
+        "a\nb.png",
+        "http:,,x",
+        "x" * 200,
+    ],
 )
 def test_names_do_not_count(name: str, tmp_path: Path) -> None:
     path = tmp_path / name

@@ -25,7 +25,12 @@ def test_message_without_values_keeps_braces() -> None:
 def test_message_survives_pickle() -> None:
     message = Message("{inner} Again.", code="outer", inner=Message("{n} faces.", n=2))
     copy = pickle.loads(pickle.dumps(message))
-    assert (copy, copy.template, copy.code, copy.values) == (message, message.template, message.code, message.values)
+    assert (copy, copy.template, copy.code, copy.values) == (
+        message,
+        message.template,
+        message.code,
+        message.values,
+    )
 
 
 def test_message_error_has_code_and_message_after_pickle() -> None:
@@ -35,10 +40,17 @@ def test_message_error_has_code_and_message_after_pickle() -> None:
 
 
 def test_translate_fills_values_and_inner_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog = {"{n} faces.": "顔が{n}つ。", "Not saved. {reason}": "保存できません。{reason}", "Fear": "恐れ", "On {label}.": "{label}で。"}
+    catalog = {
+        "{n} faces.": "顔が{n}つ。",
+        "Not saved. {reason}": "保存できません。{reason}",
+        "Fear": "恐れ",
+        "On {label}.": "{label}で。",
+    }
     monkeypatch.setattr(words, "_words", lambda _language: catalog)
     faces = Message("{n} faces.", n=2)
-    assert translate(Message("Not saved. {reason}", reason=MessageError(faces))) == "保存できません。顔が2つ。"
+    assert (
+        translate(Message("Not saved. {reason}", reason=MessageError(faces))) == "保存できません。顔が2つ。"
+    )
     assert translate(Message.joined([faces, "Fear", "unknown"])) == "顔が2つ。恐れ unknown"
     assert translate(Message("On {label}.", label="Fear")) == "恐れで。"
     assert translate("never translated") == "never translated"

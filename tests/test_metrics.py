@@ -54,7 +54,9 @@ def test_concordance_against_correlation(pairs: list[tuple[float, float]]) -> No
     x, y = np.array(pairs, np.float64).T
     if x.std() < 1e-3 or y.std() < 1e-3:
         return
-    expected = 2 * np.corrcoef(x, y)[0, 1] * x.std() * y.std() / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    expected = (
+        2 * np.corrcoef(x, y)[0, 1] * x.std() * y.std() / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    )
     assert concordance(x, y) == pytest.approx(expected, abs=1e-9)
     assert concordance(x, y) == concordance(y, x)
 
@@ -66,7 +68,12 @@ def test_concordance_refuses_what_it_cannot_compare() -> None:
 
 
 def test_confusion_has_targets_in_rows() -> None:
-    assert confusion([1, 1, 2], [0, 1, 2], 4).tolist() == [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert confusion([1, 1, 2], [0, 1, 2], 4).tolist() == [
+        [0, 1, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 1, 0],
+        [0, 0, 0, 0],
+    ]
     assert confusion([], [], 2).tolist() == [[0, 0], [0, 0]]
 
 
@@ -90,18 +97,23 @@ def test_concordance_is_that_of_torchmetrics_with_population_moments() -> None:
     for count in (3, 10, 500):
         x, y = rng.normal(0.3, 0.4, count), rng.normal(0, 0.5, count)
         x += 0.5 * y
-        # torchmetrics divides variances and covariance by N - 1, but not the squared distance of the means: stretch that as much
+        # torchmetrics divides variances and covariance by N - 1, but not the squared distance of the means:
+        # stretch that as much
         stretched = x + (np.sqrt(count / (count - 1)) - 1) * (x.mean() - y.mean())
         theirs = float(concordance_corrcoef(torch.from_numpy(stretched), torch.from_numpy(y)))
         assert concordance(x, y) == pytest.approx(theirs, abs=1e-9)
-        assert concordance(x, y) != pytest.approx(float(concordance_corrcoef(torch.from_numpy(x), torch.from_numpy(y))), abs=1e-7)
+        assert concordance(x, y) != pytest.approx(
+            float(concordance_corrcoef(torch.from_numpy(x), torch.from_numpy(y))), abs=1e-7
+        )
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=40))
 def test_confusion_and_macro_f1_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     predicted, target = np.array(pairs).T
-    np.testing.assert_array_equal(confusion(predicted, target, 7), confusion_matrix(target, predicted, labels=range(7)))
+    np.testing.assert_array_equal(
+        confusion(predicted, target, 7), confusion_matrix(target, predicted, labels=range(7))
+    )
     expected = f1_score(target, predicted, labels=range(7), average="macro", zero_division=0)
     assert macro_f1(predicted, target, 7) == pytest.approx(expected, abs=1e-12)
 
@@ -112,7 +124,9 @@ def test_f1_of_units_is_that_of_scikit_learn(rows: list[list[bool]]) -> None:
     predicted, target = np.split(np.array(rows), 2, axis=1)
     expected = [f1_score(target[:, k], predicted[:, k], zero_division=0) for k in range(3)]
     np.testing.assert_allclose(f1_binary_per_unit(predicted, target), expected, atol=1e-12)
-    np.testing.assert_allclose(f1_binary_per_unit(predicted.astype(np.float32), target.astype(np.float32)), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        f1_binary_per_unit(predicted.astype(np.float32), target.astype(np.float32)), expected, atol=1e-12
+    )
 
 
 @settings(deadline=None)
@@ -132,7 +146,9 @@ def test_calibration_error_is_that_of_torchmetrics(bins: int) -> None:
     rng = np.random.default_rng(bins)
     sure = rng.beta(2, 1, 4000)
     right = rng.random(4000) < sure**2
-    theirs = BinaryCalibrationError(n_bins=bins, norm="l1")(torch.from_numpy(sure), torch.from_numpy(right).long())
+    theirs = BinaryCalibrationError(n_bins=bins, norm="l1")(
+        torch.from_numpy(sure), torch.from_numpy(right).long()
+    )
     assert expected_calibration_error(sure, right, bins) == pytest.approx(float(theirs), abs=1e-6)
 
 
@@ -182,12 +198,15 @@ def test_calibration_by_hand() -> None:
 def test_empty_bins_count_nothing() -> None:
     bins = calibration_bins([0.9, 0.9], [1, 0], 5)
     assert np.isnan(bins.accuracy).tolist() == [True] * 4 + [False] and bins.error == pytest.approx(0.4)
-    assert np.isnan(calibration_bins([], [], 5).error) and calibration_bins([], [], 5).count.tolist() == [0] * 5
+    assert (
+        np.isnan(calibration_bins([], [], 5).error) and calibration_bins([], [], 5).count.tolist() == [0] * 5
+    )
     assert calibration_bins(np.eye(2), np.ones((2, 2)), 2).count.tolist() == [2, 2], "shape does not matter"
 
 
 @pytest.mark.parametrize(
-    ("sure", "right", "bins"), [([1.1], [1], 3), ([-0.1], [1], 3), ([float("nan")], [1], 3), ([0.5], [1, 0], 3), ([0.5], [1], 0)]
+    ("sure", "right", "bins"),
+    [([1.1], [1], 3), ([-0.1], [1], 3), ([float("nan")], [1], 3), ([0.5], [1, 0], 3), ([0.5], [1], 0)],
 )
 def test_calibration_refuses_what_it_cannot_sort(sure: list[float], right: list[int], bins: int) -> None:
     with pytest.raises(ValueError, match=r"Confidences must be|Calibration needs"):
@@ -232,7 +251,9 @@ def grouped(seed: int, groups: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_bootstrap_of_sums_is_that_of_resampled_rows() -> None:
     videos = grouped(3, 12)
     statistics = np.stack([moment_sums(x, y).ravel() for x, y in videos])
-    fast = bootstrap_additive(statistics, lambda sums: float(concordance_of_sums(sums.reshape(2, 6)).mean()), rounds=60, seed=5)
+    fast = bootstrap_additive(
+        statistics, lambda sums: float(concordance_of_sums(sums.reshape(2, 6)).mean()), rounds=60, seed=5
+    )
     rng, slow = np.random.default_rng(5), []
     for _ in range(60):
         drawn = np.repeat(np.arange(12), rng.multinomial(12, np.full(12, 1 / 12)))
@@ -246,11 +267,17 @@ def test_bootstrap_of_f1_is_that_of_resampled_rows() -> None:
     rng = np.random.default_rng(2)
     videos = [(rng.random((rows, 3)) < 0.4, rng.random((rows, 3)) < 0.3) for rows in rng.integers(1, 20, 9)]
     statistics = np.stack([unit_counts(*video).ravel() for video in videos])
-    fast = bootstrap_additive(statistics, lambda sums: float(f1_of_counts(sums.reshape(3, 2)).mean()), rounds=40, seed=8, level=0.8)
+    fast = bootstrap_additive(
+        statistics, lambda sums: float(f1_of_counts(sums.reshape(3, 2)).mean()), rounds=40, seed=8, level=0.8
+    )
     draws, slow = np.random.default_rng(8), []
     for _ in range(40):
         drawn = np.repeat(np.arange(9), draws.multinomial(9, np.full(9, 1 / 9)))
-        slow.append(f1_binary_per_unit(*(np.concatenate([videos[video][part] for video in drawn]) for part in (0, 1))).mean())
+        slow.append(
+            f1_binary_per_unit(
+                *(np.concatenate([videos[video][part] for video in drawn]) for part in (0, 1))
+            ).mean()
+        )
     assert fast == pytest.approx(tuple(np.quantile(slow, [0.1, 0.9])), abs=1e-12)
 
 

@@ -1,4 +1,5 @@
-"""Nobody reads what is not theirs: generated requests to every function of a running page, and no way past the components that check."""
+"""Nobody reads what is not theirs: generated requests to every function of a running page, and no way past
+the components that check."""
 
 from __future__ import annotations
 
@@ -78,12 +79,25 @@ class Attack:
 
     def send(self, route: str, function: Function, data: list[Any], kind: str) -> None:
         """Call one function, and read what comes of it."""
-        body = {"data": data, "fn_index": function.number, "session_hash": ATTACKER, "event_data": None, "trigger_id": None}
+        body = {
+            "data": data,
+            "fn_index": function.number,
+            "session_hash": ATTACKER,
+            "event_data": None,
+            "trigger_id": None,
+        }
         if route in ("run by name", "call"):
             del body["fn_index"]
-        named = {"run": "run/predict", "run by name": f"run/{function.name}", "api": f"api/{function.name}", "queue": "queue/join"}
+        named = {
+            "run": "run/predict",
+            "run by name": f"run/{function.name}",
+            "api": f"api/{function.name}",
+            "queue": "queue/join",
+        }
         address = f"{self.page.url}/gradio_api/{named.get(route, f'call/{function.name}')}"
-        answer = self.client.post(address, content=to_json(body), headers={"content-type": kind} if kind else {})
+        answer = self.client.post(
+            address, content=to_json(body), headers={"content-type": kind} if kind else {}
+        )
         sent = (route, function.name, data, kind)
         self.check(answer, sent)
         if answer.status_code == 200 and route == "queue":
@@ -105,9 +119,14 @@ class Attack:
 def analyze(page: Page, session: str, path: str) -> None:
     """Begin an analysis."""
     function = next(one for one in read_functions(page.url) if one.name == "add")
-    body = {"data": [None, None, file_data(path), *function.usual[3:]], "fn_index": function.number, "session_hash": session}
+    body = {
+        "data": [None, None, file_data(path), *function.usual[3:]],
+        "fn_index": function.number,
+        "session_hash": session,
+    }
     answer = httpx.post(f"{page.url}/gradio_api/run/predict", json=body, timeout=120)
-    assert answer.status_code == 200 and re.search(r'"[0-9a-f]{32}"', answer.text), answer.text  # the id of its job
+    # the id of its job
+    assert answer.status_code == 200 and re.search(r'"[0-9a-f]{32}"', answer.text), answer.text
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +163,27 @@ def test_no_request_reads_a_file_that_is_not_its_own(attack: Attack, runs: int) 
     shapes = st.sampled_from(SHAPES[:9]) | st.sampled_from(SHAPES)
     takers = [one for one in attack.functions if one.files]
 
-    @settings(max_examples=runs, derandomize=True, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @given(readable, shapes, st.sampled_from(ROUTES), st.sampled_from(KINDS), st.sampled_from(attack.functions), st.integers(0, 30))
+    @settings(
+        max_examples=runs,
+        derandomize=True,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        readable,
+        shapes,
+        st.sampled_from(ROUTES),
+        st.sampled_from(KINDS),
+        st.sampled_from(attack.functions),
+        st.integers(0, 30),
+    )
     def ask(path: str, shape: Any, route: str, kind: str, other: Function, place: int) -> None:
         for function in takers:
-            data = [shape(path) if position in function.files else value for position, value in enumerate(function.usual)]
+            data = [
+                shape(path) if position in function.files else value
+                for position, value in enumerate(function.usual)
+            ]
             attack.send(route, function, data, kind)
         data = list(other.usual) or [None]
         data[place % len(data)] = shape(path)
@@ -188,7 +223,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     context = AppContext(options, runner, checkpoints, folder / "results", uploads, feedback)
 
     async def make() -> App:  # where no event loop runs, Gradio makes some that it never closes
-        return App.create_app(build(context), app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None})
+        return App.create_app(
+            build(context), app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None}
+        )
 
     return asyncio.run(make())
 
@@ -198,12 +235,16 @@ def holds_file(model: object) -> bool:
     if isinstance(model, type) and issubclass(model, FileData | ListFiles):
         return True
     if isinstance(model, type) and issubclass(model, GradioModel | GradioRootModel):
-        return "path" in model.model_fields or any(holds_file(one.annotation) for one in model.model_fields.values())
+        return "path" in model.model_fields or any(
+            holds_file(one.annotation) for one in model.model_fields.values()
+        )
     return any(holds_file(inner) for inner in get_args(model))
 
 
 def test_every_input_that_can_hold_a_file_hands_on_a_name_alone(app: App) -> None:
-    inputs = {block._id: block for function in app.get_blocks().fns.values() for block in function.inputs}.values()
+    inputs = {
+        block._id: block for function in app.get_blocks().fns.values() for block in function.inputs
+    }.values()
     filed = [block for block in inputs if holds_file(getattr(block, "data_model", None))]
     assert {type(block) for block in filed} == {RawFiles, RawImage}, "only these go through uploads.py"
 
@@ -219,7 +260,9 @@ def routes_of(app: Any, before: str = "") -> Iterator[tuple[str, set[str]]]:
         if inner is not None:
             yield from routes_of(inner, before + getattr(route, "path", ""))
         else:
-            assert isinstance(route, Route) or hasattr(route, "path"), f"a route of an unknown kind: {route!r}"
+            assert isinstance(route, Route) or hasattr(route, "path"), (
+                f"a route of an unknown kind: {route!r}"
+            )
             yield before + route.path, getattr(route, "methods", None) or {"WEBSOCKET"}
 
 
@@ -229,11 +272,15 @@ def is_open(method: str, route: str, filled: str) -> bool:
 
 
 def test_the_routes_that_are_open_are_known(app: App) -> None:
-    routes = {(method, path.removeprefix("/gradio_api")) for path, methods in routes_of(app) for method in methods}
+    routes = {
+        (method, path.removeprefix("/gradio_api")) for path, methods in routes_of(app) for method in methods
+    }
     assert len(routes) > 70, "routers within are walked too"
     opened = {f"{method} {path}" for method, path in routes if is_open(method, path, "x")}
     assert opened == OPEN
-    assert {f"{method} {path}" for method, path in routes if is_open(method, path, "/x")} - opened >= OPEN_TO_FILES
+    assert {
+        f"{method} {path}" for method, path in routes if is_open(method, path, "/x")
+    } - opened >= OPEN_TO_FILES
 
 
 def test_routes_that_are_not_open_say_so(attack: Attack, app: App) -> None:
@@ -242,5 +289,7 @@ def test_routes_that_are_not_open_say_so(attack: Attack, app: App) -> None:
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", *methods):
             if method == "WEBSOCKET" or is_open(method, route, "x"):
                 continue
-            answer = attack.client.request(method, attack.page.url + re.sub(r"\{[^}]+\}", "x", path), content=b"{}")
+            answer = attack.client.request(
+                method, attack.page.url + re.sub(r"\{[^}]+\}", "x", path), content=b"{}"
+            )
             assert answer.status_code in (404, 405), (method, path)

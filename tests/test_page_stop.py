@@ -38,7 +38,9 @@ def test_stop_while_starting_leaves_nothing_behind(tmp_path: Path) -> None:
         "HSEMOTION_PORT": str(free_port()),
         "TMPDIR": str(tmp_path),
     }
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
     while not list(tmp_path.glob("hsemotion-space-*")) and process.poll() is None:
         time.sleep(0.01)
     process.terminate()

@@ -1,4 +1,5 @@
-"""A generated walk over every route and function of a running page: whatever is sent, it answers in time, safely, and tells no names."""
+"""A generated walk over every route and function of a running page: whatever is sent, it answers in time,
+safely, and tells no names."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from page_makers import ROOT, Page, call, file_data, function_index, png, start_
 from wire import Answer, connect, exchange, leave, read_answer, request
 
 ANSWERED_S = 30.0  # with other work on the machine
-KNOWN: dict[tuple[int, str], str] = {(503, "Queue is full"): "Gradio's way to say that too many requests wait; it says so in a sentence"}
+KNOWN: dict[tuple[int, str], str] = {
+    (503, "Queue is full"): "Gradio's way to say that too many requests wait; it says so in a sentence"
+}
 """Answers of 5xx that the framework gives on purpose, with the reason of each."""
 SESSION = "walker"
 BROUGHT = (
@@ -37,7 +40,13 @@ ODD = (
     "/gradio_api/file=/etc/passwd", "/gradio_api/file=", "/pwa_icon/64", "/static/img/logo.svg", "/gradio_api/heartbeat/",
 )  # fmt: skip
 TARGETS = (
-    *sorted({before + re.sub(r"\{[^}]+\}", "x", route.split()[1]) for route in OPEN for before in ("", "/gradio_api")}),
+    *sorted(
+        {
+            before + re.sub(r"\{[^}]+\}", "x", route.split()[1])
+            for route in OPEN
+            for before in ("", "/gradio_api")
+        }
+    ),
     *CLOSED,
     *ODD,
 )
@@ -53,7 +62,8 @@ class Walk:
 
 
 def find_faces(page: Page, functions: tuple[Function, ...]) -> None:
-    """Analyze a picture in the session of the walk, as most functions have something to do only beside a result."""
+    """Analyze a picture in the session of the walk, as most functions have something to do only beside a
+    result."""
     function = next(one for one in functions if one.name == "add")
     path = upload(page.url, NAME, png(picture_with([(60, 40)])))
     answer = call(page.url, function.number, SESSION, [None, None, file_data(path), *function.usual[3:]])
@@ -77,23 +87,41 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
     assert not [name for name in places if list((ROOT / "hsemotion_space").rglob(name))], printed
 
 
-leaf = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=40)
-anything = st.recursive(
-    leaf, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8
+leaf = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=40)
 )
-hostile = st.builds(lambda shape, path: shape(path), st.sampled_from(SHAPES), st.sampled_from(["/etc/passwd", f"/tmp/{NAME}", "", "x"]))
+anything = st.recursive(
+    leaf,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+hostile = st.builds(
+    lambda shape, path: shape(path),
+    st.sampled_from(SHAPES),
+    st.sampled_from(["/etc/passwd", f"/tmp/{NAME}", "", "x"]),
+)
 
 
 @st.composite
 def values_of(draw: st.DrawFn, function: Function) -> object:
-    """Draw what a function is called with: mostly what the page would send, some of it replaced, some missing or one too many."""
+    """Draw what a function is called with: mostly what the page would send, some of it replaced, some missing
+    or one too many."""
     data: list[Any] = list(function.usual)
     for position in range(len(data)):
         if draw(st.integers(0, 3)) == 0:
             others = st.sampled_from(function.choices[position]) if function.choices[position] else anything
             data[position] = draw(others | anything | hostile)
     change = draw(st.integers(0, 19))
-    return {0: data[:-1], 1: [*data, draw(anything)], 2: draw(anything), 3: dict.fromkeys(map(str, data))}.get(change, data)
+    return {
+        0: data[:-1],
+        1: [*data, draw(anything)],
+        2: draw(anything),
+        3: dict.fromkeys(map(str, data)),
+    }.get(change, data)
 
 
 @st.composite
@@ -109,7 +137,9 @@ def calls(draw: st.DrawFn, functions: tuple[Function, ...]) -> tuple[str, bytes]
     if "{}" in way and draw(st.booleans()):
         del body["fn_index"]
     if draw(st.integers(0, 5)) == 0:
-        names = st.sampled_from(["event_id", "simple_format", "batched", "session_hash", "fn_index", "trigger_id", "data", "x"])
+        names = st.sampled_from(
+            ["event_id", "simple_format", "batched", "session_hash", "fn_index", "trigger_id", "data", "x"]
+        )
         body |= draw(st.dictionaries(names, anything, max_size=2))
     return f"/gradio_api/{way.format(quote(function.name))}", to_json(body)
 
@@ -124,9 +154,18 @@ def forms(draw: st.DrawFn) -> tuple[bytes, dict[str, str]]:
             for part in draw(st.lists(st.sampled_from(PARTS), max_size=2))
         )
         lead = draw(st.sampled_from(['name="files"; ', 'name="files"; filename="' + NAME + '"; ', ""]))
-        body += f"--b0\r\nContent-Disposition: form-data; {lead}{fields}\r\n\r\n".encode() + draw(st.binary(max_size=200)) + b"\r\n"
+        body += (
+            f"--b0\r\nContent-Disposition: form-data; {lead}{fields}\r\n\r\n".encode()
+            + draw(st.binary(max_size=200))
+            + b"\r\n"
+        )
     body += draw(st.sampled_from([b"--b0--\r\n", b"--b0--\r\n", b"", b"--b0"]))
-    kind = draw(st.sampled_from(["multipart/form-data; boundary=b0"] * 4 + ["multipart/form-data", "multipart/form-data; boundary=", "x"]))
+    kind = draw(
+        st.sampled_from(
+            ["multipart/form-data; boundary=b0"] * 4
+            + ["multipart/form-data", "multipart/form-data; boundary=", "x"]
+        )
+    )
     return body, {"content-type": kind}
 
 
@@ -153,10 +192,26 @@ def requests(draw: st.DrawFn, functions: tuple[Function, ...]) -> tuple[str, byt
         target, headers = "/gradio_api/upload", headers | kind
         query = draw(st.sampled_from(["", "", "?upload_id=x", f"?upload_id={NAME}"]))
     else:
-        method = draw(st.sampled_from(["GET"] * 5 + ["HEAD", "POST", "POST", "OPTIONS", "PUT", "DELETE", "TRACE", "CONNECT", "get", "X"]))
+        method = draw(
+            st.sampled_from(
+                ["GET"] * 5
+                + ["HEAD", "POST", "POST", "OPTIONS", "PUT", "DELETE", "TRACE", "CONNECT", "get", "X"]
+            )
+        )
         target = draw(st.sampled_from(TARGETS) | st.text(max_size=12).map(lambda text: "/" + text))
         query = draw(
-            st.sampled_from(["", "", "?session_hash=walker", "?session_hash=", "?upload_id=x", "?view=api", "?__theme=dark", "?%"])
+            st.sampled_from(
+                [
+                    "",
+                    "",
+                    "?session_hash=walker",
+                    "?session_hash=",
+                    "?upload_id=x",
+                    "?view=api",
+                    "?__theme=dark",
+                    "?%",
+                ]
+            )
         )
         body = draw(st.just(b"") | anything.map(to_json) | st.binary(max_size=60))
     address = target.encode("utf-8", "surrogatepass")
@@ -170,10 +225,15 @@ def check(answer: Answer | None, sent: bytes) -> None:
         return
     head = sent[:3000]
     if answer.status >= 500:
-        assert any(answer.status == status and words in answer.body.decode() for status, words in KNOWN), (answer, head)
+        assert any(answer.status == status and words in answer.body.decode() for status, words in KNOWN), (
+            answer,
+            head,
+        )
     assert answer.headers.get("x-content-type-options") == "nosniff", (answer, head)
     assert answer.headers.get("referrer-policy") == "no-referrer", (answer, head)
-    assert "frame-ancestors 'self' https://huggingface.co" in answer.headers.get("content-security-policy", ""), (answer, head)
+    assert "frame-ancestors 'self' https://huggingface.co" in answer.headers.get(
+        "content-security-policy", ""
+    ), (answer, head)
     assert b"Traceback" not in answer.body, (answer, head)
 
 
@@ -194,7 +254,8 @@ def step(page: Page, method: str, content: bytes, way: str, share: float, garbag
 
 
 def state_of(page: Page) -> tuple[int, int]:
-    """Return the open descriptors of a page, and the bytes of what visitors added; where descriptors cannot be counted, none."""
+    """Return the open descriptors of a page, and the bytes of what visitors added; where descriptors cannot
+    be counted, none."""
     added = sum(path.lstat().st_size for path in page.added.rglob("*") if path.is_file())
     try:
         return len(list(Path(f"/proc/{page.pid}/fd").iterdir())), added
@@ -206,7 +267,13 @@ def state_of(page: Page) -> tuple[int, int]:
 def test_whatever_is_sent_the_page_answers_safely_and_tells_no_names(walk: Walk, runs: int) -> None:
     page, sent = walk.page, 0
 
-    @settings(max_examples=runs, derandomize=True, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=runs,
+        derandomize=True,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(requests(walk.functions), st.sampled_from(["whole"] * 5 + ["slow", "garbage", "leave", "reset"]), st.floats(0, 1),
            st.binary(max_size=80))  # fmt: skip
     def send(drawn: tuple[str, bytes], way: str, share: float, garbage: bytes) -> None:
@@ -223,5 +290,6 @@ def test_whatever_is_sent_the_page_answers_safely_and_tells_no_names(walk: Walk,
         assert httpx.get(f"{page.url}/config", timeout=ANSWERED_S).status_code == 200
     after, added = after_and_added
     assert after <= before + 8, "descriptors stay open"
-    example = max(path.stat().st_size for path in (ROOT / "examples").iterdir())  # the most that one request lets the page copy
+    # the most that one request lets the page copy
+    example = max(path.stat().st_size for path in (ROOT / "examples").iterdir())
     assert added <= sent + runs * example, "more lies there than was sent"

@@ -24,7 +24,8 @@ def test_openvino_equals_torch(arch: str, size: int) -> None:
     torch.manual_seed(0)
     backbone = Backbone(create_model(arch, 10)).eval()
     example = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
-    with torch.no_grad():  # statistics of real activations, so that the signal neither dies nor explodes in untrained layers
+    # statistics of real activations, so that the signal neither dies nor explodes in untrained layers
+    with torch.no_grad():
         backbone.train()
         for _ in range(30):
             backbone(torch.from_numpy(np.repeat(example, 2, axis=0)))

@@ -1,4 +1,5 @@
-"""The pictures of the documentation: all there, all shown, described and small; ``docs/make_pictures.py`` makes them."""
+"""The pictures of the documentation: all there, all shown, described and small; ``docs/make_pictures.py``
+makes them."""
 
 from __future__ import annotations
 
@@ -47,7 +48,11 @@ def shown() -> list[tuple[Path, str, Path]]:
             source, words = re.search(r'src="([^"]*)"', tag), re.search(r'alt="([^"]*)"', tag)
             assert source is not None, tag
             pairs.append((words[1] if words else "", source[1]))
-        found += [(page, words, (page.parent / target).resolve()) for words, target in pairs if not target.startswith("http")]
+        found += [
+            (page, words, (page.parent / target).resolve())
+            for words, target in pairs
+            if not target.startswith("http")
+        ]
     return found
 
 

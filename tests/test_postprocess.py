@@ -27,12 +27,16 @@ UNITS = ACTION_UNITS.subset(["AU1", "AU2", "AU4"])
 
 
 def make(video: str, frames: Sequence[int], *columns: Sequence[float]) -> Series:
-    return Series(video, np.array(frames, np.int64), np.array(columns, np.float32).T.reshape(len(frames), len(columns)))
+    return Series(
+        video, np.array(frames, np.int64), np.array(columns, np.float32).T.reshape(len(frames), len(columns))
+    )
 
 
 def draw(seed: int, count: int, labels: int = 8) -> Series:
     rng = np.random.default_rng(seed)
-    return Series("v", np.cumsum(rng.integers(1, 4, count)), rng.dirichlet(np.ones(labels), count).astype(np.float32))
+    return Series(
+        "v", np.cumsum(rng.integers(1, 4, count)), rng.dirichlet(np.ones(labels), count).astype(np.float32)
+    )
 
 
 @pytest.fixture
@@ -44,14 +48,19 @@ def close(monkeypatch: pytest.MonkeyPatch) -> None:
 def closeness(task: Task, labels: Sequence[Series], predictions: Sequence[Series]) -> float:
     """Minus the mean absolute error over the frames of the labels, which all have a prediction."""
     found = {series.video: series for series in predictions}
-    errors = [np.abs(series.values - complete(found[series.video], series.frames).values).ravel() for series in labels]
-    return -round(float(np.concatenate(errors).mean()), 6)  # rounded, so that what is equal in theory is a tie
+    errors = [
+        np.abs(series.values - complete(found[series.video], series.frames).values).ravel()
+        for series in labels
+    ]
+    # rounded, so that what is equal in theory is a tie
+    return -round(float(np.concatenate(errors).mean()), 6)
 
 
 def test_gaps_between_faces_are_completed_with_the_nearer_prediction_counting_more() -> None:
     series = make("v", [11, 21], [0.0, 1.0], [1.0, 0.5])
     completed = complete(series, np.array([1, 11, 12, 20, 21, 30]))
-    np.testing.assert_allclose(completed.values[:, 0], [0, 0, 0.1, 0.9, 1, 1], rtol=1e-6)  # a reversed weight gives 0.9 at frame 12
+    # a reversed weight gives 0.9 at frame 12
+    np.testing.assert_allclose(completed.values[:, 0], [0, 0, 0.1, 0.9, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(completed.values[:, 1], [1, 1, 0.95, 0.55, 0.5, 0.5], rtol=1e-6)
     assert completed.frames.tolist() == [1, 11, 12, 20, 21, 30]
 
@@ -81,10 +90,14 @@ def test_sums_of_a_window_are_divided_by_the_frames_in_it() -> None:
         smoothed = smooth_series(units, smoothing)
         np.testing.assert_allclose(smoothed.values[:, 0], 0.4, rtol=1e-6)
         assert 0 <= smoothed.values.min() <= smoothed.values.max() <= 1
-    assert smooth_series(units, Smoothing("box", 5)).values[[0, 5, 10], 1].tolist() == pytest.approx([1 / 6, 1 / 11, 1 / 6])
+    assert smooth_series(units, Smoothing("box", 5)).values[[0, 5, 10], 1].tolist() == pytest.approx(
+        [1 / 6, 1 / 11, 1 / 6]
+    )
     near = np.exp(-0.5)
     ends = smooth_series(make("v", [1, 2, 3], [0.0, 1.0, 1.0]), Smoothing("gaussian", 1)).values[:, 0]
-    assert ends[1:].tolist() == pytest.approx([(1 + near) / (1 + 2 * near), (1 + near) / (1 + near + np.exp(-2))])
+    assert ends[1:].tolist() == pytest.approx(
+        [(1 + near) / (1 + 2 * near), (1 + near) / (1 + near + np.exp(-2))]
+    )
 
 
 def test_widths_in_seconds_follow_the_frame_rate_of_the_video() -> None:
@@ -98,7 +111,10 @@ def test_widths_in_seconds_follow_the_frame_rate_of_the_video() -> None:
 
 def test_the_window_stays_inside_its_video() -> None:
     a, b = make("a", [1, 2], [0.0, 0.0]), make("b", [1, 2], [1.0, 1.0])
-    assert [series.values.ravel().tolist() for series in smooth_all([a, b], Smoothing("box", 50))] == [[0, 0], [1, 1]]
+    assert [series.values.ravel().tolist() for series in smooth_all([a, b], Smoothing("box", 50))] == [
+        [0, 0],
+        [1, 1],
+    ]
 
 
 def test_frames_without_a_prediction_do_not_count_and_stay_unknown() -> None:
@@ -109,7 +125,12 @@ def test_frames_without_a_prediction_do_not_count_and_stay_unknown() -> None:
 
 def test_no_smoothing_changes_nothing() -> None:
     series = draw(0, 9)
-    for smoothing in (Smoothing(), Smoothing("none", 5), Smoothing("box", 0), Smoothing("gaussian", 0, "seconds")):
+    for smoothing in (
+        Smoothing(),
+        Smoothing("none", 5),
+        Smoothing("box", 0),
+        Smoothing("gaussian", 0, "seconds"),
+    ):
         assert smooth_series(series, smoothing) is series
     for width in (-1.0, NAN, float("inf")):
         with raises_code(DataError, "width"):
@@ -122,7 +143,9 @@ def test_a_blend_is_the_weighted_mean_where_both_are_and_the_one_that_is_elsewhe
     mixed = blend(a, b, 0.7)
     assert mixed.frames.tolist() == [1, 2, 4, 9]
     np.testing.assert_allclose(mixed.values, [[1, 0], [0.2, 0.8], [0.35, 0.65], [0.6, 0.4]], rtol=1e-6)
-    np.testing.assert_allclose(blend(a, b, [1.0, 0.25]).values, [[1, 0], [0.2, 0.8], [0.5, 0.875], [0.6, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(
+        blend(a, b, [1.0, 0.25]).values, [[1, 0], [0.2, 0.8], [0.5, 0.875], [0.6, 0.4]], rtol=1e-6
+    )
 
 
 def test_frames_that_neither_system_has_stay_unknown_in_a_blend() -> None:
@@ -132,7 +155,9 @@ def test_frames_that_neither_system_has_stay_unknown_in_a_blend() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 999), st.floats(0, 1), st.floats(0.1, 60), st.sampled_from(["box", "gaussian"]))
-def test_blending_and_smoothing_can_change_places_on_whole_tracks(seed: int, weight: float, width: float, kind: str) -> None:
+def test_blending_and_smoothing_can_change_places_on_whole_tracks(
+    seed: int, weight: float, width: float, kind: str
+) -> None:
     smoothing = Smoothing(kind, width)
     frames = np.arange(1, 60)
     a, b = (complete(draw(seed + extra, 30), frames) for extra in (0, 1))
@@ -158,7 +183,11 @@ def test_what_does_not_fit_is_not_blended() -> None:
 def test_videos_of_one_system_alone_are_kept() -> None:
     a = [make("x", [1], [1.0]), make("y", [1], [1.0])]
     b = [make("z", [1], [0.0]), make("y", [1], [0.0])]
-    assert [(series.video, series.values.item()) for series in blend_all(a, b, 0.25)] == [("x", 1), ("y", 0.25), ("z", 0)]
+    assert [(series.video, series.values.item()) for series in blend_all(a, b, 0.25)] == [
+        ("x", 1),
+        ("y", 0.25),
+        ("z", 0),
+    ]
 
 
 @pytest.mark.usefixtures("close")
@@ -167,13 +196,19 @@ def test_the_smoothing_with_the_best_measure_is_chosen() -> None:
     truth = np.stack([np.sin(frames / 40), np.cos(frames / 40)], 1).astype(np.float32)
     noisy = Series("v", frames, truth + rng.normal(0, 0.3, truth.shape).astype(np.float32))
     labels = [Series("v", frames, truth)]
-    candidates = [Smoothing(), *(Smoothing("box", width) for width in (1, 10, 200)), Smoothing("gaussian", 0.2, "seconds")]
+    candidates = [
+        Smoothing(),
+        *(Smoothing("box", width) for width in (1, 10, 200)),
+        Smoothing("gaussian", 0.2, "seconds"),
+    ]
     best = tune(VALENCE_AROUSAL, [[noisy]], labels, SearchSpace(tuple(candidates))).smoothing
     values = {item: closeness(VALENCE_AROUSAL, labels, smooth_all([noisy], item)) for item in candidates}
     assert best in (candidates[2], candidates[4]) and values[best] == max(values.values())
 
 
-def test_of_equal_smoothings_the_first_is_chosen_and_undefined_ones_never(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_equal_smoothings_the_first_is_chosen_and_undefined_ones_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     series = [make("v", [1, 2, 3], [0.5] * 3, [0.5] * 3)]
     narrow, wide = Smoothing("box", 2), Smoothing("box", 5)
     for values, expected in (((0.5, 0.5), narrow), ((0.4, 0.5), wide), ((NAN, 0.1), wide)):
@@ -191,8 +226,12 @@ def test_frame_rates_reach_the_candidates() -> None:
     target = [make("v", range(1, 8), [0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0])]
     candidates = (Smoothing(), Smoothing("box", 0.1, "seconds"))
     valence = VALENCE_AROUSAL.subset(["Valence"])
-    assert tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 10})).smoothing == candidates[1]
-    assert tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 1})).smoothing == candidates[0]
+    assert (
+        tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 10})).smoothing == candidates[1]
+    )
+    assert (
+        tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 1})).smoothing == candidates[0]
+    )
 
 
 def test_thresholds_by_hand() -> None:
@@ -244,7 +283,8 @@ TENTHS = [step / 10 for step in range(11)]
 def test_the_weights_of_a_blend_are_found_in_common_and_of_clips_per_label() -> None:
     a, b = make("v", [1, 2], [1.0, 0.0], [1.0, 0.0]), make("v", [1, 2], [0.0, 1.0], [0.0, 1.0])
     labels = [blend(a, b, [0.8, 0.2])]
-    assert tune_blend(VALENCE_AROUSAL, ([a], [b]), labels, TENTHS) == (0.5, 0.5)  # from 0.2 to 0.8 the error is the same
+    # from 0.2 to 0.8 the error is the same
+    assert tune_blend(VALENCE_AROUSAL, ([a], [b]), labels, TENTHS) == (0.5, 0.5)
     assert tune_blend(CLIP, ([a], [b]), labels, TENTHS) == (0.8, 0.2)
 
 

@@ -1,4 +1,5 @@
-"""The server under the page, on a real socket: time for the head of a request, and a log without names of visitors' files."""
+"""The server under the page, on a real socket: time for the head of a request, and a log without names of
+visitors' files."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
     install()
     number = free_port()
-    server = uvicorn.Server(uvicorn.Config(slow, port=number, log_level="warning", lifespan="off", timeout_keep_alive=1))
+    server = uvicorn.Server(
+        uvicorn.Config(slow, port=number, log_level="warning", lifespan="off", timeout_keep_alive=1)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -53,7 +56,9 @@ def closed_after(connection: socket.socket) -> float:
     return time.monotonic() - started_s
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"]
+)
 def test_a_head_that_does_not_end_is_given_up(port: int, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(sent)
@@ -76,7 +81,9 @@ def test_a_slow_body_is_the_business_of_the_door(port: int) -> None:
         assert b"200 OK" in connection.recv(4096)
 
 
-def test_errors_of_gradio_are_logged_without_their_texts(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_gradio_are_logged_without_their_texts(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     install()
     for module in (gradio.routes, gradio.queueing):
         caplog.clear()
@@ -85,4 +92,7 @@ def test_errors_of_gradio_are_logged_without_their_texts(caplog: pytest.LogCaptu
         except ValueError:
             with caplog.at_level(logging.ERROR):
                 module.traceback.print_exc()
-        assert "ValueError in test_errors_of_gradio" in caplog.text and "face.png" not in caplog.text + "".join(capsys.readouterr())
+        assert (
+            "ValueError in test_errors_of_gradio" in caplog.text
+            and "face.png" not in caplog.text + "".join(capsys.readouterr())
+        )

@@ -46,12 +46,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Publication:
     return make_starter(tmp_path_factory.mktemp("checkpoints") / "starter", *FAMILIES[0])
 
 
-@pytest.mark.parametrize(("arch", "family", "size", "args"), FAMILIES, ids=lambda value: value if isinstance(value, str) else "")
-def test_the_config_is_true_of_the_architecture(arch: str, family: str, size: int, args: Mapping[str, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arch", "family", "size", "args"), FAMILIES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_the_config_is_true_of_the_architecture(
+    arch: str, family: str, size: int, args: Mapping[str, int], tmp_path: Path
+) -> None:
     config = json.loads(make_starter(tmp_path / "starter", arch, family, size, args).files["config.json"])
     network = timm.create_model(arch, num_classes=10, **args)
     own = not type(network).__module__.startswith("timm.")
-    assert own == (family in {"MobileFaceNet", "DDAMFN"}) == config["pretrained_cfg"]["fixed_input_size"] == ("global_pool" not in config)
+    assert (
+        own
+        == (family in {"MobileFaceNet", "DDAMFN"})
+        == config["pretrained_cfg"]["fixed_input_size"]
+        == ("global_pool" not in config)
+    )
     assert (config["num_classes"], config["num_features"]) == (network.num_classes, network.num_features)
     assert network.get_submodule(config["pretrained_cfg"]["classifier"]) is network.get_classifier()
     assert network.get_submodule(config["pretrained_cfg"]["first_conv"]).in_channels == 3
@@ -63,7 +72,11 @@ def test_the_config_is_true_of_the_architecture(arch: str, family: str, size: in
 def test_a_tag_of_timm_is_no_part_of_the_architecture_on_the_hub(model: Publication, tmp_path: Path) -> None:
     tagged = replace(model.checkpoint, arch="mobilefacenet_small.some_tag")
     assert (
-        json.loads(prepare(tagged, model.files["model.safetensors"], model.files["heads.safetensors"]).files["config.json"])["architecture"]
+        json.loads(
+            prepare(tagged, model.files["model.safetensors"], model.files["heads.safetensors"]).files[
+                "config.json"
+            ]
+        )["architecture"]
         == "mobilefacenet_small"
     )
 
@@ -73,7 +86,9 @@ def test_a_downloaded_repository_is_a_checkpoint(model: Publication, tmp_path: P
     folder = tmp_path / "starter"
     folder.mkdir()
     for name, content in prepare(
-        replace(model.checkpoint, **change), model.files["model.safetensors"], model.files["heads.safetensors"]
+        replace(model.checkpoint, **change),
+        model.files["model.safetensors"],
+        model.files["heads.safetensors"],
     ).files.items():
         (folder / name).write_bytes(content)
     checkpoint = read_manifest(folder)
@@ -106,7 +121,9 @@ def test_only_what_the_manifest_means_is_prepared(model: Publication, tmp_path: 
 
 @pytest.mark.parametrize("checkpoint", STARTERS, ids=lambda checkpoint: checkpoint.id)
 def test_every_starter_can_be_published(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    publication = prepare(checkpoint, resolve(checkpoint, tmp_path), (checkpoint.folder / "heads.safetensors").read_bytes())
+    publication = prepare(
+        checkpoint, resolve(checkpoint, tmp_path), (checkpoint.folder / "heads.safetensors").read_bytes()
+    )
     assert check(publication) == []
     assert publication.files.keys() == {
         *("LICENSE", "README.md", "config.json", "heads.safetensors", "manifest.toml"),
@@ -148,8 +165,14 @@ def test_files_that_do_not_belong_together_are_found(model: Publication) -> None
     assert "heads.safetensors does not have the SHA-256 of the manifest" in problems
 
 
-BUNDLED = '[source]  # where\nbundled = "model.safetensors"  # here\nsha256 = "{sha256}"\nheads_sha256 = "{heads}"\n'
-OLD = 'repo = "old/name"{end}revision = "9999999999999999999999999999999999999999"{end}filename = "old.safetensors"'
+BUNDLED = (
+    '[source]  # where\nbundled = "model.safetensors"  # here\nsha256 = "{sha256}"\nheads_sha256 ='
+    ' "{heads}"\n'
+)
+OLD = (
+    'repo = "old/name"{end}revision = "9999999999999999999999999999999999999999"{end}filename ='
+    ' "old.safetensors"'
+)
 SOURCES = [
     BUNDLED,
     BUNDLED + f"hub = {{{{ {OLD.format(end=', ')} }}}}  # old\n",
@@ -160,7 +183,9 @@ COMMENTS = ("# mine", "# where", "# here", "# theirs", "# what it is")
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_manifest_says_where_it_was_published_and_is_otherwise_as_before(model: Publication, source: str, tmp_path: Path) -> None:
+def test_the_manifest_says_where_it_was_published_and_is_otherwise_as_before(
+    model: Publication, source: str, tmp_path: Path
+) -> None:
     weights, heads = (Digest.of(model.files[name]) for name in ("model.safetensors", "heads.safetensors"))
     folder = tmp_path / "starter"
     folder.mkdir()
@@ -198,13 +223,16 @@ def test_a_manifest_about_other_files_is_left_alone(model: Publication, tmp_path
     assert (folder / MANIFEST).read_text("utf-8") == text
 
 
-def test_a_checkpoint_known_only_by_its_published_file_gets_all_of_it(model: Publication, tmp_path: Path) -> None:
+def test_a_checkpoint_known_only_by_its_published_file_gets_all_of_it(
+    model: Publication, tmp_path: Path
+) -> None:
     weights = Digest.of(model.files["model.safetensors"])
     folder = tmp_path / "starter"
     folder.mkdir()
     text = manifest_text("starter", weights.sha256, heads=HEADS)
     text = text.replace(
-        f'[source]\nbundled = "model.safetensors"\nsha256 = "{weights.sha256}"\n', '[source.upstream]\nfilename = "model.pt"\n\n'
+        f'[source]\nbundled = "model.safetensors"\nsha256 = "{weights.sha256}"\n',
+        '[source.upstream]\nfilename = "model.pt"\n\n',
     )
     for name, content in ((MANIFEST, text), ("README.md", CARD)):
         (folder / name).write_text(content, "utf-8")
@@ -217,14 +245,22 @@ def test_a_checkpoint_known_only_by_its_published_file_gets_all_of_it(model: Pub
 def test_a_source_in_several_places_is_not_guessed_at(model: Publication, tmp_path: Path) -> None:
     folder = tmp_path / "starter"
     folder.mkdir()
-    text = (model.checkpoint.folder / MANIFEST).read_text("utf-8").replace("[input]", '[source.upstream]\nfilename = "model.pt"\n[input]')
+    text = (
+        (model.checkpoint.folder / MANIFEST)
+        .read_text("utf-8")
+        .replace("[input]", '[source.upstream]\nfilename = "model.pt"\n[input]')
+    )
     (folder / MANIFEST).write_text(text, "utf-8")
     hub = HubSource(REPO, REVISION, WEIGHTS)
-    assert code_of(lambda: write_back(folder, hub, Digest.of(model.files[WEIGHTS]), Digest())) == "split_source"
+    assert (
+        code_of(lambda: write_back(folder, hub, Digest.of(model.files[WEIGHTS]), Digest())) == "split_source"
+    )
     assert (folder / MANIFEST).read_text("utf-8") == text
 
 
-def test_a_manifest_that_cannot_be_written_tells_what_to_add(model: Publication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_that_cannot_be_written_tells_what_to_add(
+    model: Publication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere/secret")
 
@@ -255,8 +291,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: list[float]) -> 
         yield hub
 
 
-@pytest.mark.parametrize(("arch", "family", "size", "args"), FAMILIES, ids=lambda value: value if isinstance(value, str) else "")
-def test_timm_loads_what_was_published(arch: str, family: str, size: int, args: Mapping[str, int], tmp_path: Path, hub: FakeHub) -> None:
+@pytest.mark.parametrize(
+    ("arch", "family", "size", "args"), FAMILIES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_timm_loads_what_was_published(
+    arch: str, family: str, size: int, args: Mapping[str, int], tmp_path: Path, hub: FakeHub
+) -> None:
     publication = make_starter(tmp_path / "starter", arch, family, size, args)
     checkpoint = publication.checkpoint
     source = publish(publication, REPO, TOKEN)
@@ -267,7 +307,8 @@ def test_timm_loads_what_was_published(arch: str, family: str, size: int, args: 
     with torch.inference_mode():
         embeddings, scores = reference(pictures)
         full, bare, fresh = (
-            timm.create_model(name, pretrained=True, **options).eval() for options in ({}, {"num_classes": 0}, {"num_classes": 5})
+            timm.create_model(name, pretrained=True, **options).eval()
+            for options in ({}, {"num_classes": 0}, {"num_classes": 5})
         )
         assert torch.equal(full(pictures), scores)
         assert torch.equal(bare(pictures), embeddings)
@@ -276,9 +317,15 @@ def test_timm_loads_what_was_published(arch: str, family: str, size: int, args: 
     assert (scores[0] != scores[1]).any()
     assert not torch.equal(timm.create_model(name, pretrained=False).eval()(pictures), scores)
     data = timm.data.resolve_model_data_config(full)
-    assert (tuple(data["input_size"]), data["interpolation"], data["crop_pct"]) == ((3, size, size), "bilinear", 1.0)
+    assert (tuple(data["input_size"]), data["interpolation"], data["crop_pct"]) == (
+        (3, size, size),
+        "bilinear",
+        1.0,
+    )
     assert (tuple(data["mean"]), tuple(data["std"])) == (checkpoint.input.mean, checkpoint.input.std)
-    assert full.pretrained_cfg["label_names"] == [label for head in checkpoint.heads if head.columns for label in head.task.label_names]
+    assert full.pretrained_cfg["label_names"] == [
+        label for head in checkpoint.heads if head.columns for label in head.task.label_names
+    ]
 
 
 def test_weights_for_another_size_of_picture_are_refused(model: Publication, hub: FakeHub) -> None:
@@ -305,7 +352,9 @@ def test_publishing_again_changes_only_what_differs(model: Publication, hub: Fak
     assert publish(model, REPO, TOKEN) == first
     assert len(hub.commits(REPO)) == 2
     hub.commit(REPO, {"notes.txt": b"of somebody else"})
-    without = replace(model, files={name: content for name, content in model.files.items() if name != "recipe.toml"})
+    without = replace(
+        model, files={name: content for name, content in model.files.items() if name != "recipe.toml"}
+    )
     second = publish(with_files(without, README_md=CARD.encode() + b"more\n"), REPO, TOKEN)
     files = hub.files(REPO, revision=second.revision)
     assert len(hub.commits(REPO)) == 4
@@ -317,7 +366,9 @@ def test_publishing_again_changes_only_what_differs(model: Publication, hub: Fak
 def test_a_new_repository_is_private_if_asked_for(model: Publication, hub: FakeHub) -> None:
     for private in (False, True):
         publish(model, f"{REPO}-{private}", TOKEN, private)
-        assert get_session().get(f"{hub.url}/api/models/{REPO}-{private}").status_code == (401 if private else 200)
+        assert get_session().get(f"{hub.url}/api/models/{REPO}-{private}").status_code == (
+            401 if private else 200
+        )
 
 
 FAILURES = [
@@ -327,7 +378,10 @@ FAILURES = [
     (Fault("status", r"/lfs/models/", status=403, count=None), "refused"),
     (Fault("status", r"/commit/", status=404, count=None), "refused"),
     (Fault("status", r"/commit/", status=413, count=None), "refused"),
-    (Fault("status", r"validate-yaml", status=400, body=b'{"errors": [{"message": "no such license"}]}'), "card_refused"),
+    (
+        Fault("status", r"validate-yaml", status=400, body=b'{"errors": [{"message": "no such license"}]}'),
+        "card_refused",
+    ),
     (Fault("status", r"/commit/", status=429, count=None), "status"),
     (Fault("status", r"/preupload/", status=500, count=None), "status"),
     (Fault("reset", r"/commit/", count=None), "connection"),
@@ -338,8 +392,12 @@ FAILURES = [
 ]
 
 
-def everything_said(error: BaseException, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], folder: Path) -> str:
-    written = "".join(file.read_bytes().decode("utf-8", "replace") for file in folder.rglob("*") if file.is_file())
+def everything_said(
+    error: BaseException, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], folder: Path
+) -> str:
+    written = "".join(
+        file.read_bytes().decode("utf-8", "replace") for file in folder.rglob("*") if file.is_file()
+    )
     return "".join(traceback.format_exception(error)) + caplog.text + "".join(capfd.readouterr()) + written
 
 
@@ -379,7 +437,12 @@ def test_every_failure_has_a_code_and_never_shows_the_token(
     ids=lambda value: getattr(value, "kind", ""),
 )
 def test_what_passes_is_tried_again_and_makes_one_commit(
-    fault: Fault, tries: int, model: Publication, hub: FakeHub, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    fault: Fault,
+    tries: int,
+    model: Publication,
+    hub: FakeHub,
+    waits: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(client, "UPLOAD_TIMEOUT_S", 0.5)
     armed = hub.fail(replace(fault))
@@ -397,7 +460,11 @@ def test_what_passes_is_tried_again_and_makes_one_commit(
 
 
 def test_only_what_is_there_is_reported(model: Publication, hub: FakeHub) -> None:
-    rows = [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in model.files if name != "README.md"]
+    rows = [
+        {"type": "file", "path": name, "size": 1, "oid": "0" * 40}
+        for name in model.files
+        if name != "README.md"
+    ]
     hub.fail(Fault("status", r"/tree/", status=200, body=json.dumps(rows).encode(), count=None))
     assert code_of(lambda: publish(model, REPO, TOKEN)) == "wrong_bytes"
 

@@ -1,4 +1,5 @@
-"""Manifests and cards of networks that others published, against what is known of those files; the files themselves are not needed."""
+"""Manifests and cards of networks that others published, against what is known of those files; the files
+themselves are not needed."""
 
 from __future__ import annotations
 
@@ -24,14 +25,21 @@ AFFECTNET = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "
 AFFECT = ("Valence", "Arousal")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-B0, B2, MOBILEVIT = "tf_efficientnet_b0.ns_jft_in1k", "tf_efficientnet_b2.ns_jft_in1k", "mobilevitv2_150.cvnets_in1k"
+B0, B2, MOBILEVIT = (
+    "tf_efficientnet_b0.ns_jft_in1k",
+    "tf_efficientnet_b2.ns_jft_in1k",
+    "mobilevitv2_150.cvnets_in1k",
+)
 DDAMFN_8, DDAMFN_7 = "affecnet8_epoch25_acc0.6469.pth", "affecnet7_epoch19_acc0.671.pth"
-DIGESTS = {"enet_b0_8_best_afew": ("47c1423f3e6f50e3750bf7b0eda7db947c9ce0c2637e1766bf2187eddc652b17", 16_419_305)}
+DIGESTS = {
+    "enet_b0_8_best_afew": ("47c1423f3e6f50e3750bf7b0eda7db947c9ce0c2637e1766bf2187eddc652b17", 16_419_305)
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the authors' code and texts say: order of the outputs, input, and figures on AffectNet's validation set."""
+    """What the authors' code and texts say: order of the outputs, input, and figures on AffectNet's
+    validation set."""
 
     family: str
     arch: str
@@ -44,18 +52,41 @@ class Facts:
 
 
 FACTS = {
-    "enet_b0_8_best_vgaf": Facts("EfficientNet", B0, ALPHABETICAL, 224, "enet_b0_8_best_vgaf.pt", {8: 61.325, 7: 64.571}),
-    "enet_b0_8_best_afew": Facts("EfficientNet", B0, ALPHABETICAL, 224, "enet_b0_8_best_afew.pt", {8: 60.9, 7: 64.714}),
+    "enet_b0_8_best_vgaf": Facts(
+        "EfficientNet", B0, ALPHABETICAL, 224, "enet_b0_8_best_vgaf.pt", {8: 61.325, 7: 64.571}
+    ),
+    "enet_b0_8_best_afew": Facts(
+        "EfficientNet", B0, ALPHABETICAL, 224, "enet_b0_8_best_afew.pt", {8: 60.9, 7: 64.714}
+    ),
     "enet_b0_8_va_mtl": Facts(
-        "EfficientNet", B0, ALPHABETICAL + AFFECT, 224, "enet_b0_8_va_mtl.pt", {8: 61.925, 7: 64.971}, (0.5937, 0.5486)
+        "EfficientNet",
+        B0,
+        ALPHABETICAL + AFFECT,
+        224,
+        "enet_b0_8_va_mtl.pt",
+        {8: 61.925, 7: 64.971},
+        (0.5937, 0.5486),
     ),
     "enet_b2_8": Facts("EfficientNet", B2, ALPHABETICAL, 260, "enet_b2_8.pt", {8: 63.025, 7: 66.286}),
     "enet_b2_7": Facts("EfficientNet", B2, WITHOUT_CONTEMPT, 260, "enet_b2_7.pt", {7: 65.914}),
     "mbf_va_mtl": Facts(
-        "MobileFaceNet", "mobilefacenet", ALPHABETICAL + AFFECT, 112, "mbf_va_mtl.pt", {8: 62.325, 7: 65.171}, (0.5773, 0.5468), HALF
+        "MobileFaceNet",
+        "mobilefacenet",
+        ALPHABETICAL + AFFECT,
+        112,
+        "mbf_va_mtl.pt",
+        {8: 62.325, 7: 65.171},
+        (0.5773, 0.5468),
+        HALF,
     ),
     "mobilevit_va_mtl": Facts(
-        "MobileViT", MOBILEVIT, ALPHABETICAL + AFFECT, 224, "mobilevit_va_mtl.pt", {8: 62.5, 7: 66.457}, (0.5991, 0.565)
+        "MobileViT",
+        MOBILEVIT,
+        ALPHABETICAL + AFFECT,
+        224,
+        "mobilevit_va_mtl.pt",
+        {8: 62.5, 7: 66.457},
+        (0.5991, 0.565),
     ),
     "ddamfn_affectnet8": Facts("DDAMFN", "ddamfn", AFFECTNET, 112, DDAMFN_8, {8: 64.69}),
     "ddamfn_affectnet7": Facts("DDAMFN", "ddamfn", AFFECTNET[:7], 112, DDAMFN_7, {7: 67.1}),
@@ -98,7 +129,11 @@ def test_every_published_network_is_listed_here() -> None:
 def test_the_architecture_is_the_one_of_the_manifest(name: str) -> None:
     checkpoint, facts = published(name), FACTS[name]
     backbone = build(checkpoint.arch, checkpoint.outputs, **checkpoint.arch_args)
-    assert (checkpoint.family, checkpoint.arch, checkpoint.outputs) == (facts.family, facts.arch, len(facts.outputs))
+    assert (checkpoint.family, checkpoint.arch, checkpoint.outputs) == (
+        facts.family,
+        facts.arch,
+        len(facts.outputs),
+    )
     assert sum(parameter.numel() for parameter in backbone.parameters()) == checkpoint.parameters
     with torch.inference_mode():
         embeddings, scores = backbone(torch.zeros(1, 3, checkpoint.input.size, checkpoint.input.size))
@@ -110,10 +145,13 @@ def test_the_architecture_is_the_one_of_the_manifest(name: str) -> None:
 def test_labels_are_read_from_the_columns_where_the_authors_put_them(name: str) -> None:
     checkpoint, outputs = published(name), FACTS[name].outputs
     read = [head for head in checkpoint.heads if head.kind == "scores"]
-    assert [[outputs[column] for column in head.columns] for head in read] == [list(head.task.label_names) for head in read]
+    assert [[outputs[column] for column in head.columns] for head in read] == [
+        list(head.task.label_names) for head in read
+    ]
     assert sorted(column for head in read for column in head.columns) == list(range(len(outputs)))
     for head, task in zip(read, (EXPRESSION, VALENCE_AROUSAL), strict=False):
-        assert head.task.label_names == tuple(label for label in task.label_names if label in outputs)  # in the project's order
+        # in the project's order
+        assert head.task.label_names == tuple(label for label in task.label_names if label in outputs)
 
 
 @every_published
@@ -121,9 +159,9 @@ def test_only_tasks_that_the_file_can_give_are_offered(name: str) -> None:
     tasks = ["expression", *(["valence_arousal"] if FACTS[name].ccc else []), "compound_expression"]
     checkpoint = published(name)
     assert [head.task.name for head in checkpoint.heads] == tasks
-    assert [(head.kind, head.provenance) for head in checkpoint.heads] == [("scores", "trained")] * (len(tasks) - 1) + [
-        ("pair_mean", "rule")
-    ]
+    assert [(head.kind, head.provenance) for head in checkpoint.heads] == [("scores", "trained")] * (
+        len(tasks) - 1
+    ) + [("pair_mean", "rule")]
     assert not any(head.has_weights or head.temperature != 1 for head in checkpoint.heads)
 
 
@@ -143,7 +181,8 @@ def test_the_published_file_is_fixed_as_far_as_it_is_known(name: str) -> None:
         assert not upstream.url
     else:
         assert re.fullmatch(
-            rf"https://raw\.githubusercontent\.com/[\w-]+/\w+/[0-9a-f]{{40}}/[\w/]+/{re.escape(facts.filename)}", upstream.url
+            rf"https://raw\.githubusercontent\.com/[\w-]+/\w+/[0-9a-f]{{40}}/[\w/]+/{re.escape(facts.filename)}",
+            upstream.url,
         )
     assert (upstream.digest.sha256, upstream.digest.size_bytes) == DIGESTS.get(name, ("", 0))
     assert upstream.pinned == (name in DIGESTS)
@@ -169,7 +208,9 @@ def test_notes_quote_the_authors_and_say_so(name: str) -> None:
     assert quoted is not None
     assert float(quoted[1]) == round(facts.accuracy[classes], len(quoted[1].partition(".")[2]))
     if facts.ccc:
-        assert f"CCC {facts.ccc[0]:.3f} (valence) and {facts.ccc[1]:.3f} (arousal)" in texts["valence_arousal"]
+        assert (
+            f"CCC {facts.ccc[0]:.3f} (valence) and {facts.ccc[1]:.3f} (arousal)" in texts["valence_arousal"]
+        )
 
 
 @every_published
@@ -182,9 +223,15 @@ def test_metadata_of_the_card_hold_the_authors_figures_with_their_source(name: s
     assert data["license_link"].startswith("https://")
     assert "AffectNet" in data.datasets
     assert all(result.source_name and (result.source_url or "").startswith("https://") for result in results)
-    accuracy = {int(result.dataset_name.split()[1]): 100 * result.metric_value for result in results if result.metric_type == "accuracy"}
+    accuracy = {
+        int(result.dataset_name.split()[1]): 100 * result.metric_value
+        for result in results
+        if result.metric_type == "accuracy"
+    }
     assert accuracy == pytest.approx(facts.accuracy)
-    assert tuple(result.metric_value for result in results if result.metric_type == "ccc") == (facts.ccc or ())
+    assert tuple(result.metric_value for result in results if result.metric_type == "ccc") == (
+        facts.ccc or ()
+    )
 
 
 @every_published
@@ -193,7 +240,10 @@ def test_the_card_says_what_the_manifest_says(name: str) -> None:
     text = " ".join(card(name).text.split())
     outputs = facts.outputs
     assert f"# {checkpoint.title} {checkpoint.summary} " in text
-    assert f"`{checkpoint.arch}` with {checkpoint.parameters:,} parameters, {checkpoint.dim:,}-dimensional embeddings" in text
+    assert (
+        f"`{checkpoint.arch}` with {checkpoint.parameters:,} parameters, {checkpoint.dim:,}-dimensional"
+        " embeddings" in text
+    )
     assert f"and {checkpoint.outputs} outputs; published as `{facts.filename}`" in text
     assert f"A face of {checkpoint.input.size} by {checkpoint.input.size} px in RGB" in text
     assert f"| Column | {' | '.join(map(str, range(len(outputs))))} |" in text

@@ -1,4 +1,5 @@
-"""What speaks against relying on a face: every flag on both sides of its bound, with the number that it rests on."""
+"""What speaks against relying on a face: every flag on both sides of its bound, with the number that it rests
+on."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ from PIL import Image, ImageFilter
 from hsemotion_space.analysis import image_quality as q
 from hsemotion_space.analysis.disagreement import disagreements
 from hsemotion_space.analysis.face_check import LEAST_SCORE
-from hsemotion_space.analysis.image_quality import KINDS, FaceQuality, Kind, QualityFlag, pose, quality, sharpness
+from hsemotion_space.analysis.image_quality import (
+    KINDS,
+    FaceQuality,
+    Kind,
+    QualityFlag,
+    pose,
+    quality,
+    sharpness,
+)
 from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.tasks import EXPRESSION, TASKS
 from hsemotion_space.types import (
@@ -38,7 +47,9 @@ from hsemotion_space.types import (
 SPEC = InputSpec(64, "square", 0.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 WIDTH, HEIGHT, SIDE = 640, 480, 100.0
 BOX = np.array([200, 150, 280, 250], np.float32)  # 80 x 100 px
-FRONTAL = np.array([[222, 190], [258, 190], [240, 190 + 50 * q.USUAL_PITCH], [226, 240], [254, 240]], np.float32)
+FRONTAL = np.array(
+    [[222, 190], [258, 190], [240, 190 + 50 * q.USUAL_PITCH], [226, 240], [254, 240]], np.float32
+)
 
 
 def thumbnail(box: FloatArray = BOX, blur: float = 0.0) -> ByteArray:
@@ -46,10 +57,16 @@ def thumbnail(box: FloatArray = BOX, blur: float = 0.0) -> ByteArray:
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8))
     x0, y0, x1, y1 = (round(float(value)) for value in box)
-    drawn = Image.fromarray(draw_face(320)).crop([round(320 * share) for share in FACE_BOX]).resize((x1 - x0, y1 - y0))
+    drawn = (
+        Image.fromarray(draw_face(320))
+        .crop([round(320 * share) for share in FACE_BOX])
+        .resize((x1 - x0, y1 - y0))
+    )
     picture.paste(drawn.filter(ImageFilter.GaussianBlur(blur)), (x0, y0))
     center, half = (box[:2] + box[2:]) / 2, float(max(box[2] - box[0], box[3] - box[1])) * THUMBNAIL_HALF
-    region = np.concatenate([np.maximum(center - half, 0), np.minimum(center + half, (WIDTH, HEIGHT))]).astype(int)
+    region = np.concatenate(
+        [np.maximum(center - half, 0), np.minimum(center + half, (WIDTH, HEIGHT))]
+    ).astype(int)
     part = picture.crop(region.tolist())
     part.thumbnail((160, 160), Image.Resampling.BILINEAR)
     return np.asarray(part)
@@ -82,12 +99,16 @@ def analysis(*tracks: FaceTrack, predictions: tuple[Prediction, ...] = (expressi
     return replace(make_analysis(0), media=MediaInfo("0" * 64, "clip", WIDTH, HEIGHT), faces=faces)
 
 
-def flags(one: FaceTrack, spec: InputSpec = SPEC, predictions: tuple[Prediction, ...] = (expression(0.9),)) -> tuple[QualityFlag, ...]:
+def flags(
+    one: FaceTrack, spec: InputSpec = SPEC, predictions: tuple[Prediction, ...] = (expression(0.9),)
+) -> tuple[QualityFlag, ...]:
     (found,) = quality(analysis(one, predictions=predictions), spec)
     return found.flags
 
 
-def kinds(one: FaceTrack, spec: InputSpec = SPEC, predictions: tuple[Prediction, ...] = (expression(0.9),)) -> list[Kind]:
+def kinds(
+    one: FaceTrack, spec: InputSpec = SPEC, predictions: tuple[Prediction, ...] = (expression(0.9),)
+) -> list[Kind]:
     return [flag.kind for flag in flags(one, spec, predictions)]
 
 
@@ -126,13 +147,21 @@ def test_how_far_a_face_is_enlarged_follows_the_crop_of_the_checkpoint() -> None
 
 
 def test_a_blurred_face() -> None:
-    """The bound lies between the drawn face and the same face blurred by 4 % of its side; more blur is never sharper."""
-    values = [sharpness(thumbnail(blur=blur), q._box_in_thumbnail(track(), MediaInfo("", "image", WIDTH, HEIGHT))) for blur in (0, 1, 2, 4)]
+    """The bound lies between the drawn face and the same face blurred by 4 % of its side; more blur is never
+    sharper."""
+    values = [
+        sharpness(thumbnail(blur=blur), q._box_in_thumbnail(track(), MediaInfo("", "image", WIDTH, HEIGHT)))
+        for blur in (0, 1, 2, 4)
+    ]
     assert values == sorted(values, reverse=True)
     assert values[0] > q.LEAST_SHARPNESS > values[-1]
     assert kinds(track(thumbnail=thumbnail(blur=4))) == ["blurred"]
     (flag,) = flags(track(thumbnail=thumbnail(blur=4)))
-    assert flag.value == pytest.approx(values[-1]) and flag.threshold == q.LEAST_SHARPNESS and flag.text.values["sharpness"] == flag.value
+    assert (
+        flag.value == pytest.approx(values[-1])
+        and flag.threshold == q.LEAST_SHARPNESS
+        and flag.text.values["sharpness"] == flag.value
+    )
 
 
 @pytest.mark.parametrize("corner", [(200, 150), (0, 0), (560, 380), (-10, 150), (200, -20), (575, 390)])
@@ -143,7 +172,9 @@ def test_sharpness_is_that_of_the_face_wherever_it_lies(corner: tuple[int, int])
     one = track(boxes_xyxy=box[None], thumbnail=thumbnail(box, blur=4))
     blurred, middle = q._box_in_thumbnail(one, media), thumbnail(box, blur=4)
     assert (
-        sharpness(middle, blurred) < q.LEAST_SHARPNESS < sharpness(middle, np.array([0, 0, middle.shape[1], middle.shape[0]], np.float32))
+        sharpness(middle, blurred)
+        < q.LEAST_SHARPNESS
+        < sharpness(middle, np.array([0, 0, middle.shape[1], middle.shape[0]], np.float32))
     )
 
 
@@ -157,19 +188,23 @@ def test_sharpness_does_not_depend_on_light_and_contrast(gain: float, offset: in
 
 
 def test_sharpness_by_hand() -> None:
-    """Rows of black and white: the Laplacian is 2 * 255 with alternating sign, its variance 16 times that of the luminance."""
+    """Rows of black and white: the Laplacian is 2 * 255 with alternating sign, its variance 16 times that of
+    the luminance."""
     rows = np.zeros((64, 64, 3), np.uint8)
     rows[::2] = 255
     assert sharpness(rows, np.array([0, 0, 64, 64], np.float32)) == pytest.approx(16, rel=1e-9)
     assert sharpness(np.full((9, 7, 3), 50, np.uint8), np.array([0, 0, 7, 9], np.float32)) == 0
-    assert sharpness(rows, np.array([70, 0, 90, 20], np.float32)) == 0, "a box beside the picture has no detail"
+    assert sharpness(rows, np.array([70, 0, 90, 20], np.float32)) == 0, (
+        "a box beside the picture has no detail"
+    )
 
 
 def test_a_face_partly_outside() -> None:
     for share, expected in ((q.MOST_OUTSIDE - 0.02, []), (q.MOST_OUTSIDE + 0.02, ["outside"])):
         box = BOX - np.tile([BOX[0] + 80 * share, 0], 2).astype(np.float32)
         assert kinds(track(boxes_xyxy=box[None], thumbnail=thumbnail())) == expected
-    corner = np.array([600, 430, 680, 530], np.float32)  # half of its width and half of its height are in the picture
+    # half of its width and half of its height are in the picture
+    corner = np.array([600, 430, 680, 530], np.float32)
     flag = next(flag for flag in flags(track(boxes_xyxy=corner[None])) if flag.kind == "outside")
     assert flag.value == pytest.approx(0.75) and flag.text.values["share"] == flag.value
 
@@ -192,7 +227,9 @@ def turned(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> FloatArra
 
 @settings(deadline=None)
 @given(st.floats(-1, 1), st.floats(-0.4, 0.4), st.floats(-89, 89), st.floats(0.2, 9))
-def test_pose_is_read_whatever_the_size_and_the_tilt(yaw: float, pitch: float, roll: float, zoom: float) -> None:
+def test_pose_is_read_whatever_the_size_and_the_tilt(
+    yaw: float, pitch: float, roll: float, zoom: float
+) -> None:
     found = pose((zoom * turned(yaw, pitch, roll) - 77)[None])[0]
     np.testing.assert_allclose(found, [yaw, q.USUAL_PITCH + pitch, roll], atol=2e-3 * max(1, abs(roll)))
 
@@ -256,7 +293,12 @@ def test_an_undecided_answer(second: float) -> None:
         (flag,) = flags(track(), predictions=(expression(first - 0.01, second),))
         assert flag.kind == "undecided" and flag.value == pytest.approx(q.LEAST_LEAD - 0.01, abs=1e-5)
         known = flag.text.values
-        assert (known["task"], known["first"], known["second"], known["lead"]) == ("Expression", "Anger", "Contempt", flag.value)
+        assert (known["task"], known["first"], known["second"], known["lead"]) == (
+            "Expression",
+            "Anger",
+            "Contempt",
+            flag.value,
+        )
 
 
 def test_an_answer_that_changes_over_the_frames() -> None:
@@ -269,15 +311,27 @@ def test_an_answer_that_changes_over_the_frames() -> None:
 
 
 def test_only_tasks_with_one_answer_can_be_undecided() -> None:
-    flat = [Prediction(task, "trained", np.full(len(task.labels), 0.4, np.float32), np.full(len(task.labels), 0.9), 9) for task in TASKS]
+    flat = [
+        Prediction(
+            task, "trained", np.full(len(task.labels), 0.4, np.float32), np.full(len(task.labels), 0.9), 9
+        )
+        for task in TASKS
+    ]
     found = [flag.text.values["task"] for flag in flags(track(), predictions=tuple(flat))]
     assert found == [task.title for task in TASKS if task.kind == "one_of"]
     single = EXPRESSION.subset(["Anger"])
-    assert kinds(track(), predictions=(Prediction(single, "trained", np.ones(1, np.float32), np.zeros(1, np.float32), 1),)) == []
+    assert (
+        kinds(
+            track(),
+            predictions=(Prediction(single, "trained", np.ones(1, np.float32), np.zeros(1, np.float32), 1),),
+        )
+        == []
+    )
 
 
 def divided(track_id: int, frames: int, same: int, count: int = 2) -> Disagreement:
-    """Return how far checkpoints are apart that put the same label first in so many frames, and in the others all but the first another."""
+    """Return how far checkpoints are apart that put the same label first in so many frames, and in the others
+    all but the first another."""
     lines = []
     for number in range(count):
         values = np.full((frames, 8), 0.05, np.float32)
@@ -290,7 +344,9 @@ def divided(track_id: int, frames: int, same: int, count: int = 2) -> Disagreeme
     return Disagreement(track_id, EXPRESSION, refs, tuple(lines), decisions * 0.5, decisions)
 
 
-@pytest.mark.parametrize(("frames", "same", "flagged"), [(10, 4, True), (10, 5, False), (9, 4, True), (1, 0, True), (1, 1, False)])
+@pytest.mark.parametrize(
+    ("frames", "same", "flagged"), [(10, 4, True), (10, 5, False), (9, 4, True), (1, 0, True), (1, 1, False)]
+)
 def test_backbones_that_differ_more_often_than_not(frames: int, same: int, flagged: bool) -> None:
     faces = analysis(track(1, frames), track(2, frames, frame_index=np.arange(frames) + 100))
     one, other = quality(faces, SPEC, [divided(2, frames, same, count=3)])
@@ -316,7 +372,9 @@ def test_the_most_serious_comes_first() -> None:
         landmarks=turned(yaw=1.0)[None],
     )
     other = (divided(1, frames=1, same=0),)
-    found = quality(analysis(everything, track(2), predictions=(expression(0.3, 0.29),)), SPEC, other)[0].flags
+    found = quality(analysis(everything, track(2), predictions=(expression(0.3, 0.29),)), SPEC, other)[
+        0
+    ].flags
     assert [flag.kind for flag in found] == list(KINDS)
     assert [flag.kind for flag in found] == sorted((flag.kind for flag in found), key=KINDS.index)
 
@@ -328,14 +386,23 @@ def test_any_analysis_is_judged_and_no_flag_is_without_a_number(faces: int, seed
     found = quality(made, SPEC, disagreements(make_siblings(2, faces=faces, frames=6, seed=seed, kind=kind)))
     assert [face.track_id for face in found] == [face.track.track_id for face in made.faces]
     for flag in (flag for face in found for flag in face.flags):
-        assert np.isfinite([flag.value, flag.threshold]).all() and any(character.isdigit() for character in flag.text)
+        assert np.isfinite([flag.value, flag.threshold]).all() and any(
+            character.isdigit() for character in flag.text
+        )
         low = flag.kind in ("unsure", "blurred", "undecided", "divided")
         assert flag.value < flag.threshold if low else flag.value > flag.threshold
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys; import hsemotion_space.analysis.image_quality; assert not {'torch', 'plotly', 'scipy'} & sys.modules.keys()"
+    code = (
+        "import sys; import hsemotion_space.analysis.image_quality; assert not {'torch', 'plotly', 'scipy'} &"
+        " sys.modules.keys()"
+    )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parent.parent
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).resolve().parent.parent,
     )
     assert result.returncode == 0, result.stderr

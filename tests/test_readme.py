@@ -17,7 +17,9 @@ README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_example_gives_embeddings_and_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_example_gives_embeddings_and_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.fromarray(picture_with([(60, 40)], (240, 320))).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     [code] = [text for language, text in BLOCKS if language == "python" and "Client(" not in text]
@@ -31,7 +33,9 @@ def test_the_python_example_gives_embeddings_and_predictions(tmp_path: Path, mon
     assert {prediction.provenance for prediction in predictions} <= {"trained", "rule", "prior"}
 
 
-def test_the_example_for_programs_analyzes_and_corrects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_for_programs_analyzes_and_corrects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.fromarray(picture_with([(60, 40)], (240, 320))).save(tmp_path / "photo.jpg")
     [code] = [text for language, text in BLOCKS if language == "python" and "Client(" in text]
     names: dict[str, object] = {}
@@ -42,7 +46,9 @@ def test_the_example_for_programs_analyzes_and_corrects(tmp_path: Path, monkeypa
     assert names["receipt"]["message"] == "Saved on this server."
 
 
-@pytest.mark.parametrize("line", re.findall(r"^\.venv/bin/hsemotion-space (.*?)(?:\s+#.*)?$", README, re.MULTILINE))
+@pytest.mark.parametrize(
+    "line", re.findall(r"^\.venv/bin/hsemotion-space (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
+)
 def test_every_command_of_the_readme_exists(line: str) -> None:
     words = line.split()
     if "--help" in words:

@@ -35,8 +35,13 @@ def make_track(track_id: int, frames: int = 30) -> FaceTrack:
 
 
 def make_analysis(checkpoint: Checkpoint, smoothing: float) -> Analysis:
-    media, ref = MediaInfo("00", "clip", 4, 4, 3.0), CheckpointRef(checkpoint.id, checkpoint.title, checkpoint.sha256)
-    return Analysis(media, ref, np.arange(40) / 10, read_tracks([make_track(1), make_track(2)], checkpoint, smoothing))
+    media, ref = (
+        MediaInfo("00", "clip", 4, 4, 3.0),
+        CheckpointRef(checkpoint.id, checkpoint.title, checkpoint.sha256),
+    )
+    return Analysis(
+        media, ref, np.arange(40) / 10, read_tracks([make_track(1), make_track(2)], checkpoint, smoothing)
+    )
 
 
 def test_every_head_gives_a_timeline_and_its_summary(checkpoint: Checkpoint) -> None:

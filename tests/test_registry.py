@@ -42,7 +42,9 @@ def test_find_checkpoint_by_id_or_the_first_with_its_weights(root: Path, tmp_pat
     assert code_of([tmp_path / "nowhere"], "") == "none"
 
 
-def test_read_registry_parses_each_manifest_once_until_it_changes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_registry_parses_each_manifest_once_until_it_changes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parsed: list[str] = []
 
     def read(folder: Path) -> object:
@@ -69,7 +71,10 @@ def test_a_bad_manifest_takes_no_other_checkpoint_down(root: Path, caplog: pytes
     (root / "folder" / MANIFEST).mkdir(parents=True)
     for _ in range(3):
         assert [checkpoint.id for checkpoint in list_checkpoints([root])] == ["small"]
-    assert [message.split(" is left out: ")[0] for message in caplog.messages] == [str(root / "bad"), str(root / "folder")]
+    assert [message.split(" is left out: ")[0] for message in caplog.messages] == [
+        str(root / "bad"),
+        str(root / "folder"),
+    ]
     assert code_of([root], "bad") == "invalid_value"
     assert code_of([root], "folder") == "unreadable"
     change_manifest(root / "small", BAD)

@@ -1,4 +1,5 @@
-"""How often an answer like this one was right: counted on tuning rows, written into the manifest, told beside the answer."""
+"""How often an answer like this one was right: counted on tuning rows, written into the manifest, told beside
+the answer."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ from hsemotion_space.training.attach import drop_heads, set_measured
 from hsemotion_space.training.calibration import reliability_of, reliability_of_units
 from hsemotion_space.types import NOT_MEASURED, Analysis, FaceTrack, FloatArray, Prediction, Reliability
 
-MEASURED = Reliability((60, 0, 0, 3, 200, 99, 12, 1), (100, 0, 9, 30, 200, 100, 40, 11), "tuning pictures of web")
+MEASURED = Reliability(
+    (60, 0, 0, 3, 200, 99, 12, 1), (100, 0, 9, 30, 200, 100, 40, 11), "tuning pictures of web"
+)
 
 
 @pytest.fixture
@@ -81,7 +84,9 @@ def test_answers_are_counted_by_hand() -> None:
     assert (found.right, found.answers) == ((1, 0, 0, 2, 0, 0, 0, 0), (2, 0, 0, 3, 0, 0, 0, 0))
     units: FloatArray = np.array([[0.2, 0.6], [0.5, 0.7], [0.9, 0.1]], np.float32)
     found = reliability_of_units(units, np.array([[1, 0], [0, 1], [1, 1]]), (0.5, 0.6), "three")
-    assert (found.right, found.answers) == ((1, 1), (2, 2)), "the threshold itself counts as present, as it does for readers"
+    assert (found.right, found.answers) == ((1, 1), (2, 2)), (
+        "the threshold itself counts as present, as it does for readers"
+    )
 
 
 def test_the_manifest_keeps_the_counts_until_the_weights_change(checkpoint: Checkpoint) -> None:
@@ -95,7 +100,9 @@ def test_the_manifest_keeps_the_counts_until_the_weights_change(checkpoint: Chec
 
 
 def test_they_travel_from_the_manifest_to_every_prediction(checkpoint: Checkpoint) -> None:
-    change_manifest(checkpoint.folder, ("7]\n", f"7]\nreliability = {{ right = {[5] * 8}, answers = {[20] * 8} }}\n"))
+    change_manifest(
+        checkpoint.folder, ("7]\n", f"7]\nreliability = {{ right = {[5] * 8}, answers = {[20] * 8} }}\n")
+    )
     track = FaceTrack(
         1, np.arange(9), np.arange(9) / 10, np.zeros((9, 4), np.float32), np.ones(9, np.float32), np.zeros((9, 4), np.float32),
         np.zeros((9, 10), np.float32), np.zeros((1, 1, 3), np.uint8),
@@ -117,15 +124,21 @@ def test_every_row_of_a_table_has_the_figure_of_its_own_answer(tmp_path: Path) -
     rows = rows_of(analysis, tmp_path)
     assert [row["expression.top.precision"] for row in rows] == ["0.6", "0.6", "", "0.6", "", ""]
     assert [row["expression.top.answers"] for row in rows] == ["100", "100", "5", "100", "5", "5"]
-    assert {(row["action_units.AU4.precision"], row["action_units.AU4.answers"]) for row in rows} == {("0.6", "100")}
-    assert {(row["action_units.AU26.precision"], row["action_units.AU26.answers"]) for row in rows} == {("", "5")}
+    assert {(row["action_units.AU4.precision"], row["action_units.AU4.answers"]) for row in rows} == {
+        ("0.6", "100")
+    }
+    assert {(row["action_units.AU26.precision"], row["action_units.AU26.answers"]) for row in rows} == {
+        ("", "5")
+    }
 
 
 def test_a_file_of_a_checkpoint_that_was_not_measured_has_no_such_columns(tmp_path: Path) -> None:
     analysis = make_analysis(1, 3)
     face = analysis.faces[0]
     bare = replace(face, timelines=tuple(replace(line, reliability=NOT_MEASURED) for line in face.timelines))
-    bare = replace(bare, predictions=tuple(replace(made, reliability=NOT_MEASURED) for made in face.predictions))
+    bare = replace(
+        bare, predictions=tuple(replace(made, reliability=NOT_MEASURED) for made in face.predictions)
+    )
     analysis = replace(analysis, faces=(bare,))
     assert not [name for name in rows_of(analysis, tmp_path)[0] if name.endswith((".precision", ".answers"))]
     assert "reliability" not in json.dumps(export.document([analysis]))
@@ -137,5 +150,9 @@ def test_the_document_has_the_counts() -> None:
     for entry in (*face["timelines"], *face["predictions"]):  # type: ignore[index,call-overload]
         task = next(task for task in TASKS if task.name == entry["task"])
         found = make_reliability(task)
-        expected = {"right": list(found.right), "answers": list(found.answers), "pictures": found.pictures} if found else None
+        expected = (
+            {"right": list(found.right), "answers": list(found.answers), "pictures": found.pictures}
+            if found
+            else None
+        )
         assert entry.get("reliability") == expected

@@ -18,7 +18,11 @@ from hsemotion_space.training.scoring import LabelScore, TaskScore
 
 NAN = float("nan")
 NO_BINS = CalibrationBins(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
-ODD = replace(EXPRESSION, title="Odd <b>|*", labels=(*EXPRESSION.labels[:2], Label("<b>x|y</b>", "<i>", "#0072b2", "Odd.")))
+ODD = replace(
+    EXPRESSION,
+    title="Odd <b>|*",
+    labels=(*EXPRESSION.labels[:2], Label("<b>x|y</b>", "<i>", "#0072b2", "Odd.")),
+)
 
 
 def values_of(task: Task, start: float, support: int) -> tuple[LabelScore, ...]:
@@ -34,10 +38,57 @@ def scores() -> list[TaskScore]:
     )  # fmt: skip
     counts = np.array([[1501, 22, 33], [44, 1655, 66], [77, 88, 1999]])
     return [
-        TaskScore(VALENCE_AROUSAL, "P_VA", 0.4321, (0.3987, 0.4765), affect, 70011, 65432, 4321, 258, 76, NAN, NAN, empty, NO_BINS),
-        TaskScore(ODD, "macro F1", 0.2109, (0.1765, 0.2543), odd, 2801, 2222, 543, 36, 70, 0.5678, 0.0987, counts, bins),
-        TaskScore(ACTION_UNITS, "mean F1", 0.5432, (NAN, NAN), units, 445, 444, 1, 0, 1, NAN, 0.1234, empty, bins),
-        TaskScore(MIMICRY_INTENSITY, "mean Pearson r", -0.0321, (-0.1, 0.0456), mimicry, 4588, 4586, 0, 2, 4588, NAN, NAN, empty, NO_BINS),
+        TaskScore(
+            VALENCE_AROUSAL,
+            "P_VA",
+            0.4321,
+            (0.3987, 0.4765),
+            affect,
+            70011,
+            65432,
+            4321,
+            258,
+            76,
+            NAN,
+            NAN,
+            empty,
+            NO_BINS,
+        ),
+        TaskScore(
+            ODD,
+            "macro F1",
+            0.2109,
+            (0.1765, 0.2543),
+            odd,
+            2801,
+            2222,
+            543,
+            36,
+            70,
+            0.5678,
+            0.0987,
+            counts,
+            bins,
+        ),
+        TaskScore(
+            ACTION_UNITS, "mean F1", 0.5432, (NAN, NAN), units, 445, 444, 1, 0, 1, NAN, 0.1234, empty, bins
+        ),
+        TaskScore(
+            MIMICRY_INTENSITY,
+            "mean Pearson r",
+            -0.0321,
+            (-0.1, 0.0456),
+            mimicry,
+            4588,
+            4586,
+            0,
+            2,
+            4588,
+            NAN,
+            NAN,
+            empty,
+            NO_BINS,
+        ),
     ]
 
 
@@ -45,11 +96,27 @@ def wanted(given: list[TaskScore]) -> set[str]:
     """Return all numbers of some scores as they should be shown."""
     shown = set()
     for score in given:
-        measured = [score.value, *score.interval, score.accuracy, score.ece, *(label.value for label in score.per_label)]
+        measured = [
+            score.value,
+            *score.interval,
+            score.accuracy,
+            score.ece,
+            *(label.value for label in score.per_label),
+        ]
         measured += [*score.calibration.confidence.tolist(), *score.calibration.accuracy.tolist()]
         shown |= {f"{value:.3f}" for value in measured if not math.isnan(value)}
-        whole = [score.frames_labeled, score.frames_predicted, score.frames_filled, score.frames_missing_video, score.videos]
-        whole += [*(label.support for label in score.per_label), *score.confusion.ravel().tolist(), *score.calibration.count.tolist()]
+        whole = [
+            score.frames_labeled,
+            score.frames_predicted,
+            score.frames_filled,
+            score.frames_missing_video,
+            score.videos,
+        ]
+        whole += [
+            *(label.support for label in score.per_label),
+            *score.confusion.ravel().tolist(),
+            *score.calibration.count.tolist(),
+        ]
         shown |= {f"{count:,}" for count in whole}
     return shown
 
@@ -65,7 +132,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.loads += [f"{tag} {value}" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.loads += [
+            f"{tag} {value}" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")
+        ]
 
     def handle_data(self, data: str) -> None:
         if self.tags and self.tags[-1] in ("td", "th") and data.strip():
@@ -73,7 +142,8 @@ class Page(HTMLParser):
 
 
 def without_library(text: str) -> str:
-    """Return a page without the 5 MB of plotly.js, which name map tiles and a home page that only the policy can rule out."""
+    """Return a page without the 5 MB of plotly.js, which name map tiles and a home page that only the policy
+    can rule out."""
     return text.replace(get_plotlyjs(), "")
 
 
@@ -89,7 +159,12 @@ each_score = pytest.mark.parametrize("score", scores(), ids=lambda score: score.
 @each_score
 def test_markdown_has_every_number(score: TaskScore) -> None:
     text = markdown_report("Report", score)
-    cells = {cell.strip() for line in text.splitlines() if line.startswith("|") for cell in re.split(r"(?<!\\)\|", line)}
+    cells = {
+        cell.strip()
+        for line in text.splitlines()
+        if line.startswith("|")
+        for cell in re.split(r"(?<!\\)\|", line)
+    }
     assert wanted([score]) <= cells
     assert text.startswith("# Report\n") and score.measure in text
     assert "95 %" in text and "whole videos" in text and "nan" not in text.lower()
@@ -104,10 +179,14 @@ def test_html_has_every_number(score: TaskScore) -> None:
 
 @each_score
 def test_tables_of_markdown_are_rectangular(score: TaskScore) -> None:
-    blocks = [block.splitlines() for block in markdown_report("R", score).split("\n\n") if block.startswith("|")]
+    blocks = [
+        block.splitlines() for block in markdown_report("R", score).split("\n\n") if block.startswith("|")
+    ]
     assert len(blocks) == 3 + bool(score.confusion.size) + bool(score.calibration.count.size)
     for lines in blocks:
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1 and re.fullmatch(r"\| ---( \| ---:)+ \|", lines[1])
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1 and re.fullmatch(
+            r"\| ---( \| ---:)+ \|", lines[1]
+        )
 
 
 def test_markdown_takes_no_text_for_markup() -> None:
@@ -121,7 +200,12 @@ def test_markdown_takes_no_text_for_markup() -> None:
 def test_html_takes_no_text_for_markup() -> None:
     rest = without_library(html_report('<b>"T"</title><script>alert(1)</script>', scores()[1]))
     page = read(rest)
-    assert "b" not in page.tags and "i" not in page.tags and "<b>x" not in rest and "alert(1)&lt;/script&gt;" in rest
+    assert (
+        "b" not in page.tags
+        and "i" not in page.tags
+        and "<b>x" not in rest
+        and "alert(1)&lt;/script&gt;" in rest
+    )
     assert "<b>x|y</b>" in page.cells, "as text"
     assert page.tags.count("script") == rest.count("</script>")
 
@@ -130,7 +214,9 @@ def test_html_is_one_file_that_loads_nothing() -> None:
     text = html_report("Report", scores()[1])
     assert text.count(get_plotlyjs()) == 1
     rest = without_library(text)
-    assert 'src="http' not in rest and 'href="http' not in rest and "@import" not in rest and "url(" not in rest
+    assert (
+        'src="http' not in rest and 'href="http' not in rest and "@import" not in rest and "url(" not in rest
+    )
     assert not read(rest).loads
     assert "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'" in rest
 

@@ -1,4 +1,5 @@
-"""Scores of predictions against annotations: official measures, frames without a prediction, intervals over videos."""
+"""Scores of predictions against annotations: official measures, frames without a prediction, intervals over
+videos."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def make(task: Task, videos: int, seed: int) -> tuple[list[Series], list[Series]
         frames = np.arange(1, rng.integers(20, 60)) if task.scope == "frame" else np.zeros(1, np.int64)
         shape = (len(frames), len(task.labels))
         if task.kind == "one_of":
-            target = rng.integers(0, len(task.labels) - 1, (len(frames), 1)).astype(np.float32)  # the last class is absent
+            # the last class is absent
+            target = rng.integers(0, len(task.labels) - 1, (len(frames), 1)).astype(np.float32)
             values = rng.dirichlet(np.ones(len(task.labels)), len(frames))
             values[np.arange(len(frames)), target[:, 0].astype(int)] += 0.3
             values /= values.sum(1, keepdims=True)
@@ -77,8 +79,15 @@ def test_valence_and_arousal_are_scored_by_concordance_over_all_frames() -> None
         ("Valence", len(joined(labels))),
         ("Arousal", len(joined(labels))),
     ]
-    assert math.isnan(result.accuracy) and math.isnan(result.ece) and result.confusion.shape == (0, 0) and not result.calibration.count.size
-    per_video = np.mean([concordance(p.values[:, 0], t.values[:, 0]) for p, t in zip(predictions, labels, strict=True)])
+    assert (
+        math.isnan(result.accuracy)
+        and math.isnan(result.ece)
+        and result.confusion.shape == (0, 0)
+        and not result.calibration.count.size
+    )
+    per_video = np.mean(
+        [concordance(p.values[:, 0], t.values[:, 0]) for p, t in zip(predictions, labels, strict=True)]
+    )
     assert result.per_label[0].value != pytest.approx(per_video, abs=1e-4), "not a mean over videos"
 
 
@@ -89,7 +98,9 @@ def test_classes_are_scored_by_macro_f1_over_all_classes(task: Task) -> None:
     target, values = joined(labels)[:, 0].astype(int), joined(predictions)
     chosen, every = values.argmax(1), range(len(task.labels))
     assert result.measure == "macro F1"
-    assert result.value == pytest.approx(f1_score(target, chosen, labels=every, average="macro", zero_division=0))
+    assert result.value == pytest.approx(
+        f1_score(target, chosen, labels=every, average="macro", zero_division=0)
+    )
     assert [label.value for label in result.per_label] == pytest.approx(
         f1_score(target, chosen, labels=every, average=None, zero_division=0)
     )
@@ -111,7 +122,9 @@ def test_units_are_scored_by_the_mean_f1_of_the_present() -> None:
         assert result.measure == "mean F1" and result.value == pytest.approx(np.mean(expected))
         assert [label.value for label in result.per_label] == pytest.approx(expected)
         assert [label.support for label in result.per_label] == target.sum(0).tolist()
-        assert result.ece == pytest.approx(expected_calibration_error(values, target)) and math.isnan(result.accuracy)
+        assert result.ece == pytest.approx(expected_calibration_error(values, target)) and math.isnan(
+            result.accuracy
+        )
         assert result.calibration.count.sum() == target.size and result.confusion.shape == (0, 0)
 
 
@@ -126,7 +139,10 @@ def test_intensities_of_clips_are_scored_by_the_mean_correlation() -> None:
 
 
 def test_a_unit_is_present_at_its_threshold() -> None:
-    labels, predictions = [series("a", [1, 2], [[1, 0], [0, 1]])], [series("a", [1, 2], [[0.3, 0.1], [0.29, 0.9]])]
+    labels, predictions = (
+        [series("a", [1, 2], [[1, 0], [0, 1]])],
+        [series("a", [1, 2], [[0.3, 0.1], [0.29, 0.9]])],
+    )
     assert score(TWO_UNITS, labels, predictions, [0.3, 0.9]).value == 1
     assert score(TWO_UNITS, labels, predictions).value == 0.5, "0.5 by default"
 
@@ -136,7 +152,12 @@ def test_constant_predictions_get_no_credit() -> None:
     constant = [Series(item.video, item.frames, np.full_like(item.values, 0.1)) for item in va_labels]
     assert score(VALENCE_AROUSAL, va_labels, constant, rounds=20).value == pytest.approx(0, abs=1e-9)
     clips, _ = make(MIMICRY_INTENSITY, 9, 5)
-    result = score(MIMICRY_INTENSITY, clips, [Series(item.video, item.frames, np.full_like(item.values, 0.1)) for item in clips], rounds=20)
+    result = score(
+        MIMICRY_INTENSITY,
+        clips,
+        [Series(item.video, item.frames, np.full_like(item.values, 0.1)) for item in clips],
+        rounds=20,
+    )
     assert (result.value, result.interval) == (0, (0, 0))
 
 
@@ -178,7 +199,9 @@ def test_classes_are_chosen_after_the_interpolation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "chosen"), [(AFF_WILD2_EXPRESSION, 0), (EXPRESSION, 5), (COMPOUND_EXPRESSION, 0)], ids=["first", "inside", "none"]
+    ("task", "chosen"),
+    [(AFF_WILD2_EXPRESSION, 0), (EXPRESSION, 5), (COMPOUND_EXPRESSION, 0)],
+    ids=["first", "inside", "none"],
 )
 def test_a_video_without_crops_is_called_neutral(task: Task, chosen: int) -> None:
     labels = [series("a", [1, 2], [[1], [2]]), series("b", [1, 2, 3], [[chosen], [1], [chosen]])]
@@ -188,7 +211,11 @@ def test_a_video_without_crops_is_called_neutral(task: Task, chosen: int) -> Non
     for predictions in (given, [*given, no_crops]):
         result = score(task, labels, predictions)
         assert counts(result) == (5, 2, 0, 3) and result.videos == 2
-        assert result.confusion[chosen, chosen] == 2 and result.confusion[1, chosen] == 1 and result.accuracy == pytest.approx(4 / 5)
+        assert (
+            result.confusion[chosen, chosen] == 2
+            and result.confusion[1, chosen] == 1
+            and result.accuracy == pytest.approx(4 / 5)
+        )
         sure = 1 / len(task.labels)
         assert result.ece == pytest.approx(3 / 5 * (2 / 3 - sure), abs=1e-6), "equal probabilities"
 
@@ -196,11 +223,31 @@ def test_a_video_without_crops_is_called_neutral(task: Task, chosen: int) -> Non
 def test_other_videos_without_prediction_get_zeros() -> None:
     va = score(VALENCE_AROUSAL, [series("a", [1, 2], [[0, 0], [0, 0]])], [])
     assert va.value == 1 and counts(va) == (2, 0, 0, 2)
-    units = score(TWO_UNITS, [series("a", [1, 2], [[1, 0], [0, 0]]), series("b", [1], [[1, 1]])], [series("b", [1], [[1, 1]])])
-    assert [label.value for label in units.per_label] == pytest.approx([2 / 3, 1]) and counts(units) == (3, 1, 0, 2)
-    clips = [series("00001", [0], [[1] * 6]), series("00002", [0], [[0] * 6]), series("00003", [0], [[0.5] * 6])]
-    mimicry = score(MIMICRY_INTENSITY, clips, [clips[0], replace(clips[2], values=np.full((1, 6), NAN, np.float32))])
-    assert mimicry.value == pytest.approx(pearsonr([1, 0, 0.5], [1, 0, 0]).statistic) and counts(mimicry) == (3, 1, 0, 2)
+    units = score(
+        TWO_UNITS,
+        [series("a", [1, 2], [[1, 0], [0, 0]]), series("b", [1], [[1, 1]])],
+        [series("b", [1], [[1, 1]])],
+    )
+    assert [label.value for label in units.per_label] == pytest.approx([2 / 3, 1]) and counts(units) == (
+        3,
+        1,
+        0,
+        2,
+    )
+    clips = [
+        series("00001", [0], [[1] * 6]),
+        series("00002", [0], [[0] * 6]),
+        series("00003", [0], [[0.5] * 6]),
+    ]
+    mimicry = score(
+        MIMICRY_INTENSITY, clips, [clips[0], replace(clips[2], values=np.full((1, 6), NAN, np.float32))]
+    )
+    assert mimicry.value == pytest.approx(pearsonr([1, 0, 0.5], [1, 0, 0]).statistic) and counts(mimicry) == (
+        3,
+        1,
+        0,
+        2,
+    )
 
 
 def test_dropping_hard_frames_does_not_raise_the_score() -> None:
@@ -214,7 +261,10 @@ def test_dropping_hard_frames_does_not_raise_the_score() -> None:
 def test_videos_without_labels_are_ignored_and_order_does_not_matter() -> None:
     labels, predictions = make(ACTION_UNITS, 5, 7)
     others = [Series("other", np.array([1]), np.full((1, 3), 9, np.float32))] * 2
-    plain, mixed = score(ACTION_UNITS, labels, predictions), score(ACTION_UNITS, iter(labels), iter([*others, *predictions[::-1]]))
+    plain, mixed = (
+        score(ACTION_UNITS, labels, predictions),
+        score(ACTION_UNITS, iter(labels), iter([*others, *predictions[::-1]])),
+    )
     assert mixed.value == plain.value and mixed.interval == plain.interval and counts(mixed) == counts(plain)
 
 
@@ -233,7 +283,10 @@ def test_the_interval_is_that_of_whole_videos_drawn_anew(task: Task) -> None:
     rng, values = np.random.default_rng(4), []
     for _ in range(30):
         drawn = np.repeat(np.arange(7), rng.multinomial(7, np.full(7, 1 / 7)))
-        again = [[replace(given[video], video=str(place)) for place, video in enumerate(drawn)] for given in (labels, predictions)]
+        again = [
+            [replace(given[video], video=str(place)) for place, video in enumerate(drawn)]
+            for given in (labels, predictions)
+        ]
         values.append(score(task, *again, rounds=1).value)
     assert result.interval == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1e-6)
     assert result.interval[0] < result.value < result.interval[1]
@@ -248,7 +301,11 @@ def test_the_interval_is_wider_than_that_of_single_frames() -> None:
         target = rng.integers(0, 2, 50)
         right = number % 2 == 0
         labels.append(Series(str(number), np.arange(1, 51), target[:, None].astype(np.float32)))
-        predictions.append(Series(str(number), np.arange(1, 51), np.eye(2, dtype=np.float32)[target if right else 1 - target]))
+        predictions.append(
+            Series(
+                str(number), np.arange(1, 51), np.eye(2, dtype=np.float32)[target if right else 1 - target]
+            )
+        )
     result = score(task, labels, predictions)
     rows = np.zeros((600, 4))
     rows[np.arange(600), 2 * joined(labels)[:, 0].astype(int) + joined(predictions).argmax(1)] = 1
@@ -261,7 +318,9 @@ def test_the_interval_is_wider_than_that_of_single_frames() -> None:
 
 @pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
 def test_nothing_annotated_is_an_error(task: Task) -> None:
-    blank = Series("a", np.array([0]), np.full((1, 1 if task.kind == "one_of" else len(task.labels)), NAN, np.float32))
+    blank = Series(
+        "a", np.array([0]), np.full((1, 1 if task.kind == "one_of" else len(task.labels)), NAN, np.float32)
+    )
     for labels in ([], [blank]):
         with raises_code(DataError, "no_label"):
             score(task, labels, [])
@@ -300,7 +359,10 @@ def test_a_video_given_twice_is_an_error() -> None:
             score(VALENCE_AROUSAL, labels, predictions)
 
 
-@pytest.mark.parametrize(("task", "thresholds"), [(TWO_UNITS, [0.5]), (VALENCE_AROUSAL, [0.5, 0.5]), (MIMICRY_INTENSITY, [0.5] * 6)])
+@pytest.mark.parametrize(
+    ("task", "thresholds"),
+    [(TWO_UNITS, [0.5]), (VALENCE_AROUSAL, [0.5, 0.5]), (MIMICRY_INTENSITY, [0.5] * 6)],
+)
 def test_thresholds_belong_to_units_one_for_each(task: Task, thresholds: list[float]) -> None:
     with raises_code(DataError, "thresholds"):
         score(task, [], [], thresholds)

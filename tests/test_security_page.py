@@ -9,7 +9,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_every_threat_has_tests_that_exist() -> None:
-    rows = [line for line in (ROOT / "docs" / "security.md").read_text("utf-8").splitlines() if re.match(r"\| (?!Threat|--)", line)]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "security.md").read_text("utf-8").splitlines()
+        if re.match(r"\| (?!Threat|--)", line)
+    ]
     tests = "\n".join(file.read_text("utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     defined = set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
     assert len(rows) >= 10

@@ -40,7 +40,9 @@ def test_every_variable_is_read_with_its_type() -> None:
         "feedback_repo": "o/n", "feedback_secret": "s", "review_token": "t",
     }  # fmt: skip
     assert set(given) == {item.name for item in fields(Settings)} - {"limits"}
-    settings = Settings.from_env({f"HSEMOTION_{name.upper()}": text for name, text in given.items()} | {"HSEMOTION_LIMITS": "x"})
+    settings = Settings.from_env(
+        {f"HSEMOTION_{name.upper()}": text for name, text in given.items()} | {"HSEMOTION_LIMITS": "x"}
+    )
     assert settings == Settings(
         Path("a/b"),
         Path("c"),
@@ -67,11 +69,20 @@ def test_every_variable_is_read_with_its_type() -> None:
 
 
 def test_secrets_are_left_out_by_what_they_are() -> None:
-    settings = Settings(feedback_secret="s3cret", review_token="s3cret", feedback_database="postgresql://a:s3cret@b/c", feedback_repo="o/n")
+    settings = Settings(
+        feedback_secret="s3cret",
+        review_token="s3cret",
+        feedback_database="postgresql://a:s3cret@b/c",
+        feedback_repo="o/n",
+    )
     assert "s3cret" not in repr(settings)
     assert settings.without_secrets() == Settings(feedback_repo="o/n")
-    assert set(Settings.secret_variables()) == {f"HSEMOTION_{name}" for name in ("FEEDBACK_SECRET", "REVIEW_TOKEN", "FEEDBACK_DATABASE")}
-    named = {item.name for item in fields(Settings) if re.search("secret|token|password|database|key", item.name)}
+    assert set(Settings.secret_variables()) == {
+        f"HSEMOTION_{name}" for name in ("FEEDBACK_SECRET", "REVIEW_TOKEN", "FEEDBACK_DATABASE")
+    }
+    named = {
+        item.name for item in fields(Settings) if re.search("secret|token|password|database|key", item.name)
+    }
     assert {f"HSEMOTION_{name.upper()}" for name in named} <= set(Settings.secret_variables())
 
 

@@ -46,7 +46,9 @@ def test_the_readme_starts_with_what_the_manifests_say() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_every_key_is_one_that_the_hub_accepts(count: int) -> None:
-    table = yaml.safe_load(front_matter([published(f"model-{i}", heads=True) for i in range(count)], "6.31.0", "3.12"))
+    table = yaml.safe_load(
+        front_matter([published(f"model-{i}", heads=True) for i in range(count)], "6.31.0", "3.12")
+    )
     assert table.keys() <= set(ACCEPTED.split())
     assert ("preload_from_hub" in table) == ("models" in table) == bool(count)
     assert {table["colorFrom"], table["colorTo"]} <= set(COLORS.split())
@@ -58,7 +60,12 @@ def test_every_key_is_one_that_the_hub_accepts(count: int) -> None:
 
 
 def test_weights_on_the_hub_are_preloaded_at_their_commit() -> None:
-    checkpoints = [published("one", heads=True), CHECKPOINTS[1], published("two", heads=False), published("one", heads=True)]
+    checkpoints = [
+        published("one", heads=True),
+        CHECKPOINTS[1],
+        published("two", heads=False),
+        published("one", heads=True),
+    ]
     table = yaml.safe_load(front_matter(checkpoints, "6.31.0", "3.12"))
     assert table["models"] == ["someone/one", "someone/two"]
     assert table["preload_from_hub"] == [

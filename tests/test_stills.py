@@ -48,7 +48,8 @@ tuning = 0.2
 
 
 def write_posed(file: Path, subjects: int = 80) -> None:
-    """Write pictures whose 4 x 3 cells are bright where a unit is present; every category has its own units, as in FACS."""
+    """Write pictures whose 4 x 3 cells are bright where a unit is present; every category has its own units,
+    as in FACS."""
     rng = np.random.default_rng(0)
     patterns = {name: rng.permutation(12) < 4 for name in CATEGORIES}
     rows = []
@@ -78,7 +79,16 @@ def test_posed_pictures_are_cut_to_the_face_and_split_by_person(posed: Path) -> 
     assert faces.images[..., :3].min() >= 20  # nothing black from outside the picture
     assert abs(float(faces.images[..., :3].mean()) - 100) < 15  # the cells, not the plain border of 40
     for subject in set(faces.subjects):
-        assert len({int(split) for name, split in zip(faces.subjects, faces.split, strict=True) if name == subject}) == 1
+        assert (
+            len(
+                {
+                    int(split)
+                    for name, split in zip(faces.subjects, faces.split, strict=True)
+                    if name == subject
+                }
+            )
+            == 1
+        )
     counts = [int((faces.split == split).sum()) for split in (TRAINING, TUNING, TEST)]
     assert counts[0] > 4 * max(counts[1:])
     assert min(counts[1:]) > 0
@@ -89,7 +99,12 @@ def test_posed_pictures_are_cut_to_the_face_and_split_by_person(posed: Path) -> 
 
 
 def test_a_file_without_units_is_told_by_its_row(tmp_path: Path) -> None:
-    row = {"image": {"bytes": encoded(np.zeros((8, 8, 3), np.uint8))}, "subject": 1, "category": "Happy", "face_box": [0.0, 0.0, 1.0, 1.0]}
+    row = {
+        "image": {"bytes": encoded(np.zeros((8, 8, 3), np.uint8))},
+        "subject": 1,
+        "category": "Happy",
+        "face_box": [0.0, 0.0, 1.0, 1.0],
+    }
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "p.parquet")
     with raises_code(DataError, "posed", file=f"{tmp_path / 'p.parquet'}, row 1"):
         load_posed([tmp_path / "p.parquet"], 16)
@@ -110,7 +125,10 @@ def test_series_are_by_person_and_keep_rows_and_values_together(posed: Path) -> 
 def test_heads_learn_units_and_compounds_that_are_visible(posed: Path, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "small", size=32, settled=True)
     state = load_file(checkpoint.folder / "model.safetensors")
-    embed = Embedder(checkpoint, load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state))
+    embed = Embedder(
+        checkpoint,
+        load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state),
+    )
     units, compound = train_posed_heads(load_posed([posed], 36), embed)
     assert units.score.value > 0.8
     assert compound.score.value > 0.8
@@ -158,13 +176,28 @@ def test_a_starter_from_the_recipe_to_the_card(
     assert tuple(units["thresholds"]) == made.heads[2].thresholds
     assert f"Mean F1 {units['trained']['value']:.2f}" in made.heads[2].note
     counts = np.array(record["expression_calibration"]["tuning_confusion"])
-    assert made.heads[0].reliability.answers == tuple(counts.sum(0)) and made.heads[0].reliability.right == tuple(np.diag(counts))
-    assert made.heads[3].least_support == record["support"]["compound_expression"]["least"] > 0 == made.heads[2].least_support
-    assert made.least_length == record["faces"]["least_length"] > 0 and set(record["faces"]["test"]) == {"a", "b"}
+    assert made.heads[0].reliability.answers == tuple(counts.sum(0)) and made.heads[
+        0
+    ].reliability.right == tuple(np.diag(counts))
+    assert (
+        made.heads[3].least_support
+        == record["support"]["compound_expression"]["least"]
+        > 0
+        == made.heads[2].least_support
+    )
+    assert made.least_length == record["faces"]["least_length"] > 0 and set(record["faces"]["test"]) == {
+        "a",
+        "b",
+    }
     kinds = record["support"]["compound_expression"]["stands_out"]
-    assert kinds["tuning"]["posed, one of the labels"]["pictures"] == len(posed_tuning(posed)) and "a, Anger" in kinds["test"]
+    assert (
+        kinds["tuning"]["posed, one of the labels"]["pictures"] == len(posed_tuning(posed))
+        and "a, Anger" in kinds["test"]
+    )
     assert made.heads[0].reliability.pictures == "tuning pictures of a, b"
-    assert len(made.heads[2].reliability.answers) == 12 and sum(made.heads[3].reliability.answers) == len(posed_tuning(posed))
+    assert len(made.heads[2].reliability.answers) == 12 and sum(made.heads[3].reliability.answers) == len(
+        posed_tuning(posed)
+    )
     card = (folder / "README.md").read_text("utf-8")
     low, high = units["trained"]["interval"]
     assert f"{units['trained']['value']:.3f} ({low:.3f} to {high:.3f})" in card
@@ -179,7 +212,10 @@ def test_a_starter_from_the_recipe_to_the_card(
     assert main(["learn", "export", *common, "--run", str(tmp_path / "other"), *checkpoint]) == 0
     assert "Removed heads of other weights: action_units, compound_expression" in capsys.readouterr().out
     changed = read_manifest(folder)
-    assert [(head.task.name, head.temperature) for head in changed.heads] == [("expression", 1.0), ("valence_arousal", 1.0)]
+    assert [(head.task.name, head.temperature) for head in changed.heads] == [
+        ("expression", 1.0),
+        ("valence_arousal", 1.0),
+    ]
     assert changed.heads_sha256 == ""
     assert not (folder / "heads.safetensors").exists()
     (folder / "recipe.toml").write_text(RECIPE.replace("size = 32", "size = 64"), "utf-8")

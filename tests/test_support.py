@@ -1,4 +1,5 @@
-"""Compound expressions are findings only where the expressions support both parts, everywhere in the same way."""
+"""Compound expressions are findings only where the expressions support both parts, everywhere in the same
+way."""
 
 from __future__ import annotations
 
@@ -17,9 +18,23 @@ from hsemotion_space.hub.manifest import InputSpec, read_manifest
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.tasks import COMPOUND_EXPRESSION, EXPRESSION, TASKS
 from hsemotion_space.training.attach import drop_heads
-from hsemotion_space.training.confidence import MAX_FALSE_SHARE, Support, choose_support, stand_out_shares, support_of_top
+from hsemotion_space.training.confidence import (
+    MAX_FALSE_SHARE,
+    Support,
+    choose_support,
+    stand_out_shares,
+    support_of_top,
+)
 from hsemotion_space.training.data import TEST, TUNING
-from hsemotion_space.types import Analysis, CheckpointRef, FaceResult, FaceTrack, FloatArray, MediaInfo, Reliability
+from hsemotion_space.types import (
+    Analysis,
+    CheckpointRef,
+    FaceResult,
+    FaceTrack,
+    FloatArray,
+    MediaInfo,
+    Reliability,
+)
 from hsemotion_space.ui.tables import in_words
 from hsemotion_space.ui.viewer import viewer_value
 
@@ -35,7 +50,9 @@ def scores(*faces: dict[str, float]) -> FloatArray:
     return np.array(rows, np.float32)
 
 
-def read(tmp_path: Path, rows: FloatArray, least: str = "least_support = 0.2\n", smoothing: float = 0.0) -> FaceResult:
+def read(
+    tmp_path: Path, rows: FloatArray, least: str = "least_support = 0.2\n", smoothing: float = 0.0
+) -> FaceResult:
     folder = tmp_path / "small"
     folder.mkdir(exist_ok=True)
     (folder / "manifest.toml").write_text(manifest_text("small", "ab" * 32, heads=HEADS + least), "utf-8")
@@ -55,7 +72,9 @@ def analysis(face: FaceResult) -> Analysis:
 
 def test_a_plain_smile_is_no_compound_and_a_surprised_smile_is_one(tmp_path: Path) -> None:
     expression, _, compound = read(tmp_path, scores(SMILE, BOTH)).timelines
-    assert [COMPOUND_EXPRESSION.labels[top].name for top in compound.values.argmax(axis=1)] == ["Happily surprised"] * 2
+    assert [COMPOUND_EXPRESSION.labels[top].name for top in compound.values.argmax(axis=1)] == [
+        "Happily surprised"
+    ] * 2
     assert compound.stands_out.tolist() == [False, True]
     assert expression.stands_out.all() and not len(expression.support)
     smile, both = (read(tmp_path, scores(face)).predictions[2] for face in (SMILE, BOTH))
@@ -67,7 +86,9 @@ def test_the_bound_is_that_of_the_manifest(tmp_path: Path) -> None:
     for least, expected in (("", True), ("least_support = 0.39\n", True), ("least_support = 0.45\n", False)):
         made = read(tmp_path, scores(BOTH), least).predictions[2]
         assert made.stands_out == expected
-    assert read(tmp_path, scores(BOTH), "").predictions[2].least_support == 1 / 8, "not measured: more than an equal share"
+    assert read(tmp_path, scores(BOTH), "").predictions[2].least_support == 1 / 8, (
+        "not measured: more than an equal share"
+    )
 
 
 def test_support_is_what_is_shown_after_smoothing(tmp_path: Path) -> None:
@@ -78,7 +99,10 @@ def test_support_is_what_is_shown_after_smoothing(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_the_parts_is_left_alone(tmp_path: Path) -> None:
     track = read(tmp_path, scores(SMILE)).track
-    heads = '[[heads]]\ntask = "compound_expression"\nkind = "scores"\nprovenance = "trained"\ncolumns = [0, 1, 2, 3, 4, 5, 6]\n'
+    heads = (
+        '[[heads]]\ntask = "compound_expression"\nkind = "scores"\nprovenance = "trained"\ncolumns = [0, 1,'
+        " 2, 3, 4, 5, 6]\n"
+    )
     (tmp_path / "small" / "manifest.toml").write_text(manifest_text("small", "ab" * 32, heads=heads), "utf-8")
     (made,) = read_track(track, read_manifest(tmp_path / "small"), 0.0).predictions
     assert made.stands_out and not len(made.support)
@@ -92,7 +116,11 @@ def test_tables_and_documents_name_the_finding_and_keep_the_values(tmp_path: Pat
     document = export.document([made])
     (face,) = document["analyses"][0]["faces"]  # type: ignore[index,call-overload]
     line, prediction = face["timelines"][2], face["predictions"][2]  # type: ignore[index,call-overload]
-    assert line["findings"] == [None, "Happily surprised"] and line["least_support"] == 0.2 and len(line["values"][0]) == 7
+    assert (
+        line["findings"] == [None, "Happily surprised"]
+        and line["least_support"] == 0.2
+        and len(line["values"][0]) == 7
+    )
     assert prediction["finding"] == "Happily surprised"
     assert "findings" not in face["timelines"][0]  # type: ignore[index,call-overload]
 
@@ -105,7 +133,10 @@ def test_the_viewer_knows_the_frames_without_a_finding(tmp_path: Path) -> None:
 
 
 def test_moments_of_disagreement_tell_it_too(tmp_path: Path) -> None:
-    one, other = analysis(read(tmp_path, scores(SMILE, SMILE))), analysis(read(tmp_path, scores(BOTH, {"Sadness": 0.5, "Anger": 0.4})))
+    one, other = (
+        analysis(read(tmp_path, scores(SMILE, SMILE))),
+        analysis(read(tmp_path, scores(BOTH, {"Sadness": 0.5, "Anger": 0.4}))),
+    )
     other = replace(other, checkpoint=CheckpointRef("other", "Other", "cd" * 32))
     found = [item for item in most_disagreed(disagreements((one, other)), 9) if item.task.none]
     assert found
@@ -114,7 +145,11 @@ def test_moments_of_disagreement_tell_it_too(tmp_path: Path) -> None:
 
 def test_no_flag_and_no_figure_is_about_an_answer_that_is_not_shown(tmp_path: Path) -> None:
     face = read(tmp_path, scores(SMILE))
-    compound = replace(face.predictions[2], reliability=Reliability((6,) * 7, (10,) * 7), values=np.full(7, 1 / 7, np.float32))
+    compound = replace(
+        face.predictions[2],
+        reliability=Reliability((6,) * 7, (10,) * 7),
+        values=np.full(7, 1 / 7, np.float32),
+    )
     assert not compound.stands_out and reliability_in_words(compound) == ""
     face = replace(face, predictions=(compound,))
     assert "undecided" not in [flag.kind for one in quality(analysis(face), SPEC) for flag in one.flags]
@@ -140,14 +175,18 @@ def test_the_bound_lets_few_of_the_other_faces_through_each_kind_alike() -> None
     assert choose_support([shown("all", [0.5] * 10)]) == 0.5
     assert choose_support([positives, test, shown("two", [0.0] * 2)]) == 0, "not measured"
     told = stand_out_shares([many, few, positives, test], 0.21)
-    assert told["tuning"]["few"] == {"pictures": 10, "stands_out": 0.1} and told["test"] == {"test": {"pictures": 50, "stands_out": 1.0}}
+    assert told["tuning"]["few"] == {"pictures": 10, "stands_out": 0.1} and told["test"] == {
+        "test": {"pictures": 50, "stands_out": 1.0}
+    }
     assert MAX_FALSE_SHARE == 0.15
 
 
 def test_support_of_the_top_label_is_the_smaller_of_its_parts() -> None:
     values = np.eye(7, dtype=np.float32)[[1, 6]]  # happily surprised, sadly angry
     probabilities = np.array([[0.1, 0, 0, 0, 0.6, 0, 0, 0.3], [0.1, 0, 0, 0, 0, 0, 0.9, 0]], np.float32)
-    np.testing.assert_allclose(support_of_top(COMPOUND_EXPRESSION, values, EXPRESSION, probabilities), [0.3, 0.1])
+    np.testing.assert_allclose(
+        support_of_top(COMPOUND_EXPRESSION, values, EXPRESSION, probabilities), [0.3, 0.1]
+    )
 
 
 def test_new_weights_take_the_bound_away(tmp_path: Path) -> None:

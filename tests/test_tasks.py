@@ -4,14 +4,24 @@ import re
 
 import pytest
 
-from hsemotion_space.tasks import AFF_WILD2_EXPRESSION, COMPOUND_EXPRESSION, EXPRESSION, TASKS, Label, Task, get_task
+from hsemotion_space.tasks import (
+    AFF_WILD2_EXPRESSION,
+    COMPOUND_EXPRESSION,
+    EXPRESSION,
+    TASKS,
+    Label,
+    Task,
+    get_task,
+)
 
 ORDERS = {
     "expression": "Anger Contempt Disgust Fear Happiness Neutral Sadness Surprise",
     "valence_arousal": "Valence Arousal",
     "action_units": "AU1 AU2 AU4 AU6 AU7 AU10 AU12 AU15 AU23 AU24 AU25 AU26",
-    "compound_expression": "Fearfully_surprised Happily_surprised Sadly_surprised Disgustedly_surprised Angrily_surprised"
-    " Sadly_fearful Sadly_angry",
+    "compound_expression": (
+        "Fearfully_surprised Happily_surprised Sadly_surprised Disgustedly_surprised Angrily_surprised"
+        " Sadly_fearful Sadly_angry"
+    ),
     "mimicry_intensity": "Admiration Amusement Determination Empathic_Pain Excitement Joy",
 }
 

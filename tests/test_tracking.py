@@ -11,7 +11,9 @@ from hsemotion_space.vision.tracking import MAX_GAP_S, FaceTracker, overlap, wit
 CORNERS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 200)), max_size=6)
 
 
-def faces(*corners: tuple[float, float], side: float = 40, scores: list[float] | None = None) -> FaceDetections:
+def faces(
+    *corners: tuple[float, float], side: float = 40, scores: list[float] | None = None
+) -> FaceDetections:
     boxes = np.array([[x, y, x + side, y + side] for x, y in corners], np.float32).reshape(-1, 4)
     certain = np.array(scores if scores is not None else [0.99] * len(boxes), np.float32)
     return FaceDetections(boxes, certain, np.zeros((len(boxes), 5, 2), np.float32))
@@ -30,7 +32,11 @@ def test_overlap_by_hand() -> None:
 
 
 def test_ids_follow_moving_faces_whatever_their_order() -> None:
-    assert run(faces((0, 0), (200, 0)), faces((205, 5), (8, 0)), faces((16, 0), (210, 9))) == [[1, 2], [2, 1], [1, 2]]
+    assert run(faces((0, 0), (200, 0)), faces((205, 5), (8, 0)), faces((16, 0), (210, 9))) == [
+        [1, 2],
+        [2, 1],
+        [1, 2],
+    ]
 
 
 def test_the_whole_assignment_is_optimal() -> None:

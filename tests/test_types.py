@@ -31,21 +31,35 @@ def test_frame_takes_only_bytes() -> None:
 
 
 def test_detections_check_every_array() -> None:
-    boxes, scores, landmarks = np.zeros((2, 4), np.float32), np.zeros(2, np.float32), np.zeros((2, 5, 2), np.float32)
+    boxes, scores, landmarks = (
+        np.zeros((2, 4), np.float32),
+        np.zeros(2, np.float32),
+        np.zeros((2, 5, 2), np.float32),
+    )
     assert len(FaceDetections(boxes, scores, landmarks)) == 2
-    for wrong in ((boxes[:, :3], scores, landmarks), (boxes, scores[:1], landmarks), (boxes, scores, landmarks[:1])):
+    for wrong in (
+        (boxes[:, :3], scores, landmarks),
+        (boxes, scores[:1], landmarks),
+        (boxes, scores, landmarks[:1]),
+    ):
         with pytest.raises(ValueError, match="FaceDetections"):
             FaceDetections(*wrong)
 
 
 def test_detections_empty_and_select() -> None:
     assert len(FaceDetections.empty()) == 0
-    faces = FaceDetections(np.arange(8, dtype=np.float32).reshape(2, 4), np.array([0.5, 0.9], np.float32), np.zeros((2, 5, 2), np.float32))
+    faces = FaceDetections(
+        np.arange(8, dtype=np.float32).reshape(2, 4),
+        np.array([0.5, 0.9], np.float32),
+        np.zeros((2, 5, 2), np.float32),
+    )
     assert faces.select(np.array([1])).boxes_xyxy.tolist() == [[4, 5, 6, 7]]
     assert len(faces.select(np.array([False, False]))) == 0
 
 
-@pytest.mark.parametrize("name", ["frame_index", "times_s", "boxes_xyxy", "detection_scores", "embeddings", "scores"])
+@pytest.mark.parametrize(
+    "name", ["frame_index", "times_s", "boxes_xyxy", "detection_scores", "embeddings", "scores"]
+)
 def test_track_arrays_have_one_length(name: str) -> None:
     track = make_track()
     with pytest.raises(ValueError, match=r"FaceTrack\."):
@@ -62,7 +76,9 @@ def test_track_times_rise() -> None:
 def test_timeline_and_prediction_have_a_column_per_label() -> None:
     with pytest.raises(ValueError, match=r"Timeline\.values: expected shape \(2, 8\), got \(2, 7\)"):
         Timeline(EXPRESSION, "trained", np.array([0.0, 1.0]), np.zeros((2, 7), np.float32))
-    prediction = Prediction(VALENCE_AROUSAL, "rule", np.array([-0.5, 0.2], np.float32), np.zeros(2, np.float32), 1)
+    prediction = Prediction(
+        VALENCE_AROUSAL, "rule", np.array([-0.5, 0.2], np.float32), np.zeros(2, np.float32), 1
+    )
     assert prediction.top == 1
     with pytest.raises(ValueError, match=r"Prediction\.spread"):
         replace(prediction, spread=np.zeros(1, np.float32))

@@ -32,8 +32,14 @@ def test_face_table_names_faces_tasks_and_provenance() -> None:
 
 
 def test_in_words_follows_the_kind_of_task() -> None:
-    words = {made.task.kind: in_words(made) for made in make_analysis().faces[0].predictions if not made.task.none}
-    units = next(prediction for prediction in make_analysis().faces[0].predictions if prediction.task.name == "action_units")
+    words = {
+        made.task.kind: in_words(made) for made in make_analysis().faces[0].predictions if not made.task.none
+    }
+    units = next(
+        prediction
+        for prediction in make_analysis().faces[0].predictions
+        if prediction.task.name == "action_units"
+    )
     present = replace(units, thresholds=(0.0, 1.1, 0.0, *[1.1] * 9))
     assert (in_words(present), in_words(replace(units, thresholds=(1.1,) * 12))) == ("AU1, AU4", "none")
     assert "\u00a0%" in words["one_of"]
@@ -68,14 +74,22 @@ def test_checkpoint_card_says_what_is_missing(tmp_path: Path) -> None:
     ],
 )
 def test_progress_says_how_many_wait_and_how_long(ahead: int, wait_s: int | None, words: str) -> None:
-    assert job_progress(JobStatus("0" * 32, "queued", ahead=ahead, wait_s=wait_s)) == progress_bar(0, 0, words)
+    assert job_progress(JobStatus("0" * 32, "queued", ahead=ahead, wait_s=wait_s)) == progress_bar(
+        0, 0, words
+    )
     assert "aria-valuenow" not in progress_bar(0, 0, words)
     assert "aria-valuenow='3'" in progress_bar(3, 12, words) and "width:25%" in progress_bar(3, 12, words)
     assert "width:100%" in progress_bar(15, 12, words)
 
 
 def test_sweep_deletes_old_files_and_empty_folders_only(tmp_path: Path) -> None:
-    ages = {"uploads/a/old.png": 1000, "claims/new.png": 10, "claims/old.png": 1000, MEDIA / "job/old.png": 1000, "lock": 1000}
+    ages = {
+        "uploads/a/old.png": 1000,
+        "claims/new.png": 10,
+        "claims/old.png": 1000,
+        MEDIA / "job/old.png": 1000,
+        "lock": 1000,
+    }
     for name, age in ages.items():
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True, parents=True)
@@ -84,12 +98,16 @@ def test_sweep_deletes_old_files_and_empty_folders_only(tmp_path: Path) -> None:
     assert sweep(tmp_path, age_s=900, now_s=5000) == 2
     assert sweep(tmp_path, age_s=900, now_s=5000) == 0
     left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
-    assert sorted(left) == ["claims/new.png", "lock", str(MEDIA / "job/old.png")], "files of jobs go with their jobs"
+    assert sorted(left) == ["claims/new.png", "lock", str(MEDIA / "job/old.png")], (
+        "files of jobs go with their jobs"
+    )
     assert not (tmp_path / "uploads" / "a").exists()
 
 
 def test_remove_left_overs_takes_folders_of_killed_servers_only(tmp_path: Path) -> None:
-    killed, running, starting, other = (tmp_path / name for name in (f"{PREFIX}a", f"{PREFIX}b", f"{PREFIX}c", "elsewhere"))
+    killed, running, starting, other = (
+        tmp_path / name for name in (f"{PREFIX}a", f"{PREFIX}b", f"{PREFIX}c", "elsewhere")
+    )
     for folder in (killed, running, starting, other):
         (folder / "uploads").mkdir(parents=True)
         (folder / "uploads" / "face.png").write_bytes(b"x")

@@ -43,7 +43,9 @@ CLIENT = "192.0.2.1"
 KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 
 
-def make_explained(drop: float = 0.4, stability: float = 0.9, place: tuple[int, int, int, int] = (4, 18, 12, 26)) -> Explained:
+def make_explained(
+    drop: float = 0.4, stability: float = 0.9, place: tuple[int, int, int, int] = (4, 18, 12, 26)
+) -> Explained:
     rng = np.random.default_rng(0)
     change = rng.uniform(-0.1, 0.1, (32, 32)).astype(np.float32)
     found = Saliency(EXPRESSION, "Happiness", "trained", 0.93, change, drop, place, 8, 4, stability)
@@ -66,10 +68,15 @@ class FakeRunner:
 
     def status(self, job_id: str) -> JobStatus:
         if job_id != JOB:
-            raise JobError("This analysis is not here any more; results are kept for 15 minutes at most. Please start it again.")
+            raise JobError(
+                "This analysis is not here any more; results are kept for 15 minutes at most. Please start it"
+                " again."
+            )
         return JobStatus(JOB, "done", analyses=self.analyses)
 
-    def explain(self, path: Path, checkpoint: str, place: Place, what: tuple[str, str], *, client: str) -> str:
+    def explain(
+        self, path: Path, checkpoint: str, place: Place, what: tuple[str, str], *, client: str
+    ) -> str:
         if self.full:
             raise JobError(self.full)
         assert client == CLIENT
@@ -89,9 +96,16 @@ class FakeRunner:
 @pytest.fixture
 def context(tmp_path: Path) -> AppContext:
     runner = FakeRunner(
-        make_siblings(2, faces=2), [JobStatus(QUESTION, "running"), JobStatus(QUESTION, "done", explained=make_explained())]
+        make_siblings(2, faces=2),
+        [JobStatus(QUESTION, "running"), JobStatus(QUESTION, "done", explained=make_explained())],
     )
-    made = AppContext(Settings(cache=tmp_path), runner, (), tmp_path / "results", Uploads(tmp_path / "uploads", tmp_path / "claims"))  # type: ignore[arg-type]
+    made = AppContext(
+        Settings(cache=tmp_path),
+        runner,
+        (),
+        tmp_path / "results",
+        Uploads(tmp_path / "uploads", tmp_path / "claims"),
+    )  # type: ignore[arg-type]
     runner.media = tmp_path / "clip.mp4"
     return made
 
@@ -132,7 +146,9 @@ def test_value_choices_are_all_values_of_a_frame() -> None:
     assert len(choices) == len(dict(choices)) == sum(len(line.task.labels) for line in lines) == 29
     assert choices[0] == ("Expression: Anger", "expression/Anger")
     assert ("Action units: AU12", "action_units/AU12") in choices
-    assert not [key for _, key in choices if key.startswith("mimicry")], "a value of a whole clip is none of a face"
+    assert not [key for _, key in choices if key.startswith("mimicry")], (
+        "a value of a whole clip is none of a face"
+    )
     best = face.predictions[0]
     assert usual_value(face) == f"expression/{best.task.label_names[int(best.values.argmax())]}"
     alone = replace(face, timelines=face.timelines[1:2], predictions=face.predictions[1:2])
@@ -149,7 +165,10 @@ def test_explanation_updates_fill_choices_and_drop_the_answer() -> None:
     box, face, backbone, value, second, result = updates(make_siblings(2, faces=3), JOB)
     assert box["visible"] is True and box["open"] is False
     assert face["choices"] == [("Face 1", "1"), ("Face 2", "2"), ("Face 3", "3")] and face["value"] == "1"
-    assert backbone["choices"] == [("Checkpoint 0", "c0"), ("Checkpoint 1", "c1")] and backbone["visible"] is True
+    assert (
+        backbone["choices"] == [("Checkpoint 0", "c0"), ("Checkpoint 1", "c1")]
+        and backbone["visible"] is True
+    )
     assert value["value"] in dict(value["choices"]).values()
     assert second["visible"] is True and second["value"] == 0
     assert (result["value"], result["job"]) == ("", JOB)
@@ -168,7 +187,13 @@ def test_values_of_another_face_or_backbone(context: AppContext) -> None:
     assert _values(context, given, "2", "c0")["value"] == usual_value(second)
     assert _values(context, given, "1", "c1", "action_units/AU4")["value"] == "action_units/AU4"
     assert _values(context, given, "1", "c0", "gaze/Left")["value"] == usual_value(first)
-    for wrong in ((ResultRef(), "1", "c0"), (given, "9", "c0"), (given, ["1"], "c0"), (given, "1", "c9"), (given, None, {})):
+    for wrong in (
+        (ResultRef(), "1", "c0"),
+        (given, "9", "c0"),
+        (given, ["1"], "c0"),
+        (given, "1", "c9"),
+        (given, None, {}),
+    ):
         assert _values(context, *wrong) == gr.skip()
 
 
@@ -179,7 +204,9 @@ def test_frame_row_is_the_nearest_with_the_face() -> None:
         row = frame_row(analysis, whole, time_s)
         assert row == int(np.abs(whole.times_s - time_s).argmin())
     assert frame_row(analysis, parted, 0.5) == 5
-    with pytest.raises(AskError, match=rf"^Face 2 was not found at 1\.30 s\. .* it was is {parted.times_s[9]:.2f} s\.$"):
+    with pytest.raises(
+        AskError, match=rf"^Face 2 was not found at 1\.30 s\. .* it was is {parted.times_s[9]:.2f} s\.$"
+    ):
         frame_row(analysis, parted, 1.3)
     assert frame_row(make_analysis(kind="image"), make_analysis(kind="image").faces[0].track, None) == 0
 
@@ -202,7 +229,9 @@ def test_time_sought_reads_events_of_the_viewer(data: dict[str, object], expecte
 
 
 def test_answer_asks_for_frame_face_backbone_and_value(context: AppContext) -> None:
-    html = _answer(context, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52), CLIENT)
+    html = _answer(
+        context, JOB, chosen(face="2", backbone="c1", value="valence_arousal/Arousal", second=0.52), CLIENT
+    )
     [(path, checkpoint, place, what)] = context.runner.asked
     track = context.runner.analyses[1].faces[1].track
     assert path == context.runner.media
@@ -213,10 +242,20 @@ def test_answer_asks_for_frame_face_backbone_and_value(context: AppContext) -> N
 
 @pytest.mark.parametrize(
     "changes",
-    [{"face": "9"}, {"face": ["1"]}, {"backbone": "c9"}, {"backbone": {"a": 1}}, {"value": "mimicry_intensity/Joy"}, {"value": None}],
+    [
+        {"face": "9"},
+        {"face": ["1"]},
+        {"backbone": "c9"},
+        {"backbone": {"a": 1}},
+        {"value": "mimicry_intensity/Joy"},
+        {"value": None},
+    ],
 )
 def test_answer_refuses_what_was_not_offered(context: AppContext, changes: dict[str, object]) -> None:
-    assert text(_answer(context, JOB, chosen(**changes), CLIENT)) == "Please choose a face and one of its values."
+    assert (
+        text(_answer(context, JOB, chosen(**changes), CLIENT))
+        == "Please choose a face and one of its values."
+    )
     assert not context.runner.asked
 
 
@@ -224,7 +263,10 @@ def test_answer_says_why_there_is_none(context: AppContext, monkeypatch: pytest.
     assert "This analysis is not here any more" in _answer(context, "c" * 32, chosen(), CLIENT)
     assert "Please give a time from 0 to" in _answer(context, JOB, chosen(second=-1), CLIENT)
     context.runner.states = [JobStatus(QUESTION, "failed", message="<b>No</b> picture.")]
-    assert _answer(context, JOB, chosen(), CLIENT) == "<p class='problem' role='alert'>&lt;b&gt;No&lt;/b&gt; picture.</p>"
+    assert (
+        _answer(context, JOB, chosen(), CLIENT)
+        == "<p class='problem' role='alert'>&lt;b&gt;No&lt;/b&gt; picture.</p>"
+    )
     context.runner.states = [JobStatus(QUESTION, "cancelled")]
     assert text(_answer(context, JOB, chosen(), CLIENT)) == "The analysis was cancelled."
     context.runner.full = "16 analyses are waiting already. Please try again in a minute."
@@ -236,7 +278,10 @@ def test_answer_says_why_there_is_none(context: AppContext, monkeypatch: pytest.
     assert "This takes too long at the moment" in _answer(context, JOB, chosen(), CLIENT)
     assert context.runner.cancelled == [QUESTION]
     context.runner.media = None
-    assert text(_answer(context, JOB, chosen(), CLIENT)) == "The file is not on this server any more. Please analyze it again."
+    assert (
+        text(_answer(context, JOB, chosen(), CLIENT))
+        == "The file is not on this server any more. Please analyze it again."
+    )
 
 
 def test_explained_html_of_a_clear_map_has_words_for_all_of_it() -> None:
@@ -244,23 +289,46 @@ def test_explained_html_of_a_clear_map_has_words_for_all_of_it() -> None:
     html = explained_html(asked(make_analysis(kind="image")), explained)
     (face_alt, face), (map_alt, map_) = pictures(html)
     assert face_alt == "Face 1 as the network gets it"
-    assert map_alt == "Map over face 1. The lower left of the face carries Happiness most; left and right are those of the picture."
-    np.testing.assert_array_equal(map_, overlay(explained.face, explained.saliency.map, explained.saliency.place_xyxy))
+    assert (
+        map_alt
+        == "Map over face 1. The lower left of the face carries Happiness most; left and right are those of"
+        " the picture."
+    )
+    np.testing.assert_array_equal(
+        map_, overlay(explained.face, explained.saliency.map, explained.saliency.place_xyxy)
+    )
     assert face.shape == map_.shape
     told = text(html)
     assert told.startswith("Face 1, Starter: Expression, Happiness (trained)")
-    odd = replace(asked(make_analysis()).analysis, checkpoint=replace(make_analysis().checkpoint, title="<img src=x>'"))
+    odd = replace(
+        asked(make_analysis()).analysis, checkpoint=replace(make_analysis().checkpoint, title="<img src=x>'")
+    )
     untrained = replace(explained, saliency=replace(explained.saliency, provenance="rule"))
     html = explained_html(asked(odd), untrained)
-    assert "<img src=x>" not in html and "&lt;img src=x&gt;" in html and f"({PROVENANCE_WORDS['rule']})" in text(html)
-    for part in (explained.saliency.words, LIMITS, "the strongest place: the lower left of the face", "hiding it lowers the value"):
+    assert (
+        "<img src=x>" not in html
+        and "&lt;img src=x&gt;" in html
+        and f"({PROVENANCE_WORDS['rule']})" in text(html)
+    )
+    for part in (
+        explained.saliency.words,
+        LIMITS,
+        "the strongest place: the lower left of the face",
+        "hiding it lowers the value",
+    ):
         assert part in told
     assert "single frame" not in told
-    assert "The value is that of this single frame" in text(explained_html(asked(make_analysis(), row=3), explained))
+    assert "The value is that of this single frame" in text(
+        explained_html(asked(make_analysis(), row=3), explained)
+    )
 
 
-@pytest.mark.parametrize(("drop", "stability", "verdict"), [(0.05, 0.9, "none"), (-0.2, 0.9, "none"), (0.4, 0.3, "unstable")])
-def test_explained_html_has_no_map_where_it_would_mislead(drop: float, stability: float, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("drop", "stability", "verdict"), [(0.05, 0.9, "none"), (-0.2, 0.9, "none"), (0.4, 0.3, "unstable")]
+)
+def test_explained_html_has_no_map_where_it_would_mislead(
+    drop: float, stability: float, verdict: str
+) -> None:
     explained = make_explained(drop, stability)
     assert explained.saliency.verdict == verdict
     html = explained_html(asked(make_analysis()), explained)
@@ -285,7 +353,9 @@ def test_place_words_name_the_third() -> None:
 @pytest.mark.parametrize(("drop", "stability"), [(0.4, 0.9), (0.05, 0.9), (0.4, 0.3)])
 def test_explained_html_in_japanese(drop: float, stability: float) -> None:
     html = explained_html(asked(make_analysis(), row=2), make_explained(drop, stability))
-    told = [piece for piece in re.split("<[^>]*>", html) if piece.strip()] + [alt for alt, _ in pictures(html)]
+    told = [piece for piece in re.split("<[^>]*>", html) if piece.strip()] + [
+        alt for alt, _ in pictures(html)
+    ]
     assert len(told) >= 6
     for piece in told:
         assert KANA_OR_KANJI.search(piece) and not re.search("[a-z]{4}", piece.replace("Starter", "")), piece

@@ -36,7 +36,9 @@ def test_claim_returns_the_content_under_a_private_name(uploads: Uploads) -> Non
     claim = uploads.claim(NamedFile(str(path)))
     assert claim.read_bytes() == b"picture" and claim.parent == uploads.claims and claim.suffix == ".png"
     assert claim.stat().st_ino == path.stat().st_ino, "a link costs no room"
-    assert uploads.claim(NamedFile(str(path))) == claim, "the same file is the same claim, however often it is named"
+    assert uploads.claim(NamedFile(str(path))) == claim, (
+        "the same file is the same claim, however often it is named"
+    )
     assert uploads.claims.stat().st_mode & 0o077 == 0
     path.unlink()
     add(uploads, "face.PNG", b"another")
@@ -89,7 +91,24 @@ def test_claim_refuses_whatever_is_no_upload(uploads: Uploads) -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["..", ".", "", "ab12", "canary", "tree", "link", "server", "uploads", "claims", "\0", "%2e%2e", "~"]), max_size=8
+        st.sampled_from(
+            [
+                "..",
+                ".",
+                "",
+                "ab12",
+                "canary",
+                "tree",
+                "link",
+                "server",
+                "uploads",
+                "claims",
+                "\0",
+                "%2e%2e",
+                "~",
+            ]
+        ),
+        max_size=8,
     )
 )
 def test_claim_never_gives_the_canary(parts: list[str]) -> None:
@@ -135,6 +154,11 @@ def test_jobs_take_only_files_of_their_server(uploads: Uploads, tmp_path: Path) 
     claim = uploads.claim(NamedFile(str(add(uploads, "face.png"))))
     assert files.add(claim, "0" * 32).read_bytes() == b"picture"
     (tmp_path / "server" / "link").symlink_to(tmp_path / "canary")
-    for outside in (tmp_path / "canary", Path("/proc/self/environ"), tmp_path / "server" / "link", tmp_path / "server" / ".." / "canary"):
+    for outside in (
+        tmp_path / "canary",
+        Path("/proc/self/environ"),
+        tmp_path / "server" / "link",
+        tmp_path / "server" / ".." / "canary",
+    ):
         with raises_code(JobError, "file_gone"):
             files.add(outside, "1" * 32)

@@ -13,7 +13,15 @@ from analysis_makers import make_analysis, make_face
 from hsemotion_space.figures import face_color
 from hsemotion_space.tasks import EXPRESSION, TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
-from hsemotion_space.ui.viewer import Selection, as_text, build_viewer, media_url, read_label_key, read_selection, viewer_value
+from hsemotion_space.ui.viewer import (
+    Selection,
+    as_text,
+    build_viewer,
+    media_url,
+    read_label_key,
+    read_selection,
+    viewer_value,
+)
 from hsemotion_space.ui.viewer.component import FOLDER, SCRIPTS, serve_plotly
 from hsemotion_space.ui.viewer.payload import local_deviation
 
@@ -24,7 +32,9 @@ def with_values(analysis: Analysis, change: dict[tuple[int, int], float]) -> Ana
     values = face.timelines[0].values.copy()
     for place, value in change.items():
         values[place] = value
-    changed: FaceResult = replace(face, timelines=(replace(face.timelines[0], values=values), *face.timelines[1:]))
+    changed: FaceResult = replace(
+        face, timelines=(replace(face.timelines[0], values=values), *face.timelines[1:])
+    )
     return replace(analysis, faces=(changed, *analysis.faces[1:]))
 
 
@@ -42,12 +52,21 @@ def test_viewer_value_has_the_shapes_of_the_analysis() -> None:
             line = face["lines"][task.name]
             frames = 30 if task.scope == "frame" else 1
             assert [len(column) for column in line["values"]] == [frames] * len(task.labels)
-            assert [len(column) for column in line["band"]] == ([30] * len(task.labels) if task.scope == "frame" else [])
+            assert [len(column) for column in line["band"]] == (
+                [30] * len(task.labels) if task.scope == "frame" else []
+            )
             assert len(line["top"]) == (30 if task.kind == "one_of" else 0)
             assert len(line["mean"]) == len(task.labels)
     assert json.loads(as_text(value), parse_constant=pytest.fail) == value
-    image, nobody = viewer_value(make_analysis(kind="image"), "/p.png"), viewer_value(make_analysis(faces=0), "/clip.mp4")
-    assert (image["media"]["kind"], len(image["times"]), {task["band"] for task in image["tasks"]}) == ("image", 1, {""})
+    image, nobody = (
+        viewer_value(make_analysis(kind="image"), "/p.png"),
+        viewer_value(make_analysis(faces=0), "/clip.mp4"),
+    )
+    assert (image["media"]["kind"], len(image["times"]), {task["band"] for task in image["tasks"]}) == (
+        "image",
+        1,
+        {""},
+    )
     assert all(line["band"] == [] for face in image["faces"] for line in face["lines"].values())
     assert (nobody["faces"], nobody["tasks"], len(nobody["times"])) == ([], [], 30)
 
@@ -57,9 +76,16 @@ def test_viewer_value_has_words_of_tasks_and_colors_of_faces() -> None:
     value = viewer_value(analysis, "")
     assert [face["color"] for face in value["faces"]] == [face_color(1), face_color(2)]
     given = [line.provenance for line in analysis.faces[0].timelines]
-    assert [task["provenance"] for task in value["tasks"]] == [PROVENANCE_WORDS[provenance] for provenance in given]
+    assert [task["provenance"] for task in value["tasks"]] == [
+        PROVENANCE_WORDS[provenance] for provenance in given
+    ]
     for entry, task in zip(value["tasks"], TASKS, strict=True):
-        assert (entry["kind"], entry["scope"], entry["low"], entry["high"]) == (task.kind, task.scope, task.low, task.high)
+        assert (entry["kind"], entry["scope"], entry["low"], entry["high"]) == (
+            task.kind,
+            task.scope,
+            task.low,
+            task.high,
+        )
         assert [(label["name"], label["short"], label["color"]) for label in entry["labels"]] == [
             (label.name, label.short, label.color) for label in task.labels
         ]
@@ -92,7 +118,11 @@ def test_viewer_value_has_gaps_where_the_face_was_not_found() -> None:
             assert [row for row, number in enumerate(column) if number is None] == absent
     assert [row for row, top in enumerate(parted["lines"]["expression"]["top"]) if top is None] == absent
     times = np.arange(10) / 10
-    late = replace(make_analysis(faces=1, frames=10), frame_times_s=times, faces=(make_face(1, np.arange(3, 7), times, 0),))
+    late = replace(
+        make_analysis(faces=1, frames=10),
+        frame_times_s=times,
+        faces=(make_face(1, np.arange(3, 7), times, 0),),
+    )
     assert viewer_value(late, "")["faces"][0]["gaps"] == [[0.0, 0.3], [0.6, 0.9]]
 
 
@@ -119,7 +149,9 @@ def test_local_deviation_is_that_within_the_window() -> None:
     found = local_deviation(times, values, 0.5)
     for row, time in enumerate(times):
         near = values[np.abs(times - time) <= 0.5].astype(np.float64)
-        assert found[row] == pytest.approx(near.std(axis=0) if len(near) > 1 else np.full(3, np.nan), abs=1e-5, nan_ok=True)
+        assert found[row] == pytest.approx(
+            near.std(axis=0) if len(near) > 1 else np.full(3, np.nan), abs=1e-5, nan_ok=True
+        )
     assert np.isnan(local_deviation(np.array([0.0, 5.0]), values[:2], 0.5)).all()
 
 
@@ -133,7 +165,10 @@ def test_viewer_value_takes_the_band_of_the_unsmoothed() -> None:
     expected = local_deviation(face.timelines[0].times_s, face.timelines[0].values, EXPRESSION.smoothing_s)
     shown = np.array(both["faces"][0]["lines"]["expression"]["band"]).T
     assert shown == pytest.approx(expected, abs=0.00051)
-    assert both["faces"][0]["lines"]["expression"]["values"] == alone["faces"][0]["lines"]["expression"]["values"]
+    assert (
+        both["faces"][0]["lines"]["expression"]["values"]
+        == alone["faces"][0]["lines"]["expression"]["values"]
+    )
     assert alone["tasks"][0]["band"] == "± 1 SD of the shown values within ±1.67 s"
     assert both["tasks"][0]["band"] == "± 1 SD of the unsmoothed values within ±1.67 s"
 
@@ -155,7 +190,9 @@ def test_build_viewer_loads_nothing_from_elsewhere() -> None:
 def test_scripts_never_write_markup() -> None:
     for name in SCRIPTS:
         script = (FOLDER / name).read_text("utf-8")
-        assert not any(way in script for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write")), name
+        assert not any(
+            way in script for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write")
+        ), name
         assert all(len(line) <= 140 for line in script.splitlines()), name
 
 
@@ -180,7 +217,8 @@ def test_read_selection_refuses_what_is_none(brought: dict[str, object], expecte
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(1, 1), (8, 8), (0, None), (9, None), (1.5, None), ("1", None), (True, None), (None, None)]
+    ("number", "expected"),
+    [(1, 1), (8, 8), (0, None), (9, None), (1.5, None), ("1", None), (True, None), (None, None)],
 )
 def test_read_label_key_refuses_what_is_none(number: object, expected: int | None) -> None:
     assert read_label_key(gr.EventData(None, {"number": number})) == expected

@@ -36,26 +36,35 @@ def test_resolve_returns_the_weights_as_they_are(checkpoint: Checkpoint, tmp_pat
     assert hashlib.sha256(content).hexdigest() == checkpoint.sha256
 
 
-def test_flipped_or_missing_weights_are_refused_without_a_path(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_flipped_or_missing_weights_are_refused_without_a_path(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     file = checkpoint.folder / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     error = refused(lambda: resolve(checkpoint, tmp_path))
-    assert (error.code, error.message.values["file"]) == ("wrong_bytes", "checkpoints/small/model.safetensors")
+    assert (error.code, error.message.values["file"]) == (
+        "wrong_bytes",
+        "checkpoints/small/model.safetensors",
+    )
     file.unlink()
     missing = refused(lambda: resolve(checkpoint, tmp_path))
     assert missing.code == "missing"
     assert str(tmp_path) not in f"{error}{missing}"
 
 
-def test_a_published_file_is_converted_once(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_published_file_is_converted_once(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published, converted = small(), []
     source = UpstreamSource("small.pt", "https://nowhere.invalid", "", Digest.of(published))
     pinned = replace(checkpoint, source=Source("", Digest(), Digest(), None, source))
     (tmp_path / "upstream").mkdir()
     upstream_file(source, tmp_path / "upstream").write_bytes(published)
-    monkeypatch.setattr(weights, "read_upstream", lambda *args: converted.append(args) or read_upstream(*args))
+    monkeypatch.setattr(
+        weights, "read_upstream", lambda *args: converted.append(args) or read_upstream(*args)
+    )
     first = resolve(pinned, tmp_path)
     assert [resolve(pinned, tmp_path) for _ in range(2)] == [first, first]
     assert len(converted) == 1
@@ -80,7 +89,11 @@ def with_heads(folder: Path, tensors: dict[str, np.ndarray], heads: str = HEAD) 
     content = save(tensors)
     (folder / "heads.safetensors").write_bytes(content)
     digest = f'heads_sha256 = "{hashlib.sha256(content).hexdigest()}"'
-    change_manifest(folder, ("[backbone]", f"{digest}\n[backbone]"), ('[[heads]]\ntask = "compound', f'{heads}[[heads]]\ntask = "compound'))
+    change_manifest(
+        folder,
+        ("[backbone]", f"{digest}\n[backbone]"),
+        ('[[heads]]\ntask = "compound', f'{heads}[[heads]]\ntask = "compound'),
+    )
     return read_manifest(folder)
 
 
@@ -103,14 +116,20 @@ def test_heads_come_from_their_own_file_in_the_order_of_their_layers(tmp_path: P
     assert load_heads(make_checkpoint(tmp_path / "plain", size=32)) == {}
 
 
-@pytest.mark.parametrize("shapes", [(), ((16, 512),), ((12, 511),), ((16, 512), (12, 17)), ((16, 512, 1), (12, 16))], ids=str)
+@pytest.mark.parametrize(
+    "shapes", [(), ((16, 512),), ((12, 511),), ((16, 512), (12, 17)), ((16, 512, 1), (12, 16))], ids=str
+)
 def test_layers_that_do_not_fit_are_refused(tmp_path: Path, shapes: tuple[tuple[int, ...], ...]) -> None:
-    checkpoint = with_heads(tmp_path / "small", {**tensors(*shapes), "other.0.weight": np.zeros((1, 1), np.float32)})
+    checkpoint = with_heads(
+        tmp_path / "small", {**tensors(*shapes), "other.0.weight": np.zeros((1, 1), np.float32)}
+    )
     assert refused(lambda: load_heads(checkpoint)).code == "heads_do_not_fit"
 
 
 def test_a_linear_head_has_one_layer(tmp_path: Path) -> None:
-    checkpoint = with_heads(tmp_path / "small", tensors((16, 10), (12, 16)), HEAD.replace('"mlp"', '"linear"\nreads = "scores"'))
+    checkpoint = with_heads(
+        tmp_path / "small", tensors((16, 10), (12, 16)), HEAD.replace('"mlp"', '"linear"\nreads = "scores"')
+    )
     assert refused(lambda: load_heads(checkpoint)).code == "heads_do_not_fit"
 
 
@@ -119,7 +138,10 @@ def test_damaged_or_missing_heads_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "small" / "heads.safetensors"
     file.write_bytes(b"x" + file.read_bytes())
     assert refused(lambda: load_heads(checkpoint)).code == "wrong_bytes"
-    other = replace(checkpoint, source=replace(checkpoint.source, heads=Digest(hashlib.sha256(file.read_bytes()).hexdigest())))
+    other = replace(
+        checkpoint,
+        source=replace(checkpoint.source, heads=Digest(hashlib.sha256(file.read_bytes()).hexdigest())),
+    )
     assert refused(lambda: load_heads(other)).code == "unreadable"
     file.unlink()
     assert refused(lambda: load_heads(checkpoint)).code == "missing"

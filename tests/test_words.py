@@ -61,7 +61,11 @@ def is_citation(text: str) -> bool:
 
 def test_every_text_of_the_viewer_has_a_translation() -> None:
     assert len(in_viewer()) > 40
-    assert not {text for text in in_viewer() if re.search("[a-z]{2}", PLACE.sub("", text))} - JAPANESE.keys() - KEYS
+    assert (
+        not {text for text in in_viewer() if re.search("[a-z]{2}", PLACE.sub("", text))}
+        - JAPANESE.keys()
+        - KEYS
+    )
 
 
 def test_every_text_of_the_source_has_a_translation_of_its_own() -> None:
@@ -81,7 +85,9 @@ def test_translations_have_the_same_places() -> None:
 
 def test_no_place_is_there_twice_and_no_text_is_untranslated() -> None:
     assert not [text for text in JAPANESE if len(set(PLACE.findall(text))) != len(PLACE.findall(text))]
-    assert not [text for text, other in JAPANESE.items() if not KANA_OR_KANJI.search(other) and text not in SIGNS]
+    assert not [
+        text for text, other in JAPANESE.items() if not KANA_OR_KANJI.search(other) and text not in SIGNS
+    ]
 
 
 def test_nothing_is_translated_that_nobody_says() -> None:
@@ -98,7 +104,11 @@ def test_everything_that_contributors_agree_to_is_translated_word_by_word() -> N
 
 def test_programs_get_english() -> None:
     assert "ui.words" not in (PACKAGE / "ui" / "api.py").read_text("utf-8")
-    outside = [file for file in PACKAGE.rglob("*.py") if "ui" not in file.parts and "ui.words" in file.read_text("utf-8")]
+    outside = [
+        file
+        for file in PACKAGE.rglob("*.py")
+        if "ui" not in file.parts and "ui.words" in file.read_text("utf-8")
+    ]
     assert not outside, "layers below the page and the command line know no language"
 
 
@@ -116,16 +126,28 @@ def test_braces_are_refused_as_they_would_cut_the_marker() -> None:
 
 @pytest.mark.parametrize(
     ("header", "expected"),
-    [("ja-JP,ja;q=0.9,en;q=0.8", "ja"), ("JA", "ja"), ("en-US,ja;q=0.9", "en"), ("de,ja", "en"), ("", "en"), (";;;,", "en")],
+    [
+        ("ja-JP,ja;q=0.9,en;q=0.8", "ja"),
+        ("JA", "ja"),
+        ("en-US,ja;q=0.9", "en"),
+        ("de,ja", "en"),
+        ("", "en"),
+        (";;;,", "en"),
+    ],
 )
 def test_the_first_choice_of_the_browser_counts(header: str, expected: str) -> None:
     assert choose(header) == expected
 
 
 def test_every_message_of_the_package_is_in_the_catalog() -> None:
-    rooms = {file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in PACKAGE.rglob("*.py")} - ENGLISH_ROOMS
+    rooms = {
+        file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in PACKAGE.rglob("*.py")
+    } - ENGLISH_ROOMS
     found = {room: {text for text, _ in messages_in(f"{room}.py", f"{room}/**/*.py")} for room in rooms}
-    assert sum(map(len, found.values())) > 300 and min(len(found[room]) for room in ("feedback", "hub", "jobs", "media")) > 9
+    assert (
+        sum(map(len, found.values())) > 300
+        and min(len(found[room]) for room in ("feedback", "hub", "jobs", "media")) > 9
+    )
     assert not {room: missing for room, texts in found.items() if (missing := texts - JAPANESE.keys())}
 
 
@@ -137,7 +159,9 @@ def test_every_message_has_the_values_of_its_template() -> None:
 @pytest.mark.usefixtures("japanese")
 def test_translate_message_of_several_sentences() -> None:
     limit = Message("Your network has reached the limit for corrections.")
-    told = translate(Message("{limit} Try again in {time}.", limit=limit, time=Message("{count} minutes", count=12)))
+    told = translate(
+        Message("{limit} Try again in {time}.", limit=limit, time=Message("{count} minutes", count=12))
+    )
     assert KANA_OR_KANJI.search(told) and "12分" in told and not re.search("[a-z]{3}", told)
     half = translate(Message.joined(["Saved on this server.", "This sentence is in no catalog."]))
     assert half == JAPANESE["Saved on this server."] + "This sentence is in no catalog."
@@ -166,7 +190,9 @@ def test_visitors_of_two_languages_do_not_mix() -> None:
 def test_about_has_the_same_sections_in_both_languages() -> None:
     folder = Path(words.__file__).parent.parent
     english, japanese = ((folder / name).read_text("utf-8") for name in ("about.md", "words/ja/about.md"))
-    levels = [[len(mark) for mark in re.findall(r"^(#+) ", text, re.MULTILINE)] for text in (english, japanese)]
+    levels = [
+        [len(mark) for mark in re.findall(r"^(#+) ", text, re.MULTILINE)] for text in (english, japanese)
+    ]
     assert levels[0] == levels[1] != []
     assert english.count("\n- ") == japanese.count("\n- ")
     assert PLACE.findall(english) == PLACE.findall(japanese) == ["{minutes}", "{kept}"]

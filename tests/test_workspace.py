@@ -1,4 +1,5 @@
-"""Handlers of the workspace, without a browser: what is analyzed, what is shown of it, and what opens the correction form."""
+"""Handlers of the workspace, without a browser: what is analyzed, what is shown of it, and what opens the
+correction form."""
 
 from __future__ import annotations
 
@@ -23,7 +24,17 @@ from hsemotion_space.tasks import EXPRESSION, TASKS
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui import context as context_module
 from hsemotion_space.ui import result as result_module
-from hsemotion_space.ui.analyze import Choice, Shared, Source, Workspace, _ask, _copy_example, _start, build_workspace, find_job
+from hsemotion_space.ui.analyze import (
+    Choice,
+    Shared,
+    Source,
+    Workspace,
+    _ask,
+    _copy_example,
+    _start,
+    build_workspace,
+    find_job,
+)
 from hsemotion_space.ui.context import AppContext, ResultRef, Updates, example_digests, unchanged
 from hsemotion_space.ui.feedback import Form, form_updates, refer_to
 from hsemotion_space.ui.picker import build_picker
@@ -126,7 +137,9 @@ def test_nothing_is_analyzed_without_a_file_and_consent(page: Page, tmp_path: Pa
         assert "Please tick “Analyze what I add” first." in notice(page, updates)
         assert updates[page.workspace.added] == source, "the tick alone is missing"
         assert json.loads(updates[page.workspace.source])["name"] == "face.png"
-    assert "Select at most 3 backbones" in notice(page, page.start(source, Choice(AGREED.checkpoint, True, ["x"] * 4)))
+    assert "Select at most 3 backbones" in notice(
+        page, page.start(source, Choice(AGREED.checkpoint, True, ["x"] * 4))
+    )
     assert not page.runner.submitted
     page.runner.state = "running"
     assert page.start(source)[page.workspace.job] == JOB
@@ -140,20 +153,28 @@ def test_an_example_needs_no_consent_and_takes_no_correction(page: Page) -> None
     assert page.runner.submitted == [source.path] and source.path.is_relative_to(page.context.results)
     analysis = make_analysis(kind="image")
     assert refer_to(page.context, JOB, analysis, None).faces == ("1", "2")
-    example = SimpleNamespace(media=SimpleNamespace(sha256=next(iter(example_digests()))), faces=analysis.faces)
+    example = SimpleNamespace(
+        media=SimpleNamespace(sha256=next(iter(example_digests()))), faces=analysis.faces
+    )
     assert refer_to(page.context, JOB, cast("Any", example), None).faces == ()
 
 
 def test_a_running_job_shows_progress_and_a_failed_one_why(page: Page) -> None:
     page.runner.state = "running"
     updates = page.ask()
-    assert "progressbar" in updates[page.workspace.progress]["value"] and updates[page.workspace.cancel]["visible"] is True
+    assert (
+        "progressbar" in updates[page.workspace.progress]["value"]
+        and updates[page.workspace.cancel]["visible"] is True
+    )
     assert page.workspace.result.viewer not in updates, "what is shown stays for now"
     page.runner.state, page.runner.message = "failed", "<b>Broken.</b>"
     updates = page.ask()
     assert "&lt;b&gt;Broken.&lt;/b&gt;" in notice(page, updates)
     assert updates[page.workspace.result.viewer]["visible"] is False
-    assert updates[page.workspace.result.shown] == ResultRef() and updates[page.workspace.cancel]["visible"] is False
+    assert (
+        updates[page.workspace.result.shown] == ResultRef()
+        and updates[page.workspace.cancel]["visible"] is False
+    )
 
 
 @pytest.mark.parametrize("kind", ["image", "clip"])
@@ -165,30 +186,46 @@ def test_a_result_is_shown_once(page: Page, kind: Any, tmp_path: Path) -> None:
     assert len(value["faces"]) == 3 and value["correctable"] is True
     assert updates[result.smoothing]["visible"] is (kind == "clip")
     assert updates[result.numbers]["value"].count("<table>") == (1 if kind == "image" else 1 + 3 * 4)
-    assert Path(updates[result.csv]["value"]).read_text("utf-8") and Path(updates[result.json]["value"]).is_file()
+    assert (
+        Path(updates[result.csv]["value"]).read_text("utf-8")
+        and Path(updates[result.json]["value"]).is_file()
+    )
     again = page.ask(updates[result.shown])
-    assert not {result.viewer, page.form.verdict, result.shown} & set(again), "a form that is being filled is not emptied"
+    assert not {result.viewer, page.form.verdict, result.shown} & set(again), (
+        "a form that is being filled is not emptied"
+    )
     page.runner.analyses = (make_analysis(faces=0, kind=kind),)
     updates = page.ask()
-    assert updates[result.viewer] == gr.update(value=None, visible=False) and updates[result.numbers]["visible"] is False
+    assert (
+        updates[result.viewer] == gr.update(value=None, visible=False)
+        and updates[result.numbers]["visible"] is False
+    )
 
 
 def test_the_job_of_this_browser_is_found_again(page: Page, tmp_path: Path) -> None:
     page.runner.analyses, page.runner.media = make_siblings(2), tmp_path / "media"
     for job, saved in (("", "d" * 32), ("", ["x"]), ("", None), (JOB, JOB)):
         updates = find_job(page.context, page.workspace, job, saved, AGREED.checkpoint)
-        assert page.workspace.result.viewer not in updates and json.loads(updates[page.workspace.source])["examples"]
+        assert (
+            page.workspace.result.viewer not in updates
+            and json.loads(updates[page.workspace.source])["examples"]
+        )
     updates = find_job(page.context, page.workspace, "", JOB, AGREED.checkpoint)
     assert updates[page.workspace.result.shown].job == JOB
     assert json.loads(updates[page.workspace.source])["name"] == "Clip"
     assert updates[page.workspace.result.comparison.box]["visible"] is True
 
 
-def test_warnings_are_one_line_per_kind_the_most_serious_first(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_one_line_per_kind_the_most_serious_first(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(result_module, "find_checkpoint", lambda *_: SimpleNamespace(input=SPEC))
     found = list_warnings(page.context, make_siblings(2, faces=3))
     titles = [warning["title"] for warning in found]
-    assert titles == [title for title in KIND_TITLES.values() if title in titles] and len(titles) == len(set(titles)) >= 2
+    assert (
+        titles == [title for title in KIND_TITLES.values() if title in titles]
+        and len(titles) == len(set(titles)) >= 2
+    )
     small = next(warning for warning in found if warning["title"] == "Small")
     assert small["faces"] == [1, 2, 3]
     assert [text.split(":")[0] for text in small["details"]] == ["Face 1", "Face 2", "Face 3"]
@@ -203,29 +240,50 @@ def test_the_form_of_a_picture_asks_for_no_time_and_nothing_of_clips(page: Page)
         shown = [question.task for question in form.questions if updates[question.box]["visible"]]
         assert shown == [task for task in TASKS if kind == "clip" or task.scope == "frame"]
         assert updates[form.start]["visible"] is updates[form.end]["visible"] is (kind == "clip")
-        assert [updates[scope] for scope in form.scopes] == [False] * len(form.scopes) and updates[form.verdict] is None
+        assert [updates[scope] for scope in form.scopes] == [False] * len(form.scopes) and updates[
+            form.verdict
+        ] is None
     assert set(message_updates(page.workspace.result, "")) <= set(page.workspace.result.outputs)
 
 
 def test_not_right_opens_the_form_at_the_task_and_empties_it_for_another_face(page: Page) -> None:
     form, shown = page.form, ResultRef(JOB, None, ("1", "2"))
     updates = page.send("correct", {"task": "action_units", "face": 2, "start": 1.0, "end": 2.0}, shown, "1")
-    assert (updates[form.face], updates[form.verdict], updates[form.start], updates[form.end]) == ("2", "wrong", 1.0, 2.0)
-    assert json.loads(updates[form.drawer])["target"] == "question-action_units" and updates[form.comment] == ""
+    assert (updates[form.face], updates[form.verdict], updates[form.start], updates[form.end]) == (
+        "2",
+        "wrong",
+        1.0,
+        2.0,
+    )
+    assert (
+        json.loads(updates[form.drawer])["target"] == "question-action_units" and updates[form.comment] == ""
+    )
     same = page.send("correct", {"task": "action_units", "face": 2}, shown, "2")
-    assert form.comment not in same and same[form.drawer] != updates[form.drawer], "a closed drawer opens again"
+    assert form.comment not in same and same[form.drawer] != updates[form.drawer], (
+        "a closed drawer opens again"
+    )
     for wrong in ({}, {"face": 3, "task": "expression"}, {"face": None}, {"face": [1]}):
         assert page.send("correct", wrong, shown, "1") == unchanged()
-    assert json.loads(page.send("correct", {"face": 1, "task": "<b>"}, shown, "1")[form.drawer])["target"] == "question-"
+    assert (
+        json.loads(page.send("correct", {"face": 1, "task": "<b>"}, shown, "1")[form.drawer])["target"]
+        == "question-"
+    )
 
 
 def test_keys_and_ranges_open_the_form(page: Page) -> None:
     form, shown = page.form, ResultRef(JOB, None, ("1", "2"))
     updates = page.send("label_key", {"number": 3, "face": 1}, shown, "1")
-    assert updates[form.questions[0].fields[0]] == EXPRESSION.label_names[2] and updates[form.verdict] == "wrong"
+    assert (
+        updates[form.questions[0].fields[0]] == EXPRESSION.label_names[2] and updates[form.verdict] == "wrong"
+    )
     updates = page.send("range", {"start": 0.5, "end": 1.25, "face": 2}, shown, "1")
     assert (updates[form.start], updates[form.end], updates[form.about]) == (0.5, 1.25, "2")
     assert form.verdict in updates and form.drawer in updates
-    for name, wrong in (("range", {"start": None, "end": None, "face": 1}), ("label_key", {"number": 9, "face": 1})):
+    for name, wrong in (
+        ("range", {"start": None, "end": None, "face": 1}),
+        ("label_key", {"number": 9, "face": 1}),
+    ):
         assert page.send(name, wrong, shown, "1") == unchanged()
-    assert page.send("label_key", {"number": 1, "face": 1}, ResultRef(JOB), "1") == unchanged(), "an example takes none"
+    assert page.send("label_key", {"number": 1, "face": 1}, ResultRef(JOB), "1") == unchanged(), (
+        "an example takes none"
+    )

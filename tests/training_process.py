@@ -28,7 +28,8 @@ STEPS = 14
 
 
 def die_at(moment: int) -> None:
-    """Let this process kill itself at a step or a write of the state, the latter half done; both count as moments."""
+    """Let this process kill itself at a step or a write of the state, the latter half done; both count as
+    moments."""
     step, write = Trainer._train_step, train._write
     left = moment
 
@@ -59,22 +60,33 @@ def run_in_child(recipe: Recipe, sources: list[FaceImages], run: Path, moment: i
         try:
             if moment is not None:
                 die_at(moment)
-            os._exit(0 if Trainer(recipe, sources, run, soft=soft_labels(sources, 6) if recipe.teaching else None).fit() else 1)
+            os._exit(
+                0
+                if Trainer(
+                    recipe, sources, run, soft=soft_labels(sources, 6) if recipe.teaching else None
+                ).fit()
+                else 1
+            )
         finally:
             os._exit(2)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def compare(folder: Path, optimizer: str, moments: random.Random) -> tuple[list[int], list[int]]:
-    """Make the runs ``unbroken`` and ``killed``; return all exit statuses and the last saved step at every kill."""
+    """Make the runs ``unbroken`` and ``killed``; return all exit statuses and the last saved step at every
+    kill."""
     recipe = replace(RECIPE, optimizer=optimizer, steps=STEPS, choose="best", head_steps=3)  # type: ignore[arg-type]
-    recipe = replace(recipe, teaching=Teaching("soft.parquet", embedding_weight=0.5) if optimizer == "adamw" else None)
+    recipe = replace(
+        recipe, teaching=Teaching("soft.parquet", embedding_weight=0.5) if optimizer == "adamw" else None
+    )
     sources, _ = load_sources(recipe, folder)
     run, saved = folder / optimizer / "killed", []
     statuses = [run_in_child(recipe, sources, folder / optimizer / "unbroken")]
     for _ in range(KILLS):
         statuses.append(run_in_child(recipe, sources, run, moments.randrange(STEPS // 2)))
-        saved.append(torch.load(run / "state.pt", weights_only=True)["step"] if (run / "state.pt").exists() else 0)
+        saved.append(
+            torch.load(run / "state.pt", weights_only=True)["step"] if (run / "state.pt").exists() else 0
+        )
     statuses.append(run_in_child(recipe, sources, run))
     return statuses, saved
 
@@ -82,4 +94,6 @@ def compare(folder: Path, optimizer: str, moments: random.Random) -> tuple[list[
 if __name__ == "__main__":
     torch.set_num_threads(1)
     generator = random.Random(int(sys.argv[2]))
-    sys.stdout.write(json.dumps({name: compare(Path(sys.argv[1]), name, generator) for name in ("adamw", "sam")}))
+    sys.stdout.write(
+        json.dumps({name: compare(Path(sys.argv[1]), name, generator) for name in ("adamw", "sam")})
+    )

@@ -60,11 +60,21 @@ def storage(key: str = "0", count: int = 6, kind: str = "torch FloatStorage") ->
 
 def tensor(shape: Sequence[int], strides: Sequence[int], offset: int = 0, stored: bytes = b"") -> bytes:
     sizes, steps = (row(*(number(value) for value in values)) for values in (shape, strides))
-    return call("torch._utils _rebuild_tensor_v2", stored or storage(), number(offset), sizes, steps, b"\x89", ORDERED_DICT)
+    return call(
+        "torch._utils _rebuild_tensor_v2",
+        stored or storage(),
+        number(offset),
+        sizes,
+        steps,
+        b"\x89",
+        ORDERED_DICT,
+    )
 
 
 def module(
-    modules: Mapping[str, bytes] | None = None, parameters: Mapping[str, bytes] | None = None, cls: str = "timm.models.any Any"
+    modules: Mapping[str, bytes] | None = None,
+    parameters: Mapping[str, bytes] | None = None,
+    cls: str = "timm.models.any Any",
 ) -> bytes:
     state = {"_parameters": table(parameters or {}), "_buffers": table({}), "_modules": table(modules or {})}
     return name(cls) + b")\x81" + table(state) + b"b"
@@ -77,7 +87,13 @@ LAYER = {"fc.weight": tensor((2, 3), (3, 1)), "fc.bias": tensor((2,), (1,), 4)}
 def pickled(body: bytes, values: Mapping[str, bytes] | None = None) -> bytes:
     """Return a file whose pickle leaves what ``body`` makes; storage 0 has :data:`VALUES`."""
     storages = {"0": VALUES.tobytes()} if values is None else values
-    return archive({"data.pkl": b"\x80\x02" + body + b".", "version": b"3\n", **{f"data/{key}": raw for key, raw in storages.items()}})
+    return archive(
+        {
+            "data.pkl": b"\x80\x02" + body + b".",
+            "version": b"3\n",
+            **{f"data/{key}": raw for key, raw in storages.items()},
+        }
+    )
 
 
 def small() -> bytes:
@@ -86,7 +102,8 @@ def small() -> bytes:
 
 
 def with_random_weights(case: str, seed: int) -> tuple[bytes, dict[str, np.ndarray]]:
-    """Return a file of ``tests/legacy`` with weights, and what it holds by the keys of the module that was pickled."""
+    """Return a file of ``tests/legacy`` with weights, and what it holds by the keys of the module that was
+    pickled."""
     with zipfile.ZipFile(LEGACY / f"{case}.zip") as file:
         program, listed = file.read("data.pkl"), json.loads(file.read("tensors.json"))
     random = np.random.RandomState(seed)
@@ -99,4 +116,10 @@ def with_random_weights(case: str, seed: int) -> tuple[bytes, dict[str, np.ndarr
         else:
             tensors[key] = (values + 0.5 if key.endswith("running_var") else values / 4 - 0.125).astype(dtype)
         entries[stored] = tensors[key].tobytes()
-    return archive({"data.pkl": program, "version": b"3\n", **{f"data/{key}": raw for key, raw in entries.items()}}, case), tensors
+    return (
+        archive(
+            {"data.pkl": program, "version": b"3\n", **{f"data/{key}": raw for key, raw in entries.items()}},
+            case,
+        ),
+        tensors,
+    )

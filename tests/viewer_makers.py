@@ -46,13 +46,15 @@ def put(page: playwright.Page, name: str) -> None:
     """Give the viewer another value and wait until it is drawn."""
     page.locator(".viewer").wait_for()
     page.evaluate(
-        "(() => { const root = document.querySelector('.viewer');"
-        " window.drawn = new Promise((done) => root.addEventListener('drawn', () => done(1), {once: true})); })()"
+        "(() => { const root = document.querySelector('.viewer'); window.drawn = new Promise((done) =>"
+        " root.addEventListener('drawn', () => done(1), {once: true})); })()"
     )
     page.get_by_role("button", name=name, exact=True).click()
     page.evaluate("window.drawn")
     if name not in ("broken", "nobody", "nothing", "picture"):
-        page.wait_for_function("document.querySelector('.viewer video').readyState >= 2 && window.viewerHelp.boxLeft() !== null")
+        page.wait_for_function(
+            "document.querySelector('.viewer video').readyState >= 2 && window.viewerHelp.boxLeft() !== null"
+        )
 
 
 def number_of(shade: float) -> int:

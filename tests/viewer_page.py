@@ -19,7 +19,15 @@ from PIL import Image
 from starlette.middleware import Middleware
 
 from hsemotion_space.types import Analysis, FaceResult
-from hsemotion_space.ui.viewer import ViewerValue, as_text, build_viewer, media_url, read_label_key, read_selection, viewer_value
+from hsemotion_space.ui.viewer import (
+    ViewerValue,
+    as_text,
+    build_viewer,
+    media_url,
+    read_label_key,
+    read_selection,
+    viewer_value,
+)
 
 FRAMES, RATE, WIDTH, HEIGHT, STRIDE = 40, 10, 480, 320, 8
 MANY = 30_000
@@ -34,7 +42,9 @@ def placed(face: FaceResult, frames: int) -> FaceResult:
     """Return the face with a box whose left edge tells the number of its frame."""
     rows = np.round(face.track.times_s * RATE).astype(int) % frames
     left, top = 20.0 + STRIDE * rows, 60.0 + 120 * (face.track.track_id - 1)
-    boxes = np.stack([left, np.full(len(rows), top), left + 90, np.full(len(rows), top + 90)], 1).astype(np.float32)
+    boxes = np.stack([left, np.full(len(rows), top), left + 90, np.full(len(rows), top + 90)], 1).astype(
+        np.float32
+    )
     return replace(face, track=replace(face.track, boxes_xyxy=boxes))
 
 
@@ -46,7 +56,9 @@ def numbered(frames: int, seed: int = 0, faces: int = 2) -> Analysis:
 
     def moved(face: FaceResult) -> FaceResult:
         times = exact[[rows[time] for time in face.track.times_s.tolist()]]
-        lines = tuple(replace(line, times_s=times if len(line.times_s) > 1 else times[:1]) for line in face.timelines)
+        lines = tuple(
+            replace(line, times_s=times if len(line.times_s) > 1 else times[:1]) for line in face.timelines
+        )
         return placed(replace(face, track=replace(face.track, times_s=times), timelines=lines), FRAMES)
 
     media = replace(made.media, sha256="0" * 64, width=WIDTH, height=HEIGHT, duration_s=frames / RATE)
@@ -56,7 +68,9 @@ def numbered(frames: int, seed: int = 0, faces: int = 2) -> Analysis:
 def write_media(folder: Path) -> tuple[Path, Path, Path]:
     """Write a clip whose brightness tells the frame, a picture, and a file that no browser can play."""
     clip, picture, broken = folder / "numbered.mp4", folder / "picture.png", folder / "broken.mp4"
-    write_clip(clip, [np.full((HEIGHT, WIDTH, 3), level(number), np.uint8) for number in range(FRAMES)], rate=RATE)
+    write_clip(
+        clip, [np.full((HEIGHT, WIDTH, 3), level(number), np.uint8) for number in range(FRAMES)], rate=RATE
+    )
     Image.fromarray(np.random.default_rng(0).integers(60, 200, (480, 640, 3), np.uint8)).save(picture)
     broken.write_bytes(b"not a clip")
     return clip, picture, broken
@@ -98,7 +112,9 @@ def build(folder: Path) -> gr.Blocks:
     def told(event: gr.EventData) -> str:
         chosen = read_selection(event)
         stretch = None if chosen is None else [chosen.start_s, chosen.end_s, chosen.face]
-        return json.dumps({"selection": stretch, "key": read_label_key(event), "time": getattr(event, "time", None)})
+        return json.dumps(
+            {"selection": stretch, "key": read_label_key(event), "time": getattr(event, "time", None)}
+        )
 
     with gr.Blocks(title="Viewer") as demo:
         viewer = build_viewer()

@@ -1,4 +1,5 @@
-"""The real page, where each visitor says by ``X-Forwarded-For`` which network they come from, as behind the proxy of a Space."""
+"""The real page, where each visitor says by ``X-Forwarded-For`` which network they come from, as behind the
+proxy of a Space."""
 
 from __future__ import annotations
 
@@ -8,5 +9,6 @@ from hsemotion_space.settings import Settings
 from hsemotion_space.ui import app, clients
 
 if __name__ == "__main__":
-    clients.os = SimpleNamespace(environ={"SPACE_ID": "tests/page"})  # in the environment Gradio would read it too
+    # in the environment Gradio would read it too
+    clients.os = SimpleNamespace(environ={"SPACE_ID": "tests/page"})
     app.launch(Settings.from_env())

@@ -33,7 +33,11 @@ class Answer:
 
 def request(method: str, target: bytes, headers: Mapping[str, str], body: bytes = b"") -> bytes:
     """Return a request; what ``headers`` say goes before what is right."""
-    lines = {"host": "127.0.0.1", **({"content-length": str(len(body))} if body or method == "POST" else {}), **headers}
+    lines = {
+        "host": "127.0.0.1",
+        **({"content-length": str(len(body))} if body or method == "POST" else {}),
+        **headers,
+    }
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1", "replace")
     return method.encode("latin-1") + b" " + target + b" HTTP/1.1\r\n" + head + b"\r\n" + body
 
@@ -46,7 +50,8 @@ def connect(port: int) -> Iterator[socket.socket]:
 
 
 def exchange(port: int, content: bytes, method: str = "GET", pieces: int = 1) -> Answer | None:
-    """Send bytes, slowly if there are several pieces, and return the answer; None if the server closes without one.
+    """Send bytes, slowly if there are several pieces, and return the answer; None if the server closes
+    without one.
 
     Raises:
         TimeoutError: if nothing comes.

@@ -1,4 +1,5 @@
-"""Find the English texts of the page: in the calls that translate them, in what these calls reach, and in the scripts of the viewer."""
+"""Find the English texts of the page: in the calls that translate them, in what these calls reach, and in the
+scripts of the viewer."""
 
 from __future__ import annotations
 
@@ -38,7 +39,12 @@ def calls() -> Iterator[tuple[Path, ast.expr]]:
     """Yield where a text is translated, and its expression."""
     for file in sorted((PACKAGE / "ui").rglob("*.py")):
         for node in ast.walk(tree(file)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("fixed", "say") and node.args:
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("fixed", "say")
+                and node.args
+            ):
                 yield file, node.args[0]
 
 
@@ -56,7 +62,9 @@ def texts_of(text: ast.expr, module: ModuleType) -> list[str]:
     if isinstance(name, ast.Name) and hasattr(module, name.id):
         held = getattr(module, name.id)
         return [held] if isinstance(held, str) else list(held.values())
-    if (isinstance(text, ast.Attribute) and text.attr in TEXT_FIELDS) or (isinstance(text, ast.Name) and text.id in LOCALS):
+    if (isinstance(text, ast.Attribute) and text.attr in TEXT_FIELDS) or (
+        isinstance(text, ast.Name) and text.id in LOCALS
+    ):
         return []
     raise ValueError(ast.unparse(text))
 
@@ -65,14 +73,20 @@ def said() -> set[str]:
     """Return the texts of all calls in the page."""
     found: set[str] = set()
     for file, text in calls():
-        module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        module = importlib.import_module(
+            ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        )
         found.update(texts_of(text, module))
     return {text for text in found if re.search("[A-Za-z]{2}", PLACE.sub("", text))}
 
 
 def declared() -> set[str]:
     """Return the texts of tasks, verdicts, provenance, consent and checkpoints."""
-    found = {*PROVENANCE_WORDS.values(), *feedback.VERDICT_WORDS.values(), *(words for words, _ in feedback.VERDICTS)}
+    found = {
+        *PROVENANCE_WORDS.values(),
+        *feedback.VERDICT_WORDS.values(),
+        *(words for words, _ in feedback.VERDICTS),
+    }
     for task in (*TASKS, AFF_WILD2_EXPRESSION):
         found |= {task.title, task.metric, task.citation, task.none}
         found |= {text for label in task.labels for text in (label.name, label.short, label.description)}
@@ -84,7 +98,9 @@ def declared() -> set[str]:
 def agreed() -> list[str]:
     """Return everything that contributors are asked to agree to."""
     steps = [item for item in vars(consent).values() if isinstance(item, consent.Step)]
-    statements = [text for name, text in vars(consent).items() if name.startswith("STATEMENT") and isinstance(text, str)]
+    statements = [
+        text for name, text in vars(consent).items() if name.startswith("STATEMENT") and isinstance(text, str)
+    ]
     return [*(text for step in steps for text in (step.title, step.text)), *statements]
 
 
@@ -107,7 +123,11 @@ def in_viewer() -> set[str]:
     """Return the texts of the viewer, of its page and of its scripts."""
     scripts = "\n".join((VIEWER / name).read_text("utf-8") for name in component.SCRIPTS)
     found = _Page((VIEWER / "viewer.html").read_text("utf-8")).texts
-    found |= {text for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts) for text in re.findall(r"'([^']*)'", call)}
+    found |= {
+        text
+        for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts)
+        for text in re.findall(r"'([^']*)'", call)
+    }
     found |= set(re.findall(r"\bmakeButton\('([^']*)'", scripts))
     [quadrants] = re.findall(r"QUADRANTS = (.*);", scripts)
     return found | set(re.findall(r"'(\w+)'", quadrants))
@@ -121,27 +141,47 @@ def in_source() -> set[str]:
 @cache
 def written() -> tuple[str, ...]:
     """Return all texts in the package and the manifests; one with values is there in its pieces."""
-    found = [file.read_text("utf-8") for suffix in ("js", "html", "md") for file in (PACKAGE / "ui").rglob(f"*.{suffix}")]
+    found = [
+        file.read_text("utf-8")
+        for suffix in ("js", "html", "md")
+        for file in (PACKAGE / "ui").rglob(f"*.{suffix}")
+    ]
     found += [file.read_text("utf-8") for file in (ROOT / "checkpoints").glob("*/manifest.toml")]
     for file in PACKAGE.rglob("*.py"):
-        found += [node.value for node in ast.walk(tree(file)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        found += [
+            node.value
+            for node in ast.walk(tree(file))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
     return tuple(found)
 
 
 def module_of(file: Path) -> ModuleType:
-    return importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    return importlib.import_module(
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    )
 
 
 def messages_in(*names: str) -> Iterator[tuple[str, set[str]]]:
-    """Yield the templates of all messages and errors that some files of the package make for people, and the names of their values."""
+    """Yield the templates of all messages and errors that some files of the package make for people, and the
+    names of their values."""
     for file in sorted(file for name in names for file in PACKAGE.glob(name)):
         module = module_of(file)
-        for scope in [*(node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)), tree(file)]:
+        for scope in [
+            *(node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)),
+            tree(file),
+        ]:
             for node in ast.walk(scope):
                 if isinstance(node, ast.Call) and node.args and _makes_a_message(node.func, module):
-                    values = {keyword.arg or "**" for keyword in node.keywords} if isinstance(node.args[0], ast.Constant) else {"**"}
+                    values = (
+                        {keyword.arg or "**" for keyword in node.keywords}
+                        if isinstance(node.args[0], ast.Constant)
+                        else {"**"}
+                    )
                     texts = _strings(node.args[0], scope, module)
-                    yield from ((text, values) for text in texts if re.search("[A-Za-z]{2} |[A-Za-z] [A-Za-z]", text))
+                    yield from (
+                        (text, values) for text in texts if re.search("[A-Za-z]{2} |[A-Za-z] [A-Za-z]", text)
+                    )
 
 
 def _makes_a_message(function: ast.expr, module: ModuleType) -> bool:
@@ -176,8 +216,16 @@ def _strings(text: ast.expr, scope: ast.AST, module: ModuleType) -> Iterator[str
 def _values_of(name: str, scope: ast.AST) -> Iterator[ast.expr]:
     """Yield what is assigned to a name, or looped over by it, in a function."""
     for node in ast.walk(scope):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.For | ast.comprehension) else []
-        if any(isinstance(item, ast.Name) and item.id == name for target in targets for item in ast.walk(target)):
+        targets = (
+            node.targets
+            if isinstance(node, ast.Assign)
+            else [node.target]
+            if isinstance(node, ast.For | ast.comprehension)
+            else []
+        )
+        if any(
+            isinstance(item, ast.Name) and item.id == name for target in targets for item in ast.walk(target)
+        ):
             yield node.value if isinstance(node, ast.Assign) else node.iter
 
 

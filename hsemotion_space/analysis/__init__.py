@@ -1,1 +1,1 @@
-"""What is read off a finished analysis: disagreement, image quality, reliability, saliency, sampling, export."""
+"""Read off a finished analysis: disagreement, image quality, reliability, saliency, sampling, export."""

@@ -1,8 +1,8 @@
-"""Where checkpoints disagree about the same faces, and how unsure each of them is; for choosing what to look at and what to annotate.
+"""Where checkpoints disagree about the same faces, and how uncertain each is; to choose what to inspect.
 
-All measures are computed from the timelines as they are, smoothed or not. They are properties of the outputs: checkpoints can agree and
-all be wrong, and none of these numbers is the probability of an error. Within a kind of task scores can be compared; between kinds
-they have the same ends, 0 and 1, but not the same scale.
+All measures are computed from the timelines as they are, smoothed or not. They are properties of the outputs:
+checkpoints can agree and all be wrong, and none of these numbers is the probability of an error. Within a
+kind of task scores can be compared; between kinds they have the same ends, 0 and 1, but not the same scale.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hsemotion_space.tasks import Label, Task
-from hsemotion_space.types import Analysis, CheckpointRef, Disagreement, FaceResult, FloatArray, Prediction, Provenance, Timeline
+from hsemotion_space.types import (
+    Analysis,
+    CheckpointRef,
+    Disagreement,
+    FaceResult,
+    FloatArray,
+    Prediction,
+    Provenance,
+    Timeline,
+)
 
 APART_S: Final = 1.0
 _ROUNDING: Final = 1e-9  # a divergence below it is rounding of float64
@@ -25,7 +34,7 @@ _Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one checkpoint says at one moment: ``prediction`` holds the values of that frame alone, so its spread is NaN."""
+    """Predictions of one checkpoint at one moment; the values are of that frame, so their spread is NaN."""
 
     checkpoint: CheckpointRef
     prediction: Prediction
@@ -38,7 +47,8 @@ class Moment:
     Attributes:
         track_id: of the face.
         task: with the labels that were compared.
-        time_s: presentation time; for a clip-level task the first one of the face, and the values are those of the whole clip.
+        time_s: presentation time; for a clip-level task the first one of the face, and the values are those
+            of the whole clip.
         score: of the disagreement, above 0, at most 1.
         decisions: in 0..1, as in :class:`Disagreement`; NaN for a task without decisions.
         mixed: whether numbers of different provenance were compared.
@@ -62,17 +72,20 @@ class Moment:
 def disagreements(analyses: Sequence[Analysis]) -> tuple[Disagreement, ...]:
     """Return how far checkpoints are apart, for every face and every task that two or more of them have.
 
-    One-of tasks are compared over all labels that any of them has (a label that one lacks has probability 0 in it, as its
-    distribution says), others over the labels that all of them have. Numbers of different provenance are compared too; the result says
-    so in ``mixed``, as it does in ``partial`` about labels that some lack.
+    One-of tasks are compared over all labels that any of them has (a label that one lacks has probability 0
+    in it, as its distribution says), others over the labels that all of them have. Numbers of different
+    provenance are compared too; the result says so in ``mixed``, as it does in ``partial`` about labels that
+    some lack.
 
     - one of: :func:`jensen_shannon`; the decision is the most probable label.
-    - continuous: the mean over labels and pairs of checkpoints of ``|a - b| / (high - low)``; there is no decision.
-    - independent: the mean over labels and pairs of checkpoints of ``|a - b|``; a decision per label is whether its value reaches the
-      threshold of the checkpoint, where all of them have thresholds.
+    - continuous: the mean over labels and pairs of checkpoints of ``|a - b| / (high - low)``; there is no
+      decision.
+    - independent: the mean over labels and pairs of checkpoints of ``|a - b|``; a decision per label is
+      whether its value reaches the threshold of the checkpoint, where all of them have thresholds.
 
     Args:
-        analyses: two or more of one media file with the same tracks, as :meth:`Pipeline.analyze_all` gives them.
+        analyses: two or more of one media file with the same tracks, as :meth:`Pipeline.analyze_all` gives
+            them.
 
     Returns:
         By face, then in the order in which tasks appear.
@@ -84,7 +97,11 @@ def disagreements(analyses: Sequence[Analysis]) -> tuple[Disagreement, ...]:
     found = []
     for faces in zip(*(analysis.faces for analysis in analyses), strict=True):
         for name in dict.fromkeys(line.task.name for face in faces for line in face.timelines):
-            said = [(analysis.checkpoint, line) for analysis, face in zip(analyses, faces, strict=True) if (line := _line(face, name))]
+            said = [
+                (analysis.checkpoint, line)
+                for analysis, face in zip(analyses, faces, strict=True)
+                if (line := _line(face, name))
+            ]
             if len(said) > 1 and _labels(lines := tuple(line for _, line in said)):
                 found.append(_compare(faces[0].track.track_id, tuple(ref for ref, _ in said), lines))
     return tuple(found)
@@ -94,7 +111,8 @@ def most_disagreed(found: Sequence[Disagreement], count: int, apart_s: float = A
     """Return the moments with the highest scores, the highest first and the earlier one of equals.
 
     Args:
-        found: any selection of :func:`disagreements`, such as those of one task, or those that are not ``mixed``.
+        found: any selection of :func:`disagreements`, such as those of one task, or those that are not
+            ``mixed``.
         count: how many at most; moments at which all say the same are none.
         apart_s: moments of one face and task lie at least so far from each other.
 
@@ -124,9 +142,10 @@ def most_disagreed(found: Sequence[Disagreement], count: int, apart_s: float = A
 def jensen_shannon(distributions: npt.NDArray[np.floating]) -> _Values:
     """Return the Jensen-Shannon divergence (T,) of N distributions with equal weights, in 0..1.
 
-    ``(H(mean of the p_n) - mean of the H(p_n)) / log2 N`` with Shannon's entropy H in bits (Lin, 1991, Divergence measures based on the
-    Shannon entropy, IEEE Transactions on Information Theory 37(1)). Without the divisor it is at most log2 N, which is 1 for two; with
-    it, it is 1 where no two of the N share a label.
+    ``(H(mean of the p_n) - mean of the H(p_n)) / log2 N`` with Shannon's entropy H in bits (Lin, 1991,
+    Divergence measures based on the Shannon entropy, IEEE Transactions on Information Theory 37(1)). Without
+    the divisor it is at most log2 N, which is 1 for two; with it, it is 1 where no two of the N share a
+    label.
 
     Args:
         distributions: (N, T, K), N at least 2, not negative, K adds up to one.
@@ -137,7 +156,7 @@ def jensen_shannon(distributions: npt.NDArray[np.floating]) -> _Values:
 
 
 def mean_pairwise(values: npt.NDArray[np.floating]) -> _Values:
-    """Return the absolute difference (T,) of values (N, T, K), as a mean over all pairs of the N and all K."""
+    """Return the mean absolute difference (T,) of values (N, T, K) over all pairs of the N and all K."""
     given = np.asarray(values, np.float64)
     pairs = [np.abs(given[one] - given[other]) for one, other in combinations(range(len(given)), 2)]
     return np.asarray(np.mean(pairs, axis=(0, 2)))
@@ -146,13 +165,14 @@ def mean_pairwise(values: npt.NDArray[np.floating]) -> _Values:
 def uncertainty(line: Timeline) -> FloatArray:
     """Return how unsure the outputs of one checkpoint are, (T,) in 0..1, for choosing what to annotate.
 
-    Uncertainty sampling is described by Settles (2009), Active Learning Literature Survey, University of Wisconsin-Madison. This is a
-    property of the outputs, not a probability of error: a checkpoint can be sure and wrong, and a temperature changes every value
-    while the decisions stay.
+    Uncertainty sampling is described by Settles (2009), Active Learning Literature Survey, University of
+    Wisconsin-Madison. This is a property of the outputs, not a probability of error: a checkpoint can be sure
+    and wrong, and a temperature changes every value while the decisions stay.
 
     - one of: entropy divided by log2 K; 0 where one label has everything, 1 where all K are equal.
-    - independent: the mean over labels of ``1 - |p - t| / r``, where r is how far p could be from the threshold t on its side; 1 where
-      every value is on its threshold, 0 where every value is at an end of the range.
+    - independent: the mean over labels of ``1 - |p - t| / r``, where r is how far p could be from the
+      threshold t on its side; 1 where every value is on its threshold, 0 where every value is at an end of
+      the range.
     - continuous, or independent without thresholds: NaN; such outputs do not tell how sure they are.
 
     Args:
@@ -185,18 +205,24 @@ def _check_same(analyses: Sequence[Analysis]) -> None:
         if other.media.sha256 != first.media.sha256:
             raise ValueError("Analyses of different media cannot be compared.")
         same = len(other.faces) == len(first.faces) and all(
-            np.array_equal(one.track.times_s, two.track.times_s) and np.array_equal(one.track.boxes_xyxy, two.track.boxes_xyxy)
+            np.array_equal(one.track.times_s, two.track.times_s)
+            and np.array_equal(one.track.boxes_xyxy, two.track.boxes_xyxy)
             for one, two in zip(first.faces, other.faces, strict=True)
         )
         if not same:
-            raise ValueError(f"{first.checkpoint.title} and {other.checkpoint.title} did not see the same tracks. Run both in one pass.")
+            raise ValueError(
+                f"{first.checkpoint.title} and {other.checkpoint.title} did not see the same tracks. Run both"
+                " in one pass."
+            )
 
 
 def _line(face: FaceResult, name: str) -> Timeline | None:
     return next((line for line in face.timelines if line.task.name == name), None)
 
 
-def _compare(track_id: int, checkpoints: tuple[CheckpointRef, ...], lines: tuple[Timeline, ...]) -> Disagreement:
+def _compare(
+    track_id: int, checkpoints: tuple[CheckpointRef, ...], lines: tuple[Timeline, ...]
+) -> Disagreement:
     task = lines[0].task
     labels = _labels(lines)
     values = np.stack([_columns(line, labels) for line in lines])
@@ -211,22 +237,36 @@ def _compare(track_id: int, checkpoints: tuple[CheckpointRef, ...], lines: tuple
             limits = np.stack([_limits(line, labels) for line in lines])
             present = values >= limits[:, None]
             decisions = (present != present[0]).any(axis=0).mean(axis=1)
-    return Disagreement(track_id, replace(task, labels=labels), checkpoints, lines, score.astype(np.float32), decisions.astype(np.float32))
+    return Disagreement(
+        track_id,
+        replace(task, labels=labels),
+        checkpoints,
+        lines,
+        score.astype(np.float32),
+        decisions.astype(np.float32),
+    )
 
 
 def _labels(lines: Sequence[Timeline]) -> tuple[Label, ...]:
-    """Return the labels to compare: of one-of tasks all that a line has, of others those that all have; in the order of the first."""
+    """Return the labels to compare: for one-of tasks all labels of any line, else those that all share."""
     every = {label.name: label for line in reversed(lines) for label in line.task.labels}
     order = dict.fromkeys(name for line in lines for name in line.task.label_names)
     union = lines[0].task.kind == "one_of"
-    return tuple(every[name] for name in order if union or all(name in line.task.label_names for line in lines))
+    return tuple(
+        every[name] for name in order if union or all(name in line.task.label_names for line in lines)
+    )
 
 
 def _columns(line: Timeline, labels: Sequence[Label]) -> FloatArray:
     """Return the values (T, K) of these labels, 0 for one that the line lacks."""
     names = line.task.label_names
     columns = [
-        line.values[:, names.index(label.name)] if label.name in names else np.zeros(len(line.times_s), np.float32) for label in labels
+        (
+            line.values[:, names.index(label.name)]
+            if label.name in names
+            else np.zeros(len(line.times_s), np.float32)
+        )
+        for label in labels
     ]
     return np.stack(columns, axis=1)
 
@@ -252,4 +292,12 @@ def _at(line: Timeline, row: int) -> Prediction:
 
 def _moment(item: Disagreement, row: int) -> Moment:
     said = tuple(Said(ref, _at(line, row)) for ref, line in zip(item.checkpoints, item.lines, strict=True))
-    return Moment(item.track_id, item.task, float(item.times_s[row]), float(item.score[row]), float(item.decisions[row]), item.mixed, said)
+    return Moment(
+        item.track_id,
+        item.task,
+        float(item.times_s[row]),
+        float(item.score[row]),
+        float(item.decisions[row]),
+        item.mixed,
+        said,
+    )

@@ -11,8 +11,12 @@ import numpy.typing as npt
 from hsemotion_space.types import BoolArray, FloatArray, Timeline
 
 SHORTEST_S: Final = 0.3
-"""Shortest event listed. A choice: microexpressions apart, facial expressions last half a second or longer (Ekman, 2003)."""
-_LONGEST_STEP: Final = 2.5  # typical steps between frames; a longer one is a gap in which the face is not visible
+"""Shortest event listed.
+
+A choice: microexpressions apart, facial expressions last half a second or longer (Ekman, 2003).
+"""
+# typical steps between frames; a longer one is a gap in which the face is not visible
+_LONGEST_STEP: Final = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,8 @@ class Event:
 
     Attributes:
         column: of the label in its task.
-        start_s, end_s: presentation times; half a step before the first and after the last frame of the stretch.
+        start_s, end_s: presentation times; half a step before the first and after the last frame of the
+            stretch.
         peak: largest value of the label in it.
         peak_s: presentation time of the peak.
     """
@@ -39,7 +44,7 @@ class Event:
 
 
 def active(timeline: Timeline) -> BoolArray:
-    """Return where each label holds, (T, K): it is the most probable one and stands out, or it reaches its threshold.
+    """Return where each label holds, (T, K): it is most probable and stands out, or it reaches its threshold.
 
     All False for a continuous task, and for independent labels without thresholds.
     """
@@ -67,7 +72,13 @@ def events(timeline: Timeline, shortest_s: float = SHORTEST_S) -> tuple[Event, .
         for first, last in _runs(holds, visible_before):
             rows = slice(first, last + 1)
             at = first + int(timeline.values[rows, column].argmax())
-            event = Event(column, float(starts[first]), float(ends[last]), float(timeline.values[at, column]), float(timeline.times_s[at]))
+            event = Event(
+                column,
+                float(starts[first]),
+                float(ends[last]),
+                float(timeline.values[at, column]),
+                float(timeline.times_s[at]),
+            )
             if event.duration_s >= shortest_s - 1e-9:
                 found.append(event)
     return tuple(sorted(found, key=lambda event: (event.start_s, event.column)))
@@ -79,7 +90,11 @@ def shares(timeline: Timeline) -> FloatArray:
     NaN for a single frame, a clip-level task, and a task whose labels never hold by :func:`active`.
     """
     task = timeline.task
-    if task.scope != "frame" or len(timeline.times_s) < 2 or (task.kind != "one_of" and not timeline.thresholds):
+    if (
+        task.scope != "frame"
+        or len(timeline.times_s) < 2
+        or (task.kind != "one_of" and not timeline.thresholds)
+    ):
         return np.full(len(task.labels), np.nan, np.float32)
     starts, ends, _ = _extents(timeline.times_s)
     lengths = ends - starts
@@ -89,7 +104,7 @@ def shares(timeline: Timeline) -> FloatArray:
 def _extents(
     times_s: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], BoolArray]:
-    """Return start and end (T,) of the time that each frame stands for, and whether the face was visible since the frame before."""
+    """Return start and end (T,) of each frame's time, and whether the face was visible just before."""
     steps = np.diff(times_s)
     typical = float(np.median(steps))
     whole = steps <= _LONGEST_STEP * typical

@@ -1,4 +1,7 @@
-"""Analyses as files: a flat table (CSV, Parquet) and a nested document (JSON). ``docs/export.md`` describes both."""
+"""Analyses as files: a flat table (CSV, Parquet) and a nested document (JSON).
+
+``docs/export.md`` describes both.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ _HEAD: Final[dict[str, tuple[str, str]]] = {
     "media_sha256": ("string", "SHA-256 of the bytes of the media file."),
     "media_kind": ("string", "image or clip."),
     "source": ("string", "A label given by the exporter, such as the file name; may be empty."),
-    "frame_index": ("int64", "Index of the frame in decoding order; empty for a frame that only smoothing filled in."),
+    "frame_index": (
+        "int64",
+        "Index of the frame in decoding order; empty for a frame that only smoothing filled in.",
+    ),
     "time_s": ("float64", "Presentation time of the frame in seconds, 0 for an image."),
     "track_id": ("int64", "Number of the face, from 1, in order of appearance."),
     "box_x0_px": ("float32", "Left edge of the face box in px of the picture."),
@@ -40,7 +46,10 @@ _HEAD: Final[dict[str, tuple[str, str]]] = {
     "box_x1_px": ("float32", "Right edge."),
     "box_y1_px": ("float32", "Bottom edge."),
     "detection_score": ("float32", "Certainty of the face detector, 0 to 1."),
-    "face_doubt": ("string", "Why this may be no face; empty if nothing speaks against it. The same in every row of the face."),
+    "face_doubt": (
+        "string",
+        "Why this may be no face; empty if nothing speaks against it. The same in every row of the face.",
+    ),
 }
 _TAIL: Final[dict[str, tuple[str, str]]] = {
     "checkpoint_id": ("string", "The checkpoint that made the values."),
@@ -55,7 +64,7 @@ class ExportError(MessageError, ValueError):
 
 
 def label_column(task: Task, label_name: str) -> str:
-    """Return the column of a label: ``<task>.<Label>``, with ``clip.`` before it where one value holds for the whole clip."""
+    """Return the column of a label: ``<task>.<Label>``, prefixed with ``clip.`` for clip-level values."""
     return f"{'clip.' if task.scope == 'clip' else ''}{task.name}.{label_name}"
 
 
@@ -70,35 +79,65 @@ def finding_column(task: Task) -> str:
 
 
 def precision_columns(task: Task) -> tuple[tuple[str, str], ...]:
-    """Return pairs of columns: how often such answers were right on held-out pictures, and on how many that rests.
+    """Return pairs of columns: the share of such answers that was right, and the number it rests on.
 
-    A ``one_of`` task has one pair, about the most probable label of the row; an independent one has a pair per label, about its presence.
+    A ``one_of`` task has one pair, about the most probable label of the row; an independent one has a pair
+    per label, about its presence.
     """
     if task.kind == "continuous" or task.scope == "clip":
         return ()
-    answers = [f"{task.name}.top"] if task.kind == "one_of" else [label_column(task, name) for name in task.label_names]
+    answers = (
+        [f"{task.name}.top"]
+        if task.kind == "one_of"
+        else [label_column(task, name) for name in task.label_names]
+    )
     return tuple((f"{answer}.precision", f"{answer}.answers") for answer in answers)
 
 
 def _precision_about(task: Task) -> dict[str, tuple[str, str]]:
     about = {}
     for answer, (share, count) in zip(task.label_names, precision_columns(task), strict=False):
-        what = "with the most probable label of this row" if task.kind == "one_of" else f"that {answer} is present"
-        about[share] = ("float32", f"Share of the held-out answers {what} that were right; empty for too few.")
+        what = (
+            "with the most probable label of this row"
+            if task.kind == "one_of"
+            else f"that {answer} is present"
+        )
+        about[share] = (
+            "float32",
+            f"Share of the held-out answers {what} that were right; empty for too few.",
+        )
         about[count] = ("int64", f"Number of held-out answers {what}.")
     return about
 
 
 def _task_columns(task: Task) -> dict[str, tuple[str, str]]:
-    what = f"{task.low:g} to {task.high:g}" + (", the same in every row of the face" if task.scope == "clip" else "")
-    given = {provenance_column(task): ("string", f"{task.title}: trained, rule (not trained) or prior (unvalidated).")}
-    labels = {label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels}
-    found = {finding_column(task): ("string", f"{task.title}: the label that stands out; empty if none does.")} if task.none else {}
+    what = f"{task.low:g} to {task.high:g}" + (
+        ", the same in every row of the face" if task.scope == "clip" else ""
+    )
+    given = {
+        provenance_column(task): (
+            "string",
+            f"{task.title}: trained, rule (not trained) or prior (unvalidated).",
+        )
+    }
+    labels = {
+        label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels
+    }
+    found = (
+        {finding_column(task): ("string", f"{task.title}: the label that stands out; empty if none does.")}
+        if task.none
+        else {}
+    )
     return labels | found | _precision_about(task) | given
 
 
-COLUMNS: Final[dict[str, tuple[str, str]]] = _HEAD | {name: about for task in TASKS for name, about in _task_columns(task).items()} | _TAIL
-"""Every column a table can have, in its order: Arrow type and meaning. A file has the columns of the tasks and labels present in it."""
+COLUMNS: Final[dict[str, tuple[str, str]]] = (
+    _HEAD | {name: about for task in TASKS for name, about in _task_columns(task).items()} | _TAIL
+)
+"""Every column a table can have, in its order: Arrow type and meaning.
+
+A file has the columns of the tasks and labels present in it.
+"""
 
 
 def table(analyses: Sequence[Analysis], sources: Sequence[str] = ()) -> pa.Table:
@@ -112,7 +151,11 @@ def table(analyses: Sequence[Analysis], sources: Sequence[str] = ()) -> pa.Table
         ExportError: if there are not as many sources as analyses.
     """
     given = _sources(analyses, sources)
-    parts = [_face_table(analysis, face, source) for analysis, source in zip(analyses, given, strict=True) for face in analysis.faces]
+    parts = [
+        _face_table(analysis, face, source)
+        for analysis, source in zip(analyses, given, strict=True)
+        for face in analysis.faces
+    ]
     base = pa.schema([_field(name) for name in (*_HEAD, *_TAIL)]).empty_table()
     whole = pa.concat_tables([base, *parts], promote_options="default")
     chosen = [name for name in COLUMNS if name in set(whole.column_names)]
@@ -151,12 +194,17 @@ def write(analyses: Sequence[Analysis], path: Path, sources: Sequence[str] = ())
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ExportError(
-            "Cannot export to '{name}': use a file name that ends in .csv, .json or .parquet.", code="unknown_suffix", name=path.name
+            "Cannot export to '{name}': use a file name that ends in .csv, .json or .parquet.",
+            code="unknown_suffix",
+            name=path.name,
         )
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         if suffix == ".json":
-            partial.write_text(json.dumps(document(analyses, sources), allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.write_text(
+                json.dumps(document(analyses, sources), allow_nan=False, ensure_ascii=False) + "\n",
+                encoding="utf-8",
+            )
         elif suffix == ".csv":
             _write_csv(table(analyses, sources), partial)
         else:
@@ -164,7 +212,9 @@ def write(analyses: Sequence[Analysis], path: Path, sources: Sequence[str] = ())
         partial.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ExportError("Cannot write '{name}': {reason}.", code="unwritable", name=path.name, reason=reason) from error
+        raise ExportError(
+            "Cannot write '{name}': {reason}.", code="unwritable", name=path.name, reason=reason
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -172,10 +222,10 @@ def write(analyses: Sequence[Analysis], path: Path, sources: Sequence[str] = ())
 
 
 def safe_cell(text: str) -> str:
-    """Return a text that a spreadsheet does not take for a formula: a leading ``'`` where its first character could start one.
+    """Return a text that no spreadsheet reads as a formula: ``'`` is put before a risky first character.
 
-    The signs are those of the OWASP page on CSV injection with their full-width forms; white space and invisible characters before a sign
-    do not hide it.
+    The signs are those of the OWASP page on CSV injection with their full-width forms; white space and
+    invisible characters before a sign do not hide it.
     """
     return f"'{text}" if text.lstrip(_UNSEEN)[:1] in _FORMULA_SIGNS else text
 
@@ -211,9 +261,12 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
     index = np.full(count, -1, np.int64)
     index[seen] = track.frame_index
     columns: dict[str, object] = {
-        "media_sha256": [analysis.media.sha256] * count, "media_kind": [analysis.media.kind] * count, "source": [source] * count,
-        "frame_index": pa.array(index, mask=index < 0), "time_s": times_s, "track_id": np.full(count, track.track_id),
-        "checkpoint_id": [analysis.checkpoint.id] * count, "checkpoint_sha256": [analysis.checkpoint.sha256] * count,
+        "media_sha256": [analysis.media.sha256] * count, "media_kind": [analysis.media.kind] * count,
+        "source": [source] * count,
+        "frame_index": pa.array(index, mask=index < 0), "time_s": times_s,
+        "track_id": np.full(count, track.track_id),
+        "checkpoint_id": [analysis.checkpoint.id] * count,
+        "checkpoint_sha256": [analysis.checkpoint.sha256] * count,
         "heads_sha256": [analysis.checkpoint.heads_sha256] * count,
         "schema_version": np.full(count, SCHEMA_VERSION),
     }  # fmt: skip
@@ -264,7 +317,7 @@ def _precisions(line: Timeline, rows: npt.NDArray[np.int64], count: int) -> dict
 
 
 def _placed(values: FloatArray, rows: npt.NDArray[np.int64], count: int) -> pa.Array:
-    """Return ``count`` cells with the values in their rows; null elsewhere and where a value is not finite."""
+    """Return ``count`` cells with the values in their rows; null elsewhere and for non-finite values."""
     cells = np.full(count, np.nan, np.float32)
     cells[rows] = values
     return pa.array(cells, mask=~np.isfinite(cells))
@@ -278,11 +331,13 @@ def _write_csv(rows: pa.Table, path: Path) -> None:
 
 
 def _csv_cells(column: pa.ChunkedArray) -> list[str]:
-    """Return the cells of a column: texts made safe, numbers in the shortest form that reads back as the same number."""
+    """Return the cells of a column: safe texts, and numbers in the shortest form that reads back equal."""
     if pa.types.is_string(column.type):
         return [safe_cell(value or "") for value in column.to_pylist()]
     convert = np.float32 if pa.types.is_float32(column.type) else None
-    return ["" if value is None else str(convert(value) if convert else value) for value in column.to_pylist()]
+    return [
+        "" if value is None else str(convert(value) if convert else value) for value in column.to_pylist()
+    ]
 
 
 def _numbers(array: npt.NDArray[np.generic]) -> Json:
@@ -303,7 +358,8 @@ def _analysis(analysis: Analysis, source: str) -> dict[str, Json]:
             "duration_s": media.duration_s, "notices": list(media.notices),
         },
         "checkpoint": {
-            "id": checkpoint.id, "title": checkpoint.title, "sha256": checkpoint.sha256, "heads_sha256": checkpoint.heads_sha256,
+            "id": checkpoint.id, "title": checkpoint.title, "sha256": checkpoint.sha256,
+            "heads_sha256": checkpoint.heads_sha256,
         },
         "notices": list(analysis.notices),
         "frame_times_s": _numbers(analysis.frame_times_s),
@@ -322,16 +378,30 @@ def _face(face: FaceResult) -> dict[str, Json]:
         "face_doubt": found.text if (found := doubt(face)) else None,
         "timelines": [
             _described(line)
-            | {"times_s": _numbers(line.times_s), "values": _numbers(line.values), "smoothing_s": round(line.half_width_s, 4)}
-            | ({"findings": _findings(line), "least_support": line.least_support} if len(line.support) else {})
+            | {
+                "times_s": _numbers(line.times_s),
+                "values": _numbers(line.values),
+                "smoothing_s": round(line.half_width_s, 4),
+            }
+            | (
+                {"findings": _findings(line), "least_support": line.least_support}
+                if len(line.support)
+                else {}
+            )
             | _in_time(line)
             for line in _of(face, "frame")
         ],
-        "clip_values": [_described(line) | {"values": _numbers(line.values[0])} for line in _of(face, "clip")],
+        "clip_values": [
+            _described(line) | {"values": _numbers(line.values[0])} for line in _of(face, "clip")
+        ],
         "predictions": [
             _described(made)
             | {"values": _numbers(made.values), "spread": _numbers(made.spread), "frames": made.frames}
-            | ({"finding": made.task.labels[made.top].name if made.stands_out else None} if len(made.support) else {})
+            | (
+                {"finding": made.task.labels[made.top].name if made.stands_out else None}
+                if len(made.support)
+                else {}
+            )
             for made in face.predictions
         ],
     }
@@ -344,7 +414,8 @@ def _in_time(line: Timeline) -> dict[str, Json]:
         return {}
     found: list[Json] = [
         {
-            "label": line.task.labels[event.column].name, "start_s": round(event.start_s, 3), "end_s": round(event.end_s, 3),
+            "label": line.task.labels[event.column].name, "start_s": round(event.start_s, 3),
+            "end_s": round(event.end_s, 3),
             "peak": round(event.peak, 4), "peak_s": round(event.peak_s, 3),
         }
         for event in events(line)
@@ -367,5 +438,9 @@ def _described(value: Timeline | Prediction) -> dict[str, Json]:
     if value.thresholds:
         given["thresholds"] = list(value.thresholds)
     if found := value.reliability:
-        given["reliability"] = {"right": list(found.right), "answers": list(found.answers), "pictures": found.pictures}
+        given["reliability"] = {
+            "right": list(found.right),
+            "answers": list(found.answers),
+            "pictures": found.pictures,
+        }
     return given

@@ -1,7 +1,7 @@
 """How far a face can be judged at all: what in the picture, and in the answer, speaks against it.
 
-Everything is computed from an analysis, without a network. The bounds were measured on real faces with the bundled checkpoints or are
-choices; ``docs/quality.md`` says which.
+Everything is computed from an analysis, without a network. The bounds were measured on real faces with the
+bundled checkpoints or are choices; ``docs/quality.md`` says which.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ from hsemotion_space.types import (
 
 Kind = Literal["unsure", "small", "blurred", "outside", "turned", "undecided", "divided"]
 KINDS: Final[tuple[Kind, ...]] = ("unsure", "small", "blurred", "outside", "turned", "undecided", "divided")
-"""The most serious first: no face, no detail, not the whole face, not the side that the network knows, no clear answer, another answer of
-another network."""
+"""The most serious first: no face, no detail, not the whole face, not the side that the network knows, no
+clear answer, another answer of another network."""
 
 MOST_ENLARGED: Final = 2.0
-"""Times that a face is enlarged. Measured: beyond it, more than a fifth of the faces change their first label."""
+"""Times that a face is enlarged.
+
+Measured: beyond it, more than a fifth of the faces change their first label.
+"""
 LEAST_SHARPNESS: Final = 0.02
 """See :func:`sharpness`. Measured: below it, more than a fifth of the faces change their first label."""
 MOST_OUTSIDE: Final = 0.2
@@ -51,7 +54,10 @@ MOST_ROLL: Final = 15.0
 LEAST_LEAD: Final = 0.15
 """Of the first label over the second. Measured: below it, the second one is right nearly as often."""
 LEAST_AGREEMENT: Final = 0.5
-"""Share of the frames in which all checkpoints put the same label first. A choice: below it, they differ more often than not."""
+"""Share of the frames in which all checkpoints put the same label first.
+
+A choice: below it, they differ more often than not.
+"""
 MEASURED_SIDE: Final = 64  # px to which a face is scaled before its sharpness is measured
 
 
@@ -74,16 +80,19 @@ class QualityFlag:
 
 @dataclass(frozen=True, slots=True)
 class FaceQuality:
-    """The flags of one track, the most serious first; none says that nothing was found, not that the numbers are right."""
+    """The flags of one track, most serious first; no flag does not mean that the numbers are right."""
 
     track_id: int
     flags: tuple[QualityFlag, ...]
 
 
-def quality(analysis: Analysis, spec: InputSpec, found: Sequence[Disagreement] = ()) -> tuple[FaceQuality, ...]:
+def quality(
+    analysis: Analysis, spec: InputSpec, found: Sequence[Disagreement] = ()
+) -> tuple[FaceQuality, ...]:
     """Return what speaks against relying on each face of an analysis, in the order of its faces.
 
-    Of a clip, sizes, places, scores and poses are medians over the frames of the face, and sharpness is that of its thumbnail.
+    Of a clip, sizes, places, scores and poses are medians over the frames of the face, and sharpness is that
+    of its thumbnail.
 
     Args:
         analysis: of a picture or a clip.
@@ -94,7 +103,9 @@ def quality(analysis: Analysis, spec: InputSpec, found: Sequence[Disagreement] =
     for face in analysis.faces:
         number = face.track.track_id
         apart = [item for item in found if item.track_id == number]
-        faces.append(FaceQuality(number, (*_of_picture(face, analysis.media, spec), *_of_answers(face, apart))))
+        faces.append(
+            FaceQuality(number, (*_of_picture(face, analysis.media, spec), *_of_answers(face, apart)))
+        )
     return tuple(faces)
 
 
@@ -129,7 +140,8 @@ def _small(track: FaceTrack, spec: InputSpec) -> Iterator[QualityFlag]:
     enlarged = spec.size / max(shorter, 1e-6)
     if enlarged > MOST_ENLARGED:
         text = Message(
-            "The face is small: its shorter side is {side:.0f} px. The checkpoint needs {size} px, so the face is enlarged "
+            "The face is small: its shorter side is {side:.0f} px. The checkpoint needs {size} px, so the "
+            "face is enlarged "
             "{times:.2f} times (more than {limit:g}) and fine detail is interpolated.",
             side=sides.min(), size=spec.size, times=enlarged, limit=MOST_ENLARGED,
         )  # fmt: skip
@@ -140,14 +152,16 @@ def _blurred(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
     sharp = sharpness(track.thumbnail, _box_in_thumbnail(track, media))
     if sharp < LEAST_SHARPNESS:
         text = (
-            "The face is blurred: its sharpness is {sharpness:.4f} (below {limit:g}). At this sharpness, more than a fifth of the "
-            "measured faces changed their most probable label."
+            "The face is blurred: its sharpness is {sharpness:.4f} (below {limit:g}). At this sharpness, more"
+            " than a fifth of the measured faces changed their most probable label."
         )
-        yield QualityFlag("blurred", Message(text, sharpness=sharp, limit=LEAST_SHARPNESS), sharp, LEAST_SHARPNESS)
+        yield QualityFlag(
+            "blurred", Message(text, sharpness=sharp, limit=LEAST_SHARPNESS), sharp, LEAST_SHARPNESS
+        )
 
 
 def _box_in_thumbnail(track: FaceTrack, media: MediaInfo) -> FloatArray:
-    """Return the box (4,) of the surest frame in px of the thumbnail, which shows it and a little around it."""
+    """Return the box (4,) of the best frame in px of the thumbnail, which shows it with a small margin."""
     box = track.boxes_xyxy[int(np.argmax(track.detection_scores))]
     center, half = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2])) * THUMBNAIL_HALF
     low, high = np.maximum(center - half, 0), np.minimum(center + half, (media.width, media.height))
@@ -159,8 +173,8 @@ def _box_in_thumbnail(track: FaceTrack, media: MediaInfo) -> FloatArray:
 def sharpness(rgb: ByteArray, box_xyxy: FloatArray) -> float:
     """Return how much fine detail a face has, whatever its brightness and contrast: 0 for none.
 
-    The variance of the Laplacian of the luminance (Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000), with
-    the face scaled to 64 x 64 px, divided by the variance of the luminance.
+    The variance of the Laplacian of the luminance (Pech-Pacheco et al., "Diatom autofocusing in brightfield
+    microscopy", ICPR 2000), with the face scaled to 64 x 64 px, divided by the variance of the luminance.
 
     Args:
         rgb: (H, W, 3) uint8, at least 1 px.
@@ -171,7 +185,9 @@ def sharpness(rgb: ByteArray, box_xyxy: FloatArray) -> float:
     low, high = np.maximum(box_xyxy[:2], 0), np.minimum(box_xyxy[2:], image.size)
     if not (high - low >= 1).all():
         return 0.0
-    scaled = image.resize((MEASURED_SIDE, MEASURED_SIDE), Image.Resampling.BILINEAR, box=(*low.tolist(), *high.tolist()))
+    scaled = image.resize(
+        (MEASURED_SIDE, MEASURED_SIDE), Image.Resampling.BILINEAR, box=(*low.tolist(), *high.tolist())
+    )
     gray = np.asarray(scaled, np.float64)
     laplacian = gray[1:-1, :-2] + gray[1:-1, 2:] + gray[:-2, 1:-1] + gray[2:, 1:-1] - 4 * gray[1:-1, 1:-1]
     return float(laplacian.var() / max(gray.var(), 1e-9))
@@ -183,19 +199,24 @@ def _outside(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
     areas = [np.maximum(part[:, 2:] - part[:, :2], 0).prod(axis=1) for part in (boxes, inside)]
     share = float(np.median(1 - areas[1] / np.maximum(areas[0], 1e-6)))
     if share > MOST_OUTSIDE:
-        text = "{share:.1%} of the face is outside the picture (more than {limit:.0%}); the missing part is filled in."
+        text = (
+            "{share:.1%} of the face is outside the picture (more than {limit:.0%}); the missing part is"
+            " filled in."
+        )
         yield QualityFlag("outside", Message(text, share=share, limit=MOST_OUTSIDE), share, MOST_OUTSIDE)
 
 
 def pose(landmarks: FloatArray) -> FloatArray:
-    """Return rough signs of the pose of the head (T, 3) from five points in the picture; NaN where they are not known.
+    """Return rough head-pose signs (T, 3) from five points in the picture; NaN where these are unknown.
 
-    The columns are: yaw, how far the tip of the nose is from the middle between the eyes along their line, in distances of the eyes, 0 for
-    a frontal face; pitch, how far it is down from the eyes to the mouth, 0..1 for most faces; roll, the angle of the line of the eyes in
-    degrees. Yaw and pitch are no angles of the head.
+    The columns are: yaw, how far the tip of the nose is from the middle between the eyes along their line, in
+    distances of the eyes, 0 for a frontal face; pitch, how far it is down from the eyes to the mouth, 0..1
+    for most faces; roll, the angle of the line of the eyes in degrees. Yaw and pitch are no angles of the
+    head.
 
     Args:
-        landmarks: (T, 5, 2) px, both eyes, nose, both mouth corners; the first eye is the left one in the picture.
+        landmarks: (T, 5, 2) px, both eyes, nose, both mouth corners; the first eye is the left one in the
+            picture.
     """
     check_shape("pose", "landmarks", landmarks, (None, 5, 2))
     points = landmarks.astype(np.float64)
@@ -217,10 +238,19 @@ def _turned(track: FaceTrack) -> Iterator[QualityFlag]:
     if not len(poses):
         return
     yaw, pitch, roll = np.median(np.abs(poses - (0, USUAL_PITCH, 0)), axis=0).tolist()
-    side = "The head is turned to the side: the nose is {value:.3f} eye distances off center (more than {limit:g})."
-    up = "The head is turned up or down: the nose is {value:.3f} off its usual height between eyes and mouth (more than {limit:g})."
+    side = (
+        "The head is turned to the side: the nose is {value:.3f} eye distances off center (more than"
+        " {limit:g})."
+    )
+    up = (
+        "The head is turned up or down: the nose is {value:.3f} off its usual height between eyes and mouth"
+        " (more than {limit:g})."
+    )
     tilt = "The head is tilted by {value:.1f} degrees (more than {limit:g})."
-    value, bound, text = max(((yaw, MOST_YAW, side), (pitch, MOST_PITCH, up), (roll, MOST_ROLL, tilt)), key=lambda one: one[0] / one[1])
+    value, bound, text = max(
+        ((yaw, MOST_YAW, side), (pitch, MOST_PITCH, up), (roll, MOST_ROLL, tilt)),
+        key=lambda one: one[0] / one[1],
+    )
     if value > bound:
         yield QualityFlag("turned", Message(text, value=value, limit=bound), value, bound)
 
@@ -230,11 +260,16 @@ def _undecided(prediction: Prediction) -> Iterator[QualityFlag]:
     first, second = (int(column) for column in np.argsort(-values, kind="stable")[:2])
     lead, spread = float(values[first] - values[second]), float(prediction.spread[first])
     small = "{task}: {first} leads {second} by only {lead:.3f} (less than {limit:g})."
-    varied = "{task}: {first} leads {second} by only {lead:.3f}, less than the standard deviation over the frames ({limit:.3f})."
+    varied = (
+        "{task}: {first} leads {second} by only {lead:.3f}, less than the standard deviation over the frames"
+        " ({limit:.3f})."
+    )
     text, bound = (small, LEAST_LEAD) if lead < LEAST_LEAD else (varied, spread)
     if lead < bound:
         names = [prediction.task.labels[column].name for column in (first, second)]
-        told = Message(text, task=prediction.task.title, first=names[0], second=names[1], lead=lead, limit=bound)
+        told = Message(
+            text, task=prediction.task.title, first=names[0], second=names[1], lead=lead, limit=bound
+        )
         yield QualityFlag("undecided", told, lead, bound)
 
 
@@ -245,6 +280,9 @@ def _divided(item: Disagreement) -> Iterator[QualityFlag]:
     if same < LEAST_AGREEMENT * frames:
         text = "{task}: the {count} backbones disagree on the most probable label."
         if frames > 1:
-            text = "{task}: the {count} backbones agree on the most probable label in {same} of {frames} frames (less than half)."
+            text = (
+                "{task}: the {count} backbones agree on the most probable label in {same} of {frames} frames"
+                " (less than half)."
+            )
         told = Message(text, task=item.task.title, count=len(item.checkpoints), same=same, frames=frames)
         yield QualityFlag("divided", told, same / frames, LEAST_AGREEMENT)

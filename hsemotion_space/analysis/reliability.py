@@ -8,11 +8,14 @@ from hsemotion_space.messages import Message
 from hsemotion_space.types import Prediction, Reliability
 
 FEWEST_ANSWERS: Final = 10
-"""Held-out answers with a label. A choice: of fewer, the 95 % interval of the share is wider than half of the range."""
+"""Held-out answers with a label.
+
+A choice: of fewer, the 95 % interval of the share is wider than half of the range.
+"""
 
 
 def precision(reliability: Reliability, column: int) -> float:
-    """Return the share of answers with a label that were right; NaN for fewer than ``FEWEST_ANSWERS`` or if it was not measured."""
+    """Return the share of right answers for a label; NaN below ``FEWEST_ANSWERS`` or if not measured."""
     if not reliability or reliability.answers[column] < FEWEST_ANSWERS:
         return float("nan")
     return reliability.right[column] / reliability.answers[column]
@@ -31,7 +34,8 @@ def out_of_ten(reliability: Reliability, column: int) -> int:
 def in_words(prediction: Prediction) -> str:
     """Return how often such an answer is right; empty if that was not measured or nothing is answered.
 
-    Of a ``one_of`` task it is about the most probable label; of independent ones, about those that are present.
+    Of a ``one_of`` task it is about the most probable label; of independent ones, about those that are
+    present.
     """
     found = prediction.reliability
     if not found or not prediction.stands_out:

@@ -1,11 +1,13 @@
 """Where a face matters to a network: occlusion maps of one label, for every network and engine.
 
-Small patches of the aligned face are hidden one after another and the change of the label's value is noted (Zeiler and Fergus, "Visualizing
-and Understanding Convolutional Networks", ECCV 2014, section 4.2). Only the network's values are needed, no gradients.
+Small patches of the aligned face are hidden one after another and the change of the label's value is noted
+(Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 4.2). Only the
+network's values are needed, no gradients.
 
-What such a map cannot tell: why the network reacts to a place, whether the place matters together with another one that stayed visible, and
-anything about what the person feels. Every map is made twice, with two ways of hiding; where the two disagree, the map shows the way of
-hiding rather than the face. ``docs/quality.md`` has the measurements.
+What such a map cannot tell: why the network reacts to a place, whether the place matters together with
+another one that stayed visible, and anything about what the person feels. Every map is made twice, with two
+ways of hiding; where the two disagree, the map shows the way of hiding rather than the face.
+``docs/quality.md`` has the measurements.
 """
 
 from __future__ import annotations
@@ -26,15 +28,22 @@ from hsemotion_space.tasks import Task
 from hsemotion_space.types import ByteArray, FloatArray, IntArray, Provenance, check_shape
 
 Run: TypeAlias = Callable[[FloatArray], tuple[FloatArray, ...]]
-"""A loaded network: normalized faces (B, 3, S, S) to embeddings (B, D) and scores (B, K), such as ``Network.run``."""
+"""A loaded network: normalized faces (B, 3, S, S) to embeddings (B, D) and scores (B, K), such as
+``Network.run``."""
 Verdict = Literal["clear", "unstable", "none"]
 
 BATCH: Final = 32  # faces per run of the network
 BLUR: Final = 0.5  # standard deviation of the blur that hides a patch, in sides of the patch
 STABLE: Final = 0.5
-"""Rank correlation of the two maps from which they count as one. Measured: less than 5 % of pairs of unrelated networks reach it."""
+"""Rank correlation of the two maps from which they count as one.
+
+Measured: less than 5 % of pairs of unrelated networks reach it.
+"""
 LEAST_DROP: Final = 0.1
-"""What hiding the strongest place must take away, as a share of the task's range. A choice, near what a shift by one pixel may change."""
+"""What hiding the strongest place must take away, as a share of the task's range.
+
+A choice, near what a shift by one pixel may change.
+"""
 LIMITS: Final = "The map shows what this network reacts to, not why, and nothing about what the person feels."
 
 
@@ -44,13 +53,13 @@ class ExplainError(MessageError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How a face is hidden: side of the ``patch`` and ``stride`` between patches, as shares of the face's side."""
+    """How a face is hidden: side of the ``patch`` and ``stride`` between patches, as shares of its side."""
 
     patch: float = 0.25
     stride: float = 0.125
 
     def corners(self, size: int) -> tuple[int, IntArray]:
-        """Return the side of the patch in px and the left (and upper) edges (n,) of all patches along one side of ``size`` px."""
+        """Return the patch side in px and the left (upper) edges (n,) of all patches along ``size`` px."""
         patch = min(max(round(self.patch * size), 1), size)
         count = 1 + round((size - patch) / max(self.stride * size, 1))
         return patch, np.unique(np.round(np.linspace(0, size - patch, count))).astype(np.int64)
@@ -69,11 +78,13 @@ class Saliency:
         provenance: of the head that gives the value.
         value: with the whole face visible, in the range of the task.
         map: (S, S) in units of the value; positive where hiding lowers it, negative where hiding raises it.
-        drop: what hiding the strongest place takes away, mean of both ways of hiding; negative if every place raises the value.
+        drop: what hiding the strongest place takes away, mean of both ways of hiding; negative if every place
+            raises the value.
         place_xyxy: the strongest place in px of the aligned face.
         patch: side of the hidden squares in px.
         stride: between neighboring squares in px, the largest if they differ.
-        stability: Spearman's rank correlation, -1..1, of the changes by both ways of hiding; 0 if one of them changes nothing.
+        stability: Spearman's rank correlation, -1..1, of the changes by both ways of hiding; 0 if one of them
+            changes nothing.
     """
 
     task: Task
@@ -93,7 +104,7 @@ class Saliency:
 
     @property
     def verdict(self) -> Verdict:
-        """``none`` if no place takes away enough, ``unstable`` if the two ways of hiding disagree, else ``clear``."""
+        """``none`` if no place matters enough, ``unstable`` if the two fills disagree, else ``clear``."""
         if self.drop < LEAST_DROP * (self.task.high - self.task.low):
             return "none"
         return "clear" if self.stability >= STABLE else "unstable"
@@ -104,19 +115,22 @@ class Saliency:
         least = LEAST_DROP * (self.task.high - self.task.low)
         if self.verdict == "none":
             text = (
-                "{label} is {value:.2f}. Hiding any one part lowers it by at most {drop:.2f}, too little to locate (minimum {least:.2f})."
+                "{label} is {value:.2f}. Hiding any one part lowers it by at most {drop:.2f}, too little to"
+                " locate (minimum {least:.2f})."
             )
             return Message(text, label=self.label, value=self.value, drop=max(self.drop, 0), least=least)
         text = (
-            "{label} is {value:.2f}. Hiding the strongest place lowers it by {drop:.2f}. The two ways of hiding agree "
-            "(rank correlation {found:.2f}, minimum {least:.2f})."
+            "{label} is {value:.2f}. Hiding the strongest place lowers it by {drop:.2f}. The two ways of"
+            " hiding agree (rank correlation {found:.2f}, minimum {least:.2f})."
         )
         if self.verdict == "unstable":
             text = (
-                "{label} is {value:.2f}. The two ways of hiding disagree (rank correlation {found:.2f}, minimum {least:.2f}), "
-                "so the map is not reliable."
+                "{label} is {value:.2f}. The two ways of hiding disagree (rank correlation {found:.2f},"
+                " minimum {least:.2f}), so the map is not reliable."
             )
-        return Message(text, label=self.label, value=self.value, drop=self.drop, found=self.stability, least=STABLE)
+        return Message(
+            text, label=self.label, value=self.value, drop=self.drop, found=self.stability, least=STABLE
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,24 +156,30 @@ class _Label:
         return values[:, self.column]
 
 
-def explain(run: Run, checkpoint: Checkpoint, face: ByteArray, what: tuple[str, str], grid: Grid = STANDARD) -> Saliency:
+def explain(
+    run: Run, checkpoint: Checkpoint, face: ByteArray, what: tuple[str, str], grid: Grid = STANDARD
+) -> Saliency:
     """Find out where hiding a part of a face lowers the value of a label most.
 
-    Each patch is hidden twice: by the mean color of the face, and by the face itself, blurred. A pixel of the map is the mean change over
-    all patches that cover it and over both ways. The cost is that of some hundred faces, whatever their size in px.
+    Each patch is hidden twice: by the mean color of the face, and by the face itself, blurred. A pixel of the
+    map is the mean change over all patches that cover it and over both ways. The cost is that of some hundred
+    faces, whatever their size in px.
 
     Args:
         run: the loaded network; explaining runs where it is loaded, in the worker.
         checkpoint: gives its input and its heads.
-        face: (S, S, 3) uint8 as the checkpoint expects it, from :func:`~hsemotion_space.vision.alignment.align_face`.
+        face: (S, S, 3) uint8 as the checkpoint expects it, from
+            :func:`~hsemotion_space.vision.alignment.align_face`.
         what: name of a task and name of one of its labels.
         grid: how the face is hidden.
 
     Raises:
-        ExplainError: if the checkpoint has no such value, the value belongs to a clip and not to a face, or the face has another size.
+        ExplainError: if the checkpoint has no such value, the value belongs to a clip and not to a face, or
+            the face has another size.
         CheckpointError: if the weights of a head cannot be used.
     """
-    from hsemotion_space.vision.engine import normalize  # noqa: PLC0415  brings torch, which is in the worker anyway and nowhere else
+    # brings torch, which is in the worker anyway and nowhere else
+    from hsemotion_space.vision.engine import normalize  # noqa: PLC0415
 
     head, label = _find(checkpoint, *what), what[1]
     spec = checkpoint.input
@@ -167,7 +187,12 @@ def explain(run: Run, checkpoint: Checkpoint, face: ByteArray, what: tuple[str, 
         text = "{title} needs a face of shape {wanted} in uint8, got {shape} in {dtype}."
         wanted = (spec.size, spec.size, 3)
         raise ExplainError(
-            text, code="face_shape", title=checkpoint.title, wanted=str(wanted), shape=str(face.shape), dtype=str(face.dtype)
+            text,
+            code="face_shape",
+            title=checkpoint.title,
+            wanted=str(wanted),
+            shape=str(face.shape),
+            dtype=str(face.dtype),
         )
     reduced = replace(checkpoint, heads=_needed(checkpoint, head))
     read = _Label(run, reduced, load_heads(checkpoint), head.task, head.task.index(label))
@@ -196,14 +221,26 @@ def _find(checkpoint: Checkpoint, task: str, label: str) -> HeadSpec:
     if head is None:
         known = ", ".join(head.task.name for head in checkpoint.heads)
         raise ExplainError(
-            "{title} does not predict '{task}'; it predicts {known}.", code="no_task", title=checkpoint.title, task=task, known=known
+            "{title} does not predict '{task}'; it predicts {known}.",
+            code="no_task",
+            title=checkpoint.title,
+            task=task,
+            known=known,
         )
     if head.task.scope == "clip":
-        raise ExplainError("{task} describes a whole clip, so a single frame cannot explain it.", code="clip_task", task=head.task.title)
+        raise ExplainError(
+            "{task} describes a whole clip, so a single frame cannot explain it.",
+            code="clip_task",
+            task=head.task.title,
+        )
     if label not in head.task.label_names:
         known = ", ".join(head.task.label_names)
         raise ExplainError(
-            "{task} has no label '{label}'; it has {known}.", code="no_label", task=head.task.title, label=label, known=known
+            "{task} has no label '{label}'; it has {known}.",
+            code="no_label",
+            task=head.task.title,
+            label=label,
+            known=known,
         )
     return head
 
@@ -219,14 +256,16 @@ def _needed(checkpoint: Checkpoint, head: HeadSpec) -> tuple[HeadSpec, ...]:
 
 
 def _hidden(face: ByteArray, patch: int) -> ByteArray:
-    """Return the face and what may hide a patch of it, (3, S, S, 3): the face, its mean color, and the face blurred."""
+    """Return the fills of a patch (3, S, S, 3): the face, its mean color, and the blurred face."""
     mean = np.broadcast_to(np.round(face.mean((0, 1))).astype(np.uint8), face.shape)
     blurred = Image.fromarray(face).filter(ImageFilter.GaussianBlur(BLUR * patch))
     return np.stack([face, mean, np.asarray(blurred)])
 
 
-def _values(read: _Label, whole: FloatArray, fill: FloatArray, places: tuple[int, IntArray]) -> npt.NDArray[np.float64]:
-    """Return the value (n, n) with the patch at each place (row, column) of the normalized face (3, S, S) taken from ``fill``."""
+def _values(
+    read: _Label, whole: FloatArray, fill: FloatArray, places: tuple[int, IntArray]
+) -> npt.NDArray[np.float64]:
+    """Return the value (n, n) with the patch at each place of the face (3, S, S) taken from ``fill``."""
     patch, edges = places
     parts = [read(batch) for batch in _batches(whole, fill, patch, edges)]
     return np.concatenate(parts).reshape(len(edges), len(edges)).astype(np.float64)
@@ -244,13 +283,16 @@ def _batches(whole: FloatArray, fill: FloatArray, patch: int, edges: IntArray) -
 
 def _spread(drops: npt.NDArray[np.float64], patch: int, edges: IntArray, size: int) -> FloatArray:
     """Return for each pixel (S, S) the mean drop over the patches that cover it; 0 where none does."""
-    covers = ((edges[:, None] <= np.arange(size)) & (np.arange(size) < edges[:, None] + patch)).astype(np.float64)  # (n, S)
+    # (n, S)
+    covers = ((edges[:, None] <= np.arange(size)) & (np.arange(size) < edges[:, None] + patch)).astype(
+        np.float64
+    )
     times = covers.sum(0)
     return np.asarray(covers.T @ drops @ covers / np.maximum(np.outer(times, times), 1), np.float32)
 
 
 def rank_correlation(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
-    """Return Spearman's rank correlation of two arrays (n,), -1..1, equal values sharing their mean rank; 0 if one is constant."""
+    """Return Spearman's rank correlation of two arrays (n,), -1..1, ties by mean rank; 0 if constant."""
     ranks = [np.unique(values, return_inverse=True, return_counts=True)[1:] for values in (first, second)]
     one, other = (_center((np.cumsum(counts) - (counts - 1) / 2)[inverse]) for inverse, counts in ranks)
     norm = float(np.sqrt((one @ one) * (other @ other)))

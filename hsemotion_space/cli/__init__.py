@@ -43,15 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets ``handler``."""
-    parser = argparse.ArgumentParser(prog="hsemotion-space", description="Analyze facial affect in pictures and clips.")
+    parser = argparse.ArgumentParser(
+        prog="hsemotion-space", description="Analyze facial affect in pictures and clips."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_analyze(commands.add_parser("analyze", help="analyze pictures and clips"))
     add_checkpoints(commands.add_parser("checkpoints", help="list, download, import and publish checkpoints"))
     add_feedback(commands.add_parser("feedback", help="show, export, review, publish and erase corrections"))
     commands.add_parser("serve", help="serve the page").set_defaults(handler=_serve)
-    add_learn(commands.add_parser("learn", aliases=["train"], help="train backbones and heads, write predictions and submissions"))
-    add_evaluate(commands.add_parser("evaluate", help="score predictions or a checkpoint with the official measures"))
+    add_learn(
+        commands.add_parser(
+            "learn", aliases=["train"], help="train backbones and heads, write predictions and submissions"
+        )
+    )
+    add_evaluate(
+        commands.add_parser("evaluate", help="score predictions or a checkpoint with the official measures")
+    )
     return parser
 
 
@@ -62,14 +70,22 @@ def _smoothing(text: str) -> float:
 def _add_analyze(parser: argparse.ArgumentParser) -> None:
     standard = PipelineConfig()
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    parser.add_argument("--checkpoint", default="", help="id from `checkpoints list`; default: the first bundled one")
+    parser.add_argument(
+        "--checkpoint", default="", help="id from `checkpoints list`; default: the first bundled one"
+    )
     parser.add_argument("--out", type=Path, help="write all results to this .csv, .json or .parquet file")
     parser.add_argument(
-        "--fps", type=float, default=standard.sample_fps, help="analyzed frames per second of a clip, 0 for all (default %(default)g)"
+        "--fps",
+        type=float,
+        default=standard.sample_fps,
+        help="analyzed frames per second of a clip, 0 for all (default %(default)g)",
     )
     parser.add_argument(
         "--smoothing", type=_smoothing, default=standard.smoothing, metavar="FACTOR",
-        help="factor on the smoothing windows of the ABAW challenge; `challenge` is 1, 0 turns smoothing off (default %(default)g)",
+        help=(
+            "factor on the smoothing windows of the ABAW challenge; `challenge` is 1, 0 turns smoothing off "
+            "(default %(default)g)"
+        ),
     )  # fmt: skip
     parser.add_argument(
         "--detect-every",
@@ -102,7 +118,13 @@ def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Pa
     from hsemotion_space.media.clips import MediaError  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()
-    limits = replace(settings.limits, clip_duration_s=UNLIMITED_S, clip_frames=10**7, clip_packets=10**8, decode_deadline_s=UNLIMITED_S)
+    limits = replace(
+        settings.limits,
+        clip_duration_s=UNLIMITED_S,
+        clip_frames=10**7,
+        clip_packets=10**8,
+        decode_deadline_s=UNLIMITED_S,
+    )
     pipeline = Pipeline(replace(settings, limits=replace(limits, clip_bytes=2**40)))
     with downloading("weights") as report:
         pipeline.network(config.checkpoint, report)
@@ -132,7 +154,11 @@ def _reporter(name: str) -> Callable[[int, int], None] | None:
 
 def _show(name: str, analysis: Analysis) -> None:
     media = analysis.media
-    kind = f"clip, {media.duration_s:.2f} s, {len(analysis.frame_times_s)} frames analyzed" if media.kind == "clip" else "picture"
+    kind = (
+        f"clip, {media.duration_s:.2f} s, {len(analysis.frame_times_s)} frames analyzed"
+        if media.kind == "clip"
+        else "picture"
+    )
     faces = "1 face" if len(analysis.faces) == 1 else f"{len(analysis.faces)} faces"
     print(f"{name}: {kind}, {media.width} x {media.height} px, {faces}  [{analysis.checkpoint.id}]")
     for notice in analysis.notices:
@@ -141,12 +167,19 @@ def _show(name: str, analysis: Analysis) -> None:
         print("  note: the reliability of this checkpoint was not measured")
     for face in analysis.faces:
         track = face.track
-        seen = f", {track.times_s[0]:.2f} to {track.times_s[-1]:.2f} s in {len(track.times_s)} frames" if media.kind == "clip" else ""
+        seen = (
+            f", {track.times_s[0]:.2f} to {track.times_s[-1]:.2f} s in {len(track.times_s)} frames"
+            if media.kind == "clip"
+            else ""
+        )
         print(f"  face {track.track_id}{seen}")
         if found := doubt(face):
             print(f"    warning: {found.text}")
         for prediction in face.predictions:
-            print(f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}): {_values_text(prediction)}")
+            print(
+                f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}):"
+                f" {_values_text(prediction)}"
+            )
             if reliable := reliability_text(prediction):
                 print(f"      {reliable}")
 
@@ -156,7 +189,9 @@ def _values_text(prediction: Prediction) -> str:
         return prediction.task.none
     names = [label.name for label in prediction.task.labels]
     order = (
-        range(len(names)) if prediction.task.kind == "continuous" else sorted(range(len(names)), key=lambda k: -prediction.values[k])[:3]
+        range(len(names))
+        if prediction.task.kind == "continuous"
+        else sorted(range(len(names)), key=lambda k: -prediction.values[k])[:3]
     )
     return ", ".join(f"{names[k]} {prediction.values[k]:.2f}" for k in order)
 

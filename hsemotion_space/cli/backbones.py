@@ -36,10 +36,21 @@ def teach(options: argparse.Namespace) -> int:
     """Write soft labels."""
     settings, recipe = Settings.from_env(), read_recipe(options.recipe)
     checkpoints = [
-        read_manifest(Path(name)) if Path(name).is_dir() else find_checkpoint(settings.checkpoint_roots, name) for name in options.teacher
+        read_manifest(Path(name)) if Path(name).is_dir() else find_checkpoint(settings.checkpoint_roots, name)
+        for name in options.teacher
     ]
-    teachers = [teaching.Teacher(checkpoint, settings.cache, recipe.compile and recipe.bfloat16) for checkpoint in checkpoints]
-    teaching.teach(options.recipe, options.data, teachers, options.out, views=options.views, embeddings=options.embeddings)
+    teachers = [
+        teaching.Teacher(checkpoint, settings.cache, recipe.compile and recipe.bfloat16)
+        for checkpoint in checkpoints
+    ]
+    teaching.teach(
+        options.recipe,
+        options.data,
+        teachers,
+        options.out,
+        views=options.views,
+        embeddings=options.embeddings,
+    )
     print(f"Wrote {options.out}, {options.out.stat().st_size / 1e6:.1f} MB")
     return 0
 
@@ -47,5 +58,8 @@ def teach(options: argparse.Namespace) -> int:
 def start(options: argparse.Namespace) -> int:
     """Write weights to start from."""
     origin = starting.make_start(options.arch, dict(options.args), options.source, options.out, options.seed)
-    print(f"Wrote {options.out}: {origin['share']:.0%} of the values come from {options.source}, matched by {origin['matched']}")
+    print(
+        f"Wrote {options.out}: {origin['share']:.0%} of the values come from {options.source}, matched by"
+        f" {origin['matched']}"
+    )
     return 0

@@ -32,7 +32,13 @@ from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.annotations import write_submission
 from hsemotion_space.training.formats.crops import list_clips, list_faces
 from hsemotion_space.training.heads import paper_options
-from hsemotion_space.training.postprocess import Smoothing, load_frame_rates, load_settings, post_process, save_settings
+from hsemotion_space.training.postprocess import (
+    Smoothing,
+    load_frame_rates,
+    load_settings,
+    post_process,
+    save_settings,
+)
 from hsemotion_space.training.report import html_report, markdown_report
 from hsemotion_space.training.scoring import TaskScore, score
 from hsemotion_space.training.series import read_series, read_thresholds, write_series
@@ -50,7 +56,9 @@ def features(options: argparse.Namespace) -> int:
 def _extract(options: argparse.Namespace, out: Path) -> None:
     settings = Settings.from_env()
     checkpoint = find_checkpoint(settings.checkpoint_roots, options.checkpoint)
-    network = load_network(checkpoint, EngineOptions(settings.engine, settings.cache / "openvino", settings.threads))
+    network = load_network(
+        checkpoint, EngineOptions(settings.engine, settings.cache / "openvino", settings.threads)
+    )
     faces = list_clips(options.faces) if options.any_names else list_faces(options.faces)
     speed = 0.0
 
@@ -62,8 +70,14 @@ def _extract(options: argparse.Namespace, out: Path) -> None:
 
     result = extract(faces, network, out, report=show)
     if not result.faces:
-        raise DataError("There is no picture; --faces needs folders with one folder of pictures per video.", code="no_faces")
-    print(f"Wrote features of {result.rows:,} of {result.faces:,} faces by {checkpoint.id} to {out}, {speed:.0f} per second")
+        raise DataError(
+            "There is no picture; --faces needs folders with one folder of pictures per video.",
+            code="no_faces",
+        )
+    print(
+        f"Wrote features of {result.rows:,} of {result.faces:,} faces by {checkpoint.id} to {out},"
+        f" {speed:.0f} per second"
+    )
     for file, reason in result.skipped:
         print(f"  skipped {file}: {reason}")
 
@@ -71,16 +85,32 @@ def _extract(options: argparse.Namespace, out: Path) -> None:
 def head(options: argparse.Namespace) -> int:
     """Train a head."""
     task, table = challenge_task(options.task), read_features(options.features)
-    chosen = {name: getattr(options, name) for name in ("reads", *HEAD_OPTIONS) if getattr(options, name) is not None}
+    chosen = {
+        name: getattr(options, name)
+        for name in ("reads", *HEAD_OPTIONS)
+        if getattr(options, name) is not None
+    }
     if not table.scores.shape[1]:
         chosen.setdefault("reads", "embeddings")  # features from elsewhere have no scores
-    trained = train_head(task, table, labels_of(options.labels, task), replace(paper_options(task), **chosen), options.tuning_share)
+    trained = train_head(
+        task,
+        table,
+        labels_of(options.labels, task),
+        replace(paper_options(task), **chosen),
+        options.tuning_share,
+    )
     save_head(trained, options.out)
     record = trained.record
-    print(f"{record['rows']:,} rows of {record['videos']} videos; choices are made on {record['tuning_videos']} videos")
+    print(
+        f"{record['rows']:,} rows of {record['videos']} videos; choices are made on {record['tuning_videos']}"
+        " videos"
+    )
     measures = record["tuning_measures"]
     best = f", {max(measures):.4f} on the tuning videos" if isinstance(measures, list) and measures else ""
-    print(f"Wrote the head for {task.title} to {options.out}: epoch {record['epoch']}{best}, temperature {trained.temperature:g}")
+    print(
+        f"Wrote the head for {task.title} to {options.out}: epoch {record['epoch']}{best}, temperature"
+        f" {trained.temperature:g}"
+    )
     return 0
 
 
@@ -103,7 +133,10 @@ def predict(options: argparse.Namespace) -> int:
     elif options.task:
         task = challenge_task(options.task)
         checkpoint = find_checkpoint(Settings.from_env().checkpoint_roots, options.checkpoint)
-        predictions, thresholds = checkpoint_predictions(checkpoint, table, task), checkpoint_thresholds(checkpoint, task)
+        predictions, thresholds = (
+            checkpoint_predictions(checkpoint, table, task),
+            checkpoint_thresholds(checkpoint, task),
+        )
     else:
         return report_error("--checkpoint needs --task.", 2)
     count = write_series(options.out, task, predictions, thresholds)
@@ -123,14 +156,19 @@ def tune(options: argparse.Namespace) -> int:
     space = SearchSpace(tuple(smoothings), rates=load_frame_rates(options.frame_rates))
     if options.weights:
         space = replace(space, weights=tuple(options.weights))
-    settings = choose_settings(task, [list(read_series(file, task)) for file in options.predictions], labels, space)
+    settings = choose_settings(
+        task, [list(read_series(file, task)) for file in options.predictions], labels, space
+    )
     save_settings(settings, options.out)
     smoothing = settings.smoothing
     print(
         f"Chosen on {len(labels)} videos:",
         f"{smoothing.kind} of {smoothing.width:g} {smoothing.unit}" if smoothing.width else "no smoothing",
     )
-    for name, values in (("thresholds", settings.thresholds), ("weights of the first system", settings.weights)):
+    for name, values in (
+        ("thresholds", settings.thresholds),
+        ("weights of the first system", settings.weights),
+    ):
         if values:
             print(f"  {name}: {', '.join(f'{value:g}' for value in values)}")
     return 0
@@ -142,7 +180,9 @@ def post(options: argparse.Namespace) -> int:
     settings, frames = load_settings(options.post, task), frames_of(options.frames, task)
     systems = [read_series(file, task) for file in options.predictions]
     predictions = post_process(settings, systems, frames, load_frame_rates(options.frame_rates))
-    count = write_series(options.out, task, predictions, settings.thresholds or read_thresholds(options.predictions[0]))
+    count = write_series(
+        options.out, task, predictions, settings.thresholds or read_thresholds(options.predictions[0])
+    )
     missing = sorted(frames.keys() - {series.video for series in predictions})
     print(f"Wrote {count:,} predictions to {options.out}; {len(missing)} of {len(frames)} videos have none")
     if missing:
@@ -154,9 +194,17 @@ def submit(options: argparse.Namespace) -> int:
     """Write a submission."""
     task = challenge_task(options.task)
     if len(options.predictions) != 1:
-        return report_error("A submission needs one file of predictions; blend two with `learn post` first.", 2)
-    thresholds = load_settings(options.post, task).thresholds if options.post else read_thresholds(options.predictions[0])
-    report = write_submission(options.out, task, read_series(options.predictions[0], task), options.frames, thresholds or None)
+        return report_error(
+            "A submission needs one file of predictions; blend two with `learn post` first.", 2
+        )
+    thresholds = (
+        load_settings(options.post, task).thresholds
+        if options.post
+        else read_thresholds(options.predictions[0])
+    )
+    report = write_submission(
+        options.out, task, read_series(options.predictions[0], task), options.frames, thresholds or None
+    )
     print(f"Wrote {report.frames:,} rows to {options.out}, {report.interpolated:,} of them interpolated")
     if report.without_prediction:
         names = ", ".join(report.without_prediction)
@@ -178,7 +226,10 @@ def evaluate(options: argparse.Namespace) -> int:
         return report_error("--checkpoint needs --features or --faces.", 2)
     checkpoint = find_checkpoint(Settings.from_env().checkpoint_roots, options.checkpoint)
     predictions = checkpoint_predictions(checkpoint, _table(options), task)
-    return _report(score(task, labels, predictions, thresholds or checkpoint_thresholds(checkpoint, task) or None), options)
+    return _report(
+        score(task, labels, predictions, thresholds or checkpoint_thresholds(checkpoint, task) or None),
+        options,
+    )
 
 
 def _table(options: argparse.Namespace) -> FeatureTable:
@@ -195,6 +246,8 @@ def _report(result: TaskScore, options: argparse.Namespace) -> int:
     title = f"{result.task.title}: {options.predictions.name if options.predictions else options.checkpoint}"
     text = markdown_report(title, result)
     if options.report:
-        options.report.write_text(html_report(title, result) if options.report.suffix == ".html" else text, "utf-8")
+        options.report.write_text(
+            html_report(title, result) if options.report.suffix == ".html" else text, "utf-8"
+        )
     print(text)
     return 0

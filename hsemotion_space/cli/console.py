@@ -1,4 +1,4 @@
-"""What the commands have in common: errors and progress on the console, and handlers that are imported when they run."""
+"""Shared by the commands: errors and progress on the console, handlers that are imported when they run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def report_error(message: object, status: int) -> int:
 
 
 def deferred(module: str, name: str) -> Handler:
-    """Return a handler ``hsemotion_space.cli.<module>.<name>`` that is imported when it runs, as it needs heavy libraries.
+    """Return a handler ``hsemotion_space.cli.<module>.<name>`` that is imported only when it runs.
 
     Errors of the data become a sentence and exit status 2.
     """
@@ -39,12 +39,21 @@ def deferred(module: str, name: str) -> Handler:
 
 @contextmanager
 def downloading(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes bytes done and bytes in total and draws a progress bar, if anything is downloaded."""
+    """Yield a progress callback (bytes done, bytes in total) that draws a bar during a download."""
     bars: list[tqdm] = []
 
     def report(done: int, total: int) -> None:
         if not bars:
-            bars.append(tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1000, leave=False, disable=not sys.stderr.isatty()))
+            bars.append(
+                tqdm(
+                    desc=name,
+                    unit="B",
+                    unit_scale=True,
+                    unit_divisor=1000,
+                    leave=False,
+                    disable=not sys.stderr.isatty(),
+                )
+            )
         bars[0].total = total or None
         bars[0].update(done - bars[0].n)
 

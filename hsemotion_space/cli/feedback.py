@@ -18,34 +18,55 @@ from hsemotion_space.tasks import get_task
 if TYPE_CHECKING:
     from hsemotion_space.feedback.service import Feedback
 
-NO_TOKEN = "Set HSEMOTION_FEEDBACK_REPO to owner/name and HF_TOKEN to a token with write access to it."  # noqa: S105  a sentence
+# a sentence
+NO_TOKEN = "Set HSEMOTION_FEEDBACK_REPO to owner/name and HF_TOKEN to a token with write access to it."  # noqa: S105
 
 
 def add_feedback(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("status", help="show how much is saved, published and pending, and how far people agree").set_defaults(
-        handler=_status
-    )
+    commands.add_parser(
+        "status", help="show how much is saved, published and pending, and how far people agree"
+    ).set_defaults(handler=_status)
     out = commands.add_parser("export", help="write a folder for datasets.load_dataset and `learn`")
     out.add_argument("folder", type=Path)
-    out.add_argument("--tier", choices=TIERS, default="agreed", help="lowest tier of a row (default %(default)s)")
-    out.add_argument("--own", action="store_true", help="include rows that must not be published, for use on this machine only")
+    out.add_argument(
+        "--tier", choices=TIERS, default="agreed", help="lowest tier of a row (default %(default)s)"
+    )
+    out.add_argument(
+        "--own",
+        action="store_true",
+        help="include rows that must not be published, for use on this machine only",
+    )
     out.set_defaults(handler=_export)
-    commands.add_parser("push", help="publish pending records; reads the token from HF_TOKEN").set_defaults(handler=_push)
-    review = commands.add_parser("review", help="approve or reject records, mark known answers, exclude a contributor")
-    review.add_argument("ids", nargs="*", metavar="ID", help="records; default: list the records that need a review")
+    commands.add_parser("push", help="publish pending records; reads the token from HF_TOKEN").set_defaults(
+        handler=_push
+    )
+    review = commands.add_parser(
+        "review", help="approve or reject records, mark known answers, exclude a contributor"
+    )
+    review.add_argument(
+        "ids", nargs="*", metavar="ID", help="records; default: list the records that need a review"
+    )
     decision = review.add_mutually_exclusive_group()
     decision.add_argument("--approve", action="store_true")
     decision.add_argument("--reject", action="store_true")
-    decision.add_argument("--gold", action="store_true", help="approve, and use these records to check contributors")
+    decision.add_argument(
+        "--gold", action="store_true", help="approve, and use these records to check contributors"
+    )
     decision.add_argument("--revert", metavar="CONTRIBUTOR", help="exclude all records of this contributor")
-    review.add_argument("--reviewer", default="operator", help="name stored with the decision (default %(default)s)")
+    review.add_argument(
+        "--reviewer", default="operator", help="name stored with the decision (default %(default)s)"
+    )
     review.set_defaults(handler=_review)
     erase = commands.add_parser("erase", help="erase all records of a receipt code, here and on the Hub")
-    erase.add_argument("code", nargs="?", default="", help="receipt code; default: finish the pending erasures on the Hub")
+    erase.add_argument(
+        "code", nargs="?", default="", help="receipt code; default: finish the pending erasures on the Hub"
+    )
     erase.set_defaults(handler=_erase)
-    commands.add_parser("verify", help="read and check all saved and published records").set_defaults(handler=_verify)
+    commands.add_parser("verify", help="read and check all saved and published records").set_defaults(
+        handler=_verify
+    )
 
 
 @contextmanager
@@ -88,8 +109,8 @@ def _export(options: argparse.Namespace) -> int:
         report = export(records, options.folder, feedback.tiers(records), export_options)
     left = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items()) or "nothing"
     print(
-        f"Wrote {report.rows} rows by {report.contributors} contributors on {report.items} faces, {report.crops} with a picture, "
-        f"to {options.folder}. Left out: {left}."
+        f"Wrote {report.rows} rows by {report.contributors} contributors on {report.items} faces,"
+        f" {report.crops} with a picture, to {options.folder}. Left out: {left}."
     )
     return 0
 
@@ -111,7 +132,9 @@ def _review(options: argparse.Namespace) -> int:
         return report_error("Add the ids of the records.", 2)
     with _opened(read_only=not (decision or options.revert)) as feedback:
         if options.revert:
-            contributor = _match(options.revert, {record.contributor for record in feedback.store.records()}, "contributor")
+            contributor = _match(
+                options.revert, {record.contributor for record in feedback.store.records()}, "contributor"
+            )
             print(f"{feedback.store.revert(contributor)} records are excluded.")
         elif not decision:
             _list_waiting(feedback)
@@ -129,7 +152,11 @@ def _match(start: str, known: set[str], what: str) -> str:
     """Return the only name that starts so."""
     found = [name for name in known if name.startswith(start.lower())]
     if len(found) != 1:
-        template = "More than one {what} starts with {start}; add digits." if found else "No {what} starts with {start}."
+        template = (
+            "More than one {what} starts with {start}; add digits."
+            if found
+            else "No {what} starts with {start}."
+        )
         raise FeedbackError(template, code="ambiguous", what=what, start=repr(start[:40]))
     return found[0]
 
@@ -140,8 +167,14 @@ def _list_waiting(feedback: Feedback) -> None:
     waiting = feedback.store.records(waiting=True)
     for record in waiting:
         when = datetime.fromtimestamp(record.created_s, UTC).strftime("%Y-%m-%d %H:%M")
-        what, verdict = subject_of(record), f"{record.verdict.replace('_', ' ')} {corrections_of(record)}".strip()
-        print(f"{record.id[:12]}  {when}  by {record.contributor[:8]}  {grades[record.id]:<8}  {what}: {verdict}")
+        what, verdict = (
+            subject_of(record),
+            f"{record.verdict.replace('_', ' ')} {corrections_of(record)}".strip(),
+        )
+        print(
+            f"{record.id[:12]}  {when}  by {record.contributor[:8]}  {grades[record.id]:<8}  {what}:"
+            f" {verdict}"
+        )
         if record.comment:
             print(f"              comment: {record.comment!r}")
     print(f"{len(waiting)} records need a review.")
@@ -160,7 +193,11 @@ def _erase(options: argparse.Namespace) -> int:
             raise FeedbackError(NO_TOKEN, code="no_token")
         reason = ""
         for record in pending_erasures(feedback.store):
-            reason = (feedback.publisher.finish_erasures(record.contributor, 600)[0] if feedback.publisher is not None else "") or reason
+            reason = (
+                feedback.publisher.finish_erasures(record.contributor, 600)[0]
+                if feedback.publisher is not None
+                else ""
+            ) or reason
         left = len(pending_erasures(feedback.store))
     print(f"{waiting - left} of {waiting} erasures are finished on the Hub.{' ' + reason if reason else ''}")
     return 1 if left else 0
@@ -177,5 +214,8 @@ def _verify(_: argparse.Namespace) -> int:
         where = f"here and in {feedback.settings.feedback_repo}" if feedback.publisher is not None else "here"
     for problem in problems:
         print(problem)
-    print(f"Checked {count} records and their batches {where}; {len(problems) or 'no'} {'problem' if len(problems) == 1 else 'problems'}.")
+    print(
+        f"Checked {count} records and their batches {where}; {len(problems) or 'no'}"
+        f" {'problem' if len(problems) == 1 else 'problems'}."
+    )
     return 1 if problems else 0

@@ -1,4 +1,4 @@
-"""Answers of an annotator: read, turned into statements, and compared with known answers and with what others say."""
+"""Answers of an annotator: parsed, turned into statements, compared with known answers and with others'."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ class Answer:
             return {}
         if self.choice == "not_a_face":
             return {CLASS_TASK.name: {}}
-        point = {PLANE_TASK.name: dict(zip(PLANE_TASK.label_names, self.point, strict=True))} if self.point else {}
+        point = (
+            {PLANE_TASK.name: dict(zip(PLANE_TASK.label_names, self.point, strict=True))}
+            if self.point
+            else {}
+        )
         return {CLASS_TASK.name: {self.label: 1.0}, **point}
 
 
@@ -58,18 +62,26 @@ def read_answer(choice: object, label: object = "", point: object = ()) -> Answe
         FeedbackError: if it is no answer.
     """
     if choice not in get_args(Choice):
-        raise FeedbackError("The answer must be one of {names}.", code="choice", names=", ".join(get_args(Choice)))
+        raise FeedbackError(
+            "The answer must be one of {names}.", code="choice", names=", ".join(get_args(Choice))
+        )
     if choice != "label":
         return Answer("cannot_tell" if choice == "cannot_tell" else "not_a_face")
     if not isinstance(label, str) or label not in CLASS_TASK.label_names:
-        raise FeedbackError("The answer must be one of {names}.", code="answer", names=", ".join(CLASS_TASK.label_names))
+        raise FeedbackError(
+            "The answer must be one of {names}.", code="answer", names=", ".join(CLASS_TASK.label_names)
+        )
     return Answer("label", label, _read_point(point))
 
 
 def _read_point(point: object) -> tuple[float, ...]:
     if point is None or (isinstance(point, list | tuple) and not point):
         return ()
-    if not isinstance(point, list | tuple) or len(point) != len(PLANE_TASK.labels) or not all(map(_is_in_plane, point)):
+    if (
+        not isinstance(point, list | tuple)
+        or len(point) != len(PLANE_TASK.labels)
+        or not all(map(_is_in_plane, point))
+    ):
         raise FeedbackError(
             "A point must have {count} numbers from {low:g} to {high:g}.",
             code="point",
@@ -81,14 +93,20 @@ def _read_point(point: object) -> tuple[float, ...]:
 
 
 def _is_in_plane(number: object) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and PLANE_TASK.low <= number <= PLANE_TASK.high  # NaN is not
+    # NaN is not
+    return (
+        isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and PLANE_TASK.low <= number <= PLANE_TASK.high
+    )
 
 
 def to_correction(answer: Answer, predicted: Mapping[str, Values]) -> tuple[Verdict, Mapping[str, object]]:
-    """Return the verdict on a prediction that follows from an answer, and what goes with it, as ``read_corrected`` takes it.
+    """Return the verdict that an answer implies, and the corrections to pass to ``read_corrected``.
 
-    The prediction is ``correct`` if everything that was answered is the same (:func:`trust.same`); what was answered is named then too,
-    so that nothing else counts as confirmed. Tasks that were not predicted are left out.
+    The prediction is ``correct`` if everything that was answered is the same (:func:`trust.same`); what was
+    answered is named then too, so that nothing else counts as confirmed. Tasks that were not predicted are
+    left out.
 
     Raises:
         FeedbackError: if nothing of what was answered was predicted.
@@ -97,12 +115,21 @@ def to_correction(answer: Answer, predicted: Mapping[str, Values]) -> tuple[Verd
         return answer.choice, {}
     values = {name: value for name, value in answer.values.items() if name in predicted}
     if not values:
-        raise FeedbackError("This checkpoint does not predict this task, so the answer cannot be saved.", code="not_predicted")
+        raise FeedbackError(
+            "This checkpoint does not predict this task, so the answer cannot be saved.", code="not_predicted"
+        )
     right = all(
-        same(get_task(name), value, predicted[name] if get_task(name).kind != "one_of" else {top_of(predicted[name]): 1.0})
+        same(
+            get_task(name),
+            value,
+            predicted[name] if get_task(name).kind != "one_of" else {top_of(predicted[name]): 1.0},
+        )
         for name, value in values.items()
     )
-    corrected = {name: value if get_task(name).kind != "one_of" else next(iter(value)) for name, value in values.items()}
+    corrected = {
+        name: value if get_task(name).kind != "one_of" else next(iter(value))
+        for name, value in values.items()
+    }
     return "correct" if right else "wrong", corrected
 
 
@@ -121,7 +148,9 @@ class MajorityAnswer:
     people: int
 
 
-def majority_answer(records: Sequence[FeedbackRecord], item: str, task: str, without: str = "") -> MajorityAnswer | None:
+def majority_answer(
+    records: Sequence[FeedbackRecord], item: str, task: str, without: str = ""
+) -> MajorityAnswer | None:
     """Return what others say; None if nobody does.
 
     Args:
@@ -137,9 +166,12 @@ def majority_answer(records: Sequence[FeedbackRecord], item: str, task: str, wit
 
 
 def known_answer(
-    records: Sequence[FeedbackRecord], item: str, bundled: Mapping[str, Values] | None = None, without: str = ""
+    records: Sequence[FeedbackRecord],
+    item: str,
+    bundled: Mapping[str, Values] | None = None,
+    without: str = "",
 ) -> Mapping[str, Values]:
-    """Return the known answer to an item by task, empty if there is none; what a reviewer marked comes before what is ``bundled``.
+    """Return the known answer to an item by task; a reviewer's mark comes before a ``bundled`` answer.
 
     What the contributor ``without`` said is left out: to be of one mind with oneself tells nothing.
     """

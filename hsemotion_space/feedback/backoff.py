@@ -1,4 +1,4 @@
-"""When to try again after a failure: random waits that grow with every one, and a break after several in a row."""
+"""When to retry after a failure: random waits that grow with each one, and a break after several."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Backoff:
         return not 0 < self.next_try_s - now_s <= MAX_RETRY_AFTER_S
 
     def failed(self, error: str, now_s: float, retry_after_s: float) -> None:
-        """Note a failure and draw the time of the next try, which is not before ``retry_after_s`` have passed."""
+        """Record a failure and draw the time of the next try, at least ``retry_after_s`` from now."""
         self.failures += 1
         self.error = error
         most_s = min(LONGEST_WAIT_S, SHORTEST_WAIT_S * 2 ** min(self.failures, 20))

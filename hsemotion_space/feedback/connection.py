@@ -1,4 +1,4 @@
-"""How a database is reached: addresses, settings of connections, the lock of the one writer, damaged files and copies of files."""
+"""Access to a database: addresses, connection settings, the writer's lock, damaged files and copies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from hsemotion_space.messages import Message
 BUSY_TIMEOUT_S: Final = 10
 CANNOT_OPEN: Final = "The feedback database cannot be opened: {reason}."
 NOT_A_DATABASE: Final = (
-    "The feedback database must be the URL of a SQLite file, such as sqlite:///feedback.sqlite, or of a PostgreSQL database."
+    "The feedback database must be the URL of a SQLite file, such as sqlite:///feedback.sqlite, or of a"
+    " PostgreSQL database."
 )
 DAMAGED: Final = Message("the database is damaged")
 FAILED: Final = Message("the database failed")
@@ -87,10 +88,14 @@ def make_engine(url: URL, file: Path | None, read_only: bool) -> Engine:
     if file is None:
         return _postgresql(url, read_only)
     if read_only and not file.exists():
-        raise FeedbackError("The feedback database {name} does not exist.", code="no_database", name=file.name)
+        raise FeedbackError(
+            "The feedback database {name} does not exist.", code="no_database", name=file.name
+        )
     path = "".join(f"%{ord(letter):02X}" if letter in "%?#" else letter for letter in str(file.resolve()))
     address = url.set(database=f"file:{path}", query={"mode": "ro" if read_only else "rwc", "uri": "true"})
-    engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+    engine = create_engine(
+        address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    )
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: DBAPIConnection, _record: object) -> None:
@@ -102,7 +107,9 @@ def make_engine(url: URL, file: Path | None, read_only: bool) -> Engine:
                     cursor.execute(f"PRAGMA {pragma}")
         except (sqlite3.Error, UnicodeDecodeError) as error:
             connection.close()
-            raise error if isinstance(error, sqlite3.Error) else sqlite3.DatabaseError("unreadable names") from error
+            raise (
+                error if isinstance(error, sqlite3.Error) else sqlite3.DatabaseError("unreadable names")
+            ) from error
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -130,7 +137,8 @@ def _postgresql(url: URL, read_only: bool) -> Engine:
         )  # fmt: skip
     except (ImportError, NoSuchModuleError) as error:
         raise FeedbackError(
-            "PostgreSQL requires the package psycopg. Install it with: pip install 'psycopg[binary]'.", code="no_psycopg"
+            "PostgreSQL requires the package psycopg. Install it with: pip install 'psycopg[binary]'.",
+            code="no_psycopg",
         ) from error
 
 
@@ -144,7 +152,12 @@ def _code(error: BaseException) -> tuple[object, int | None]:
 def is_damage(error: BaseException) -> bool:
     """Return whether the check of an existing SQLite file found it damaged, rather than the disk failing."""
     origin, code = _code(error)
-    return isinstance(origin, sqlite3.Error) and code in (None, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+    return isinstance(origin, sqlite3.Error) and code in (
+        None,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+    )
 
 
 def reason_of(error: BaseException) -> str:
@@ -156,7 +169,11 @@ def reason_of(error: BaseException) -> str:
         return origin.strerror.lower() if origin.strerror else Message("the disk failed")
     if isinstance(origin, sqlite3.Error):
         return DAMAGED
-    return Message("the database server cannot be reached or refuses the connection") if isinstance(error, DBAPIError) else FAILED
+    return (
+        Message("the database server cannot be reached or refuses the connection")
+        if isinstance(error, DBAPIError)
+        else FAILED
+    )
 
 
 def set_aside(file: Path, moment: str) -> str:

@@ -1,7 +1,7 @@
 """What contributors agree to: a ladder of steps, each with its text, and the versions of these texts.
 
-``consent_texts/VERSION.txt`` has every version word for word. Whoever changes a text or its translation adds a file and gives the
-version in ``VERSIONS`` a new date and hash; files that are there are never changed.
+``consent_texts/VERSION.txt`` has every version word for word. Whoever changes a text or its translation adds
+a file and gives the version in ``VERSIONS`` a new date and hash; files that are there are never changed.
 """
 
 from __future__ import annotations
@@ -29,36 +29,41 @@ class Step:
 PROCESS: Final = Step(
     "process",
     "Analyze what I add",
-    "Needed to use this page. What I add is sent to this server, analyzed, and deleted together with the result soon afterwards. Nothing "
-    "of it is kept unless I tick that beside a result.",
+    "Needed to use this page. What I add is sent to this server, analyzed, and deleted together with the"
+    " result soon afterwards. Nothing of it is kept unless I tick that beside a result.",
 )
 LABELS: Final = Step(
     "labels",
     "Keep my correction",
-    "Kept: what you say about the face, your comment, what the network had said, which network it was, where in the picture the face is, "
-    "and the time. Not kept: the picture, the name of the file, your name, your address on the Internet. "
-    "The people who run this server can see it; comments are never published. "
-    "It stays until you erase it, which you can do at any time under My data with the receipt code that you get.",
+    "Kept: what you say about the face, your comment, what the network had said, which network it was, where"
+    " in the picture the face is, and the time. Not kept: the picture, the name of the file, your name, your"
+    " address on the Internet. The people who run this server can see it; comments are never published. It"
+    " stays until you erase it, which you can do at any time under My data with the receipt code that you"
+    " get.",
 )
 CROP: Final = Step(
     "crop",
     "Also keep the picture of the face",
-    "Kept: a small picture, at most 224 pixels wide, of this face; other faces found in it are painted over, and details that the file "
-    "carried, such as place and camera, are left out. You see it below before you send it. It is still personal data and not anonymous: "
-    "whoever knows the face can recognize it. The people who run this server can see it. "
-    "It stays until you erase it with your receipt code.",
+    "Kept: a small picture, at most 224 pixels wide, of this face; other faces found in it are painted over,"
+    " and details that the file carried, such as place and camera, are left out. You see it below before you"
+    " send it. It is still personal data and not anonymous: whoever knows the face can recognize it. The"
+    " people who run this server can see it. It stays until you erase it with your receipt code.",
 )
 PUBLISH: Final = Step(
     "publish",
     "Also publish it for research",
-    "The correction, without your comment, becomes part of a dataset on the Hugging Face Hub, and so does the picture of the face if you "
-    "ticked that too. Whoever wants the dataset must ask for access and agree to use it for research only. With your receipt code you can "
-    "have it erased from the dataset and its history; copies that others have downloaded before cannot be called back.",
+    "The correction, without your comment, becomes part of a dataset on the Hugging Face Hub, and so does the"
+    " picture of the face if you ticked that too. Whoever wants the dataset must ask for access and agree to"
+    " use it for research only. With your receipt code you can have it erased from the dataset and its"
+    " history; copies that others have downloaded before cannot be called back.",
 )
 LADDER: Final = (PROCESS, LABELS, CROP, PUBLISH)
-"""From the least to the most; every step but the first is asked for separately, and none is ticked beforehand."""
+"""From the least to the most; every step but the first is asked for separately, and none is ticked
+beforehand."""
 SCOPES: Final = tuple(step.name for step in LADDER if step is not PROCESS)
-STATEMENT: Final = "I am 18 or older. I am the person shown, or I have their permission, and they are 18 or older too."
+STATEMENT: Final = (
+    "I am 18 or older. I am the person shown, or I have their permission, and they are 18 or older too."
+)
 STATEMENT_BUNDLED: Final = "I am 18 or older."
 """What is stated about faces that come with this program, which need nobody's permission."""
 
@@ -82,7 +87,8 @@ def read_consent(
 
     Args:
         scopes: list of names of steps; ``process`` is not among them, as it is given by using the page.
-        adult_and_permitted: whether the person ticked ``STATEMENT``, or ``STATEMENT_BUNDLED`` if that is enough.
+        adult_and_permitted: whether the person ticked ``STATEMENT``, or ``STATEMENT_BUNDLED`` if that is
+            enough.
         bundled: whether the face came with this program; no picture of it is kept.
         language: in which the texts were read; one of ``VERSIONS``.
 
@@ -92,16 +98,29 @@ def read_consent(
     Raises:
         FeedbackError: saying which tick is missing or unknown.
     """
-    if not isinstance(scopes, list | tuple) or not all(isinstance(scope, str) and scope in SCOPES for scope in scopes):
-        raise FeedbackError("The consent scopes must be a list of these names: {names}.", code="scopes", names=", ".join(SCOPES))
+    if not isinstance(scopes, list | tuple) or not all(
+        isinstance(scope, str) and scope in SCOPES for scope in scopes
+    ):
+        raise FeedbackError(
+            "The consent scopes must be a list of these names: {names}.",
+            code="scopes",
+            names=", ".join(SCOPES),
+        )
     if LABELS.name not in scopes:
         raise FeedbackError("To send a correction, select “{step}”.", code="no_scope", step=LABELS.title)
     if bundled and CROP.name in scopes:
-        raise FeedbackError("Images of example faces are not saved. Clear “{step}”.", code="bundled_crop", step=CROP.title)
+        raise FeedbackError(
+            "Images of example faces are not saved. Clear “{step}”.", code="bundled_crop", step=CROP.title
+        )
     if adult_and_permitted is not True:
         if bundled:
             raise FeedbackError("Confirm that you are 18 or older.", code="statement")
         raise FeedbackError(
-            "Confirm that you are 18 or older, and that you are the person shown or have their permission.", code="statement"
+            "Confirm that you are 18 or older, and that you are the person shown or have their permission.",
+            code="statement",
         )
-    return VERSIONS[language], tuple(step for step in SCOPES if step in scopes), "adult" if bundled else "adult_and_permitted"
+    return (
+        VERSIONS[language],
+        tuple(step for step in SCOPES if step in scopes),
+        "adult" if bundled else "adult_and_permitted",
+    )

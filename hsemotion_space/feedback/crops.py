@@ -16,8 +16,11 @@ MOST_SIDE: Final = 224  # px
 GRAY: Final = 128
 MARGIN: Final = 0.15  # by which the box of another face is widened on each side, in its sides
 BLEED: Final = 2  # px of the thumbnail into which its neighbors were mixed when it was made smaller
-NEAR_S: Final = 1.0  # another face that is not found in the frame may still be where it was found so much earlier or later
-UNCLEAR: Final = "The image of this face may show another face and cannot be saved. Send the correction without the image."
+# another face that is not found in the frame may still be where it was found so much earlier or later
+NEAR_S: Final = 1.0
+UNCLEAR: Final = (
+    "The image of this face may show another face and cannot be saved. Send the correction without the image."
+)
 
 
 def preview(analysis: Analysis, face_number: int) -> ByteArray:
@@ -28,10 +31,14 @@ def preview(analysis: Analysis, face_number: int) -> ByteArray:
         face_number: of the track, from 1.
 
     Raises:
-        FeedbackError: if there is no such face, or other faces might be in its picture and it is not known where.
+        FeedbackError: if there is no such face, or other faces might be in its picture and it is not known
+            where.
     """
     track = find_track(analysis, face_number)
-    others = np.array([box for face in analysis.faces if face.track is not track for box in _boxes_near(face.track, track)], np.float32)
+    others = np.array(
+        [box for face in analysis.faces if face.track is not track for box in _boxes_near(face.track, track)],
+        np.float32,
+    )
     pixels = track.thumbnail.copy()
     if len(others):
         _blot(pixels, _region(analysis, track), others.reshape(-1, 4))
@@ -69,7 +76,7 @@ def surest_row(track: FaceTrack) -> int:
 
 
 def _boxes_near(other: FaceTrack, track: FaceTrack) -> Iterator[FloatArray]:
-    """Yield where another face may be in the frame of a thumbnail: where it was found there, else all places shortly before and after."""
+    """Yield other faces' places in a thumbnail's frame: the box there, else boxes shortly around it."""
     row = surest_row(track)
     rows = np.flatnonzero(other.frame_index == track.frame_index[row])
     if not rows.size:
@@ -78,11 +85,14 @@ def _boxes_near(other: FaceTrack, track: FaceTrack) -> Iterator[FloatArray]:
 
 
 def _region(analysis: Analysis, track: FaceTrack) -> tuple[int, int, int, int]:
-    """Return the part of the picture that a thumbnail shows (left, top, right, bottom in px); its shape must fit it."""
+    """Return the crop of a thumbnail (left, top, right, bottom in px); its shape must match."""
     box = track.boxes_xyxy[surest_row(track)]
     center, half = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2])) * THUMBNAIL_HALF
     x0, y0 = (int(max(value, 0)) for value in center - half)
-    x1, y1 = (int(min(value, limit)) for value, limit in zip(center + half, (analysis.media.width, analysis.media.height), strict=True))
+    x1, y1 = (
+        int(min(value, limit))
+        for value, limit in zip(center + half, (analysis.media.width, analysis.media.height), strict=True)
+    )
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
     height, width = track.thumbnail.shape[:2]
     scale = max(width, height) / max(x1 - x0, y1 - y0)

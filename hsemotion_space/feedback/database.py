@@ -48,7 +48,9 @@ class Database:
         notices: what the operator must know, for example that a damaged file was set aside.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float], read_only: bool, pseudonym: Pseudonym | None) -> None:
+    def __init__(
+        self, url: str, clock: Callable[[], float], read_only: bool, pseudonym: Pseudonym | None
+    ) -> None:
         address = parse(url)
         self.notices: list[str] = []
         self._clock, self._read_only, self._closed, self._pseudonym = clock, read_only, False, pseudonym
@@ -68,7 +70,8 @@ class Database:
             version = self._check_or_set_aside()
             if self._read_only and version < newest():
                 raise FeedbackError(
-                    "The feedback database has an older version. Start the server once to update it.", code="database_older"
+                    "The feedback database has an older version. Start the server once to update it.",
+                    code="database_older",
                 )
             if version == newest():
                 return
@@ -91,7 +94,11 @@ class Database:
         self._engine.dispose()
         name = set_aside(self._file, self._moment())
         self.notices.append(
-            Message(("The feedback database was damaged. It was renamed to {name}, and a new database was created."), name=name)
+            Message(
+                "The feedback database was damaged. It was renamed to {name}, and a new database was"
+                " created.",
+                name=name,
+            )
         )
         return self._check()
 
@@ -109,7 +116,10 @@ class Database:
 
     @contextmanager
     def _begin_writing(self) -> Iterator[Connection]:
-        with self._engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection, connection.begin():
+        with (
+            self._engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection,
+            connection.begin(),
+        ):
             if self._file is None:
                 connection.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
             yield connection
@@ -126,11 +136,15 @@ class Database:
             with self._engine.connect() as connection, connection.begin():
                 yield connection
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise FeedbackError("The feedback database cannot be read: {reason}.", code="database_read", reason=reason_of(error)) from error
+            raise FeedbackError(
+                "The feedback database cannot be read: {reason}.",
+                code="database_read",
+                reason=reason_of(error),
+            ) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Give the connection of the one writer; what it did is on the disk when the block ends without an error.
+        """Yield the single writer's connection; changes are on disk when the block ends without an error.
 
         Raises:
             FeedbackError: if it could not be saved; nothing of it is to be acknowledged then.
@@ -165,14 +179,17 @@ class Database:
                         connection.scalar(select(func.pg_advisory_unlock(HUB_LOCK)))
         except SQLAlchemyError as error:
             raise FeedbackError(
-                "The feedback database cannot be queried: {reason}.", code="database_ask", reason=reason_of(error)
+                "The feedback database cannot be queried: {reason}.",
+                code="database_ask",
+                reason=reason_of(error),
             ) from error
 
     def check_space(self, reserve_bytes: int) -> None:
         """Refuse to go on if the disk is nearly full, or has no room to rewrite the file for an erasure.
 
         Raises:
-            FeedbackError: if less than ``reserve_bytes``, or twice its size, are free where a SQLite file lies; 0 switches this off.
+            FeedbackError: if less than ``reserve_bytes``, or twice its size, are free where a SQLite file
+                lies; 0 switches this off.
         """
         if self._file is None:
             return
@@ -185,11 +202,13 @@ class Database:
             raise FeedbackError(NOT_SAVED, code="not_saved", reason=Message("the disk is nearly full"))
 
     def scrub(self) -> None:
-        """Overwrite what was deleted: rewrite the tables, empty the write-ahead log, and remove old copies of a file.
+        """Overwrite deleted data: rewrite the tables, empty the write-ahead log, remove old file copies.
 
-        Copies are backups from before a migration, and damaged files that were set aside: nobody can tell what is in them.
+        Copies are backups from before a migration, and damaged files that were set aside: nobody can tell
+        what is in them.
 
-        On PostgreSQL the tables are rewritten; how long its write-ahead log and its backups are kept is for its operator to say.
+        On PostgreSQL the tables are rewritten; how long its write-ahead log and its backups are kept is for
+        its operator to say.
 
         Raises:
             FeedbackError: if it must be repeated, because of a full disk or somebody who reads for long.
@@ -197,7 +216,9 @@ class Database:
         self._check_writable()
         with self._mutex:
             try:
-                with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT", begin="") as connection:
+                with self._engine.connect().execution_options(
+                    isolation_level="AUTOCOMMIT", begin=""
+                ) as connection:
                     if self._file is None:
                         for table in METADATA.sorted_tables:
                             connection.execute(text(f"VACUUM FULL {table.name}"))
@@ -217,14 +238,17 @@ class Database:
         """Overwrite what was deleted by erasures, if that has not been done yet.
 
         Raises:
-            FeedbackError: if it could not be done; it is tried again at the next start and with the next erasure.
+            FeedbackError: if it could not be done; it is tried again at the next start and with the next
+                erasure.
         """
         with self.reading() as connection:
             keys = list(connection.scalars(select(ERASURES.c.contributor).where(not_(ERASURES.c.scrubbed))))
         if keys:
             self.scrub()
             with self.writing() as connection:
-                connection.execute(update(ERASURES).where(ERASURES.c.contributor.in_(keys)).values(scrubbed=True))
+                connection.execute(
+                    update(ERASURES).where(ERASURES.c.contributor.in_(keys)).values(scrubbed=True)
+                )
 
     def notice(self, sentence: str) -> None:
         """Note what the operator must know, once."""
@@ -258,12 +282,13 @@ class Database:
 
 def _no_key(_: str) -> str:
     raise FeedbackError(
-        ("The feedback database has an older version, and its update requires the secret of this server."), code="database_key"
+        "The feedback database has an older version, and its update requires the secret of this server.",
+        code="database_key",
     )
 
 
 def _empty_log(connection: Connection) -> None:
-    """Move the write-ahead log into the file and cut it to nothing, waiting for readers as long as for a writer."""
+    """Move the write-ahead log into the file and truncate it, waiting for readers as long as for a writer."""
     until_s = time.monotonic() + BUSY_TIMEOUT_S
     while connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one():
         if time.monotonic() > until_s:

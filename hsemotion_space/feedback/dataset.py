@@ -1,4 +1,4 @@
-"""Feedback as Parquet files that ``datasets`` loads as they are; ``docs/feedback-dataset.md`` describes the columns."""
+"""Feedback as Parquet files for ``datasets``; ``docs/feedback-dataset.md`` describes the columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from hsemotion_space.feedback.record import SCHEMA_VERSION, FeedbackError, Feedb
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import PROVENANCE_WORDS
 
-Cell: TypeAlias = "str | int | float | bytes | datetime | Sequence[float | None] | Sequence[str] | Mapping[str, Cell] | None"
+Scalar: TypeAlias = str | int | float | bytes | datetime
+Cell: TypeAlias = "Scalar | Sequence[float | None] | Sequence[str] | Mapping[str, Cell] | None"
 Cells: TypeAlias = Mapping[str, Cell]
 
 ROW_GROUP: Final = 100  # rows
@@ -25,8 +26,9 @@ MOST_BYTES: Final = 2**29  # of its decoded columns
 HOUR_S: Final = 3600
 _READ_ROWS: Final = 64
 _ROUNDING: Final = 1e-5
-_SAME: Final = ("id", "item", "contributor", "kind", "face", "checkpoint", "checkpoint_sha256", "heads_sha256", "preprocessing",
-                "verdict", "consent_version", "consent_scopes", "blind")  # fmt: skip
+_SAME: Final = ("id", "item", "contributor", "kind", "face", "checkpoint", "checkpoint_sha256",
+                "heads_sha256", "preprocessing", "verdict", "consent_version",
+                "consent_scopes", "blind")  # fmt: skip
 """Columns that are fields of a record as they are."""
 
 
@@ -68,14 +70,22 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 _HEAD: Final[Mapping[str, Column]] = {
     "id": Column("text", "32 hexadecimal digits, the name of the statement."),
-    "item": Column("text", "32 hexadecimal digits, equal for everybody who judged the same face and time range."),
+    "item": Column(
+        "text", "32 hexadecimal digits, equal for everybody who judged the same face and time range."
+    ),
     "contributor": Column("text", "Pseudonym of who made the statement."),
     "created": Column("time", "UTC, cut to the hour, so that it does not tell who was there."),
-    "schema_version": Column("whole number", "Version of these columns; changes when one changes its name or meaning."),
+    "schema_version": Column(
+        "whole number", "Version of these columns; changes when one changes its name or meaning."
+    ),
     "kind": Column("text", "image or clip."),
     "face": Column("whole number", "Number of the face, from 1."),
-    "box": Column("4 numbers", "Left, top, right and bottom of the face in shares of width and height, 0 to 1."),
-    "span_start_s": Column("seconds", "Start of the judged part of a clip; null for a picture and for all of a clip."),
+    "box": Column(
+        "4 numbers", "Left, top, right and bottom of the face in shares of width and height, 0 to 1."
+    ),
+    "span_start_s": Column(
+        "seconds", "Start of the judged part of a clip; null for a picture and for all of a clip."
+    ),
     "span_end_s": Column("seconds", "End of that part."),
     "image": Column("picture", "PNG of the face; null unless its contributor gave it too."),
     "checkpoint": Column("text", "The checkpoint that predicted."),
@@ -87,7 +97,10 @@ _HEAD: Final[Mapping[str, Column]] = {
 _TAIL: Final[Mapping[str, Column]] = {
     "consent_version": Column("text", "Version of the text that the contributor agreed to."),
     "consent_scopes": Column("texts", "The steps of it that were ticked."),
-    "blind": Column("true or false", "Whether it was said before its contributor was shown what is predicted, or any known answer."),
+    "blind": Column(
+        "true or false",
+        "Whether it was said before its contributor was shown what is predicted, or any known answer.",
+    ),
 }
 LATER_COLUMNS: Final = frozenset({"blind"})
 """Columns that older files lack."""
@@ -98,23 +111,34 @@ EXPORT_COLUMNS: Final[Mapping[str, Column]] = {
 
 
 def columns_of(task: Task) -> tuple[str, str, str]:
-    """Return the columns of what was predicted for a task, of the kind of head, and of what would be right."""
+    """Return a task's columns: the prediction, the kind of head, and the correction."""
     return f"predicted_{task.name}", f"predicted_{task.name}_provenance", f"corrected_{task.name}"
 
 
 def _task_columns(task: Task) -> Mapping[str, Column]:
     labels, scale = ", ".join(task.label_names), f"{task.low:g} to {task.high:g}"
     right = {
-        "one_of": Column("text", f"{task.title} that would be right: one of the same labels; null if it was not judged."),
-        "continuous": Column("numbers", f"{task.title} that would be right, in the same order and range; null if it was not judged."),
-        "independent": Column("numbers", f"{task.title} that would be right; null for each label that was not judged."),
+        "one_of": Column(
+            "text", f"{task.title} that would be right: one of the same labels; null if it was not judged."
+        ),
+        "continuous": Column(
+            "numbers",
+            f"{task.title} that would be right, in the same order and range; null if it was not judged.",
+        ),
+        "independent": Column(
+            "numbers", f"{task.title} that would be right; null for each label that was not judged."
+        ),
     }
     predicted = Column("numbers", f"{task.title}: {labels}; {scale}, null where it was not predicted.")
     provenance = Column("text", f"{', '.join(PROVENANCE_WORDS)}; null where it was not predicted.")
     return dict(zip(columns_of(task), (predicted, provenance, right[task.kind]), strict=True))
 
 
-COLUMNS: Final[Mapping[str, Column]] = {**_HEAD, **{name: of for task in TASKS for name, of in _task_columns(task).items()}, **_TAIL}
+COLUMNS: Final[Mapping[str, Column]] = {
+    **_HEAD,
+    **{name: of for task in TASKS for name, of in _task_columns(task).items()},
+    **_TAIL,
+}
 """Every column of a batch in its order."""
 
 
@@ -126,7 +150,10 @@ def _schema(columns: Mapping[str, Column]) -> pa.Schema:
 
 
 SCHEMA: Final[pa.Schema] = _schema(COLUMNS)
-"""Of a batch. The metadata ``huggingface`` gives ``datasets`` the types, and ``tasks`` has the labels in their order."""
+"""Of a batch.
+
+The metadata ``huggingface`` gives ``datasets`` the types, and ``tasks`` has the labels in their order.
+"""
 EXPORT_SCHEMA: Final[pa.Schema] = _schema({**COLUMNS, **EXPORT_COLUMNS})
 """Of an export, which says of each row how sure it is."""
 
@@ -141,11 +168,13 @@ def to_table(records: Sequence[FeedbackRecord], tiers: Mapping[str, str] | None 
     ordered = sorted(records, key=lambda one: one.id)
     if tiers is None:
         return pa.Table.from_pylist([_cells(one) for one in ordered], SCHEMA)
-    return pa.Table.from_pylist([{**_cells(one), "tier": tiers[one.id], "review": one.review} for one in ordered], EXPORT_SCHEMA)
+    return pa.Table.from_pylist(
+        [{**_cells(one), "tier": tiers[one.id], "review": one.review} for one in ordered], EXPORT_SCHEMA
+    )
 
 
 def write_table(table: pa.Table) -> bytes:
-    """Return a table as a Parquet file with at most ``ROW_GROUP`` rows in a group; equal tables give equal bytes."""
+    """Return a table as Parquet, at most ``ROW_GROUP`` rows a group; equal tables give equal bytes."""
     out = io.BytesIO()
     pq.write_table(table, out, row_group_size=ROW_GROUP, compression="zstd", version="2.6")
     return out.getvalue()
@@ -165,7 +194,9 @@ def _cells(record: FeedbackRecord) -> Cells:
         "box": record.box_xyxy,
         "span_start_s": start,
         "span_end_s": end,
-        "image": {"bytes": record.consented_crop, "path": f"{record.id}.png"} if record.consented_crop else None,
+        "image": (
+            {"bytes": record.consented_crop, "path": f"{record.id}.png"} if record.consented_crop else None
+        ),
     }
     for task in TASKS:
         predicted, provenance, corrected = columns_of(task)
@@ -205,7 +236,9 @@ def _read(body: bytes, names: Sequence[str]) -> Iterator[Cells]:
     with _hub_errors(), pq.ParquetFile(pa.BufferReader(body)) as file:
         found = file.schema_arrow.names
         if missing := [name for name in COLUMNS if name not in found and name not in LATER_COLUMNS]:
-            raise FeedbackError("This is not a feedback file: the column {name} is missing.", code="column", name=missing[0])
+            raise FeedbackError(
+                "This is not a feedback file: the column {name} is missing.", code="column", name=missing[0]
+            )
         if file.metadata.num_rows > MOST_ROWS:
             raise FeedbackError(
                 "A feedback file can have at most {limit:,} rows; this file has {count:,}.",
@@ -217,7 +250,9 @@ def _read(body: bytes, names: Sequence[str]) -> Iterator[Cells]:
             size += batch.nbytes
             if size > MOST_BYTES:
                 raise FeedbackError(
-                    ("The rows of a feedback file can have at most {limit} MiB. Split the file."), code="bytes", limit=MOST_BYTES >> 20
+                    "The rows of a feedback file can have at most {limit} MiB. Split the file.",
+                    code="bytes",
+                    limit=MOST_BYTES >> 20,
                 )
             yield from pa.Table.from_batches([batch]).select(wanted.names).cast(wanted).to_pylist()
 
@@ -229,7 +264,9 @@ def _hub_errors() -> Iterator[None]:
     except FeedbackError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
-        raise FeedbackError("This is not a feedback file in Parquet format, or it is damaged.", code="parquet") from error
+        raise FeedbackError(
+            "This is not a feedback file in Parquet format, or it is damaged.", code="parquet"
+        ) from error
 
 
 def _record(cells: Cells) -> FeedbackRecord:
@@ -240,18 +277,40 @@ def _record(cells: Cells) -> FeedbackRecord:
             code="row_version", version=repr(cells["schema_version"]), known=SCHEMA_VERSION,
         )  # fmt: skip
     created, box, scopes, picture = cells["created"], cells["box"], cells["consent_scopes"], cells["image"]
-    texts = [name for name in _SAME if name not in ("face", "consent_scopes", "blind") and not isinstance(cells[name], str)]
-    if texts or not isinstance(created, datetime) or not isinstance(box, list) or None in box or not isinstance(cells["face"], int):
-        raise FeedbackError("A row has no valid value for {names}.", code="row_cell", names=", ".join(texts) or "created, face, box")
+    texts = [
+        name
+        for name in _SAME
+        if name not in ("face", "consent_scopes", "blind") and not isinstance(cells[name], str)
+    ]
+    if (
+        texts
+        or not isinstance(created, datetime)
+        or not isinstance(box, list)
+        or None in box
+        or not isinstance(cells["face"], int)
+    ):
+        raise FeedbackError(
+            "A row has no valid value for {names}.",
+            code="row_cell",
+            names=", ".join(texts) or "created, face, box",
+        )
     crop = picture.get("bytes") if isinstance(picture, dict) else None
     of_tasks = [(task, columns_of(task)) for task in TASKS]
     return FeedbackRecord(
         **{name: cells[name] for name in _SAME if name not in ("consent_scopes", "blind")},  # type: ignore[arg-type]  # checked above
         box_xyxy=cast("tuple[float, float, float, float]", tuple(box)),
-        span_s=tuple(cast("float", cells[name]) for name in ("span_start_s", "span_end_s") if cells[name] is not None),
-        predicted={task.name: values for task, names in of_tasks if (values := _numbers(task, cells[names[0]]))},
-        provenance={task.name: str(cells[names[1]]) for task, names in of_tasks if cells[names[1]] is not None},
-        corrected={task.name: values for task, names in of_tasks if (values := _answer(task, cells[names[2]]))},
+        span_s=tuple(
+            cast("float", cells[name]) for name in ("span_start_s", "span_end_s") if cells[name] is not None
+        ),
+        predicted={
+            task.name: values for task, names in of_tasks if (values := _numbers(task, cells[names[0]]))
+        },
+        provenance={
+            task.name: str(cells[names[1]]) for task, names in of_tasks if cells[names[1]] is not None
+        },
+        corrected={
+            task.name: values for task, names in of_tasks if (values := _answer(task, cells[names[2]]))
+        },
         consent_scopes=tuple(map(str, cast("list[str]", scopes or []))),
         blind=bool(cells.get("blind")),
         created_s=created.timestamp(),
@@ -266,7 +325,9 @@ def _answer(task: Task, value: Cell) -> Values:
     if task.kind != "one_of" or value is None:
         return _numbers(task, value)
     if value not in task.label_names:
-        raise FeedbackError("{task} must be one of {names}.", code="label", task=task.title, names=", ".join(task.label_names))
+        raise FeedbackError(
+            "{task} must be one of {names}.", code="label", task=task.title, names=", ".join(task.label_names)
+        )
     return {str(value): 1.0}
 
 
@@ -275,10 +336,21 @@ def _numbers(task: Task, value: Cell) -> Values:
     if value is None:
         return {}
     if not isinstance(value, list) or len(value) != len(task.labels):
-        raise FeedbackError("A row must have {count} numbers for {task}.", code="row_numbers", task=task.title, count=len(task.labels))
-    values = {label: number for label, number in zip(task.label_names, value, strict=True) if number is not None}
+        raise FeedbackError(
+            "A row must have {count} numbers for {task}.",
+            code="row_numbers",
+            task=task.title,
+            count=len(task.labels),
+        )
+    values = {
+        label: number for label, number in zip(task.label_names, value, strict=True) if number is not None
+    }
     if not all(task.low - _ROUNDING <= number <= task.high + _ROUNDING for number in values.values()):
         raise FeedbackError(
-            "The values for {task} must be from {low:g} to {high:g}.", code="row_range", task=task.title, low=task.low, high=task.high
+            "The values for {task} must be from {low:g} to {high:g}.",
+            code="row_range",
+            task=task.title,
+            low=task.low,
+            high=task.high,
         )
     return values

@@ -1,4 +1,4 @@
-"""Erasing what somebody gave: here at once, then in the published files, their history and the Hub's store of large files."""
+"""Erasure: here at once, then in the published files, their history and the Hub's large-file store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,27 @@ from sqlalchemy import delete, select
 
 from hsemotion_space.feedback.card import CARD, ERASED, dataset_card
 from hsemotion_space.feedback.dataset import encode, record_ids
-from hsemotion_space.feedback.queries import add_tombstones, discard_batches, erasures, mark_stale, put_erasure, remove
+from hsemotion_space.feedback.queries import (
+    add_tombstones,
+    discard_batches,
+    erasures,
+    mark_stale,
+    put_erasure,
+    remove,
+)
 from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.repository import Repository
 from hsemotion_space.feedback.store import FeedbackStore
-from hsemotion_space.feedback.tables import BATCHES, ERASURES, RECORDS, TOMBSTONES, Batch, PendingErasure, batch_of, tombstone_of
+from hsemotion_space.feedback.tables import (
+    BATCHES,
+    ERASURES,
+    RECORDS,
+    TOMBSTONES,
+    Batch,
+    PendingErasure,
+    batch_of,
+    tombstone_of,
+)
 from hsemotion_space.messages import Message
 
 NO_ACCESS: Final = Message(
@@ -62,7 +78,9 @@ class Erasure:
         """Sentences for who asked."""
         if not self.records and self.published == "none":
             return NO_CORRECTIONS
-        count = Message(ERASED_COUNTS, records=_count(self.records, CORRECTIONS), images=_count(self.pictures, IMAGES))
+        count = Message(
+            ERASED_COUNTS, records=_count(self.records, CORRECTIONS), images=_count(self.pictures, IMAGES)
+        )
         published = [Message(template, reason=self.reason) for template in OUTCOMES[self.published]]
         downloaded = [Message(DOWNLOADED)] if self.published in ("gone", "pending") else []
         return Message.joined([count if self.records else NO_CORRECTIONS, *published, *downloaded])
@@ -75,12 +93,14 @@ def _count(count: int, templates: tuple[str, str, str]) -> Message:
 def erase_locally(store: FeedbackStore, contributor: str, *, elsewhere: bool = False) -> PendingErasure:
     """Remove everything of a contributor, so that no byte of it is left in the files of this database.
 
-    Batches with a row of theirs lose their bytes and become stale. Asked again, it does again what may not have been finished.
+    Batches with a row of theirs lose their bytes and become stale. Asked again, it does again what may not
+    have been finished.
 
     Args:
         store: where it is kept.
         contributor: pseudonym.
-        elsewhere: whether the Hub may have rows that this database does not know yet; the erasure stays pending then.
+        elsewhere: whether the Hub may have rows that this database does not know yet; the erasure stays
+            pending then.
 
     Raises:
         FeedbackError: if it could not be done.
@@ -120,10 +140,14 @@ def tombstones(store: FeedbackStore) -> frozenset[str]:
 
 
 def apply_tombstones(store: FeedbackStore, digests: Collection[str]) -> None:
-    """Erase here what was erased elsewhere, by its tombstones, so that it cannot come back; this may be an old copy of a store."""
+    """Erase what tombstones from elsewhere name, so that it cannot come back; this store may be old."""
     with store.database.writing() as connection:
         new = add_tombstones(connection, digests)
-        deleted = [name for name in connection.scalars(select(RECORDS.c.id)) if tombstone_of(name) in new] if new else []
+        deleted = (
+            [name for name in connection.scalars(select(RECORDS.c.id)) if tombstone_of(name) in new]
+            if new
+            else []
+        )
         batches, _ = remove(connection, deleted)
         discard_batches(connection, batches)
     if deleted:
@@ -145,7 +169,8 @@ def erase_everywhere(
     Args:
         store: where it is kept.
         contributor: pseudonym.
-        finish_erasures: finishes the pending erasure of a key on the Hub, as ``Publisher.finish_erasures``; None without access.
+        finish_erasures: finishes the pending erasure of a key on the Hub, as ``Publisher.finish_erasures``;
+            None without access.
         publishes: whether anything was ever published from here or is to be.
         restored: whether this database knows everything that is published.
 
@@ -165,10 +190,13 @@ def erase_everywhere(
     return Erasure(count, pictures, "gone" if there else "none")
 
 
-def erase_on_hub(store: FeedbackStore, remote: Repository, texts: Mapping[str, str], head: str) -> tuple[list[Batch], str]:
+def erase_on_hub(
+    store: FeedbackStore, remote: Repository, texts: Mapping[str, str], head: str
+) -> tuple[list[Batch], str]:
     """Finish the pending erasures on the Hub; doing it again does no harm.
 
-    Files with an erased row are replaced in one commit, their bytes are deleted for good, and the history is squashed.
+    Files with an erased row are replaced in one commit, their bytes are deleted for good, and the history is
+    squashed.
 
     Args:
         store: knows the published files as of ``head``; its stale batches are replaced.
@@ -177,7 +205,8 @@ def erase_on_hub(store: FeedbackStore, remote: Repository, texts: Mapping[str, s
         head: newest commit; empty if there is no repository.
 
     Returns:
-        The batches that took the place of others on the Hub, to be read back, and the commit that was made, empty if none was.
+        The batches that took the place of others on the Hub, to be read back, and the commit that was made,
+        empty if none was.
 
     Raises:
         FeedbackError: if something is left to do; the erasures stay pending then.
@@ -196,7 +225,9 @@ def erase_on_hub(store: FeedbackStore, remote: Repository, texts: Mapping[str, s
             for batch in new:
                 store.mark_pushed(batch.id, oid)
         remote.delete_permanently(
-            {batch.sha256 for batch in old}, {batch.path for batch in old}, "Erase rows at the request of their contributors"
+            {batch.sha256 for batch in old},
+            {batch.path for batch in old},
+            "Erase rows at the request of their contributors",
         )
     for erasure in pending:
         complete_erasure(store, erasure.contributor)
@@ -211,7 +242,13 @@ def _stale(store: FeedbackStore) -> list[Batch]:
 
 
 def _replace(
-    store: FeedbackStore, remote: Repository, texts: Mapping[str, str], deleted: Collection[str], fresh: Collection[Batch], *, head: str
+    store: FeedbackStore,
+    remote: Repository,
+    texts: Mapping[str, str],
+    deleted: Collection[str],
+    fresh: Collection[Batch],
+    *,
+    head: str,
 ) -> str:
     """Take files away and put others in their place, all in one commit; return its id."""
     before = {tombstone_of(name) for path in deleted for name in _ids_in(remote.read(path, head))}

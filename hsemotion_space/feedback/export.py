@@ -30,7 +30,8 @@ configs:
 ---
 # Feedback on predictions of facial affect
 
-{rows:,} statements by {contributors:,} contributors on {items:,} faces, {crops:,} of them with a picture. {terms}
+{rows:,} statements by {contributors:,} contributors on {items:,} faces, {crops:,} of them with a picture.
+{terms}
 """
 _SHARED: Final = "Every contributor agreed to publication."
 _OWN: Final = "**Not for publication**: not every contributor agreed to it."
@@ -42,7 +43,8 @@ class ExportOptions:
 
     Attributes:
         min_tier: the least sure of ``TIERS`` that a row must have reached.
-        include_private: for use by the operator alone: take in what its contributors did not agree to publish.
+        include_private: for use by the operator alone: take in what its contributors did not agree to
+            publish.
         card: text of the README; a short one is written if it is empty.
     """
 
@@ -53,7 +55,10 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.min_tier not in TIERS:
             raise FeedbackError(
-                "The tier must be one of {names}, got {name}.", code="tier", name=repr(self.min_tier), names=", ".join(TIERS)
+                "The tier must be one of {names}, got {name}.",
+                code="tier",
+                name=repr(self.min_tier),
+                names=", ".join(TIERS),
             )
 
 
@@ -64,7 +69,8 @@ class ExportReport:
     Attributes:
         rows, crops, contributors, items, files: numbers of each.
         by_tier: rows of each tier.
-        left_out: records by reason: ``superseded``, ``reverted``, ``rejected``, ``not to be published``, ``below the tier``.
+        left_out: records by reason: ``superseded``, ``reverted``, ``rejected``, ``not to be published``,
+            ``below the tier``.
     """
 
     rows: int
@@ -95,13 +101,19 @@ def export(
     """
     options, folder = options or ExportOptions(), folder.resolve()
     if folder.is_dir() and any(folder.iterdir()):
-        raise FeedbackError("The folder {name} is not empty. Choose another folder.", code="folder", name=folder.name)
+        raise FeedbackError(
+            "The folder {name} is not empty. Choose another folder.", code="folder", name=folder.name
+        )
     grades = {record.id: tiers.get(record.id, TIERS[0]) for record in records}
     reasons = {record.id: _reason(record, grades[record.id], options) for record in records}
     exported = [record for record in records if not reasons[record.id]]
     left_out = Counter(reason for reason in reasons.values() if reason)
     if not exported:
-        raise FeedbackError("No records to export. Omitted: {reasons}.", code="empty", reasons=_in_words(left_out) or "nothing")
+        raise FeedbackError(
+            "No records to export. Omitted: {reasons}.",
+            code="empty",
+            reasons=_in_words(left_out) or "nothing",
+        )
     files = [exported[start : start + FILE_ROWS] for start in range(0, len(exported), FILE_ROWS)]
     report = _report(exported, len(files), grades, left_out)
     partial = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.partial")
@@ -114,7 +126,10 @@ def export(
         partial.replace(folder)
     except OSError as error:
         raise FeedbackError(
-            "{name} cannot be written: {reason}.", code="export_write", name=folder.name, reason=error.strerror or str(error)
+            "{name} cannot be written: {reason}.",
+            code="export_write",
+            name=folder.name,
+            reason=error.strerror or str(error),
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -136,7 +151,9 @@ def _in_words(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
 
 
-def _report(exported: Sequence[FeedbackRecord], files: int, grades: Mapping[str, str], left_out: Mapping[str, int]) -> ExportReport:
+def _report(
+    exported: Sequence[FeedbackRecord], files: int, grades: Mapping[str, str], left_out: Mapping[str, int]
+) -> ExportReport:
     return ExportReport(
         rows=len(exported),
         crops=sum(bool(record.consented_crop) for record in exported),
@@ -159,7 +176,7 @@ def _card(report: ExportReport, include_private: bool) -> str:
 
 
 def export_own(records: Sequence[FeedbackRecord], file: Path) -> int:
-    """Write everything that is kept of one contributor as JSON, with comments, exact times and crops (base64); return how much it is.
+    """Write everything stored of one contributor as JSON, crops in base64; return the number of records.
 
     Args:
         records: of the contributor, in whatever state.
@@ -175,7 +192,10 @@ def export_own(records: Sequence[FeedbackRecord], file: Path) -> int:
         partial.replace(file)
     except OSError as error:
         raise FeedbackError(
-            "{name} cannot be written: {reason}.", code="export_write", name=file.name, reason=error.strerror or str(error)
+            "{name} cannot be written: {reason}.",
+            code="export_write",
+            name=file.name,
+            reason=error.strerror or str(error),
         ) from error
     finally:
         with suppress(OSError):

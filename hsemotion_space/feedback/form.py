@@ -61,12 +61,14 @@ def read_comment(value: object) -> str:
         FeedbackError: if it is no text or too long.
     """
     if not isinstance(value, str) or len(value) > COMMENT_LENGTH:
-        raise FeedbackError("The comment must be text of at most {count} characters.", code="comment", count=COMMENT_LENGTH)
+        raise FeedbackError(
+            "The comment must be text of at most {count} characters.", code="comment", count=COMMENT_LENGTH
+        )
     return "".join(letter for letter in value if letter.isprintable() or letter == "\n").strip()
 
 
 def read_corrected(value: object, predicted: Sequence[str]) -> Mapping[str, Values]:
-    """Return corrections that a client sent: ``{task: {label: number}}``, or ``{task: label}`` for one of several classes.
+    """Return corrections sent by a client: ``{task: {label: number}}``, or ``{task: label}`` (one-of).
 
     Args:
         value: untrusted.
@@ -95,8 +97,14 @@ def _read_answer(task: Task, answer: object) -> Values:
         if not isinstance(answer, str) or answer not in task.label_names:
             raise FeedbackError("{task} must be one of {names}.", code="label", task=task.title, names=names)
         return {answer: 1.0}
-    if not isinstance(answer, Mapping) or not answer or (task.kind == "continuous" and set(answer) != set(task.label_names)):
-        raise FeedbackError("{task} needs one number per label: {names}.", code="numbers", task=task.title, names=names)
+    if (
+        not isinstance(answer, Mapping)
+        or not answer
+        or (task.kind == "continuous" and set(answer) != set(task.label_names))
+    ):
+        raise FeedbackError(
+            "{task} needs one number per label: {names}.", code="numbers", task=task.title, names=names
+        )
     for label, number in answer.items():
         if label not in task.label_names:
             raise FeedbackError("{task} must be one of {names}.", code="label", task=task.title, names=names)
@@ -108,11 +116,14 @@ def _read_answer(task: Task, answer: object) -> Values:
     return {label: float(answer[label]) for label in task.label_names if label in answer}
 
 
-def check_statement(verdict: Verdict, corrected: Mapping[str, Values], predicted: Mapping[str, Values]) -> None:
+def check_statement(
+    verdict: Verdict, corrected: Mapping[str, Values], predicted: Mapping[str, Values]
+) -> None:
     """Check that verdict and corrections say the same thing.
 
     Raises:
-        FeedbackError: if a wrong prediction is not corrected, one that is confirmed differs, or something else is corrected.
+        FeedbackError: if a wrong prediction is not corrected, one that is confirmed differs, or something
+            else is corrected.
     """
     if verdict == "wrong" and not corrected:
         raise FeedbackError("Correct at least one task, or select “cannot tell”.", code="no_correction")
@@ -124,7 +135,7 @@ def check_statement(verdict: Verdict, corrected: Mapping[str, Values], predicted
 
 
 def read_span(track: FaceTrack, kind: str, span: object) -> tuple[float, ...]:
-    """Return a time range that a client sent: inside the track, and with the face in it; all of the track is no range.
+    """Return a time range sent by a client: inside the track and with the face; all of the track is no range.
 
     Raises:
         FeedbackError: if the face is not visible there, or ``kind`` is not ``clip``.
@@ -133,7 +144,12 @@ def read_span(track: FaceTrack, kind: str, span: object) -> tuple[float, ...]:
         return ()
     if kind != "clip":
         raise FeedbackError("Only a video clip has a time range.", code="span_image")
-    if not isinstance(span, list | tuple) or len(span) != 2 or not all(map(_is_time, span)) or span[0] > span[1]:
+    if (
+        not isinstance(span, list | tuple)
+        or len(span) != 2
+        or not all(map(_is_time, span))
+        or span[0] > span[1]
+    ):
         raise FeedbackError("A time range needs a start and a later end, in seconds.", code="span")
     times, number = track.times_s, track.track_id
     first, last = float(times[0]), float(times[-1])

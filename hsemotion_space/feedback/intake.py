@@ -1,4 +1,4 @@
-"""Where corrections come in: what a client sends about a result of this server is checked here, once, and becomes a record."""
+"""The intake of corrections: what a client sends is validated here, once, and becomes a record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import numpy as np
 
 from hsemotion_space.feedback.consent import read_consent
 from hsemotion_space.feedback.crops import find_track, make_crop, surest_row
-from hsemotion_space.feedback.form import Submission, check_statement, read_comment, read_corrected, read_span, read_verdict
+from hsemotion_space.feedback.form import (
+    Submission,
+    check_statement,
+    read_comment,
+    read_corrected,
+    read_span,
+    read_verdict,
+)
 from hsemotion_space.feedback.keys import HASH_LENGTH, Keys, read_code
 from hsemotion_space.feedback.limits import DAY_S, Limits
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Json, State, Values, canonical
@@ -30,14 +37,14 @@ class Context:
     """What this server knows about a submission by itself.
 
     Attributes:
-        job: id of the analysis, which nobody can guess: a new receipt code follows from it and from the face, so that a double
-            click makes one contributor.
+        job: id of the analysis, which nobody can guess: a new receipt code follows from it and from the face,
+            so that a double click makes one contributor.
         preprocessing: digest of how faces were found and prepared.
         blind: whether the person has not been shown yet what is predicted, nor any known answer.
-        bundled: whether the face came with this program; then no picture is kept, and ``adult_and_permitted`` stands for being
-            an adult.
-        instead_of: id of the record that this one takes the place of, empty if there is none; without it, a statement that was
-            made before and changed in between would count as sent again.
+        bundled: whether the face came with this program; then no picture is kept, and ``adult_and_permitted``
+            stands for being an adult.
+        instead_of: id of the record that this one takes the place of, empty if there is none; without it, a
+            statement that was made before and changed in between would count as sent again.
         language: in which the person read what they agreed to; one of ``consent.VERSIONS``.
     """
 
@@ -51,7 +58,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a contributor gets: code to list and erase everything by, id of the record, whether it is new, how far it is."""
+    """What a contributor receives: receipt code, record id, whether it is new, and its state."""
 
     code: str
     record_id: str
@@ -76,13 +83,20 @@ class Intake:
     """
 
     def __init__(
-        self, store: FeedbackStore, keys: Keys, limits: Limits, clock: Callable[[], float] = time.time, answers: Limits | None = None
+        self,
+        store: FeedbackStore,
+        keys: Keys,
+        limits: Limits,
+        clock: Callable[[], float] = time.time,
+        answers: Limits | None = None,
     ) -> None:
         self._store, self._keys, self._clock = store, keys, clock
         self._limits, self._answers = limits, limits if answers is None else answers
 
     def submit(self, analysis: Analysis, submission: Submission, client: str, context: Context) -> Receipt:
-        """Check a correction and keep it; the same one sent again is kept once. Only what is kept counts against the limits.
+        """Check a correction and keep it; the same one sent again is kept once.
+
+        Only what is kept counts against the limits.
 
         Args:
             analysis: that it is about.
@@ -96,15 +110,16 @@ class Intake:
         return self._counted([self._limits], client, lambda: self._keep(analysis, submission, context))
 
     def answer(self, analysis: Analysis, submission: Submission, client: str, context: Context) -> Receipt:
-        """Check an answer of an annotator and keep it, as :meth:`submit` does a correction, but under other limits.
+        """Check an annotator's answer and store it, as :meth:`submit` does a correction, with other limits.
 
-        Who has a receipt code may answer quickly; whoever would be a new contributor counts against the usual limits too.
+        Who has a receipt code may answer quickly; whoever would be a new contributor counts against the usual
+        limits too.
         """
         limits = [self._answers] if self._returns(submission) else [self._answers, self._limits]
         return self._counted(limits, client, lambda: self._keep(analysis, submission, context))
 
     def _returns(self, submission: Submission) -> bool:
-        """Return whether a receipt code belongs to somebody who gave something; a mistyped one is refused later."""
+        """Return whether a receipt code belongs to a contributor; a mistyped one is refused later."""
         try:
             return self._store.has_contributor(self._keys.contributor(str(submission.code)))
         except FeedbackError:
@@ -144,16 +159,25 @@ class Intake:
         corrected = read_corrected(submission.corrected, list(predicted))
         check_statement(verdict, corrected, predicted)
         comment = read_comment(submission.comment)
-        version, scopes, stated = read_consent(submission.scopes, submission.adult_and_permitted, context.bundled, context.language)
+        version, scopes, stated = read_consent(
+            submission.scopes, submission.adult_and_permitted, context.bundled, context.language
+        )
         span_s = read_span(track, analysis.media.kind, submission.span_s)
         code = self._code(submission.code, f"{context.job} {track.track_id}")
         contributor, item = self._keys.contributor(code), self._item(analysis, track.track_id, span_s)
         weights = [analysis.checkpoint.id, analysis.checkpoint.sha256, analysis.checkpoint.heads_sha256]
-        said: list[Json] = [verdict, cast("Json", corrected), comment, *([context.instead_of] if context.instead_of else [])]
+        said: list[Json] = [
+            verdict,
+            cast("Json", corrected),
+            comment,
+            *([context.instead_of] if context.instead_of else []),
+        ]
         name = canonical([self._keys.owner(code), item, weights, [*said, version, list(scopes)]])
         record = FeedbackRecord(
-            self._keys.sign("record", name)[:HASH_LENGTH], contributor, item, analysis.media.kind, track.track_id,
-            _box(analysis, track), span_s, weights[0], weights[1], weights[2], context.preprocessing, predicted, provenance,
+            self._keys.sign("record", name)[:HASH_LENGTH], contributor, item, analysis.media.kind,
+            track.track_id,
+            _box(analysis, track), span_s, weights[0], weights[1], weights[2], context.preprocessing,
+            predicted, provenance,
             verdict, corrected, version, scopes, stated, comment, context.blind,
             crop=make_crop(analysis, track.track_id) if "crop" in scopes else b"",
         )  # fmt: skip
@@ -169,10 +193,12 @@ class Intake:
 
 
 def read_predicted(analysis: Analysis, face: int) -> tuple[Mapping[str, Values], Mapping[str, str]]:
-    """Return values and provenance of what was predicted for a face, by task; tasks without a value are left out."""
+    """Return predicted values and provenance for a face, by task; tasks without a value are left out."""
     [predictions] = [one.predictions for one in analysis.faces if one.track.track_id == face]
     known = [one for one in predictions if np.isfinite(one.values).all()]
-    values = {one.task.name: dict(zip(one.task.label_names, map(float, one.values), strict=True)) for one in known}
+    values = {
+        one.task.name: dict(zip(one.task.label_names, map(float, one.values), strict=True)) for one in known
+    }
     return values, {one.task.name: one.provenance for one in known}
 
 

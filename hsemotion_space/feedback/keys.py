@@ -44,7 +44,7 @@ class Keys:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Keys:
-        """Take the secret of the settings, or the random one in ``feedback_data``, which is made if it is not there.
+        """Take the secret from the settings, or the random one in ``feedback_data``, created if absent.
 
         Raises:
             FeedbackError: if the secret is too short, or its file is damaged or cannot be written.
@@ -84,7 +84,7 @@ class Keys:
         return self.sign("media", sha256)[:HASH_LENGTH]
 
     def pseudonym(self, owner: str) -> str:
-        """Return the pseudonym of the owner of a receipt code; databases of the first two versions have the owner instead."""
+        """Return the pseudonym of a receipt's owner; databases of the first two versions store the owner."""
         return self.sign("published", owner)[:HASH_LENGTH]
 
     def client(self, address: str, day: int) -> str:
@@ -92,12 +92,12 @@ class Keys:
         return self.sign("client", f"{day} {network_of(address)}")[:HASH_LENGTH]
 
     def code(self, nonce: str) -> str:
-        """Return the receipt code that belongs to a random text, always the same, so that a double click makes one contributor."""
+        """Return the receipt code of a random text, always the same: a double click makes one contributor."""
         return _write_code(int(self.sign("code", nonce)[: CODE_BITS // 4], 16))
 
 
 def read_code(code: str) -> str:
-    """Return a receipt code as it was given out, whatever case, spaces and look-alikes (O for 0, I and L for 1) it was typed with.
+    """Return a receipt code in canonical form, whatever case, spaces or look-alikes (O 0, I L 1) it has.
 
     Raises:
         FeedbackError: if it is mistyped.
@@ -122,7 +122,7 @@ def _write_code(number: int) -> str:
 
 
 def _read_or_create_secret(folder: Path) -> bytes:
-    """Return the secret in a folder; of several processes that make one at the same time, one wins and all read it."""
+    """Return the secret in a folder; of processes that create it at the same time, one wins."""
     file = folder / SECRET_FILE
     try:
         if not file.exists():
@@ -132,13 +132,17 @@ def _read_or_create_secret(folder: Path) -> bytes:
         secret = bytes.fromhex(file.read_text("ascii"))
     except OSError as error:
         raise FeedbackError(
-            "The secret of this server cannot be read or written: {reason}.", code="secret_file", reason=error.strerror or str(error)
+            "The secret of this server cannot be read or written: {reason}.",
+            code="secret_file",
+            reason=error.strerror or str(error),
         ) from error
     except ValueError:
         secret = b""
     if len(secret) != SECRET_BYTES:
         raise FeedbackError(
-            "The file {name} with the secret of this server is damaged. Restore it from a backup.", code="secret_damaged", name=SECRET_FILE
+            "The file {name} with the secret of this server is damaged. Restore it from a backup.",
+            code="secret_damaged",
+            name=SECRET_FILE,
         )
     return secret
 

@@ -34,13 +34,20 @@ PER_CLIENT: Final = (Rule(5, MINUTE_S), Rule(50, DAY_S))
 TOTAL: Final = (Rule(600, HOUR_S),)
 ANSWERS_PER_CLIENT: Final = (Rule(40, MINUTE_S), Rule(600, DAY_S))
 ANSWERS_TOTAL: Final = (Rule(3000, HOUR_S),)
-"""For answers of annotators, who give many under one receipt code; a code that is new is counted by the rules above besides."""
+"""For answers of annotators, who give many under one receipt code; a code that is new is counted by the rules
+above besides."""
 ATTEMPTS_PER_CLIENT: Final = (Rule(10, MINUTE_S), Rule(60, HOUR_S))
 ATTEMPTS_TOTAL: Final = (Rule(1000, HOUR_S),)
 """For receipt codes and tokens that are not right; a client alone takes at most 6 % of what all may try."""
 
-CORRECTION_LIMIT: Final = ("Your network has reached the limit for corrections.", "The server is receiving too many corrections.")
-CODE_LIMIT: Final = ("Your network has sent too many invalid codes.", "The server is receiving too many invalid codes.")
+CORRECTION_LIMIT: Final = (
+    "Your network has reached the limit for corrections.",
+    "The server is receiving too many corrections.",
+)
+CODE_LIMIT: Final = (
+    "Your network has sent too many invalid codes.",
+    "The server is receiving too many invalid codes.",
+)
 """Messages for a client over its limit, and for everybody over the common limit."""
 UNITS: Final = ((HOUR_S, "{count} hour", "{count} hours"), (MINUTE_S, "{count} minute", "{count} minutes"))
 SECONDS: Final = (1, "{count} second", "{count} seconds")
@@ -107,7 +114,9 @@ class Limits:
 def _check(entries: Sequence[Entry], rules: Sequence[Rule], now: float, message: str) -> None:
     waits = [entries[-rule.count][0] + rule.window_s - now for rule in rules if len(entries) >= rule.count]
     if waits and max(waits) > 0:
-        raise FeedbackError("{limit} Try again in {time}.", code="limit", limit=Message(message), time=_duration(max(waits)))
+        raise FeedbackError(
+            "{limit} Try again in {time}.", code="limit", limit=Message(message), time=_duration(max(waits))
+        )
 
 
 def _duration(wait_s: float) -> Message:
@@ -124,7 +133,7 @@ CUSTOMER_BITS: Final = 64
 
 
 def network_of(address: str) -> str:
-    """Return the network of an address: an IPv4 address itself, also one mapped into IPv6; of any other IPv6 address its /64.
+    """Return the network of an address: an IPv4 address itself, also if mapped into IPv6; else its /64.
 
     A zone (``%eth0``) is left out, a network stays what it is, and everything else is ``UNKNOWN``.
     """

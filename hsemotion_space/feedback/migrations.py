@@ -11,30 +11,51 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection, delete, insert, inspect, select, update
 
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
-from hsemotion_space.feedback.tables import BATCHES, COPIES, CROPS, ERASURES, META, METADATA, RECORDS, digest_of, row_of
+from hsemotion_space.feedback.tables import (
+    BATCHES,
+    COPIES,
+    CROPS,
+    ERASURES,
+    META,
+    METADATA,
+    RECORDS,
+    digest_of,
+    row_of,
+)
 
 Pseudonym: TypeAlias = Callable[[str], str]
 
 
 def _index_items(connection: Connection, _: Pseudonym) -> None:
     """Let what was said about an item be found without reading everything."""
-    next(index for index in RECORDS.indexes if index.name == "feedback_of_item").create(connection, checkfirst=True)
+    next(index for index in RECORDS.indexes if index.name == "feedback_of_item").create(
+        connection, checkfirst=True
+    )
 
 
 def _one_record(connection: Connection, pseudonym: Pseudonym) -> None:
-    """Write records flat and with the published pseudonym; forget the index of rows that only the Hub has, which are restored instead."""
+    """Store records flat with the published pseudonym; drop the index of Hub rows, restored instead."""
     for name in ("attempts", "next_try_s", "error", "pushed_s"):
         connection.exec_driver_sql(f"ALTER TABLE {BATCHES.name} DROP COLUMN {name}")
     for column in (RECORDS.c.verdict, RECORDS.c.consent_version):
         kind = column.type.compile(connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {RECORDS.name} ADD COLUMN {column.name} {kind} NOT NULL DEFAULT ''")
-    rows = select(RECORDS, CROPS.c.png).join_from(RECORDS, CROPS, CROPS.c.record == RECORDS.c.id, isouter=True)
+        connection.exec_driver_sql(
+            f"ALTER TABLE {RECORDS.name} ADD COLUMN {column.name} {kind} NOT NULL DEFAULT ''"
+        )
+    rows = select(RECORDS, CROPS.c.png).join_from(
+        RECORDS, CROPS, CROPS.c.record == RECORDS.c.id, isouter=True
+    )
     for row in connection.execute(rows).mappings().all():
-        if digest_of(row["body"], row["created_s"], row["png"] or b"") == row["digest"]:  # what is damaged stays so
+        # what is damaged stays so
+        if digest_of(row["body"], row["created_s"], row["png"] or b"") == row["digest"]:
             record = replace(_flat(json.loads(row["body"]), row["item"], pseudonym), crop=row["png"] or b"")
-            values = {name: value for name, value in row_of(record, row["created_s"]).items() if name != "state"}
+            values = {
+                name: value for name, value in row_of(record, row["created_s"]).items() if name != "state"
+            }
             connection.execute(update(RECORDS).where(RECORDS.c.number == row["number"]).values(values))
-    pending = connection.exec_driver_sql("SELECT contributor, alias, batches, files FROM feedback_erasures").all()
+    pending = connection.exec_driver_sql(
+        "SELECT contributor, alias, batches, files FROM feedback_erasures"
+    ).all()
     for contributor, alias, batches, files in pending:
         named = [*json.loads(batches), *(PurePosixPath(file).stem for file in json.loads(files))]
         changed = {"contributor": alias or contributor, "batches": json.dumps(named)}
@@ -52,15 +73,19 @@ def _flat(body: Mapping[str, Any], item: str, pseudonym: Pseudonym) -> FeedbackR
     return FeedbackRecord(
         body["id"], pseudonym(body["contributor"]), item, subject["kind"], subject["face"],
         tuple(subject["box_xyxy"]), tuple(subject["span_s"]),
-        predicted["checkpoint"], predicted["checkpoint_sha256"], predicted["heads_sha256"], predicted["preprocessing"],
-        {one["task"]: one["values"] for one in predicted["tasks"]}, {one["task"]: one["provenance"] for one in predicted["tasks"]},
+        predicted["checkpoint"], predicted["checkpoint_sha256"], predicted["heads_sha256"],
+        predicted["preprocessing"],
+        {one["task"]: one["values"] for one in predicted["tasks"]},
+        {one["task"]: one["provenance"] for one in predicted["tasks"]},
         body["verdict"], body["corrected"], consent["version"], tuple(consent["scopes"]),
-        "adult_and_permitted" if consent["adult_and_permitted"] else "adult", body["comment"], body.get("blind", False),
+        "adult_and_permitted" if consent["adult_and_permitted"] else "adult", body["comment"],
+        body.get("blind", False),
     )  # fmt: skip
 
 
 MIGRATIONS: tuple[Callable[[Connection, Pseudonym], None], ...] = (_index_items, _one_record)
-"""Element ``k`` raises version ``k + 1`` to ``k + 2``; a new database is made at the newest version at once."""
+"""Element ``k`` raises version ``k + 1`` to ``k + 2``; a new database is made at the newest version at once.
+"""
 VERSION_KEY: Final = "schema_version"
 
 

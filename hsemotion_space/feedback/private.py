@@ -42,9 +42,10 @@ def write(file: Path, content: bytes) -> None:
 
 
 def tighten(folder: Path, names: Collection[str]) -> None:
-    """Take files away from other users, as earlier versions left them readable: those of ``names`` with their logs, locks and copies.
+    """Remove other users' read access, left by earlier versions: ``names``, logs, locks and copies.
 
-    The folder is closed too, unless something else lies in it, which others may be meant to reach. What belongs to another user stays.
+    The folder is closed too, unless something else lies in it, which others may be meant to reach. What
+    belongs to another user stays.
     """
     with suppress(OSError):
         entries = list(folder.iterdir())

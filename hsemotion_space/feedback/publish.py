@@ -1,4 +1,4 @@
-"""Publishing: sealed batches go to the Hub from a thread of their own, nothing is lost, nothing is there twice."""
+"""Publishing: a thread pushes sealed batches to the Hub; none is lost, none is published twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from hsemotion_space.hub.source import Digest
 from hsemotion_space.messages import Message
 
 COMMIT_EVERY_S: Final = 60.0
-"""A statement is pushed as soon as this has passed since the last commit: at once if it is alone, with those of a minute otherwise."""
+"""A statement is pushed as soon as this has passed since the last commit: at once if it is alone, with those
+of a minute otherwise."""
 BATCH_ROWS: Final = 100
 COMMIT_BATCHES: Final = 50
 COMMIT_BYTES: Final = 64 * 2**20
@@ -37,7 +38,7 @@ def _retry_after_s(error: FeedbackError) -> float:
 
 
 class Publisher:
-    """Restores what only the Hub has, seals what may be published and pushes it, at most one commit a minute, and finishes erasures there.
+    """Restores rows from the Hub, pushes sealed batches at most once a minute, completes erasures there.
 
     After :meth:`start` it does so by itself; without, every :meth:`step` does what is due.
 
@@ -56,7 +57,13 @@ class Publisher:
     """
 
     def __init__(
-        self, store: FeedbackStore, repo: str, token: str, texts: Mapping[str, str], *, clock: Callable[[], float] = time.time
+        self,
+        store: FeedbackStore,
+        repo: str,
+        token: str,
+        texts: Mapping[str, str],
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._texts, self._clock = store, texts, clock
         self._remote = Repository(repo, token)
@@ -75,7 +82,7 @@ class Publisher:
         self._thread.start()
 
     def stop(self, deadline_s: float = 8.0) -> None:
-        """Push what waits, for at most so long; what is not pushed then stays in the store for the next start."""
+        """Push waiting batches within a time limit; the rest stays in the store for the next start."""
         self._timeout_s = deadline_s
         self._stopping.set()
         self._wake.set()
@@ -95,7 +102,9 @@ class Publisher:
         try:
             self.step(last=last)
         except Exception as error:  # noqa: BLE001
-            words = Message("Publishing failed because of a program error ({error}).", error=type(error).__name__)
+            words = Message(
+                "Publishing failed because of a program error ({error}).", error=type(error).__name__
+            )
             self._pushes.failed(words, self._clock(), 0.0)
             self._erase_failed(words, 0.0)
 
@@ -142,9 +151,11 @@ class Publisher:
         return "", key in self._erased_there
 
     def _help(self) -> None:
-        """Have a step done by a thread, if none runs; one that runs may be past the erasures and end without seeing a new one."""
+        """Run a step in a thread, if none runs; a running one may be past the erasures and miss a new one."""
         if self._urgent.is_set() and not self._thread.is_alive() and not self._helper.is_alive():
-            self._helper = threading.Thread(target=self._step_safely, kwargs={"last": False}, name="feedback-erasure", daemon=True)
+            self._helper = threading.Thread(
+                target=self._step_safely, kwargs={"last": False}, name="feedback-erasure", daemon=True
+            )
             self._helper.start()
 
     def check(self) -> list[str]:
@@ -175,7 +186,10 @@ class Publisher:
             if not (erase or push or (may_push and (self._unverified or not self.restored))):
                 return False
             try:
-                with self._store.publish_lock() as acquired, self._remote.session(ERASE_TIMEOUT_S if urgent else self._timeout_s):
+                with (
+                    self._store.publish_lock() as acquired,
+                    self._remote.session(ERASE_TIMEOUT_S if urgent else self._timeout_s),
+                ):
                     if not acquired:
                         self._erase_tries += 1
                         return False
@@ -216,12 +230,23 @@ class Publisher:
     def _next_batches(self) -> list[Batch]:
         """Return what one commit can take: batches that wait already, then new ones.
 
-        What is to take the place of a file with erased rows waits until that is done, or rows would be there twice.
+        What is to take the place of a file with erased rows waits until that is done, or rows would be there
+        twice.
         """
-        held = {self._store.latest_replacement(name) for erasure in pending_erasures(self._store) for name in erasure.batches}
-        batches = [batch for batch in self._store.batches(pushed=False) if batch.id not in held][:COMMIT_BATCHES]
+        held = {
+            self._store.latest_replacement(name)
+            for erasure in pending_erasures(self._store)
+            for name in erasure.batches
+        }
+        batches = [batch for batch in self._store.batches(pushed=False) if batch.id not in held][
+            :COMMIT_BATCHES
+        ]
         size = sum(len(batch.body) for batch in batches)
-        while len(batches) < COMMIT_BATCHES and size < COMMIT_BYTES and (new := self._store.create_batch(BATCH_ROWS, encode)):
+        while (
+            len(batches) < COMMIT_BATCHES
+            and size < COMMIT_BYTES
+            and (new := self._store.create_batch(BATCH_ROWS, encode))
+        ):
             batches.append(new)
             size += len(new.body)
         return batches
@@ -238,7 +263,11 @@ class Publisher:
         for batch in batches:
             if batch.path in found and found[batch.path].matches(batch.body):
                 self._pushed([batch], head, self._noted(TRIED))
-        taken = [batch.path for batch in batches if batch.path in found and not found[batch.path].matches(batch.body)]
+        taken = [
+            batch.path
+            for batch in batches
+            if batch.path in found and not found[batch.path].matches(batch.body)
+        ]
         missing = [batch for batch in batches if batch.path not in found]
         if missing and (last or self._may_commit(self._clock())):
             self._commit(missing, head)
@@ -249,11 +278,15 @@ class Publisher:
         return bool(missing)
 
     def _commit(self, batches: Sequence[Batch], head: str) -> None:
-        card = dataset_card(self._remote.repo, self._store.published([batch.id for batch in batches]), self._texts)
+        card = dataset_card(
+            self._remote.repo, self._store.published([batch.id for batch in batches]), self._texts
+        )
         now_s = self._clock()
         self._store.set_meta(TRIED, repr(now_s))
         message = f"Add {sum(batch.rows for batch in batches)} statements in {len(batches)} files"
-        oid = self._remote.commit(head, message, {**{batch.path: batch.body for batch in batches}, CARD: card.encode()})
+        oid = self._remote.commit(
+            head, message, {**{batch.path: batch.body for batch in batches}, CARD: card.encode()}
+        )
         self._pushed(batches, oid, now_s)
         self._store.set_meta(HEAD, oid)
 
@@ -270,7 +303,9 @@ class Publisher:
             return
         head = self._remote.head()
         folders = {batch.path.rpartition("/")[0] for batch in self._unverified}
-        found = {path: digest for folder in folders for path, digest in self._remote.listing(folder, head).items()}
+        found = {
+            path: digest for folder in folders for path, digest in self._remote.listing(folder, head).items()
+        }
         wrong = []
         for batch in self._unverified:
             if self._store.batch(batch.id).stale:
@@ -282,14 +317,19 @@ class Publisher:
         self._unverified = wrong
         if wrong:
             raise FeedbackError(
-                "{repo} does not contain the uploaded bytes of {path}.", code="hub_differs", repo=self._remote.repo, path=wrong[0].path
+                "{repo} does not contain the uploaded bytes of {path}.",
+                code="hub_differs",
+                repo=self._remote.repo,
+                path=wrong[0].path,
             )
 
     def _erase(self, head: str) -> None:
         """Finish the pending erasures; if that fails, publishing goes on all the same."""
         try:
             if not self.restored:
-                raise FeedbackError("{repo} is still being restored to this server.", code="restoring", repo=self._remote.repo)
+                raise FeedbackError(
+                    "{repo} is still being restored to this server.", code="restoring", repo=self._remote.repo
+                )
             keys = {erasure.contributor for erasure in pending_erasures(self._store) if erasure.batches}
             pushed, oid = erase_on_hub(self._store, self._remote, self._texts, head)
         except FeedbackError as error:

@@ -9,7 +9,20 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, func, insert, not_, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    update,
+)
 
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
 from hsemotion_space.feedback.tables import (
@@ -33,7 +46,9 @@ T = TypeVar("T")
 
 _NEWER: Final = RECORDS.alias("newer")
 SUPERSEDED: Final[ColumnElement[bool]] = exists().where(
-    _NEWER.c.contributor == RECORDS.c.contributor, _NEWER.c.item == RECORDS.c.item, _NEWER.c.number > RECORDS.c.number
+    _NEWER.c.contributor == RECORDS.c.contributor,
+    _NEWER.c.item == RECORDS.c.item,
+    _NEWER.c.number > RECORDS.c.number,
 )
 STORED: Final = (
     select(RECORDS, CROPS.c.png, SUPERSEDED.label("superseded"))
@@ -42,18 +57,33 @@ STORED: Final = (
 )
 """What :func:`tables.record_of` reads."""
 PUBLISHABLE: Final[ColumnElement[bool]] = and_(
-    RECORDS.c.state == "received", RECORDS.c.publish, not_(RECORDS.c.reverted), RECORDS.c.review != "rejected", not_(SUPERSEDED)
+    RECORDS.c.state == "received",
+    RECORDS.c.publish,
+    not_(RECORDS.c.reverted),
+    RECORDS.c.review != "rejected",
+    not_(SUPERSEDED),
 )
 
 
-def insert_batch(connection: Connection, stored: Sequence[FeedbackRecord], body: bytes, created_s: float) -> Batch:
+def insert_batch(
+    connection: Connection, stored: Sequence[FeedbackRecord], body: bytes, created_s: float
+) -> Batch:
     """Make a batch of records and of the bytes that they became."""
     name, digest = uuid.uuid4().hex, hashlib.sha256(body).hexdigest()
     path = datetime.fromtimestamp(created_s, UTC).strftime(f"data/%Y/%m/%d/{name}.parquet")
-    values = {"id": name, "created_s": created_s, "body": body, "sha256": digest, "rows": len(stored), "path": path}
+    values = {
+        "id": name,
+        "created_s": created_s,
+        "body": body,
+        "sha256": digest,
+        "rows": len(stored),
+        "path": path,
+    }
     connection.execute(insert(BATCHES).values(values))
     for part in chunks([one.number for one in stored]):
-        connection.execute(update(RECORDS).where(RECORDS.c.number.in_(part)).values(state="sealed", batch=name))
+        connection.execute(
+            update(RECORDS).where(RECORDS.c.number.in_(part)).values(state="sealed", batch=name)
+        )
     return find_batch(connection, name)
 
 
@@ -69,7 +99,9 @@ def find_batch(connection: Connection, batch: str) -> Batch:
     return batch_of(row)
 
 
-def put(connection: Connection, table: Table, key: Mapping[str, object], values: Mapping[str, object]) -> None:
+def put(
+    connection: Connection, table: Table, key: Mapping[str, object], values: Mapping[str, object]
+) -> None:
     """Replace a row; there is one writer, so this needs no statement of its own in each dialect."""
     connection.execute(delete(table).filter_by(**key))
     connection.execute(insert(table).values({**key, **values}))
@@ -82,7 +114,7 @@ def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def put_record(connection: Connection, record: FeedbackRecord, created_s: float, **marks: object) -> None:
-    """Insert a record with its crop, if that was agreed to; ``marks`` are columns that differ from those of one that just arrived."""
+    """Insert a record with its crop, if agreed to; ``marks`` are columns that differ from a new record's."""
     connection.execute(insert(RECORDS).values({**row_of(record, created_s), **marks}))
     if record.consented_crop:
         connection.execute(insert(CROPS).values(record=record.id, png=record.consented_crop))
@@ -91,7 +123,9 @@ def put_record(connection: Connection, record: FeedbackRecord, created_s: float,
 def count_published(connection: Connection, batches: Collection[str]) -> Counts:
     """Count the records that are on the Hub, and those of some batches."""
     there = or_(RECORDS.c.state.in_(("pushed", "verified")), RECORDS.c.batch.in_(tuple(batches)))
-    verdicts = connection.execute(select(RECORDS.c.verdict, func.count()).where(there).group_by(RECORDS.c.verdict)).all()
+    verdicts = connection.execute(
+        select(RECORDS.c.verdict, func.count()).where(there).group_by(RECORDS.c.verdict)
+    ).all()
     crops = select(func.count()).select_from(RECORDS).join(CROPS, CROPS.c.record == RECORDS.c.id).where(there)
     return Counts(
         sum(count for _, count in verdicts),
@@ -117,10 +151,14 @@ def discard_batches(connection: Connection, batches: Collection[str]) -> None:
 
 
 def remove(connection: Connection, records: Sequence[str]) -> tuple[set[str], int]:
-    """Delete records with their pictures and leave tombstones; return the batches that have rows of them, and the number of pictures."""
+    """Delete records and pictures and leave tombstones; return the affected batches and the picture count."""
     pictures, batches = 0, set[str]()
     for part in chunks(records):
-        batches.update(connection.scalars(select(RECORDS.c.batch).where(RECORDS.c.id.in_(part), RECORDS.c.batch.is_not(None))))
+        batches.update(
+            connection.scalars(
+                select(RECORDS.c.batch).where(RECORDS.c.id.in_(part), RECORDS.c.batch.is_not(None))
+            )
+        )
         batches.update(connection.scalars(select(COPIES.c.batch).where(COPIES.c.record.in_(part))))
         add_tombstones(connection, [tombstone_of(record) for record in part])
         pictures += connection.execute(delete(CROPS).where(CROPS.c.record.in_(part))).rowcount
@@ -146,7 +184,13 @@ def erasures(connection: Connection) -> list[PendingErasure]:
 
 
 def put_erasure(connection: Connection, erased: PendingErasure, *, scrubbed: bool) -> None:
-    """Keep a pending erasure, in the place of an earlier state of it; ``scrubbed`` says that the bytes are overwritten here."""
-    before = connection.scalar(select(ERASURES.c.scrubbed).where(ERASURES.c.contributor == erased.contributor))
-    values = {"requested_s": erased.requested_s, "batches": json.dumps(erased.batches), "scrubbed": scrubbed and before is not False}
+    """Store a pending erasure over its earlier state; ``scrubbed`` means overwritten in this database."""
+    before = connection.scalar(
+        select(ERASURES.c.scrubbed).where(ERASURES.c.contributor == erased.contributor)
+    )
+    values = {
+        "requested_s": erased.requested_s,
+        "batches": json.dumps(erased.batches),
+        "scrubbed": scrubbed and before is not False,
+    }
     put(connection, ERASURES, {"contributor": erased.contributor}, values)

@@ -1,4 +1,4 @@
-"""The one record type of the feedback: what was predicted for a face, what a person says about it, and what they agreed to."""
+"""The one record type of feedback: what was predicted, what a person says about it, what they agreed to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FeedbackError(MessageError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRecord:
-    """One statement of one contributor about one face; a published row is the same without ``comment`` and exact time.
+    """One statement of one contributor about one face; published rows lack ``comment`` and exact time.
 
     Attributes:
         id: 32 hexadecimal digits, the same whenever the same statement is sent again.
@@ -48,10 +48,11 @@ class FeedbackRecord:
         checkpoint, checkpoint_sha256, heads_sha256: id and digests of what predicted.
         preprocessing: digest of how the face was found and prepared.
         predicted, provenance: values by label, and the kind of the head, by task.
-        corrected: by task, what would be right. With the verdict ``correct`` it holds what was confirmed, and that alone was;
-            empty there if the person confirmed the prediction as a whole.
+        corrected: by task, what would be right. With the verdict ``correct`` it holds what was confirmed, and
+            that alone was; empty there if the person confirmed the prediction as a whole.
         consent_version, consent_scopes: of the text, and the steps that were ticked.
-        consent_statement: ``adult_and_permitted``, or ``adult`` for a face that came with this program; empty in published rows.
+        consent_statement: ``adult_and_permitted``, or ``adult`` for a face that came with this program; empty
+            in published rows.
         blind: whether it was said before the person was shown what is predicted, or any known answer.
         number: rises with every record of a store; the order of arrival, whatever the clock says.
         created_s: UTC, in seconds since 1970; a whole hour in published rows.
@@ -96,21 +97,41 @@ class FeedbackRecord:
     tier: str = ""
 
     def __post_init__(self) -> None:
-        if not HEX.fullmatch(self.id) or not HEX.fullmatch(self.item) or not CONTRIBUTOR.fullmatch(self.contributor):
+        if (
+            not HEX.fullmatch(self.id)
+            or not HEX.fullmatch(self.item)
+            or not CONTRIBUTOR.fullmatch(self.contributor)
+        ):
             raise FeedbackError(
-                ("A record needs an id and an item of 32 hexadecimal digits and the pseudonym of a contributor."), code="record_id"
+                "A record needs an id and an item of 32 hexadecimal digits and the pseudonym of a"
+                " contributor.",
+                code="record_id",
             )
-        if self.kind not in ("image", "clip") or self.face < 1 or not all(0 <= edge <= 1 for edge in self.box_xyxy):
+        if (
+            self.kind not in ("image", "clip")
+            or self.face < 1
+            or not all(0 <= edge <= 1 for edge in self.box_xyxy)
+        ):
             raise FeedbackError(
-                "{face} is not a face of an image or a clip.", code="record_face", face=f"{self.kind!r}, {self.face}, {self.box_xyxy}"
+                "{face} is not a face of an image or a clip.",
+                code="record_face",
+                face=f"{self.kind!r}, {self.face}, {self.box_xyxy}",
             )
         span = self.span_s
         if span and not (self.kind == "clip" and len(span) == 2 and 0 <= span[0] <= span[1] < math.inf):
-            raise FeedbackError("A time range needs a start and a later end in a clip, got {span}.", code="record_span", span=span)
+            raise FeedbackError(
+                "A time range needs a start and a later end in a clip, got {span}.",
+                code="record_span",
+                span=span,
+            )
         if self.verdict not in VERDICTS:
-            raise FeedbackError("The verdict must be one of {names}.", code="verdict", names=", ".join(VERDICTS))
+            raise FeedbackError(
+                "The verdict must be one of {names}.", code="verdict", names=", ".join(VERDICTS)
+            )
         if not set(self.provenance.values()) <= PROVENANCE_WORDS.keys():
-            raise FeedbackError("A prediction of the record has an unknown provenance.", code="record_provenance")
+            raise FeedbackError(
+                "A prediction of the record has an unknown provenance.", code="record_provenance"
+            )
 
     @property
     def consented_crop(self) -> bytes:
@@ -118,7 +139,9 @@ class FeedbackRecord:
         return self.crop if "crop" in self.consent_scopes else b""
 
 
-STATED: Final = tuple(field.name for field in fields(FeedbackRecord))[: [*FeedbackRecord.__slots__].index("number")]
+STATED: Final = tuple(field.name for field in fields(FeedbackRecord))[
+    : [*FeedbackRecord.__slots__].index("number")
+]
 """The fields that a statement consists of; the others are the store's."""
 
 
@@ -139,10 +162,15 @@ def from_json(stated: Mapping[str, Json], **marks: object) -> FeedbackRecord:
         FeedbackError: if it is not one.
     """
     try:
-        tuples = {name: tuple(cast("Sequence[Json]", stated[name])) for name in ("box_xyxy", "span_s", "consent_scopes")}
+        tuples = {
+            name: tuple(cast("Sequence[Json]", stated[name]))
+            for name in ("box_xyxy", "span_s", "consent_scopes")
+        }
         return FeedbackRecord(**{**stated, **tuples, **marks})  # type: ignore[arg-type]
     except (KeyError, TypeError, AttributeError) as error:
-        raise FeedbackError("This is not a feedback record ({reason}).", code="record", reason=str(error)) from error
+        raise FeedbackError(
+            "This is not a feedback record ({reason}).", code="record", reason=str(error)
+        ) from error
 
 
 def canonical(value: Json) -> str:
@@ -158,8 +186,9 @@ def top_of(values: Values) -> str:
 def answers_of(record: FeedbackRecord) -> Mapping[str, Values]:
     """Return what a record says, by task.
 
-    That all is correct confirms the most probable class where a trained head chose among several, or only what was named; numbers that
-    nobody looked at are not confirmed. That it is not a face answers every task with no values.
+    That all is correct confirms the most probable class where a trained head chose among several, or only
+    what was named; numbers that nobody looked at are not confirmed. That it is not a face answers every task
+    with no values.
     """
     if record.verdict == "wrong" or record.corrected:
         return record.corrected
@@ -167,7 +196,11 @@ def answers_of(record: FeedbackRecord) -> Mapping[str, Values]:
         return {task: {} for task in record.predicted}
     if record.verdict == "cannot_tell":
         return {}
-    chosen = [task for task in record.predicted if get_task(task).kind == "one_of" and record.provenance[task] == "trained"]
+    chosen = [
+        task
+        for task in record.predicted
+        if get_task(task).kind == "one_of" and record.provenance[task] == "trained"
+    ]
     return {task: {top_of(record.predicted[task]): 1.0} for task in chosen}
 
 
@@ -175,20 +208,24 @@ def subject_of(record: FeedbackRecord) -> Message:
     """Return which face a statement is about, such as ``clip, face 2, 1.5 to 3 s``."""
     if record.span_s:
         start, end = record.span_s
-        return Message("clip, face {number}, {start:g} to {end:g} s", number=record.face, start=start, end=end)
+        return Message(
+            "clip, face {number}, {start:g} to {end:g} s", number=record.face, start=start, end=end
+        )
     template = "image, face {number}" if record.kind == "image" else "clip, face {number}"
     return Message(template, number=record.face)
 
 
 def corrections_of(record: FeedbackRecord, tell: Callable[[str], str] = str) -> str:
-    """Return what would be right, such as ``Expression: Fear; Action units: AU4``; empty if nothing was corrected.
+    """Return the corrected labels, such as ``Expression: Fear; Action units: AU4``; empty without any.
 
     Args:
         record: with the corrections.
         tell: puts a title or a label into the language of the reader.
     """
     answers = record.corrected.items()
-    return "; ".join(f"{tell(get_task(name).title)}: {answer_text(name, values, tell)}" for name, values in answers)
+    return "; ".join(
+        f"{tell(get_task(name).title)}: {answer_text(name, values, tell)}" for name, values in answers
+    )
 
 
 def answer_text(name: str, values: Values, tell: Callable[[str], str] = str) -> str:
@@ -198,5 +235,7 @@ def answer_text(name: str, values: Values, tell: Callable[[str], str] = str) -> 
         return ", ".join(map(tell, values))
     if task.kind == "independent" and task.scope == "frame":
         middle = (task.low + task.high) / 2
-        return ", ".join(tell(label) for label, value in values.items() if value >= middle) or tell("none visible")
+        return ", ".join(tell(label) for label, value in values.items() if value >= middle) or tell(
+            "none visible"
+        )
     return ", ".join(f"{tell(label)} {value:g}" for label, value in values.items())

@@ -104,8 +104,8 @@ def open_feedback(settings: Settings, token: str = "", read_only: bool = False) 
         read_only: do not take the place of the one writer.
 
     Raises:
-        FeedbackError: if the store cannot be opened, or publishing or sharing is asked for without a secret that
-            outlives this machine.
+        FeedbackError: if the store cannot be opened, or publishing or sharing is asked for without a secret
+            that outlives this machine.
     """
     if settings.feedback_repo and token and not settings.feedback_secret:
         raise FeedbackError(NEEDS_KEY, code="no_secret", name=SECRET, repo=settings.feedback_repo)

@@ -34,11 +34,20 @@ class PublishStatus:
     def message(self) -> Message:
         """Sentences for the page and the command line."""
         template = "{saved} saved on this server, {sealed} being uploaded to {repo}, {published} published."
-        parts = [Message(template, saved=self.saved, sealed=self.sealed, repo=self.repo, published=self.published)]
-        parts += [Message("Last commit: {time}.", time=_moment(self.last_commit_s))] if self.last_commit_s else []
+        parts = [
+            Message(template, saved=self.saved, sealed=self.sealed, repo=self.repo, published=self.published)
+        ]
+        parts += (
+            [Message("Last commit: {time}.", time=_moment(self.last_commit_s))] if self.last_commit_s else []
+        )
         if self.error:
             parts.append(Message("Publishing fails: {reason}", reason=self.error))
-            parts.append(Message("Unpublished corrections stay on this server; next attempt: {time}.", time=_moment(self.next_try_s)))
+            parts.append(
+                Message(
+                    "Unpublished corrections stay on this server; next attempt: {time}.",
+                    time=_moment(self.next_try_s),
+                )
+            )
         if self.erasures:
             template = "{count} erasure is pending on the Hub."
             if self.erasures > 1:

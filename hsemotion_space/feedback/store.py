@@ -47,14 +47,16 @@ RESERVE_BYTES: Final = 100 * 2**20  # so that pushing and erasing still work whe
 class FeedbackStore:
     """Records, their batches and what was erased, in a SQLite file or in PostgreSQL.
 
-    Every method that changes something has it on the disk when it returns, and raises FeedbackError if it could not be saved.
+    Every method that changes something has it on the disk when it returns, and raises FeedbackError if it
+    could not be saved.
 
     Args:
         url: for SQLAlchemy, ``sqlite:///FILE`` or ``postgresql://...``.
         clock: UTC in seconds since 1970.
         read_only: do not take the place of the one writer; everything that changes something is refused.
         reserve_bytes: nothing is accepted while less is free on the disk of a SQLite file.
-        pseudonym: of the owner of a receipt code, ``Keys.pseudonym``; a database of an earlier version needs it once.
+        pseudonym: of the owner of a receipt code, ``Keys.pseudonym``; a database of an earlier version needs
+            it once.
 
     Attributes:
         database: what it is kept in.
@@ -104,8 +106,12 @@ class FeedbackStore:
         check_crop(record.crop)
         self.database.check_space(self._reserve_bytes)
         with self.database.writing() as connection:
-            if connection.scalar(select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest == tombstone_of(record.id))):
-                raise FeedbackError("This correction was erased on request and cannot be added again.", code="erased")
+            if connection.scalar(
+                select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest == tombstone_of(record.id))
+            ):
+                raise FeedbackError(
+                    "This correction was erased on request and cannot be added again.", code="erased"
+                )
             state = connection.scalar(select(RECORDS.c.state).where(RECORDS.c.id == record.id))
             if state is None:
                 put_record(connection, record, float(self.clock()))
@@ -144,17 +150,28 @@ class FeedbackStore:
             return self._read(connection, where, limit)
 
     def records_of_items(self, items: Collection[str]) -> list[FeedbackRecord]:
-        """Return the records about some items (``FeedbackRecord.item``) in the order of arrival, found by an index."""
+        """Return the records about some items (``FeedbackRecord.item``) in order of arrival, by an index."""
         with self.database.reading() as connection:
-            found = [one for part in chunks(tuple(items)) for one in self._read(connection, [RECORDS.c.item.in_(part)], 0)]
+            found = [
+                one
+                for part in chunks(tuple(items))
+                for one in self._read(connection, [RECORDS.c.item.in_(part)], 0)
+            ]
         return sorted(found, key=lambda one: one.number)
 
     def has_contributor(self, contributor: str) -> bool:
         """Return whether there is a record of a contributor."""
         with self.database.reading() as connection:
-            return connection.execute(select(RECORDS.c.id).where(RECORDS.c.contributor == contributor).limit(1)).first() is not None
+            return (
+                connection.execute(
+                    select(RECORDS.c.id).where(RECORDS.c.contributor == contributor).limit(1)
+                ).first()
+                is not None
+            )
 
-    def _read(self, connection: Connection, where: Collection[ColumnElement[bool]], limit: int) -> list[FeedbackRecord]:
+    def _read(
+        self, connection: Connection, where: Collection[ColumnElement[bool]], limit: int
+    ) -> list[FeedbackRecord]:
         found: list[FeedbackRecord] = []
         with connection.execute(STORED.where(*where), execution_options={"yield_per": AT_ONCE}) as rows:
             for row in rows.mappings():
@@ -177,10 +194,13 @@ class FeedbackStore:
         """Return whether something could be pushed: records that may be published, or sealed batches."""
         sealed = select(BATCHES.c.id).where(BATCHES.c.oid == "", not_(BATCHES.c.stale))
         with self.database.reading() as connection:
-            return any(connection.execute(query.limit(1)).first() for query in (sealed, select(RECORDS.c.id).where(PUBLISHABLE)))
+            return any(
+                connection.execute(query.limit(1)).first()
+                for query in (sealed, select(RECORDS.c.id).where(PUBLISHABLE))
+            )
 
     def create_batch(self, limit: int, encode: Encode) -> Batch | None:
-        """Freeze the oldest records that may be published, and whose contributor said nothing newer, as the bytes of a batch.
+        """Freeze the oldest publishable records without a newer statement, as the bytes of a batch.
 
         Args:
             limit: at most so many.
@@ -197,11 +217,16 @@ class FeedbackStore:
         """Return batches in the order of sealing; damaged ones are left out and noticed.
 
         Args:
-            pushed: those that are on the Hub, or those that are to be pushed (without stale ones); None for all.
+            pushed: those that are on the Hub, or those that are to be pushed (without stale ones); None for
+                all.
         """
         query = select(BATCHES).order_by(BATCHES.c.number)
         if pushed is not None:
-            query = query.where(BATCHES.c.oid != "") if pushed else query.where(BATCHES.c.oid == "", not_(BATCHES.c.stale))
+            query = (
+                query.where(BATCHES.c.oid != "")
+                if pushed
+                else query.where(BATCHES.c.oid == "", not_(BATCHES.c.stale))
+            )
         found = []
         with self.database.reading() as connection:
             for row in connection.execute(query).mappings():
@@ -228,7 +253,9 @@ class FeedbackStore:
     def unverified(self) -> list[Batch]:
         """Return the batches that were pushed and not read back yet."""
         with self.database.reading() as connection:
-            rows = connection.execute(select(BATCHES).where(BATCHES.c.oid != "", BATCHES.c.verified_s == 0, not_(BATCHES.c.stale)))
+            rows = connection.execute(
+                select(BATCHES).where(BATCHES.c.oid != "", BATCHES.c.verified_s == 0, not_(BATCHES.c.stale))
+            )
             return [batch_of(row) for row in rows.mappings()]
 
     def latest_replacement(self, batch: str) -> str:
@@ -286,9 +313,16 @@ class FeedbackStore:
         if decision not in get_args(Review):
             raise FeedbackError("A review must be approved, rejected or empty.", code="review")
         with self.database.writing() as connection:
-            if not connection.execute(update(RECORDS).where(RECORDS.c.id == record).values(review=decision)).rowcount:
+            if not connection.execute(
+                update(RECORDS).where(RECORDS.c.id == record).values(review=decision)
+            ).rowcount:
                 raise FeedbackError("The correction does not exist.", code="no_record")
-            values = {"record": record, "decision": decision, "reviewer": reviewer[:100], "created_s": float(self.clock())}
+            values = {
+                "record": record,
+                "decision": decision,
+                "reviewer": reviewer[:100],
+                "created_s": float(self.clock()),
+            }
             connection.execute(insert(REVIEWS).values(values))
 
     def mark_gold(self, record: str, gold: bool) -> None:
@@ -298,17 +332,21 @@ class FeedbackStore:
             FeedbackError: if there is no such record.
         """
         with self.database.writing() as connection:
-            if not connection.execute(update(RECORDS).where(RECORDS.c.id == record).values(gold=gold)).rowcount:
+            if not connection.execute(
+                update(RECORDS).where(RECORDS.c.id == record).values(gold=gold)
+            ).rowcount:
                 raise FeedbackError("The correction does not exist.", code="no_record")
 
     def revert(self, contributor: str) -> int:
         """Set aside everything that a contributor said so far; return how many records this changed."""
         theirs = RECORDS.c.contributor == contributor
         with self.database.writing() as connection:
-            return connection.execute(update(RECORDS).where(theirs, not_(RECORDS.c.reverted)).values(reverted=True)).rowcount
+            return connection.execute(
+                update(RECORDS).where(theirs, not_(RECORDS.c.reverted)).values(reverted=True)
+            ).rowcount
 
     def withdraw(self, record: str, contributor: str) -> bool:
-        """Take back a record that is in no batch yet, with its picture; the same statement can be made again, as there is no tombstone.
+        """Withdraw a record that is in no batch yet, with its picture; it can be submitted again.
 
         Args:
             record: id.
@@ -332,7 +370,7 @@ class FeedbackStore:
 
     @contextmanager
     def publish_lock(self) -> Iterator[bool]:
-        """Tell whether it is this process's turn to change the Hub; of several on one database it is only one's at a time."""
+        """Return whether this process may change the Hub now; only one process per database may."""
         with self.database.publish_lock() as mine:
             yield mine
 

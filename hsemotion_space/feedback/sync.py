@@ -14,7 +14,14 @@ from sqlalchemy import Connection, func, insert, select, update
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
 from hsemotion_space.feedback.erase import apply_tombstones, tombstones
-from hsemotion_space.feedback.queries import add_tombstones, discard_batches, erasures, mark_stale, put_erasure, put_record
+from hsemotion_space.feedback.queries import (
+    add_tombstones,
+    discard_batches,
+    erasures,
+    mark_stale,
+    put_erasure,
+    put_record,
+)
 from hsemotion_space.feedback.record import HEX, FeedbackError, FeedbackRecord
 from hsemotion_space.feedback.repository import Repository
 from hsemotion_space.feedback.store import FeedbackStore
@@ -29,8 +36,9 @@ RESTORE_S: Final = 5.0
 def restore(store: FeedbackStore, remote: Repository, head: str) -> bool:
     """Bring the table up to date with the dataset as of a commit; return whether it is.
 
-    A database that was lost comes back by it, without comments, exact times and reviews, and rows that other servers published come in.
-    After the loss of a disk that are many files, so this goes on for ``RESTORE_S`` at a time; nothing is published before it is done.
+    A database that was lost comes back by it, without comments, exact times and reviews, and rows that other
+    servers published come in. After the loss of a disk that are many files, so this goes on for ``RESTORE_S``
+    at a time; nothing is published before it is done.
 
     Args:
         store: gets the rows.
@@ -45,7 +53,8 @@ def restore(store: FeedbackStore, remote: Repository, head: str) -> bool:
     apply_tombstones(store, remote.read(ERASED, head).decode(errors="replace").split())
     there = {path for path in remote.listing("data", head, recursive=True) if path.endswith(".parquet")}
     until_s = time.monotonic() + RESTORE_S
-    for path in sorted(there - store.batch_paths(), reverse=True):  # the newest first, as each row gets a lower number
+    # the newest first, as each row gets a lower number
+    for path in sorted(there - store.batch_paths(), reverse=True):
         restore_file(store, path, remote.read(path, head), head, there)
         if time.monotonic() > until_s:
             return False
@@ -56,8 +65,8 @@ def restore(store: FeedbackStore, remote: Repository, head: str) -> bool:
 def restore_file(store: FeedbackStore, path: str, body: bytes, head: str, there: Collection[str]) -> None:
     """Take the rows of a published file into the table, as a batch of their own.
 
-    Rows of those who wait to be erased make the batch stale instead. A row that is here already becomes a row of this batch, unless
-    it is in another file too.
+    Rows of those who wait to be erased make the batch stale instead. A row that is here already becomes a row
+    of this batch, unless it is in another file too.
 
     Args:
         store: gets the rows.
@@ -71,14 +80,29 @@ def restore_file(store: FeedbackStore, path: str, body: bytes, head: str, there:
         name = PurePosixPath(path).stem
         if not HEX.fullmatch(name) or connection.scalar(select(BATCHES.c.id).where(BATCHES.c.id == name)):
             name = hashlib.sha256(path.encode()).hexdigest()[:32]
-        values = {"id": name, "created_s": float(store.clock()), "body": body, "sha256": digest, "rows": len(rows), "path": path}
-        connection.execute(insert(BATCHES).values({**values, "oid": head, "verified_s": float(store.clock())}))
+        values = {
+            "id": name,
+            "created_s": float(store.clock()),
+            "body": body,
+            "sha256": digest,
+            "rows": len(rows),
+            "path": path,
+        }
+        connection.execute(
+            insert(BATCHES).values({**values, "oid": head, "verified_s": float(store.clock())})
+        )
         pending = {one.contributor: one for one in erasures(connection)}
         unwanted = {row.id: row for row in rows if tombstone_of(row.contributor) in pending}
         for key in {tombstone_of(row.contributor) for row in unwanted.values()}:
-            put_erasure(connection, replace(pending[key], batches=tuple(sorted({*pending[key].batches, name}))), scrubbed=True)
+            put_erasure(
+                connection,
+                replace(pending[key], batches=tuple(sorted({*pending[key].batches, name}))),
+                scrubbed=True,
+            )
         new = add_tombstones(connection, [tombstone_of(row.id) for row in rows if row.id in unwanted])
-        buried = select(TOMBSTONES.c.digest).where(TOMBSTONES.c.digest.in_([tombstone_of(row.id) for row in rows]))
+        buried = select(TOMBSTONES.c.digest).where(
+            TOMBSTONES.c.digest.in_([tombstone_of(row.id) for row in rows])
+        )
         gone = new.union(connection.scalars(buried))
         if unwanted:
             mark_stale(connection, [name])
@@ -89,13 +113,19 @@ def restore_file(store: FeedbackStore, path: str, body: bytes, head: str, there:
                 _restore_row(connection, row, name, number, there)
 
 
-def _restore_row(connection: Connection, row: FeedbackRecord, batch: str, number: int, there: Collection[str]) -> None:
+def _restore_row(
+    connection: Connection, row: FeedbackRecord, batch: str, number: int, there: Collection[str]
+) -> None:
     place = select(RECORDS.c.state, RECORDS.c.batch, BATCHES.c.path, BATCHES.c.oid)
-    place = place.join_from(RECORDS, BATCHES, BATCHES.c.id == RECORDS.c.batch, isouter=True).where(RECORDS.c.id == row.id)
+    place = place.join_from(RECORDS, BATCHES, BATCHES.c.id == RECORDS.c.batch, isouter=True).where(
+        RECORDS.c.id == row.id
+    )
     known = connection.execute(place).first()
     if known is None:
         crop = row.crop if is_crop(row.crop) else b""
-        put_record(connection, replace(row, crop=crop), row.created_s, number=number, state="verified", batch=batch)
+        put_record(
+            connection, replace(row, crop=crop), row.created_s, number=number, state="verified", batch=batch
+        )
         return
     if known.oid and known.path in there:
         connection.execute(insert(COPIES).values(record=row.id, batch=batch))
@@ -114,7 +144,7 @@ def readable_rows(body: bytes) -> Sequence[FeedbackRecord]:
 
 
 def verify_database(store: FeedbackStore) -> list[str]:
-    """Return what is wrong with the records and batches of this database, each of which is read and compared with its digest."""
+    """Return what is wrong with the records and batches of this database, each compared with its digest."""
     before = set(store.notices)
     kept, sealed = store.records(), {batch.id for batch in store.batches()}
     lost = sum(bool(one.batch) and one.batch not in sealed for one in kept)
@@ -134,7 +164,11 @@ def verify_dataset(store: FeedbackStore, remote: Repository) -> list[str]:
     """
     head = remote.head()
     if not head:
-        return [Message("The dataset {repo} does not exist.", repo=remote.repo)] if store.batches(pushed=True) else []
+        return (
+            [Message("The dataset {repo} does not exist.", repo=remote.repo)]
+            if store.batches(pushed=True)
+            else []
+        )
     found = remote.listing("data", head, recursive=True)
     problems: list[str] = []
     for batch in (batch for batch in store.batches(pushed=True) if not batch.stale):
@@ -153,5 +187,7 @@ def verify_dataset(store: FeedbackStore, remote: Repository) -> list[str]:
     stated = read_counts(remote.read(CARD, head).decode(errors="replace"))
     crops = sum(bool(row.crop) for row in different.values())
     if stated is None or (stated.records, stated.with_crop) != (len(different), crops):
-        problems.append(Message("The dataset card does not state the {count} published rows.", count=len(different)))
+        problems.append(
+            Message("The dataset card does not state the {count} published rows.", count=len(different))
+        )
     return problems

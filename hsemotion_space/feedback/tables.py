@@ -25,7 +25,14 @@ from sqlalchemy import (
     Text,
 )
 
-from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, State, canonical, from_json, to_json
+from hsemotion_space.feedback.record import (
+    FeedbackError,
+    FeedbackRecord,
+    State,
+    canonical,
+    from_json,
+    to_json,
+)
 
 MOST_CROP_BYTES: Final = 256 * 1024
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -104,7 +111,12 @@ COPIES: Final = Table(
     Column("batch", String(32), ForeignKey(BATCHES.c.id), primary_key=True),
 )  # fmt: skip
 """Rows of a batch that are rows of another one too."""
-META: Final = Table("feedback_meta", METADATA, Column("key", String(100), primary_key=True), Column("value", Text, nullable=False))
+META: Final = Table(
+    "feedback_meta",
+    METADATA,
+    Column("key", String(100), primary_key=True),
+    Column("value", Text, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,8 @@ class Batch:
         oid: commit that it was pushed with, empty before.
         verified_s: when it was read back; 0 before.
         path: in the repository.
-        stale: whether a row of it was erased; it must not be pushed any more, and is to be removed where it was.
+        stale: whether a row of it was erased; it must not be pushed any more, and is to be removed where it
+            was.
         replaced_by: id of the batch that has the rows left of a stale one; empty if there is none.
     """
 
@@ -181,7 +194,7 @@ class PendingErasure:
 
 
 def tombstone_of(name: str) -> str:
-    """Return what is kept of the id of an erased record or of a contributor who asked for erasure: its SHA-256."""
+    """Return the tombstone of an erased record or of an erased contributor's id: its SHA-256."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -197,7 +210,9 @@ def check_crop(crop: bytes) -> None:
         FeedbackError: if it is not.
     """
     if crop and not is_crop(crop):
-        raise FeedbackError("The face image must be a PNG of at most {size} KiB.", code="crop", size=MOST_CROP_BYTES // 1024)
+        raise FeedbackError(
+            "The face image must be a PNG of at most {size} KiB.", code="crop", size=MOST_CROP_BYTES // 1024
+        )
 
 
 def digest_of(body: str, created_s: float, crop: bytes) -> str:
@@ -209,8 +224,10 @@ def row_of(record: FeedbackRecord, created_s: float) -> dict[str, object]:
     """Return the columns of a record that has arrived."""
     body = canonical(to_json(record))
     return {
-        "id": record.id, "contributor": record.contributor, "item": record.item, "created_s": created_s, "state": "received",
-        "publish": "publish" in record.consent_scopes, "verdict": record.verdict, "consent_version": record.consent_version,
+        "id": record.id, "contributor": record.contributor, "item": record.item, "created_s": created_s,
+        "state": "received",
+        "publish": "publish" in record.consent_scopes, "verdict": record.verdict,
+        "consent_version": record.consent_version,
         "body": body, "digest": digest_of(body, created_s, record.consented_crop),
     }  # fmt: skip
 
@@ -227,10 +244,15 @@ def record_of(row: RowMapping) -> FeedbackRecord:
         record = from_json(json.loads(row["body"]), **marks, batch=row["batch"] or "", crop=row["png"] or b"")
         if digest_of(row["body"], record.created_s, record.crop) != row["digest"]:
             raise ValueError("other bytes")
-        if any(getattr(record, name) != row[name] for name in ("id", "contributor", "item", "verdict", "consent_version")):
+        if any(
+            getattr(record, name) != row[name]
+            for name in ("id", "contributor", "item", "verdict", "consent_version")
+        ):
             raise ValueError("other columns")
     except (TypeError, ValueError) as error:
-        raise FeedbackError("Correction {number} is damaged and is skipped.", code="damaged_record", number=row["number"]) from error
+        raise FeedbackError(
+            "Correction {number} is damaged and is skipped.", code="damaged_record", number=row["number"]
+        ) from error
     return record
 
 
@@ -241,7 +263,8 @@ def batch_of(row: RowMapping) -> Batch:
         FeedbackError: if its bytes were damaged.
     """
     batch = Batch(**{name: row[name] for name in Batch.__dataclass_fields__})
-    whole = isinstance(batch.body, bytes) and hashlib.sha256(batch.body).hexdigest() == batch.sha256  # a flipped bit makes it a text
+    # a flipped bit makes it a text
+    whole = isinstance(batch.body, bytes) and hashlib.sha256(batch.body).hexdigest() == batch.sha256
     if not batch.stale and not whole:
         raise FeedbackError("Batch {name} is damaged.", code="damaged_batch", name=batch.id)
     return batch

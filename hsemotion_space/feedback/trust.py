@@ -20,9 +20,11 @@ RAW, AGREED, REVIEWED = TIERS
 TOLERANCE: Final = 0.15
 """Numbers that differ by so much of the range of their task are the same answer."""
 QUORUM: Final = 2  # contributors
-PRIOR_AGREED, PRIOR_ASKED = 1.4, 2.0  # what a newcomer is taken to have answered: one wrong gold answer costs the trust
+# what a newcomer is taken to have answered: one wrong gold answer costs the trust
+PRIOR_AGREED, PRIOR_ASKED = 1.4, 2.0
 LEAST_TRUST: Final = 0.6
-STEP: Final = 0.01  # to which numbers are rounded, so that the size of the computation does not grow with the number of votes
+# to which numbers are rounded, so that the size of the computation does not grow with the number of votes
+STEP: Final = 0.01
 ALONE: Final = "No item was rated by two people."
 ONE_ANSWER: Final = "All ratings are equal; alpha needs at least two different ratings."
 
@@ -49,7 +51,8 @@ class Agreed:
     """The answer to one task of an item.
 
     Attributes:
-        values: by label; of one class, that class with 1; of units, those that the tier was reached for; empty for "not a face".
+        values: by label; of one class, that class with 1; of units, those that the tier was reached for;
+            empty for "not a face".
         tier: one of ``TIERS``.
         support: number of contributors who gave it.
     """
@@ -60,7 +63,7 @@ class Agreed:
 
 
 class Vote(NamedTuple):
-    """The newest statement of one contributor about one item, and its answers by task, empty values for "not a face"."""
+    """The newest statement of one contributor about one item, answers by task; empty for "not a face"."""
 
     record: FeedbackRecord
     answers: Mapping[str, Values]
@@ -71,7 +74,11 @@ def votes(records: Sequence[FeedbackRecord]) -> Mapping[str, Sequence[Vote]]:
     newest: dict[tuple[str, str], FeedbackRecord] = {}
     for record in records:
         key = (record.item, record.contributor)
-        if _counts(record) and not record.superseded and (key not in newest or newest[key].number < record.number):
+        if (
+            _counts(record)
+            and not record.superseded
+            and (key not in newest or newest[key].number < record.number)
+        ):
             newest[key] = record
     by_item: dict[str, list[Vote]] = defaultdict(list)
     for (item, _), record in newest.items():
@@ -84,9 +91,11 @@ def _counts(record: FeedbackRecord) -> bool:
 
 
 def known_answers(records: Sequence[FeedbackRecord]) -> Gold:
-    """Return the known answers: what the records say that a reviewer marked as gold, the newest of each item."""
+    """Return the known answers: statements that a reviewer marked as gold, the newest of each item."""
     return {
-        record.item: answers_of(record) for record in sorted(records, key=lambda record: record.number) if record.gold and _counts(record)
+        record.item: answers_of(record)
+        for record in sorted(records, key=lambda record: record.number)
+        if record.gold and _counts(record)
     }
 
 
@@ -101,11 +110,13 @@ def trust(records: Sequence[FeedbackRecord], gold: Gold) -> Mapping[str, Trust]:
                 if task in vote.answers:
                     asked[contributor] += 1
                     right[contributor] += same(get_task(task), vote.answers[task], known)
-    return {record.contributor: Trust(right[record.contributor], asked[record.contributor]) for record in records}
+    return {
+        record.contributor: Trust(right[record.contributor], asked[record.contributor]) for record in records
+    }
 
 
 def same(task: Task, first: Values, second: Values) -> bool:
-    """Return whether two answers say the same about the labels that both judge, of which there must be one unless both are empty."""
+    """Return whether two answers agree on the labels that both judge, at least one unless both are empty."""
     if not first or not second:
         return not first and not second
     if task.kind == "one_of":
@@ -122,12 +133,15 @@ def _close(task: Task, numbers: Sequence[float]) -> bool:
     return max(numbers) - min(numbers) <= TOLERANCE * (task.high - task.low) + 1e-9
 
 
-def consensus(records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, Mapping[str, Agreed]]:
+def consensus(
+    records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: int = 0
+) -> Mapping[str, Mapping[str, Agreed]]:
     """Return the answer to every task of every item that anybody judged.
 
-    An approved statement is ``reviewed``, whatever others say before or after, its contributor included; ``agreed`` needs two trusted
-    contributors who say the same and none who contradicts; all else is ``raw``. Newcomers are trusted unless ``proven`` asks for more, so
-    somebody who makes up contributors can make or prevent ``agreed``, but never ``reviewed``.
+    An approved statement is ``reviewed``, whatever others say before or after, its contributor included;
+    ``agreed`` needs two trusted contributors who say the same and none who contradicts; all else is ``raw``.
+    Newcomers are trusted unless ``proven`` asks for more, so somebody who makes up contributors can make or
+    prevent ``agreed``, but never ``reviewed``.
 
     Args:
         records: of the store, all of them.
@@ -151,7 +165,11 @@ def consensus(records: Sequence[FeedbackRecord], gold: Gold | None = None, prove
 
 def _consensus(task: Task, given: Sequence[Vote], trusted: Collection[str]) -> Agreed:
     everybody = [vote.answers[task.name] for vote in given if task.name in vote.answers]
-    reliable = [vote.answers[task.name] for vote in given if task.name in vote.answers and vote.record.contributor in trusted]
+    reliable = [
+        vote.answers[task.name]
+        for vote in given
+        if task.name in vote.answers and vote.record.contributor in trusted
+    ]
     values = dict(_shared(task, reliable))
     if values:
         support = sum(any(label in answer for label in values) for answer in reliable)
@@ -187,11 +205,13 @@ def _raw(task: Task, answers: Sequence[Values]) -> Agreed:
         label, support = Counter(sorted(next(iter(answer)) for answer in faces)).most_common(1)[0]
         return Agreed({label: 1.0}, RAW, support)
     numbers = {label: [answer[label] for answer in faces if label in answer] for label in task.label_names}
-    return Agreed({label: sum(given) / len(given) for label, given in numbers.items() if given}, RAW, len(faces))
+    return Agreed(
+        {label: sum(given) / len(given) for label, given in numbers.items() if given}, RAW, len(faces)
+    )
 
 
 def tiers(records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, str]:
-    """Return the tier of every record, by id: ``agreed`` if everything that it says is part of what was agreed or reviewed.
+    """Return the tier of each record by id: ``agreed`` if all that it says was agreed on or reviewed.
 
     Args:
         records: of the store, all of them.
@@ -204,9 +224,12 @@ def tiers(records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: i
         answers = answers_of(record)
         theirs = known.get(record.item, {})
         shared = bool(answers) and all(
-            name in theirs and _part_of(get_task(name), values, theirs[name]) for name, values in answers.items()
+            name in theirs and _part_of(get_task(name), values, theirs[name])
+            for name, values in answers.items()
         )
-        found[record.id] = REVIEWED if record.review == "approved" else AGREED if shared and _counts(record) else RAW
+        found[record.id] = (
+            REVIEWED if record.review == "approved" else AGREED if shared and _counts(record) else RAW
+        )
     return found
 
 
@@ -240,17 +263,20 @@ class Agreement:
 def agreement(records: Sequence[FeedbackRecord]) -> tuple[Agreement, ...]:
     """Return the agreement on every task: one for classes, one per dimension, unit or intensity.
 
-    A vote is the newest statement of a contributor about an item, as in :func:`votes`; that something is not a face says nothing here.
-    Whether a unit is present is nominal, dimensions and intensities are interval.
+    A vote is the newest statement of a contributor about an item, as in :func:`votes`; that something is not
+    a face says nothing here. Whether a unit is present is nominal, dimensions and intensities are interval.
     """
     given = votes(records)
     found: list[Agreement] = []
     for task in TASKS:
         answers = [
-            {vote.record.contributor: vote.answers[task.name] for vote in item if vote.answers.get(task.name)} for item in given.values()
+            {vote.record.contributor: vote.answers[task.name] for vote in item if vote.answers.get(task.name)}
+            for item in given.values()
         ]
         labels = ("",) if task.kind == "one_of" else task.label_names
-        found.extend(_agreement(task, label, [_ratings(task, label, item) for item in answers]) for label in labels)
+        found.extend(
+            _agreement(task, label, [_ratings(task, label, item) for item in answers]) for label in labels
+        )
     return tuple(found)
 
 
@@ -260,12 +286,19 @@ def _ratings(task: Task, label: str, answers: Mapping[str, Values]) -> Mapping[s
         return {contributor: float(task.index(next(iter(values)))) for contributor, values in answers.items()}
     numbers = {contributor: values[label] for contributor, values in answers.items() if label in values}
     if _level(task) == "nominal":
-        return {contributor: float(number >= (task.low + task.high) / 2) for contributor, number in numbers.items()}
+        return {
+            contributor: float(number >= (task.low + task.high) / 2)
+            for contributor, number in numbers.items()
+        }
     return {contributor: round(number / STEP) * STEP for contributor, number in numbers.items()}
 
 
 def _level(task: Task) -> Literal["nominal", "interval"]:
-    return "nominal" if task.kind == "one_of" or (task.kind == "independent" and task.scope == "frame") else "interval"
+    return (
+        "nominal"
+        if task.kind == "one_of" or (task.kind == "independent" and task.scope == "frame")
+        else "interval"
+    )
 
 
 def _agreement(task: Task, label: str, ratings: Sequence[Mapping[str, float]]) -> Agreement:

@@ -37,14 +37,17 @@ Tell: TypeAlias = Callable[[str], str]
 _Said = Sequence[tuple[str, Timeline]]  # title of a checkpoint, what it says
 
 
-def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labels: Sequence[str] = (), tell: Tell = str) -> go.Figure:
-    """Draw one task of one face as several checkpoints see it: a color per label, a dash per checkpoint; the face's gaps are shaded.
+def comparison(
+    analyses: Sequence[Analysis], track_id: int, task_name: str, labels: Sequence[str] = (), tell: Tell = str
+) -> go.Figure:
+    """Draw one task of one face by several checkpoints: a color per label, a dash per checkpoint.
 
-    At most twelve lines are drawn: of more labels than fit, those in which the checkpoints are most apart on average over time. A
-    clip-level task, or a single frame, becomes bars with a pattern per checkpoint.
+    At most twelve lines are drawn: of more labels than fit, those in which the checkpoints are most apart on
+    average over time. A clip-level task, or a single frame, becomes bars with a pattern per checkpoint.
 
     Args:
-        analyses: of one media file with the same tracks, one per checkpoint; the first six that have the task are drawn.
+        analyses: of one media file with the same tracks, one per checkpoint; the first six that have the task
+            are drawn.
         track_id: of the face.
         task_name: one of the tasks.
         labels: names of the labels to draw instead, of which the first ones that fit are drawn.
@@ -54,14 +57,33 @@ def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labe
         ValueError: if there is no such task, or none of the checkpoints has such a label.
     """
     task = get_task(task_name)
-    faces = [(item.checkpoint.title, face) for item in analyses for face in item.faces if face.track.track_id == track_id]
-    every = [(html.escape(title, quote=False), line) for title, face in faces for line in face.timelines if line.task.name == task_name]
+    faces = [
+        (item.checkpoint.title, face)
+        for item in analyses
+        for face in item.faces
+        if face.track.track_id == track_id
+    ]
+    every = [
+        (html.escape(title, quote=False), line)
+        for title, face in faces
+        for line in face.timelines
+        if line.task.name == task_name
+    ]
     if not every:
-        return empty(tell(Message("None of these checkpoints predicts {task}.", task=task.title) if faces else NOTHING))
+        return empty(
+            tell(Message("None of these checkpoints predicts {task}.", task=task.title) if faces else NOTHING)
+        )
     said, frame_times_s = every[:MAX_CHECKPOINTS], analyses[0].frame_times_s
-    left = tell(Message("{some} of {all} checkpoints", some=len(said), all=len(every))) if len(said) < len(every) else ""
+    left = (
+        tell(Message("{some} of {all} checkpoints", some=len(said), all=len(every)))
+        if len(said) < len(every)
+        else ""
+    )
     shown, some = _choose(said, labels)
-    said, shown = [(title, _told(line, tell)) for title, line in said], [_told_label(label, tell) for label in shown]
+    said, shown = (
+        [(title, _told(line, tell)) for title, line in said],
+        [_told_label(label, tell) for label in shown],
+    )
     if task.scope == "clip" or len(frame_times_s) < 2:
         return _bars(said, left, tell)
     fig = go.Figure()
@@ -72,18 +94,34 @@ def comparison(analyses: Sequence[Analysis], track_id: int, task_name: str, labe
         )  # fmt: skip
         _add_lines(fig, number, (title, line), shown, frame_times_s)
     absent = gaps(*_on_frames(said[0][1].times_s, said[0][1].values, frame_times_s))
-    look = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
+    look = {
+        "type": "rect",
+        "xref": "x",
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": SHADE,
+        "line": {"width": 0},
+        "layer": "below",
+    }
     words = "; ".join(part for part in (tell(SHADED) if absent else "", tell(some), left) if part)
-    fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False, title={"text": words, "standoff": 4})
+    fig.update_xaxes(
+        range=_span(frame_times_s),
+        ticksuffix=" s",
+        nticks=6,
+        zeroline=False,
+        title={"text": words, "standoff": 4},
+    )
     fig.update_yaxes(range=[task.low, task.high], nticks=5, zerolinecolor=TEXT)
     fig.update_layout(shapes=[look | {"x0": start, "x1": stop} for start, stop in absent])
     return finish(fig, 260 + 24 * len(said), _provenances(said, tell), lift=_add_key(fig, shown))
 
 
 def disagreement(found: Sequence[Disagreement], frame_times_s: Times, tell: Tell = str) -> go.Figure:
-    """Draw how far checkpoints are apart over time: a row per face with a line per task; a clip-level task is a level line.
+    """Draw how far checkpoints differ over time: a row per face, a line per task, level for clip-level tasks.
 
-    A single frame becomes bars. Numbers of different provenance that were compared with each other are told above the plot.
+    A single frame becomes bars. Numbers of different provenance that were compared with each other are told
+    above the plot.
 
     Args:
         found: any selection for one media file.
@@ -98,7 +136,9 @@ def disagreement(found: Sequence[Disagreement], frame_times_s: Times, tell: Tell
         return _score_bars(found, tell)
     rows = list(dict.fromkeys(item.track_id for item in found))
     plot = 130 * len(rows) + 30 * (len(rows) - 1)
-    fig = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=30 / plot if len(rows) > 1 else None)
+    fig = make_subplots(
+        rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=30 / plot if len(rows) > 1 else None
+    )
     shapes: list[dict[str, object]] = []
     for row, track_id in enumerate(rows, start=1):
         absent: list[tuple[float, float]] = []
@@ -123,9 +163,23 @@ def _name_and_shade(
 ) -> list[dict[str, object]]:
     """Write the name of a face above its row and return the rectangles that shade where it is absent."""
     x, y = f"x{row if row > 1 else ''}", f"y{row if row > 1 else ''} domain"
-    text = f'<span style="color:{face_color(track_id)}">■</span> {tell(Message("Face {number}", number=track_id))}'
-    fig.add_annotation(text=text, x=0, y=1, xref="paper", yref=y, xanchor="left", yanchor="bottom", showarrow=False)
-    look = {"type": "rect", "xref": x, "yref": y, "y0": 0, "y1": 1, "fillcolor": SHADE, "line": {"width": 0}, "layer": "below"}
+    text = (
+        f'<span style="color:{face_color(track_id)}">■</span>'
+        f" {tell(Message('Face {number}', number=track_id))}"
+    )
+    fig.add_annotation(
+        text=text, x=0, y=1, xref="paper", yref=y, xanchor="left", yanchor="bottom", showarrow=False
+    )
+    look = {
+        "type": "rect",
+        "xref": x,
+        "yref": y,
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": SHADE,
+        "line": {"width": 0},
+        "layer": "below",
+    }
     return [look | {"x0": start, "x1": stop} for start, stop in absent]
 
 
@@ -143,7 +197,7 @@ def _span(frame_times_s: Times) -> list[float]:
 
 
 def _on_frames(times_s: Times, values: FloatArray, frame_times_s: Times) -> tuple[Times, FloatArray]:
-    """Return times (F,) of all frames and values (F, K) with NaN where there are none; times meet at a microsecond."""
+    """Return times (F,) of all frames and values (F, K), NaN where missing; times match to a microsecond."""
     keys = np.round(np.concatenate([frame_times_s, times_s]) * 1e6).astype(np.int64)
     ticks = np.unique(keys)
     placed = np.full((len(ticks), values.shape[1]), np.nan, np.float32)
@@ -164,7 +218,7 @@ def _choose(said: _Said, names: Sequence[str]) -> tuple[list[Label], str]:
 
 
 def _apart(said: _Said, name: str) -> tuple[float, float]:
-    """Return how far the checkpoints that have a label are apart in it, as a mean over time, then its highest value."""
+    """Return the mean over time, then the maximum, of the distance between checkpoints in a label."""
     lines = [line.values[:, line.task.index(name)] for _, line in said if name in line.task.label_names]
     return float(np.ptp(lines, axis=0).mean()), float(np.max(lines))
 
@@ -181,12 +235,15 @@ def _trace(times_s: Times, values: FloatArray, color: str, dash: str) -> dict[st
     }  # fmt: skip
 
 
-def _add_lines(fig: go.Figure, number: int, said: tuple[str, Timeline], labels: Sequence[Label], frame_times_s: Times) -> None:
+def _add_lines(
+    fig: go.Figure, number: int, said: tuple[str, Timeline], labels: Sequence[Label], frame_times_s: Times
+) -> None:
     title, line = said
     times, values = _on_frames(line.times_s, line.values, frame_times_s)
     for label in (label for label in labels if label.name in line.task.label_names):
         fig.add_scatter(
-            **_trace(times, values[:, line.task.index(label.name)], label.color, FACE_DASHES[number]), name=f"{label.short}, {title}",
+            **_trace(times, values[:, line.task.index(label.name)], label.color, FACE_DASHES[number]),
+            name=f"{label.short}, {title}",
             legendgroup=str(number), showlegend=False,
             hovertemplate=f"<b>{label.name}</b><br>%{{x:.2f}} s: %{{y:.2f}}<extra>{title}</extra>",
         )  # fmt: skip
@@ -197,7 +254,15 @@ def _add_key(fig: go.Figure, labels: Sequence[Label]) -> int:
     keys = [f'<span style="color:{label.color}">■</span> {label.short}' for label in labels]
     rows = ["  ".join(keys[start : start + _KEYS_PER_ROW]) for start in range(0, len(keys), _KEYS_PER_ROW)]
     fig.add_annotation(
-        text="<br>".join(rows), x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", align="left", showarrow=False
+        text="<br>".join(rows),
+        x=0,
+        y=1,
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        yanchor="bottom",
+        align="left",
+        showarrow=False,
     )
     return 4 + 16 * len(rows)
 
@@ -208,29 +273,56 @@ def _bars(said: _Said, left: str, tell: Tell) -> go.Figure:
     fig, shorts = go.Figure(), [label.short for label in labels.values()]
     for number, (title, line) in enumerate(said):
         fig.add_bar(
-            x=line.values[0], y=[label.short for label in line.task.labels], orientation="h", name=title, hoverinfo="text+name",
+            x=line.values[0], y=[label.short for label in line.task.labels], orientation="h", name=title,
+            hoverinfo="text+name",
             marker={"color": [label.color for label in line.task.labels], "pattern": _pattern(number)},
-            hovertext=[f"<b>{label.name}</b>: {value:.2f}" for label, value in zip(line.task.labels, line.values[0], strict=True)],
+            hovertext=[
+                f"<b>{label.name}</b>: {value:.2f}"
+                for label, value in zip(line.task.labels, line.values[0], strict=True)
+            ],
         )  # fmt: skip
-    fig.update_xaxes(range=[task.low, task.high], nticks=6, zeroline=task.low < 0, zerolinecolor=TEXT, title={"text": left, "standoff": 4})
-    fig.update_yaxes(categoryorder="array", categoryarray=shorts, range=[len(shorts) - 0.5, -0.5], showgrid=False)
+    fig.update_xaxes(
+        range=[task.low, task.high],
+        nticks=6,
+        zeroline=task.low < 0,
+        zerolinecolor=TEXT,
+        title={"text": left, "standoff": 4},
+    )
+    fig.update_yaxes(
+        categoryorder="array", categoryarray=shorts, range=[len(shorts) - 0.5, -0.5], showgrid=False
+    )
     fig.update_layout(barmode="group", bargap=0.3, showlegend=True)
-    return finish(fig, 64 + 24 * len(said) + max(24, 8 + 10 * len(said)) * len(shorts), _provenances(said, tell))
+    return finish(
+        fig, 64 + 24 * len(said) + max(24, 8 + 10 * len(said)) * len(shorts), _provenances(said, tell)
+    )
 
 
 def _pattern(place: int) -> dict[str, object]:
     """Return the pattern that tells bars apart beside their color."""
     shape = FACE_PATTERNS[place % len(FACE_PATTERNS)]
-    return {"shape": shape, "fillmode": "overlay", "size": 6, "fgcolor": "#ffffff", "fgopacity": 0.6, "solidity": 0.25}
+    return {
+        "shape": shape,
+        "fillmode": "overlay",
+        "size": 6,
+        "fgcolor": "#ffffff",
+        "fgopacity": 0.6,
+        "solidity": 0.25,
+    }
 
 
-def _add_score(fig: go.Figure, row: int, item: Disagreement, place: int, data: tuple[Times, FloatArray], *, tell: Tell) -> None:
+def _add_score(
+    fig: go.Figure, row: int, item: Disagreement, place: int, data: tuple[Times, FloatArray], *, tell: Tell
+) -> None:
     named = {trace.legendgroup for trace in fig.data}
     title = f"{item.task.title}, {tell('whole clip')}" if item.task.scope == "clip" else item.task.title
     fig.add_scatter(
-        **_trace(*data, FACE_COLORS[place % len(FACE_COLORS)], FACE_DASHES[place % len(FACE_DASHES)]), name=title, row=row, col=1,
+        **_trace(*data, FACE_COLORS[place % len(FACE_COLORS)], FACE_DASHES[place % len(FACE_DASHES)]),
+        name=title, row=row, col=1,
         legendgroup=item.task.name, showlegend=item.task.name not in named,
-        hovertemplate=f"<b>{title}</b><br>%{{x:.2f}} s: %{{y:.2f}}<extra>{tell(Message('Face {number}', number=item.track_id))}</extra>",
+        hovertemplate=(
+            f"<b>{title}</b><br>%{{x:.2f}} s: "
+            f"%{{y:.2f}}<extra>{tell(Message('Face {number}', number=item.track_id))}</extra>"
+        ),
     )  # fmt: skip
 
 
@@ -241,13 +333,16 @@ def _score_bars(found: Sequence[Disagreement], tell: Tell) -> go.Figure:
     for track_id in rows:
         items = [item for item in found if item.track_id == track_id]
         fig.add_bar(
-            x=np.array([item.score[0] for item in items], np.float32), y=[item.task.title for item in items], orientation="h",
+            x=np.array([item.score[0] for item in items], np.float32), y=[item.task.title for item in items],
+            orientation="h",
             name=tell(Message("Face {number}", number=track_id)), hoverinfo="text+name",
             marker={"color": face_color(track_id), "pattern": _pattern(track_id - 1)},
             hovertext=[f"<b>{item.task.title}</b>: {item.score[0]:.2f}" for item in items],
         )  # fmt: skip
     fig.update_xaxes(range=[0, 1], nticks=6)
-    fig.update_yaxes(categoryorder="array", categoryarray=titles, range=[len(titles) - 0.5, -0.5], showgrid=False)
+    fig.update_yaxes(
+        categoryorder="array", categoryarray=titles, range=[len(titles) - 0.5, -0.5], showgrid=False
+    )
     fig.update_layout(barmode="group", bargap=0.3, showlegend=len(rows) > 1)
     return finish(fig, 64 + max(24, 8 + 10 * len(rows)) * len(titles), _pairs_of_provenances(found, tell))
 
@@ -261,9 +356,14 @@ def _provenances(said: _Said, tell: Tell) -> str:
 
 
 def _pairs_of_provenances(found: Sequence[Disagreement], tell: Tell) -> str:
-    """Return the words for the provenance, task by task where it differs; ``against`` where different ones were compared."""
+    """Return the words for the provenance, by task where it differs; ``against`` if several were compared."""
     against = f" {tell('against')} "
-    words = {item.task.title: against.join(tell(PROVENANCE_WORDS[given]) for given in dict.fromkeys(item.provenances)) for item in found}
+    words = {
+        item.task.title: against.join(
+            tell(PROVENANCE_WORDS[given]) for given in dict.fromkeys(item.provenances)
+        )
+        for item in found
+    }
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
     return "; ".join(f"{title}: {word}" for title, word in words.items())

@@ -14,7 +14,7 @@ Times = npt.NDArray[np.float64]
 
 
 def gaps(times_s: Times, values: FloatArray) -> list[tuple[float, float]]:
-    """Return start and end in seconds of each stretch without a value: from the last frame before it to the first one after it.
+    """Return start and end in seconds of each stretch without a value, from the last frame to the next one.
 
     Args:
         times_s: (F,) of all frames.
@@ -22,11 +22,14 @@ def gaps(times_s: Times, values: FloatArray) -> list[tuple[float, float]]:
     """
     seen = np.concatenate([[True], np.isfinite(values).any(axis=1), [True]])
     edges = np.flatnonzero(np.diff(seen)).reshape(-1, 2)
-    return [(float(times_s[max(start - 1, 0)]), float(times_s[min(stop, len(times_s) - 1)])) for start, stop in edges]
+    return [
+        (float(times_s[max(start - 1, 0)]), float(times_s[min(stop, len(times_s) - 1)]))
+        for start, stop in edges
+    ]
 
 
 def thin(times_s: Times, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return one line (F,) as float32 with about 600 points at most: lowest and highest of each bucket, one NaN per gap."""
+    """Return a line (F,) as float32 with at most about 600 points: bucket extremes, one NaN per gap."""
     if len(values) > MAX_POINTS:
         keep: list[npt.NDArray[np.int64]] = []
         for run in np.split(np.arange(len(values)), np.flatnonzero(np.diff(np.isfinite(values))) + 1):

@@ -17,11 +17,14 @@ STRONGEST: Final = 0.75  # opacity where the map is largest; the face stays visi
 SIDE: Final = 256  # px
 
 
-def overlay(face: ByteArray, change: FloatArray, place_xyxy: tuple[int, int, int, int] | None = None, side: int = SIDE) -> ByteArray:
-    """Lay a map over a face: vermilion where hiding lowers the value, blue where it raises it, clear where it changes nothing.
+def overlay(
+    face: ByteArray, change: FloatArray, place_xyxy: tuple[int, int, int, int] | None = None, side: int = SIDE
+) -> ByteArray:
+    """Lay a map over a face: vermilion where hiding lowers the value, blue where it raises it, else clear.
 
-    The two colors can be told apart under the common forms of color blindness. Opacity grows with the magnitude and is full at the largest
-    one of this map, so two pictures must not be compared by their opacity; the numbers belong beside the picture.
+    The two colors can be told apart under the common forms of color blindness. Opacity grows with the
+    magnitude and is full at the largest one of this map, so two pictures must not be compared by their
+    opacity; the numbers belong beside the picture.
 
     Args:
         face: (S, S, 3) uint8.
@@ -39,7 +42,9 @@ def overlay(face: ByteArray, change: FloatArray, place_xyxy: tuple[int, int, int
     check_shape("overlay", "change", change, (len(face), len(face)))
     known = np.nan_to_num(change.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     largest = float(np.abs(known).max(initial=0.0))
-    share = np.asarray(Image.fromarray(known / (largest or 1.0)).resize((side, side), Image.Resampling.BILINEAR))[..., None]
+    share = np.asarray(
+        Image.fromarray(known / (largest or 1.0)).resize((side, side), Image.Resampling.BILINEAR)
+    )[..., None]
     below = np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC), np.float32)
     color = np.where(share > 0, np.array(LOWERS, np.float32), np.array(RAISES, np.float32))
     opacity = STRONGEST * np.abs(share)

@@ -1,4 +1,4 @@
-"""The one client of the Hugging Face Hub and of other web servers: every wait has a limit, and every failed try the same policy."""
+"""The one client of the Hugging Face Hub and other web servers: limited waits, one retry policy."""
 
 from __future__ import annotations
 
@@ -55,7 +55,16 @@ class HubError(MessageError):
         transient: whether another try may succeed.
     """
 
-    def __init__(self, template: str, *, code: str, status: int = 0, wait_s: float = 0.0, transient: bool = True, **values: object) -> None:
+    def __init__(
+        self,
+        template: str,
+        *,
+        code: str,
+        status: int = 0,
+        wait_s: float = 0.0,
+        transient: bool = True,
+        **values: object,
+    ) -> None:
         super().__init__(template, code=code, status=status, **values)
         self.status, self.wait_s, self.transient = status, wait_s, transient
 
@@ -69,9 +78,10 @@ def is_offline() -> bool:
 def session(timeout_s: float = 0.0) -> Iterator[None]:
     """Limit every wait of the client library within the block.
 
-    The library by itself waits for a commit that is never answered for ever, and for a busy server as long as it is told to, be it hours.
-    Requests of this thread end after ``timeout_s`` without a byte, and with a HubError if the server is busy or fails;
-    those of other threads, among them the library's own uploads, only get a time limit if they have none.
+    The library by itself waits for a commit that is never answered for ever, and for a busy server as long as
+    it is told to, be it hours. Requests of this thread end after ``timeout_s`` without a byte, and with a
+    HubError if the server is busy or fails; those of other threads, among them the library's own uploads,
+    only get a time limit if they have none.
 
     Args:
         timeout_s: TIMEOUT_S if it is 0.
@@ -84,7 +94,9 @@ def session(timeout_s: float = 0.0) -> Iterator[None]:
                 "request": [*before["request"], _limit],
                 "response": [*before["response"], _stop_waiting],
             }
-            set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=timeout))
+            set_client_factory(
+                lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=timeout)
+            )
     outside = _timeout_s()
     _thread.timeout_s = timeout_s or TIMEOUT_S
     try:
@@ -117,7 +129,13 @@ def refusal(response: httpx2.Response) -> HubError:
     """Return the error for an answer that is not a success."""
     status, after = response.status_code, response.headers.get("Retry-After", "")
     wait_s = float(after) if after.isdecimal() else 0.0
-    return HubError("the server answers {status}", code="status", status=status, wait_s=wait_s, transient=_is_transient(status))
+    return HubError(
+        "the server answers {status}",
+        code="status",
+        status=status,
+        wait_s=wait_s,
+        transient=_is_transient(status),
+    )
 
 
 def retry(once: Callable[[], T], timeout_s: float = 0.0) -> T:
@@ -162,8 +180,13 @@ def failure_of(error: BaseException) -> HubError:
     elif isinstance(error, HfHubHTTPError | httpx2.HTTPStatusError) and not isinstance(error, ABSENT):
         failure = refusal(error.response)
     else:
-        code, template = next((code, template) for kinds, code, template in FAILURES if isinstance(error, kinds))
-        status, transient = 404 if code == "not_found" else 0, code not in ("not_found", "offline", "bad_name")
+        code, template = next(
+            (code, template) for kinds, code, template in FAILURES if isinstance(error, kinds)
+        )
+        status, transient = (
+            404 if code == "not_found" else 0,
+            code not in ("not_found", "offline", "bad_name"),
+        )
         failure = HubError(template, code=code, status=status, transient=transient, kind=type(error).__name__)
     failure.__cause__ = error
     return failure

@@ -1,4 +1,4 @@
-"""A table of all checkpoints that have a training record: what was measured for each, on the same pictures."""
+"""A table of all checkpoints with a training record, measured on the same pictures."""
 
 from __future__ import annotations
 
@@ -24,12 +24,21 @@ ROWS: tuple[tuple[str, Cell], ...] = (
     ("parameters", lambda checkpoint, _: f"{checkpoint.parameters / 1e6:.2f} M"),
     ("size", lambda checkpoint, _: f"{checkpoint.weights_bytes / 1e6:.1f} MB"),
     ("minutes of training", _figure(".0f", "minutes")),
-    ("pictures seen", lambda _, record: f"{figure(record, 'steps') * figure(record, 'recipe', 'batch') / 1000:.0f} k"),
+    (
+        "pictures seen",
+        lambda _, record: f"{figure(record, 'steps') * figure(record, 'recipe', 'batch') / 1000:.0f} k",
+    ),
     ("accuracy, web faces (7)", _figure(".1%", "evaluation", "web_faces, black background", "accuracy")),
     ("accuracy, FER+ (8)", _figure(".1%", "evaluation", "ferplus", "accuracy")),
     ("accuracy, posed basic (7)", _figure(".1%", "evaluation", "posed", "accuracy")),
-    ("macro F1, posed compound (7), trained head", _figure(".3f", "heads", "compound_expression", "trained", "value")),
-    ("macro F1, posed compound (7), untrained rule", _figure(".3f", "heads", "compound_expression", "rule", "value")),
+    (
+        "macro F1, posed compound (7), trained head",
+        _figure(".3f", "heads", "compound_expression", "trained", "value"),
+    ),
+    (
+        "macro F1, posed compound (7), untrained rule",
+        _figure(".3f", "heads", "compound_expression", "rule", "value"),
+    ),
     ("mean F1, posed action units (12)", _figure(".3f", "heads", "action_units", "trained", "value")),
     ("calibration error, web faces", _ece("expression_calibration", "ece", "web_faces")),
     ("calibration error, FER+", _ece("expression_calibration", "ece", "ferplus")),
@@ -53,6 +62,12 @@ def comparison(starters: Sequence[tuple[Checkpoint, Record]]) -> str:
         KeyError: if a record lacks a figure.
         TypeError: if a figure is of another kind.
     """
-    lines = ["| | " + " | ".join(checkpoint.title for checkpoint, _ in starters) + " |", "|---|" + "---:|" * len(starters)]
-    lines += [f"| {name} | " + " | ".join(cell(checkpoint, record) for checkpoint, record in starters) + " |" for name, cell in ROWS]
+    lines = [
+        "| | " + " | ".join(checkpoint.title for checkpoint, _ in starters) + " |",
+        "|---|" + "---:|" * len(starters),
+    ]
+    lines += [
+        f"| {name} | " + " | ".join(cell(checkpoint, record) for checkpoint, record in starters) + " |"
+        for name, cell in ROWS
+    ]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,8 @@
-"""Converts published PyTorch files (``.pt``, ``.pth``) to NumPy arrays; nothing in a file is ever run or imported.
+"""Converts published PyTorch files (``.pt``, ``.pth``) to NumPy arrays; nothing in a file is run or imported.
 
-Such a file is a zip archive of raw numbers and one pickle. PyTorch's restricted loader reads it, which calls nothing but its own
-constructors of tensors; the classes of modules that a file names become inert stubs, so they need not be installed.
+Such a file is a zip archive of raw numbers and one pickle. PyTorch's restricted loader reads it, which calls
+nothing but its own constructors of tensors; the classes of modules that a file names become inert stubs, so
+they need not be installed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import numpy as np
 from hsemotion_space.hub.source import CheckpointError
 
 STATE_DICT = "state dict"
-NESTED = ("model_state_dict", "state_dict", "model")  # where training scripts put the weights among other things
+# where training scripts put the weights among other things
+NESTED = ("model_state_dict", "state_dict", "model")
 CLASSIFIERS = ("classifier", "head.fc", "fc")
 
 MAX_ENTRIES = 5_000
@@ -31,17 +33,37 @@ MAX_PARTS = 50_000  # parameters, buffers and children of all modules together
 MAX_KEY = 256
 
 _STUBS = re.compile(r"(?:timm|torch\.nn|mobilefacenet|networks)(?:\.[A-Za-z_]\w*)* [A-Za-z_]\w*", re.ASCII)
-_STORAGES = {f"torch {kind}Storage" for kind in ["Float", "Half", "Double", "BFloat16", "Long", "Int", "Byte", "Bool"]}
+_STORAGES = {
+    f"torch {kind}Storage" for kind in ["Float", "Half", "Double", "BFloat16", "Long", "Int", "Byte", "Bool"]
+}
 _REBUILD = {f"torch._utils _rebuild_{kind}" for kind in ("tensor_v2", "parameter", "parameter_with_state")}
-_LOADED = {"collections OrderedDict", "__builtin__ set", "builtins set", "torch Size", "torch device", *_STORAGES, *_REBUILD}
-_ENTRY = re.compile(r"(data\.pkl|data/[0-9]{1,9})|byteorder|version|\.(?:format_version|storage_alignment|data/serialization_id)")
-_FORMATS = {b"version https://git-lfs": "lfs_pointer", b"\x80\x02\x8a\n": "old_format", b"\x89HDF": "hdf5", b"\x08": "onnx"}
+_LOADED = {
+    "collections OrderedDict",
+    "__builtin__ set",
+    "builtins set",
+    "torch Size",
+    "torch device",
+    *_STORAGES,
+    *_REBUILD,
+}
+_ENTRY = re.compile(
+    r"(data\.pkl|data/[0-9]{1,9})|byteorder|version|\.(?:format_version|storage_alignment|data/serialization_id)"
+)
+_FORMATS = {
+    b"version https://git-lfs": "lfs_pointer",
+    b"\x80\x02\x8a\n": "old_format",
+    b"\x89HDF": "hdf5",
+    b"\x08": "onnx",
+}
 _FAULTS = {
     "empty": "{file} is empty. Download it again.",
     "damaged": "{file} is damaged or incomplete. Download it again.",
     "web_page": "{file} is a web page, not the weights. Use the address of the raw file.",
     "lfs_pointer": "{file} is a Git LFS pointer, not the weights. Download the file itself.",
-    "old_format": "{file} is in the format of PyTorch before 1.6. If you trust it, load it with PyTorch and save its state dict again.",
+    "old_format": (
+        "{file} is in the format of PyTorch before 1.6. If you trust it, load it with PyTorch and save its"
+        " state dict again."
+    ),
     "hdf5": "{file} is an HDF5 file. Select the PyTorch file (.pt) of the same model.",
     "onnx": "{file} looks like an ONNX file. Select the PyTorch file (.pt) of the same model.",
     "safetensors": "{file} is a safetensors file. Select the PyTorch file (.pt) of the same model.",
@@ -57,7 +79,10 @@ _FAULTS = {
     "packed_entries": "{file} is refused: its entries are encrypted or compressed, which PyTorch never does.",
     "lying_entries": "{file} is refused: its entries claim more bytes than the file has.",
     "too_long": "{file} is refused: its pickle has too many instructions or names.",
-    "unsafe_name": "{file} is refused: it names {name}, which weights do not need. Do not load it with any other program either.",
+    "unsafe_name": (
+        "{file} is refused: it names {name}, which weights do not need. Do not load it with any other program"
+        " either."
+    ),
     "bad_pickle": "{file} is refused: PyTorch's restricted loader does not accept its pickle ({error}).",
     "too_many_parts": "{file} is refused: its modules are too many or contain themselves.",
     "not_a_module": "{file} is refused: its part {part} is not a module.",
@@ -98,8 +123,9 @@ class Upstream:
 
     Attributes:
         layout: the class of the pickled module as the file names it, or ``state dict``.
-        tensors: arrays of their own by the key that current timm and the architectures of this project use, in the
-            order of the file; half precision stays, bfloat16 becomes float32, and floating point values are finite.
+        tensors: arrays of their own by the key that current timm and the architectures of this project use,
+            in the order of the file; half precision stays, bfloat16 becomes float32, and floating point
+            values are finite.
         classes: every class and function that the file names, sorted.
         outputs, dim: rows and columns of the output layer's weight.
     """
@@ -125,10 +151,20 @@ def read_upstream(content: bytes, name: str) -> Upstream:
         return _read(content)
     except _FaultError as error:
         fault: _FaultError = error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, OverflowError) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:
         fault = _FaultError("damaged")
         fault.__cause__ = error
-    raise CheckpointError(_FAULTS[fault.code], code=fault.code, file=Path(name).name, **fault.values) from fault
+    raise CheckpointError(
+        _FAULTS[fault.code], code=fault.code, file=Path(name).name, **fault.values
+    ) from fault
 
 
 def _read(content: bytes) -> Upstream:
@@ -149,7 +185,8 @@ def _read(content: bytes) -> Upstream:
 def _check_format(content: bytes) -> None:
     """Tell what is not a zip archive by its first bytes."""
     if content.startswith(b"PK\x03\x04"):
-        if content.count(b"PK\x01\x02") > MAX_ENTRIES:  # before the directory is read, which takes ten times its room
+        # before the directory is read, which takes ten times its room
+        if content.count(b"PK\x01\x02") > MAX_ENTRIES:
             raise _FaultError("too_many_entries", most=MAX_ENTRIES)
         return
     if not content:
@@ -158,11 +195,13 @@ def _check_format(content: bytes) -> None:
         raise _FaultError("web_page")
     if content[8:10] == b'{"':
         raise _FaultError("safetensors")
-    raise _FaultError(next((code for start, code in _FORMATS.items() if content.startswith(start)), "not_pytorch"))
+    raise _FaultError(
+        next((code for start, code in _FORMATS.items() if content.startswith(start)), "not_pytorch")
+    )
 
 
 def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
-    """Return the pickle and the numbers by their names below the common folder, if PyTorch could have written the archive."""
+    """Return the pickle and the storages by name, if PyTorch could have written the archive."""
     infos = {info.orig_filename: info for info in archive.infolist()}
     names = {name: name.partition("/")[2] for name in infos}
     if any(name == "constants.pkl" or name.startswith("code/") for name in names.values()):
@@ -172,11 +211,15 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
         raise _FaultError("odd_entry", entry=quote(odd))
     if len(infos) != len(archive.infolist()) or len({name.partition("/")[0] for name in infos}) != 1:
         raise _FaultError("mixed_entries")
-    if any(info.flag_bits & 0x41 or info.compress_type or info.compress_size != info.file_size for info in infos.values()):
+    if any(
+        info.flag_bits & 0x41 or info.compress_type or info.compress_size != info.file_size
+        for info in infos.values()
+    ):
         raise _FaultError("packed_entries")
     if sum(info.file_size for info in infos.values()) > size:
         raise _FaultError("lying_entries")
-    entries = {names[name]: archive.read(info) for name, info in infos.items()}  # checks CRC-32, which PyTorch does not
+    # checks CRC-32, which PyTorch does not
+    entries = {names[name]: archive.read(info) for name, info in infos.items()}
     if not 0 < len(entries.get("data.pkl", b"")) <= MAX_PICKLE_BYTES:
         raise _FaultError("no_pickle", most=MAX_PICKLE_BYTES)
     if entries.get("byteorder", b"little") != b"little":
@@ -200,7 +243,7 @@ def _names(program: bytes) -> set[str]:
 
 
 def _load(entries: Mapping[str, bytes], names: set[str]) -> object:
-    """Return what PyTorch's restricted loader makes of the checked entries, with stubs for the classes of modules."""
+    """Return what PyTorch's restricted loader reads from the checked entries, with stubs for modules."""
     import torch  # noqa: PLC0415  heavy, and only conversions need it
 
     checked = io.BytesIO()  # an archive of our own: what was checked is what is loaded
@@ -218,7 +261,7 @@ def _load(entries: Mapping[str, bytes], names: set[str]) -> object:
 
 
 def _find(value: object) -> tuple[str, dict[str, object]]:
-    """Return the layout and the tensors of a module, a state dict, or a dict that has one of them among other things."""
+    """Return the layout and the tensors of a module, a state dict, or a dict that contains one of them."""
     if isinstance(value, dict):
         table = dict(dict.items(value))
         value = next((table[key] for key in NESTED if isinstance(table.get(key), dict | _Stub)), value)
@@ -243,19 +286,26 @@ def _module_tensors(root: _Stub) -> Iterator[tuple[str, object]]:
         if parts > MAX_PARTS or len(prefix) > MAX_KEY:
             raise _FaultError("too_many_parts")
         yield from ((f"{prefix}{name}", tensor) for name, tensor in own.items() if tensor is not None)
-        pending += [(f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None]
+        pending += [
+            (f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None
+        ]
 
 
 def _module_parts(prefix: str, module: object) -> tuple[dict[str, object], dict[str, object]]:
     """Return what a module itself adds to the state dict, and its children."""
     state = module.state if isinstance(module, _Stub) else None
-    tables = [state.get(name) for name in ("_parameters", "_buffers", "_modules")] if type(state) is dict else []
+    tables = (
+        [state.get(name) for name in ("_parameters", "_buffers", "_modules")] if type(state) is dict else []
+    )
     if not tables or not all(isinstance(table, dict) for table in tables):
         raise _FaultError("not_a_module", part=quote(prefix))
     parameters, buffers, children = (dict(dict.items(cast("dict[str, object]", table))) for table in tables)
     hidden = cast("dict[str, object]", state).get("_non_persistent_buffers_set")
     left_out = hidden if isinstance(hidden, set) else set()
-    return {**parameters, **{name: tensor for name, tensor in buffers.items() if name not in left_out}}, children
+    return {
+        **parameters,
+        **{name: tensor for name, tensor in buffers.items() if name not in left_out},
+    }, children
 
 
 def _add(tensors: dict[str, object], key: object, tensor: object) -> None:
@@ -265,12 +315,16 @@ def _add(tensors: dict[str, object], key: object, tensor: object) -> None:
 
 
 def _rename(tensors: Mapping[str, object]) -> dict[str, object]:
-    """Name the tensors as current architectures do: without the wrapper of parallel training, and with a single output layer."""
+    """Name the tensors as current architectures do: no parallel-training wrapper, a single output layer."""
     wrapped = all(str(key).startswith("module.") for key in tensors)
     renamed: dict[str, object] = {}
     for key, tensor in tensors.items():
         short = key.removeprefix("module.") if wrapped else key
-        _add(renamed, re.sub(r"^classifier\.0\.", "classifier.", short) if type(short) is str else short, tensor)
+        _add(
+            renamed,
+            re.sub(r"^classifier\.0\.", "classifier.", short) if type(short) is str else short,
+            tensor,
+        )
     return renamed
 
 
@@ -282,12 +336,15 @@ def _arrays(entries: Mapping[str, object], most_bytes: int) -> dict[str, np.ndar
     for key, value in entries.items():
         if type(value) not in (torch.Tensor, torch.nn.Parameter):
             raise _FaultError("not_a_tensor", key=quote(key))
-        tensors[key] = torch.Tensor.detach(cast("torch.Tensor", value))  # without the attributes that a file may give it
+        # without the attributes that a file may give it
+        tensors[key] = torch.Tensor.detach(cast("torch.Tensor", value))
     if sum(tensor.nbytes for tensor in tensors.values()) > most_bytes:
         raise _FaultError("too_large")
     arrays: dict[str, np.ndarray] = {}
     for key, tensor in tensors.items():
-        arrays[key] = array = np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(), order="C")
+        arrays[key] = array = np.array(
+            (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(), order="C"
+        )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise _FaultError("not_finite", key=quote(key))
     return arrays

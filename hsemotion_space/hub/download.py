@@ -1,4 +1,4 @@
-"""Downloads: every byte is checked against the manifest before anyone sees it; broken ones go on where they stopped."""
+"""Downloads: bytes are checked against the manifest before use; broken ones resume where they stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from filelock import FileLock
-from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from tqdm import tqdm
 
 from hsemotion_space.hub import client
@@ -64,7 +71,14 @@ def from_hub(title: str, source: HubSource, filename: str, digest: Digest, repor
         nonlocal stale
         report(0, digest.size_bytes)
         _ask(source, filename)
-        path = hf_hub_download(source.repo, filename, revision=source.revision, token=False, force_download=stale, tqdm_class=meter)
+        path = hf_hub_download(
+            source.repo,
+            filename,
+            revision=source.revision,
+            token=False,
+            force_download=stale,
+            tqdm_class=meter,
+        )
         stale = True
         return Path(path).read_bytes()
 
@@ -82,7 +96,7 @@ def _cached(file: Path | None, digest: Digest) -> bytes | None:
 
 
 def _ask(source: HubSource, filename: str) -> None:
-    """Request the file's head once; the download does so again, but would repeat it for minutes and hide the failure."""
+    """Request the file's head once; the download itself would retry for minutes and hide the failure."""
     url = hf_hub_url(source.repo, filename, revision=source.revision)
     if get_hf_file_metadata(url, token=False, timeout=client.TIMEOUT_S).commit_hash != source.revision:
         raise HubError("the answer does not come from the Hub", code="not_the_hub")
@@ -91,10 +105,12 @@ def _ask(source: HubSource, filename: str) -> None:
 def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Report = silent) -> bytes:
     """Return a file that its authors published, from ``folder`` or from its address.
 
-    A file whose digest nobody knows is not cached, and only its length is checked; what reads it must check the rest.
+    A file whose digest nobody knows is not cached, and only its length is checked; what reads it must check
+    the rest.
 
     Raises:
-        CheckpointError: if the file cannot be downloaded; bytes that contradict a known digest are never returned.
+        CheckpointError: if the file cannot be downloaded; bytes that contradict a known digest are never
+            returned.
     """
     target = upstream_file(source, folder)
     if (content := _cached(target, source.digest)) is not None:
@@ -117,7 +133,7 @@ def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Repo
 
 
 def upstream_file(source: UpstreamSource, folder: Path) -> Path:
-    """Return where a published file is cached: under its digest, so that another version gets another name."""
+    """Return where a published file is cached: under its digest, so that versions have different names."""
     return folder / f"{source.digest.sha256 or source.digest.git_blob_sha1}-{source.filename}"
 
 
@@ -154,7 +170,9 @@ def _write(chunks: Iterator[bytes], file: BinaryIO, expected: int, length: int, 
     os.fsync(file.fileno())
 
 
-def _download(title: str, place: Message, is_right: Callable[[bytes], bool], once: Callable[[], bytes]) -> bytes:
+def _download(
+    title: str, place: Message, is_right: Callable[[bytes], bool], once: Callable[[], bytes]
+) -> bytes:
     """Try until the right bytes arrive."""
 
     def checked() -> bytes:
@@ -168,17 +186,21 @@ def _download(title: str, place: Message, is_right: Callable[[bytes], bool], onc
         values = {"title": title, "place": place}
         if error.status == 404:
             raise CheckpointError(
-                "{title}: {place} does not exist or is private. Correct [source] in its manifest.", code="not_found", **values
+                "{title}: {place} does not exist or is private. Correct [source] in its manifest.",
+                code="not_found",
+                **values,
             ) from error
         if not error.transient:
             raise CheckpointError(
-                "{title}: {place} answers {status}. Correct [source] in its manifest, or select another checkpoint.",
+                "{title}: {place} answers {status}. Correct [source] in its manifest, or select another"
+                " checkpoint.",
                 code="refused",
                 status=error.status,
                 **values,
             ) from error
         raise CheckpointError(
-            "{title}: {place} could not be downloaded: {reason}. Try again in a few minutes, or select another checkpoint.",
+            "{title}: {place} could not be downloaded: {reason}. Try again in a few minutes, or select"
+            " another checkpoint.",
             code=error.code,
             reason=error.message,
             **values,
@@ -194,8 +216,8 @@ def _disk_errors(title: str, folder: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         log.error("Downloads cannot be saved in %s: %s", folder, error.strerror or type(error).__name__)
         raise CheckpointError(
-            "{title}: the file cannot be saved in the cache ({reason}). Free some space, or set HSEMOTION_CACHE and HF_HOME"
-            " to another folder.",
+            "{title}: the file cannot be saved in the cache ({reason}). Free some space, or set"
+            " HSEMOTION_CACHE and HF_HOME to another folder.",
             code="disk",
             title=title,
             reason=Message("the disk is full") if full else error.strerror or type(error).__name__,
@@ -205,9 +227,15 @@ def _disk_errors(title: str, folder: Path) -> Iterator[None]:
 def _refuse_offline(title: str, damaged: bool) -> None:
     if is_offline():
         raise CheckpointError(
-            "{title} is damaged on this machine, and HF_HUB_OFFLINE=1 forbids downloads. Unset it, or select another checkpoint."
-            if damaged
-            else "{title} is not on this machine, and HF_HUB_OFFLINE=1 forbids downloads. Unset it, or select another checkpoint.",
+            (
+                "{title} is damaged on this machine, and HF_HUB_OFFLINE=1 forbids downloads. Unset it, or"
+                " select another checkpoint."
+                if damaged
+                else (
+                    "{title} is not on this machine, and HF_HUB_OFFLINE=1 forbids downloads. Unset it, or"
+                    " select another checkpoint."
+                )
+            ),
             code="damaged_offline" if damaged else "offline",
             title=title,
         )
@@ -219,7 +247,10 @@ def _meter(report: Report, expected: int) -> type[tqdm]:
     class Meter(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *_args: object, **options: object) -> None:
             super().__init__(disable=True)
-            self.done, self.whole = int(str(options.get("initial") or 0)), int(str(options.get("total") or expected))
+            self.done, self.whole = (
+                int(str(options.get("initial") or 0)),
+                int(str(options.get("total") or expected)),
+            )
             report(self.done, self.whole)
 
         def update(self, n: float | None = 1) -> bool | None:

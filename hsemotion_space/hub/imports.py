@@ -1,4 +1,4 @@
-"""A published file becomes a checkpoint of this machine: safetensors and a manifest in the cache, checked before it takes its place."""
+"""Imports a published file as a checkpoint in the cache, checked before it takes its place."""
 
 from __future__ import annotations
 
@@ -47,15 +47,19 @@ class Imported:
 
     def __str__(self) -> str:
         checkpoint, weights = self.checkpoint, self.checkpoint.source.weights
-        proof = "which the project knew" if self.known else "which nobody has confirmed; it is fixed in the new manifest from now on"
+        proof = (
+            "which the project knew"
+            if self.known
+            else "which nobody has confirmed; it is fixed in the new manifest from now on"
+        )
         return (
-            f"{self.filename}: {self.upstream.layout}, {len(self.upstream.tensors)} tensors, {self.upstream.outputs} outputs from "
-            f"{self.upstream.dim} numbers\n"
-            f"  published file: {self.size_bytes:,} bytes, SHA-256 {self.sha256}, {proof}\n"
-            f"  names in the file, none of which was run or imported: {', '.join(self.upstream.classes)}\n"
-            f"  loads strictly into {checkpoint.arch}\n"
-            f"  written: {weights.size_bytes:,} bytes of safetensors, SHA-256 {weights.sha256}\n"
-            f"{checkpoint.id} is ready: hsemotion-space analyze photo.jpg --checkpoint {checkpoint.id}"
+            f"{self.filename}: {self.upstream.layout}, {len(self.upstream.tensors)} tensors,"
+            f" {self.upstream.outputs} outputs from {self.upstream.dim} numbers\n  published file:"
+            f" {self.size_bytes:,} bytes, SHA-256 {self.sha256}, {proof}\n  names in the file, none of which"
+            f" was run or imported: {', '.join(self.upstream.classes)}\n  loads strictly into"
+            f" {checkpoint.arch}\n  written: {weights.size_bytes:,} bytes of safetensors, SHA-256"
+            f" {weights.sha256}\n{checkpoint.id} is ready: hsemotion-space analyze photo.jpg --checkpoint"
+            f" {checkpoint.id}"
         )
 
 
@@ -69,7 +73,11 @@ class Order:
 
 
 def import_checkpoint(
-    order: Order, roots: Sequence[Path], cache: Path, check: Callable[[Checkpoint], object], report: Report = silent
+    order: Order,
+    roots: Sequence[Path],
+    cache: Path,
+    check: Callable[[Checkpoint], object],
+    report: Report = silent,
 ) -> Imported:
     """Convert a published file and add it to the checkpoints of this machine, in the last of ``roots``.
 
@@ -96,7 +104,8 @@ def import_checkpoint(
     known = cast("UpstreamSource", model.source.upstream).digest
     if known.known and not known.matches(content) and not (order.new_id and order.new_id != model.id):
         raise CheckpointError(
-            "{file} does not have the digest in the manifest of {id}. If it is another file, name it with --id.",
+            "{file} does not have the digest in the manifest of {id}. If it is another file, name it with"
+            " --id.",
             code="wrong_bytes",
             file=filename,
             id=model.id,
@@ -104,7 +113,11 @@ def import_checkpoint(
     sha256 = hashlib.sha256(content).hexdigest()
     new_id, weights, card = order.new_id or model.id, save(dict(upstream.tensors)), model.folder / CARD
     manifest = _manifest(model, new_id, weights, (filename, sha256, len(content))).encode()
-    files = {MANIFEST: manifest, WEIGHTS_FILE: weights, **({CARD: card.read_bytes()} if card.is_file() else {})}
+    files = {
+        MANIFEST: manifest,
+        WEIGHTS_FILE: weights,
+        **({CARD: card.read_bytes()} if card.is_file() else {}),
+    }
     checkpoint = _install(roots[-1] / new_id, files, check)
     return Imported(checkpoint, upstream, filename, sha256, len(content), known.matches(content))
 
@@ -112,7 +125,12 @@ def import_checkpoint(
 def _read(file: Path, known: Sequence[str]) -> tuple[str, bytes]:
     try:
         if file.stat().st_size > MOST_BYTES:
-            raise CheckpointError("{file} is larger than {most} GiB; no published file is.", code="too_large", file=file.name, most=1)
+            raise CheckpointError(
+                "{file} is larger than {most} GiB; no published file is.",
+                code="too_large",
+                file=file.name,
+                most=1,
+            )
         return file.name, file.read_bytes()
     except OSError as error:
         raise CheckpointError(
@@ -128,7 +146,8 @@ def _download(model: Checkpoint, cache: Path, report: Report) -> tuple[str, byte
     source = cast("UpstreamSource", model.source.upstream)
     if not source.url:
         raise CheckpointError(
-            "{title} has no fixed address. Download {file} from {page} and import the file: hsemotion-space checkpoints import {name}",
+            "{title} has no fixed address. Download {file} from {page} and import the file: hsemotion-space"
+            " checkpoints import {name}",
             code="no_address",
             title=model.title,
             file=source.filename,
@@ -143,8 +162,8 @@ def _compare(before: Checkpoint, filename: str, content: bytes) -> None:
     known = before.source.upstream.digest if before.source.upstream else Digest()
     if known.known and not known.matches(content):
         raise CheckpointError(
-            "{file} differs from the file that was imported before (SHA-256 {digest}); nothing was changed. If you trust the new "
-            "one, download it by hand and import the file.",
+            "{file} differs from the file that was imported before (SHA-256 {digest}); nothing was changed."
+            " If you trust the new one, download it by hand and import the file.",
             code="changed",
             file=filename,
             digest=known.sha256,
@@ -152,11 +171,13 @@ def _compare(before: Checkpoint, filename: str, content: bytes) -> None:
 
 
 def _find_model(published: Sequence[Checkpoint], upstream: Upstream, filename: str, like: str) -> Checkpoint:
-    """Return the checkpoint whose manifest describes the file: the named one, else by file name, else the only one of this form."""
+    """Return the checkpoint whose manifest describes the file: by id, file name, or the only match."""
     fitting = [item for item in published if (item.dim, item.outputs) == (upstream.dim, upstream.outputs)]
     for wanted in (like, Path(filename).stem):
         for item in published:
-            if wanted == item.id or (not like and filename == cast("UpstreamSource", item.source.upstream).filename):
+            if wanted == item.id or (
+                not like and filename == cast("UpstreamSource", item.source.upstream).filename
+            ):
                 return item
         if like:
             raise CheckpointError(
@@ -168,7 +189,8 @@ def _find_model(published: Sequence[Checkpoint], upstream: Upstream, filename: s
     if len(fitting) != 1:
         choice = Message("Select one with --like: {ids}.", ids=", ".join(item.id for item in fitting))
         raise CheckpointError(
-            "{file} has {outputs} outputs from {dim} numbers, and its name does not tell which network it is. {choice}",
+            "{file} has {outputs} outputs from {dim} numbers, and its name does not tell which network it is."
+            " {choice}",
             code="ambiguous" if fitting else "no_such_network",
             file=filename,
             outputs=upstream.outputs,
@@ -179,7 +201,7 @@ def _find_model(published: Sequence[Checkpoint], upstream: Upstream, filename: s
 
 
 def _manifest(model: Checkpoint, new_id: str, weights: bytes, published: tuple[str, str, int]) -> str:
-    """Return the manifest of the new checkpoint; ``published`` is name, SHA-256 and size of the file it was converted from."""
+    """Return the manifest of the new checkpoint; ``published`` is the source's name, SHA-256 and size."""
     if not re.fullmatch(r"[\w-][\w.-]*", new_id):
         raise invalid("--id", "made of letters, digits, '-', '_' and '.'", new_id)
     document = tomlkit.parse((model.folder / MANIFEST).read_text("utf-8"))
@@ -187,9 +209,15 @@ def _manifest(model: Checkpoint, new_id: str, weights: bytes, published: tuple[s
     if new_id != model.id:
         document["title"] = f"{model.title} as {new_id}"
     if not cast("UpstreamSource", model.source.upstream).digest.known:
-        document["summary"] = f"{model.summary} Imported from a file that nobody has confirmed to be the published one.".strip()
+        document["summary"] = (
+            f"{model.summary} Imported from a file that nobody has confirmed to be the published one.".strip()
+        )
     source = cast("Table", document["source"])
-    source["bundled"], source["sha256"], source["bytes"] = WEIGHTS_FILE, hashlib.sha256(weights).hexdigest(), len(weights)
+    source["bundled"], source["sha256"], source["bytes"] = (
+        WEIGHTS_FILE,
+        hashlib.sha256(weights).hexdigest(),
+        len(weights),
+    )
     upstream = cast("Table", source["upstream"])
     upstream["filename"], upstream["sha256"], upstream["bytes"] = published
     return tomlkit.dumps(document)
@@ -210,7 +238,8 @@ def _install(folder: Path, files: Mapping[str, bytes], check: Callable[[Checkpoi
             draft.rename(folder)
     except OSError as error:
         raise CheckpointError(
-            "{id} cannot be written to {folder} ({reason}). Free some space, or set HSEMOTION_CACHE to another folder.",
+            "{id} cannot be written to {folder} ({reason}). Free some space, or set HSEMOTION_CACHE to"
+            " another folder.",
             code="disk",
             id=folder.name,
             folder=folder.parent,

@@ -29,7 +29,8 @@ class InputSpec:
 
     Attributes:
         size: side in px.
-        crop: ``box`` squashes the detected box to a square; ``square`` cuts a square around the box's longer side.
+        crop: ``box`` squashes the detected box to a square; ``square`` cuts a square around the box's longer
+            side.
         margin: added on every side, as a share of the box (or square) size.
         mean, std: per RGB channel, after division by 255.
     """
@@ -47,10 +48,10 @@ class HeadSpec:
 
     Attributes:
         task: with the labels of this checkpoint, in its order.
-        kind: ``scores`` takes ``columns`` of the backbone's outputs; ``linear`` and ``mlp`` (hidden layers with ReLU) have weights of
-            their own; ``clip_statistics`` has them too and reads mean, standard deviation, minimum and maximum over
-            the frames; ``pair_mean`` averages the two part probabilities of its source; ``prior`` compares the clip's mean valence and
-            arousal with word norms.
+        kind: ``scores`` takes ``columns`` of the backbone's outputs; ``linear`` and ``mlp`` (hidden layers
+            with ReLU) have weights of their own; ``clip_statistics`` has them too and reads mean, standard
+            deviation, minimum and maximum over the frames; ``pair_mean`` averages the two part probabilities
+            of its source; ``prior`` compares the clip's mean valence and arousal with word norms.
         provenance: trained, rule or prior; shown beside every number.
         columns: which outputs, for ``scores``.
         reads: what heads with weights read from the backbone; ``both`` is embedding, then scores.
@@ -59,7 +60,8 @@ class HeadSpec:
         thresholds: decision threshold per label, for independent labels.
         note: a sentence on how far the numbers go.
         reliability: how often its answers were right on held-out pictures.
-        least_support: what another task must give to both parts of a label for it to stand out; 0 if it was not measured.
+        least_support: what another task must give to both parts of a label for it to stand out; 0 if it was
+            not measured.
     """
 
     task: Task
@@ -76,7 +78,7 @@ class HeadSpec:
 
     @property
     def has_weights(self) -> bool:
-        """Whether the head has layers in the file of heads, as ``<task>.<layer>.weight`` and ``<task>.<layer>.bias``."""
+        """Whether the head has layers in the file of heads, ``<task>.<layer>.weight`` and ``.bias``."""
         return self.kind in WEIGHTED_KINDS
 
 
@@ -119,7 +121,7 @@ class Checkpoint:
 
     @property
     def sha256(self) -> str:
-        """Digest by which results name the weights: of the weights file or, before it was converted, of the published file."""
+        """Digest that names the weights in results: of the weights file or of its published original."""
         published = self.source.upstream.digest if self.source.upstream else self.source.weights
         return self.source.weights.sha256 or published.sha256 or published.git_blob_sha1
 
@@ -148,7 +150,11 @@ def _number(value: object, low: float, high: float, key: str) -> float:
 
 
 def _triple(value: object, key: str) -> tuple[float, float, float]:
-    if not isinstance(value, list) or len(value) != 3 or not all(isinstance(item, int | float) for item in value):
+    if (
+        not isinstance(value, list)
+        or len(value) != 3
+        or not all(isinstance(item, int | float) for item in value)
+    ):
         raise invalid(key, "three numbers", value)
     return float(value[0]), float(value[1]), float(value[2])
 
@@ -167,7 +173,7 @@ def _input(table: Mapping[str, object]) -> InputSpec:
 
 
 def _reliability(table: Mapping[str, object], task: Task, where: str) -> Reliability:
-    """Return how often the answers of a head were right on held-out pictures; an empty value if it was not measured."""
+    """Return how often the head's answers were right on held-out pictures; empty if not measured."""
     measured = table.get("reliability")
     if measured is None:
         return NOT_MEASURED
@@ -176,7 +182,11 @@ def _reliability(table: Mapping[str, object], task: Task, where: str) -> Reliabi
     counts = []
     for key in ("right", "answers"):
         row = measured.get(key)
-        if not isinstance(row, list) or len(row) != len(task.labels) or any(type(count) is not int for count in row):
+        if (
+            not isinstance(row, list)
+            or len(row) != len(task.labels)
+            or any(type(count) is not int for count in row)
+        ):
             raise invalid(f"{where} reliability {key}", f"{len(task.labels)} counts", row)
         counts.append(tuple(row))
     return Reliability(counts[0], counts[1], str(measured.get("pictures", "")))
@@ -210,7 +220,9 @@ def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
         raise CheckpointError("{key}: {reason}", code="bad_head", key=where, reason=str(error)) from error
     columns = cast("list[int]", table.get("columns", []))
     kind = cast("HeadKind", _choice(table["kind"], get_args(HeadKind), f"{where} kind"))
-    fits = len(columns) == len(task.labels) and all(isinstance(column, int) and 0 <= column < outputs for column in columns)
+    fits = len(columns) == len(task.labels) and all(
+        isinstance(column, int) and 0 <= column < outputs for column in columns
+    )
     if kind == "scores" and not fits:
         raise invalid(f"{where} columns", f"{len(task.labels)} numbers from 0 to {outputs - 1}", columns)
     thresholds = tuple(float(value) for value in cast("list[float]", table.get("thresholds", [])))
@@ -226,7 +238,11 @@ def _head(table: Mapping[str, object], outputs: int) -> HeadSpec:
         tuple(columns),
         cast("Reads", _choice(table.get("reads", "embeddings"), get_args(Reads), f"{where} reads")),
         _number(table.get("temperature", 1.0), 1e-6, 1e6, f"{where} temperature"),
-        (sources,) if isinstance(sources, str) else tuple(str(name) for name in cast("list[object]", sources)),
+        (
+            (sources,)
+            if isinstance(sources, str)
+            else tuple(str(name) for name in cast("list[object]", sources))
+        ),
         thresholds,
         str(table.get("note", "")),
         reliability,
@@ -245,7 +261,9 @@ def _check_sources(head: HeadSpec, before: Mapping[str, HeadSpec]) -> None:
         fits = all(len(label.parts) == 2 and set(label.parts) <= labels[0] for label in head.task.labels)
     else:
         fits = head.kind != "prior" or (
-            labels[0] == {"Valence", "Arousal"} and "Neutral" in labels[1] and all(label.norm for label in head.task.labels)
+            labels[0] == {"Valence", "Arousal"}
+            and "Neutral" in labels[1]
+            and all(label.norm for label in head.task.labels)
         )
     if not fits:
         raise invalid(key, "tasks with the labels that this task is made of", " and ".join(head.sources))
@@ -269,7 +287,9 @@ def _checkpoint(folder: Path) -> Checkpoint:
     outputs = int(backbone["outputs"])
     heads = _heads(table["heads"], outputs)
     if any(head.has_weights for head in heads) and not source.heads.known:
-        raise CheckpointError("[source] needs heads_sha256, because there are heads with weights.", code="no_digest")
+        raise CheckpointError(
+            "[source] needs heads_sha256, because there are heads with weights.", code="no_digest"
+        )
     return Checkpoint(
         id=folder.name,
         title=str(table["title"]),
@@ -301,8 +321,25 @@ def read_manifest(folder: Path) -> Checkpoint:
     except CheckpointError as error:
         reason, code, cause = error.message, error.code, cast("Exception", error)
     except KeyError as error:
-        reason, code, cause = Message("{file} lacks {key}.", file=MANIFEST, key=str(error)), "missing_key", error
-    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError, OSError) as error:
-        words = error.strerror if isinstance(error, OSError) else str(error)  # the text of an OSError holds the path
-        reason, code, cause = Message("{file} cannot be read ({reason}).", file=MANIFEST, reason=words), "unreadable", error
+        reason, code, cause = (
+            Message("{file} lacks {key}.", file=MANIFEST, key=str(error)),
+            "missing_key",
+            error,
+        )
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+        OSError,
+    ) as error:
+        # the text of an OSError holds the path
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        reason, code, cause = (
+            Message("{file} cannot be read ({reason}).", file=MANIFEST, reason=words),
+            "unreadable",
+            error,
+        )
     raise CheckpointError("Checkpoint {id}: {reason}", code=code, id=folder.name, reason=reason) from cause

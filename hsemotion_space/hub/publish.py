@@ -1,4 +1,4 @@
-"""The model repository of a checkpoint on the Hub: its files, their checks, and the one commit that holds them."""
+"""The model repository of a checkpoint on the Hub: its files, their checks, and the single commit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ CONFIG: Final = "config.json"
 CARD: Final = "README.md"
 LICENSE: Final = "LICENSE"
 OPTIONAL: Final = (LICENSE, "training.json", "recipe.toml")  # taken along if they lie beside the manifest
-OURS: Final = {WEIGHTS_FILE, HEADS_FILE, CONFIG, MANIFEST, CARD, *OPTIONAL}  # other files of a repository are left alone
+# other files of a repository are left alone
+OURS: Final = {WEIGHTS_FILE, HEADS_FILE, CONFIG, MANIFEST, CARD, *OPTIONAL}
 TERMS = """Terms of the weights of {title}: {license}.
 
 README.md says on which data they were trained and what they must not be used for.
@@ -80,7 +81,9 @@ def prepare(checkpoint: Checkpoint, weights: bytes, heads: bytes) -> Publication
         )
     files.setdefault(LICENSE, TERMS.format(title=checkpoint.title, license=checkpoint.license).encode())
     files[CONFIG] = timm_config(checkpoint, weights).encode()
-    files[MANIFEST] = _manifest(checkpoint, Digest.of(weights), Digest.of(heads) if HEADS_FILE in files else Digest()).encode()
+    files[MANIFEST] = _manifest(
+        checkpoint, Digest.of(weights), Digest.of(heads) if HEADS_FILE in files else Digest()
+    ).encode()
     return Publication(checkpoint, dict(sorted(files.items())))
 
 
@@ -110,7 +113,11 @@ def _digests(weights: Digest, heads: Digest) -> dict[str, object]:
 def _source(document: TOMLDocument, name: str) -> Table:
     source = document["source"]
     if not isinstance(source, Table):
-        raise CheckpointError("The manifest of {id} has [source] in several places. Put them together.", code="split_source", id=name)
+        raise CheckpointError(
+            "The manifest of {id} has [source] in several places. Put them together.",
+            code="split_source",
+            id=name,
+        )
     return source
 
 
@@ -126,8 +133,10 @@ def _set(table: Table, values: Mapping[str, object]) -> None:
 
 
 def check(publication: Publication) -> list[str]:
-    """Return what is wrong with a publication, as far as can be told without a request; empty if nothing is."""
-    problems: list[str] = [Message("{file} is empty.", file=name) for name, content in publication.files.items() if not content]
+    """Return what is wrong with a publication, checked without a request; empty if nothing is."""
+    problems: list[str] = [
+        Message("{file} is empty.", file=name) for name, content in publication.files.items() if not content
+    ]
     source = read_source(tomllib.loads(publication.files[MANIFEST].decode())["source"])
     for name, digest in ((WEIGHTS_FILE, source.weights), (HEADS_FILE, source.heads)):
         if name in publication.files and not digest.matches(publication.files[name]):
@@ -142,13 +151,32 @@ def _check_card(publication: Publication) -> list[str]:
     try:
         data = ModelCard(publication.files[CARD].decode()).data
     except Exception as error:  # noqa: BLE001  the parser of YAML and the client have many errors
-        return [Message("The metadata of {file} cannot be read: {reason}.", file=CARD, reason=str(error).splitlines()[0])]
+        return [
+            Message(
+                "The metadata of {file} cannot be read: {reason}.",
+                file=CARD,
+                reason=str(error).splitlines()[0],
+            )
+        ]
     wanted = ("license", "library_name", "pipeline_tag", "tags")
-    problems: list[str] = [Message("The metadata of {file} needs {key}.", file=CARD, key=key) for key in wanted if not data.get(key)]
+    problems: list[str] = [
+        Message("The metadata of {file} needs {key}.", file=CARD, key=key)
+        for key in wanted
+        if not data.get(key)
+    ]
     if data.get("library_name") not in (None, "timm"):
-        problems.append(Message("library_name in {file} must be timm, got {name}.", file=CARD, name=data.get("library_name")))
+        problems.append(
+            Message(
+                "library_name in {file} must be timm, got {name}.", file=CARD, name=data.get("library_name")
+            )
+        )
     if data.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license_name"))):
-        problems.append(Message("license: other in {file} needs a license_name of lower-case letters, digits, '-' and '.'.", file=CARD))
+        problems.append(
+            Message(
+                "license: other in {file} needs a license_name of lower-case letters, digits, '-' and '.'.",
+                file=CARD,
+            )
+        )
     return problems
 
 
@@ -159,7 +187,10 @@ def describe(publication: Publication, repo: str) -> str:
         publication: what :func:`prepare` returned.
         repo: ``owner/name``.
     """
-    rows = [f"  {name:20} {len(content):>12,} bytes  SHA-256 {Digest.of(content).sha256}" for name, content in publication.files.items()]
+    rows = [
+        f"  {name:20} {len(content):>12,} bytes  SHA-256 {Digest.of(content).sha256}"
+        for name, content in publication.files.items()
+    ]
     metadata = publication.files[CARD].decode("utf-8", "replace").partition("---\n")[2].partition("\n---")[0]
     problems = [f"  {problem}" for problem in check(publication)] or ["  none"]
     return "\n".join(
@@ -174,7 +205,7 @@ def describe(publication: Publication, repo: str) -> str:
 
 
 def write_back(folder: Path, hub: HubSource, weights: Digest, heads: Digest) -> Checkpoint:
-    """Write where a checkpoint was published into its manifest, which keeps its comments and its order, and return it as it is read now.
+    """Write where a checkpoint was published into its manifest, keeping comments and order; return it reread.
 
     Args:
         folder: of the checkpoint.
@@ -183,7 +214,8 @@ def write_back(folder: Path, hub: HubSource, weights: Digest, heads: Digest) -> 
         heads: what its ``heads.safetensors`` is; unknown if it has none.
 
     Raises:
-        CheckpointError: if the manifest is about other files by now, or cannot be changed; it stays as it was then.
+        CheckpointError: if the manifest is about other files by now, or cannot be changed; it stays as it was
+            then.
     """
     document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
     source = _source(document, folder.name)
@@ -219,10 +251,10 @@ def write_back(folder: Path, hub: HubSource, weights: Digest, heads: Digest) -> 
 
 
 def publish(publication: Publication, repo: str, token: str, private: bool = False) -> HubSource:
-    """Put a publication into a model repository, which is made if there is none, and return the commit that holds it.
+    """Commit a publication to a model repository, created if absent; return the commit's URL.
 
-    If the repository holds just these files already, nothing is changed. A try that failed for a transient reason is repeated,
-    at most twice, and never leads to a second commit.
+    If the repository holds just these files already, nothing is changed. A try that failed for a transient
+    reason is repeated, at most twice, and never leads to a second commit.
 
     Args:
         publication: what :func:`prepare` returned.
@@ -243,7 +275,9 @@ def publish(publication: Publication, repo: str, token: str, private: bool = Fal
     HubSource(repo, "0" * 40, WEIGHTS_FILE)  # refuses what is not owner/name
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise CheckpointError(
-            "The token is empty or has characters that no token has. Copy it again from huggingface.co/settings/tokens.", code="bad_token"
+            "The token is empty or has characters that no token has. Copy it again from"
+            " huggingface.co/settings/tokens.",
+            code="bad_token",
         )
     try:
         api = HfApi(token=token)
@@ -254,13 +288,19 @@ def publish(publication: Publication, repo: str, token: str, private: bool = Fal
 
 
 def _commit(publication: Publication, repo: str, api: HfApi, private: bool) -> str:
-    """Commit what is not there yet, check what is there then, and return the commit. Doing it again does no harm."""
+    """Commit what is not there yet, check what is there then, and return the commit.
+
+    Doing it again does no harm.
+    """
     files = publication.files
     try:
         ModelCard(files[CARD].decode()).validate()
     except ValueError as error:
         raise CheckpointError(
-            "The Hub does not accept the metadata of {file}: {reason}", code="card_refused", file=CARD, reason=_validator_words(str(error))
+            "The Hub does not accept the metadata of {file}: {reason}",
+            code="card_refused",
+            file=CARD,
+            reason=_validator_words(str(error)),
         ) from error
     api.create_repo(repo, private=private, exist_ok=True)
     info = api.model_info(repo)
@@ -269,12 +309,16 @@ def _commit(publication: Publication, repo: str, api: HfApi, private: bool) -> s
     commit = api.create_commit(
         repo,
         [*adding, *(CommitOperationDelete(name) for name in sorted(stale))],
-        commit_message=f"{publication.checkpoint.title}: weights {Digest.of(files[WEIGHTS_FILE]).sha256[:12]}",
+        commit_message=(
+            f"{publication.checkpoint.title}: weights {Digest.of(files[WEIGHTS_FILE]).sha256[:12]}"
+        ),
         parent_commit=info.sha,  # a try that is carried out late, after the next one, is refused
     )
     rows = api.list_repo_tree(repo, recursive=True, revision=commit.oid)
     there = {item.path: item for item in rows if isinstance(item, RepoFile)}
-    if wrong := [name for name, content in files.items() if name not in there or not _is_same(there[name], content)]:
+    if wrong := [
+        name for name, content in files.items() if name not in there or not _is_same(there[name], content)
+    ]:
         raise CheckpointError(
             "{repo} does not hold what was sent ({files}). Publish again; do not use commit {commit}.",
             code="wrong_bytes",
@@ -287,7 +331,11 @@ def _commit(publication: Publication, repo: str, api: HfApi, private: bool) -> s
 
 def _is_same(file: RepoFile, content: bytes) -> bool:
     lfs = file.lfs
-    sent = Digest(lfs.sha256, size_bytes=lfs.size) if lfs else Digest(git_blob_sha1=file.blob_id, size_bytes=file.size)
+    sent = (
+        Digest(lfs.sha256, size_bytes=lfs.size)
+        if lfs
+        else Digest(git_blob_sha1=file.blob_id, size_bytes=file.size)
+    )
     return sent.matches(content)
 
 
@@ -303,14 +351,24 @@ def _refusal(error: HubError | OSError, repo: str) -> CheckpointError:
     if isinstance(error, HubError):
         status, reason, code = (0 if error.transient else error.status), error.message, error.code
     words = {
-        401: "The Hub does not accept the token. Make one that may write to {repo} at huggingface.co/settings/tokens.",
+        401: (
+            "The Hub does not accept the token. Make one that may write to {repo} at"
+            " huggingface.co/settings/tokens."
+        ),
         403: "The token may not write to {repo}. Use one with write permission for {owner}.",
         404: "There is no {repo} on the Hub, or the token may not see it.",
     }
     if status:
         template = words.get(status, "The Hub refuses the files for {repo} (answer {status}).")
-        return CheckpointError(template, code="refused", repo=repo, owner=repo.partition("/")[0], status=status)
+        return CheckpointError(
+            template, code="refused", repo=repo, owner=repo.partition("/")[0], status=status
+        )
     if code in ("offline", "bad_name"):
-        return CheckpointError("{repo} could not be published: {reason}.", code=code, repo=repo, reason=reason)
-    template = "{repo} could not be published: {reason}. Try again in a few minutes; what is there already is not sent again."
+        return CheckpointError(
+            "{repo} could not be published: {reason}.", code=code, repo=repo, reason=reason
+        )
+    template = (
+        "{repo} could not be published: {reason}. Try again in a few minutes; what is there already is not"
+        " sent again."
+    )
     return CheckpointError(template, code=code, repo=repo, reason=reason)

@@ -1,4 +1,4 @@
-"""The checkpoints of this machine: each manifest is parsed once per process, and again only when its file changes."""
+"""The checkpoints of this machine: each manifest is parsed once, and again only when its file changes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Registry:
     """The checkpoints of this machine.
 
     Attributes:
-        checkpoints: that can be used: recommended ones first, then bundled, then imported ones, then the others; by id among
-            equals.
+        checkpoints: that can be used: recommended ones first, then bundled, then imported ones, then the
+            others; by id among equals.
         faults: what is wrong with each of the others, by the name of its folder.
     """
 
@@ -33,8 +33,8 @@ def read_registry(roots: Sequence[Path]) -> Registry:
     """Return every checkpoint; what is wrong with one manifest does not keep the others from being used.
 
     Args:
-        roots: folders of checkpoint folders. The first one is the project's; later ones hold what was imported, and win over
-            the same id before them.
+        roots: folders of checkpoint folders. The first one is the project's; later ones hold what was
+            imported, and win over the same id before them.
     """
     found: dict[str, Checkpoint] = {}
     faults: dict[str, str] = {}
@@ -48,7 +48,10 @@ def read_registry(roots: Sequence[Path]) -> Registry:
                 found[folder.name] = read
         if root == roots[0]:
             ours = {name for name, item in found.items() if item.weights_bytes}
-    order = sorted(found.values(), key=lambda item: (not item.recommended, item.id not in ours, not item.weights_bytes, item.id))
+    order = sorted(
+        found.values(),
+        key=lambda item: (not item.recommended, item.id not in ours, not item.weights_bytes, item.id),
+    )
     return Registry(tuple(order), faults)
 
 
@@ -98,9 +101,15 @@ def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
     if registry.checkpoints:
         return registry.checkpoints
     if registry.faults:
-        raise CheckpointError("No checkpoint can be used. {faults}", code="none_usable", faults=Message.joined(registry.faults.values()))
+        raise CheckpointError(
+            "No checkpoint can be used. {faults}",
+            code="none_usable",
+            faults=Message.joined(registry.faults.values()),
+        )
     raise CheckpointError(
-        "There is no checkpoint below {folder}/; set HSEMOTION_CHECKPOINTS to the folder that has them.", code="none", folder=roots[0].name
+        "There is no checkpoint below {folder}/; set HSEMOTION_CHECKPOINTS to the folder that has them.",
+        code="none",
+        folder=roots[0].name,
     )
 
 

@@ -10,7 +10,8 @@ from typing import cast
 
 from hsemotion_space.messages import MessageError
 
-REPO = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", re.ASCII)  # the names that the Hub accepts
+# the names that the Hub accepts
+REPO = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", re.ASCII)
 
 
 class CheckpointError(MessageError, ValueError):
@@ -19,7 +20,13 @@ class CheckpointError(MessageError, ValueError):
 
 def invalid(key: str, expected: str, value: object) -> CheckpointError:
     """Return the error for a value of a manifest, with the ``key`` among its values."""
-    return CheckpointError("{key} must be {expected}, got {value}.", code="invalid_value", key=key, expected=expected, value=repr(value))
+    return CheckpointError(
+        "{key} must be {expected}, got {value}.",
+        code="invalid_value",
+        key=key,
+        expected=expected,
+        value=repr(value),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,8 @@ class Source:
 
     Attributes:
         bundled: name of the weights file beside the manifest; empty if there is none.
-        weights, heads: of ``model.safetensors`` and ``heads.safetensors``; ``heads`` is not known if no head has weights.
+        weights, heads: of ``model.safetensors`` and ``heads.safetensors``; ``heads`` is not known if no head
+            has weights.
         hub: None if the checkpoint is not on the Hub.
         upstream: None if it does not come from a published file.
     """
@@ -164,13 +172,20 @@ def read_source(table: Mapping[str, object]) -> Source:
         _file(table, "bundled"),
         Digest(_text(table, "sha256"), size_bytes=_bytes(table, "bytes")),
         Digest(_text(table, "heads_sha256"), size_bytes=_bytes(table, "heads_bytes")),
-        None if hub is None else HubSource(_text(hub, "repo"), _text(hub, "revision"), _file(hub, "filename")),
+        (
+            None
+            if hub is None
+            else HubSource(_text(hub, "repo"), _text(hub, "revision"), _file(hub, "filename"))
+        ),
         None if upstream is None else _upstream(upstream),
     )
     if (source.bundled or source.hub) and not source.weights.known:
         raise CheckpointError("[source] needs the sha256 of the weights.", code="no_digest")
     if not (source.bundled or source.hub or source.upstream):
-        raise CheckpointError("[source] must name bundled weights, a repository of the Hub or a published file.", code="no_source")
+        raise CheckpointError(
+            "[source] must name bundled weights, a repository of the Hub or a published file.",
+            code="no_source",
+        )
     if (source.hub and not source.hub.filename) or (source.upstream and not source.upstream.filename):
         raise CheckpointError("[source] hub and upstream need a filename.", code="no_filename")
     return source

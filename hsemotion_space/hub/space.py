@@ -1,4 +1,4 @@
-"""The configuration of the Space: the YAML block at the top of the project's ``README.md``, made from the manifests."""
+"""The configuration of the Space: the YAML block of the project's ``README.md``, made from the manifests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ tags:
 
 
 def front_matter(checkpoints: Sequence[Checkpoint], sdk_version: str, python_version: str) -> str:
-    """Return the YAML between the two ``---`` lines; weights on the Hub are named and fetched while the Space is built.
+    """Return the YAML between ``---`` lines; weights on the Hub are fetched while the Space is built.
 
     Args:
         checkpoints: of the project.

@@ -1,4 +1,4 @@
-"""``config.json`` of a model repository in timm's format, so that ``timm.create_model("hf-hub:owner/name")`` finds its way."""
+"""``config.json`` of a model repository in timm's format, for ``timm.create_model("hf-hub:owner/name")``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from hsemotion_space.hub.manifest import Checkpoint, Family
 from hsemotion_space.hub.source import CheckpointError
 
 POOLED: tuple[Family, ...] = ("EfficientNet", "MobileViT")  # timm's own; they average over the last map
-WHOLE_MAP: tuple[Family, ...] = ("MobileFaceNet", "DDAMFN")  # a kernel as large as the last map fixes the size of the picture
+# a kernel as large as the last map fixes the size of the picture
+WHOLE_MAP: tuple[Family, ...] = ("MobileFaceNet", "DDAMFN")
 
 
 def timm_config(checkpoint: Checkpoint, weights: bytes) -> str:
     """Return the config of a checkpoint as JSON.
 
-    The names of the first and of the last layer are read from the weights. The picture is expected to be cut out already, so it is resized
-    as a whole.
+    The names of the first and of the last layer are read from the weights. The picture is expected to be cut
+    out already, so it is resized as a whole.
 
     Args:
         checkpoint: its manifest.
@@ -33,7 +34,10 @@ def timm_config(checkpoint: Checkpoint, weights: bytes) -> str:
         tensors = load(weights)
     except SafetensorError as error:
         raise CheckpointError(
-            "{title}: the weights cannot be read ({reason}).", code="unreadable", title=checkpoint.title, reason=str(error)
+            "{title}: the weights cannot be read ({reason}).",
+            code="unreadable",
+            title=checkpoint.title,
+            reason=str(error),
         ) from error
     size = checkpoint.input.size
     config = {
@@ -54,7 +58,11 @@ def timm_config(checkpoint: Checkpoint, weights: bytes) -> str:
             "num_classes": checkpoint.outputs,
             "pool_size": None,
             "first_conv": _only(checkpoint, tensors, "convolution of RGB pictures", (None, 3, None, None)),
-            "classifier": _only(checkpoint, tensors, "output layer", (checkpoint.outputs, checkpoint.dim)) if checkpoint.outputs else None,
+            "classifier": (
+                _only(checkpoint, tensors, "output layer", (checkpoint.outputs, checkpoint.dim))
+                if checkpoint.outputs
+                else None
+            ),
             "license": checkpoint.license,
         },
     }
@@ -68,7 +76,9 @@ def _labels(checkpoint: Checkpoint) -> Iterator[str]:
         yield next((head.task.label_names[head.columns.index(column)] for head in heads), f"output {column}")
 
 
-def _only(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], what: str, shape: tuple[int | None, ...]) -> str:
+def _only(
+    checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray], what: str, shape: tuple[int | None, ...]
+) -> str:
     """Return the name of the only layer whose weight has a shape; None stands for any length."""
     names = [
         key.removesuffix(".weight")

@@ -1,4 +1,4 @@
-"""From a manifest to verified bytes: bundled, then the caches of this machine, then the Hub, then the authors' published file."""
+"""From a manifest to verified bytes: bundled, cached, from the Hub, or converted from the published file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hsemotion_space.hub.convert import read_upstream
-from hsemotion_space.hub.download import Report, cached_on_hub, from_hub, from_upstream, is_here, silent, upstream_file
+from hsemotion_space.hub.download import (
+    Report,
+    cached_on_hub,
+    from_hub,
+    from_upstream,
+    is_here,
+    silent,
+    upstream_file,
+)
 from hsemotion_space.hub.manifest import Checkpoint, HeadSpec
 from hsemotion_space.hub.source import CheckpointError, Digest, UpstreamSource
 from hsemotion_space.messages import Message
@@ -28,7 +36,8 @@ Layers: TypeAlias = tuple[tuple[FloatArray, FloatArray], ...]
 HeadWeights: TypeAlias = Mapping[str, Layers]
 """Layers by the name of the task."""
 HEADS_FILE = "heads.safetensors"
-_cache: dict[str, HeadWeights] = {}  # by digests of the file and of what is read from it; a head is some hundred kilobytes
+# by digests of the file and of what is read from it; a head is some hundred kilobytes
+_cache: dict[str, HeadWeights] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +45,8 @@ class Whereabouts:
     """How the weights of a checkpoint can be had, as far as can be told without reading or requesting them.
 
     Attributes:
-        place: ``here``, or what must be done first: ``download`` (by itself, when first used), ``import`` (by the operator) or
-            ``missing``.
+        place: ``here``, or what must be done first: ``download`` (by itself, when first used), ``import`` (by
+            the operator) or ``missing``.
         size_bytes: size of the download, 0 if not known.
         words: what a user reads beside the name; empty if they are here.
     """
@@ -70,7 +79,9 @@ def locate(checkpoint: Checkpoint, cache: Path) -> Whereabouts:
     if source.upstream and source.upstream.pinned:
         here = is_here(upstream_file(source.upstream, published_files(cache)))
         digest = source.upstream.digest
-        return Whereabouts("here") if here else _download(digest, "downloaded from its authors when first used")
+        return (
+            Whereabouts("here") if here else _download(digest, "downloaded from its authors when first used")
+        )
     if source.upstream and not source.upstream.url:
         words = Message(
             "not here yet; download {file} from {page}, then run `hsemotion-space checkpoints import {name}`",
@@ -79,7 +90,9 @@ def locate(checkpoint: Checkpoint, cache: Path) -> Whereabouts:
             name=source.upstream.filename,
         )
     else:
-        words = Message("not here yet; get it with `hsemotion-space checkpoints import {name}`", name=checkpoint.id)
+        words = Message(
+            "not here yet; get it with `hsemotion-space checkpoints import {name}`", name=checkpoint.id
+        )
     return Whereabouts("import", words=words)
 
 
@@ -108,12 +121,15 @@ def resolve(checkpoint: Checkpoint, cache: Path, report: Report = silent) -> byt
     if source.upstream and source.upstream.pinned:
         return _converted(checkpoint.title, source.upstream, published_files(cache), report)
     raise CheckpointError(
-        "{title} is {state}, or select another checkpoint.", code="not_here", title=checkpoint.title, state=locate(checkpoint, cache).words
+        "{title} is {state}, or select another checkpoint.",
+        code="not_here",
+        title=checkpoint.title,
+        state=locate(checkpoint, cache).words,
     )
 
 
 def _converted(title: str, source: UpstreamSource, folder: Path, report: Report) -> bytes:
-    """Return a published file as safetensors; it is converted once, and the result kept beside it with its SHA-256 in its name."""
+    """Return a published file as safetensors, converted once and cached under a name with its SHA-256."""
     original = upstream_file(source, folder)
     with suppress(OSError):
         for file in folder.glob(f"{glob.escape(original.name)}.*.safetensors"):
@@ -124,26 +140,35 @@ def _converted(title: str, source: UpstreamSource, folder: Path, report: Report)
     with suppress(OSError):  # a full disk only costs another conversion
         draft = original.with_name(f"{original.name}.{os.getpid()}.tmp")
         draft.write_bytes(content)
-        draft.replace(original.with_name(f"{original.name}.{hashlib.sha256(content).hexdigest()}.safetensors"))
+        draft.replace(
+            original.with_name(f"{original.name}.{hashlib.sha256(content).hexdigest()}.safetensors")
+        )
     return content
 
 
 def _bundled(checkpoint: Checkpoint, name: str, digest: Digest) -> bytes:
     file = checkpoint.folder / name
-    values = {"title": checkpoint.title, "file": f"checkpoints/{checkpoint.id}/{name}"}  # not where the project lies
+    # not where the project lies
+    values = {"title": checkpoint.title, "file": f"checkpoints/{checkpoint.id}/{name}"}
     if not file.is_file():
         raise CheckpointError(
-            "{title}: the weights file is missing. Restore {file} or select another checkpoint.", code="missing", **values
+            "{title}: the weights file is missing. Restore {file} or select another checkpoint.",
+            code="missing",
+            **values,
         )
     try:
         content = file.read_bytes()
     except OSError as error:  # its own text holds the path
         raise CheckpointError(
-            "{title}: {file} cannot be read ({reason}).", code="unreadable", reason=error.strerror or "", **values
+            "{title}: {file} cannot be read ({reason}).",
+            code="unreadable",
+            reason=error.strerror or "",
+            **values,
         ) from error
     if not digest.matches(content):
         raise CheckpointError(
-            "{title}: {file} does not have the SHA-256 of the manifest ({digest}…), so it was not loaded. Restore it from the repository.",
+            "{title}: {file} does not have the SHA-256 of the manifest ({digest}…), so it was not loaded."
+            " Restore it from the repository.",
             code="wrong_bytes",
             digest=digest.sha256[:12],
             **values,
@@ -167,7 +192,8 @@ def load_heads(checkpoint: Checkpoint) -> HeadWeights:
     """Return the layers of every head that has any, as float32; they lie in a small file of their own.
 
     Raises:
-        CheckpointError: if the file cannot be used, or a head's tensors are missing or do not fit its inputs and labels.
+        CheckpointError: if the file cannot be used, or a head's tensors are missing or do not fit its inputs
+            and labels.
     """
     wanted = [head for head in checkpoint.heads if head.has_weights]
     if not wanted:
@@ -178,7 +204,11 @@ def load_heads(checkpoint: Checkpoint) -> HeadWeights:
             tensors = load(heads_file(checkpoint))
         except SafetensorError as error:
             raise CheckpointError(
-                "{title}: {file} cannot be read ({reason}).", code="unreadable", title=checkpoint.title, file=HEADS_FILE, reason=str(error)
+                "{title}: {file} cannot be read ({reason}).",
+                code="unreadable",
+                title=checkpoint.title,
+                file=HEADS_FILE,
+                reason=str(error),
             ) from error
         _cache[key] = {head.task.name: _layers(checkpoint, head, tensors) for head in wanted}
     return _cache[key]
@@ -191,7 +221,11 @@ def _layers(checkpoint: Checkpoint, head: HeadSpec, tensors: Mapping[str, np.nda
         key = f"{name}.{len(layers)}"
         pair = [tensors.get(f"{key}.{part}", np.zeros(0)).astype(np.float32) for part in ("weight", "bias")]
         layers.append((pair[0], pair[1]))
-    widths = {"scores": checkpoint.outputs, "embeddings": checkpoint.dim, "both": checkpoint.dim + checkpoint.outputs}
+    widths = {
+        "scores": checkpoint.outputs,
+        "embeddings": checkpoint.dim,
+        "both": checkpoint.dim + checkpoint.outputs,
+    }
     width = widths[head.reads] * (4 if head.kind == "clip_statistics" else 1)
     count = len(head.task.labels)
     fits = (
@@ -204,8 +238,8 @@ def _layers(checkpoint: Checkpoint, head: HeadSpec, tensors: Mapping[str, np.nda
     )
     if not fits:
         raise CheckpointError(
-            "{title}: the tensors {name}.* do not fit a head of kind {kind} from {width} numbers to {count}; weights and biases "
-            "found: {shapes}.",
+            "{title}: the tensors {name}.* do not fit a head of kind {kind} from {width} numbers to {count};"
+            " weights and biases found: {shapes}.",
             code="heads_do_not_fit",
             title=checkpoint.title,
             name=name,

@@ -48,9 +48,10 @@ def activate(task: Task, logits: FloatArray, temperature: float = 1.0) -> FloatA
 
 
 def pair_mean(task: Task, parts: Task, probabilities: FloatArray) -> FloatArray:
-    """Untrained rule of the paper: each compound label gets the mean probability of its two parts, scaled to sum to one.
+    """Untrained rule of the paper: each label gets the mean probability of its parts, scaled to sum 1.
 
-    The paper takes the arg-max of the means; the scaling leaves it unchanged and makes the values of a frame comparable.
+    The paper takes the arg-max of the means; the scaling leaves it unchanged and makes the values of a frame
+    comparable.
 
     Args:
         task: labels with two ``parts`` each.
@@ -75,8 +76,10 @@ def least_part(task: Task, parts: Task, probabilities: FloatArray) -> FloatArray
 
 
 def clip_statistics(values: FloatArray) -> FloatArray:
-    """Return mean, standard deviation, minimum and maximum over the frames, side by side: (T, D) to (1, 4 D), as in the paper."""
-    return np.concatenate([values.mean(0), values.std(0), values.min(0), values.max(0)])[None].astype(np.float32)
+    """Return mean, deviation, minimum and maximum over frames, (T, D) to (1, 4 D), as in the paper."""
+    return np.concatenate([values.mean(0), values.std(0), values.min(0), values.max(0)])[None].astype(
+        np.float32
+    )
 
 
 def run_layers(layers: Layers, values: FloatArray) -> FloatArray:
@@ -87,10 +90,10 @@ def run_layers(layers: Layers, values: FloatArray) -> FloatArray:
 
 
 def word_norm_prior(task: Task, affect: FloatArray, neutral: FloatArray) -> FloatArray:
-    """Prior intensities of a clip, (1, K): how near its mean valence and arousal are to the norms of the words, times how expressive it is.
+    """Prior intensities of a clip, (1, K): closeness of its affect to word norms, by expressiveness.
 
-    ``(1 - mean P(Neutral)) exp(-|m - n_k|^2 / (2 w^2))`` with the clip's mean valence and arousal m, the norm n_k of label k and w = 0.5.
-    Nothing of it is fitted to intensities and nobody has validated it.
+    ``(1 - mean P(Neutral)) exp(-|m - n_k|^2 / (2 w^2))`` with the clip's mean valence and arousal m, the norm
+    n_k of label k and w = 0.5. Nothing of it is fitted to intensities and nobody has validated it.
 
     Args:
         task: labels with a ``norm`` each.
@@ -104,11 +107,17 @@ def word_norm_prior(task: Task, affect: FloatArray, neutral: FloatArray) -> Floa
 
 def _read(head: HeadSpec, outputs: Outputs) -> FloatArray:
     values = {"scores": outputs.scores, "embeddings": outputs.embeddings}
-    read = values[head.reads] if head.reads in values else np.concatenate([outputs.embeddings, outputs.scores], axis=1)
+    read = (
+        values[head.reads]
+        if head.reads in values
+        else np.concatenate([outputs.embeddings, outputs.scores], axis=1)
+    )
     return clip_statistics(read) if head.task.scope == "clip" else read
 
 
-def _apply(head: HeadSpec, weights: HeadWeights, outputs: Outputs, done: Mapping[str, tuple[Task, FloatArray]]) -> FloatArray:
+def _apply(
+    head: HeadSpec, weights: HeadWeights, outputs: Outputs, done: Mapping[str, tuple[Task, FloatArray]]
+) -> FloatArray:
     if head.kind == "scores":
         return activate(head.task, outputs.scores[:, list(head.columns)], head.temperature)
     if head.has_weights:
@@ -123,7 +132,9 @@ def _apply(head: HeadSpec, weights: HeadWeights, outputs: Outputs, done: Mapping
     return word_norm_prior(head.task, read[0][1], read[1][1][:, read[1][0].index("Neutral")])
 
 
-def apply_heads(checkpoint: Checkpoint, weights: HeadWeights, outputs: Outputs) -> list[tuple[HeadSpec, FloatArray]]:
+def apply_heads(
+    checkpoint: Checkpoint, weights: HeadWeights, outputs: Outputs
+) -> list[tuple[HeadSpec, FloatArray]]:
     """Return each head of a checkpoint with its values: (T, K), or (1, K) for a clip-level task.
 
     A clip-level head is left out for a single frame, of which there are no statistics over time.

@@ -42,25 +42,33 @@ from hsemotion_space.vision.tracking import FaceTracker, without_doubles
 BATCH = 32  # faces per run of the backbone, across faces and frames
 PREVIEW_SIDE = 1280  # px
 THUMBNAIL_SIDE = 160  # px
-BRIEF_FRAMES = 3  # in clips of at least ten analyzed frames, a face seen in fewer frames is taken for a false alarm
+# in clips of at least ten analyzed frames, a face seen in fewer frames is taken for a false alarm
+BRIEF_FRAMES = 3
 LIVE = PipelineConfig(detection_side=480, min_face=40)  # how the picture of a camera is searched
 LIVE_PIXELS = 2_000_000  # of such a picture
-NO_FACE = Message("No face was found. Try a picture with a larger, unobstructed, upright face.", code="no_face")
-DARK = 40  # gray level of 0 to 255 that is exceeded by a twentieth of the pixels of a picture that is not dark
-NO_FACE_DARK = Message("No face was found: the picture is too dark. Try one with more light.", code="no_face_dark")
+NO_FACE = Message(
+    "No face was found. Try a picture with a larger, unobstructed, upright face.", code="no_face"
+)
+# gray level of 0 to 255 that is exceeded by a twentieth of the pixels of a picture that is not dark
+DARK = 40
+NO_FACE_DARK = Message(
+    "No face was found: the picture is too dark. Try one with more light.", code="no_face_dark"
+)
 
 Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A loaded checkpoint: ``run`` maps normalized faces (B, 3, S, S) to embeddings (B, D) and scores (B, K)."""
+    """A loaded checkpoint: ``run`` maps faces (B, 3, S, S) to embeddings (B, D) and scores (B, K)."""
 
     checkpoint: Checkpoint
     run: Runner
 
 
-def load_network(checkpoint: Checkpoint, options: EngineOptions, cache: Path | None = None, report: Report = silent) -> Network:
+def load_network(
+    checkpoint: Checkpoint, options: EngineOptions, cache: Path | None = None, report: Report = silent
+) -> Network:
     """Load verified weights into the engine.
 
     Args:
@@ -70,7 +78,8 @@ def load_network(checkpoint: Checkpoint, options: EngineOptions, cache: Path | N
         report: called with bytes done and bytes in total while the weights are downloaded.
 
     Raises:
-        CheckpointError: if the file cannot be had, is not what the manifest says, or does not fit its architecture.
+        CheckpointError: if the file cannot be had, is not what the manifest says, or does not fit its
+            architecture.
         EngineError: if the engine cannot run it.
     """
     try:
@@ -81,7 +90,9 @@ def load_network(checkpoint: Checkpoint, options: EngineOptions, cache: Path | N
         raise _not_loaded(CheckpointError, checkpoint, error) from error  # the reader may have chosen several
     try:
         state = load_tensors(content)
-        module = load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
+        module = load_backbone(
+            checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state
+        )
     except (ValueError, SafetensorError) as error:
         raise _not_loaded(CheckpointError, checkpoint, error) from error
     load_heads(checkpoint)  # complains now rather than after a long clip
@@ -92,10 +103,14 @@ def load_network(checkpoint: Checkpoint, options: EngineOptions, cache: Path | N
         raise _not_loaded(EngineError, checkpoint, error) from error
 
 
-def _not_loaded(kind: type[CheckpointError | EngineError], checkpoint: Checkpoint, error: Exception) -> CheckpointError | EngineError:
+def _not_loaded(
+    kind: type[CheckpointError | EngineError], checkpoint: Checkpoint, error: Exception
+) -> CheckpointError | EngineError:
     """Return an error that names the checkpoint, with the code of its cause."""
     code, reason = (error.code, error.message) if isinstance(error, MessageError) else ("", str(error))
-    return kind("{title} cannot be loaded: {reason}", code=code or "unloadable", title=checkpoint.title, reason=reason)
+    return kind(
+        "{title} cannot be loaded: {reason}", code=code or "unloadable", title=checkpoint.title, reason=reason
+    )
 
 
 @dataclass(slots=True)
@@ -113,7 +128,7 @@ class _Preview:
 
 
 class _Batcher:
-    """Collects faces across frames and tracks and runs them through the backbones in batches; keeps the preview.
+    """Collects faces across frames and tracks, runs them through the backbones in batches, keeps the preview.
 
     A face is aligned once for each ``InputSpec``; backbones that expect the same picture share it.
     """
@@ -158,7 +173,7 @@ class _Batcher:
             owner.scores.append(score)
 
     def tracks(self, shortest: int) -> list[tuple[FaceTrack, ...]]:
-        """Return the tracks of at least ``shortest`` frames, one version per network, numbered from 1 in order of appearance."""
+        """Return the tracks of at least ``shortest`` frames per network, numbered from 1 by appearance."""
         self.flush()
         kept = [draft for _, draft in sorted(self.drafts.items()) if len(draft) >= shortest]
         return [draft.tracks(number) for number, draft in enumerate(kept, 1)]
@@ -182,7 +197,7 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(cls, checkpoint_id: str = "") -> Pipeline:
-        """Return a pipeline that uses one checkpoint unless told otherwise, with the settings of the environment.
+        """Return a pipeline that uses one checkpoint by default, with the settings of the environment.
 
         Raises:
             CheckpointError: if it is unknown or its weights cannot be had.
@@ -203,8 +218,11 @@ class Pipeline:
         """
         checkpoint = find_checkpoint(self.settings.checkpoint_roots, checkpoint_id or self.standard)
         network = self._networks.get(checkpoint.id)
-        if network is None or network.checkpoint != checkpoint:  # the manifest may have changed with the same weights
-            network = self._networks[checkpoint.id] = load_network(checkpoint, self.options, self.settings.cache, report)
+        # the manifest may have changed with the same weights
+        if network is None or network.checkpoint != checkpoint:
+            network = self._networks[checkpoint.id] = load_network(
+                checkpoint, self.options, self.settings.cache, report
+            )
         return network
 
     def detector(self, config: PipelineConfig) -> FaceDetector:
@@ -216,7 +234,9 @@ class Pipeline:
             self._detectors[key] = MtcnnDetector(self.options, *key)
         return self._detectors[key]
 
-    def analyze(self, path: Path | str, config: PipelineConfig | None = None, report: Report | None = None) -> Analysis:
+    def analyze(
+        self, path: Path | str, config: PipelineConfig | None = None, report: Report | None = None
+    ) -> Analysis:
         """Analyze a picture or a clip; which of the two is decided by its content.
 
         Args:
@@ -233,11 +253,16 @@ class Pipeline:
         return self.analyze_all(path, (config.checkpoint,), config, report)[0]
 
     def analyze_all(
-        self, path: Path | str, checkpoints: Sequence[str], config: PipelineConfig | None = None, report: Report | None = None
+        self,
+        path: Path | str,
+        checkpoints: Sequence[str],
+        config: PipelineConfig | None = None,
+        report: Report | None = None,
     ) -> tuple[Analysis, ...]:
-        """Analyze a picture or a clip with several checkpoints in one pass: it is decoded, and its faces are found and followed, once.
+        """Analyze a picture or a clip with several checkpoints; it is decoded, and faces are tracked, once.
 
-        The analyses have the same media, preview, tracks, boxes and landmarks, and each is bit for bit what :meth:`analyze` gives.
+        The analyses have the same media, preview, tracks, boxes and landmarks, and each is bit for bit what
+        :meth:`analyze` gives.
 
         Args:
             path: of the file.
@@ -250,7 +275,8 @@ class Pipeline:
 
         Raises:
             MediaError: if the file cannot be used.
-            CheckpointError: if one of the checkpoints cannot be used, naming it; then there is no analysis by the others either.
+            CheckpointError: if one of the checkpoints cannot be used, naming it; then there is no analysis by
+                the others either.
             EngineError: if the engine cannot run a network.
             ValueError: if no checkpoint is given.
         """
@@ -265,7 +291,7 @@ class Pipeline:
         return tuple(analyses[network.checkpoint.id] for network in asked)
 
     def look(self, picture: bytes, checkpoint_id: str) -> Analysis:
-        """Analyze one picture of a camera: as :meth:`analyze` does, but with the quick search ``LIVE`` alone, and without any file.
+        """Analyze one camera picture: as :meth:`analyze`, but with the quick search ``LIVE`` and no file.
 
         Args:
             picture: an image file of at most LIVE_PIXELS; only its content counts.
@@ -281,7 +307,12 @@ class Pipeline:
         return _assemble(info, batcher, [frame.time_s], [], LIVE.smoothing)[network.checkpoint.id]
 
     def _gather(
-        self, path: Path, kind: Literal["image", "clip"], batcher: _Batcher, config: PipelineConfig, report: Report | None
+        self,
+        path: Path,
+        kind: Literal["image", "clip"],
+        batcher: _Batcher,
+        config: PipelineConfig,
+        report: Report | None,
     ) -> tuple[MediaInfo, list[float], list[float]]:
         """Fill the batcher with the faces of a file.
 
@@ -306,11 +337,13 @@ class Pipeline:
             return clip.info, times, cuts
 
 
-def follow_faces(frames: Iterable[Frame], detector: FaceDetector, every: int) -> Iterator[tuple[Frame, FaceDetections, list[int]]]:
+def follow_faces(
+    frames: Iterable[Frame], detector: FaceDetector, every: int
+) -> Iterator[tuple[Frame, FaceDetections, list[int]]]:
     """Yield every frame with its faces and their track ids.
 
-    The whole picture is searched on every ``every``-th frame, after a hard cut, which ends all tracks, and whenever
-    a face was lost; in between, known faces are followed.
+    The whole picture is searched on every ``every``-th frame, after a hard cut, which ends all tracks, and
+    whenever a face was lost; in between, known faces are followed.
     """
     tracker = FaceTracker()
     since = every
@@ -330,7 +363,9 @@ def follow_faces(frames: Iterable[Frame], detector: FaceDetector, every: int) ->
         yield frame, faces, [int(track_id) for track_id in tracker.update(faces, frame.time_s)]
 
 
-def _assemble(info: MediaInfo, batcher: _Batcher, times: list[float], cuts: list[float], smoothing: float) -> dict[str, Analysis]:
+def _assemble(
+    info: MediaInfo, batcher: _Batcher, times: list[float], cuts: list[float], smoothing: float
+) -> dict[str, Analysis]:
     """Return the analysis of each network by the id of its checkpoint."""
     preview = batcher.preview.frame
     if preview is None:
@@ -352,7 +387,9 @@ def _assemble(info: MediaInfo, batcher: _Batcher, times: list[float], cuts: list
     for place, checkpoint in enumerate(network.checkpoint for network in batcher.networks):
         analyses[checkpoint.id] = Analysis(
             media=info,
-            checkpoint=CheckpointRef(checkpoint.id, checkpoint.title, checkpoint.sha256, checkpoint.heads_sha256),
+            checkpoint=CheckpointRef(
+                checkpoint.id, checkpoint.title, checkpoint.sha256, checkpoint.heads_sha256
+            ),
             frame_times_s=frame_times_s,
             faces=read_tracks((versions[place] for versions in tracks), checkpoint, smoothing),
             notices=tuple(notices),

@@ -1,4 +1,4 @@
-"""The cheap half of the pipeline: from tracks to timelines and predictions, without torch, in milliseconds."""
+"""The cheap half of the pipeline: tracks to timelines and predictions, in milliseconds, without torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_track(track: FaceTrack, checkpoint: Checkpoint, smoothing: float) -> Fa
 
 
 def _supported(line: Timeline, head: HeadSpec, before: Sequence[Timeline]) -> Timeline:
-    """Return a timeline of labels with parts with the support that a task before it gives them, as it is shown."""
+    """Return a timeline of labels with parts, with the support that an earlier task gives them."""
     names = {name for label in line.task.labels for name in label.parts}
     for other in before:
         if names and names <= set(other.task.label_names) and len(other.times_s) == len(line.times_s):
@@ -42,7 +42,9 @@ def _supported(line: Timeline, head: HeadSpec, before: Sequence[Timeline]) -> Ti
     return line
 
 
-def read_tracks(tracks: Iterable[FaceTrack], checkpoint: Checkpoint, smoothing: float) -> tuple[FaceResult, ...]:
+def read_tracks(
+    tracks: Iterable[FaceTrack], checkpoint: Checkpoint, smoothing: float
+) -> tuple[FaceResult, ...]:
     """Return :func:`read_track` for every track."""
     return tuple(read_track(track, checkpoint, smoothing) for track in tracks)
 
@@ -53,7 +55,14 @@ def reread(analysis: Analysis, checkpoint: Checkpoint, smoothing: float) -> Anal
     Raises:
         CheckpointError: if the analysis was made by another checkpoint.
     """
-    if (analysis.checkpoint.sha256, analysis.checkpoint.heads_sha256) != (checkpoint.sha256, checkpoint.heads_sha256):
+    if (analysis.checkpoint.sha256, analysis.checkpoint.heads_sha256) != (
+        checkpoint.sha256,
+        checkpoint.heads_sha256,
+    ):
         text = "This analysis was made by {made_by}, not by {other}. Analyze the file again."
-        raise CheckpointError(text, code="other_checkpoint", made_by=analysis.checkpoint.title, other=checkpoint.title)
-    return replace(analysis, faces=read_tracks((face.track for face in analysis.faces), checkpoint, smoothing))
+        raise CheckpointError(
+            text, code="other_checkpoint", made_by=analysis.checkpoint.title, other=checkpoint.title
+        )
+    return replace(
+        analysis, faces=read_tracks((face.track for face in analysis.faces), checkpoint, smoothing)
+    )

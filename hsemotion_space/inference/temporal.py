@@ -15,9 +15,10 @@ _BLOCK = 256  # rows smoothed at once
 
 
 def interpolate(frames: Times, values: FloatArray, wanted: Times) -> FloatArray:
-    """Return the values (F, K) at all ``wanted`` times: linear in between, the first and the last value held beyond the ends.
+    """Return the values (F, K) at all ``wanted`` times: linear in between, constant beyond the ends.
 
-    Between neighbors p and n of time t the weight of the earlier one is ``1 - (t - p) / (n - p)``: the nearer one counts more.
+    Between neighbors p and n of time t the weight of the earlier one is ``1 - (t - p) / (n - p)``: the nearer
+    one counts more.
 
     Args:
         frames: (T,) rising times or frame numbers, at least one.
@@ -35,9 +36,10 @@ def interpolate(frames: Times, values: FloatArray, wanted: Times) -> FloatArray:
 
 
 def box_smooth(times: Times, values: FloatArray, half_width: float) -> FloatArray:
-    """Return the mean (T, K) over the values within ``half_width`` before and after each time; the window is cut at the ends.
+    """Return the mean (T, K) over the values within ``half_width`` of each time; windows are cut at the ends.
 
-    Both ends belong to the window. In frame numbers without gaps, ``half_width`` 50 is the window of 101 frames of the paper.
+    Both ends belong to the window. In frame numbers without gaps, ``half_width`` 50 is the window of 101
+    frames of the paper.
 
     Args:
         times: (T,) rising times or frame numbers; gaps are allowed and do not count.
@@ -56,10 +58,11 @@ def box_smooth(times: Times, values: FloatArray, half_width: float) -> FloatArra
 
 
 def gaussian_smooth(times: Times, values: FloatArray, sigma: float) -> FloatArray:
-    """Return the mean (T, K) with weights ``exp(-d^2 / (2 sigma^2))`` of the distance d in time, scaled to sum to one at every time.
+    """Return the mean (T, K) with weights ``exp(-d^2 / (2 sigma^2))`` of the time distance d.
 
-    The window ends at four standard deviations, and at the ends of the track. HSEmotion's later systems write the weights as
-    ``exp(-d^2 / s)`` with d in frame numbers: the same curve with ``sigma = sqrt(s / 2)`` frames, their 1e5 is 224 frames.
+    The window ends at four standard deviations, and at the ends of the track. HSEmotion's later systems write
+    the weights as ``exp(-d^2 / s)`` with d in frame numbers: the same curve with ``sigma = sqrt(s / 2)``
+    frames, their 1e5 is 224 frames.
 
     Args:
         times: (T,) rising times or frame numbers; gaps are allowed and do not count.
@@ -101,17 +104,19 @@ def _within(means: npt.NDArray[np.float64], values: FloatArray) -> FloatArray:
 
 
 def fill_gaps(timeline: Timeline, times_s: npt.NDArray[np.float64]) -> Timeline:
-    """Return the timeline at all ``times_s`` (F,): linear in between, the first and the last value held beyond the ends."""
+    """Return the timeline at all ``times_s`` (F,): linear in between, constant beyond the ends."""
     known = timeline.times_s
     support = interpolate(known, timeline.support, times_s) if len(timeline.support) else timeline.support
-    return replace(timeline, times_s=times_s, values=interpolate(known, timeline.values, times_s), support=support)
+    return replace(
+        timeline, times_s=times_s, values=interpolate(known, timeline.values, times_s), support=support
+    )
 
 
 def smooth(timeline: Timeline, half_width_s: float) -> Timeline:
-    """Return the mean over the values within ``half_width_s`` before and after each time; the window is cut at the ends.
+    """Return the mean over the values within ``half_width_s`` of each time; the window is cut at the ends.
 
-    This is the box filter of the paper with its width in seconds, so it does not depend on the frame rate; frames without
-    the face do not count. 0 leaves the values as they are.
+    This is the box filter of the paper with its width in seconds, so it does not depend on the frame rate;
+    frames without the face do not count. 0 leaves the values as they are.
 
     Raises:
         ValueError: if the width is negative.
@@ -121,13 +126,17 @@ def smooth(timeline: Timeline, half_width_s: float) -> Timeline:
     if half_width_s == 0 or len(timeline.times_s) < 2:
         return timeline
     means = box_smooth(timeline.times_s, timeline.values, half_width_s)
-    return replace(timeline, values=np.clip(means, timeline.task.low, timeline.task.high), half_width_s=half_width_s)
+    return replace(
+        timeline, values=np.clip(means, timeline.task.low, timeline.task.high), half_width_s=half_width_s
+    )
 
 
 def summarize(timeline: Timeline) -> Prediction:
     """Return mean and standard deviation over the frames of a timeline."""
     count = len(timeline.times_s)
-    spread = timeline.values.std(axis=0) if count > 1 else np.full(timeline.values.shape[1], np.nan, np.float32)
+    spread = (
+        timeline.values.std(axis=0) if count > 1 else np.full(timeline.values.shape[1], np.nan, np.float32)
+    )
     return Prediction(
         timeline.task,
         timeline.provenance,

@@ -44,9 +44,12 @@ class Draft:
         return surest
 
     def tracks(self, track_id: int) -> tuple[FaceTrack, ...]:
-        """Return the finished track once per backbone; all that does not come from the backbone is shared, not copied."""
+        """Return the finished track once per backbone; what does not depend on the backbone is shared."""
         frame_index, times_s = np.array(self.frame_index, np.int64), np.array(self.times_s, np.float64)
-        boxes, landmarks = np.stack(self.boxes).astype(np.float32), np.stack(self.landmarks).astype(np.float32)
+        boxes, landmarks = (
+            np.stack(self.boxes).astype(np.float32),
+            np.stack(self.landmarks).astype(np.float32),
+        )
         detection_scores = np.array(self.detection_scores, np.float32)
         return tuple(
             FaceTrack(

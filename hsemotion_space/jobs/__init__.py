@@ -1,4 +1,4 @@
-"""A bounded, fair queue of analyses in warm worker processes: progress, cancel, time limit, crash recovery."""
+"""A bounded, fair queue of analyses in warm worker processes, with progress, time limit, crash recovery."""
 
 from hsemotion_space.jobs.requests import Explained, JobError, JobStatus, Phase, Place, State
 from hsemotion_space.jobs.runner import JobRunner

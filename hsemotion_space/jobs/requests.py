@@ -28,7 +28,7 @@ class JobError(MessageError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a face is: presentation time of a frame (0 in a picture), and a box in px of the decoded picture."""
+    """Where a face is: presentation time of a frame (0 in a picture) and a box in decoded px."""
 
     time_s: float
     box_xyxy: Box
@@ -80,7 +80,7 @@ class _ShortRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExplainRequest(_ShortRequest):
-    """Find the part of a face that a value depends on; ``what`` is the name of a task and of one of its labels."""
+    """Find the part of a face that a value depends on; ``what`` is the name of a task and of its label."""
 
     KEPT_S: ClassVar[float | None] = 60.0
     PATIENCE_S: ClassVar[float] = 30.0
@@ -112,7 +112,7 @@ Request: TypeAlias = FileRequest | FrameRequest
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """An explanation, with ``face`` (S, S, 3) uint8, the input of the network, over which the saliency map lies."""
+    """An explanation, with ``face`` (S, S, 3) uint8, the input of the network, under the saliency map."""
 
     saliency: Saliency
     face: ByteArray

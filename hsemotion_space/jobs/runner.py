@@ -38,7 +38,8 @@ CANCEL_GRACE_S: Final = 5.0  # a worker that does not stop by itself in this tim
 TIDY_EVERY_S: Final = 1.0
 IDLE_S: Final = 30.0  # between two tidyings without anything to do
 DIED: Final = Message(
-    "The analysis process stopped unexpectedly, perhaps for lack of memory. Try a shorter clip or a smaller picture.",
+    "The analysis process stopped unexpectedly, perhaps for lack of memory. Try a shorter clip or a smaller"
+    " picture.",
     code="worker_died",
 )
 
@@ -46,19 +47,20 @@ DIED: Final = Message(
 class JobRunner:
     """Runs jobs in worker processes. Safe to use from several threads; imports no torch.
 
-    With two workers, clips have one to themselves, so that nothing short waits for them; with one, short jobs go
-    before clips that wait. Clients take turns (:class:`WorkerQueue`), and each has a bounded number of jobs.
+    With two workers, clips have one to themselves, so that nothing short waits for them; with one, short jobs
+    go before clips that wait. Clients take turns (:class:`WorkerQueue`), and each has a bounded number of
+    jobs.
 
-    A job does not belong to whoever submitted it: anybody with its id can watch or cancel it. It is cancelled when
-    nobody has requested its status for the ``PATIENCE_S`` of its kind. An analysis and its file are kept until
-    ``results_ttl_s`` after its end, unless ``MAX_KEPT`` later ones, or ``MAX_KEPT_BYTES`` of them, replace it; other
-    results for seconds (``KEPT_S``).
+    A job does not belong to whoever submitted it: anybody with its id can watch or cancel it. It is cancelled
+    when nobody has requested its status for the ``PATIENCE_S`` of its kind. An analysis and its file are kept
+    until ``results_ttl_s`` after its end, unless ``MAX_KEPT`` later ones, or ``MAX_KEPT_BYTES`` of them,
+    replace it; other results for seconds (``KEPT_S``).
 
     Args:
         settings: of the deployment.
         warm: start the workers at once, so that the first analysis does not wait for them.
-        root: folder of the server, see :class:`JobFiles`. If left out, a job fails when its file is deleted before
-            it is read.
+        root: folder of the server, see :class:`JobFiles`. If left out, a job fails when its file is deleted
+            before it is read.
 
     Raises:
         OSError: if the folder cannot be used.
@@ -67,7 +69,10 @@ class JobRunner:
     def __init__(self, settings: Settings, warm: bool = True, root: Path | None = None) -> None:
         self._table = JobTable(settings, JobFiles(root))
         short, *clips = self._table.queues
-        self._lanes = [WorkerLane(self._table, short, warm), *(WorkerLane(self._table, queue, warm, CLIP_NICENESS) for queue in clips)]
+        self._lanes = [
+            WorkerLane(self._table, short, warm),
+            *(WorkerLane(self._table, queue, warm, CLIP_NICENESS) for queue in clips),
+        ]
 
     @property
     def settings(self) -> Settings:
@@ -79,13 +84,16 @@ class JobRunner:
         """Return why a checkpoint could not be loaded the last time, by its id."""
         return self._table.problems
 
-    def submit(self, path: Path, config: PipelineConfig, checkpoints: Sequence[str] = (), client: str = "") -> str:
+    def submit(
+        self, path: Path, config: PipelineConfig, checkpoints: Sequence[str] = (), client: str = ""
+    ) -> str:
         """Queue an analysis and return its id.
 
         Args:
             path: of a picture or a clip.
             config: what the user chose.
-            checkpoints: ids to analyze the file with in one pass, in this order; by default the one of ``config``.
+            checkpoints: ids to analyze the file with in one pass, in this order; by default the one of
+                ``config``.
             client: the network of the request; programs of this machine are one client, the empty one.
 
         Raises:
@@ -101,7 +109,9 @@ class JobRunner:
             kind = "image"
         return self._queue_file(AnalysisRequest(uuid.uuid4().hex, path, config, asked, kind), client)
 
-    def explain(self, path: Path, checkpoint: str, place: Place, what: tuple[str, str], client: str = "") -> str:
+    def explain(
+        self, path: Path, checkpoint: str, place: Place, what: tuple[str, str], client: str = ""
+    ) -> str:
         """Queue an explanation of a value and return the id of the job, whose status will have ``explained``.
 
         Args:
@@ -117,7 +127,7 @@ class JobRunner:
         return self._queue_file(ExplainRequest(uuid.uuid4().hex, path, checkpoint, place, what), client)
 
     def look(self, frame: bytes, checkpoint: str, client: str = "") -> str:
-        """Queue a camera frame and return the id of the job, whose status will have one analysis for a few seconds.
+        """Queue a camera frame and return the job id; its result stays available for a few seconds.
 
         Nothing of it is written to a disk, and the frame is released as soon as it is analyzed.
 
@@ -130,7 +140,11 @@ class JobRunner:
             JobError: if more than MAX_BEFORE_FRAME jobs would go before it, or the frame is too large.
         """
         if len(frame) > FRAME_BYTES:
-            raise JobError("The camera frame is too large; the limit is {limit} kB.", code="frame_too_large", limit=FRAME_BYTES // 1000)
+            raise JobError(
+                "The camera frame is too large; the limit is {limit} kB.",
+                code="frame_too_large",
+                limit=FRAME_BYTES // 1000,
+            )
         table = self._table
         with table.changed:
             now_s = time.monotonic()
@@ -169,7 +183,7 @@ class JobRunner:
             return self._table.status(job_id, time.monotonic())
 
     def watch(self, job_id: str, interval_s: float = 0.3) -> Iterator[JobStatus]:
-        """Yield the status at once, then whenever it changes and at least every ``interval_s``, until it is final.
+        """Yield the status at once, on every change and at least every ``interval_s``, until it is final.
 
         Any number of threads may watch one job; each sees its final status.
 
@@ -206,7 +220,7 @@ class JobRunner:
 
 
 class WorkerLane:
-    """A thread that runs the jobs of one queue in one worker until the table is closed; lanes do not affect each other.
+    """A thread that runs the jobs of one queue in one worker; lanes do not affect each other.
 
     Args:
         table: of all jobs.
@@ -283,14 +297,28 @@ class WorkerLane:
         """Note that a job failed, or was cancelled, if that was wanted."""
         with self._table.changed:
             unwanted = self._table.closed or job.cancel
-            self._table.end(job, "cancelled" if unwanted else "failed", time.monotonic(), job.reason if unwanted else problem)
+            self._table.end(
+                job,
+                "cancelled" if unwanted else "failed",
+                time.monotonic(),
+                job.reason if unwanted else problem,
+            )
 
     def _timed_out(self, job: Job) -> Message:
-        advice = Message("Try a shorter clip or fewer checkpoints." if len(job.request.checkpoints) > 1 else "Try a shorter clip.")
+        advice = Message(
+            "Try a shorter clip or fewer checkpoints."
+            if len(job.request.checkpoints) > 1
+            else "Try a shorter clip."
+        )
         if job.request.KEPT_S is not None:
             advice = Message("Try again later.")
         limit = self._table.settings.job_time_limit_s
-        return Message("The analysis took longer than {limit:g} s and was stopped. {advice}", code="timed_out", limit=limit, advice=advice)
+        return Message(
+            "The analysis took longer than {limit:g} s and was stopped. {advice}",
+            code="timed_out",
+            limit=limit,
+            advice=advice,
+        )
 
     def _record(self, job: Job, answer: tuple[object, ...], now_s: float) -> None:
         """Note an answer of the worker."""

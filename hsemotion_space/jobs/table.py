@@ -17,12 +17,23 @@ from typing import Final
 
 import numpy as np
 
-from hsemotion_space.jobs.requests import LANES, Answer, FrameRequest, JobError, JobStatus, Kind, Lane, Request, State
+from hsemotion_space.jobs.requests import (
+    LANES,
+    Answer,
+    FrameRequest,
+    JobError,
+    JobStatus,
+    Kind,
+    Lane,
+    Request,
+    State,
+)
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import Settings
 
 MAX_WAITING: Final[dict[Lane, int]] = {"short": 32, "clip": 16}
-MAX_OF_CLIENT: Final[dict[Lane, int]] = {"short": 8, "clip": 4}  # waiting or running; many may share an address
+# waiting or running; many may share an address
+MAX_OF_CLIENT: Final[dict[Lane, int]] = {"short": 8, "clip": 4}
 MAX_OVERTAKEN: Final = 16  # short jobs in a row that go before a clip that waits for the same worker
 MAX_KEPT: Final = 64  # finished analyses
 MAX_KEPT_BYTES: Final = 2**30  # of their arrays
@@ -59,7 +70,7 @@ class Job:
     size: int = 0
 
     def remaining_s(self, usual_s: float | None, now_s: float) -> float | None:
-        """Return the seconds that a running job still takes, None if unknown; ``usual_s`` is what such jobs take."""
+        """Return the remaining seconds of a running job, None if unknown; ``usual_s`` is typical."""
         done, total = self.status.done, self.status.total
         elapsed_s = now_s - self.running_s if self.running_s else 0.0
         if self.status.phase == "analysis" and done >= SURE_SHARE * total > 0:
@@ -70,14 +81,15 @@ class Job:
 class WorkerQueue:
     """The jobs that wait for one worker, and the one that it runs.
 
-    Short jobs go before clips, but no more than ``MAX_OVERTAKEN`` in a row while a clip waits. In each lane the
-    clients take turns, and the jobs of one client keep their order: whoever has nothing in a lane waits for at most
-    one job of each other client there.
+    Short jobs go before clips, but no more than ``MAX_OVERTAKEN`` in a row while a clip waits. In each lane
+    the clients take turns, and the jobs of one client keep their order: whoever has nothing in a lane waits
+    for at most one job of each other client there.
     """
 
     def __init__(self) -> None:
         self.running: Job | None = None
-        self._turns: dict[Lane, dict[str, deque[Job]]] = {lane: {} for lane in LANES}  # clients in the order of their turns
+        # clients in the order of their turns
+        self._turns: dict[Lane, dict[str, deque[Job]]] = {lane: {} for lane in LANES}
         self._overtaken = 0
 
     def __len__(self) -> int:
@@ -126,8 +138,10 @@ class WorkerQueue:
                 overtaken = 0
         return order
 
-    def schedule(self, usual_s: Mapping[Kind, float], now_s: float) -> dict[Job, tuple[float | None, float | None]]:
-        """Return for the running job, then those that wait, the seconds until each begins and ends; None if unknown."""
+    def schedule(
+        self, usual_s: Mapping[Kind, float], now_s: float
+    ) -> dict[Job, tuple[float | None, float | None]]:
+        """Return the seconds until each job begins and ends, running one first; None if unknown."""
         times: dict[Job, tuple[float | None, float | None]] = {}
         begins_s: float | None = 0.0
         for job in [*([self.running] if self.running is not None else []), *self.waiting()]:
@@ -146,13 +160,13 @@ def _in_turn(turns: dict[str, deque[Job]]) -> list[Job]:
 
 
 def rounded_s(seconds: float) -> int:
-    """Return seconds for people: rounded up to 5 s, beyond 30 s to 10 s, beyond 2 minutes to 30 s; at least 5."""
+    """Return seconds for people: rounded up to 5 s, beyond 30 s to 10 s, beyond 2 minutes to 30 s."""
     step = 5 if seconds <= 30 else 10 if seconds <= 120 else 30
     return max(math.ceil(seconds / step) * step, step)
 
 
 class JobFiles:
-    """The media file of each job, from its submission until the job is forgotten: a hard link, or a copy on another disk.
+    """The media file of each job until the job is forgotten: a hard link, or a copy on another disk.
 
     Args:
         root: folder of the server, which no other server uses; None lets jobs use their files where they are.
@@ -167,8 +181,8 @@ class JobFiles:
         """Return the path at which the file stays as long as its job is known.
 
         Raises:
-            JobError: if the file is gone, there is no room for it, or it lies outside the root: whatever path a job
-                is given, it reads files of this server alone.
+            JobError: if the file is gone, there is no room for it, or it lies outside the root: whatever path
+                a job is given, it reads files of this server alone.
         """
         if self.root is None:
             return path
@@ -184,7 +198,9 @@ class JobFiles:
             except OSError:
                 shutil.copyfile(source, target)
         except FileNotFoundError as error:
-            raise JobError("This file is no longer on the server. Upload it again.", code="file_gone") from error
+            raise JobError(
+                "This file is no longer on the server. Upload it again.", code="file_gone"
+            ) from error
         except OSError as error:
             self.remove(job_id)
             text = "The server has no room for this file at the moment. Try again in a few minutes."
@@ -204,7 +220,9 @@ class JobFiles:
 
 
 class JobTable:
-    """Jobs by id. Whoever uses it from several threads holds ``changed``, which wakes those who wait for news.
+    """Jobs by id.
+
+    Whoever uses it from several threads holds ``changed``, which wakes those who wait for news.
 
     Attributes:
         files: of the jobs.
@@ -258,21 +276,26 @@ class JobTable:
             raise JobError(text, code="queue_full", count=len(waiting), again=_again(times[waiting[0]][0]))
 
     def status(self, job_id: str, now_s: float) -> JobStatus:
-        """Return the status of a job with its place in the queue and the expected wait, and note that it was requested.
+        """Return the status of a job, its place in the queue and the wait, and record the request.
 
         Raises:
             JobError: if the id is unknown or its result was deleted.
         """
         job = self.jobs.get(job_id)
         if job is None:
-            text = "This analysis is no longer available; results are kept for at most {minutes} minutes. Start it again."
+            text = (
+                "This analysis is no longer available; results are kept for at most {minutes} minutes. Start"
+                " it again."
+            )
             raise JobError(text, code="unknown_job", minutes=round(self.settings.results_ttl_s / 60))
         job.asked_s = now_s
         if job.status.state != "queued":
             return job.status
         times = self.queue_of(job.request.lane).schedule(self._usual_s, now_s)
         ahead, wait_s = list(times).index(job), times[job][0]
-        return replace(job.status, ahead=ahead, wait_s=rounded_s(wait_s) if ahead and wait_s is not None else None)
+        return replace(
+            job.status, ahead=ahead, wait_s=rounded_s(wait_s) if ahead and wait_s is not None else None
+        )
 
     def take(self, queue: WorkerQueue) -> Job | None:
         """Return the next job of a queue, which runs from now on; None if nothing waits."""
@@ -316,13 +339,15 @@ class JobTable:
                 self.stop(job, abandoned(job.request), now_s)
 
     def expire(self, now_s: float) -> None:
-        """Forget finished jobs that are too old, then the oldest beyond the limits, but for the latest analysis.
+        """Forget finished jobs that are too old, then the oldest beyond the limits, never the latest.
 
         Analyses and the short-lived jobs of other kinds are counted separately.
         """
         kept: list[Job] = []
         short_lived: list[Job] = []
-        for job in sorted((job for job in self.jobs.values() if job.status.finished), key=lambda job: job.ended_s):
+        for job in sorted(
+            (job for job in self.jobs.values() if job.status.finished), key=lambda job: job.ended_s
+        ):
             longest_s = self.settings.results_ttl_s
             if now_s - job.ended_s > min(job.request.KEPT_S or longest_s, longest_s):
                 self.forget(job)
@@ -360,7 +385,9 @@ def abandoned(request: Request | type[Request]) -> Message:
     minutes = "The analysis was cancelled because nobody requested its status for {count:.0f} minutes."
     seconds = "The analysis was cancelled because nobody requested its status for {count:.0f} seconds."
     long = request.PATIENCE_S >= 60
-    return Message(minutes if long else seconds, code="abandoned", count=request.PATIENCE_S / (60 if long else 1))
+    return Message(
+        minutes if long else seconds, code="abandoned", count=request.PATIENCE_S / (60 if long else 1)
+    )
 
 
 def _again(wait_s: float | None) -> Message:

@@ -1,6 +1,7 @@
 """The worker process: the handle by which the runner starts and kills it, and what it does with requests.
 
-What is imported at the top is imported by the process of the page too; torch and libav are imported in the worker alone.
+What is imported at the top is imported by the process of the page too; torch and libav are imported in the
+worker alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ import numpy as np
 from hsemotion_space.analysis.saliency import ExplainError, explain
 from hsemotion_space.environment import is_secret
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.jobs.requests import AnalysisRequest, Answer, Explained, ExplainRequest, FrameRequest, Phase, Request
+from hsemotion_space.jobs.requests import (
+    AnalysisRequest,
+    Answer,
+    Explained,
+    ExplainRequest,
+    FrameRequest,
+    Phase,
+    Request,
+)
 from hsemotion_space.media.images import read_image, sniff
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.settings import PipelineConfig, Settings
@@ -68,7 +77,9 @@ class WorkerProcess:
         self.stop()
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
-        self.process = context.Process(target=work, args=(remote, self.settings, self.niceness), name="analysis", daemon=True)
+        self.process = context.Process(
+            target=work, args=(remote, self.settings, self.niceness), name="analysis", daemon=True
+        )
         with _environment:
             hidden = {name: os.environ.pop(name) for name in list(os.environ) if is_secret(name)}
             try:
@@ -123,8 +134,9 @@ def work(connection: Connection, settings: Settings, niceness: int = 0) -> None:
 
 
 def warm_pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline with the default networks loaded; if they cannot be loaded, the first job reports it."""
-    from hsemotion_space.inference.pipeline import LIVE, Pipeline  # noqa: PLC0415  torch lives in the worker alone
+    """Return a pipeline with the default networks loaded; after a failure the first job reports it."""
+    # torch lives in the worker alone
+    from hsemotion_space.inference.pipeline import LIVE, Pipeline  # noqa: PLC0415
 
     pipeline = Pipeline(settings)
     try:
@@ -143,7 +155,7 @@ class _Cancelled(Exception):  # noqa: N818  not an error
 
 
 def _answer(pipeline: Pipeline, request: Request, connection: Connection) -> tuple[object, ...]:
-    """Return ``done`` with the result, ``failed`` with the message, ``unavailable`` with message and checkpoint, or ``cancelled``."""
+    """Return ``done`` with result, ``failed`` with message, ``unavailable`` (both) or ``cancelled``."""
     reporter, loading = _Reporter(connection), ""
     try:
         for loading in request.checkpoints:
@@ -184,7 +196,9 @@ def _explain(pipeline: Pipeline, request: ExplainRequest, reporter: _Reporter) -
 
     network, limits, place = pipeline.network(request.checkpoint), pipeline.settings.limits, request.place
     is_image = sniff(request.path) == "image"
-    frame = read_image(request.path, limits)[1] if is_image else read_frame(request.path, limits, place.time_s)
+    frame = (
+        read_image(request.path, limits)[1] if is_image else read_frame(request.path, limits, place.time_s)
+    )
     try:
         face = align_face(frame.rgb, np.array(place.box_xyxy), network.checkpoint.input)
     except ValueError as error:
@@ -198,7 +212,7 @@ def _explain(pipeline: Pipeline, request: ExplainRequest, reporter: _Reporter) -
 
 
 class _Reporter:
-    """Sends progress of one job, not too often; whatever the runner sends meanwhile means that the job is to stop."""
+    """Sends progress of one job at intervals; any reply from the runner means that the job is to stop."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._sent_s = connection, 0.0
@@ -220,8 +234,9 @@ class _Reporter:
 
 
 def _limit_worker(niceness: int) -> None:
-    """Lower the priority before torch starts threads, die with the server even if it is killed, and fill no disk."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):  # Linux; elsewhere a worker ends when it next listens
+    """Lower the priority before torch starts threads, die with the server, and fill no disk."""
+    # Linux; elsewhere a worker ends when it next listens
+    with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes  # noqa: PLC0415
 
         end_with_parent = 1  # PR_SET_PDEATHSIG
@@ -236,10 +251,12 @@ def _limit_worker(niceness: int) -> None:
 
 
 def _limit_memory() -> None:
-    """Let a hostile file cause a MemoryError instead of taking the machine's memory (Linux; elsewhere no limit)."""
+    """Turn a hostile file's memory demand into a MemoryError (Linux; elsewhere there is no limit)."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # noqa: PLC0415  not on every platform
 
         status = Path("/proc/self/status").read_text("ascii")
         used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
-        resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (used + MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1])
+        )

@@ -1,7 +1,8 @@
 """Safe decoding of untrusted media; clips here, still images in ``images``.
 
-The content decides what a file is, never its name; times come from presentation time stamps, never from a header. A forged index can
-still make libav allocate without bound, so clips of strangers belong in a process with a memory limit.
+The content decides what a file is, never its name; times come from presentation time stamps, never from a
+header. A forged index can still make libav allocate without bound, so clips of strangers belong in a process
+with a memory limit.
 """
 
 from __future__ import annotations
@@ -26,12 +27,30 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from hsemotion_space.media.display import Display, display_size
-from hsemotion_space.media.images import CLIP_FORMATS, MediaError, check_size, file_sha256, identify, read_image, read_image_bytes, sniff
+from hsemotion_space.media.images import (
+    CLIP_FORMATS,
+    MediaError,
+    check_size,
+    file_sha256,
+    identify,
+    read_image,
+    read_image_bytes,
+    sniff,
+)
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import ByteArray, Frame, MediaInfo
 
-__all__ = ["Clip", "MediaError", "file_sha256", "open_clip", "read_frame", "read_image", "read_image_bytes", "sniff"]
+__all__ = [
+    "Clip",
+    "MediaError",
+    "file_sha256",
+    "open_clip",
+    "read_frame",
+    "read_image",
+    "read_image_bytes",
+    "sniff",
+]
 
 _CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "libdav1d", "libvpx", "libvpx-vp9")
 _DAMAGED = Message("Parts of the clip are damaged and were skipped.", code="parts_damaged")
@@ -40,7 +59,8 @@ _ESTIMATED = Message(
     code="bad_timestamps",
 )
 NO_FRAME = Message("No frame of the clip can be decoded.", code="no_frame")
-_REORDERED = 4  # pictures; MP4 is searched by decoding times, which come before presentation times by as many or fewer
+# pictures; MP4 is searched by decoding times, which come before presentation times by as many or fewer
+_REORDERED = 4
 _TIME_ROUNDING_S = 0.001  # Matroska stores times in whole milliseconds
 
 
@@ -49,7 +69,8 @@ def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
 
     Args:
         path: the file; only its content counts.
-        limits: beyond ``clip_bytes`` and ``clip_pixels`` a clip is refused, beyond the others it is cut with a notice.
+        limits: beyond ``clip_bytes`` and ``clip_pixels`` a clip is refused, beyond the others it is cut with
+            a notice.
         sample_fps: frames taken per second of presentation time; 0 takes every frame.
 
     Raises:
@@ -73,24 +94,32 @@ def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
     with contextlib.ExitStack() as on_error:
         try:
             file = str(path.resolve())
-            container = av.open(file, format=name, options=options, metadata_errors="replace", timeout=limits.decode_deadline_s)
+            container = av.open(
+                file,
+                format=name,
+                options=options,
+                metadata_errors="replace",
+                timeout=limits.decode_deadline_s,
+            )
             on_error.callback(container.close)
             clip = Clip(container, sha256, limits, sample_fps)
         except MediaError:
             raise
         except Exception as error:
-            raise MediaError("The clip is damaged or incomplete and cannot be read.", code="damaged") from error
+            raise MediaError(
+                "The clip is damaged or incomplete and cannot be read.", code="damaged"
+            ) from error
         on_error.pop_all()
     return clip
 
 
 def read_frame(path: Path, limits: MediaLimits, time_s: float) -> Frame:
-    """Return the frame of a clip that is shown at a time or nearest to it, with the same pixels as :func:`open_clip` gives.
+    """Return the frame of a clip at or nearest to a time, with the same pixels as :func:`open_clip` gives.
 
     Its ``index`` counts damaged pictures before it too.
 
-    What lies between the keyframe before it and the frame is decoded. A clip whose time stamps tell too little, or that is damaged there,
-    is decoded from its beginning.
+    What lies between the keyframe before it and the frame is decoded. A clip whose time stamps tell too
+    little, or that is damaged there, is decoded from its beginning.
 
     Args:
         path: the file; only its content counts.
@@ -123,15 +152,17 @@ def _nearest(frames: Iterable[Frame], time_s: float) -> Frame:
 class Clip:
     """Frames of a clip, decoded while they are iterated, once; a context manager that closes the file.
 
-    A frame's ``index`` counts decoded frames; its ``time_s`` is presentation time from where sound or video begins,
-    whichever is first. With a ``sample_fps`` the frames are the first ones at or after each multiple of
-    ``1 / sample_fps`` s. Only time spent on decoding counts towards ``decode_deadline_s``.
+    A frame's ``index`` counts decoded frames; its ``time_s`` is presentation time from where sound or video
+    begins, whichever is first. With a ``sample_fps`` the frames are the first ones at or after each multiple
+    of ``1 / sample_fps`` s. Only time spent on decoding counts towards ``decode_deadline_s``.
 
     Attributes:
         estimated_frames: number of frames to expect, at least 1, from headers that may be wrong.
     """
 
-    def __init__(self, container: InputContainer, sha256: str, limits: MediaLimits, sample_fps: float) -> None:
+    def __init__(
+        self, container: InputContainer, sha256: str, limits: MediaLimits, sample_fps: float
+    ) -> None:
         self._container, self._sha256, self._limits, self._sample_fps = container, sha256, limits, sample_fps
         self._stream = _video_stream(container)
         self._stream.codec_context.options = {"max_pixels": str(limits.clip_pixels)}
@@ -139,7 +170,9 @@ class Clip:
         self._has_pts = container.format.name != "avi"
         coded = self._stream.codec_context
         check_size(coded.width, coded.height, limits.clip_pixels)
-        self._size = display_size(coded.width, coded.height, self._stream.sample_aspect_ratio, limits.clip_pixels)
+        self._size = display_size(
+            coded.width, coded.height, self._stream.sample_aspect_ratio, limits.clip_pixels
+        )
         rate = float(self._stream.guessed_rate or 25)
         self._step_s = 1 / min(max(rate, 1.0), 240.0)
         self._coded_size = 0, 0
@@ -152,18 +185,24 @@ class Clip:
         self._notices: dict[Message, None] = {}
         self._announced_s = max(container.duration or 0, 0) / av.time_base
         fps = min(sample_fps or math.inf, 1 / self._step_s)
-        self.estimated_frames = max(1, min(math.ceil(min(self._announced_s, limits.clip_duration_s) * fps), limits.clip_frames))
+        self.estimated_frames = max(
+            1, min(math.ceil(min(self._announced_s, limits.clip_duration_s) * fps), limits.clip_frames)
+        )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._container.close()
 
     @property
     def info(self) -> MediaInfo:
         """What was opened; size, duration and notices are final after the iteration."""
-        return MediaInfo(self._sha256, "clip", *self._size, duration_s=self._end_s, notices=tuple(self._notices))
+        return MediaInfo(
+            self._sha256, "clip", *self._size, duration_s=self._end_s, notices=tuple(self._notices)
+        )
 
     def __iter__(self) -> Iterator[Frame]:
         """Decode the frames.
@@ -192,12 +231,13 @@ class Clip:
             self._deadline += time.monotonic() - paused
         if not taken:
             raise MediaError(
-                "No frame of the clip can be decoded. The clip may be damaged, protected, or larger than {limit:.1f} megapixels.",
+                "No frame of the clip can be decoded. The clip may be damaged, protected, or larger than "
+                "{limit:.1f} megapixels.",
                 code="no_frame", limit=limits.clip_pixels / 1e6,
             )  # fmt: skip
 
     def jump(self, time_s: float) -> Frame | None:
-        """Return the frame at a time, within 1 ms, from the keyframe before it; None if only decoding everything before can find it.
+        """Return the frame at a time, within 1 ms, from the keyframe before; None if seeking fails.
 
         The clip cannot be iterated afterwards.
         """
@@ -210,7 +250,9 @@ class Clip:
             return None
         self._time_of(first)  # where times begin
         rgb = self._rgb(first)  # which size and turn all pictures get
-        times_s = np.array([float(stamp * cast("Fraction", first.time_base)) for stamp in stamps]) - (self._origin_s or 0.0)
+        times_s = np.array([float(stamp * cast("Fraction", first.time_base)) for stamp in stamps]) - (
+            self._origin_s or 0.0
+        )
         index = int(np.abs(times_s - time_s).argmin())
         if abs(times_s[index] - time_s) > _TIME_ROUNDING_S:
             return None
@@ -223,13 +265,17 @@ class Clip:
         return None if self._notices else Frame(rgb, index, float(times_s[index]))
 
     def _stamps(self) -> list[int]:
-        """Return the time stamps of all pictures in order, without decoding any; nothing if they do not give the order by themselves."""
+        """Return all time stamps in order, without decoding; nothing if they do not define the order."""
         stamps: list[int] = []
         with contextlib.suppress(Exception):
             for count, packet in enumerate(self._container.demux(self._stream)):
                 if packet.pts is None and not packet.size:
                     break  # the end
-                if packet.pts is None or count == self._limits.clip_packets or time.monotonic() > self._deadline:
+                if (
+                    packet.pts is None
+                    or count == self._limits.clip_packets
+                    or time.monotonic() > self._deadline
+                ):
                     return []
                 if not packet.is_discard:
                     stamps.append(packet.pts)
@@ -240,7 +286,7 @@ class Clip:
         return []
 
     def _picture_at(self, stamp: int, start: int) -> VideoFrame | None:
-        """Return the picture with a time stamp, decoded from the keyframe before ``start``; None if it is not there."""
+        """Return the picture with a time stamp, decoded from the keyframe before ``start``, or None."""
         if self._seek(start):
             for picture in self._pictures():
                 if picture.pts is None or picture.pts >= stamp:
@@ -274,14 +320,17 @@ class Clip:
             if at_end:
                 missing_s = self._announced_s - self._end_s - max(self._origin_s or 0.0, 0.0)
                 if missing_s > 1 + 0.1 * self._announced_s:
-                    text = "The clip ends after {end:.1f} s, earlier than its header says; it may be incomplete."
+                    text = (
+                        "The clip ends after {end:.1f} s, earlier than its header says; it may be incomplete."
+                    )
                     self._notice(Message(text, code="ends_early", end=self._end_s))
                 return
 
     def _time_of(self, picture: VideoFrame) -> float:
-        """Return the presentation time in s from the first picture; always rising, whatever the stamps say."""
+        """Return the presentation time in s from the first picture; always rising, whatever the stamps."""
         expected_s = self._last_s + self._step_s
-        stamp = picture.pts if self._has_pts else picture.dts  # AVI holds no presentation times, but its frames follow each other evenly
+        # AVI holds no presentation times, but its frames follow each other evenly
+        stamp = picture.pts if self._has_pts else picture.dts
         time_s = expected_s
         if stamp is not None and picture.time_base:
             stamp_s = float(stamp * picture.time_base)
@@ -309,9 +358,13 @@ class Clip:
         try:
             if self._display is None:
                 self._coded_size = picture.width, picture.height
-                self._display = Display.of(picture, self._stream.sample_aspect_ratio, self._limits.clip_pixels)
+                self._display = Display.of(
+                    picture, self._stream.sample_aspect_ratio, self._limits.clip_pixels
+                )
             if (picture.width, picture.height) != self._coded_size:
-                text = "The frame size changes within the clip; all frames were scaled to the size of the first."
+                text = (
+                    "The frame size changes within the clip; all frames were scaled to the size of the first."
+                )
                 self._notice(Message(text, code="size_changes"))
             size = self._display.width, self._display.height
             rgb = self._reformatter.reformat(picture, *size, format="rgb24", threads=1)
@@ -332,20 +385,27 @@ def _video_stream(container: InputContainer) -> VideoStream:
         if stream.disposition & (stream.disposition.attached_pic | stream.disposition.timed_thumbnails):
             continue
         if stream.codec_context is None or stream.codec_context.name not in _CODECS:
-            text = "The video codec of the clip is not supported. Convert the clip to MP4 with H.264 and try again."
+            text = (
+                "The video codec of the clip is not supported. Convert the clip to MP4 with H.264 and try"
+                " again."
+            )
             raise MediaError(text, code="unsupported_codec")
         return stream
     raise MediaError("The file contains no video.", code="no_video")
 
 
 def _start_s(streams: Iterable[AudioStream]) -> float:
-    """Return the presentation time in s at which the first of some streams begins; infinity if there is none."""
-    starts = [one.start_time * one.time_base for one in streams if one.start_time is not None and one.time_base]
+    """Return the presentation time in s at which the first of some streams begins; infinity without any."""
+    starts = [
+        one.start_time * one.time_base for one in streams if one.start_time is not None and one.time_base
+    ]
     return float(min(starts, default=math.inf))
 
 
-def _decode_next(packets: Iterator[Packet[VideoStream]], stream: VideoStream) -> tuple[list[VideoFrame], bool]:
-    """Return the pictures of the next packet, or at the end what is left in the decoder, and whether this is the end."""
+def _decode_next(
+    packets: Iterator[Packet[VideoStream]], stream: VideoStream
+) -> tuple[list[VideoFrame], bool]:
+    """Return the pictures of the next packet, or the decoder's rest, and whether this is the end."""
     try:
         packet = next(packets, None)
         if packet is None:

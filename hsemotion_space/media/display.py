@@ -16,7 +16,7 @@ MAX_ASPECT_RATIO = 4  # of a pixel; more is taken for a damaged header
 
 
 def _unnamed(kind: type[Type], value: object) -> Type:
-    """Name a type of side data that this version of PyAV does not know, so that it cannot hide what PyAV knows."""
+    """Name a side-data type that this version of PyAV does not know; the known ones stay readable."""
     member = object.__new__(kind)
     member._name_ = f"UNNAMED_{value}"
     member._value_ = value  # type: ignore[assignment]
@@ -28,7 +28,7 @@ Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment,method-assign]
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """The size in px before a turn, and a, b, c, d of the display matrix, which maps x to a·x + c·y and y to b·x + d·y."""
+    """The size in px before rotation; a, b, c, d of the display matrix: x to a·x + c·y, y to b·x + d·y."""
 
     width: int
     height: int
@@ -38,7 +38,8 @@ class Display:
     def of(cls, picture: VideoFrame, aspect_ratio: Fraction | None, limit_pixels: int) -> Self:
         """Return how a picture is shown whose pixels have the ``aspect_ratio`` width to height."""
         size = display_size(picture.width, picture.height, aspect_ratio, limit_pixels)
-        data = cast("SupportsBytes | None", picture.side_data.get("DISPLAYMATRIX"))  # keeps the picture alive: once a clip
+        # keeps the picture alive: once a clip
+        data = cast("SupportsBytes | None", picture.side_data.get("DISPLAYMATRIX"))
         if data is None:
             return cls(*size, (1, 0, 0, 1))
         a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
@@ -52,10 +53,13 @@ class Display:
         return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def display_size(width: int, height: int, aspect_ratio: Fraction | None, limit_pixels: int) -> tuple[int, int]:
+def display_size(
+    width: int, height: int, aspect_ratio: Fraction | None, limit_pixels: int
+) -> tuple[int, int]:
     """Return the size in px at which a picture is shown with square pixels.
 
-    As in browsers, the side that is short of pixels grows; where that would exceed ``limit_pixels``, the other side shrinks.
+    As in browsers, the side that is short of pixels grows; where that would exceed ``limit_pixels``, the
+    other side shrinks.
     """
     if not aspect_ratio or not 1 / MAX_ASPECT_RATIO <= aspect_ratio <= MAX_ASPECT_RATIO:
         return width, height

@@ -1,6 +1,7 @@
 """What a media file is, and the safe decoding of untrusted still images.
 
-The content decides what a file is, never its name; each limit is checked before the bytes that it guards are decoded.
+The content decides what a file is, never its name; each limit is checked before the bytes that it guards are
+decoded.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _MAGIC = tuple(
 )
 _UNREADABLE = Message("The file cannot be opened.", code="unreadable")
 _UNSUPPORTED = Message(
-    "This file type is not supported. Images can be JPEG, PNG, WebP, BMP, GIF or AVIF; clips can be MP4, MOV, WebM, MKV or AVI.",
+    "This file type is not supported. Images can be JPEG, PNG, WebP, BMP, GIF or AVIF; clips can be MP4, MOV,"
+    " WebM, MKV or AVI.",
     code="unsupported",
 )
 
@@ -84,7 +86,7 @@ def file_sha256(path: Path) -> str:
 
 
 def identify(path: Path, limit_bytes: int | None = None) -> str:
-    """Return the format of a file by its first bytes: one of the image formats as Pillow names them, or of ``CLIP_FORMATS``.
+    """Return the format of a file by its first bytes, as Pillow names images, or one of ``CLIP_FORMATS``.
 
     Raises:
         MediaError: if it is of no supported format, empty, larger than ``limit_bytes``, or cannot be read.
@@ -101,11 +103,15 @@ def identify(path: Path, limit_bytes: int | None = None) -> str:
 
 
 def _format(head: bytes, size: int, limit_bytes: int | None) -> str:
-    """Return the format of a file of ``size`` bytes whose first bytes are ``head``; errors as :func:`identify`."""
+    """Return the format of a file of ``size`` bytes that begins with ``head``; errors as :func:`identify`."""
     if not head:
         raise MediaError("The file is empty.", code="empty")
     if limit_bytes is not None and size > limit_bytes:
-        raise MediaError("The file is too large; the limit is {limit:.0f} MiB.", code="too_large", limit=limit_bytes / 2**20)
+        raise MediaError(
+            "The file is too large; the limit is {limit:.0f} MiB.",
+            code="too_large",
+            limit=limit_bytes / 2**20,
+        )
     name = next((name for name, pattern in _MAGIC if pattern.match(head)), None)
     if name is None:
         raise MediaError(_UNSUPPORTED)
@@ -128,7 +134,8 @@ def read_image(path: Path, limits: MediaLimits) -> tuple[MediaInfo, Frame]:
 
     Args:
         path: the file; only its content counts.
-        limits: size in bytes and px, checked before decoding; a larger side than ``image_output_side`` is scaled down.
+        limits: size in bytes and px, checked before decoding; a larger side than ``image_output_side`` is
+            scaled down.
 
     Returns:
         The info, with the size in px of the returned picture, and the picture as a frame at time 0.
@@ -137,7 +144,9 @@ def read_image(path: Path, limits: MediaLimits) -> tuple[MediaInfo, Frame]:
         MediaError: if the file is no supported image, is damaged or exceeds a limit.
     """
     rgb, notices = _read(path, identify(path, limits.image_bytes), limits)
-    return MediaInfo(file_sha256(path), "image", rgb.shape[1], rgb.shape[0], notices=tuple(notices)), Frame(rgb, 0, 0.0)
+    return MediaInfo(file_sha256(path), "image", rgb.shape[1], rgb.shape[0], notices=tuple(notices)), Frame(
+        rgb, 0, 0.0
+    )
 
 
 def read_image_bytes(content: bytes, limits: MediaLimits) -> tuple[MediaInfo, Frame]:
@@ -146,7 +155,9 @@ def read_image_bytes(content: bytes, limits: MediaLimits) -> tuple[MediaInfo, Fr
     Raises:
         MediaError: if it is no supported image, is damaged or exceeds a limit.
     """
-    rgb, notices = _read(io.BytesIO(content), _format(content[:HEAD_BYTES], len(content), limits.image_bytes), limits)
+    rgb, notices = _read(
+        io.BytesIO(content), _format(content[:HEAD_BYTES], len(content), limits.image_bytes), limits
+    )
     digest = hashlib.sha256(content).hexdigest()
     return MediaInfo(digest, "image", rgb.shape[1], rgb.shape[0], notices=tuple(notices)), Frame(rgb, 0, 0.0)
 
@@ -160,12 +171,18 @@ def _read(source: Path | io.BytesIO, name: str, limits: MediaLimits) -> tuple[By
             check_size(image.width, image.height, limits.image_pixels)
             if max(image.size) > limits.image_side:
                 raise MediaError(
-                    "The picture is too large; the limit is {limit} px per side.", code="side_too_long", limit=limits.image_side
+                    "The picture is too large; the limit is {limit} px per side.",
+                    code="side_too_long",
+                    limit=limits.image_side,
                 )
             picture, notices = _decode(image, limits.image_output_side)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = limits.image_pixels / 1e6
-        raise MediaError("The picture is too large; the limit is {limit:.1f} megapixels.", code="too_many_pixels", limit=limit) from error
+        raise MediaError(
+            "The picture is too large; the limit is {limit:.1f} megapixels.",
+            code="too_many_pixels",
+            limit=limit,
+        ) from error
     except MediaError:
         raise
     except Exception as error:
@@ -186,7 +203,8 @@ def _decode(image: ImageFile.ImageFile, side: int) -> tuple[Image.Image, list[Me
     picture = _to_rgb(image)
     if is_deep and 0 < np.asarray(picture).max() < 2 ** (LOST_BITS - 8):
         raise MediaError(
-            "The picture uses {bits} or fewer of its 16 bits per channel. Save it with 8 bits per channel and try again.",
+            "The picture uses {bits} or fewer of its 16 bits per channel. Save it with 8 bits per channel "
+            "and try again.",
             code="few_bits", bits=LOST_BITS,
         )  # fmt: skip
     if scale < 1:
@@ -195,7 +213,14 @@ def _decode(image: ImageFile.ImageFile, side: int) -> tuple[Image.Image, list[Me
         picture = picture.transpose(_UPRIGHT[orientation])
     if scale < 1:
         width, height = picture.size
-        notices.append(Message("The picture was scaled down to {width} x {height} px.", code="scaled_down", width=width, height=height))
+        notices.append(
+            Message(
+                "The picture was scaled down to {width} x {height} px.",
+                code="scaled_down",
+                width=width,
+                height=height,
+            )
+        )
     return picture, notices
 
 

@@ -43,10 +43,11 @@ class Attachment:
 
 
 def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
-    """Put heads, at most one per task, into a checkpoint in place of the heads of their tasks; return the checkpoint.
+    """Put heads, at most one per task, into a checkpoint, replacing those of their tasks; return it.
 
-    The weights are stored in half precision; the manifest keeps its comments and its order. Nothing changes if a head belongs
-    to other weights or has other labels than the app's task, or if the manifest would become invalid.
+    The weights are stored in half precision; the manifest keeps its comments and its order. Nothing changes
+    if a head belongs to other weights or has other labels than the app's task, or if the manifest would
+    become invalid.
     """
     checkpoint = read_manifest(folder)
     file = folder / HEADS_FILE
@@ -64,7 +65,8 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
     source = cast("Table", document["source"])
     source["heads_sha256"] = hashlib.sha256(content).hexdigest()
     source.pop("heads_bytes", None)
-    with tempfile.TemporaryDirectory(dir=folder) as parent:  # everything is checked before anything is replaced
+    # everything is checked before anything is replaced
+    with tempfile.TemporaryDirectory(dir=folder) as parent:
         candidate = Path(parent) / folder.name
         candidate.mkdir()
         (candidate / HEADS_FILE).write_bytes(content)
@@ -76,7 +78,7 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
 
 
 def drop_heads(folder: Path, sha256: str) -> list[str]:
-    """Write the digest of new weights into the manifest and remove the heads of other weights; return their tasks.
+    """Write the digest of new weights into the manifest, remove heads of other weights; return their tasks.
 
     Rules and priors that read such a head go with it.
     """
@@ -94,7 +96,8 @@ def _drop_heads(document: tomlkit.TOMLDocument, folder: Path, sha256: str) -> li
             source.pop(key, None)
         (folder / HEADS_FILE).unlink(missing_ok=True)
         dropped = [str(entry["task"]) for entry in entries if entry["kind"] in WEIGHTED_KINDS]
-        dropped += [str(entry["task"]) for entry in entries if set(_sources(entry)) & set(dropped)]  # rules and priors that read them
+        # rules and priors that read them
+        dropped += [str(entry["task"]) for entry in entries if set(_sources(entry)) & set(dropped)]
         for place in reversed(range(len(entries))):
             if str(entries[place]["task"]) in dropped:
                 del entries[place]
@@ -114,7 +117,9 @@ def set_measured(folder: Path, task: str, temperature: float, reliability: Relia
     with _edited(folder) as document:
         entries = [entry for entry in cast("AoT", document["heads"]) if entry["task"] == task]
         if not entries:
-            raise DataError("{checkpoint} has no head for {task}.", code="no_head", checkpoint=folder.name, task=task)
+            raise DataError(
+                "{checkpoint} has no head for {task}.", code="no_head", checkpoint=folder.name, task=task
+            )
         entries[0].update({"temperature": temperature, "reliability": _inline(reliability)})
 
 
@@ -134,14 +139,27 @@ def _edited(folder: Path) -> Iterator[tomlkit.TOMLDocument]:
 
 def _inline(reliability: Reliability) -> InlineTable:
     table = tomlkit.inline_table()
-    table.update({"right": list(reliability.right), "answers": list(reliability.answers), "pictures": reliability.pictures})
+    table.update(
+        {
+            "right": list(reliability.right),
+            "answers": list(reliability.answers),
+            "pictures": reliability.pictures,
+        }
+    )
     return table
 
 
 def _check(head: TrainedHead, checkpoint: Checkpoint) -> None:
     if head.sha256 != checkpoint.sha256:
-        template = "The head belongs to features of {other}, not to the weights of {checkpoint}; train it on those."
-        raise DataError(template, code="other_weights", other=head.checkpoint or "another source", checkpoint=checkpoint.id)
+        template = (
+            "The head belongs to features of {other}, not to the weights of {checkpoint}; train it on those."
+        )
+        raise DataError(
+            template,
+            code="other_weights",
+            other=head.checkpoint or "another source",
+            checkpoint=checkpoint.id,
+        )
     if other := sorted(set(head.task.label_names) ^ set(get_task(head.task.name).label_names)):
         template = "The labels {labels} differ from those of the app; this head serves the challenge alone."
         raise DataError(template, code="labels", labels=", ".join(other))
@@ -152,8 +170,10 @@ def _describe(document: tomlkit.TOMLDocument, item: Attachment) -> None:
     head, entry = item.head, tomlkit.table()
     values = {"task": head.task.name, "kind": head.kind, "reads": head.reads, "provenance": "trained"}
     optional = {
-        "temperature": head.temperature if head.temperature != 1 else None, "thresholds": list(item.thresholds), "note": item.note,
-        "reliability": _inline(item.reliability) if item.reliability else None, "least_support": item.least_support,
+        "temperature": head.temperature if head.temperature != 1 else None,
+        "thresholds": list(item.thresholds), "note": item.note,
+        "reliability": _inline(item.reliability) if item.reliability else None,
+        "least_support": item.least_support,
     }  # fmt: skip
     for key, value in (values | optional).items():
         if value or key == "note":

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ChannelValue = float | tuple[float, float, float]  # one number for all channels, or one each for red, green, blue
+# one number for all channels, or one each for red, green, blue
+ChannelValue = float | tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +20,19 @@ class Augmentation:
     scale: float = 0.13
     shift: float = 0.07
     keep_mask: float = 0.25  # masked crops that stay black behind the oval
-    random_mask: float = 0.12  # unmasked crops that get an oval mask, so that a mask says nothing about the label
+    # unmasked crops that get an oval mask, so that a mask says nothing about the label
+    random_mask: float = 0.12
     gray: float = 0.25
     color: float = 0.3
     blur: float = 0.2
     erase: float = 0.3
-    light: float = 0.0  # strength of uneven light: a gradient across the face, and a gamma that darkens or brightens
+    # strength of uneven light: a gradient across the face, and a gamma that darkens or brightens
+    light: float = 0.0
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, low: float = -1.0, high: float = 1.0) -> Tensor:
+def _uniform(
+    shape: tuple[int, ...], generator: torch.Generator, low: float = -1.0, high: float = 1.0
+) -> Tensor:
     return torch.rand(shape, generator=generator) * (high - low) + low
 
 
@@ -41,10 +46,16 @@ def _geometry(images: Tensor, size: int, config: Augmentation, generator: torch.
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shift = _uniform((count, 2), generator) * 2 * config.shift
     theta = torch.stack(
-        [torch.stack([cos * flip * stretch, -sin, shift[:, 0]], 1), torch.stack([sin * flip, cos / stretch, shift[:, 1]], 1)], 1
+        [
+            torch.stack([cos * flip * stretch, -sin, shift[:, 0]], 1),
+            torch.stack([sin * flip, cos / stretch, shift[:, 1]], 1),
+        ],
+        1,
     )
     grid = functional.affine_grid(theta, [count, 4, size, size], align_corners=False)
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
 
 
 def _backgrounds(rgb: Tensor, generator: torch.Generator) -> Tensor:
@@ -53,10 +64,17 @@ def _backgrounds(rgb: Tensor, generator: torch.Generator) -> Tensor:
     base = torch.rand((count, 3, 1, 1), generator=generator)
     kinds = torch.randint(0, 5, (count, 1, 1, 1), generator=generator)
     blotches = [
-        functional.interpolate(torch.rand((count, 3, k, k), generator=generator), (height, width), mode="bilinear", align_corners=False)
+        functional.interpolate(
+            torch.rand((count, 3, k, k), generator=generator),
+            (height, width),
+            mode="bilinear",
+            align_corners=False,
+        )
         for k in (2, 6, 16)
     ]
-    others = torch.roll(rgb, 1 + int(torch.randint(0, max(count - 1, 1), (1,), generator=generator)), 0).flip(2)
+    others = torch.roll(rgb, 1 + int(torch.randint(0, max(count - 1, 1), (1,), generator=generator)), 0).flip(
+        2
+    )
     result = base.expand(count, 3, height, width)
     for kind, picture in enumerate([*blotches, others], 1):
         mixed = picture if kind in (1, 4) else base + (picture - 0.5) * 0.6
@@ -107,24 +125,36 @@ def _appearance(rgb: Tensor, config: Augmentation, generator: torch.Generator) -
     if config.light:
         rgb = _light(rgb.clamp(0, 1), config.light, generator)
     small = functional.interpolate(rgb, scale_factor=0.55, mode="area")
-    rgb = torch.where(some(config.blur), functional.interpolate(small, (height, width), mode="bilinear", align_corners=False), rgb)
+    rgb = torch.where(
+        some(config.blur),
+        functional.interpolate(small, (height, width), mode="bilinear", align_corners=False),
+        rgb,
+    )
     center, half = _uniform((count, 2, 1, 1), generator), _uniform((count, 2, 1, 1), generator, 0.1, 0.35)
     ys = torch.linspace(-1, 1, height).view(1, 1, height, 1)
     xs = torch.linspace(-1, 1, width).view(1, 1, 1, width)
-    hole = ((xs - center[:, :1]).abs() < half[:, :1]) & ((ys - center[:, 1:]).abs() < half[:, 1:]) & some(config.erase)
+    hole = (
+        ((xs - center[:, :1]).abs() < half[:, :1])
+        & ((ys - center[:, 1:]).abs() < half[:, 1:])
+        & some(config.erase)
+    )
     return torch.where(hole, torch.rand((count, 3, 1, 1), generator=generator), rgb).clamp(0, 1)
 
 
 def augment(rgba: Tensor, size: int, config: Augmentation, generator: torch.Generator) -> Tensor:
     """Return (B, 3, size, size) float32 in 0..1 from (B, H, W, 4) uint8, drawing only from ``generator``."""
     images = rgba.permute(0, 3, 1, 2).float() / 255
-    return _appearance(_mask(_geometry(images, size, config, generator), config, generator), config, generator)
+    return _appearance(
+        _mask(_geometry(images, size, config, generator), config, generator), config, generator
+    )
 
 
 def plain(rgba: Tensor, size: int, background: float = 0.0) -> Tensor:
     """Return (B, 3, size, size) without augmentation; masked parts get the gray level ``background``."""
     images = rgba.permute(0, 3, 1, 2).float() / 255
-    images = functional.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    images = functional.interpolate(
+        images, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
     return images[:, :3] * images[:, 3:] + background * (1 - images[:, 3:])
 
 

@@ -1,4 +1,4 @@
-"""Bounds of a starter, chosen on tuning pictures: temperature, length of embeddings, and support of compound labels."""
+"""Bounds of a starter, chosen on tuning pictures: temperature, embedding length, compound support."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOUNDS: Final = tuple(step / 100 for step in range(1, 51))  # two labels cannot 
 
 @dataclass(frozen=True, slots=True)
 class LabeledOutputs:
-    """Outputs of the backbone for the pictures of one split of one source that have a sure label of one expression.
+    """Outputs of the backbone for one split of one source, pictures with a sure expression only.
 
     Votes without a majority of six and pictures of two expressions are left out.
 
@@ -59,7 +59,11 @@ def labeled_outputs(sources: Sequence[FaceImages], embed: Embedder) -> list[Labe
         for split in (TUNING, TEST):
             rows = source.rows(split, counted=True)
             embeddings, scores = embed(source.images[rows])
-            results.append(LabeledOutputs(source.source, split, embeddings, scores[:, columns], source.expression[rows].argmax(1)))
+            results.append(
+                LabeledOutputs(
+                    source.source, split, embeddings, scores[:, columns], source.expression[rows].argmax(1)
+                )
+            )
     return results
 
 
@@ -68,21 +72,26 @@ def calibrate_expression(
 ) -> tuple[float, dict[str, tuple[float, float]], npt.NDArray[np.int64]]:
     """Fit one temperature on the tuning pictures of all sources together.
 
-    Returns the temperature, the calibration errors on the test pictures of each source before and after, and the counts (K, K)
-    on the tuning pictures, rows are targets.
+    Returns the temperature, the calibration errors on the test pictures of each source before and after, and
+    the counts (K, K) on the tuning pictures, rows are targets.
     """
     tuning = [part for part in outputs if part.split == TUNING]
-    logits, targets = np.concatenate([part.logits for part in tuning]), np.concatenate([part.targets for part in tuning])
+    logits, targets = (
+        np.concatenate([part.logits for part in tuning]),
+        np.concatenate([part.targets for part in tuning]),
+    )
     temperature = fit_temperature(EXPRESSION, logits, targets)
     errors = {}
     for part in (part for part in outputs if part.split == TEST):
-        before, after = (calibration_of(EXPRESSION, part.logits, part.targets, value).error for value in (1.0, temperature))
+        before, after = (
+            calibration_of(EXPRESSION, part.logits, part.targets, value).error for value in (1.0, temperature)
+        )
         errors[part.source] = before, after
     return temperature, errors, confusion(logits.argmax(1), targets, len(EXPRESSION.labels))
 
 
 def least_length(outputs: Sequence[LabeledOutputs]) -> float:
-    """Return the length below which ``SHORTEST_SHARE`` of the embeddings of tuning faces are, to four digits."""
+    """Return the length that ``SHORTEST_SHARE`` of tuning faces' embeddings are below, to four digits."""
     lengths = np.concatenate([part.lengths for part in outputs if part.split == TUNING])
     return float(f"{np.quantile(lengths, SHORTEST_SHARE):.4g}")
 
@@ -90,7 +99,10 @@ def least_length(outputs: Sequence[LabeledOutputs]) -> float:
 def shorter_shares(outputs: Sequence[LabeledOutputs], least: float) -> dict[str, dict[str, float | int]]:
     """Return for the test faces of each source how many there are and which share is shorter."""
     return {
-        part.source: {"pictures": len(part.targets), "doubted": round(float((part.lengths < least).mean()), 4)}
+        part.source: {
+            "pictures": len(part.targets),
+            "doubted": round(float((part.lengths < least).mean()), 4),
+        }
         for part in outputs
         if part.split == TEST
     }
@@ -122,7 +134,7 @@ def support_of_top(task: Task, values: FloatArray, parts: Task, probabilities: F
 def compound_support(
     results: Sequence[HeadResult], faces: PosedFaces, outputs: Sequence[LabeledOutputs], embed: Embedder
 ) -> dict[str, list[Support]]:
-    """Return the support of posed compound faces, and of faces of one expression each, by task whose labels have parts.
+    """Return the support of posed compound faces and of faces of one expression, by task with parts.
 
     ``embed`` has the temperature of its expressions in the manifest.
     """
@@ -136,32 +148,52 @@ def compound_support(
         kinds = []
         for split in (TUNING, TEST):
             embeddings, scores = embed(faces.images[faces.rows(head.task, split)])
-            kinds.append(Support("posed, one of the labels", split, True, support(embeddings, scores[:, list(spec.columns)])))
+            kinds.append(
+                Support(
+                    "posed, one of the labels",
+                    split,
+                    True,
+                    support(embeddings, scores[:, list(spec.columns)]),
+                )
+            )
         for part in outputs:
             values = support(part.embeddings, part.logits)
             for place, name in enumerate(EXPRESSION.label_names):
-                kinds.append(Support(f"{part.source}, {name}", part.split, False, values[part.targets == place]))
+                kinds.append(
+                    Support(f"{part.source}, {name}", part.split, False, values[part.targets == place])
+                )
         found[head.task.name] = kinds
     return found
 
 
 def choose_support(kinds: Sequence[Support]) -> float:
-    """Return the smallest bound with which a label stands out for at most ``MAX_FALSE_SHARE`` of the other tuning faces.
+    """Return the smallest bound at which at most ``MAX_FALSE_SHARE`` of other tuning faces stand out.
 
     Each kind of at least ``MIN_FACES`` has the same weight. Without any such kind it is 0: not measured.
     """
-    others = [kind.values for kind in kinds if kind.split == TUNING and not kind.compound and len(kind.values) >= MIN_FACES]
+    others = [
+        kind.values
+        for kind in kinds
+        if kind.split == TUNING and not kind.compound and len(kind.values) >= MIN_FACES
+    ]
     if not others:
         return 0.0
     shares = [float(np.mean([(values >= bound).mean() for values in others])) for bound in BOUNDS]
-    return next((bound for bound, share in zip(BOUNDS, shares, strict=True) if share <= MAX_FALSE_SHARE), BOUNDS[-1])
+    return next(
+        (bound for bound, share in zip(BOUNDS, shares, strict=True) if share <= MAX_FALSE_SHARE), BOUNDS[-1]
+    )
 
 
-def stand_out_shares(kinds: Sequence[Support], bound: float) -> Mapping[str, Mapping[str, dict[str, float | int]]]:
-    """Return for the tuning and the test faces of each kind how many there are and for which share a label stands out."""
+def stand_out_shares(
+    kinds: Sequence[Support], bound: float
+) -> Mapping[str, Mapping[str, dict[str, float | int]]]:
+    """Return per kind of face, tuning and test, the count and the share for which a label stands out."""
     return {
         name: {
-            kind.kind: {"pictures": len(kind.values), "stands_out": round(float((kind.values >= bound).mean()), 4)}
+            kind.kind: {
+                "pictures": len(kind.values),
+                "stands_out": round(float((kind.values >= bound).mean()), 4),
+            }
             for kind in kinds
             if kind.split == split and len(kind.values)
         }

@@ -27,12 +27,15 @@ class FaceImages:
 
     Attributes:
         source: short name for logs.
-        images: (N, S, S, 4) RGBA, in memory or decoded when indexed; alpha 0 where the background is blacked out.
+        images: (N, S, S, 4) RGBA, in memory or decoded when indexed; alpha 0 where the background is blacked
+            out.
         expression: (N, 8) target distribution in the order of the expression task; a row of NaN has no label.
         valence_arousal: (N, 2) in -1..1, NaN where there is none.
         split: (N,) `TRAINING`, `TUNING` (choices are made on it) or `TEST` (only reported); fixed by a hash.
-        counted: (N,) True where the label is sure enough to be scored (for votes: a majority of at least six).
-        sha256: digest of the files' bytes; of a source of single pictures, of their names, sizes, boxes and labels.
+        counted: (N,) True where the label is sure enough to be scored (for votes: a majority of at least
+            six).
+        sha256: digest of the files' bytes; of a source of single pictures, of their names, sizes, boxes and
+            labels.
     """
 
     source: str
@@ -94,7 +97,7 @@ def _name_targets(text: str) -> tuple[FloatArray, bool] | None:
 
 
 def _targets(row: dict[str, object]) -> tuple[FloatArray, bool] | None:
-    """Read whichever label the row has: ``votes_*``, ``expression`` or ``category`` (one or two expression words)."""
+    """Read the row's label: ``votes_*``, ``expression`` or ``category`` (one or two expression words)."""
     if f"votes_{EXPRESSION.label_names[0].lower()}" in row:
         return _vote_targets(row)
     text = row.get("expression") or row.get("category")
@@ -109,14 +112,21 @@ def table_rows(file: Path) -> Iterator[dict[str, object]]:
 
 
 def open_images(
-    source: str, files: Sequence[Path], size: int, tuning: float = 0.05, *, crop: Crop = "square", unlabeled: bool = False
+    source: str,
+    files: Sequence[Path],
+    size: int,
+    tuning: float = 0.05,
+    *,
+    crop: Crop = "square",
+    unlabeled: bool = False,
 ) -> FaceImages:
     """Read the labels of one source; its pictures are decoded when they are asked for.
 
     Args:
         source: name for logs and results.
-        files: Parquet files with an ``image`` struct of ``bytes`` and one kind of label; a file with ``validation`` in
-            its name is the test split, else a ``subject`` column or the image bytes decide by a fixed hash.
+        files: Parquet files with an ``image`` struct of ``bytes`` and one kind of label; a file with
+            ``validation`` in its name is the test split, else a ``subject`` column or the image bytes decide
+            by a fixed hash.
         size: side of the decoded images in px.
         tuning: share of the rows (of the subjects, where there are any) in the tuning split.
         crop: how a ``face_box``, given in shares of the picture, is cut out.
@@ -140,39 +150,77 @@ def open_images(
             split.append(split_of(key, file in held_out if held_out else None, tuning))
     if not pictures:
         raise DataError(
-            "{source} has no labeled picture; the Parquet files need the columns image, and expression, category or votes_*.",
+            "{source} has no labeled picture; the Parquet files need the columns image, and expression, "
+            "category or votes_*.",
             code="no_label", source=source,
         )  # fmt: skip
     affect = np.full((len(pictures), 2), np.nan, np.float32)
     images = LazyPictures(pictures, size, crop, relative=True, cutout=True)
-    return FaceImages(source, images, np.stack(targets), affect, np.array(split, np.uint8), np.array(sure), digest.hexdigest())
+    return FaceImages(
+        source,
+        images,
+        np.stack(targets),
+        affect,
+        np.array(split, np.uint8),
+        np.array(sure),
+        digest.hexdigest(),
+    )
 
 
 def faces_from_samples(
-    source: str, samples: Iterable[FaceSample], size: int, tuning: float, *, crop: Crop = "square", unlabeled: bool = False
+    source: str,
+    samples: Iterable[FaceSample],
+    size: int,
+    tuning: float,
+    *,
+    crop: Crop = "square",
+    unlabeled: bool = False,
 ) -> FaceImages:
     """Make a source of single pictures, with the options of :func:`open_images`.
 
-    Samples marked ``validation`` are the test split; without any, it is a tenth of the groups. The others are divided into
-    training and tuning by group.
+    Samples marked ``validation`` are the test split; without any, it is a tenth of the groups. The others are
+    divided into training and tuning by group.
     """
-    usable = [sample for sample in samples if unlabeled or sample.expression is not None or sample.valence_arousal is not None]
+    usable = [
+        sample
+        for sample in samples
+        if unlabeled or sample.expression is not None or sample.valence_arousal is not None
+    ]
     if not usable:
-        raise DataError("{source} has no picture with an expression or with valence and arousal.", code="no_label", source=source)
+        raise DataError(
+            "{source} has no picture with an expression or with valence and arousal.",
+            code="no_label",
+            source=source,
+        )
     digest = hashlib.sha256()
     for sample in usable:
-        label, affect = -1 if sample.expression is None else sample.expression, sample.valence_arousal or (np.nan, np.nan)
-        digest.update(f"{_identity(sample.image)} {sample.face_box_xyxy} {label} {affect} {sample.split}\n".encode())
-    names = [f"picture {row}" if isinstance(sample.image, bytes) else str(sample.image) for row, sample in enumerate(usable, 1)]
-    pictures = [Picture(sample.image, sample.face_box_xyxy, name) for sample, name in zip(usable, names, strict=True)]
+        label, affect = (
+            -1 if sample.expression is None else sample.expression,
+            sample.valence_arousal or (np.nan, np.nan),
+        )
+        digest.update(
+            f"{_identity(sample.image)} {sample.face_box_xyxy} {label} {affect} {sample.split}\n".encode()
+        )
+    names = [
+        f"picture {row}" if isinstance(sample.image, bytes) else str(sample.image)
+        for row, sample in enumerate(usable, 1)
+    ]
+    pictures = [
+        Picture(sample.image, sample.face_box_xyxy, name) for sample, name in zip(usable, names, strict=True)
+    ]
     labeled = np.array([sample.expression is not None for sample in usable])
     one_hot = np.eye(len(EXPRESSION.labels), dtype=np.float32)
     has_split = any(sample.split == "validation" for sample in usable)
-    sides = [split_of(sample.group.encode(), sample.split == "validation" if has_split else None, tuning) for sample in usable]
+    sides = [
+        split_of(sample.group.encode(), sample.split == "validation" if has_split else None, tuning)
+        for sample in usable
+    ]
     return FaceImages(
         source,
         LazyPictures(pictures, size, crop),
-        np.stack([NO_LABEL if sample.expression is None else one_hot[sample.expression] for sample in usable]),
+        np.stack(
+            [NO_LABEL if sample.expression is None else one_hot[sample.expression] for sample in usable]
+        ),
         np.array([sample.valence_arousal or (np.nan, np.nan) for sample in usable], np.float32),
         np.array(sides, np.uint8),
         labeled,
@@ -181,7 +229,7 @@ def faces_from_samples(
 
 
 def _identity(image: Path | bytes) -> str:
-    """Return name and size of a file, as hundreds of thousands cannot be read for a digest, or a digest of bytes."""
+    """Return name and size of a file (reading hundreds of thousands takes too long), or a digest of bytes."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     with reading(image, "picture"):

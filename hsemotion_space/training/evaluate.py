@@ -30,15 +30,26 @@ class ExpressionResult:
     def as_dict(self) -> dict[str, object]:
         """Return the figures for a log, without the confusion matrix."""
         recall = {name: round(value, 4) for name, value in self.recall.items()}
-        return {"count": self.count, "accuracy": round(self.accuracy, 4), "macro_f1": round(self.macro_f1, 4), "recall": recall}
+        return {
+            "count": self.count,
+            "accuracy": round(self.accuracy, 4),
+            "macro_f1": round(self.macro_f1, 4),
+            "recall": recall,
+        }
 
 
-def predict_scores(model: nn.Module, faces: FaceImages, rows: np.ndarray, recipe: Recipe, background: float = 0.0) -> np.ndarray:
+def predict_scores(
+    model: nn.Module, faces: FaceImages, rows: np.ndarray, recipe: Recipe, background: float = 0.0
+) -> np.ndarray:
     """Return scores (len(rows), K) of a model in evaluation mode, fed as in the recipe."""
     scores, device = [], next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         for start in range(0, len(rows), EVALUATION_BATCH):
-            batch = plain(torch.from_numpy(faces.images[rows[start : start + EVALUATION_BATCH]]), recipe.size, background)
+            batch = plain(
+                torch.from_numpy(faces.images[rows[start : start + EVALUATION_BATCH]]),
+                recipe.size,
+                background,
+            )
             scores.append(model(normalize(batch, recipe.mean, recipe.std).to(device)).float().cpu().numpy())
     return np.concatenate(scores)
 

@@ -1,4 +1,4 @@
-"""Embeddings and scores of face crops, extracted once into Parquet shards; :mod:`hsemotion_space.training.feature_table` reads them."""
+"""Embeddings and scores of face crops in Parquet shards; :mod:`.feature_table` reads them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ROW_GROUP = 8192
 
 @dataclass(frozen=True, slots=True)
 class ExtractResult:
-    """What a folder of features holds: ``rows`` of the ``faces`` of the listing, and the first pictures without, with reasons."""
+    """Contents of a features folder: ``rows`` of the listed ``faces``, first failures with reasons."""
 
     faces: int
     rows: int
@@ -56,18 +56,27 @@ class _Rows:
     scores: list[FloatArray] = field(default_factory=list)
     skipped: list[tuple[int, str]] = field(default_factory=list)  # place in the shard, reason
 
-    def add(self, start: int, faces: Sequence[FaceFile], pictures: Sequence[ByteArray | str], network: Network) -> None:
-        """Run the batch of decoded pictures at a place of the shard; a text is the reason why there is no picture."""
+    def add(
+        self, start: int, faces: Sequence[FaceFile], pictures: Sequence[ByteArray | str], network: Network
+    ) -> None:
+        """Run a batch of decoded pictures of the shard; a str in place of a picture is a reason."""
         good = [place for place, picture in enumerate(pictures) if not isinstance(picture, str)]
-        self.skipped += [(start + place, text) for place, text in enumerate(pictures) if isinstance(text, str)]
+        self.skipped += [
+            (start + place, text) for place, text in enumerate(pictures) if isinstance(text, str)
+        ]
         if not good:
             return
         spec = network.checkpoint.input
-        embeddings, scores = network.run(normalize(np.stack([pictures[place] for place in good]), spec.mean, spec.std))
+        embeddings, scores = network.run(
+            normalize(np.stack([pictures[place] for place in good]), spec.mean, spec.std)
+        )
         with np.errstate(over="ignore"):
             half = embeddings.astype(np.float16)
         if not (np.isfinite(half).all() and np.isfinite(scores).all()):
-            template = "{checkpoint} returns embeddings or scores that are not finite or too large for half precision."
+            template = (
+                "{checkpoint} returns embeddings or scores that are not finite or too large for half"
+                " precision."
+            )
             raise DataError(template, code="not_finite", checkpoint=network.checkpoint.title)
         self.embeddings.append(half)
         self.scores.append(scores.astype(np.float32))
@@ -84,12 +93,13 @@ def extract(
     batch: int = 128,
     shard: int = 65_536,
 ) -> ExtractResult:
-    """Run a backbone over face crops and write ``part-00000.parquet`` and so on, each of ``shard`` faces of the listing.
+    """Run a backbone over face crops and write ``part-00000.parquet`` and so on, ``shard`` faces each.
 
-    Each picture is squashed to the input size, bilinear, in RGB. One that cannot be decoded is skipped, so that its frame
-    counts as one without a face. Called again with the same listing it resumes after the last complete shard; the listing may
-    have grown. It is read as a stream, and no more than a shard is in memory. ``report`` gets the number of faces, those of
-    earlier runs included, and the speed of this run in faces per second after every batch; an error in it ends the extraction.
+    Each picture is squashed to the input size, bilinear, in RGB. One that cannot be decoded is skipped, so
+    that its frame counts as one without a face. Called again with the same listing it resumes after the last
+    complete shard; the listing may have grown. It is read as a stream, and no more than a shard is in memory.
+    ``report`` gets the number of faces, those of earlier runs included, and the speed of this run in faces
+    per second after every batch; an error in it ends the extraction.
     """
     folder.mkdir(parents=True, exist_ok=True)
     listing, identity = iter(faces), _identity(network.checkpoint)
@@ -111,15 +121,22 @@ def _identity(checkpoint: Checkpoint) -> dict[str, str]:
     """Return what must not change between the shards of a folder."""
     spec = checkpoint.input
     widths = {"dim": str(checkpoint.dim), "outputs": str(checkpoint.outputs)}
-    return {"checkpoint": checkpoint.id, "sha256": checkpoint.sha256, **widths, "input": f"{spec.size} px, {spec.mean}, {spec.std}"}
+    return {
+        "checkpoint": checkpoint.id,
+        "sha256": checkpoint.sha256,
+        **widths,
+        "input": f"{spec.size} px, {spec.mean}, {spec.std}",
+    }
 
 
 def _digest(faces: Iterable[FaceFile]) -> str:
     return hashlib.sha256("".join(f"{face.video}/{face.frame}\n" for face in faces).encode()).hexdigest()
 
 
-def _finished(listing: Iterator[FaceFile], folder: Path, identity: dict[str, str]) -> tuple[int, ExtractResult]:
-    """Take the faces of complete shards off the listing; return how many shards there are and what they hold."""
+def _finished(
+    listing: Iterator[FaceFile], folder: Path, identity: dict[str, str]
+) -> tuple[int, ExtractResult]:
+    """Drop the faces of complete shards from the listing; return the shards' number and content."""
     result = ExtractResult(0, 0, ())
     files = sorted(folder.glob("part-*.parquet"))
     for number, file in enumerate(files):
@@ -132,26 +149,36 @@ def _finished(listing: Iterator[FaceFile], folder: Path, identity: dict[str, str
             raise DataError(template, code="other_checkpoint", file=file, keys=", ".join(different))
         faces = list(itertools.islice(listing, int(metadata["faces"])))
         if len(faces) < int(metadata["faces"]) or _digest(faces) != metadata["listing"]:
-            template = "{file} belongs to other pictures; use another folder, or remove the features in this one."
+            template = (
+                "{file} belongs to other pictures; use another folder, or remove the features in this one."
+            )
             raise DataError(template, code="other_faces", file=file)
         result = _extended(result, faces, json.loads(metadata["skipped"]), pq.read_metadata(file).num_rows)
     return len(files), result
 
 
-def _extended(result: ExtractResult, faces: Sequence[FaceFile], skipped: Sequence[tuple[int, str]], rows: int) -> ExtractResult:
+def _extended(
+    result: ExtractResult, faces: Sequence[FaceFile], skipped: Sequence[tuple[int, str]], rows: int
+) -> ExtractResult:
     named = tuple((faces[place].image, reason) for place, reason in skipped)
-    return ExtractResult(result.faces + len(faces), result.rows + rows, (result.skipped + named)[:LISTED_SKIPS])
+    return ExtractResult(
+        result.faces + len(faces), result.rows + rows, (result.skipped + named)[:LISTED_SKIPS]
+    )
 
 
-def _decoded(faces: Sequence[FaceFile], size: int, batch: int) -> Iterator[tuple[Sequence[FaceFile], list[ByteArray | str]]]:
-    """Yield batches of faces with their pictures, or the reasons why there is none; some are decoded ahead."""
+def _decoded(
+    faces: Sequence[FaceFile], size: int, batch: int
+) -> Iterator[tuple[Sequence[FaceFile], list[ByteArray | str]]]:
+    """Yield batches of faces with their pictures or reasons for their lack; some are decoded ahead."""
     waiting: deque[tuple[Sequence[FaceFile], list[Future[ByteArray | str]]]] = deque()
     groups = [faces[start : start + batch] for start in range(0, len(faces), batch)]
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for number in range(len(groups) + _AHEAD):
                 if number < len(groups):
-                    waiting.append((groups[number], [pool.submit(_decode, face.image, size) for face in groups[number]]))
+                    waiting.append(
+                        (groups[number], [pool.submit(_decode, face.image, size) for face in groups[number]])
+                    )
                 if number >= _AHEAD:
                     group, jobs = waiting.popleft()
                     yield group, [job.result() for job in jobs]
@@ -170,10 +197,14 @@ def _decode(file: Path, size: int) -> ByteArray | str:
 
 def _vectors(parts: Sequence[npt.NDArray[np.floating]], width: int, kind: pa.DataType) -> pa.Array:
     flat = np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0, kind.to_pandas_dtype())
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat, kind), type=pa.list_(pa.field("element", kind, nullable=False), width))
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(flat, kind), type=pa.list_(pa.field("element", kind, nullable=False), width)
+    )
 
 
-def _write(rows: _Rows, faces: Sequence[FaceFile], file: Path, identity: dict[str, str], before: ExtractResult) -> ExtractResult:
+def _write(
+    rows: _Rows, faces: Sequence[FaceFile], file: Path, identity: dict[str, str], before: ExtractResult
+) -> ExtractResult:
     """Write a shard; return what the folder holds with it."""
     own = {"faces": str(len(faces)), "start_row": str(before.rows), "listing": _digest(faces)}
     metadata = identity | own | {"skipped": json.dumps(rows.skipped[:LISTED_SKIPS])}
@@ -183,8 +214,17 @@ def _write(rows: _Rows, faces: Sequence[FaceFile], file: Path, identity: dict[st
         "embedding": _vectors(rows.embeddings, int(identity["dim"]), pa.float16()),
         "scores": _vectors(rows.scores, int(identity["outputs"]), pa.float32()),
     }
-    schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()], metadata=metadata)
+    schema = pa.schema(
+        [pa.field(name, column.type, nullable=False) for name, column in columns.items()], metadata=metadata
+    )
     table = pa.table(columns, schema=schema)
     with replacing(file) as partial:
-        pq.write_table(table, partial, _ROW_GROUP, compression="zstd", use_dictionary=["video"], use_byte_stream_split=True)
+        pq.write_table(
+            table,
+            partial,
+            _ROW_GROUP,
+            compression="zstd",
+            use_dictionary=["video"],
+            use_byte_stream_split=True,
+        )
     return _extended(before, faces, rows.skipped, len(rows.frames))

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from hsemotion_space.messages import MessageError
 
 UNREADABLE: Final = (
-    pa.ArrowException, AttributeError, EOFError, LookupError, OverflowError, RuntimeError, SafetensorError, TypeError, UnpicklingError,
+    pa.ArrowException, AttributeError, EOFError, LookupError, OverflowError, RuntimeError, SafetensorError,
+    TypeError, UnpicklingError,
     ValueError,
 )  # fmt: skip
 """What readers raise for a damaged file or one of another layout."""
@@ -26,7 +27,7 @@ class DataError(MessageError, ValueError):
 
 @contextmanager
 def reading(file: object, kind: str, code: str = "unusable") -> Iterator[None]:
-    """Turn errors of reading a file into a :class:`DataError` that names it and what ``kind`` of file it should be."""
+    """Turn errors of reading a file into a :class:`DataError` that names it and the ``kind`` expected."""
     try:
         yield
     except DataError:
@@ -34,11 +35,17 @@ def reading(file: object, kind: str, code: str = "unusable") -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise DataError(
-            "{file} cannot be read ({reason}); expected a {kind}.", code="unreadable", file=file, reason=reason, kind=kind
+            "{file} cannot be read ({reason}); expected a {kind}.",
+            code="unreadable",
+            file=file,
+            reason=reason,
+            kind=kind,
         ) from error
     except UNREADABLE as error:
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise DataError("{file} is not a valid {kind} ({reason}).", code=code, file=file, kind=kind, reason=reason) from error
+        raise DataError(
+            "{file} is not a valid {kind} ({reason}).", code=code, file=file, kind=kind, reason=reason
+        ) from error
 
 
 @contextmanager
@@ -58,7 +65,7 @@ def unexpected(expected: str, found: str, code: str) -> DataError:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield a temporary file that takes the place of ``file`` at the end; after an error the old one stays."""
+    """Yield a temporary file that replaces ``file`` at the end; after an error the old one stays."""
     partial = file.with_name(file.name + ".partial")
     try:
         yield partial

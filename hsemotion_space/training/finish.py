@@ -1,4 +1,4 @@
-"""From an exported starter to a complete one: temperature, heads for action units and compound expressions, card."""
+"""From an exported starter to a complete one: temperature, action-unit and compound heads, card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from hsemotion_space.vision.backbones import load_backbone
 
 
 def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
-    """Calibrate the expressions, train the heads on posed pictures, and write the figures into record, manifest and card.
+    """Calibrate expressions, train heads on posed pictures, write the figures into record, manifest, card.
 
     ``posed`` is a pattern of Parquet files below ``data``.
     """
@@ -56,17 +56,28 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
     kinds = compound_support(results, faces, outputs, embed)
     bounds = {name: choose_support(found) for name, found in kinds.items()}
     checkpoint = attach_heads(
-        [replace(result.attachment, note=_note(result), least_support=bounds.get(result.score.task.name, 0.0)) for result in results],
+        [
+            replace(
+                result.attachment, note=_note(result), least_support=bounds.get(result.score.task.name, 0.0)
+            )
+            for result in results
+        ],
         folder,
     )
     record["expression_calibration"] = {
         "temperature": temperature,
-        "ece": {name: {"before": round(before, 4), "after": round(after, 4)} for name, (before, after) in errors.items()},
+        "ece": {
+            name: {"before": round(before, 4), "after": round(after, 4)}
+            for name, (before, after) in errors.items()
+        },
         "tuning_confusion": counts.tolist(),
     }
     record["heads"] = {result.score.task.name: _figures(result) for result in results}
     record["faces"] = {"least_length": least, "test": shorter_shares(outputs, least)}
-    record["support"] = {name: {"least": bound, "stands_out": stand_out_shares(kinds[name], bound)} for name, bound in bounds.items()}
+    record["support"] = {
+        name: {"least": bound, "stands_out": stand_out_shares(kinds[name], bound)}
+        for name, bound in bounds.items()
+    }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(checkpoint, record), "utf-8")
 
@@ -75,22 +86,32 @@ def _record(folder: Path, checkpoint: Checkpoint) -> dict[str, Json]:
     with reading(folder / RECORD, "training record; run `hsemotion-space learn export` first", "record"):
         record: dict[str, Json] = json.loads((folder / RECORD).read_text("utf-8"))
     if record.get("weights_sha256") != checkpoint.sha256:
-        template = "{file} belongs to other weights than the manifest; run `hsemotion-space learn export` first."
+        template = (
+            "{file} belongs to other weights than the manifest; run `hsemotion-space learn export` first."
+        )
         raise DataError(template, code="other_weights", file=folder / RECORD)
     return record
 
 
 def _summary(score: TaskScore) -> str:
     low, high = score.interval
-    return f"{score.measure} {score.value:.3f} ({low:.3f} to {high:.3f}) on {score.frames_labeled} pictures of {score.videos} people"
+    return (
+        f"{score.measure} {score.value:.3f} ({low:.3f} to {high:.3f}) on {score.frames_labeled} pictures of"
+        f" {score.videos} people"
+    )
 
 
 def _note(result: HeadResult) -> str:
     score = result.score
-    rule = f"; the untrained rule reaches {result.rule.value:.2f}; presumes that the face shows one of the compounds" if result.rule else ""
+    rule = (
+        f"; the untrained rule reaches {result.rule.value:.2f}; presumes that the face shows one of the"
+        " compounds"
+        if result.rule
+        else ""
+    )
     return (
-        f"{score.measure[0].upper()}{score.measure[1:]} {score.value:.2f} on {score.frames_labeled} held-out posed pictures of "
-        f"{score.videos} people{rule}; not tested on spontaneous faces"
+        f"{score.measure[0].upper()}{score.measure[1:]} {score.value:.2f} on {score.frames_labeled} held-out"
+        f" posed pictures of {score.videos} people{rule}; not tested on spontaneous faces"
     )
 
 
@@ -107,8 +128,11 @@ def _figures(result: HeadResult) -> dict[str, Json]:
 
 def _scored(score: TaskScore) -> dict[str, Json]:
     return {
-        "measure": score.measure, "value": round(score.value, 4), "interval": [round(bound, 4) for bound in score.interval],
+        "measure": score.measure, "value": round(score.value, 4),
+        "interval": [round(bound, 4) for bound in score.interval],
         "pictures": score.frames_labeled, "people": score.videos,
         "accuracy": None if np.isnan(score.accuracy) else round(score.accuracy, 4),
-        "per_label": {row.name: {"value": round(row.value, 4), "support": row.support} for row in score.per_label},
+        "per_label": {
+            row.name: {"value": round(row.value, 4), "support": row.support} for row in score.per_label
+        },
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The multi-task objective of HSEmotion (cross-entropy, concordance), and distillation of the embedding of a teacher."""
+"""The multi-task objective of HSEmotion (cross-entropy, concordance), and embedding distillation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from hsemotion_space.vision.backbones.blocks import EmbeddingClassifier
 def concordance_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Return ``(1 - CCC) / 2`` of two (B,) tensors, population moments over the mini-batch (Lin, 1989)."""
     covariance = ((predicted - predicted.mean()) * (target - target.mean())).mean()
-    spread = predicted.var(unbiased=False) + target.var(unbiased=False) + (predicted.mean() - target.mean()) ** 2
+    spread = (
+        predicted.var(unbiased=False) + target.var(unbiased=False) + (predicted.mean() - target.mean()) ** 2
+    )
     return (1 - 2 * covariance / spread.clamp_min(1e-8)) / 2
 
 
@@ -34,7 +36,9 @@ def multitask_loss(
     labeled = ~expression.isnan().any(1)
     if labeled.any():
         target = expression[labeled] * (1 - smoothing) + smoothing / expression.shape[1]
-        terms["expression"] = -(class_weights * target * functional.log_softmax(scores[labeled, :8], 1)).sum(1).mean()
+        terms["expression"] = (
+            -(class_weights * target * functional.log_softmax(scores[labeled, :8], 1)).sum(1).mean()
+        )
     rated = ~valence_arousal.isnan().any(1)
     if int(rated.sum()) > 1:
         terms["valence"] = concordance_loss(scores[rated, 8], valence_arousal[rated, 0])
@@ -43,7 +47,7 @@ def multitask_loss(
 
 
 def class_weights(expression: Tensor, power: float) -> Tensor:
-    """Return (8,) weights ``count ** -power`` scaled so that the most frequent class has weight 1 (power 1 in the paper).
+    """Return (8,) weights ``count ** -power``, scaled so that the most frequent class has 1 (paper: power 1).
 
     ``expression`` has the target distributions (N, 8) of the training mix; rows of NaN do not count.
     """
@@ -52,16 +56,16 @@ def class_weights(expression: Tensor, power: float) -> Tensor:
 
 
 def embedding_loss(projected: Tensor, target: Tensor) -> Tensor:
-    """Return one minus the mean cosine of two (B, D) tensors, the term on hidden states of DistilBERT (Sanh et al., 2019).
+    """Return one minus the mean cosine of two (B, D) tensors, as for hidden states in DistilBERT (2019).
 
-    Only directions count, since the lengths of two architectures' embeddings have nothing to do with each other. The linear map before
-    it is the regressor of FitNets (Romero et al., 2015).
+    Only directions count, since the lengths of two architectures' embeddings have nothing to do with each
+    other. The linear map before it is the regressor of FitNets (Romero et al., 2015).
     """
     return 1 - functional.cosine_similarity(projected, target, dim=1).mean()
 
 
 class Distilled(nn.Module):
-    """A timm model with a linear projection of its embedding to the width of the teacher's, used in training alone."""
+    """A timm model with a linear projection of its embedding to the teacher's width, for training only."""
 
     def __init__(self, model: nn.Module, dim: int) -> None:
         super().__init__()

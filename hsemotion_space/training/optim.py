@@ -13,7 +13,7 @@ Terms = dict[str, Tensor]  # the terms of an objective, each a scalar
 
 
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter, 2019) that decays matrices and kernels, not vectors; without decay it is Adam."""
+    """Return AdamW (Loshchilov and Hutter, 2019) that decays matrices and kernels only, or Adam."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -21,7 +21,7 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
 
 
 def train_only(model: nn.Module, *parts: nn.Module) -> None:
-    """Set a model up to train all of it, or only some ``parts``: the rest then gets no gradient and keeps its running statistics."""
+    """Set up training of all of a model or only some ``parts``; the rest is frozen, statistics included."""
     model.train(not parts).requires_grad_(not parts)
     for part in parts:
         part.train().requires_grad_()
@@ -34,7 +34,9 @@ def _backward(objective: Callable[[], Terms], seed: int) -> Terms:
     return {key: value.detach() for key, value in terms.items()}
 
 
-def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, objective: Callable[[], Terms], seed: int) -> Terms:
+def plain_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, objective: Callable[[], Terms], seed: int
+) -> Terms:
     """Take one step along the gradient, clipped to a norm of 5, and return the terms of the objective."""
     optimizer.zero_grad()
     terms = _backward(objective, seed)
@@ -46,9 +48,10 @@ def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, objective: Ca
 def sharpness_aware_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, objective: Callable[[], Terms], seed: int, rho: float
 ) -> Terms:
-    """Take one step from w along the gradient at w + rho g / ||g||, the norm over all parameters (SAM; Foret et al., 2021).
+    """Take one step from w along the gradient at w + rho g / ||g|| over all parameters (SAM; Foret, 2021).
 
-    Both gradients see the same dropout, and only the first pass moves running statistics. Returns the terms at w.
+    Both gradients see the same dropout, and only the first pass moves running statistics. Returns the terms
+    at w.
     """
     optimizer.zero_grad()
     terms = _backward(objective, seed)

@@ -27,9 +27,13 @@ Crop = Literal["square", "box"]
 
 
 def blacked_out(rgb: ByteArray) -> BoolArray:
-    """Return (H, W), True where darkness is connected to the border and large enough to be a removed background."""
+    """Return (H, W), True where darkness touches the border and is large enough for a removed background."""
     labels, count = ndimage.label(rgb.max(2) < DARK_LEVEL)
-    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])) if count else np.zeros(0, int)
+    border = (
+        np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+        if count
+        else np.zeros(0, int)
+    )
     region = np.isin(labels, border[border > 0])
     if region.mean() < MASKED_SHARE:
         return np.zeros(region.shape, np.bool_)
@@ -44,14 +48,21 @@ def open_picture(content: bytes) -> Image.Image:
         raise DataError("the picture cannot be decoded ({reason}).", code="picture", reason=error) from error
 
 
-def cut_face(image: Image.Image, box_xyxy: Sequence[float] | None, size: int, crop: Crop = "square", cutout: bool = False) -> ByteArray:
+def cut_face(
+    image: Image.Image,
+    box_xyxy: Sequence[float] | None,
+    size: int,
+    crop: Crop = "square",
+    cutout: bool = False,
+) -> ByteArray:
     """Return a face as (size, size, 4) RGBA.
 
     Args:
         image: an RGB picture.
         box_xyxy: the face in px, None for the whole picture.
         size: side of the result in px.
-        crop: what is cut out around the box; ``box`` ends where the picture ends, ``square`` is black beyond it.
+        crop: what is cut out around the box; ``box`` ends where the picture ends, ``square`` is black beyond
+            it.
         cutout: whether a blacked-out background becomes transparent; else everything is opaque.
     """
     if box_xyxy is not None:
@@ -59,7 +70,11 @@ def cut_face(image: Image.Image, box_xyxy: Sequence[float] | None, size: int, cr
     rgb = np.asarray(image)
     opaque = ~blacked_out(rgb) if cutout else np.ones(rgb.shape[:2], np.bool_)
     rgba = Image.fromarray(np.dstack([rgb, np.where(opaque, 255, 0).astype(np.uint8)]))
-    return np.asarray(rgba.resize((size, size), Image.Resampling.BILINEAR if image.width < 2 * size else Image.Resampling.BOX))
+    return np.asarray(
+        rgba.resize(
+            (size, size), Image.Resampling.BILINEAR if image.width < 2 * size else Image.Resampling.BOX
+        )
+    )
 
 
 def _region(box_xyxy: Sequence[float], size: tuple[int, int], crop: Crop) -> tuple[int, int, int, int]:
@@ -75,7 +90,7 @@ def _region(box_xyxy: Sequence[float], size: tuple[int, int], crop: Crop) -> tup
 
 
 class Picture(NamedTuple):
-    """Where a face is: a picture file or encoded bytes, the face box or None for all of it, and a name for messages."""
+    """Where a face is: a picture file or encoded bytes, a face box or None for all of it, and a name."""
 
     content: Path | bytes | None
     box: Sequence[float] | None
@@ -83,13 +98,20 @@ class Picture(NamedTuple):
 
 
 class LazyPictures:
-    """Faces that a few threads decode when they are asked for; indexing with rows gives (len(rows), S, S, 4) RGBA.
+    """Faces that a few threads decode on request; indexing with rows gives (len(rows), S, S, 4) RGBA.
 
-    Face boxes are in px, or in shares of the picture if ``relative``; see :func:`cut_face` for the other options.
+    Face boxes are in px, or in shares of the picture if ``relative``; see :func:`cut_face` for the other
+    options.
     """
 
     def __init__(
-        self, pictures: Sequence[Picture], size: int, crop: Crop = "square", *, relative: bool = False, cutout: bool = False
+        self,
+        pictures: Sequence[Picture],
+        size: int,
+        crop: Crop = "square",
+        *,
+        relative: bool = False,
+        cutout: bool = False,
     ) -> None:
         self._pictures, self._size, self._relative = pictures, size, relative
         self._cut = partial(cut_face, size=size, crop=crop, cutout=cutout)
@@ -109,7 +131,9 @@ class LazyPictures:
             try:
                 data = content.read_bytes() if isinstance(content, Path) else content
             except OSError as error:
-                raise DataError("the file cannot be read: {reason}.", code="unreadable", reason=error.strerror or error) from error
+                raise DataError(
+                    "the file cannot be read: {reason}.", code="unreadable", reason=error.strerror or error
+                ) from error
             if data is None:
                 raise DataError("the column image has no picture.", code="no_picture")
             image = open_picture(data)
@@ -120,4 +144,6 @@ class LazyPictures:
             except (TypeError, ValueError) as error:
                 if isinstance(error, DataError):
                     raise
-                raise DataError("the face box must be four numbers ({reason}).", code="face_box", reason=error) from error
+                raise DataError(
+                    "the face box must be four numbers ({reason}).", code="face_box", reason=error
+                ) from error

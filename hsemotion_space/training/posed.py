@@ -32,7 +32,9 @@ from hsemotion_space.vision.backbones import Backbone
 
 TUNING_SHARE = 0.1  # of the subjects, as in the recipes of the starters
 VIEWS = 8  # augmented views of each training picture, beside the plain one
-GENTLE = Augmentation(rotation=8, scale=0.06, shift=0.04, keep_mask=0, random_mask=0, gray=0.2, color=0.2, blur=0.1, erase=0)
+GENTLE = Augmentation(
+    rotation=8, scale=0.06, shift=0.04, keep_mask=0, random_mask=0, gray=0.2, color=0.2, blur=0.1, erase=0
+)
 POSED_PICTURES = "posed pictures of the tuning people"
 THRESHOLDS = (0.02, 0.05, *(step / 20 for step in range(2, 19)))
 OPTIONS = {
@@ -70,7 +72,7 @@ class PosedFaces:
 
 
 def load_posed(files: Sequence[Path], size: int) -> PosedFaces:
-    """Read Parquet files with ``image``, ``face_box``, ``subject``, ``category`` and one column per action unit."""
+    """Read Parquet files with ``image``, ``face_box``, ``subject``, ``category`` and a column per unit."""
     classes = {name.lower(): place for place, name in enumerate(COMPOUND_EXPRESSION.label_names)}
     pictures, subjects, units, compound = [], [], [], []
     for file in files:
@@ -85,11 +87,13 @@ def load_posed(files: Sequence[Path], size: int) -> PosedFaces:
         raise DataError("There is no posed picture; check --posed.", code="no_posed")
     images = LazyPictures(pictures, size, relative=True)[np.arange(len(pictures))]
     split = np.array([split_of(subject.encode(), None, TUNING_SHARE) for subject in subjects], np.uint8)
-    return PosedFaces(images, tuple(subjects), split, np.array(units, np.float32), np.array(compound, np.int64))
+    return PosedFaces(
+        images, tuple(subjects), split, np.array(units, np.float32), np.array(compound, np.int64)
+    )
 
 
 class Embedder:
-    """A backbone on pictures of the training data: (n, S, S, 4) RGBA to embeddings (n, D) and scores (n, K)."""
+    """A backbone on training pictures: (n, S, S, 4) RGBA to embeddings (n, D) and scores (n, K)."""
 
     def __init__(self, checkpoint: Checkpoint, backbone: Backbone) -> None:
         self.checkpoint, self.backbone = checkpoint, backbone
@@ -101,7 +105,11 @@ class Embedder:
         with torch.inference_mode():
             for start in range(0, len(images), 128):
                 batch = torch.from_numpy(images[start : start + 128])
-                x = plain(batch, spec.size) if generator is None else augment(batch, spec.size, GENTLE, generator)
+                x = (
+                    plain(batch, spec.size)
+                    if generator is None
+                    else augment(batch, spec.size, GENTLE, generator)
+                )
                 batches.append(tuple(tensor.numpy() for tensor in self.backbone((x - mean) / std)))
         return Outputs(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
@@ -119,12 +127,16 @@ class HeadResult:
 def train_posed_heads(faces: PosedFaces, embed: Embedder, seed: int = 0) -> list[HeadResult]:
     """Train the heads for action units and compound expressions on embeddings of a frozen backbone.
 
-    Epoch, temperature and thresholds are chosen on the tuning subjects; the seed is that of the augmented views.
+    Epoch, temperature and thresholds are chosen on the tuning subjects; the seed is that of the augmented
+    views.
     """
     outputs = embed(faces.images)
     generator = torch.Generator().manual_seed(seed)
     training = np.flatnonzero(faces.split == TRAINING)
-    views = [outputs.embeddings[training], *(embed(faces.images[training], generator).embeddings for _ in range(VIEWS))]
+    views = [
+        outputs.embeddings[training],
+        *(embed(faces.images[training], generator).embeddings for _ in range(VIEWS)),
+    ]
     results = []
     for task in (ACTION_UNITS, COMPOUND_EXPRESSION):
         labeled = np.isin(training, faces.rows(task, TRAINING))
@@ -135,9 +147,13 @@ def train_posed_heads(faces: PosedFaces, embed: Embedder, seed: int = 0) -> list
 
 
 def _train(
-    task: Task, faces: PosedFaces, outputs: Outputs, training: tuple[Features, IntArray | FloatArray], checkpoint: Checkpoint
+    task: Task,
+    faces: PosedFaces,
+    outputs: Outputs,
+    training: tuple[Features, IntArray | FloatArray],
+    checkpoint: Checkpoint,
 ) -> HeadResult:
-    """Train one head; ``outputs`` belong to all pictures, ``training`` to the views of the training pictures."""
+    """Train one head; ``outputs`` are of all pictures, ``training`` of the training pictures' views."""
     truth, tuning, test = faces.targets(task), faces.rows(task, TUNING), faces.rows(task, TEST)
     tuning_labels, test_labels = (series_of(faces, rows, truth) for rows in (tuning, test))
 
@@ -160,8 +176,13 @@ def _train(
         reached = score(task, test_labels, series_of(faces, test, values), thresholds)
         return HeadResult(Attachment(trained, "", thresholds, reliability), reached, ece_before)
     counts = confusion(values[tuning].argmax(1), truth[tuning], len(task.labels))
-    reached, rule = (score(task, test_labels, series_of(faces, test, by)) for by in (values, _rule(task, outputs.scores, checkpoint)))
-    return HeadResult(Attachment(trained, "", (), reliability_of(counts, POSED_PICTURES)), reached, ece_before, rule)
+    reached, rule = (
+        score(task, test_labels, series_of(faces, test, by))
+        for by in (values, _rule(task, outputs.scores, checkpoint))
+    )
+    return HeadResult(
+        Attachment(trained, "", (), reliability_of(counts, POSED_PICTURES)), reached, ece_before, rule
+    )
 
 
 def _rule(task: Task, scores: FloatArray, checkpoint: Checkpoint) -> FloatArray:
@@ -180,6 +201,6 @@ def expression_head(checkpoint: Checkpoint) -> HeadSpec:
 
 
 def series_of(faces: PosedFaces, rows: IntArray, values: npt.NDArray[np.generic]) -> list[Series]:
-    """Return targets or predictions (N,) or (N, K) of all pictures as one series per subject, of the chosen rows alone."""
+    """Return targets or predictions (N,) or (N, K) as one series per subject, of the chosen rows."""
     names, columns = np.array(faces.subjects)[rows], values[rows].reshape(len(rows), -1).astype(np.float32)
     return [Series(str(name), rows[names == name] + 1, columns[names == name]) for name in np.unique(names)]

@@ -1,7 +1,7 @@
 """Predictions after the heads: gaps, blending and smoothing, and their settings as a file.
 
-The order is that of the paper: predictions (never features) are completed over frames without a face, blended, smoothed
-over the whole track, and only then compared with thresholds.
+The order is that of the paper: predictions (never features) are completed over frames without a face,
+blended, smoothed over the whole track, and only then compared with thresholds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Smoothing:
     """How predictions are smoothed along a track.
 
     Attributes:
-        kind: ``box`` is the mean over a window, ``gaussian`` weighs near frames more, ``none`` leaves the values.
+        kind: ``box`` is the mean over a window, ``gaussian`` weighs near frames more, ``none`` leaves the
+            values.
         width: half width of the box, or standard deviation of the Gaussian (``sqrt(s / 2)`` for upstream's
             ``exp(-d^2 / s)``).
         unit: of the width. In ``frames`` the same window lasts longer in a slow video, as in the paper.
@@ -44,7 +45,9 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.width < math.inf:
-            raise DataError("The width of the smoothing must be 0 or more, found {width}.", code="width", width=self.width)
+            raise DataError(
+                "The width of the smoothing must be 0 or more, found {width}.", code="width", width=self.width
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,19 @@ def load_settings(file: Path, task: Task) -> PostSettings:
     with reading(file, "file of settings from `learn tune`"):
         table = json.loads(file.read_text("utf-8"))
         if (name := table["task"]) != task.name:
-            raise DataError("{file} belongs to {name}, not to {task}.", code="other_task", file=file, name=name, task=task.name)
-        settings = PostSettings(task, Smoothing(**table["smoothing"]), tuple(table["thresholds"]), tuple(table["weights"]))
-        if any(len(numbers) not in (0, len(task.labels)) for numbers in (settings.thresholds, settings.weights)):
+            raise DataError(
+                "{file} belongs to {name}, not to {task}.",
+                code="other_task",
+                file=file,
+                name=name,
+                task=task.name,
+            )
+        settings = PostSettings(
+            task, Smoothing(**table["smoothing"]), tuple(table["thresholds"]), tuple(table["weights"])
+        )
+        if any(
+            len(numbers) not in (0, len(task.labels)) for numbers in (settings.thresholds, settings.weights)
+        ):
             template = "{file} must have no thresholds and weights, or {count} of each."
             raise DataError(template, code="label_count", file=file, count=len(task.labels))
     return settings
@@ -89,18 +102,25 @@ def load_frame_rates(file: Path | None) -> FrameRates:
     with reading(file, "JSON object of frames per second by video"):
         rates = {str(video): float(rate) for video, rate in json.loads(file.read_text("utf-8")).items()}
         if invalid := [video for video, rate in rates.items() if not rate > 0]:
-            raise DataError("{file}: the frame rate of {video} must be positive.", code="frame_rate", file=file, video=invalid[0])
+            raise DataError(
+                "{file}: the frame rate of {video} must be positive.",
+                code="frame_rate",
+                file=file,
+                video=invalid[0],
+            )
     return rates
 
 
 def complete(series: Series, frames: IntArray) -> Series:
-    """Return predictions (F, K) at ``frames`` (F,): linear between the known ones, the first and the last one held beyond.
+    """Return predictions (F, K) at ``frames`` (F,): linear between known ones, constant beyond.
 
     Rows with NaN do not count; without any other row, all are NaN.
     """
     known = series.known
     if not len(known):
-        return Series(series.video, frames, np.full((len(frames), series.values.shape[1]), np.nan, np.float32))
+        return Series(
+            series.video, frames, np.full((len(frames), series.values.shape[1]), np.nan, np.float32)
+        )
     return Series(series.video, frames, interpolate(series.frames[known], series.values[known], frames))
 
 
@@ -124,16 +144,21 @@ def smooth_series(series: Series, smoothing: Smoothing, fps: float = FRAME_RATE)
     return replace(series, values=values)
 
 
-def smooth_all(predictions: Iterable[Series], smoothing: Smoothing, rates: FrameRates | None = None) -> list[Series]:
+def smooth_all(
+    predictions: Iterable[Series], smoothing: Smoothing, rates: FrameRates | None = None
+) -> list[Series]:
     """Smooth each video; those without a frame rate have 30 frames per second."""
-    return [smooth_series(series, smoothing, (rates or {}).get(series.video, FRAME_RATE)) for series in predictions]
+    return [
+        smooth_series(series, smoothing, (rates or {}).get(series.video, FRAME_RATE))
+        for series in predictions
+    ]
 
 
 def blend(a: Series, b: Series, weight: float | Sequence[float]) -> Series:
     """Return ``weight * a + (1 - weight) * b`` of two systems on all frames of one video that either has.
 
-    The weight is in 0..1, one for all labels or one for each. Where one system has no prediction the other counts alone. The
-    paper blends probabilities before they are smoothed.
+    The weight is in 0..1, one for all labels or one for each. Where one system has no prediction the other
+    counts alone. The paper blends probabilities before they are smoothed.
     """
     labels = a.values.shape[1]
     if a.video != b.video or b.values.shape[1] != labels:
@@ -153,19 +178,24 @@ def blend(a: Series, b: Series, weight: float | Sequence[float]) -> Series:
 def blend_all(a: Iterable[Series], b: Iterable[Series], weight: float | Sequence[float]) -> list[Series]:
     """Blend video by video, in the order of ``a``; a video that only one system has follows from it alone."""
     others = {series.video: series for series in b}
-    mixed = [blend(series, others.pop(series.video), weight) if series.video in others else series for series in a]
+    mixed = [
+        blend(series, others.pop(series.video), weight) if series.video in others else series for series in a
+    ]
     return [*mixed, *others.values()]
 
 
 def _at(series: Series, frames: IntArray) -> FloatArray:
-    """Return the rows at ``frames``, which include those of the series; NaN where a row is missing or incomplete."""
+    """Return the rows at ``frames``, which include those of the series; NaN where missing or incomplete."""
     values = np.full((len(frames), series.values.shape[1]), np.nan, np.float32)
     values[np.searchsorted(frames, series.frames[series.known])] = series.values[series.known]
     return values
 
 
 def post_process(
-    settings: PostSettings, systems: Sequence[Iterable[Series]], frames: Mapping[str, IntArray], rates: FrameRates | None = None
+    settings: PostSettings,
+    systems: Sequence[Iterable[Series]],
+    frames: Mapping[str, IntArray],
+    rates: FrameRates | None = None,
 ) -> list[Series]:
     """Complete the predictions over all frames of each video, blend two systems, then smooth."""
     expected = 2 if settings.weights else 1

@@ -25,7 +25,8 @@ from hsemotion_space.training.sources import VoteRegression, load_sources
 from hsemotion_space.training.train import STATE, Trainer, read_log
 
 WEIGHTS, RECORD = "model.safetensors", "training.json"
-BACKGROUNDS = {"black": 0.0, "gray": 0.5, "white": 1.0}  # behind masked faces, to see what the mask itself gives away
+# behind masked faces, to see what the mask itself gives away
+BACKGROUNDS = {"black": 0.0, "gray": 0.5, "white": 1.0}
 
 
 def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bool:
@@ -34,37 +35,54 @@ def train(recipe_file: Path, data: Path, run: Path, minutes: float | None) -> bo
     sources, votes = load_sources(recipe, data)
     for source in sources:
         counts = [len(source.rows(split)) for split in (TRAINING, TUNING, TEST)]
-        print(f"{source.source}: {counts[0]} pictures for training, {counts[1]} for tuning, {counts[2]} for the test")  # noqa: T201
+        print(
+            f"{source.source}: {counts[0]} pictures for training, {counts[1]} for tuning, {counts[2]} for the"
+            " test"
+        )
     if votes is not None:
         valence, arousal = votes.ccc_out_of_sample
-        print(f"Valence and arousal are estimated from votes: out-of-sample CCC {valence:.3f} and {arousal:.3f}")  # noqa: T201
-    trainer = Trainer(recipe, sources, run, data / recipe.init if recipe.init else None, _soft_labels(recipe, data, sources))
+        print(
+            f"Valence and arousal are estimated from votes: out-of-sample CCC {valence:.3f} and {arousal:.3f}"
+        )
+    trainer = Trainer(
+        recipe, sources, run, data / recipe.init if recipe.init else None, _soft_labels(recipe, data, sources)
+    )
     if recipe.teaching is not None:
-        print(f"Soft labels: {recipe.teaching.file}")  # noqa: T201
+        print(f"Soft labels: {recipe.teaching.file}")
     if trainer.start is not None:
-        print(f"Start: {trainer.start.loaded} tensors of {trainer.start.file}; random: {', '.join(trainer.start.fresh) or 'none'}")  # noqa: T201
+        print(
+            f"Start: {trainer.start.loaded} tensors of {trainer.start.file}; random:"
+            f" {', '.join(trainer.start.fresh) or 'none'}"
+        )
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
 
         def report(step: int, losses: Mapping[str, float], images_per_s: float) -> None:
             bar.update(step - bar.n)
-            bar.set_postfix({**{key: f"{value:.3f}" for key, value in losses.items()}, "img/s": round(images_per_s)})
+            bar.set_postfix(
+                {**{key: f"{value:.3f}" for key, value in losses.items()}, "img/s": round(images_per_s)}
+            )
 
         return trainer.fit(math.inf if minutes is None else minutes, report)
 
 
 def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
-    """Write ``model.safetensors`` (float16), ``training.json`` and the card of a run; the evaluation uses the rounded weights.
+    """Write float16 ``model.safetensors``, ``training.json`` and the card; rounded weights are evaluated.
 
-    Heads in the folder stay if the weights are the same; else they were trained on other ones and are taken out of the manifest.
+    Heads in the folder stay if the weights are the same; else they were trained on other ones and are taken
+    out of the manifest.
     """
     if not (run / STATE).exists():
-        raise DataError("{run} has no training run; run `hsemotion-space learn backbone` first.", code="no_run", run=run)
+        raise DataError(
+            "{run} has no training run; run `hsemotion-space learn backbone` first.", code="no_run", run=run
+        )
     recipe = read_recipe(recipe_file)
     _check_target(recipe, folder)
     sources, votes = load_sources(recipe, data)
     trainer = Trainer(recipe, sources, run, soft=_soft_labels(recipe, data, sources))
     model = trainer.averaged().half().float()
-    state = {key: value.half() if value.is_floating_point() else value for key, value in trainer.weights().items()}
+    state = {
+        key: value.half() if value.is_floating_point() else value for key, value in trainer.weights().items()
+    }
     state = {key: value.cpu().contiguous() for key, value in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     content = save(state, {"format": "pt"})
@@ -87,7 +105,7 @@ def export_run(recipe_file: Path, data: Path, run: Path, folder: Path) -> None:
     }
     (folder / WEIGHTS).write_bytes(content)
     (folder / RECORD).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    print(f"Wrote {len(content) / 1e6:.2f} MB of weights with SHA-256 {report['weights_sha256']}")  # noqa: T201
+    print(f"Wrote {len(content) / 1e6:.2f} MB of weights with SHA-256 {report['weights_sha256']}")
     _follow_up(folder, str(report["weights_sha256"]))
 
 
@@ -102,15 +120,26 @@ def _check_target(recipe: Recipe, folder: Path) -> None:
     checkpoint = read_manifest(folder)
     network = (recipe.arch, dict(recipe.args), recipe.size)
     if (checkpoint.arch, dict(checkpoint.arch_args), checkpoint.input.size) != network:
-        template = "{folder} belongs to {arch} at {size} px, the recipe to {recipe_arch} at {recipe_size} px; use another folder."
-        values = {"arch": checkpoint.arch, "size": checkpoint.input.size, "recipe_arch": recipe.arch, "recipe_size": recipe.size}
+        template = (
+            "{folder} belongs to {arch} at {size} px, the recipe to {recipe_arch} at {recipe_size} px; use"
+            " another folder."
+        )
+        values = {
+            "arch": checkpoint.arch,
+            "size": checkpoint.input.size,
+            "recipe_arch": recipe.arch,
+            "recipe_size": recipe.size,
+        }
         raise DataError(template, code="other_network", folder=folder, **values)
 
 
 def _is_masked(source: FaceImages) -> bool:
     """Return whether most pictures of the test have a blacked-out background."""
     rows = source.rows(TEST, counted=True)
-    batches = [source.images[rows[start : start + EVALUATION_BATCH]] for start in range(0, len(rows), EVALUATION_BATCH)]
+    batches = [
+        source.images[rows[start : start + EVALUATION_BATCH]]
+        for start in range(0, len(rows), EVALUATION_BATCH)
+    ]
     return bool(np.mean(np.concatenate([batch[..., 3].min(axis=(1, 2)) == 0 for batch in batches])) > 0.5)
 
 
@@ -118,11 +147,13 @@ def _follow_up(folder: Path, sha256: str) -> None:
     """Put the new digest into the manifest, if there is one, and write the card from it."""
     manifest = folder / MANIFEST
     if not manifest.exists():
-        print(f"Write {manifest} next; CONTRIBUTING.md describes how.")  # noqa: T201
+        print(f"Write {manifest} next; CONTRIBUTING.md describes how.")
         return
     dropped = drop_heads(folder, sha256)
     if dropped:
-        print(f"Removed heads of other weights: {', '.join(dropped)}. Run `hsemotion-space learn finish` next.")  # noqa: T201
+        print(
+            f"Removed heads of other weights: {', '.join(dropped)}. Run `hsemotion-space learn finish` next."
+        )
     record = json.loads((folder / RECORD).read_text("utf-8"))
     (folder / "README.md").write_text(model_card(read_manifest(folder), record), "utf-8")
 
@@ -130,5 +161,11 @@ def _follow_up(folder: Path, sha256: str) -> None:
 def _proxy(votes: VoteRegression | None) -> dict[str, object]:
     if votes is None:
         return {}
-    rows = {name: [round(float(value), 4) for value in row] for name, row in zip(EXPRESSION.label_names, votes.coefficients, strict=True)}
-    return {"coefficients_valence_arousal": rows, "ccc_out_of_sample": [round(value, 4) for value in votes.ccc_out_of_sample]}
+    rows = {
+        name: [round(float(value), 4) for value in row]
+        for name, row in zip(EXPRESSION.label_names, votes.coefficients, strict=True)
+    }
+    return {
+        "coefficients_valence_arousal": rows,
+        "ccc_out_of_sample": [round(value, 4) for value in votes.ccc_out_of_sample],
+    }

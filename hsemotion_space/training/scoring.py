@@ -1,4 +1,4 @@
-"""Score predictions of one task against annotations by the official measure of the challenge, with an interval over videos."""
+"""Score predictions of one task by the official measure of the challenge, with an interval over videos."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from hsemotion_space.metrics import (
     CalibrationBins,
@@ -32,7 +33,7 @@ SUM_TOLERANCE = 0.02  # of the probabilities of a frame; half precision of eight
 
 
 class LabelScore(NamedTuple):
-    """Measure of one label; ``support``: frames of the class, frames with the unit, else all annotated frames (clips)."""
+    """Measure of one label; ``support`` counts frames of the class or with the unit, else all frames."""
 
     name: str
     value: float
@@ -55,7 +56,8 @@ class TaskScore:
         frames_missing_video: those of videos without any prediction, scored with the neutral values.
         videos: with at least one annotated frame.
         accuracy: share of right classes; NaN unless the task is ``one_of``.
-        ece: expected calibration error of the top class, or of the units' probabilities; NaN for the other tasks.
+        ece: expected calibration error of the top class, or of the units' probabilities; NaN for the other
+            tasks.
         confusion: (K, K) counts, rows are targets; (0, 0) unless the task is ``one_of``.
         calibration: bins behind ``ece``; without bins for the other tasks.
     """
@@ -93,34 +95,44 @@ def score(
     rounds: int = 1000,
     seed: int = 0,
 ) -> TaskScore:
-    """Score predictions by the official measure over the annotated frames of all videos put together, not per video.
+    """Score predictions by the official measure over all annotated frames together, not per video.
 
-    ``P_VA``: mean of the concordance coefficients ``2 cov / (var x + var y + (mean x - mean y)^2)``, population moments.
-    ``macro F1`` (one of several classes): arg-max, unweighted mean of the F1 of all classes of the task, 0 for a class that
-    is absent. ``mean F1`` (units): mean F1 of the positive class. ``mean Pearson r`` (clips): mean of the labels'
-    correlations, 0 where one side is constant. Definitions: 6th ABAW competition (Kollias et al., 2024, arXiv 2402.19344).
+    ``P_VA``: mean of the concordance coefficients ``2 cov / (var x + var y + (mean x - mean y)^2)``,
+    population moments. ``macro F1`` (one of several classes): arg-max, unweighted mean of the F1 of all
+    classes of the task, 0 for a class that is absent. ``mean F1`` (units): mean F1 of the positive class.
+    ``mean Pearson r`` (clips): mean of the labels' correlations, 0 where one side is constant. Definitions:
+    6th ABAW competition (Kollias et al., 2024, arXiv 2402.19344).
 
     Every annotated frame counts; those without a prediction are :func:`filled` as in a submission.
 
     Args:
         task: with the labels that the columns have.
         labels: one series per video; rows with NaN do not count.
-        predictions: one series per video; rows with NaN are no predictions, videos without labels are ignored.
+        predictions: one series per video; rows with NaN are no predictions, videos without labels are
+            ignored.
         thresholds: (K,) for units, one is present at or above its own; 0.5 if None.
         rounds: of the bootstrap over videos (clips for a clip-level task), 0 for no interval.
         seed: of the rounds.
     """
     statistics = _statistics(task, check_thresholds(task, thresholds))
     targets = by_video(task, labels, 1 if task.kind == "one_of" else len(task.labels), "labels")
-    known = by_video(task, (series for series in predictions if series.video in targets), len(task.labels), "predictions")
+    known = by_video(
+        task, (series for series in predictions if series.video in targets), len(task.labels), "predictions"
+    )
     _check_labels(task, targets)
     _check_probabilities(task, known)
-    values = np.concatenate([filled(task, known.get(video), series.frames) for video, series in targets.items()])
+    values = np.concatenate(
+        [filled(task, known.get(video), series.frames) for video, series in targets.items()]
+    )
     truth = np.concatenate([series.values for series in targets.values()])
     bounds = np.cumsum([0, *(len(series.frames) for series in targets.values())]).tolist()
-    sums = np.stack([statistics.sums(values[start:stop], truth[start:stop]) for start, stop in pairwise(bounds)])
+    sums = np.stack(
+        [statistics.sums(values[start:stop], truth[start:stop]) for start, stop in pairwise(bounds)]
+    )
     per_label = statistics.of_sums(sums.sum(0))
-    predicted = sum(int(np.isin(targets[video].frames, series.frames).sum()) for video, series in known.items())
+    predicted = sum(
+        int(np.isin(targets[video].frames, series.frames).sum()) for video, series in known.items()
+    )
     missing = sum(len(series.frames) for video, series in targets.items() if video not in known)
     counts = sums.sum(0).astype(np.int64) if task.kind == "one_of" else np.zeros((0, 0), np.int64)
     calibration = bins_of_values(task, values, truth)
@@ -146,21 +158,31 @@ def score(
 def _statistics(task: Task, limits: FloatArray) -> _Statistics:
     classes = len(task.labels)
     if task.kind == "one_of":
-        counts = lambda values, targets: confusion(values.argmax(1), targets[:, 0], classes).astype(np.float64)  # noqa: E731
+
+        def counts(values: FloatArray, targets: FloatArray) -> npt.NDArray[np.float64]:
+            return confusion(values.argmax(1), targets[:, 0], classes).astype(np.float64)
+
         return _Statistics("macro F1", counts, f1_per_class)
     if task.kind == "continuous":
         return _Statistics("P_VA", moment_sums, concordance_of_sums)
     if task.scope == "clip":
         return _Statistics("mean Pearson r", moment_sums, pearson_of_sums)
-    return _Statistics("mean F1", lambda values, targets: unit_counts(values >= limits, targets), f1_of_counts)
+    return _Statistics(
+        "mean F1", lambda values, targets: unit_counts(values >= limits, targets), f1_of_counts
+    )
 
 
 def _check_labels(task: Task, labels: Mapping[str, Series]) -> None:
     if not labels:
-        raise DataError("No {scope} is annotated for {task}.", code="no_label", scope=task.scope, task=task.title)
+        raise DataError(
+            "No {scope} is annotated for {task}.", code="no_label", scope=task.scope, task=task.title
+        )
     values = np.concatenate([series.values for series in labels.values()])
     if task.kind == "one_of":
-        fits, expected = np.isin(values, np.arange(len(task.labels))), f"a class from 0 to {len(task.labels) - 1}"
+        fits, expected = (
+            np.isin(values, np.arange(len(task.labels))),
+            f"a class from 0 to {len(task.labels) - 1}",
+        )
     elif task.kind == "independent" and task.scope == "frame":
         fits, expected = np.isin(values, (0, 1)), "0 or 1"
     else:
@@ -169,14 +191,20 @@ def _check_labels(task: Task, labels: Mapping[str, Series]) -> None:
         row, column = np.argwhere(~fits)[0]
         video, frame = [(series.video, frame) for series in labels.values() for frame in series.frames][row]
         found = {"video": video, "frame": frame, "value": values[row, column]}
-        template = "The label of {video}, frame {frame}, is {value:g}; expected {expected}, or NaN where there is none."
+        template = (
+            "The label of {video}, frame {frame}, is {value:g}; expected {expected}, or NaN where there is"
+            " none."
+        )
         raise DataError(template, code="label", expected=expected, **found)
 
 
 def _check_probabilities(task: Task, predictions: Mapping[str, Series]) -> None:
     for video, series in predictions.items():
         if task.kind == "one_of" and np.any(np.abs(series.values.sum(axis=1) - 1) > SUM_TOLERANCE):
-            template = "The predictions of {video} are no probabilities; those of {task} must sum to 1 in each frame."
+            template = (
+                "The predictions of {video} are no probabilities; those of {task} must sum to 1 in each"
+                " frame."
+            )
             raise DataError(template, code="probabilities", video=video, task=task.title)
 
 

@@ -25,11 +25,13 @@ class Series:
     """Labels or predictions of one task in one video.
 
     Attributes:
-        video: stem of the label file and of the folder of crops (``135-24-1920x1080_left``), or the id of a clip.
-        frames: (T,) rising frame numbers, the first frame of a video is 1; a clip-level task has one row with frame 0.
-        values: (T, K). Predictions have a column per label of the task. Labels are the same, except that a ``one_of``
-            task has one column with the index of the class. A row with NaN is not annotated (labels) or has no face
-            (predictions).
+        video: stem of the label file and of the folder of crops (``135-24-1920x1080_left``), or the id of a
+            clip.
+        frames: (T,) rising frame numbers, the first frame of a video is 1; a clip-level task has one row with
+            frame 0.
+        values: (T, K). Predictions have a column per label of the task. Labels are the same, except that a
+            ``one_of`` task has one column with the index of the class. A row with NaN is not annotated
+            (labels) or has no face (predictions).
     """
 
     video: str
@@ -49,24 +51,39 @@ class Series:
 
 
 def recording_of(video: str) -> str:
-    """Return the stem of the video file behind a label file: ``x_left`` and ``x_right`` are two people in the video ``x``."""
+    """Return the stem of a label file's video: ``x_left`` and ``x_right`` belong to the video ``x``."""
     return video.removesuffix("_left") if video.endswith("_left") else video.removesuffix("_right")
 
 
 def by_video(task: Task, series: Iterable[Series], columns: int, kind: str) -> dict[str, Series]:
-    """Return the rows without NaN of each video that has any; ``kind`` is ``labels`` or ``predictions``, for messages."""
+    """Return the rows without NaN of each video; ``kind`` is ``labels`` or ``predictions``, for messages."""
     known: dict[str, Series] = {}
     seen: set[str] = set()
     for item in series:
         video, width = item.video, item.values.shape[1]
         if video in seen:
-            raise DataError("The {kind} contain {video} twice; give one series per video.", code="twice", kind=kind, video=video)
+            raise DataError(
+                "The {kind} contain {video} twice; give one series per video.",
+                code="twice",
+                kind=kind,
+                video=video,
+            )
         if width != columns:
             template = "The {kind} of {video} have {width} columns; {task} needs {columns}."
-            raise DataError(template, code="columns", kind=kind, video=video, width=width, task=task.title, columns=columns)
+            raise DataError(
+                template,
+                code="columns",
+                kind=kind,
+                video=video,
+                width=width,
+                task=task.title,
+                columns=columns,
+            )
         if task.scope == "clip" and item.frames.tolist() != [0]:
             template = "The {kind} of {video} have {count} rows; {task} needs one per clip, with frame 0."
-            raise DataError(template, code="clip_rows", kind=kind, video=video, count=len(item.frames), task=task.title)
+            raise DataError(
+                template, code="clip_rows", kind=kind, video=video, count=len(item.frames), task=task.title
+            )
         seen.add(video)
         if len(item.known):
             known[video] = Series(video, item.frames[item.known], item.values[item.known])
@@ -76,9 +93,9 @@ def by_video(task: Task, series: Iterable[Series], columns: int, kind: str) -> d
 def filled(task: Task, series: Series | None, frames: IntArray) -> FloatArray:
     """Return (F, K) predictions of one video at all ``frames``, bounded to the range of the task.
 
-    Frames without a prediction are interpolated linearly by frame number between their neighbors, the first and the last
-    value held beyond the ends. A video without any (None) gets zeros, or equal probabilities with the class Neutral (the first
-    where there is none) just ahead.
+    Frames without a prediction are interpolated linearly by frame number between their neighbors, the first
+    and the last value held beyond the ends. A video without any (None) gets zeros, or equal probabilities
+    with the class Neutral (the first where there is none) just ahead.
     """
     if series is not None:
         return interpolate(series.frames, np.clip(series.values, task.low, task.high), frames)
@@ -91,12 +108,13 @@ def filled(task: Task, series: Series | None, frames: IntArray) -> FloatArray:
 
 
 def check_thresholds(task: Task, thresholds: Sequence[float] | None) -> FloatArray:
-    """Return (K,) thresholds in float32, in which they are compared with predictions; 0.5 for each label if None."""
+    """Return (K,) thresholds in float32, the type of the predictions; 0.5 for each label if None."""
     if thresholds is None:
         return np.full(len(task.labels), DEFAULT_THRESHOLD, np.float32)
     if task.kind != "independent" or task.scope != "frame" or len(thresholds) != len(task.labels):
         raise DataError(
-            "Thresholds belong to action units, one per unit; {task} has {labels} labels, found {count} thresholds.",
+            "Thresholds belong to action units, one per unit; {task} has {labels} labels, found {count} "
+            "thresholds.",
             code="thresholds", task=task.title, labels=len(task.labels), count=len(thresholds),
         )  # fmt: skip
     return np.array(thresholds, np.float32)
@@ -105,8 +123,8 @@ def check_thresholds(task: Task, thresholds: Sequence[float] | None) -> FloatArr
 def write_series(file: Path, task: Task, series: Iterable[Series], thresholds: Sequence[float] = ()) -> int:
     """Write predictions as Parquet, one row group per video, and return how many frames were written.
 
-    Columns: ``video``, ``frame``, then one float column per label of the task, null where there is no prediction. The
-    decision ``thresholds`` of units, if any, are in the metadata.
+    Columns: ``video``, ``frame``, then one float column per label of the task, null where there is no
+    prediction. The decision ``thresholds`` of units, if any, are in the metadata.
     """
     names = ["video", "frame", *task.label_names]
     kinds = [pa.string(), pa.int64(), *[pa.float32()] * len(task.labels)]
@@ -115,7 +133,10 @@ def write_series(file: Path, task: Task, series: Iterable[Series], thresholds: S
     with replacing(file) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for item in series:
             check_shape("Series", "values", item.values, (len(item.frames), len(task.labels)))
-            columns = [pa.array([item.video] * len(item.frames), pa.string()), pa.array(item.frames, pa.int64())]
+            columns = [
+                pa.array([item.video] * len(item.frames), pa.string()),
+                pa.array(item.frames, pa.int64()),
+            ]
             columns += [pa.array(column, pa.float32(), mask=np.isnan(column)) for column in item.values.T]
             writer.write_table(pa.table(columns, schema=schema))
             count += len(item.frames)
@@ -134,10 +155,15 @@ def read_series(file: Path, task: Task) -> Iterator[Series]:
     with reading(file, "predictions file"), pq.ParquetFile(file) as parquet:
         if (names := parquet.schema_arrow.names) != columns:
             template = "{file} has the columns {names}; expected {columns}."
-            raise DataError(template, code="columns", file=file, names=", ".join(names), columns=", ".join(columns))
+            raise DataError(
+                template, code="columns", file=file, names=", ".join(names), columns=", ".join(columns)
+            )
         for group in range(parquet.num_row_groups):
             table = parquet.read_row_group(group)
-            videos, frames = np.array(table["video"].to_pylist(), object), table["frame"].to_numpy().astype(np.int64)
+            videos, frames = (
+                np.array(table["video"].to_pylist(), object),
+                table["frame"].to_numpy().astype(np.int64),
+            )
             values = np.stack([table[name].to_numpy().astype(np.float32) for name in task.label_names], 1)
             for video in dict.fromkeys(videos):
                 yield Series(video, frames[videos == video], values[videos == video])

@@ -1,8 +1,8 @@
 """Soft labels: outputs of teacher networks for every picture of some sources, in one Parquet file.
 
-Columns: ``source``, ``row`` (its place in the loaded order), ``probabilities`` (8, in the order of the expression task),
-``valence`` and ``arousal`` (NaN if no teacher rates them), and, optionally ``embedding``. The metadata names the teachers,
-the number of views, and the digest of every source.
+Columns: ``source``, ``row`` (its place in the loaded order), ``probabilities`` (8, in the order of the
+expression task), ``valence`` and ``arousal`` (NaN if no teacher rates them), and, optionally ``embedding``.
+The metadata names the teachers, the number of views, and the digest of every source.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SoftLabels:
         check_shape("SoftLabels", "embedding", self.embedding, (count, None))
 
     def targets(self, labels: FloatArray, weight: float, temperature: float) -> FloatArray:
-        """Return (N, 8): ``labels`` mixed with softened probabilities, these alone where a row of ``labels`` is NaN.
+        """Return (N, 8): ``labels`` mixed with softened probabilities; these alone where labels are NaN.
 
         ``weight`` is the share of the teacher in rows that have a label.
         """
@@ -68,7 +68,7 @@ class SoftLabels:
 
 @dataclass(frozen=True, slots=True)
 class SoftLabelFile:
-    """What a run reads from a file: its name and digest, its teachers, and the labels of every source of the recipe."""
+    """What a run reads from a file of soft labels: name, digest, teachers, and labels of every source."""
 
     file: str
     sha256: str
@@ -82,7 +82,11 @@ class SoftLabelFile:
 
     def describe(self) -> dict[str, object]:
         """Return what ``training.json`` and the state of a run record."""
-        return {"file": self.file, "sha256": self.sha256, "teachers": [dict(teacher) for teacher in self.teachers]}
+        return {
+            "file": self.file,
+            "sha256": self.sha256,
+            "teachers": [dict(teacher) for teacher in self.teachers],
+        }
 
 
 def write_soft_labels(file: Path, source: str, labels: SoftLabels, origin: Origin) -> None:
@@ -122,7 +126,9 @@ def read_soft_labels(file: Path, sources: Sequence[FaceImages]) -> SoftLabelFile
         digests, teachers = dict(origin["sources"]), tuple(origin["teachers"])
         for source in sources:
             if digests.get(source.source, source.sha256) != source.sha256:
-                template = "{file} was made from other data of {source}. Run `hsemotion-space learn teach` again."
+                template = (
+                    "{file} was made from other data of {source}. Run `hsemotion-space learn teach` again."
+                )
                 raise DataError(template, code="other_data", file=file, source=source.source)
         labels = tuple(_read_source(file, source) for source in sources)
     return SoftLabelFile(file.name, hashlib.sha256(file.read_bytes()).hexdigest(), teachers, labels)
@@ -132,15 +138,25 @@ def _read_source(file: Path, source: FaceImages) -> SoftLabels:
     table = pq.read_table(file, filters=[("source", "==", source.source)]).combine_chunks()
     rows = table["row"].to_numpy()
     if rows.tolist() != list(range(len(source))):
-        template = "{file} has {rows} rows of {source}, the recipe has {expected}. Run `hsemotion-space learn teach` again."
-        raise DataError(template, code="other_rows", file=file, rows=len(rows), source=source.source, expected=len(source))
+        template = (
+            "{file} has {rows} rows of {source}, the recipe has {expected}. Run `hsemotion-space learn teach`"
+            " again."
+        )
+        raise DataError(
+            template, code="other_rows", file=file, rows=len(rows), source=source.source, expected=len(source)
+        )
     expression = _list_values(table["probabilities"]).astype(np.float32)
     affect = np.stack([table[name].to_numpy() for name in ("valence", "arousal")], 1).astype(np.float32)
-    embedding = _list_values(table["embedding"]) if "embedding" in table.column_names else np.zeros((len(rows), 0))
+    embedding = (
+        _list_values(table["embedding"]) if "embedding" in table.column_names else np.zeros((len(rows), 0))
+    )
     for values in (expression, *([] if np.isnan(affect).all() else [affect]), embedding):
         bad = np.flatnonzero(~np.isfinite(values).all(1))
         if len(bad):
-            template = "{file} has a value that is not finite in row {row} of {source}. Run `hsemotion-space learn teach` again."
+            template = (
+                "{file} has a value that is not finite in row {row} of {source}. Run `hsemotion-space learn"
+                " teach` again."
+            )
             raise DataError(template, code="not_finite", file=file, row=bad[0] + 1, source=source.source)
     return SoftLabels(expression, affect, embedding.astype(np.float16))
 
@@ -152,4 +168,6 @@ def _list_column(values: npt.NDArray[np.generic]) -> pa.Array:
 def _list_values(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
     """Return a column of fixed-size lists as (N, D); a null in it becomes NaN."""
     values = column.combine_chunks()
-    return np.asarray(values.flatten().to_numpy(zero_copy_only=False)).reshape(len(values), values.type.list_size)
+    return np.asarray(values.flatten().to_numpy(zero_copy_only=False)).reshape(
+        len(values), values.type.list_size
+    )

@@ -34,14 +34,23 @@ def load_sources(recipe: Recipe, data: Path) -> tuple[list[FaceImages], VoteRegr
         if source.format == "parquet":  # fits into memory
             images = replace(images, images=images.images[np.arange(len(images))])
             if votes is not None and VOTE_COLUMNS[0] in pq.read_schema(files[0]).names:
-                images = replace(images, valence_arousal=np.clip(images.expression @ votes.coefficients, -1, 1))
+                images = replace(
+                    images, valence_arousal=np.clip(images.expression @ votes.coefficients, -1, 1)
+                )
         scored = all(len(images.rows(split, counted=True)) for split in (TUNING, TEST))
-        if not len(images.rows(TRAINING)) or not (scored or (source.unlabeled and np.isnan(images.expression).all())):
-            template = "{source} needs a row for training, and one with a sure label each for tuning and for the test."
+        if not len(images.rows(TRAINING)) or not (
+            scored or (source.unlabeled and np.isnan(images.expression).all())
+        ):
+            template = (
+                "{source} needs a row for training, and one with a sure label each for tuning and for the"
+                " test."
+            )
             raise DataError(template, code="empty_split", source=source.name)
         sources.append(images)
     if not any(images.counted.any() for images in sources):
-        raise DataError("No source of the recipe has labels; add one for tuning and for the test.", code="no_labels")
+        raise DataError(
+            "No source of the recipe has labels; add one for tuning and for the test.", code="no_labels"
+        )
     return sources, votes
 
 
@@ -61,7 +70,9 @@ def _files(source: Source, data: Path) -> list[Path]:
         files = sorted(file for pattern in source.files for file in data.glob(pattern))
     except (NotImplementedError, ValueError, IndexError) as error:
         template = "The files {patterns} of {source} must be patterns below the data folder ({reason})."
-        raise DataError(template, code="pattern", patterns=patterns, source=source.name, reason=error) from error
+        raise DataError(
+            template, code="pattern", patterns=patterns, source=source.name, reason=error
+        ) from error
     if not files:
         template = "No file matches {patterns} of {source} in {folder}."
         raise DataError(template, code="no_files", patterns=patterns, source=source.name, folder=data)
@@ -70,9 +81,13 @@ def _files(source: Source, data: Path) -> list[Path]:
 
 def _read(source: Source, files: list[Path], data: Path, size: int) -> FaceImages:
     if source.format == "parquet":
-        return open_images(source.name, files, size, source.tuning, crop=source.crop, unlabeled=source.unlabeled)
+        return open_images(
+            source.name, files, size, source.tuning, crop=source.crop, unlabeled=source.unlabeled
+        )
     samples = _samples(source, files, data)
-    return faces_from_samples(source.name, samples, size, source.tuning, crop=source.crop, unlabeled=source.unlabeled)
+    return faces_from_samples(
+        source.name, samples, size, source.tuning, crop=source.crop, unlabeled=source.unlabeled
+    )
 
 
 def _samples(source: Source, files: list[Path], data: Path) -> Iterator[FaceSample]:
@@ -96,7 +111,8 @@ class VoteRegression:
 
     Attributes:
         coefficients: (8, 2), one valence and arousal per expression.
-        ccc_out_of_sample: concordance of (valence, arousal), each half of the ratings predicted from a fit on the other.
+        ccc_out_of_sample: concordance of (valence, arousal), each half of the ratings predicted from a fit on
+            the other.
     """
 
     coefficients: FloatArray
@@ -104,7 +120,7 @@ class VoteRegression:
 
 
 def fit_votes(csv: Path) -> VoteRegression:
-    """Fit valence and arousal on expression votes by least squares, one coefficient per expression (no intercept).
+    """Fit valence and arousal on expression votes by least squares, one coefficient per expression.
 
     Args:
         csv: columns ``set``, ``votes_<expression>`` x 8, ``valence_mean``, ``arousal_mean``.
@@ -113,7 +129,10 @@ def fit_votes(csv: Path) -> VoteRegression:
         columns = arrow_csv.ConvertOptions(include_columns=["set", *VOTE_COLUMNS, *RATINGS])
         table = arrow_csv.read_csv(csv, convert_options=columns)
         sets = np.array(table["set"].to_pylist())
-        shares, targets = (np.stack([table[name].to_numpy().astype(np.float64) for name in names], 1) for names in (VOTE_COLUMNS, RATINGS))
+        shares, targets = (
+            np.stack([table[name].to_numpy().astype(np.float64) for name in names], 1)
+            for names in (VOTE_COLUMNS, RATINGS)
+        )
     shares /= shares.sum(1, keepdims=True)
     predicted = np.empty_like(targets)
     for held_out in np.unique(sets):

@@ -52,23 +52,37 @@ def load_start(model: nn.Module, classifier: nn.Module, file: Path) -> StartingW
     def in_backbone(keys: Iterable[str]) -> list[str]:
         return sorted(key for key in keys if not key.startswith(name + "."))
 
-    fitting = {key: value for key, value in state.items() if key in expected and value.shape == expected[key].shape}
-    missing = [key for key in in_backbone(expected.keys() - state.keys()) if not key.endswith(".num_batches_tracked")]
+    fitting = {
+        key: value for key, value in state.items() if key in expected and value.shape == expected[key].shape
+    }
+    missing = [
+        key for key in in_backbone(expected.keys() - state.keys()) if not key.endswith(".num_batches_tracked")
+    ]
     for code, problem, keys in (
         ("missing_keys", "these tensors are missing", missing),
         ("unexpected_keys", "these tensors are unexpected", in_backbone(state.keys() - expected.keys())),
-        ("shapes", "these tensors have other shapes", in_backbone(state.keys() & expected.keys() - fitting.keys())),
+        (
+            "shapes",
+            "these tensors have other shapes",
+            in_backbone(state.keys() & expected.keys() - fitting.keys()),
+        ),
     ):
         if keys:
             more = f" and {len(keys) - MAX_NAMED_KEYS} more" if len(keys) > MAX_NAMED_KEYS else ""
             template = "{file} does not fit the architecture; {problem}: {keys}."
-            raise DataError(template, code=code, file=file, problem=problem, keys=", ".join(keys[:MAX_NAMED_KEYS]) + more)
+            raise DataError(
+                template, code=code, file=file, problem=problem, keys=", ".join(keys[:MAX_NAMED_KEYS]) + more
+            )
     model.load_state_dict(fitting, strict=False)
-    return StartingWeights(file.name, _sha256(file), len(fitting), tuple(sorted(expected.keys() - fitting.keys())), _origin(file))
+    return StartingWeights(
+        file.name, _sha256(file), len(fitting), tuple(sorted(expected.keys() - fitting.keys())), _origin(file)
+    )
 
 
-def make_start(arch: str, args: Mapping[str, float], file: Path, out: Path, seed: int = 0) -> dict[str, object]:
-    """Write weights to start from, with as many values as possible from another network and random ones elsewhere.
+def make_start(
+    arch: str, args: Mapping[str, float], file: Path, out: Path, seed: int = 0
+) -> dict[str, object]:
+    """Write weights to start from: as many as possible from another network, random ones elsewhere.
 
     Args:
         arch: architecture of the recipe.
@@ -78,7 +92,8 @@ def make_start(arch: str, args: Mapping[str, float], file: Path, out: Path, seed
         seed: of the random values.
 
     Returns:
-        ``file``, ``sha256``, ``matched`` (by name, structure or order), ``share`` of the values taken, ``seed``.
+        ``file``, ``sha256``, ``matched`` (by name, structure or order), ``share`` of the values taken,
+        ``seed``.
     """
     torch.manual_seed(seed)
     model = create_model(arch, OUTPUTS, **args)
@@ -86,10 +101,19 @@ def make_start(arch: str, args: Mapping[str, float], file: Path, out: Path, seed
     state = {key: value for key, value in model.state_dict().items() if not key.startswith(name + ".")}
     with located(f"{file} cannot initialize {arch}"):
         values, matched = transplant(model.state_dict(), _read_tensors(file), name)
-    count, total = (sum(value.numel() for value in tensors.values() if value.ndim) for tensors in (values, state))
-    origin = {"file": file.name, "sha256": _sha256(file), "matched": matched, "share": round(count / total, 4), "seed": seed}
+    count, total = (
+        sum(value.numel() for value in tensors.values() if value.ndim) for tensors in (values, state)
+    )
+    origin = {
+        "file": file.name,
+        "sha256": _sha256(file),
+        "matched": matched,
+        "share": round(count / total, 4),
+        "seed": seed,
+    }
     content = {key: values.get(key, value).contiguous() for key, value in state.items()}
-    safetensors.torch.save_file(content, out, {ORIGIN: json.dumps(origin)})  # one entry: several have no order
+    # one entry: several have no order
+    safetensors.torch.save_file(content, out, {ORIGIN: json.dumps(origin)})
     return origin
 
 
@@ -119,7 +143,11 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     if isinstance(state, Mapping) and isinstance(state.get("average"), Mapping):  # of a run
         state = state["average"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError("{file} is not a table of tensors; save the state_dict() of the network.", code="no_tensors", file=file)
+        raise DataError(
+            "{file} is not a table of tensors; save the state_dict() of the network.",
+            code="no_tensors",
+            file=file,
+        )
     return {_bare(key): value for key, value in state.items()}
 
 

@@ -51,7 +51,7 @@ class Losses:
 
 
 def read_log(run: Path, last_step: int) -> list[dict[str, object]]:
-    """Return the epochs in the log of a run up to a step; a line that a killed process left unfinished does not count."""
+    """Return the epochs in a run's log up to a step; an unfinished line of a killed process is ignored."""
     rows = []
     for line in (run / LOG).read_text("utf-8").splitlines() if (run / LOG).exists() else []:
         try:
@@ -68,18 +68,26 @@ def _write(file: Path, state: Mapping[str, object]) -> None:
 
 
 class Trainer:
-    """One training run in a folder: ``state.pt`` (resumable), ``log.jsonl`` (one line per epoch), ``best.pt`` if needed.
+    """One training run in a folder: ``state.pt`` (resumable), ``log.jsonl`` (a line per epoch), ``best.pt``.
 
-    A step depends on the state before it, the seed and its number alone, so on a CPU a killed and resumed run gives the same
-    bits as an unbroken one. A new run begins with the weights of the file ``start`` if there is one; ``soft`` are the labels of
-    the recipe's teachers.
+    A step depends on the state before it, the seed and its number alone, so on a CPU a killed and resumed run
+    gives the same bits as an unbroken one. A new run begins with the weights of the file ``start`` if there
+    is one; ``soft`` are the labels of the recipe's teachers.
     """
 
     def __init__(
-        self, recipe: Recipe, sources: list[FaceImages], run: Path, start: Path | None = None, soft: SoftLabelFile | None = None
+        self,
+        recipe: Recipe,
+        sources: list[FaceImages],
+        run: Path,
+        start: Path | None = None,
+        soft: SoftLabelFile | None = None,
     ) -> None:
         if recipe.teaching is not None and soft is None:
-            raise DataError("The recipe has a table [teaching]; give the soft labels of its teacher.", code="no_soft_labels")
+            raise DataError(
+                "The recipe has a table [teaching]; give the soft labels of its teacher.",
+                code="no_soft_labels",
+            )
         self.recipe, self.sources, self.run = recipe, sources, run
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
@@ -97,7 +105,9 @@ class Trainer:
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.trained, recipe.peak_lr, recipe.weight_decay)
         self._resume()
-        self.forward: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]] = torch.compile(self.trained) if recipe.compile else self.trained
+        self.forward: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]] = (
+            torch.compile(self.trained) if recipe.compile else self.trained
+        )
 
     def _build(self) -> nn.Module:
         """Return a network with random weights on the device of the training."""
@@ -121,8 +131,12 @@ class Trainer:
         if state["arch"] != self.recipe.arch or state["size"] != self.recipe.size:
             template = "{file} belongs to {arch} at {size} px; use another run folder."
             raise DataError(template, code="other_network", file=file, arch=state["arch"], size=state["size"])
-        if state.get("teaching") != self.teaching or ("projection" in state) != isinstance(self.trained, Distilled):
-            raise DataError("{file} belongs to another teacher; use another run folder.", code="other_teacher", file=file)
+        if state.get("teaching") != self.teaching or ("projection" in state) != isinstance(
+            self.trained, Distilled
+        ):
+            raise DataError(
+                "{file} belongs to another teacher; use another run folder.", code="other_teacher", file=file
+            )
         self.model.load_state_dict(state["model"])
         if isinstance(self.trained, Distilled):
             self.trained.projection.load_state_dict(state["projection"])
@@ -130,15 +144,25 @@ class Trainer:
         self.average, self.step, self.elapsed_s = state["average"], state["step"], state["elapsed_s"]
         if "losses" in state:  # absent from runs of the first version
             self.losses = Losses(*state["losses"])
-            self.start = None if state["start"] is None else StartingWeights(**{**state["start"], "fresh": tuple(state["start"]["fresh"])})
+            self.start = (
+                None
+                if state["start"] is None
+                else StartingWeights(**{**state["start"], "fresh": tuple(state["start"]["fresh"])})
+            )
 
     def _save(self) -> None:
         _write(self.run / STATE, {
-            "arch": self.recipe.arch, "size": self.recipe.size, "model": self.model.state_dict(), "average": self.average,
+            "arch": self.recipe.arch, "size": self.recipe.size, "model": self.model.state_dict(),
+            "average": self.average,
             "optimizer": self.optimizer.state_dict(), "step": self.step, "elapsed_s": self.elapsed_s,
-            "losses": (self.losses.sums, self.losses.counts), "start": None if self.start is None else asdict(self.start),
+            "losses": (self.losses.sums, self.losses.counts),
+            "start": None if self.start is None else asdict(self.start),
             "teaching": self.teaching,
-            **({"projection": self.trained.projection.state_dict()} if isinstance(self.trained, Distilled) else {}),
+            **(
+                {"projection": self.trained.projection.state_dict()}
+                if isinstance(self.trained, Distilled)
+                else {}
+            ),
         })  # fmt: skip
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
@@ -154,9 +178,13 @@ class Trainer:
                 output = self.forward(batch.images)
             scores, projected = output if isinstance(output, tuple) else (output, None)
             smoothing = recipe.label_smoothing
-            terms = multitask_loss(scores.float(), batch.expression, batch.valence_arousal, self.class_weights, smoothing)
+            terms = multitask_loss(
+                scores.float(), batch.expression, batch.valence_arousal, self.class_weights, smoothing
+            )
             if projected is not None and recipe.teaching is not None:
-                terms["embedding"] = recipe.teaching.embedding_weight * embedding_loss(projected.float(), batch.embedding)
+                terms["embedding"] = recipe.teaching.embedding_weight * embedding_loss(
+                    projected.float(), batch.embedding
+                )
             return terms
 
         seed = int(np.random.SeedSequence([recipe.seed, self.step]).generate_state(1, np.uint64)[0])
@@ -189,7 +217,7 @@ class Trainer:
         return state["step"], state["accuracy"]
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Return what the run gives: the averaged weights after the last step, or those of the epoch that the recipe chooses."""
+        """Return the result: averaged weights of the last step, or of the epoch that the recipe selects."""
         if self.recipe.choose == "best" and (self.run / BEST).exists():
             return torch.load(self.run / BEST, weights_only=True, map_location=self.device)["average"]  # type: ignore[no-any-return]
         return self.average
@@ -201,7 +229,8 @@ class Trainer:
     def fit(self, minutes: float = math.inf, report: Report | None = None) -> bool:
         """Train to the last step or until the time is up; return whether the run is complete.
 
-        The state is saved after every epoch and at the end of the budget, so a killed run loses at most one epoch.
+        The state is saved after every epoch and at the end of the budget, so a killed run loses at most one
+        epoch.
         """
         deadline, reported_s, recent = time.monotonic() + minutes * 60, self.elapsed_s, Losses()
         self._trim_log()
@@ -214,7 +243,9 @@ class Trainer:
             self.losses.add(terms)
             recent.add(terms)
             if self.step % LOG_EVERY == 0 and report is not None:
-                report(self.step, recent.means(), LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s))
+                report(
+                    self.step, recent.means(), LOG_EVERY * self.recipe.batch / (self.elapsed_s - reported_s)
+                )
                 reported_s, recent = self.elapsed_s, Losses()
             if self.step % self.recipe.steps_per_epoch == 0 or self.step == self.recipe.steps:
                 self._finish_epoch()
@@ -231,7 +262,9 @@ class Trainer:
     def _finish_epoch(self) -> None:
         model = self._model_with(self.average)
         scored = [source for source in self.sources if len(source.rows(TUNING, counted=True))]
-        results = {source.source: evaluate_expression(model, source, self.recipe, TUNING) for source in scored}
+        results = {
+            source.source: evaluate_expression(model, source, self.recipe, TUNING) for source in scored
+        }
         row = {
             "step": self.step,
             "minutes": round(self.elapsed_s / 60, 2),
@@ -252,15 +285,25 @@ class Trainer:
             _write(self.run / BEST, {"average": self.average, "step": self.step, "accuracy": accuracy})
 
     def describe(self) -> dict[str, object]:
-        """Return what ``training.json`` records: recipe, weights at the start, teachers, chosen epoch, data digests, sizes."""
+        """Return the content of ``training.json``: recipe, start, teachers, chosen epoch, digests, sizes."""
         step, accuracy = self.best()
         return {
             "recipe": asdict(self.recipe),
             "start": None if self.start is None else asdict(self.start),
             "teaching": self.teaching,
-            "chosen": {"step": step, "mean_tuning_accuracy": round(accuracy, 4)} if self.recipe.choose == "best" and step else None,
+            "chosen": (
+                {"step": step, "mean_tuning_accuracy": round(accuracy, 4)}
+                if self.recipe.choose == "best" and step
+                else None
+            ),
             "data": [
-                {"source": s.source, "sha256": s.sha256, "training": len(rows), "tuning": len(s.rows(TUNING)), "test": len(s.rows(TEST))}
+                {
+                    "source": s.source,
+                    "sha256": s.sha256,
+                    "training": len(rows),
+                    "tuning": len(s.rows(TUNING)),
+                    "test": len(s.rows(TEST)),
+                }
                 for s, rows in zip(self.sources, self.batches.training, strict=True)
             ],
         }

@@ -67,17 +67,29 @@ def challenge_task(name: str) -> Task:
     """Return a task of the challenge with the labels of its files."""
     tasks = {task.name: task for task in CHALLENGE}
     if name not in tasks:
-        raise DataError("The task {name!r} is unknown; use one of {names}.", code="task", name=name, names=", ".join(tasks))
+        raise DataError(
+            "The task {name!r} is unknown; use one of {names}.",
+            code="task",
+            name=name,
+            names=", ".join(tasks),
+        )
     return tasks[name]
 
 
 def save_head(head: TrainedHead, folder: Path) -> None:
     """Write ``head.safetensors`` and ``head.json`` into a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{k}.{part}": array for k, layer in enumerate(head.layers) for part, array in zip(("weight", "bias"), layer, strict=True)}
-    save_file({name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}, folder / WEIGHTS)
+    tensors = {
+        f"{k}.{part}": array
+        for k, layer in enumerate(head.layers)
+        for part, array in zip(("weight", "bias"), layer, strict=True)
+    }
+    save_file(
+        {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}, folder / WEIGHTS
+    )
     description = {
-        "task": head.task.name, "labels": list(head.task.label_names), "reads": head.reads, "temperature": head.temperature,
+        "task": head.task.name, "labels": list(head.task.label_names), "reads": head.reads,
+        "temperature": head.temperature,
         "checkpoint": head.checkpoint, "sha256": head.sha256, "record": head.record,
         "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
     }  # fmt: skip
@@ -90,12 +102,19 @@ def load_head(folder: Path) -> TrainedHead:
         description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         content = (folder / WEIGHTS).read_bytes()
         if hashlib.sha256(content).hexdigest() != description["weights_sha256"]:
-            template = "{folder}: {weights} and {description} belong to different heads; train the head again."
+            template = (
+                "{folder}: {weights} and {description} belong to different heads; train the head again."
+            )
             raise DataError(template, code="digest", folder=folder, weights=WEIGHTS, description=DESCRIPTION)
         tensors, task = load(content), challenge_task(description["task"])
         if list(task.label_names) != description["labels"]:
             names = {"labels": ", ".join(description["labels"]), "expected": ", ".join(task.label_names)}
-            raise DataError("{folder} has the labels {labels}; expected {expected}.", code="labels", folder=folder, **names)
+            raise DataError(
+                "{folder} has the labels {labels}; expected {expected}.",
+                code="labels",
+                folder=folder,
+                **names,
+            )
         layers = tuple((tensors[f"{k}.weight"], tensors[f"{k}.bias"]) for k in range(len(tensors) // 2))
         values = (description[name] for name in ("checkpoint", "sha256", "record"))
         return TrainedHead(task, description["reads"], layers, float(description["temperature"]), *values)
@@ -111,14 +130,14 @@ def read_inputs(table: FeatureTable, reads: Reads, rows: slice | IntArray) -> np
 
 
 def video_rows(table: FeatureTable, video: str) -> slice | None:
-    """Return the rows of a video; features from elsewhere, of sound, serve both people of a ``_left``, ``_right`` pair."""
+    """Return the rows of a video; external (audio) features serve both people of a ``_left`` pair."""
     rows = table.rows(video)
     return rows if rows is not None or table.sha256 else table.rows(recording_of(video))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """Inputs (N, D), targets (N,) class indices or (N, K), and the number of annotated rows that have no features."""
+    """Inputs (N, D), targets (N,) or (N, K), and the number of annotated rows without features."""
 
     inputs: npt.NDArray[np.floating]
     targets: IntArray | FloatArray
@@ -126,7 +145,7 @@ class TrainingRows:
 
 
 def join_labels(task: Task, reads: Reads, table: FeatureTable, labels: Iterable[Series]) -> TrainingRows:
-    """Bring features and labels together: a row per annotated frame with a face, or per annotated clip with any face."""
+    """Join features and labels: a row per annotated frame with a face, or per annotated clip."""
     inputs: list[npt.NDArray[np.floating]] = []
     targets: list[FloatArray] = []
     missing = 0
@@ -138,28 +157,37 @@ def join_labels(task: Task, reads: Reads, table: FeatureTable, labels: Iterable[
             inputs.append(clip_statistics(read_inputs(table, reads, rows).astype(np.float32)))
             targets.append(series.values[known])
         else:
-            _, here, there = np.intersect1d(table.frames[rows], series.frames[known], assume_unique=True, return_indices=True)
+            _, here, there = np.intersect1d(
+                table.frames[rows], series.frames[known], assume_unique=True, return_indices=True
+            )
             missing += len(known) - len(here)
             inputs.append(read_inputs(table, reads, rows.start + here))
             targets.append(series.values[known][there])
     if reads == "scores" and not table.scores.shape[1]:
         raise DataError("These features have no scores; train with --reads embeddings.", code="no_scores")
     if not any(map(len, inputs)):
-        template = "No annotated frame of {task} has features; check whether labels and features name the same videos."
+        template = (
+            "No annotated frame of {task} has features; check whether labels and features name the same"
+            " videos."
+        )
         raise DataError(template, code="no_common_frame", task=task.name)
     values = np.concatenate(targets)
-    return TrainingRows(np.concatenate(inputs), values[:, 0].astype(np.int64) if task.kind == "one_of" else values, missing)
+    return TrainingRows(
+        np.concatenate(inputs), values[:, 0].astype(np.int64) if task.kind == "one_of" else values, missing
+    )
 
 
 def predict(head: TrainedHead, table: FeatureTable, videos: Iterable[str] | None = None) -> Iterator[Series]:
     """Yield raw predictions per video: of every frame with a face, or one row per clip; unsmoothed.
 
-    Videos without features are left out. By default all are predicted; with features of another source, which may be of sound,
-    every video is repeated as ``_left`` and ``_right``.
+    Videos without features are left out. By default all are predicted; with features of another source, which
+    may be of sound, every video is repeated as ``_left`` and ``_right``.
     """
     if head.sha256 != table.sha256:
         names = {"own": head.checkpoint or "another source", "other": table.checkpoint or "another source"}
-        raise DataError("The head needs features of {own}; these belong to {other}.", code="other_weights", **names)
+        raise DataError(
+            "The head needs features of {own}; these belong to {other}.", code="other_weights", **names
+        )
     if videos is None:
         sides = ("",) if table.sha256 else ("", *SIDES)
         videos = dict.fromkeys(f"{video}{side}" for video in table.videos for side in sides)
@@ -173,5 +201,7 @@ def predict(head: TrainedHead, table: FeatureTable, videos: Iterable[str] | None
             inputs = clip_statistics(inputs.astype(np.float32))
         if inputs.shape[1] != head.layers[0][0].shape[1]:
             widths = {"expected": head.layers[0][0].shape[1], "width": inputs.shape[1]}
-            raise DataError("The head reads {expected} numbers, the features have {width}.", code="width", **widths)
+            raise DataError(
+                "The head reads {expected} numbers, the features have {width}.", code="width", **widths
+            )
         yield Series(video, np.zeros(1, np.int64) if clip else table.frames[rows], head.values(inputs))

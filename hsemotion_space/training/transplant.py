@@ -21,18 +21,26 @@ COUNTER = "num_batches_tracked"
 
 
 def transplant(target: Tensors, source: Tensors, classifier: str) -> tuple[dict[str, Tensor], Kind]:
-    """Find values for a network in another one; return them by the names of the network, and how they were matched.
+    """Match values of a network with those of another; return them by name, and how they were matched.
 
-    Tensors are matched by name where most values of the network have their names in the source; else by structure, which is
-    known for DDAMFN from MobileFaceNet; else by order, if both have the same number of tensors, of the same shapes and last
-    parts of their names. The output layer ``classifier`` is never filled.
+    Tensors are matched by name where most values of the network have their names in the source; else by
+    structure, which is known for DDAMFN from MobileFaceNet; else by order, if both have the same number of
+    tensors, of the same shapes and last parts of their names. The output layer ``classifier`` is never
+    filled.
     """
-    expected = {key: value for key, value in target.items() if not key.startswith(classifier + ".") and not key.endswith(COUNTER)}
+    expected = {
+        key: value
+        for key, value in target.items()
+        if not key.startswith(classifier + ".") and not key.endswith(COUNTER)
+    }
     available = {key: value.float() for key, value in source.items() if not key.endswith(COUNTER)}
     named = by_name(expected, available)
     if 2 * _count(named) >= _count(expected):
         return named, "name"
-    if "features.2.conv_dw.mixed_depthwise_conv.0.weight" in expected and "features.layers.2.layers.1.layers.0.weight" in available:
+    if (
+        "features.2.conv_dw.mixed_depthwise_conv.0.weight" in expected
+        and "features.layers.2.layers.1.layers.0.weight" in available
+    ):
         return ddamfn_from_mobilefacenet(expected, available), "structure"
     return _by_order(target, source, classifier), "order"
 
@@ -56,8 +64,9 @@ def by_name(target: Tensors, source: Tensors) -> dict[str, Tensor]:
 def resize_kernel(kernel: Tensor, height: int, width: int) -> Tensor:
     """Resize kernels (C, 1, h, w) that span a whole map for a map of (height, width).
 
-    Each weight is spread evenly over its cell, and each new weight is the integral over its own, so the sum is kept, and the response to a
-    map is that of the old kernel to the same map resampled to its size by areas.
+    Each weight is spread evenly over its cell, and each new weight is the integral over its own, so the sum
+    is kept, and the response to a map is that of the old kernel to the same map resampled to its size by
+    areas.
     """
     if kernel.shape[2:] == (height, width):
         return kernel
@@ -84,7 +93,13 @@ def _by_order(target: Tensors, source: Tensors, classifier: str) -> dict[str, Te
             continue
         if value.shape != target[name].shape or key.rsplit(".", 1)[-1] != name.rsplit(".", 1)[-1]:
             shapes = {"shape": tuple(value.shape), "expected": tuple(target[name].shape)}
-            raise DataError("{key} {shape} is in the place of {name} {expected}.", code="tensor_order", key=key, name=name, **shapes)
+            raise DataError(
+                "{key} {shape} is in the place of {name} {expected}.",
+                code="tensor_order",
+                key=key,
+                name=name,
+                **shapes,
+            )
         if not name.endswith(COUNTER):
             found[name] = value.float()
     return found
@@ -93,7 +108,8 @@ def _by_order(target: Tensors, source: Tensors, classifier: str) -> dict[str, Te
 class _Filler:
     """Fills the blocks of a DDAMFN trunk from those of a MobileFaceNet trunk, which may be narrower.
 
-    A narrower block goes into the first channels; what would come into these from the others is zero, so they compute the same.
+    A narrower block goes into the first channels; what would come into these from the others is zero, so they
+    compute the same.
     """
 
     def __init__(self, target: Tensors, source: Tensors) -> None:
@@ -111,7 +127,9 @@ class _Filler:
     def convolution(self, to: str, of: str) -> None:
         """Copy convolution, batch normalization and, where there is one, PReLU."""
         names = {"conv.weight": "layers.0.weight", "prelu.weight": "layers.2.weight"}
-        names |= {f"bn.{part}": f"layers.1.{part}" for part in ("weight", "bias", "running_mean", "running_var")}
+        names |= {
+            f"bn.{part}": f"layers.1.{part}" for part in ("weight", "bias", "running_mean", "running_var")
+        }
         for mine, its in names.items():
             if f"{to}.{mine}" in self.target and f"{of}.{its}" in self.source:
                 self.put(f"{to}.{mine}", self.source[f"{of}.{its}"])
@@ -121,7 +139,9 @@ class _Filler:
         self.convolution(f"{to}.conv", f"{of}.layers.0")
         self.convolution(f"{to}.project", f"{of}.layers.2")
         depthwise = f"{of}.layers.1.layers"
-        scale = self.source[f"{depthwise}.1.weight"] / torch.sqrt(self.source[f"{depthwise}.1.running_var"] + BN_EPS)
+        scale = self.source[f"{depthwise}.1.weight"] / torch.sqrt(
+            self.source[f"{depthwise}.1.running_var"] + BN_EPS
+        )
         kernels = self.source[f"{depthwise}.0.weight"] * scale[:, None, None, None] / OPEN
         for name in self._matching(f"{to}.conv_dw.mixed_depthwise_conv."):
             room = self.target[name]
@@ -130,11 +150,15 @@ class _Filler:
                 self.put(name, nn.functional.pad(here, [(room.shape[-1] - here.shape[-1]) // 2] * 4))
         for gate in ("conv2", "conv3"):
             self.values[f"{to}.CA.{gate}.weight"] = torch.zeros_like(self.target[f"{to}.CA.{gate}.weight"])
-            self.values[f"{to}.CA.{gate}.bias"] = torch.full_like(self.target[f"{to}.CA.{gate}.bias"], GATE_BIAS)
+            self.values[f"{to}.CA.{gate}.bias"] = torch.full_like(
+                self.target[f"{to}.CA.{gate}.bias"], GATE_BIAS
+            )
 
     def chain(self, to: str, of: str) -> None:
         """Copy a chain of residual blocks; those beyond the source's become identities."""
-        blocks = sorted({int(name.removeprefix(f"{to}.model.").split(".")[0]) for name in self._matching(f"{to}.model.")})
+        blocks = sorted(
+            {int(name.removeprefix(f"{to}.model.").split(".")[0]) for name in self._matching(f"{to}.model.")}
+        )
         for number in blocks:
             if f"{of}.layers.{number}.layers.0.layers.0.weight" in self.source:
                 self.block(f"{to}.model.{number}", f"{of}.layers.{number}")
@@ -150,10 +174,11 @@ class _Filler:
 def ddamfn_from_mobilefacenet(target: Tensors, source: Tensors) -> dict[str, Tensor]:
     """Fill the trunk and the whole-map layer of DDAMFN from a MobileFaceNet.
 
-    Both have the same 1x1 convolutions, normalizations and PReLUs. Behind its depthwise kernels DDAMFN has neither normalization nor PReLU,
-    so the source's normalization is folded into the kernels as a scale, which also makes up for the open gates; its shift and the PReLU are
-    lost. Larger kernels are the 3x3 ones with a border of zeros, attentions along the coordinates begin with open gates, and blocks that
-    the source does not have begin as identities. The result is to be trained further with all layers free.
+    Both have the same 1x1 convolutions, normalizations and PReLUs. Behind its depthwise kernels DDAMFN has
+    neither normalization nor PReLU, so the source's normalization is folded into the kernels as a scale,
+    which also makes up for the open gates; its shift and the PReLU are lost. Larger kernels are the 3x3 ones
+    with a border of zeros, attentions along the coordinates begin with open gates, and blocks that the source
+    does not have begin as identities. The result is to be trained further with all layers free.
     """
     filler, trunk = _Filler(target, source), "features.layers"
     filler.convolution("features.0", f"{trunk}.0")

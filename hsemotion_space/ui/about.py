@@ -1,4 +1,4 @@
-"""What the numbers mean and what they must not be used for, what is kept, and the card of every checkpoint."""
+"""What the numbers mean, what not to use them for, what is stored, and every checkpoint's card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from hsemotion_space.ui.tables import table
 from hsemotion_space.ui.words import fixed, language, parts_of, say, translate
 
 TEXT = Path(__file__).with_name("about.md")
-KINDS = {"one_of": "one of them, probabilities", "continuous": "a number each", "independent": "a number for each by itself"}
+KINDS = {
+    "one_of": "one of them, probabilities",
+    "continuous": "a number each",
+    "independent": "a number for each by itself",
+}
 STORED = "until you erase them with your receipt code."
 NOT_STORED = "this server takes none."
 
@@ -52,11 +56,27 @@ def build_about(context: AppContext, tab: gr.Tab, minutes: int) -> None:
 
 def _tasks() -> str:
     rows = [
-        [say(task.title), ", ".join(map(say, task.label_names)), _kind(task), say(task.metric), _window(task), say(task.citation)]
+        [
+            say(task.title),
+            ", ".join(map(say, task.label_names)),
+            _kind(task),
+            say(task.metric),
+            _window(task),
+            say(task.citation),
+        ]
         for task in TASKS
     ]
     return table(
-        say("Tasks"), [say("Task"), say("Labels"), say("Values"), say("Official measure"), say("Smoothing"), say("Defined in")], rows
+        say("Tasks"),
+        [
+            say("Task"),
+            say("Labels"),
+            say("Values"),
+            say("Official measure"),
+            say("Smoothing"),
+            say("Defined in"),
+        ],
+        rows,
     )
 
 
@@ -71,7 +91,10 @@ def _window(task: Task) -> str:
 
 def _consent() -> str:
     steps = "\n".join(f"- **{escape(say(step.title))}** {escape(say(step.text))}" for step in LADDER)
-    return f"{say('Version {version}', version=VERSIONS[language()])}\n\n{steps}\n- **{say('Statement')}** {say(STATEMENT)}"
+    return (
+        f"{say('Version {version}', version=VERSIONS[language()])}\n\n{steps}\n- **{say('Statement')}**"
+        f" {say(STATEMENT)}"
+    )
 
 
 def _card(settings: Settings, chosen: object) -> str:
@@ -82,12 +105,13 @@ def _card(settings: Settings, chosen: object) -> str:
 
 
 def read_card(checkpoint: Checkpoint) -> str:
-    """Return the model card of a checkpoint as Markdown without its metadata, or what its manifest says if there is none."""
+    """Return a checkpoint's model card as Markdown without metadata, else its manifest's text."""
     try:
         text = (checkpoint.folder / "README.md").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         heads = "\n".join(
-            f"- {say(head.task.title)}: {say(PROVENANCE_WORDS[head.provenance])}. {translate(head.note)}" for head in checkpoint.heads
+            f"- {say(head.task.title)}: {say(PROVENANCE_WORDS[head.provenance])}. {translate(head.note)}"
+            for head in checkpoint.heads
         )
         return f"# {checkpoint.title}\n\n{translate(checkpoint.summary)}\n\n{heads}"
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)

@@ -1,7 +1,7 @@
 """The tab Analyze: from a picture or a clip to its result.
 
-An analysis is a job with an id. A handler waits for it a moment, and after that a timer asks for it, so a page that was reloaded, a second
-tab or a phone that slept finds it again.
+An analysis is a job with an id. A handler waits for it a moment, and after that a timer asks for it, so a
+page that was reloaded, a second tab or a phone that slept finds it again.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ AT_ONCE_S: Final = 0.8  # so long the first handler waits for a job
 ASK_EVERY_S: Final = 0.5
 NO_FILE: Final = Message("Add a picture or a clip first.", code="no_file")
 FORMATS: Final = (
-    "JPEG, PNG or WebP up to {image} MB; MP4, MOV, MKV, WebM or AVI up to {clip} MB. The first {seconds} seconds and at most {frames} "
-    "frames of a clip are analyzed."
+    "JPEG, PNG or WebP up to {image} MB; MP4, MOV, MKV, WebM or AVI up to {clip} MB. The first {seconds}"
+    " seconds and at most {frames} frames of a clip are analyzed."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Components that several tabs use: the backbone picker, the tick that allows the analysis, the field for the receipt code."""
+    """Components of several tabs: backbone picker, consent to analysis, field for the receipt code."""
 
     picker: Picker
     agreed: gr.Checkbox
@@ -52,7 +52,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file on this server that a visitor added, with the name it had there, or the page's own example, which needs no consent."""
+    """An uploaded file on this server with its original name, or the example, which needs no consent."""
 
     path: Path
     name: str
@@ -93,7 +93,17 @@ class Workspace:
     @property
     def outputs(self) -> list[gr.blocks.Block]:
         """Everything that handlers change."""
-        own = [self.added, self.job, self.saved_job, self.source, self.media, self.camera, self.cancel, self.progress, self.timer]
+        own = [
+            self.added,
+            self.job,
+            self.saved_job,
+            self.source,
+            self.media,
+            self.camera,
+            self.cancel,
+            self.progress,
+            self.timer,
+        ]
         return [*own, *self.picker.outputs, *self.result.outputs]
 
 
@@ -130,7 +140,8 @@ def build_workspace(context: AppContext, shared: Shared) -> Workspace:
                 )  # fmt: skip
                 fps = RawSlider(1, 30, standard.sample_fps, step=1, label=fixed("Frames analyzed per second"))
                 words = fixed(
-                    FORMATS, image=limits.image_bytes // 2**20, clip=limits.clip_bytes // 2**20, seconds=f"{limits.clip_duration_s:g}",
+                    FORMATS, image=limits.image_bytes // 2**20, clip=limits.clip_bytes // 2**20,
+                    seconds=f"{limits.clip_duration_s:g}",
                     frames=limits.clip_frames,
                 )  # fmt: skip
                 gr.Markdown(words, elem_classes="fine")
@@ -141,7 +152,8 @@ def build_workspace(context: AppContext, shared: Shared) -> Workspace:
     options = (shared.picker.choice, shared.agreed, others, fps, result.smoothing)
     saved = gr.BrowserState("", storage_key="hsemotion-job")
     workspace = Workspace(
-        gr.State(None), gr.State(""), saved, source, media, camera, start, cancel, progress, gr.Timer(ASK_EVERY_S, active=False), result,
+        gr.State(None), gr.State(""), saved, source, media, camera, start, cancel, progress,
+        gr.Timer(ASK_EVERY_S, active=False), result,
         shared.picker, options,
     )  # fmt: skip
     _connect(context, workspace, shared)
@@ -153,9 +165,13 @@ def _connect(context: AppContext, workspace: Workspace, shared: Shared) -> None:
     current, options = [workspace.job, workspace.added], workspace.options
 
     def run(request: gr.Request, job: str, added: Source | None, *chosen: Any) -> Updates:
-        return _start(context, workspace, job, added or _source_of(context, job), Choice(*chosen), client_of(request))
+        return _start(
+            context, workspace, job, added or _source_of(context, job), Choice(*chosen), client_of(request)
+        )
 
-    def add(request: gr.Request, job: str, _: object, given: list[NamedFile] | NamedFile | None, *chosen: Any) -> Updates:
+    def add(
+        request: gr.Request, job: str, _: object, given: list[NamedFile] | NamedFile | None, *chosen: Any
+    ) -> Updates:
         file = next(iter(given), None) if isinstance(given, list) else given
         if file is None:
             return unchanged()
@@ -186,7 +202,10 @@ def _connect(context: AppContext, workspace: Workspace, shared: Shared) -> None:
 
     outputs = workspace.outputs
     workspace.start.click(run, [*current, *options], outputs, **QUIET)
-    for component, event in ((workspace.media, workspace.media.upload), (workspace.camera, workspace.camera.input)):
+    for component, event in (
+        (workspace.media, workspace.media.upload),
+        (workspace.camera, workspace.camera.input),
+    ):
         event(add, [*current, component, *options], outputs, trigger_mode="always_last", **QUIET)
     workspace.source.example(add_example, [workspace.job, *options], outputs, **QUIET)
     shared.agreed.input(agree, [*current, *options], outputs, trigger_mode="always_last", **QUIET)
@@ -196,8 +215,10 @@ def _connect(context: AppContext, workspace: Workspace, shared: Shared) -> None:
     workspace.source.remove(remove, [workspace.job, workspace.picker.choice], outputs, **QUIET)
 
 
-def find_job(context: AppContext, workspace: Workspace, job: object, saved: object, chosen: object) -> Updates:
-    """Return updates for a page that was loaded: texts in the language of the visitor, and the last job of this browser."""
+def find_job(
+    context: AppContext, workspace: Workspace, job: object, saved: object, chosen: object
+) -> Updates:
+    """Return updates for a loaded page: texts in the visitor's language, and the last job of this browser."""
     start = {workspace.source: source_value(), **picker_updates(context, workspace.picker, chosen)}
     if job or context.find(saved) is None:  # the visitor may have started something already
         return start
@@ -222,15 +243,21 @@ def _copy_example(context: AppContext, kind: object) -> Source:
 def _start(  # noqa: PLR0917
     context: AppContext, workspace: Workspace, earlier: str, added: Source | None, choice: Choice, client: str
 ) -> Updates:
-    """Queue an analysis in the place of an earlier one and return updates: for its end, if that comes at once."""
+    """Queue an analysis in place of an earlier one and return updates: its result, if it ends at once."""
     context.cancel(earlier)
     try:
         if added is None:
             raise SettingsError(NO_FILE)
         if choice.agreed is not True and not added.example:
-            raise SettingsError("Please tick “{tick}” first. Without it nothing is analyzed.", tick=PROCESS.title)
-        config = PipelineConfig(_known_checkpoint(context, choice.checkpoint), choice.sample_fps, choice.smoothing)
-        job = context.runner.submit(added.path, config, _compared(context, config.checkpoint, choice.others), client=client)
+            raise SettingsError(
+                "Please tick “{tick}” first. Without it nothing is analyzed.", tick=PROCESS.title
+            )
+        config = PipelineConfig(
+            _known_checkpoint(context, choice.checkpoint), choice.sample_fps, choice.smoothing
+        )
+        job = context.runner.submit(
+            added.path, config, _compared(context, config.checkpoint, choice.others), client=client
+        )
     except (JobError, SettingsError, CheckpointError) as error:
         return _failed(context, workspace, added, choice.checkpoint, translate(error))
     until_s = time.monotonic() + AT_ONCE_S
@@ -241,11 +268,17 @@ def _start(  # noqa: PLR0917
 
 
 def _ask(  # noqa: PLR0917
-    context: AppContext, workspace: Workspace, job: str, added: Source | None, chosen: object, shown: ResultRef
+    context: AppContext,
+    workspace: Workspace,
+    job: str,
+    added: Source | None,
+    chosen: object,
+    shown: ResultRef,
 ) -> Updates:
-    """Return updates from where a job is; a result that is shown is not shown again, as that would empty a form that is being filled."""
+    """Return updates on a job; a result on screen is not repeated, as that would empty an open form."""
     status = context.find(job)
-    if status is None or (status.state == "cancelled" and not status.message):  # by whoever shows something else now
+    # by whoever shows something else now
+    if status is None or (status.state == "cancelled" and not status.message):
         return {workspace.saved_job: "", workspace.timer: gr.Timer(active=False)}
     name = added.name if added is not None else ""
     if not status.finished:
@@ -264,7 +297,8 @@ def _ask(  # noqa: PLR0917
 def _running(workspace: Workspace, status: JobStatus) -> Updates:
     return {
         workspace.job: status.id, workspace.saved_job: status.id, workspace.timer: gr.Timer(active=True),
-        workspace.progress: gr.update(value=job_progress(status), visible=True), workspace.cancel: gr.update(visible=True),
+        workspace.progress: gr.update(value=job_progress(status), visible=True),
+        workspace.cancel: gr.update(visible=True),
     }  # fmt: skip
 
 
@@ -277,8 +311,10 @@ def _ended(context: AppContext, workspace: Workspace, chosen: object, job: str) 
     }  # fmt: skip
 
 
-def _failed(context: AppContext, workspace: Workspace, added: Source | None, chosen: object, text: str) -> Updates:
-    """Return updates that show no result, and why; the file that was added stays, so that it can be tried again."""
+def _failed(
+    context: AppContext, workspace: Workspace, added: Source | None, chosen: object, text: str
+) -> Updates:
+    """Return updates that show no result, and why; the uploaded file stays, so that it can be retried."""
     return {
         **_ended(context, workspace, chosen, ""),
         workspace.added: added,
@@ -295,5 +331,7 @@ def _known_checkpoint(context: AppContext, checkpoint: object) -> str:
 
 def _compared(context: AppContext, first: str, others: object) -> list[str]:
     if not isinstance(others, list | tuple) or len(others) > MOST_OTHERS:
-        raise SettingsError("Select at most {limit} backbones to compare with.", code="too_many_backbones", limit=MOST_OTHERS)
+        raise SettingsError(
+            "Select at most {limit} backbones to compare with.", code="too_many_backbones", limit=MOST_OTHERS
+        )
     return [first, *(_known_checkpoint(context, other) for other in others)]

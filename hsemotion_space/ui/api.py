@@ -27,7 +27,8 @@ from hsemotion_space.ui.uploads import NamedFile
 
 Kind = Literal["image", "clip"]
 NO_CONSENT: Final = (
-    "Nothing is analyzed unless consent is true: the persons shown agree that this server analyzes the file now and deletes it."
+    "Nothing is analyzed unless consent is true: the persons shown agree that this server analyzes the file"
+    " now and deletes it."
 )
 
 
@@ -64,7 +65,7 @@ class Statement(TypedDict, total=False):
 
 
 class ConsentGiven(TypedDict):
-    """What may be kept (``labels``, ``crop``, ``publish``), and whether everybody is an adult and permitted it."""
+    """What may be stored (``labels``, ``crop``, ``publish``), and whether all are permitting adults."""
 
     keep: list[str]
     adult_and_permitted: bool
@@ -72,7 +73,9 @@ class ConsentGiven(TypedDict):
 
 NO_STATEMENT: Final = Statement()
 NO_SCOPES: Final = ConsentGiven(keep=[], adult_and_permitted=False)
-OUTDATED: Final = "The argument `ticket` is not used any more and will be removed; send `face`, the number of the face."
+OUTDATED: Final = (
+    "The argument `ticket` is not used any more and will be removed; send `face`, the number of the face."
+)
 
 
 class ReceiptInfo(TypedDict):
@@ -87,13 +90,17 @@ class ReceiptInfo(TypedDict):
 def build_api(context: AppContext) -> None:
     """Add the endpoints to the page."""
 
-    def analyze_image(request: gr.Request, image: FileData, consent: bool, checkpoint: str = "") -> AnalysisResult:
+    def analyze_image(
+        request: gr.Request, image: FileData, consent: bool, checkpoint: str = ""
+    ) -> AnalysisResult:
         """Analyze every face of a picture.
 
-        Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that the file is analyzed now, and
-        the id of a checkpoint (empty for the usual one).
+        Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that
+        the file is analyzed now, and the id of a checkpoint (empty for the usual one).
         """
-        return _analyze(context, "image", image, consent, PipelineConfig(checkpoint), client=client_of(request))
+        return _analyze(
+            context, "image", image, consent, PipelineConfig(checkpoint), client=client_of(request)
+        )
 
     def analyze_clip(  # noqa: PLR0917  the endpoint's inputs
         request: gr.Request,
@@ -105,24 +112,39 @@ def build_api(context: AppContext) -> None:
     ) -> AnalysisResult:
         """Analyze the faces of a clip over time.
 
-        Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that the file is analyzed now, the
-        id of a checkpoint (empty for the usual one), frames analyzed per second (0 for all, at most 60), and the factor on each task's
-        smoothing window (0 to 3).
+        Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that
+        the file is analyzed now, the id of a checkpoint (empty for the usual one), frames analyzed per second
+        (0 for all, at most 60), and the factor on each task's smoothing window (0 to 3).
         """
-        return _analyze(context, "clip", clip, consent, _config(checkpoint, sample_fps, smoothing), client=client_of(request))
+        return _analyze(
+            context,
+            "clip",
+            clip,
+            consent,
+            _config(checkpoint, sample_fps, smoothing),
+            client=client_of(request),
+        )
 
     def submit_feedback(  # noqa: PLR0917  the endpoint's inputs
-        request: gr.Request, job: str, face: int = 0, statement: Statement = NO_STATEMENT, consent: ConsentGiven = NO_SCOPES,
-        ticket: str = "",
+        request: gr.Request, job: str, face: int = 0, statement: Statement = NO_STATEMENT,
+        consent: ConsentGiven = NO_SCOPES, ticket: str = "",
     ) -> ReceiptInfo:  # fmt: skip
         """Say whether a result is right, and what would be right instead.
 
-        Take ``job`` and the number of the ``face`` from an analysis of the last minutes; ``ticket`` is of an earlier version, leave it
-        out. The statement has a ``verdict`` (correct, wrong, cannot_tell, not_a_face), for "wrong" what would be ``corrected`` by task,
-        and if you like a time range ``span_s`` of a clip, a ``comment``, and the ``receipt_code`` of earlier corrections. The consent
-        says what to ``keep`` (labels, crop, publish) and with ``adult_and_permitted`` that everybody is 18 or older and permitted it.
+        Take ``job`` and the number of the ``face`` from an analysis of the last minutes; ``ticket`` is of an
+        earlier version, leave it out. The statement has a ``verdict`` (correct, wrong, cannot_tell,
+        not_a_face), for "wrong" what would be ``corrected`` by task, and if you like a time range ``span_s``
+        of a clip, a ``comment``, and the ``receipt_code`` of earlier corrections. The consent says what to
+        ``keep`` (labels, crop, publish) and with ``adult_and_permitted`` that everybody is 18 or older and
+        permitted it.
         """
-        return _submit(context, job, _submission(face, ticket, statement, consent), request, outdated=bool(ticket) or isinstance(face, str))
+        return _submit(
+            context,
+            job,
+            _submission(face, ticket, statement, consent),
+            request,
+            outdated=bool(ticket) or isinstance(face, str),
+        )
 
     def list_the_checkpoints() -> list[CheckpointInfo]:
         """List the checkpoints, with the provenance of each task's numbers."""
@@ -141,37 +163,53 @@ def _config(checkpoint: object, sample_fps: object, smoothing: object) -> Pipeli
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def _analyze(context: AppContext, kind: Kind, media: object, consent: object, config: PipelineConfig, *, client: str) -> AnalysisResult:
+def _analyze(
+    context: AppContext, kind: Kind, media: object, consent: object, config: PipelineConfig, *, client: str
+) -> AnalysisResult:
     try:
         if consent is not True:
             raise SettingsError(NO_CONSENT)
         path = context.uploads.claim(NamedFile(media.get("path") if isinstance(media, Mapping) else None))
         checkpoint = find_checkpoint(context.settings.checkpoint_roots, config.checkpoint).id
-        job = context.runner.submit(path, PipelineConfig(checkpoint, config.sample_fps, config.smoothing), client=client)
+        job = context.runner.submit(
+            path, PipelineConfig(checkpoint, config.sample_fps, config.smoothing), client=client
+        )
         *_, last = context.runner.watch(job)
         if last.analysis is None:
             raise JobError(last.message or "The analysis was cancelled.")
         if last.analysis.media.kind != kind:
-            raise JobError(f"This is no {'picture' if kind == 'image' else 'clip'}; use analyze_{last.analysis.media.kind}.")
+            raise JobError(
+                f"This is no {'picture' if kind == 'image' else 'clip'}; use"
+                f" analyze_{last.analysis.media.kind}."
+            )
     except REFUSALS as error:
         raise gr.Error(str(error), print_exception=False) from error
-    return {"job": job, "analysis": document([last.analysis]), "tickets": {number: number for number in face_numbers(last.analysis)}}
+    return {
+        "job": job,
+        "analysis": document([last.analysis]),
+        "tickets": {number: number for number in face_numbers(last.analysis)},
+    }
 
 
 def _submission(face: object, ticket: object, statement: object, consent: object) -> Submission:
     chosen = ticket if ticket and not face else face
-    if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 10:  # the second argument was the ticket once
+    # the second argument was the ticket once
+    if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 10:
         chosen = int(chosen)
     said = statement if isinstance(statement, Mapping) else {}
     given = consent if isinstance(consent, Mapping) else {}
     return Submission(
-        face=chosen, verdict=said.get("verdict"), corrected=said.get("corrected", {}), span_s=said.get("span_s"),
-        comment=said.get("comment", ""), scopes=given.get("keep"), adult_and_permitted=given.get("adult_and_permitted"),
+        face=chosen, verdict=said.get("verdict"), corrected=said.get("corrected", {}),
+        span_s=said.get("span_s"),
+        comment=said.get("comment", ""), scopes=given.get("keep"),
+        adult_and_permitted=given.get("adult_and_permitted"),
         code=said.get("receipt_code"),
     )  # fmt: skip
 
 
-def _submit(context: AppContext, job: object, submission: Submission, request: gr.Request, *, outdated: bool) -> ReceiptInfo:
+def _submit(
+    context: AppContext, job: object, submission: Submission, request: gr.Request, *, outdated: bool
+) -> ReceiptInfo:
     try:
         analysis = context.analysis(job, None)
         known = Context(str(job), preprocessing_of(context, analysis))
@@ -194,7 +232,8 @@ def _checkpoints(context: AppContext) -> list[CheckpointInfo]:
     return [
         {
             "id": one.id, "title": one.title, "family": one.family, "license": one.license,
-            "weights": locate(one, context.settings.cache).place, "tasks": {head.task.name: head.provenance for head in one.heads},
+            "weights": locate(one, context.settings.cache).place,
+            "tasks": {head.task.name: head.provenance for head in one.heads},
         }
         for one in found
     ]  # fmt: skip

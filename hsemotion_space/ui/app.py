@@ -53,21 +53,23 @@ from hsemotion_space.ui.words import Language, catalog, fixed, say
 
 STYLE = Path(__file__).with_name("style.css")
 SESSIONS_TOGETHER = 10_000  # beyond them Gradio drops the state of the oldest one
-SESSIONS_PER_CLIENT, SESSIONS_WINDOW_S = 300, 3600.0  # so it takes dozens of networks to make another visitor lose theirs
+# so it takes dozens of networks to make another visitor lose theirs
+SESSIONS_PER_CLIENT, SESSIONS_WINDOW_S = 300, 3600.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 LEAD = """
 # HSEmotion Space
-Facial affect in pictures and clips: expression, valence and arousal, action units, compound expressions, mimicry intensity.
+Facial affect in pictures and clips: expression, valence and arousal, action units, compound expressions,
+mimicry intensity.
 
-<p class="fine">These models describe how a face <em>looks</em> to them. They do not know what a person feels, and they are wrong more
-often for some people than for others. Not for use on people at work or in education, nor for any decision about a person. Only add
-pictures of people who agree.</p>
+<p class="fine">These models describe how a face <em>looks</em> to them. They do not know what a person feels,
+and they are wrong more often for some people than for others. Not for use on people at work or in education,
+nor for any decision about a person. Only add pictures of people who agree.</p>
 """
 PRIVACY = """
-<p class="fine">What you add is analyzed on this server and deleted within {minutes} minutes; nobody is identified, and nothing is kept
-but corrections that you send, as far as you tick it there.
-Version {version}.</p>
+<p class="fine">What you add is analyzed on this server and deleted within {minutes} minutes; nobody is
+identified, and nothing is kept but corrections that you send, as far as you tick it there. Version
+{version}.</p>
 """
 
 
@@ -91,11 +93,12 @@ class Server:
 
 
 class Page(gr.Blocks):
-    """Blocks that refuse values which the page itself does not send with a sentence, where Gradio would tell of an error of the server."""
+    """Blocks that refuse invalid values with a sentence, where Gradio would report a server error."""
 
     async def preprocess_data(self, *given: Any, **options: Any) -> list[Any]:
         """Return what a function is called with."""
-        if given[0].api_name == "submit_feedback" and len(given[1]) == 4:  # of version 0.1, which had no fifth value
+        # of version 0.1, which had no fifth value
+        if given[0].api_name == "submit_feedback" and len(given[1]) == 4:
             given = (given[0], [*given[1], ""], *given[2:])
         try:
             values: list[Any] = await super().preprocess_data(*given, **options)
@@ -114,12 +117,16 @@ def build(context: AppContext) -> gr.Blocks:
     """Return the page."""
     settings = context.settings
     minutes = round((settings.results_ttl_s + LONGEST_S + SWEEP_EVERY_S) / 60)
-    with Page(title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))) as demo:
+    with Page(
+        title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))
+    ) as demo:
         gr.Markdown(fixed(LEAD), elem_classes="lead")
         with gr.Row(elem_classes="shared", equal_height=False):
             picker = build_picker(context)
             with gr.Column(scale=4, min_width=280):
-                agreed = gr.Checkbox(False, label=fixed(PROCESS.title), info=fixed(PROCESS.text), elem_id="agreed")
+                agreed = gr.Checkbox(
+                    False, label=fixed(PROCESS.title), info=fixed(PROCESS.text), elem_id="agreed"
+                )
         shared = Shared(picker, agreed, build_receipt())
         with gr.Tabs():
             with gr.Tab(fixed("Analyze"), id="analyze"):
@@ -147,10 +154,14 @@ def build(context: AppContext) -> gr.Blocks:
 def theme() -> gr.themes.Base:
     """Return the theme; system fonts, so that no font is fetched from elsewhere."""
     fonts = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
-    base = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"))
+    base = gr.themes.Default(
+        primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace")
+    )
     return base.set(  # a step from Gradio's own where its contrast is below 4.5, of borders 3
-        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300", body_text_color_subdued="*neutral_500",
-        checkbox_border_color="*neutral_500", checkbox_border_color_dark="*neutral_400", input_placeholder_color="*neutral_500",
+        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300",
+        body_text_color_subdued="*neutral_500",
+        checkbox_border_color="*neutral_500", checkbox_border_color_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400", button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700", button_primary_border_color="*primary_600",
         button_primary_border_color_hover="*primary_700", button_cancel_background_fill="#dc2626",
@@ -173,7 +184,8 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     """
     _check_address(settings)
     checkpoints = list_checkpoints(settings.checkpoint_roots)
-    stop = _stop_on_signal() if block else threading.Event()  # before anything is made that must be deleted again
+    # before anything is made that must be deleted again
+    stop = _stop_on_signal() if block else threading.Event()
     hide_environment()
     install()
     folder = make_folder()
@@ -185,14 +197,19 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     limits = _limits(settings, uploads.folder)
     middleware = [Middleware(Guard, limits=limits, script=serve_plotly()), Middleware(Language)]
     _, url, _ = demo.launch(
-        server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True, share=False, show_error=False,
-        max_file_size=settings.limits.clip_bytes, strict_cors=True, enable_monitoring=False, run_history=False, footer_links=[],
-        ssr_mode=False, state_session_capacity=SESSIONS_TOGETHER, theme=theme(), css_paths=STYLE, i18n=catalog(),
+        server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True,
+        share=False, show_error=False,
+        max_file_size=settings.limits.clip_bytes, strict_cors=True, enable_monitoring=False,
+        run_history=False, footer_links=[],
+        ssr_mode=False, state_session_capacity=SESSIONS_TOGETHER, theme=theme(), css_paths=STYLE,
+        i18n=catalog(),
         app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None, "openapi_url": None},
     )  # fmt: skip
     server = Server(demo, runner, feedback, folder, url)
     atexit.register(server.close)
-    threading.Thread(target=sweep_for_ever, args=(folder, settings.results_ttl_s + LONGEST_S), name="sweeper", daemon=True).start()
+    threading.Thread(
+        target=sweep_for_ever, args=(folder, settings.results_ttl_s + LONGEST_S), name="sweeper", daemon=True
+    ).start()
     print(f"HSEmotion Space is running on {url}", flush=True)  # noqa: T201  the one line a user waits for
     if block:
         while not stop.wait(1):
@@ -204,7 +221,9 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
 def _limits(settings: Settings, uploads: Path) -> GuardLimits:
     """Return what the door lets through."""
     window_s = settings.results_ttl_s + LONGEST_S + SWEEP_EVERY_S  # after which a file is deleted for certain
-    limits = UploadLimits(window_s, settings.upload_mb_per_client * MB, settings.upload_mb * MB, settings.free_mb * MB)
+    limits = UploadLimits(
+        window_s, settings.upload_mb_per_client * MB, settings.upload_mb * MB, settings.free_mb * MB
+    )
     hosts = {host.strip().lower() for host in settings.hosts.split(",") if host.strip()}
     local = settings.host.strip("[]") in LOOPBACK
     return GuardLimits(
@@ -222,10 +241,11 @@ def _check_address(settings: Settings) -> None:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         socket.create_server((settings.host, settings.port), family=family).close()
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # negative for an unknown name
+        # negative for an unknown name
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise SettingsError(
-            f"The page cannot be served at {settings.host}, port {settings.port} ({reason}). Set HSEMOTION_PORT to a free port, or "
-            "HSEMOTION_HOST to an address of this machine."
+            f"The page cannot be served at {settings.host}, port {settings.port} ({reason}). Set"
+            " HSEMOTION_PORT to a free port, or HSEMOTION_HOST to an address of this machine."
         ) from error
 
 

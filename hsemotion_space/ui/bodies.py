@@ -87,12 +87,15 @@ def read_json(body: bytes) -> Json:
     """Return the value of a body; None of an empty one.
 
     Raises:
-        RequestError: if it is no JSON, or holds what no page of ours sends: NaN, deep nesting, a file that was not uploaded.
+        RequestError: if it is no JSON, or holds what no page of ours sends: NaN, deep nesting, a file that
+            was not uploaded.
     """
     try:
         value: Json = json.loads(body, parse_constant=_no_constant) if body.strip() else None
     except (ValueError, RecursionError) as error:
-        raise error if isinstance(error, RequestError) else RequestError(400, "The request is not valid JSON.") from error
+        raise (
+            error if isinstance(error, RequestError) else RequestError(400, "The request is not valid JSON.")
+        ) from error
     _check(value, 0)
     return value
 
@@ -123,7 +126,8 @@ def _check(value: Json, depth: int) -> None:
 def _check_file(value: dict[str, Json]) -> None:
     """Check a table that names a file.
 
-    Gradio checks the paths of those tables alone that say in ``meta`` that they are files, but components take any table with a ``path``.
+    Gradio checks the paths of those tables alone that say in ``meta`` that they are files, but components
+    take any table with a ``path``.
     """
     path, url, meta = value.get("path"), value.get("url"), value.get("meta")
     if isinstance(url, str) and url.lstrip().lower().startswith("data:"):
@@ -149,7 +153,9 @@ class PartCounter:
 
     def __init__(self, content_type: str, most: int) -> None:
         found = re.fullmatch(
-            r"multipart/form-data\s*;.*?\bboundary=(?:\"([^\"]{1,70})\"|([^\s;,\"]{1,70})).*", content_type, re.IGNORECASE | re.DOTALL
+            r"multipart/form-data\s*;.*?\bboundary=(?:\"([^\"]{1,70})\"|([^\s;,\"]{1,70})).*",
+            content_type,
+            re.IGNORECASE | re.DOTALL,
         )
         if found is None:
             raise RequestError(415, "Files must be sent as multipart/form-data.")

@@ -18,8 +18,8 @@ def client_of(request: gr.Request) -> str:
 def client_in(headers: Headers, peer: str) -> str:
     """Return the network that a request comes from.
 
-    Behind the proxy of a Space it is that of the last address in ``X-Forwarded-For``, which the proxy wrote; what stands before it anybody
-    can write. Elsewhere the header is not believed.
+    Behind the proxy of a Space it is that of the last address in ``X-Forwarded-For``, which the proxy wrote;
+    what stands before it anybody can write. Elsewhere the header is not believed.
 
     Args:
         headers: of the request.

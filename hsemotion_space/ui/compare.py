@@ -1,4 +1,4 @@
-"""Several backbones on the same faces: their lines in one plot, how far they are apart, and the moments at which they differ most."""
+"""Several backbones on the same faces: lines in one plot, their distance, the moments of disagreement."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from hsemotion_space.ui.words import fixed, say, translate
 MOMENTS: Final = 8
 GO_TO: Final = Path(__file__).with_name("moments.js")
 ABOUT: Final = (
-    "How far the backbones are apart says how unsure such networks are about a face; it does not say which of them is right, and they can "
-    "be wrong together. 0 is no difference, 1 the largest there can be. Tasks are not on one scale, so compare moments within a task."
+    "How far the backbones are apart says how unsure such networks are about a face; it does not say which of"
+    " them is right, and they can be wrong together. 0 is no difference, 1 the largest there can be. Tasks"
+    " are not on one scale, so compare moments within a task."
 )
 
 
@@ -76,7 +77,10 @@ def comparison_updates(comparison: Comparison, analyses: Sequence[Analysis]) -> 
     """Return updates for the result that is shown; hidden unless there are several analyses with a face."""
     if len(analyses) < 2 or not analyses[0].faces:
         return {comparison.box: gr.update(visible=False)}
-    choices = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in analyses[0].faces]
+    choices = [
+        (say("Face {number}", number=item.track.track_id), str(item.track.track_id))
+        for item in analyses[0].faces
+    ]
     return {
         comparison.box: gr.update(visible=True),
         comparison.face: gr.update(choices=choices, value=choices[0][1]),
@@ -106,7 +110,7 @@ def _drawn(comparison: Comparison, analyses: Sequence[Analysis], number: object,
 
 
 def _moments(moments: Sequence[Moment]) -> str:
-    """Return the moments of most disagreement as a table; the time of each leads the viewer of the same tab there."""
+    """Return the moments of most disagreement as a table; each time moves the tab's viewer there."""
     if not moments:
         return ""
     names = [escape(said.checkpoint.title) for said in moments[0].said]
@@ -114,7 +118,10 @@ def _moments(moments: Sequence[Moment]) -> str:
         [
             _leads_to(moment),
             f"{moment.score:.2f}",
-            *(escape(f"{in_words(said.prediction)} ({say(PROVENANCE_WORDS[said.prediction.provenance])})") for said in moment.said),
+            *(
+                escape(f"{in_words(said.prediction)} ({say(PROVENANCE_WORDS[said.prediction.provenance])})")
+                for said in moment.said
+            ),
         ]
         for moment in moments
     ]
@@ -123,4 +130,7 @@ def _moments(moments: Sequence[Moment]) -> str:
 
 def _leads_to(moment: Moment) -> str:
     words = say("{time} s", time=f"{moment.time_s:.2f}")
-    return f"<button type='button' data-time='{moment.time_s!r}' data-face='{moment.track_id}'>{escape(words)}</button>"
+    return (
+        f"<button type='button' data-time='{moment.time_s!r}'"
+        f" data-face='{moment.track_id}'>{escape(words)}</button>"
+    )

@@ -43,7 +43,7 @@ def example_digests() -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class ResultRef:
-    """The result that the page shows: its job, the smoothing it was read with, and the numbers of the faces that can be corrected."""
+    """The result on the page: its job, its smoothing, and the numbers of the faces to correct."""
 
     job: str = ""
     smoothing: float | None = None
@@ -82,7 +82,7 @@ class AppContext:
         return self.feedback
 
     def analysis(self, job: object, smoothing: float | None) -> Analysis:
-        """Return the finished analysis of a job by its first checkpoint, read again with another smoothing unless that is None.
+        """Return a job's finished analysis by its first checkpoint, smoothed anew unless that is None.
 
         Raises:
             JobError: if there is none.
@@ -102,7 +102,9 @@ class AppContext:
         if smoothing is None:
             return status.analyses
         factor, roots = PipelineConfig(smoothing=smoothing).smoothing, self.settings.checkpoint_roots
-        return tuple(reread(one, find_checkpoint(roots, one.checkpoint.id), factor) for one in status.analyses)
+        return tuple(
+            reread(one, find_checkpoint(roots, one.checkpoint.id), factor) for one in status.analyses
+        )
 
     def find(self, job: object) -> JobStatus | None:
         """Return the status of a job; None if there is no such job, whatever the id is."""

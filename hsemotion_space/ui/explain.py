@@ -28,10 +28,11 @@ ROUNDING_S: Final = 0.01  # of the times on the page
 LATEST_S: Final = 1e6
 STYLE: Final = Path(__file__).with_name("explain.css")
 ONLY_OF_JOB: Final = "${job && (value || '').startsWith(job) ? value.slice(job.length) : ''}"
-"""Template of the result, which begins with the id of its job: an answer that comes late is not shown below another result."""
+"""Template of the result, which begins with the id of its job: an answer that comes late is not shown below
+another result."""
 ABOUT: Final = (
-    "One part of a face after the other is hidden, and how far a value falls tells how much the network relies on that part. "
-    "This takes some seconds."
+    "One part of a face after the other is hidden, and how far a value falls tells how much the network"
+    " relies on that part. This takes some seconds."
 )
 
 
@@ -81,11 +82,14 @@ def build_explanation(context: AppContext, shown: gr.State, viewer: gr.HTML) -> 
             backbone = gr.Dropdown([], label=fixed("Backbone explained"), visible=False, min_width=160)
             value = gr.Dropdown([], label=fixed("Value explained"), min_width=220)
             second = RawNumber(
-                0, label=fixed("At second"), info=fixed("Where you go to in the clip above."), minimum=0, precision=2, visible=False,
+                0, label=fixed("At second"), info=fixed("Where you go to in the clip above."), minimum=0,
+                precision=2, visible=False,
                 min_width=120,
             )  # fmt: skip
         show = gr.Button(fixed("Show where it looks"))
-        result = gr.HTML(html_template=ONLY_OF_JOB, css_template=STYLE.read_text("utf-8"), apply_default_css=False, job="")
+        result = gr.HTML(
+            html_template=ONLY_OF_JOB, css_template=STYLE.read_text("utf-8"), apply_default_css=False, job=""
+        )
     explanation = Explanation(box, face, backbone, value, second, result)
 
     def answer(request: gr.Request, given: ResultRef, *chosen: object) -> str:
@@ -100,19 +104,26 @@ def build_explanation(context: AppContext, shown: gr.State, viewer: gr.HTML) -> 
 
 
 def explanation_updates(explanation: Explanation, analyses: Sequence[Analysis], job: str) -> Updates:
-    """Return updates for a new result or none; hidden unless there is a face. Nothing of an earlier result stays."""
+    """Return updates for a new result or none; hidden unless there is a face.
+
+    Nothing of an earlier result stays.
+    """
     empty: Updates = {explanation.result: gr.update(value="", job=job)}
     if not analyses or not analyses[0].faces:
         return {explanation.box: gr.update(visible=False), **empty}
     first = analyses[0]
-    faces = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in first.faces]
+    faces = [
+        (say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in first.faces
+    ]
     backbones = [(one.checkpoint.title, one.checkpoint.id) for one in analyses]
     start_s = round(float(first.faces[0].track.times_s[0]), 2)
     return {
         explanation.box: gr.update(visible=True, open=False),
         explanation.face: gr.update(choices=faces, value=faces[0][1]),
         explanation.backbone: gr.update(choices=backbones, value=backbones[0][1], visible=len(backbones) > 1),
-        explanation.value: gr.update(choices=value_choices(first.faces[0]), value=usual_value(first.faces[0])),
+        explanation.value: gr.update(
+            choices=value_choices(first.faces[0]), value=usual_value(first.faces[0])
+        ),
         explanation.second: gr.update(value=start_s, visible=first.media.kind == "clip"),
         **empty,
     }
@@ -122,12 +133,14 @@ def value_choices(face: FaceResult) -> list[tuple[str, str]]:
     """Return all values that a face has in each frame: what is shown, and a key."""
     lines = [line for line in face.timelines if line.task.scope == "frame"]
     return [
-        (f"{say(line.task.title)}: {say(label.name)}", f"{line.task.name}/{label.name}") for line in lines for label in line.task.labels
+        (f"{say(line.task.title)}: {say(label.name)}", f"{line.task.name}/{label.name}")
+        for line in lines
+        for label in line.task.labels
     ]
 
 
 def usual_value(face: FaceResult) -> str:
-    """Return the key of the value that is explained unless another one is chosen: the largest of the first task with one label of many."""
+    """Return the default key to explain: the largest value of the first one-of task."""
     for prediction in face.predictions:
         if prediction.task.scope == "frame" and prediction.task.kind == "one_of":
             return f"{prediction.task.name}/{prediction.task.label_names[prediction.top]}"
@@ -163,7 +176,9 @@ def _answer(context: AppContext, job: str, choice: _Choice, client: str) -> str:
         media = context.runner.media_of(job)
         if media is None:
             raise AskError(say("The file is not on this server any more. Please analyze it again."))
-        question = context.runner.explain(media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client)
+        question = context.runner.explain(
+            media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client
+        )
         explained = _wait(context, question)
     except AskError as error:
         return _problem(str(error))
@@ -179,7 +194,11 @@ def _read(analyses: Sequence[Analysis], choice: _Choice) -> Asked:
         AskError: if there is no such face, backbone, value or time.
     """
     analysis = next((one for one in analyses if one.checkpoint.id == choice.backbone), None)
-    face = next((one for one in analysis.faces if str(one.track.track_id) == choice.face), None) if analysis is not None else None
+    face = (
+        next((one for one in analysis.faces if str(one.track.track_id) == choice.face), None)
+        if analysis is not None
+        else None
+    )
     if analysis is None or face is None or choice.value not in [key for _, key in value_choices(face)]:
         raise AskError(say("Please choose a face and one of its values."))
     task, _, label = str(choice.value).partition("/")
@@ -204,8 +223,10 @@ def _wait(context: AppContext, job: str) -> Explained:
     raise JobError(status.message or "The analysis was cancelled.")
 
 
-def _values(context: AppContext, given: ResultRef, number: object, backbone: object, kept: object = None) -> object:
-    """Return an update for the values of another face or backbone; one that is to be ``kept`` stays chosen if it is among them."""
+def _values(
+    context: AppContext, given: ResultRef, number: object, backbone: object, kept: object = None
+) -> object:
+    """Return an update for the values of another face or backbone; a ``kept`` choice stays if present."""
     try:
         analyses = context.runner.status(given.job).analyses
     except JobError:  # it is told when the button is pressed
@@ -214,7 +235,9 @@ def _values(context: AppContext, given: ResultRef, number: object, backbone: obj
         for face in one.faces:
             if one.checkpoint.id == backbone and str(face.track.track_id) == number:
                 choices = value_choices(face)
-                return gr.update(choices=choices, value=kept if kept in [key for _, key in choices] else usual_value(face))
+                return gr.update(
+                    choices=choices, value=kept if kept in [key for _, key in choices] else usual_value(face)
+                )
     return gr.skip()
 
 
@@ -234,4 +257,8 @@ def _time_sought(event: gr.EventData) -> object:
 
 def _seconds(value: object) -> float | None:
     """Return a number of seconds; what a browser sends may be anything."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LATEST_S else None
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LATEST_S
+        else None
+    )

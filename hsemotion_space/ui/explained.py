@@ -1,4 +1,4 @@
-"""An explanation as HTML: the face, the map over it if it can be relied on, and what must be known beside it."""
+"""An explanation as HTML: the face, the map over it if reliable, and the caveats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ PLACES: Final[dict[tuple[int, int], str]] = {
     (2, 1): "the lower middle of the face",
     (2, 2): "the lower right of the face",
 }
-"""By row and column of the third in which the center of a place lies; left and right are those of the picture."""
+"""By row and column of the third in which the center of a place lies; left and right are those of the
+picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,44 +62,69 @@ def place_words(place_xyxy: tuple[int, int, int, int], side: int) -> str:
 
 
 def explained_html(asked: Asked, explained: Explained) -> str:
-    """Return an explanation as HTML: the face, the map over it if it can be relied on, and what must be known beside it."""
+    """Return an explanation as HTML: the face, its map if reliable, and the caveats."""
     found = explained.saliency
     number, label = asked.track.track_id, say(found.task.labels[found.task.index(found.label)].name)
-    values = {"number": number, "title": asked.analysis.checkpoint.title, "task": say(found.task.title), "label": label}
+    values = {
+        "number": number,
+        "title": asked.analysis.checkpoint.title,
+        "task": say(found.task.title),
+        "label": label,
+    }
     values["provenance"] = say(PROVENANCE_WORDS[found.provenance])
     if asked.time_s is None:
         about = say("Face {number}, {title}: {task}, {label} ({provenance})", **values)
     else:
-        about = say("Face {number} at {time} s, {title}: {task}, {label} ({provenance})", time=f"{asked.time_s:.2f}", **values)
+        about = say(
+            "Face {number} at {time} s, {title}: {task}, {label} ({provenance})",
+            time=f"{asked.time_s:.2f}",
+            **values,
+        )
     face = _figure(explained.face, say("Face {number} as the network gets it", number=number))
     lines = [_of_single_frame(asked), translate(found.words), say(LIMITS)]
-    map_ = _map(explained, number, label) if found.verdict == "clear" else f"<p class='no-map'>{escape(say(NO_MAP[found.verdict]))}</p>"
+    map_ = (
+        _map(explained, number, label)
+        if found.verdict == "clear"
+        else f"<p class='no-map'>{escape(say(NO_MAP[found.verdict]))}</p>"
+    )
     paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
     title = f"<p class='title'>{escape(about)}</p>"
-    return f"<section class='explained' role='status'>{title}<div class='pictures'>{face}{map_}</div>{paragraphs}</section>"
+    return (
+        f"<section class='explained' role='status'>{title}<div"
+        f" class='pictures'>{face}{map_}</div>{paragraphs}</section>"
+    )
 
 
 def _of_single_frame(asked: Asked) -> str:
-    return say("The value is that of this single frame, without smoothing.") if asked.time_s is not None else ""
+    return (
+        say("The value is that of this single frame, without smoothing.") if asked.time_s is not None else ""
+    )
 
 
 def _map(explained: Explained, number: int, label: str) -> str:
     """Return the map over the face with its legend."""
     found = explained.saliency
     place = place_words(found.place_xyxy, len(explained.face))
-    alt = say("Map over face {number}. {place} carries {label} most; left and right are those of the picture.", number=number,
-              place=place[:1].upper() + place[1:], label=label)  # fmt: skip
+    alt = say(
+        "Map over face {number}. {place} carries {label} most; left and right are those of the picture.",
+        number=number, place=place[:1].upper() + place[1:], label=label,
+    )  # fmt: skip
     legend = [
         (f"<span class='swatch' style='background:rgb{LOWERS}'></span>", say("hiding it lowers the value")),
         (f"<span class='swatch' style='background:rgb{RAISES}'></span>", say("hiding it raises the value")),
         ("<span class='frame'></span>", say("the strongest place: {place}", place=place)),
     ]
     items = "".join(f"<li>{mark}{escape(words)}</li>" for mark, words in legend)
-    picture = _figure(overlay(explained.face, found.map, found.place_xyxy), alt, say("What the value depends on"))
+    picture = _figure(
+        overlay(explained.face, found.map, found.place_xyxy), alt, say("What the value depends on")
+    )
     return f"{picture}<ul class='legend'>{items}</ul>"
 
 
 def _figure(pixels: ByteArray, alt: str, caption: str = "") -> str:
     """Return a picture that no file holds, with its text alternative, as large as the map."""
     uri = data_uri(pixels, (SIDE, SIDE), "png")
-    return f"<figure><img alt='{escape(alt)}' src='{uri}'><figcaption>{escape(caption or alt)}</figcaption></figure>"
+    return (
+        f"<figure><img alt='{escape(alt)}'"
+        f" src='{uri}'><figcaption>{escape(caption or alt)}</figcaption></figure>"
+    )

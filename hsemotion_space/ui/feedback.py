@@ -37,9 +37,15 @@ VERDICTS: Final = (
     ("This is not a face", "not_a_face"),
 )
 VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICT_NAMES}
-KEEP_IT: Final = "Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My data</em>."
+KEEP_IT: Final = (
+    "Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My"
+    " data</em>."
+)
 STEPS: Final = tuple(step for step in LADDER if step.name in SCOPES)
-RECEIPT: Final = "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data* before you send."
+RECEIPT: Final = (
+    "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data*"
+    " before you send."
+)
 REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
 
 
@@ -86,14 +92,25 @@ class Form:
     def outputs(self) -> list[gr.blocks.Block]:
         """Everything that a result or another face changes."""
         boxes = [question.box for question in self.questions]
-        return [self.drawer, self.face, self.start, self.end, self.about, self.corrections, *boxes, *self.empty()]
+        return [
+            self.drawer,
+            self.face,
+            self.start,
+            self.end,
+            self.about,
+            self.corrections,
+            *boxes,
+            *self.empty(),
+        ]
 
     def empty(self) -> Updates:
         """Return updates that empty what is about one face: nothing of it holds for another one."""
         answers = [gr.update(value=value) for question in self.questions for value in question.empty]
         return {
-            self.seen: (), self.crop: gr.update(visible=False, value=None), self.verdict: None, self.comment: "", self.statement: False,
-            **dict.fromkeys(self.scopes, False), **dict(zip(self.fields, answers, strict=True)), self.outcome: "",
+            self.seen: (), self.crop: gr.update(visible=False, value=None), self.verdict: None,
+            self.comment: "", self.statement: False,
+            **dict.fromkeys(self.scopes, False), **dict(zip(self.fields, answers, strict=True)),
+            self.outcome: "",
         }  # fmt: skip
 
 
@@ -107,19 +124,36 @@ def build_form(context: AppContext, shown: gr.State, receipt: gr.Textbox) -> For
     """
     form = _lay_out()
     wants_crop = form.scopes[STEPS.index(CROP)]
-    form.verdict.change(lambda chosen: gr.update(visible=chosen == "wrong"), form.verdict, form.corrections, **QUIET)
+    form.verdict.change(
+        lambda chosen: gr.update(visible=chosen == "wrong"), form.verdict, form.corrections, **QUIET
+    )
     wants_crop.input(
-        lambda *given: _preview(context, *given), [shown, form.face, wants_crop], [form.seen, form.crop], **QUIET
+        lambda *given: _preview(context, *given), [shown, form.face, wants_crop], [form.seen, form.crop],
+        **QUIET
     )  # fmt: skip
     form.face.input(
-        lambda *chosen: _other_face(context, form, *chosen), [shown, form.face, form.about], form.outputs, **QUIET
+        lambda *chosen: _other_face(context, form, *chosen), [shown, form.face, form.about], form.outputs,
+        **QUIET
     )  # fmt: skip
 
-    def submit(request: gr.Request, given: ResultRef, number: object, seen: object, *values: object) -> list[object]:
-        return _submit(context, given, seen == (given.job, str(number)), _read(form, given, number, values), request)
+    def submit(
+        request: gr.Request, given: ResultRef, number: object, seen: object, *values: object
+    ) -> list[object]:
+        return _submit(
+            context, given, seen == (given.job, str(number)), _read(form, given, number, values), request
+        )
 
     send = form.send
-    fields = [form.verdict, form.comment, form.statement, receipt, form.start, form.end, *form.scopes, *form.fields]
+    fields = [
+        form.verdict,
+        form.comment,
+        form.statement,
+        receipt,
+        form.start,
+        form.end,
+        *form.scopes,
+        *form.fields,
+    ]
     send.click(submit, [shown, form.face, form.seen, *fields], [receipt, form.outcome], **QUIET)
     return form
 
@@ -128,30 +162,42 @@ def _lay_out() -> Form:
     with build_drawer() as drawer:
         with gr.Row():
             face = gr.Dropdown([], label=fixed("Face"), min_width=100)
-            start = RawNumber(0, label=fixed("From second"), minimum=0, precision=2, visible=False, min_width=100)
+            start = RawNumber(
+                0, label=fixed("From second"), minimum=0, precision=2, visible=False, min_width=100
+            )
             end = RawNumber(0, label=fixed("To second"), minimum=0, precision=2, visible=False, min_width=100)
-        verdict = gr.Radio([(fixed(words), name) for words, name in VERDICTS], label=fixed("What the network says about this face"))
+        verdict = gr.Radio(
+            [(fixed(words), name) for words, name in VERDICTS],
+            label=fixed("What the network says about this face"),
+        )
         with gr.Column(visible=False) as corrections:
             gr.Markdown(fixed("What would be right? Answer what you can see; leave the rest."))
             questions = tuple(build_question(task) for task in TASKS)
-        comment = gr.Textbox(label=fixed("Comment (optional)"), info=fixed("No names, please."), max_length=COMMENT_LENGTH, lines=2)
+        comment = gr.Textbox(
+            label=fixed("Comment (optional)"),
+            info=fixed("No names, please."),
+            max_length=COMMENT_LENGTH,
+            lines=2,
+        )
         gr.Markdown(fixed("**What may be kept?** Nothing is, unless you tick it."))
         scopes = tuple(gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text)) for step in STEPS)
         crop = gr.Image(
-            label=fixed("The picture that would be kept"), visible=False, interactive=False, height=224, format="png", buttons=[]
+            label=fixed("The picture that would be kept"), visible=False, interactive=False, height=224,
+            format="png", buttons=[]
         )  # fmt: skip
         statement = gr.Checkbox(False, label=fixed(STATEMENT))
         gr.Markdown(fixed(RECEIPT))
         send = gr.Button(fixed("Send"), variant="primary")
         outcome = gr.HTML()
     return Form(
-        drawer, face, start, end, gr.State(""), gr.State(()), crop, verdict, corrections, comment, statement, scopes, questions, send,
+        drawer, face, start, end, gr.State(""), gr.State(()), crop, verdict, corrections, comment, statement,
+        scopes, questions, send,
         outcome,
     )  # fmt: skip
 
 
 def _other_face(context: AppContext, form: Form, given: ResultRef, number: object, about: object) -> Updates:
-    """Return updates when another face is selected; walking through the field with the keyboard changes nothing."""
+    """Return updates when another face is selected; moving by keyboard within the field changes nothing."""
     if str(number) == about:
         return unchanged()
     try:
@@ -175,19 +221,30 @@ def connect_viewer(form: Form, viewer: gr.HTML, shown: gr.State) -> None:
 
     def correct(event: gr.EventData, given: ResultRef, about: object) -> Updates:
         sent = read_event(event)
-        task = next((question.task.name for question in form.questions if question.task.name == sent.get("task")), "")
+        task = next(
+            (question.task.name for question in form.questions if question.task.name == sent.get("task")), ""
+        )
         if str(sent.get("face")) not in given.faces:
             return unchanged()
         chosen = read_selection(event)
         span = _span(form, chosen.start_s, chosen.end_s) if chosen is not None else {}
         wrong = {form.verdict: "wrong", form.corrections: gr.update(visible=True)}
-        return {**about_face(sent.get("face"), about), **span, **wrong, form.drawer: opened(say("Correction"), f"question-{task}")}
+        return {
+            **about_face(sent.get("face"), about),
+            **span,
+            **wrong,
+            form.drawer: opened(say("Correction"), f"question-{task}"),
+        }
 
     def take_range(event: gr.EventData, given: ResultRef, about: object) -> Updates:
         chosen = read_selection(event)
         if chosen is None or str(chosen.face) not in given.faces:
             return unchanged()
-        return {**about_face(chosen.face, about), **_span(form, chosen.start_s, chosen.end_s), form.drawer: opened(say("Correction"))}
+        return {
+            **about_face(chosen.face, about),
+            **_span(form, chosen.start_s, chosen.end_s),
+            form.drawer: opened(say("Correction")),
+        }
 
     def take_label(event: gr.EventData, given: ResultRef, about: object) -> Updates:
         [first, *_] = form.questions
@@ -200,7 +257,11 @@ def connect_viewer(form: Form, viewer: gr.HTML, shown: gr.State) -> None:
             form.drawer: opened(say("Correction"), first.box.elem_id or ""),
         }
 
-    for event, handle in ((viewer.correct, correct), (viewer.range, take_range), (viewer.label_key, take_label)):
+    for event, handle in (
+        (viewer.correct, correct),
+        (viewer.range, take_range),
+        (viewer.label_key, take_label),
+    ):
         event(handle, [shown, form.about], form.outputs, **QUIET)
 
 
@@ -215,33 +276,48 @@ def _read(form: Form, given: ResultRef, number: object, values: Sequence[object]
         if answer is not None:
             corrected[question.task.name] = answer
     return Submission(
-        face=int(str(number)) if str(number) in given.faces else 0, verdict=verdict, corrected=corrected if verdict == "wrong" else {},
+        face=int(str(number)) if str(number) in given.faces else 0, verdict=verdict,
+        corrected=corrected if verdict == "wrong" else {},
         span_s=[start_s, end_s], comment=comment,
-        scopes=[step.name for step, tick in zip(STEPS, ticks, strict=True) if tick is True], adult_and_permitted=statement, code=code,
+        scopes=[step.name for step, tick in zip(STEPS, ticks, strict=True) if tick is True],
+        adult_and_permitted=statement, code=code,
     )  # fmt: skip
 
 
-def _submit(context: AppContext, given: ResultRef, seen: bool, submission: Submission, request: gr.Request) -> list[object]:
+def _submit(
+    context: AppContext, given: ResultRef, seen: bool, submission: Submission, request: gr.Request
+) -> list[object]:
     """Return updates for the receipt code and for what is told; a picture is kept only if it was ``seen``."""
     try:
         if submission.verdict is None:
             raise FeedbackError("Please say first whether what the network says is right.", code="no_verdict")
         if isinstance(submission.scopes, list) and CROP.name in submission.scopes and not seen:
-            raise FeedbackError("Please look at the picture that would be kept: tick “{tick}” again.", code="unseen", tick=CROP.title)
+            raise FeedbackError(
+                "Please look at the picture that would be kept: tick “{tick}” again.",
+                code="unseen",
+                tick=CROP.title,
+            )
         analysis = context.analysis(given.job, given.smoothing)
         if analysis.media.kind != "clip":
             submission = replace(submission, span_s=[])
         known = Context(given.job, preprocessing_of(context, analysis), language=language())
         receipt = context.open_feedback.intake.submit(analysis, submission, client_of(request), known)
     except REFUSALS as error:
-        return [gr.skip(), f"<p class='problem' role='alert'>{escape(say('Not saved. {reason}', reason=translate(error)))}</p>"]
+        return [
+            gr.skip(),
+            (
+                "<p class='problem'"
+                f" role='alert'>{escape(say('Not saved. {reason}', reason=translate(error)))}</p>"
+            ),
+        ]
     return [receipt.code, _thanks(receipt)]
 
 
 def _thanks(receipt: Receipt) -> str:
     return (
-        f"<div class='receipt' role='status'><p>{escape(translate(receipt.message))} {escape(say('Your receipt code:'))} "
-        f"<code>{escape(receipt.code)}</code></p><p>{say(KEEP_IT)}</p></div>"
+        f"<div class='receipt' role='status'><p>{escape(translate(receipt.message))}"
+        f" {escape(say('Your receipt code:'))}"
+        f" <code>{escape(receipt.code)}</code></p><p>{say(KEEP_IT)}</p></div>"
     )
 
 
@@ -282,7 +358,10 @@ def form_updates(form: Form, analysis: Analysis | None) -> Updates:
     updates: Updates = {**form.empty(), form.drawer: "", form.about: ""}
     if analysis is None or not analysis.faces:
         return updates
-    choices = [(say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in analysis.faces]
+    choices = [
+        (say("Face {number}", number=item.track.track_id), str(item.track.track_id))
+        for item in analysis.faces
+    ]
     times, clip = analysis.faces[0].track.times_s, analysis.media.kind == "clip"
     return {
         **updates,
@@ -290,5 +369,8 @@ def form_updates(form: Form, analysis: Analysis | None) -> Updates:
         form.about: choices[0][1],
         form.start: gr.update(value=round(float(times[0]), 2), visible=clip),
         form.end: gr.update(value=round(float(times[-1]), 2), visible=clip),
-        **{question.box: gr.update(visible=clip or question.task.scope == "frame") for question in form.questions},
+        **{
+            question.box: gr.update(visible=clip or question.task.scope == "frame")
+            for question in form.questions
+        },
     }

@@ -1,4 +1,4 @@
-"""The door of the page: which requests reach Gradio, how large and how slow they may be, and what every answer says to the browser."""
+"""The guard of the page: which requests reach Gradio, their size and time limits, response headers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ READ: Final = re.compile(
     re.DOTALL,
 )
 WRITTEN: Final = re.compile(rf"{UPLOAD}/?|/queue/join|/(run|api|call)/[^/]+/?|/cancel|/reset/?")
-"""Routes that the page and ``gradio_client`` use, without the prefix of Gradio's own; all others are closed."""
+"""Routes that the page and ``gradio_client`` use, without the prefix of Gradio's own; all others are closed.
+"""
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MALFORMED: Final = (LookupError, TypeError, AttributeError, FnIndexInferError)
 """What Gradio raises while it reads a form or seeks a function; errors of functions it answers by itself."""
@@ -65,15 +66,17 @@ class GuardLimits:
 class Guard:
     """ASGI middleware.
 
-    Refuses with a plain sentence: names that the server does not have (403), methods (405) and routes (404) that the page does not use,
-    posts from other sites (403), bodies that are too large (413), too slow (408) or too many (429, 507), and JSON that names a file in
-    another way than the page does (400). What is passed on as JSON is what was checked, whatever the request called itself. An error of
-    the layers behind becomes a sentence with a code, by which the log tells what it was.
+    Refuses with a plain sentence: names that the server does not have (403), methods (405) and routes (404)
+    that the page does not use, posts from other sites (403), bodies that are too large (413), too slow (408)
+    or too many (429, 507), and JSON that names a file in another way than the page does (400). What is passed
+    on as JSON is what was checked, whatever the request called itself. An error of the layers behind becomes
+    a sentence with a code, by which the log tells what it was.
 
     Args:
         app: behind it.
         limits: of requests.
-        script: a file of the page itself, the only one that browsers may keep; its address changes with its version.
+        script: a file of the page itself, the only one that browsers may keep; its address changes with its
+            version.
     """
 
     def __init__(self, app: ASGIApp, limits: GuardLimits, script: Path | None = None) -> None:
@@ -96,7 +99,8 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as error:  # noqa: BLE001  whatever Gradio raises; its text may hold names of files
-            if answer.started and isinstance(error.__cause__, HTTPException):  # a stream of events has told that nothing is there
+            # a stream of events has told that nothing is there
+            if answer.started and isinstance(error.__cause__, HTTPException):
                 await answer({"type": "http.response.body"})
                 return
             await answer.refuse(scope, receive, *_failure(error, scope))
@@ -134,7 +138,9 @@ class Guard:
         host = _name_of(headers.get("host", ""))
         if self.limits.hosts and host not in self.limits.hosts:
             raise RequestError(
-                403, "This server does not answer to that name. Set HSEMOTION_HOSTS to the name under which visitors reach it."
+                403,
+                "This server does not answer to that name. Set HSEMOTION_HOSTS to the name under which"
+                " visitors reach it.",
             )
         routes = {"GET": READ, "HEAD": READ, "OPTIONS": READ, "POST": WRITTEN}.get(scope["method"])
         if routes is None:
@@ -189,7 +195,8 @@ class _Answer:
         """Pass a message on."""
         if message["type"] == "http.response.start":
             self.started = True
-            if message["status"] == 500 and not FAILED.get():  # Gradio tells of refusals by the functions of the page as of errors
+            # Gradio tells of refusals by the functions of the page as of errors
+            if message["status"] == 500 and not FAILED.get():
                 message["status"] = 422
             headers = MutableHeaders(scope=message)
             headers.update(SAFE_HEADERS)
@@ -204,7 +211,7 @@ class _Answer:
 
 
 def _failure(error: Exception, scope: Scope) -> tuple[int, str]:
-    """Return the status and the sentence for what was raised behind the guard, and log it without anything that a request chose."""
+    """Return status and sentence for an error behind the guard; log nothing that a request chose."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return 507, NO_SPACE
     place = f"{type(error).__name__} in {scope['method']} /{_route(scope).split('/')[1]}"
@@ -245,7 +252,11 @@ def _same_site(headers: Mapping[str, str]) -> bool:
 
 def _as_json(scope: Scope, body: bytes) -> Scope:
     """Return a request that says of itself what its body is."""
-    others = [pair for pair in scope["headers"] if pair[0].lower() not in (b"content-type", b"content-length", b"transfer-encoding")]
+    others = [
+        pair
+        for pair in scope["headers"]
+        if pair[0].lower() not in (b"content-type", b"content-length", b"transfer-encoding")
+    ]
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     return {**scope, "headers": [*others, *own]}
 

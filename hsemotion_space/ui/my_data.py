@@ -11,7 +11,13 @@ import gradio as gr
 
 from hsemotion_space.feedback.export import export_own
 from hsemotion_space.feedback.keys import HASH_LENGTH, read_code
-from hsemotion_space.feedback.limits import ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT, Limits, network_of
+from hsemotion_space.feedback.limits import (
+    ATTEMPTS_PER_CLIENT,
+    ATTEMPTS_TOTAL,
+    CODE_LIMIT,
+    Limits,
+    network_of,
+)
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, corrections_of, subject_of
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext
@@ -22,12 +28,17 @@ from hsemotion_space.ui.words import fixed, say, translate
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
 LOOKUPS = Limits(time.monotonic, ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT)
 """How often codes may be tried under which nothing is kept, by one network and by all together."""
-RECEIPT = "You get it with your first correction. Put it in before you send more, and all of it stays together."
-ABOUT = "Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody needs an account."
+RECEIPT = (
+    "You get it with your first correction. Put it in before you send more, and all of it stays together."
+)
+ABOUT = (
+    "Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody"
+    " needs an account."
+)
 
 
 def build_receipt() -> gr.Textbox:
-    """Return the field for the receipt code, which the correction forms fill too; :func:`build_my_data` shows it."""
+    """Return the field for the receipt code, which correction forms fill too; see :func:`build_my_data`."""
     return gr.Textbox(
         label=fixed("Receipt code"), max_lines=1, max_length=100, render=False, info=fixed(RECEIPT)
     )  # fmt: skip
@@ -53,7 +64,9 @@ def build_my_data(context: AppContext, tab: gr.Tab, receipt: gr.Textbox) -> None
         return _erase(context, client_of(request), code, yes)
 
     show.click(listed_for, receipt, [listed, download, told], queue=False, api_visibility="private")
-    erased = remove.click(erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private")
+    erased = remove.click(
+        erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private"
+    )
     for moment in (tab.select, erased.then):
         moment(lambda: _status(context), None, status, **QUIET)
 
@@ -63,7 +76,9 @@ def _status(context: AppContext) -> str:
         words = context.open_feedback.message
     except FeedbackError as error:
         words = error.message
-    return f"<p role='status'>{escape(say('Corrections on this server: {state}', state=translate(words)))}</p>"
+    return (
+        f"<p role='status'>{escape(say('Corrections on this server: {state}', state=translate(words)))}</p>"
+    )
 
 
 def _problem(words: str) -> str:
@@ -73,7 +88,8 @@ def _problem(words: str) -> str:
 def _count(context: AppContext, client: str, code: object) -> Callable[[], None]:
     """Count a code that is tried; return what takes that back once something turns out to be kept under it.
 
-    A code under which something is kept here is not counted, and nobody's tries can lock it out: with its 128 bits it was not guessed.
+    A code under which something is kept here is not counted, and nobody's tries can lock it out: with its 128
+    bits it was not guessed.
 
     Raises:
         FeedbackError: if the code is mistyped, or too many were tried.
@@ -95,7 +111,9 @@ def _list(context: AppContext, client: str, code: object) -> list[object]:
             take_back()
         problem = _problem(missing)
         if not records:
-            words = "" if problem else f"<p role='status'>{escape(say('Nothing is kept under this code.'))}</p>"
+            words = (
+                "" if problem else f"<p role='status'>{escape(say('Nothing is kept under this code.'))}</p>"
+            )
             return [words, nothing, problem]
         file = _download(context, code)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +124,7 @@ def _list(context: AppContext, client: str, code: object) -> list[object]:
 
 
 def _download(context: AppContext, code: object) -> Path:
-    """Return where the download of a contributor lies, under a name that nobody can guess who does not have the code."""
+    """Return the path of a contributor's download, under a name that only the code holder can know."""
     name = context.open_feedback.keys.sign("download", read_code(str(code)))[:HASH_LENGTH]
     return context.results / "own" / f"my-data-{name}.json"
 
@@ -123,7 +141,9 @@ def _table(records: Sequence[FeedbackRecord]) -> str:
         state = say(STATES[one.state])
         state = say("{state}, replaced by a newer one", state=state) if one.superseded else state
         verdict = say(VERDICT_WORDS[one.verdict])
-        rows.append([translate(subject_of(one)), verdict, corrections_of(one, say), _yes(bool(one.crop)), state])
+        rows.append(
+            [translate(subject_of(one)), verdict, corrections_of(one, say), _yes(bool(one.crop)), state]
+        )
     heads = [say("Subject"), say("Verdict"), say("Correction"), say("Picture kept"), say("State")]
     return table(say("What you gave"), heads, rows)
 
@@ -144,4 +164,9 @@ def _erase(context: AppContext, client: str, code: object, yes: object) -> list[
         _forget_downloads(context, code)
     except FeedbackError as error:
         return [_problem(error.message), gr.skip(), gr.skip(), gr.skip()]
-    return [f"<p role='status'>{escape(translate(report.message))}</p>", "", gr.update(interactive=False, value=None), False]
+    return [
+        f"<p role='status'>{escape(translate(report.message))}</p>",
+        "",
+        gr.update(interactive=False, value=None),
+        False,
+    ]

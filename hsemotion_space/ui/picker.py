@@ -34,7 +34,11 @@ class Picker:
 
 def build_picker(context: AppContext) -> Picker:
     """Lay out the backbone picker with a card for the choice."""
-    first = find_checkpoint(context.settings.checkpoint_roots, "").id if any(item.weights_bytes for item in context.checkpoints) else ""
+    first = (
+        find_checkpoint(context.settings.checkpoint_roots, "").id
+        if any(item.weights_bytes for item in context.checkpoints)
+        else ""
+    )
     first = first or context.checkpoints[0].id
     choices, card = describe(context, first)
     with gr.Column(scale=4, min_width=280, elem_classes="picker"):
@@ -46,14 +50,17 @@ def build_picker(context: AppContext) -> Picker:
 
 
 def describe(context: AppContext, chosen: object) -> tuple[list[tuple[str, str]], str]:
-    """Return the choices of the picker as they are now, each with what keeps it from being used at once, and the card of one of them."""
+    """Return the picker's current choices, each with what prevents its use, and the card of one."""
     choices, card = [], ""
     try:
         checkpoints = list_checkpoints(context.settings.checkpoint_roots)
     except CheckpointError:  # a manifest was changed while the page runs
         checkpoints = context.checkpoints
     for checkpoint in checkpoints:
-        where, problem = locate(checkpoint, context.settings.cache), context.runner.problems.get(checkpoint.id, "")
+        where, problem = (
+            locate(checkpoint, context.settings.cache),
+            context.runner.problems.get(checkpoint.id, ""),
+        )
         beside = say("could not be had") if problem else say(BESIDE[where.place])
         choices.append((f"{checkpoint.title} · {beside}" if beside else checkpoint.title, checkpoint.id))
         if checkpoint.id == chosen:
@@ -78,25 +85,36 @@ def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "
     size = (checkpoint.weights_bytes or where.size_bytes) / 1e6
     facts = [
         checkpoint.family,
-        say("{count} M parameters", count=f"{checkpoint.parameters / 1e6:.2f}") if checkpoint.parameters else "",
+        (
+            say("{count} M parameters", count=f"{checkpoint.parameters / 1e6:.2f}")
+            if checkpoint.parameters
+            else ""
+        ),
         f"{size:.1f} MB" if size else "",
         say("{size} px input", size=checkpoint.input.size),
         translate(checkpoint.license),
     ]
     heads = "".join(
-        f"<li><strong>{escape(say(head.task.title))}</strong>: {escape(say(PROVENANCE_WORDS[head.provenance]))}"
+        f"<li><strong>{escape(say(head.task.title))}</strong>:"
+        f" {escape(say(PROVENANCE_WORDS[head.provenance]))}"
         f"{'. ' + escape(translate(head.note)) if head.note else ''}</li>"
         for head in checkpoint.heads
     )
     heads += "".join(
-        f"<li><strong>{escape(say(task.title))}</strong>: {escape(say('not predicted by this checkpoint'))}</li>"
+        f"<li><strong>{escape(say(task.title))}</strong>:"
+        f" {escape(say('not predicted by this checkpoint'))}</li>"
         for task in TASKS
         if checkpoint.head(task.name) is None
     )
     if not any(head.reliability for head in checkpoint.heads):
         heads += f"<li>{escape(say('How often its answers are right was not measured.'))}</li>"
-    state = translate(problem) or (where.words and say("The weights are {state}.", state=translate(where.words)))
-    state = f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
+    state = translate(problem) or (
+        where.words and say("The weights are {state}.", state=translate(where.words))
+    )
+    state = (
+        f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""
+    )
     line = " · ".join(escape(fact) for fact in facts if fact)
-    details = f"<details><summary>{line}</summary><p>{escape(translate(checkpoint.summary))}</p><ul>{heads}</ul></details>"
+    summary = escape(translate(checkpoint.summary))
+    details = f"<details><summary>{line}</summary><p>{summary}</p><ul>{heads}</ul></details>"
     return f"<div class='card'>{details}{state}</div>"

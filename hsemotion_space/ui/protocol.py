@@ -1,4 +1,4 @@
-"""What the server under Gradio lacks: a time for the head of a request, safe headers, and a log that tells no names of visitors' files."""
+"""What the server under Gradio lacks: a header timeout, safe headers, a log without file names."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ HEAD_S: Final = 15.0  # from the first byte of a connection, or of its next requ
 SAFE_HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
-    "form-action 'self'; frame-ancestors 'self' https://huggingface.co",  # a Space is shown in a frame of huggingface.co
+    "content-security-policy": (
+        "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
+        # a Space is shown in a frame of huggingface.co
+        "form-action 'self'; frame-ancestors 'self' https://huggingface.co"
+    ),
 }
 """Headers of every answer."""
 FAILED: ContextVar[bool] = ContextVar("FAILED", default=False)
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class TimedProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections whose request does not begin in time; uvicorn itself would wait for ever."""
+    """HTTP/1.1 that closes connections whose request does not start in time; uvicorn waits forever."""
 
     head_s = HEAD_S
     _timer: asyncio.TimerHandle | None = None
@@ -53,7 +56,12 @@ class TimedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP at all, with the headers of every other answer."""
         body = msg.encode("ascii", "replace")
-        headers = {"content-type": "text/plain; charset=utf-8", "content-length": len(body), "connection": "close", **SAFE_HEADERS}
+        headers = {
+            "content-type": "text/plain; charset=utf-8",
+            "content-length": len(body),
+            "connection": "close",
+            **SAFE_HEADERS,
+        }
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n".encode("ascii") + body)
         self.transport.close()
@@ -66,7 +74,7 @@ class TimedProtocol(H11Protocol):
 
 
 def install() -> None:
-    """Let the servers of this process use :class:`TimedProtocol` without websockets, and let Gradio log its errors without their texts."""
+    """Make this process's servers use :class:`TimedProtocol`, and Gradio log errors without their texts."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
     uvicorn.config.WS_PROTOCOLS["auto"] = None
     quiet = cast("ModuleType", SimpleNamespace(print_exc=_log_error))
@@ -74,9 +82,15 @@ def install() -> None:
 
 
 def _log_error(*_given: Any) -> None:
-    """Log the kind of the error that is being handled, and where it was raised: its text may name what visitors uploaded."""
+    """Log the kind and origin of the current error; its text may contain names of uploads."""
     FAILED.set(True)
     kind, _error, trace = sys.exc_info()
     if kind is not None and trace is not None:
         place = traceback.extract_tb(trace)[-1]
-        log.error("%s in %s, line %s of %s", kind.__name__, place.name, place.lineno, place.filename.rpartition("/")[2])
+        log.error(
+            "%s in %s, line %s of %s",
+            kind.__name__,
+            place.name,
+            place.lineno,
+            place.filename.rpartition("/")[2],
+        )

@@ -35,7 +35,11 @@ class Question:
         """Values of the fields before anything is answered."""
         if self.task.kind == "one_of":
             return [NOT_SAID]
-        return [False, []] if _is_checklist(self.task) else [False, *[_middle(self.task)] * len(self.task.labels)]
+        return (
+            [False, []]
+            if _is_checklist(self.task)
+            else [False, *[_middle(self.task)] * len(self.task.labels)]
+        )
 
     def answer(self, values: Sequence[object]) -> object:
         """Return the answer, unchecked, or None if there is none."""
@@ -61,17 +65,30 @@ def build_question(task: Task) -> Question:
     """Lay out the fields of a task."""
     with gr.Group(elem_id=f"question-{task.name}") as box:
         if task.kind == "one_of":
-            choices = [(fixed("not said"), NOT_SAID), *((fixed(label.name), label.name) for label in task.labels)]
+            choices = [
+                (fixed("not said"), NOT_SAID),
+                *((fixed(label.name), label.name) for label in task.labels),
+            ]
             return Question(task, box, (gr.Dropdown(choices, value=NOT_SAID, label=fixed(task.title)),))
         count = gr.Checkbox(False, label=fixed("I judge: {task}", task=task.title))
         with gr.Group(visible=False) as answers:
             if _is_checklist(task):
-                choices = [(fixed("{unit} {what}", unit=label.short, what=label.description), label.name) for label in task.labels]
+                choices = [
+                    (fixed("{unit} {what}", unit=label.short, what=label.description), label.name)
+                    for label in task.labels
+                ]
                 words = fixed("{task}: tick all that are visible", task=task.title)
                 fields: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=words)]
             else:
                 fields = [
-                    RawSlider(task.low, task.high, _middle(task), step=0.05, label=fixed(label.name), info=fixed(label.description))
+                    RawSlider(
+                        task.low,
+                        task.high,
+                        _middle(task),
+                        step=0.05,
+                        label=fixed(label.name),
+                        info=fixed(label.description),
+                    )
                     for label in task.labels
                 ]
     count.change(lambda yes: gr.update(visible=yes is True), count, answers, **QUIET)

@@ -16,7 +16,10 @@ from hsemotion_space.ui.bodies import RequestError
 MB: Final = 2**20
 LEAST: Final = 64 * 1024  # what an upload counts at least: many small files fill a disk too
 LOOK_EVERY_BYTES: Final = 4 * MB  # of an upload, between two looks at the free space
-NO_SPACE: Final = "The server has no room for files at the moment. Please try again in a few minutes; corrections are still taken."
+NO_SPACE: Final = (
+    "The server has no room for files at the moment. Please try again in a few minutes; corrections are still"
+    " taken."
+)
 
 
 @dataclass(slots=True)
@@ -62,7 +65,9 @@ class UploadQuota:
         clock: seconds that never go back.
     """
 
-    def __init__(self, folder: Path, limits: UploadLimits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, folder: Path, limits: UploadLimits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.folder, self.limits, self._clock = folder, limits, clock
         self._uploads: deque[Upload] = deque()
         self._by: Counter[str] = Counter()  # bytes by network
@@ -106,9 +111,16 @@ class UploadQuota:
             self._count(old, -old.bytes)
         self._by += Counter()  # without networks that have nothing any more
         if self._by[upload.client] + expected > limits.per_client:
-            first_s = next((one.started_s for one in self._uploads if one.client == upload.client), self._clock())
-            text = f"Your network has uploaded all that is taken in {limits.window_s / 60:.0f} minutes, {limits.per_client // MB} MB."
-            raise RequestError(429, f"{text} Please try again in {max(1, round((first_s - since_s) / 60))} minutes.")
+            first_s = next(
+                (one.started_s for one in self._uploads if one.client == upload.client), self._clock()
+            )
+            text = (
+                f"Your network has uploaded all that is taken in {limits.window_s / 60:.0f} minutes,"
+                f" {limits.per_client // MB} MB."
+            )
+            raise RequestError(
+                429, f"{text} Please try again in {max(1, round((first_s - since_s) / 60))} minutes."
+            )
         if self._by.total() + expected > limits.together:
             raise RequestError(507, NO_SPACE)
         if upload.bytes - upload.looked_at >= LOOK_EVERY_BYTES:
@@ -118,7 +130,9 @@ class UploadQuota:
 
 
 class SessionQuota:
-    """Sessions that each network has opened within a window. A visitor invents the name of a session, and the server keeps state for each.
+    """Sessions that each network has opened within a window.
+
+    A visitor invents the name of a session, and the server keeps state for each.
 
     Args:
         count: sessions of one network.
@@ -142,14 +156,18 @@ class SessionQuota:
             now_s = self._clock()
             if now_s - self._tidied_s > self.window_s:
                 self._tidied_s = now_s
-                self._seen = {name: left for name, seen in self._seen.items() if (left := self._recent(seen, now_s))}
+                self._seen = {
+                    name: left for name, seen in self._seen.items() if (left := self._recent(seen, now_s))
+                }
             seen = self._seen.setdefault(client, {})
             if session in seen:
                 return
             if len(seen) >= self.count:
                 seen = self._seen[client] = self._recent(seen, now_s)
             if len(seen) >= self.count:
-                raise RequestError(429, "Your network has opened this page too often. Please try again in an hour.")
+                raise RequestError(
+                    429, "Your network has opened this page too often. Please try again in an hour."
+                )
             seen[session] = now_s
 
     def _recent(self, seen: dict[str, float], now_s: float) -> dict[str, float]:

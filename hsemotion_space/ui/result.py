@@ -1,4 +1,4 @@
-"""What the page shows of an analysis: the viewer, downloads, tables, comparison, explanation, and the correction form."""
+"""What the page shows of an analysis: viewer, downloads, tables, comparison, explanation, correction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ KIND_TITLES: Final[dict[Kind, str]] = {
     "divided": "Backbones disagree",
 }
 SMOOTHING: Final = (
-    "0.15 (±0.25 s for expression) keeps events of half a second, 1 is the window of the ABAW challenge (±1.67 s), 0 turns smoothing off."
+    "0.15 (±0.25 s for expression) keeps events of half a second, 1 is the window of the ABAW challenge"
+    " (±1.67 s), 0 turns smoothing off."
 )
 
 
@@ -78,7 +79,8 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
     viewer = build_viewer(visible=False)
     with gr.Row(elem_classes="downloads"):
         smoothing = RawSlider(
-            0, 3, PipelineConfig().smoothing, step=0.05, label=fixed("Smoothing"), info=fixed(SMOOTHING), visible=False, scale=4
+            0, 3, PipelineConfig().smoothing, step=0.05, label=fixed("Smoothing"), info=fixed(SMOOTHING),
+            visible=False, scale=4
         )  # fmt: skip
         csv = gr.DownloadButton(fixed("Download CSV"), visible=False, size="sm", scale=0, min_width=150)
         json = gr.DownloadButton(fixed("Download JSON"), visible=False, size="sm", scale=0, min_width=150)
@@ -90,7 +92,9 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
         form = build_form(context, shown, receipt)
         connect_viewer(form, viewer, shown)
     result = Result(shown, notices, viewer, smoothing, csv, json, numbers, comparison, explanation, form)
-    smoothing.release(lambda *chosen: smooth_again(context, result, *chosen), [shown, smoothing], result.outputs, **QUIET)
+    smoothing.release(
+        lambda *chosen: smooth_again(context, result, *chosen), [shown, smoothing], result.outputs, **QUIET
+    )
     return result
 
 
@@ -106,7 +110,7 @@ def result_updates(context: AppContext, result: Result, status: JobStatus) -> Up
 
 
 def message_updates(result: Result, text: str) -> Updates:
-    """Return updates that show no analysis, and why in the language of the visitor; an empty text shows nothing."""
+    """Return updates that show no analysis, and why in the visitor's language; empty text shows nothing."""
     hidden = (result.viewer, result.smoothing, result.csv, result.json, result.numbers)
     return {
         **dict.fromkeys(hidden, gr.update(visible=False)),
@@ -151,8 +155,12 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
     value = None
     if media is not None and faces:
         raw, warnings = context.analyses(status, 0.0)[0], list_warnings(context, analyses)
-        value = as_text(viewer_value(analysis, media_url(media), raw, warnings=warnings, correctable=bool(shown.faces)))
-    numbers = folded(say("Numbers as a table"), face_table(analysis)) + timeline_tables(analysis) if faces else ""
+        value = as_text(
+            viewer_value(analysis, media_url(media), raw, warnings=warnings, correctable=bool(shown.faces))
+        )
+    numbers = (
+        folded(say("Numbers as a table"), face_table(analysis)) + timeline_tables(analysis) if faces else ""
+    )
     csv, json = _write(context, status.id, analyses)
     return {
         result.shown: shown,
@@ -184,8 +192,12 @@ def list_warnings(context: AppContext, analyses: Sequence[Analysis]) -> list[War
     found: dict[Kind, WarningEntry] = {}
     for face in quality(analyses[0], spec, disagreements(analyses) if len(analyses) > 1 else ()):
         for flag in face.flags:
-            entry = found.setdefault(flag.kind, {"title": say(KIND_TITLES[flag.kind]), "faces": [], "details": []})
+            entry = found.setdefault(
+                flag.kind, {"title": say(KIND_TITLES[flag.kind]), "faces": [], "details": []}
+            )
             if face.track_id not in entry["faces"]:
                 entry["faces"].append(face.track_id)
-            entry["details"].append(say("Face {number}: {text}", number=face.track_id, text=translate(flag.text)))
+            entry["details"].append(
+                say("Face {number}: {text}", number=face.track_id, text=translate(flag.text))
+            )
     return [found[kind] for kind in KINDS if kind in found]

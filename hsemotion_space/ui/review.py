@@ -1,4 +1,4 @@
-"""For reviewers, who know a token: look at corrections one by one, approve, reject, mark known answers; agreement and publishing."""
+"""The page of reviewers with a token: approve, reject, mark known answers; agreement, publishing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,22 @@ from html import escape
 import gradio as gr
 from PIL import Image
 
-from hsemotion_space.feedback.limits import ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT, Limits, network_of
-from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord, Review, answer_text, subject_of, top_of
+from hsemotion_space.feedback.limits import (
+    ATTEMPTS_PER_CLIENT,
+    ATTEMPTS_TOTAL,
+    CODE_LIMIT,
+    Limits,
+    network_of,
+)
+from hsemotion_space.feedback.record import (
+    TIERS,
+    FeedbackError,
+    FeedbackRecord,
+    Review,
+    answer_text,
+    subject_of,
+    top_of,
+)
 from hsemotion_space.feedback.trust import agreement
 from hsemotion_space.tasks import TASKS, get_task
 from hsemotion_space.types import PROVENANCE_WORDS
@@ -77,7 +91,14 @@ def build_review(context: AppContext) -> None:
 
         button.click(handle, [token, board.number], board.shown, queue=False, api_visibility="private")
 
-    for button, act in ((start, "start"), (approve, "approved"), (reject, "rejected"), (gold, "gold"), (skip, "skip"), (revert, "revert")):
+    for button, act in (
+        (start, "start"),
+        (approve, "approved"),
+        (reject, "rejected"),
+        (gold, "gold"),
+        (skip, "skip"),
+        (revert, "revert"),
+    ):
         on(button, act)
 
     def measured(request: gr.Request, given: object) -> str:
@@ -125,7 +146,10 @@ def _shown(crop: bytes) -> str:
     out = io.BytesIO()
     Image.open(io.BytesIO(crop)).convert("RGB").save(out, "PNG")
     data, name = base64.b64encode(out.getvalue()).decode(), escape(say("The picture that was given"))
-    return f"<figure><img alt='{name}' width='224' src='data:image/png;base64,{data}'><figcaption>{name}</figcaption></figure>"
+    return (
+        f"<figure><img alt='{name}' width='224'"
+        f" src='data:image/png;base64,{data}'><figcaption>{name}</figcaption></figure>"
+    )
 
 
 def _decide(context: AppContext, number: int, act: str) -> str:
@@ -155,10 +179,19 @@ def describe(one: FeedbackRecord) -> str:
         right = answer_text(name, one.corrected[name], say) if name in one.corrected else ""
         rows.append([say(task.title), words, say(PROVENANCE_WORDS[one.provenance[name]]), right])  # type: ignore[index]
     what = translate(subject_of(one))
-    head = say("Number {number}, {what}: {verdict}", number=one.number, what=what, verdict=say(VERDICT_WORDS[one.verdict]))
+    head = say(
+        "Number {number}, {what}: {verdict}",
+        number=one.number,
+        what=what,
+        verdict=say(VERDICT_WORDS[one.verdict]),
+    )
     by = say("by {contributor}, of {checkpoint}", contributor=one.contributor[:8], checkpoint=one.checkpoint)
     comment = f"<p>{escape(say('Comment: {text}', text=one.comment))}</p>" if one.comment else ""
-    answers = table(say("What was predicted and said"), [say("Task"), say("Predicted"), say("Provenance"), say("Said")], rows)
+    answers = table(
+        say("What was predicted and said"),
+        [say("Task"), say("Predicted"), say("Provenance"), say("Said")],
+        rows,
+    )
     return f"<p><strong>{escape(head)}</strong>, {escape(by)}</p>{comment}{answers}"
 
 
@@ -172,12 +205,17 @@ def _measures(context: AppContext, request: gr.Request, given: object) -> str:
         return f"<p class='problem' role='alert'>{escape(translate(error))}</p>"
     rows = [
         [
-            say(get_task(one.task).title), say(one.label), "" if one.alpha is None else f"{one.alpha:.3f}", say(LEVELS[one.level]),
+            say(get_task(one.task).title), say(one.label), "" if one.alpha is None else f"{one.alpha:.3f}",
+            say(LEVELS[one.level]),
             str(one.items), str(one.raters), translate(one.reason),
         ]
         for one in agreement(records)
     ]  # fmt: skip
     heads = [say("Task"), say("Label"), say("Alpha"), say("Level"), say("Items"), say("People"), say("Note")]
     raw, agreed, reviewed = (grades.count(tier) for tier in TIERS)
-    tiers = say("Tiers: {raw} raw, {agreed} agreed, {reviewed} reviewed.", raw=raw, agreed=agreed, reviewed=reviewed)
-    return f"<p role='status'>{escape(translate(words))} {escape(tiers)}</p>{table(say(MEASURE), heads, rows)}"
+    tiers = say(
+        "Tiers: {raw} raw, {agreed} agreed, {reviewed} reviewed.", raw=raw, agreed=agreed, reviewed=reviewed
+    )
+    return (
+        f"<p role='status'>{escape(translate(words))} {escape(tiers)}</p>{table(say(MEASURE), heads, rows)}"
+    )

@@ -23,8 +23,8 @@ def progress_bar(done: int, total: int, words: str) -> str:
     inner = f"<div style='width:{share}%'></div>" if total else "<div class='moving'></div>"
     label = escape(words)
     return (
-        f"<div class='progress'><div class='bar' role='progressbar' aria-label='{label}' {values}>{inner}</div>"
-        f"<p aria-live='polite'>{label}</p></div>"
+        f"<div class='progress'><div class='bar' role='progressbar' aria-label='{label}'"
+        f" {values}>{inner}</div><p aria-live='polite'>{label}</p></div>"
     )
 
 
@@ -33,11 +33,17 @@ def job_progress(status: JobStatus) -> str:
     if status.state == "queued" and status.ahead:
         return progress_bar(0, 0, _waiting(status.ahead, status.wait_s))
     if status.phase == "download":
-        done = f"{status.done / 1e6:.1f} / {status.total / 1e6:.1f}" if status.total else f"{status.done / 1e6:.1f}"
+        done = (
+            f"{status.done / 1e6:.1f} / {status.total / 1e6:.1f}"
+            if status.total
+            else f"{status.done / 1e6:.1f}"
+        )
         return progress_bar(status.done, status.total, say("Downloading the weights: {done} MB", done=done))
     if not status.total:
         return progress_bar(0, 0, say("Starting…"))
-    return progress_bar(status.done, status.total, say("{done} of about {total} frames", done=status.done, total=status.total))
+    return progress_bar(
+        status.done, status.total, say("{done} of about {total} frames", done=status.done, total=status.total)
+    )
 
 
 def _waiting(ahead: int, seconds: int | None) -> str:
@@ -45,4 +51,8 @@ def _waiting(ahead: int, seconds: int | None) -> str:
         one = say("Waiting for 1 earlier analysis…")
         return one if ahead == 1 else say("Waiting for {number} earlier analyses…", number=ahead)
     one = say("Waiting for 1 earlier analysis, about {seconds} s…", seconds=seconds)
-    return one if ahead == 1 else say("Waiting for {number} earlier analyses, about {seconds} s…", number=ahead, seconds=seconds)
+    return (
+        one
+        if ahead == 1
+        else say("Waiting for {number} earlier analyses, about {seconds} s…", number=ahead, seconds=seconds)
+    )

@@ -10,7 +10,15 @@ import numpy as np
 
 from hsemotion_space.analysis.reliability import in_words as reliability_in_words
 from hsemotion_space.figures import face_color
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Disagreement, FaceResult, FloatArray, Prediction, Timeline
+from hsemotion_space.types import (
+    PROVENANCE_WORDS,
+    Analysis,
+    Disagreement,
+    FaceResult,
+    FloatArray,
+    Prediction,
+    Timeline,
+)
 from hsemotion_space.ui.words import say, translate
 
 MOST_ROWS: Final = 60
@@ -27,10 +35,14 @@ def in_words(prediction: Prediction) -> str:
     if task.kind == "one_of":
         return f"{say(task.labels[prediction.top].name)} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
     if task.kind == "continuous":
-        return ", ".join(f"{say(label.name)} {value:+.2f}" for label, value in zip(task.labels, values, strict=True))
+        return ", ".join(
+            f"{say(label.name)} {value:+.2f}" for label, value in zip(task.labels, values, strict=True)
+        )
     if prediction.thresholds:
         present = [
-            say(label.short) for label, value, limit in zip(task.labels, values, prediction.thresholds, strict=True) if value >= limit
+            say(label.short)
+            for label, value, limit in zip(task.labels, values, prediction.thresholds, strict=True)
+            if value >= limit
         ]
         return ", ".join(present) or say("none")
     order = sorted(range(len(values)), key=lambda column: -values[column])[:MOST_UNITS]
@@ -39,7 +51,11 @@ def in_words(prediction: Prediction) -> str:
 
 def _seen(face: FaceResult) -> str:
     times = face.track.times_s
-    return say("{start} to {end} s", start=f"{times[0]:.1f}", end=f"{times[-1]:.1f}") if len(times) > 1 else say("one frame")
+    return (
+        say("{start} to {end} s", start=f"{times[0]:.1f}", end=f"{times[-1]:.1f}")
+        if len(times) > 1
+        else say("one frame")
+    )
 
 
 def face_table(analysis: Analysis) -> str:
@@ -48,21 +64,35 @@ def face_table(analysis: Analysis) -> str:
         return ""
     clip = analysis.media.kind == "clip"
     tasks = {prediction.task.name: prediction for face in analysis.faces for prediction in face.predictions}
-    heads = [(say(prediction.task.title), say(PROVENANCE_WORDS[prediction.provenance])) for prediction in tasks.values()]
+    heads = [
+        (say(prediction.task.title), say(PROVENANCE_WORDS[prediction.provenance]))
+        for prediction in tasks.values()
+    ]
     rows = []
     for face in analysis.faces:
         number = face.track.track_id
         swatch = f"<span class='swatch' style='background:{face_color(number)}'></span>"
         given = {prediction.task.name: prediction for prediction in face.predictions}
-        cells = [_answer(f"{title} ({provenance})", given.get(name)) for (title, provenance), name in zip(heads, tasks, strict=True)]
+        cells = [
+            _answer(f"{title} ({provenance})", given.get(name))
+            for (title, provenance), name in zip(heads, tasks, strict=True)
+        ]
         seen = _cell(say("Seen"), _seen(face)) if clip else ""
-        rows.append(f"<tr><th scope='row'>{swatch}{escape(say('Face {number}', number=number))}</th>{seen}{''.join(cells)}</tr>")
+        rows.append(
+            f"<tr><th scope='row'>{swatch}{escape(say('Face {number}', number=number))}</th>"
+            f"{seen}{''.join(cells)}</tr>"
+        )
     seen_head = f"<th scope='col'>{escape(say('Seen'))}</th>" if clip else ""
-    titles = "".join(f"<th scope='col'>{escape(title)}<small>{escape(provenance)}</small></th>" for title, provenance in heads)
+    titles = "".join(
+        f"<th scope='col'>{escape(title)}<small>{escape(provenance)}</small></th>"
+        for title, provenance in heads
+    )
     caption = escape(say("Mean over the frames of each face") if clip else say("Predictions for each face"))
     return (
-        f"<div class='face-table faces' tabindex='0' role='region' aria-label='{caption}'><table><caption>{caption}</caption>"
-        f"<thead><tr><th scope='col'>{escape(say('Face'))}</th>{seen_head}{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "<div class='face-table faces' tabindex='0' role='region'"
+        f" aria-label='{caption}'><table><caption>{caption}</caption>"
+        f"<thead><tr><th scope='col'>{escape(say('Face'))}</th>{seen_head}{titles}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -81,7 +111,9 @@ def _cell(head: str, text: str, small: str = "") -> str:
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return texts as an HTML table that can be scrolled with the keyboard."""
-    return table_of(caption, [escape(name) for name in heads], [[escape(cell) for cell in row] for row in rows])
+    return table_of(
+        caption, [escape(name) for name in heads], [[escape(cell) for cell in row] for row in rows]
+    )
 
 
 def table_of(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -89,21 +121,32 @@ def table_of(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
     head = "".join(f"<th scope='col'>{name}</th>" for name in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return (
-        f"<div class='face-table' tabindex='0' role='region' aria-label='{escape(caption)}'><table><caption>{escape(caption)}</caption>"
+        "<div class='face-table' tabindex='0' role='region'"
+        f" aria-label='{escape(caption)}'><table><caption>{escape(caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 def timeline_tables(analysis: Analysis) -> str:
-    """Return the timelines of a clip as tables that can be folded out, with at most sixty rows each; empty for a picture."""
+    """Return a clip's timelines as foldable tables of at most sixty rows; empty for a picture."""
     if analysis.media.kind != "clip" or not analysis.faces:
         return ""
     seconds = int(analysis.frame_times_s[-1] // MOST_ROWS) + 1
-    means = say("Means over each second.") if seconds == 1 else say("Means over every {seconds} seconds.", seconds=seconds)
-    told = [means, say("{none} stands where the face was not found.", none=NONE), say("The downloads have every frame.")]
+    means = (
+        say("Means over each second.")
+        if seconds == 1
+        else say("Means over every {seconds} seconds.", seconds=seconds)
+    )
+    told = [
+        means,
+        say("{none} stands where the face was not found.", none=NONE),
+        say("The downloads have every frame."),
+    ]
     if len(analysis.faces) > MOST_FACES:
         told.append(say("{count} of {all} faces", count=MOST_FACES, all=len(analysis.faces)))
-    faces = [_of_face(face, seconds, float(analysis.frame_times_s[-1])) for face in analysis.faces[:MOST_FACES]]
+    faces = [
+        _of_face(face, seconds, float(analysis.frame_times_s[-1])) for face in analysis.faces[:MOST_FACES]
+    ]
     return folded(say("Timelines as tables"), f"<p>{escape(' '.join(told))}</p>{''.join(faces)}")
 
 
@@ -114,16 +157,21 @@ def _of_face(face: FaceResult, seconds: int, last_s: float) -> str:
         if line.task.scope == "frame":
             values = thinned(line, seconds, last_s)
             rows = [
-                [say("{start} to {end} s", start=row * seconds, end=(row + 1) * seconds), *map(_number, given)]
+                [
+                    say("{start} to {end} s", start=row * seconds, end=(row + 1) * seconds),
+                    *map(_number, given),
+                ]
                 for row, given in enumerate(values)
             ]
             caption = f"{name}, {say(line.task.title)} ({say(PROVENANCE_WORDS[line.provenance])})"
-            tables.append(table(caption, [say("Time"), *(say(label.short) for label in line.task.labels)], rows))
+            tables.append(
+                table(caption, [say("Time"), *(say(label.short) for label in line.task.labels)], rows)
+            )
     return folded(name, "".join(tables))
 
 
 def thinned(line: Timeline, seconds: int, last_s: float) -> FloatArray:
-    """Return means (R, K) over rows of so many seconds, from 0 to the last frame of the clip; NaN where there is no value.
+    """Return means (R, K) over rows of so many seconds, from 0 to the last frame; NaN without a value.
 
     Args:
         line: of a frame-level task.
@@ -138,7 +186,9 @@ def thinned(line: Timeline, seconds: int, last_s: float) -> FloatArray:
     return np.divide(sums, frames, out=np.full_like(sums, np.nan), where=frames > 0).astype(np.float32)
 
 
-def comparison_tables(analyses: Sequence[Analysis], found: Sequence[Disagreement], track_id: int, task_name: str) -> str:
+def comparison_tables(
+    analyses: Sequence[Analysis], found: Sequence[Disagreement], track_id: int, task_name: str
+) -> str:
     """Return what the figures of a comparison show, as tables that can be folded out.
 
     Args:
@@ -163,7 +213,10 @@ def _means(analyses: Sequence[Analysis], track_id: int, task_name: str) -> str:
         return ""
     task = given[0][1].task
     labels = {label.name: label for _, prediction in given for label in prediction.task.labels}
-    rows = [[say(label.name), *(_number(_of_label(prediction, label.name)) for _, prediction in given)] for label in labels.values()]
+    rows = [
+        [say(label.name), *(_number(_of_label(prediction, label.name)) for _, prediction in given)]
+        for label in labels.values()
+    ]
     caption = say("Face {number}, {task}: mean over the frames", number=track_id, task=say(task.title))
     heads = [f"{title} ({say(PROVENANCE_WORDS[prediction.provenance])})" for title, prediction in given]
     return table(caption, [say("Label"), *heads], rows)

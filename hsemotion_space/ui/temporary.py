@@ -1,4 +1,4 @@
-"""The folder for what visitors add: of one server alone, swept while it runs, and removed even if the server was killed."""
+"""The folder for uploads: of one server, swept while it runs, removed even if the server was killed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def sweep(folder: Path, age_s: float, now_s: float) -> int:
-    """Delete files of visitors in ``folder`` older than ``age_s``, then empty folders; return how many files were deleted.
+    """Delete uploads in ``folder`` older than ``age_s``, then empty folders; return the number of files.
 
     Files of jobs are not touched; they are deleted with their jobs.
 

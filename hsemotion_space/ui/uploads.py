@@ -1,4 +1,4 @@
-"""From what a request names to a file that was uploaded here: the only way, for every component and every endpoint."""
+"""From a path in a request to a file uploaded here: the only way, for all components and endpoints."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class NamedFile:
 class Uploads:
     """The folder that Gradio stores uploads in, and a private one beside it with what was claimed.
 
-    A claim is a hard link to the very file that was checked (a copy where links are impossible), under a name that no request can choose,
-    so nothing can be put in its place between the check and the use. Gradio names the folder of an upload after the SHA-256 of its content:
-    whoever can name a file has had its content.
+    A claim is a hard link to the very file that was checked (a copy where links are impossible), under a name
+    that no request can choose, so nothing can be put in its place between the check and the use. Gradio names
+    the folder of an upload after the SHA-256 of its content: whoever can name a file has had its content.
 
     Args:
         folder: ``GRADIO_TEMP_DIR``; made if need be.
@@ -55,7 +55,8 @@ class Uploads:
             named: what a request names.
 
         Raises:
-            UploadError: if it is not the path of a regular file below the folder, or leads there through a link.
+            UploadError: if it is not the path of a regular file below the folder, or leads there through a
+                link.
         """
         parts = self._parts(named.name)
         with contextlib.ExitStack() as opened:

@@ -22,9 +22,10 @@ def crop_region(box_xyxy: npt.NDArray[np.floating], spec: InputSpec) -> tuple[fl
 
 
 def align_face(rgb: ByteArray, box_xyxy: npt.NDArray[np.floating], spec: InputSpec) -> ByteArray:
-    """Return the face (S, S, 3) uint8: cut, squashed to a square, bilinear with antialiasing (Pillow's, as the weights were trained).
+    """Return the face (S, S, 3) uint8: cropped, squashed to a square, bilinear with antialiasing (Pillow).
 
-    A ``box`` crop is clipped to the picture, as upstream does; a ``square`` crop repeats the picture's edge pixels outside of it.
+    A ``box`` crop is clipped to the picture, as upstream does; a ``square`` crop repeats the picture's edge
+    pixels outside of it.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -38,8 +39,12 @@ def align_face(rgb: ByteArray, box_xyxy: npt.NDArray[np.floating], spec: InputSp
     x0, y0, x1, y1 = (int(value) for value in np.round(crop_region(box_xyxy, spec)))
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if right <= left or bottom <= top:
-        raise ValueError(f"The box {np.round(box_xyxy).tolist()} lies outside of the picture of {width} x {height} px.")
+        raise ValueError(
+            f"The box {np.round(box_xyxy).tolist()} lies outside of the picture of {width} x {height} px."
+        )
     face = rgb[top:bottom, left:right]
     if spec.crop == "square" and (left, top, right, bottom) != (x0, y0, x1, y1):
         face = np.pad(face, ((top - y0, y1 - bottom), (left - x0, x1 - right), (0, 0)), mode="edge")
-    return np.asarray(Image.fromarray(np.ascontiguousarray(face)).resize((spec.size, spec.size), Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(face)).resize((spec.size, spec.size), Image.Resampling.BILINEAR)
+    )

@@ -10,10 +10,13 @@ from PIL import Image
 
 from hsemotion_space.types import ByteArray, FloatArray, Frame
 
-SIDE, BLOCK, REACH = 48, 8, 5  # px of the small gray picture, of its blocks, and how far a block may have moved
-MIN_CONTRAST = 6.0  # standard deviation of gray levels; a picture below it (black, white, faded) belongs to no shot
+# px of the small gray picture, of its blocks, and how far a block may have moved
+SIDE, BLOCK, REACH = 48, 8, 5
+# standard deviation of gray levels; a picture below it (black, white, faded) belongs to no shot
+MIN_CONTRAST = 6.0
 MAX_DISTANCE = 0.15  # 1 - correlation; without motion, pictures of one shot are nearer, whatever the light
-MAX_RESIDUAL = 0.6  # share of the detail that moved blocks of the other picture do not explain (docs/detection.md)
+# share of the detail that moved blocks of the other picture do not explain (docs/detection.md)
+MAX_RESIDUAL = 0.6
 
 
 def mark_cuts(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -34,8 +37,10 @@ def mark_cuts(frames: Iterable[Frame]) -> Iterator[Frame]:
         yield replace(held, starts_shot=_compare(shot, gray, gray)[0])
 
 
-def _compare(shot: FloatArray | None, gray: FloatArray | None, following: FloatArray | None) -> tuple[bool, FloatArray | None]:
-    """Return whether a picture starts a shot, and the latest picture of the shot then; None is without contrast."""
+def _compare(
+    shot: FloatArray | None, gray: FloatArray | None, following: FloatArray | None
+) -> tuple[bool, FloatArray | None]:
+    """Return whether a picture starts a shot, and the shot's latest picture; None lacks contrast."""
     if shot is None or gray is None:
         return False, shot if gray is None else gray
     if not _differ(shot, gray):
@@ -55,10 +60,12 @@ def _small_gray(rgb: ByteArray) -> FloatArray | None:
 
 
 def _differ(one: FloatArray, other: FloatArray) -> bool:
-    """Tell whether two pictures are of different shots: they do not correlate, and motion does not explain it."""
+    """Return whether two pictures belong to different shots: uncorrelated, and not by motion."""
     if 1 - float((one * other).mean()) <= MAX_DISTANCE:
         return False
-    residual, detail = (sum(pair) for pair in zip(_prediction(one, other), _prediction(other, one), strict=True))
+    residual, detail = (
+        sum(pair) for pair in zip(_prediction(one, other), _prediction(other, one), strict=True)
+    )
     return residual > MAX_RESIDUAL * detail
 
 

@@ -31,12 +31,12 @@ class FaceDetector(Protocol):
         ...
 
     def follow(self, rgb: ByteArray, boxes_xyxy: FloatArray) -> tuple[FaceDetections, FloatArray]:
-        """Look only at earlier boxes (N, 4); return the refined boxes and all N scores, faces lost are left out of the boxes."""
+        """Refine earlier boxes (N, 4) only; return the refined boxes without lost faces, and all N scores."""
         ...
 
 
 class _Stage(nn.Module):
-    """A cascade stage whose network runs elsewhere; keeps one parameter because facenet-pytorch asks for its dtype."""
+    """A cascade stage whose network runs elsewhere; its one parameter gives facenet-pytorch the dtype."""
 
     def __init__(self, runner: Runner) -> None:
         super().__init__()
@@ -65,7 +65,8 @@ class MtcnnDetector:
 
     Args:
         options: where the networks run.
-        side: longer side in px of the picture the cascade sees; larger ones are scaled down, boxes are scaled back.
+        side: longer side in px of the picture the cascade sees; larger ones are scaled down, boxes are scaled
+            back.
         min_face: side in px of the smallest face, in that picture.
     """
 
@@ -74,7 +75,10 @@ class MtcnnDetector:
         mtcnn = MTCNN(keep_all=True)
         nets: list[nn.Module] = [mtcnn.pnet.eval(), mtcnn.rnet.eval(), mtcnn.onet.eval()]
         if choose(options.name) == "openvino":
-            nets = [_engine_stage(net, side, options) for net, side in zip(nets, (None, RNET_SIZE, ONET_SIZE), strict=True)]
+            nets = [
+                _engine_stage(net, side, options)
+                for net, side in zip(nets, (None, RNET_SIZE, ONET_SIZE), strict=True)
+            ]
         self.pnet, self.rnet, self.onet = nets
 
     def detect(self, rgb: ByteArray, thorough: bool = False) -> FaceDetections:
@@ -82,7 +86,8 @@ class MtcnnDetector:
 
         Args:
             rgb: (H, W, 3) uint8.
-            thorough: if there is no face, add a gray border and search again; finds a face that fills the picture.
+            thorough: if there is no face, add a gray border and search again; finds a face that fills the
+                picture.
         """
         found = self._cascade(rgb)
         if thorough and not len(found):
@@ -97,7 +102,10 @@ class MtcnnDetector:
         if scale == 1.0:
             return rgb, scale
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)), scale
+        return (
+            np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)),
+            scale,
+        )
 
     def _cascade(self, rgb: ByteArray) -> FaceDetections:
         small, scale = self._shrink(rgb)
@@ -106,7 +114,14 @@ class MtcnnDetector:
             small = np.pad(small, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=128)
         with torch.inference_mode():
             boxes, points = detect_face(
-                small, self.min_face, self.pnet, self.rnet, self.onet, list(STAGE_THRESHOLDS), PYRAMID_FACTOR, torch.device("cpu")
+                small,
+                self.min_face,
+                self.pnet,
+                self.rnet,
+                self.onet,
+                list(STAGE_THRESHOLDS),
+                PYRAMID_FACTOR,
+                torch.device("cpu"),
             )
         found = np.asarray(list(boxes[0]), np.float32).reshape(-1, 5)
         landmarks = np.asarray(list(points[0]), np.float32).reshape(-1, 5, 2)
@@ -131,19 +146,25 @@ class MtcnnDetector:
         for patch, (left, top, right, bottom) in zip(patches, squares.astype(int), strict=True):
             if right - left < 2 or bottom - top < 2:
                 continue
-            face = Image.fromarray(np.ascontiguousarray(rgb[top:bottom, left:right])).resize((ONET_SIZE, ONET_SIZE), Image.Resampling.BOX)
+            face = Image.fromarray(np.ascontiguousarray(rgb[top:bottom, left:right])).resize(
+                (ONET_SIZE, ONET_SIZE), Image.Resampling.BOX
+            )
             patch[:] = (np.asarray(face, np.float32).transpose(2, 0, 1) - 127.5) / 128
         with torch.inference_mode():
             shift, points, probability = (out.numpy() for out in self.onet(torch.from_numpy(patches)))
         size = np.tile(squares[:, 2:] - squares[:, :2] + 1, 2)
-        landmarks = np.stack([points[:, :5] * size[:, :1] + squares[:, :1], points[:, 5:] * size[:, 1:2] + squares[:, 1:2]], 2)
+        landmarks = np.stack(
+            [points[:, :5] * size[:, :1] + squares[:, :1], points[:, 5:] * size[:, 1:2] + squares[:, 1:2]], 2
+        )
         scores = probability[:, 1].astype(np.float32)
-        refined = FaceDetections((squares + shift * size).astype(np.float32), scores, landmarks.astype(np.float32))
+        refined = FaceDetections(
+            (squares + shift * size).astype(np.float32), scores, landmarks.astype(np.float32)
+        )
         return refined.select((scores >= FOLLOW_SCORE) & _in_picture(refined.boxes_xyxy, rgb)), scores
 
 
 def _in_picture(boxes: FloatArray, rgb: ByteArray) -> BoolArray:
-    """Tell which boxes (N, 4) are proper and have their center in the picture; no face can be cut out of the others."""
+    """Return which boxes (N, 4) are proper and centered in the picture; others yield no face."""
     centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     height, width = rgb.shape[:2]
     return np.asarray(((centers > 0) & (centers < [width, height]) & (sizes > 1)).all(1))

@@ -48,16 +48,18 @@ def choose(name: EngineName) -> Literal["openvino", "torch"]:
 
 
 def _openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry, which otherwise reports every import to its maker without asking."""
-    sys.modules.setdefault("openvino_telemetry", cast("ModuleType", None))  # makes its import fail; OpenVINO then uses its own stub
+    """Import OpenVINO without its telemetry, which otherwise reports every import to its maker."""
+    # makes its import fail; OpenVINO then uses its own stub
+    sys.modules.setdefault("openvino_telemetry", cast("ModuleType", None))
     return importlib.import_module("openvino")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Where to run: ``cache`` is a folder for converted networks, ``threads`` 0 leaves the number to the engine.
+    """Where to run: ``cache`` is a folder for converted networks; 0 ``threads`` lets the engine choose.
 
-    The cache saves seconds and nothing more: where it cannot be read or written, networks are converted each time.
+    The cache saves seconds and nothing more: where it cannot be read or written, networks are converted each
+    time.
     """
 
     name: EngineName = "auto"
@@ -94,16 +96,21 @@ def _torch_runner(module: nn.Module, threads: int) -> Runner:
 
     def run(batch: FloatArray) -> tuple[FloatArray, ...]:
         with torch.inference_mode():
-            tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(device, memory_format=torch.channels_last)
+            tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(
+                device, memory_format=torch.channels_last
+            )
             outputs = module(tensor)
-        return tuple(out.float().cpu().numpy() for out in (outputs if isinstance(outputs, tuple) else (outputs,)))
+        return tuple(
+            out.float().cpu().numpy() for out in (outputs if isinstance(outputs, tuple) else (outputs,))
+        )
 
     return run
 
 
 def _digest(module: nn.Module, example: FloatArray, free_size: bool) -> str:
     key = hashlib.sha256(
-        f"{_openvino().__version__} {torch.__version__} {platform.machine()} {example.shape} {free_size} {module}".encode()
+        f"{_openvino().__version__} {torch.__version__} {platform.machine()} {example.shape} {free_size}"
+        f" {module}".encode()
     )
     for name, tensor in module.state_dict().items():
         key.update(name.encode())
@@ -111,7 +118,9 @@ def _digest(module: nn.Module, example: FloatArray, free_size: bool) -> str:
     return key.hexdigest()[:32]
 
 
-def _openvino_runner(module: nn.Module, example: FloatArray, options: EngineOptions, free_size: bool) -> Runner:
+def _openvino_runner(
+    module: nn.Module, example: FloatArray, options: EngineOptions, free_size: bool
+) -> Runner:
     core = _openvino().Core()
     file = options.cache / f"{_digest(module, example, free_size)}.network" if options.cache else None
     model = _read(core, file) if file is not None else None
@@ -136,17 +145,19 @@ def _convert(module: nn.Module, example: FloatArray, free_size: bool) -> Any:
     root, level = logging.getLogger(), logging.getLogger().level
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants; height and width are meant to
+            # the tracer warns of sizes that become constants; height and width are meant to
+            warnings.simplefilter("ignore")
             model = ov.convert_model(module.eval().cpu(), example_input=torch.from_numpy(example))
     finally:
-        root.setLevel(level)  # a conversion that fails leaves it so high that no warning of anybody is logged any more
+        # a conversion that fails leaves it so high that no warning of anybody is logged any more
+        root.setLevel(level)
     size = [-1, -1] if free_size else example.shape[2:]
     model.reshape({model.input(0): ov.PartialShape([-1, example.shape[1], *size])})
     return model
 
 
 def _read(core: Any, file: Path) -> Any | None:
-    """Return a network from the cache; None if it is not there, cannot be read, or differs from what was stored.
+    """Return a network from the cache; None if it is absent, unreadable or not what was stored.
 
     OpenVINO takes any weights of the right length, so only a digest tells that no number was changed.
     """
@@ -159,17 +170,22 @@ def _read(core: Any, file: Path) -> Any | None:
     with suppress(RuntimeError):
         if digest == _seal(file, body):
             return core.read_model(body[LENGTH_BYTES:graph_end], body[graph_end:])
-    log.warning("The converted network %s in the cache is damaged; it is converted again and replaced.", file.name)
+    log.warning(
+        "The converted network %s in the cache is damaged; it is converted again and replaced.", file.name
+    )
     return None
 
 
 def _seal(file: Path, body: bytes) -> bytes:
-    """Return the digest of a stored network; its name belongs to it, so that no file can stand in for another."""
+    """Return the digest of a stored network; its name is included, so no file can replace another."""
     return hashlib.sha256(file.name.encode() + body).digest()
 
 
 def _store(core: Any, model: Any, file: Path) -> None:
-    """Keep a converted network in one file: digest, length of the graph, graph, weights. It appears whole or not at all."""
+    """Keep a converted network in one file: digest, length of the graph, graph, weights.
+
+    It appears whole or not at all.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
@@ -191,13 +207,16 @@ def _store(core: Any, model: Any, file: Path) -> None:
 def _tell(folder: Path, reason: str) -> None:
     """Log once why the cache is of no use."""
     log.warning(
-        "Converted networks cannot be kept in %s (%s), so every start takes some seconds longer. Make room there, or set HSEMOTION_CACHE "
+        "Converted networks cannot be kept in %s (%s), so every start takes some seconds longer. Make room "
+        "there, or set HSEMOTION_CACHE "
         "to a folder that can be written.", folder, reason,
     )  # fmt: skip
 
 
-def normalize(faces: npt.NDArray[np.uint8], mean: tuple[float, float, float], std: tuple[float, float, float]) -> FloatArray:
-    """Return (B, 3, S, S) float32 from (B, S, S, 3) uint8: divided by 255, minus mean, divided by std per channel."""
+def normalize(
+    faces: npt.NDArray[np.uint8], mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> FloatArray:
+    """Return (B, 3, S, S) float32 from (B, S, S, 3) uint8: divided by 255, minus mean, over std."""
     scale = 1 / (255 * np.asarray(std, np.float32))
     offset = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
     return np.ascontiguousarray((faces * scale - offset).transpose(0, 3, 1, 2), np.float32)

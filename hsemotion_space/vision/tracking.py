@@ -1,4 +1,7 @@
-"""Give faces an id while they are visible: overlap of boxes and the Hungarian method. Boxes only, never identity."""
+"""Give faces an id while they are visible: overlap of boxes and the Hungarian method.
+
+Boxes only, never identity.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ def overlap(a: FloatArray, b: FloatArray) -> npt.NDArray[np.float64]:
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.prod(np.clip(high - low, 0, None), 2, dtype=np.float64)
-    area_a, area_b = np.prod(a[:, 2:] - a[:, :2], 1, dtype=np.float64), np.prod(b[:, 2:] - b[:, :2], 1, dtype=np.float64)
+    area_a, area_b = (
+        np.prod(a[:, 2:] - a[:, :2], 1, dtype=np.float64),
+        np.prod(b[:, 2:] - b[:, :2], 1, dtype=np.float64),
+    )
     union = area_a[:, None] + area_b[None, :] - shared
     return np.asarray(shared / np.maximum(union, 1e-9))
 

@@ -1,4 +1,5 @@
-"""One browser and one page for all tests here; each test is a visitor of its own who finds nothing that others left."""
+"""One browser and one page for all tests here; each test is a visitor of its own who finds nothing that
+others left."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         shutil.copytree(ROOT / "checkpoints" / name, folder / "checkpoints" / name)
     for seed, name in enumerate(("random", "second")):
         make_checkpoint(folder / "checkpoints" / name, seed=seed, settled=True)
-    (folder / "checkpoints" / "second" / "README.md").write_text("---\nlicense: x\n---\n# The second card\n", "utf-8")
+    (folder / "checkpoints" / "second" / "README.md").write_text(
+        "---\nlicense: x\n---\n# The second card\n", "utf-8"
+    )
     environ = {"HSEMOTION_REVIEW_TOKEN": REVIEW_TOKEN, "HSEMOTION_HOSTS": ELSEWHERE}
     with start_page(folder, environ, script="tests/visited_page.py") as page:
         yield page
@@ -64,7 +67,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def new_page(browser: playwright.Browser) -> Iterator[Open]:
-    """A function that opens an address for a visitor from a network of their own, with a script or a clock that can be set.
+    """A function that opens an address for a visitor from a network of their own, with a script or a clock
+    that can be set.
 
     Afterwards no script may have failed, and nothing may have been asked for elsewhere.
     """
@@ -73,7 +77,12 @@ def new_page(browser: playwright.Browser) -> Iterator[Open]:
     requested: list[str] = []
 
     def open_new(
-        address: str, theme: str = "light", width: int = 1280, script: str = "", clock: bool = False, **options: object
+        address: str,
+        theme: str = "light",
+        width: int = 1280,
+        script: str = "",
+        clock: bool = False,
+        **options: object,
     ) -> playwright.Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme,
@@ -105,7 +114,9 @@ def visit(new_page: Open, served: Page) -> Open:
     """A function that opens the page, on which nobody has given anything yet, at one of its tabs."""
     replace_feedback(served.folder)
 
-    def open_at(tab: str = "", *, url: str = served.url, theme: str = "light", agreed: bool = True, **options: object) -> playwright.Page:
+    def open_at(
+        tab: str = "", *, url: str = served.url, theme: str = "light", agreed: bool = True, **options: object
+    ) -> playwright.Page:
         page = new_page(f"{url}/?__theme={theme}", theme=theme, **options)
         page.get_by_role("heading", name="HSEmotion Space").wait_for()
         if agreed:

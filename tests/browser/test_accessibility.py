@@ -1,4 +1,5 @@
-"""Every tab, empty and filled, is checked by axe-core: no violation that is serious or critical, and no scrolling sideways."""
+"""Every tab, empty and filled, is checked by axe-core: no violation that is serious or critical, and no
+scrolling sideways."""
 
 from __future__ import annotations
 
@@ -8,7 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser_makers import REVIEW_TOKEN, Open, add, choose, correct, open_tab, playwright, press, write_picture
+from browser_makers import (
+    REVIEW_TOKEN,
+    Open,
+    add,
+    choose,
+    correct,
+    open_tab,
+    playwright,
+    press,
+    write_picture,
+)
 from feedback_makers import make_crop, make_record
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -133,7 +144,9 @@ LONG = [
 ]
 
 
-@pytest.mark.parametrize(("scene", "theme", "width"), [*SCENES, *(pytest.param(*one, marks=pytest.mark.long) for one in LONG)])
+@pytest.mark.parametrize(
+    ("scene", "theme", "width"), [*SCENES, *(pytest.param(*one, marks=pytest.mark.long) for one in LONG)]
+)
 def test_axe_finds_nothing_grave(
     visit: Open, add_feedback: Callable[..., list[str]], tmp_path: Path, scene: Scene, theme: str, width: int
 ) -> None:

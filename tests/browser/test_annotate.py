@@ -41,7 +41,9 @@ def place(page: playwright.Page) -> str:
 
 def answer(page: playwright.Page, *keys: str) -> None:
     """Press keys in the queue and wait after each until the server has answered."""
-    turn = "['announce', 'place'].map(name => document.querySelector('.annotate .' + name).textContent).join()"
+    turn = (
+        "['announce', 'place'].map(name => document.querySelector('.annotate .' + name).textContent).join()"
+    )
     for key in keys:
         before = page.evaluate(turn)
         page.keyboard.press(key)
@@ -95,7 +97,9 @@ def test_ten_items_are_answered_by_keyboard_and_stored(visit: Open, served: Page
         assert label == top or record.corrected == {"expression": {label: 1.0}}
 
 
-def test_practice_stores_nothing_and_the_plane_is_reached_by_keys(visit: Open, served: Page, tmp_path: Path) -> None:
+def test_practice_stores_nothing_and_the_plane_is_reached_by_keys(
+    visit: Open, served: Page, tmp_path: Path
+) -> None:
     page = visit(theme="dark", width=390)
     add_pictures(page, tmp_path, 1)
     page.get_by_label("Also ask valence and arousal").check()
@@ -109,7 +113,9 @@ def test_practice_stores_nothing_and_the_plane_is_reached_by_keys(visit: Open, s
     reveal = page.locator(".annotate .last").inner_text()
     assert "Sadness, -0.05, -0.25" in reveal and "Nothing, this is practice." in reveal
     page.locator(".annotate .pad").click(position={"x": 5, "y": 5})
-    valence, arousal = (float(page.locator(f".annotate .{name}").input_value()) for name in ("valence", "arousal"))
+    valence, arousal = (
+        float(page.locator(f".annotate .{name}").input_value()) for name in ("valence", "arousal")
+    )
     assert valence < -0.8 and arousal > 0.8
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert not read_feedback(served.folder)

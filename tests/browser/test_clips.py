@@ -50,7 +50,10 @@ def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(visit: Open, clip
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 22, steps=6)
     page.mouse.up()
     page.get_by_role("dialog", name="Correction").wait_for()
-    page.wait_for_function("[...document.querySelectorAll('input[type=number]')].some(one => +one.value > 0.8 && +one.value < 1.2)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('input[type=number]')].some(one => +one.value > 0.8 && +one.value <"
+        " 1.2)"
+    )
     page.keyboard.press("Escape")
     assert page.locator(":focus").get_attribute("class") == "viewer", "the focus is back where it was"
     page.keyboard.press("3")
@@ -115,10 +118,14 @@ def test_several_backbones_are_compared_on_the_same_faces(visit: Open, clip: Pat
     time_s = float(str(first.get_attribute("data-time")))
     first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("time => Math.abs(document.querySelector('.viewer video').currentTime - time) < 1 / 24", arg=time_s)
+    page.wait_for_function(
+        "time => Math.abs(document.querySelector('.viewer video').currentTime - time) < 1 / 24", arg=time_s
+    )
     assert page.evaluate("document.activeElement.className") == "viewer"
     choose(page, "Task compared", "Valence and arousal")
-    page.wait_for_function("document.body.innerText.includes('Valence +') || document.body.innerText.includes('Valence -')")
+    page.wait_for_function(
+        "document.body.innerText.includes('Valence +') || document.body.innerText.includes('Valence -')"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

@@ -47,13 +47,17 @@ def test_values_of_a_picture_are_explained_and_nothing_of_it_stays(visit: Open) 
     assert page.get_by_text("Where does the network look?").locator("visible=true").count() == 0
     add_example(page, "Picture")
     unfold(page)
-    assert page.get_by_label("Value explained").locator("visible=true").input_value() == "Expression: Happiness"
+    assert (
+        page.get_by_label("Value explained").locator("visible=true").input_value() == "Expression: Happiness"
+    )
     assert page.get_by_label("At second").locator("visible=true").count() == 0
     check_answer(page, show(page, "Face 1, MobileFaceNet (starter): Expression, Happiness (trained)"))
     choose(page, "Value explained", "Action units: AU25", exact=False)
     check_answer(page, show(page, "Action units, AU25 (trained)"))
     choose(page, "Face explained", "Face 1", exact=False)
-    page.wait_for_function("[...document.querySelectorAll('input')].some(one => one.value === 'Expression: Happiness')")
+    page.wait_for_function(
+        "[...document.querySelectorAll('input')].some(one => one.value === 'Expression: Happiness')"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     press(page, "Show where it looks")
     press(page, "Remove")  # the answer comes when another result is shown
@@ -75,7 +79,9 @@ def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(visit: Open) -
     choose(page, "Compare with", "EfficientNet-Lite0 (starter)", exact=False)
     page.keyboard.press("Escape")
     add_example(page, "Clip")
-    page.wait_for_function("[...document.querySelectorAll('.viewer video')].some(one => one.offsetWidth && one.readyState >= 2)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.viewer video')].some(one => one.offsetWidth && one.readyState >= 2)"
+    )
     unfold(page)
     page.locator(".viewer:visible").focus()
     page.keyboard.press("Shift+ArrowRight")

@@ -47,7 +47,8 @@ def analyze(page: playwright.Page, picture: Path) -> None:
 
 def flag(page: playwright.Page, answer: str = "Fear", ticks: tuple[str, ...] = ()) -> str:
     """Say that face 2 shows another expression and return the receipt code."""
-    with page.expect_response(lambda response: "/run/predict" in response.url):  # another face empties the form
+    # another face empties the form
+    with page.expect_response(lambda response: "/run/predict" in response.url):
         choose(page, "Face", "Face 2")
     wait_until_quiet(page)
     tick(page, "It is wrong")
@@ -72,7 +73,9 @@ def wait_until_published(page: playwright.Page) -> list[str]:
             page.get_by_role("cell", name="published").wait_for(timeout=1000)
         except playwright.TimeoutError:
             continue
-        return [cell.strip() for cell in page.get_by_role("row", name="image, face 2").inner_text().split("\t")]
+        return [
+            cell.strip() for cell in page.get_by_role("row", name="image, face 2").inner_text().split("\t")
+        ]
     raise AssertionError("the correction is not published")
 
 
@@ -84,7 +87,9 @@ def test_correction_is_published_and_erased(visit: Open, tmp_path: Path) -> None
             page = visit(url=url)
             analyze(page, write_picture(tmp_path))
             code = flag(page, ticks=("Also keep the picture", "Also publish it"))
-            kept = page.locator("img:visible").evaluate_all("images => images.map(image => image.naturalWidth)")
+            kept = page.locator("img:visible").evaluate_all(
+                "images => images.map(image => image.naturalWidth)"
+            )
             row = wait_until_published(page)
             page.close()
         assert row == ["image, face 2", "wrong", "Expression: Fear", "yes", "published"]
@@ -106,7 +111,9 @@ def test_correction_is_published_and_erased(visit: Open, tmp_path: Path) -> None
             page.get_by_text("Select the checkbox to confirm the erasure.").wait_for()
             page.get_by_label("Erase everything I gave").check()
             my_data(page, "Erase")
-            words = "1 correction and 1 image were erased from this server. The published rows were also erased"
+            words = (
+                "1 correction and 1 image were erased from this server. The published rows were also erased"
+            )
             page.get_by_text(words).wait_for()
             my_data(page, "List")
             page.get_by_text("Nothing is kept under this code.").wait_for()
@@ -127,7 +134,10 @@ def add_others_and_push(database: Path, variables: dict[str, str]) -> None:
         for number in range(OTHERS):
             corrected = {"expression": {EXPRESSION.label_names[number % 8]: 1.0}}
             store.add(
-                replace(make_record(number, contributor=hash_of(f"person {number}"), corrected=corrected), crop=make_crop(number, 24))
+                replace(
+                    make_record(number, contributor=hash_of(f"person {number}"), corrected=corrected),
+                    crop=make_crop(number, 24),
+                )
             )
     push = subprocess.run(
         [sys.executable, "-m", "hsemotion_space", "feedback", "push"], cwd=ROOT, capture_output=True, text=True, check=False,

@@ -17,7 +17,9 @@ def published(hub: FakeHub, folder: Path, environ: dict[str, str]) -> None:
     """Publish a checkpoint with the command and leave only its manifest here."""
     checkpoint = make_checkpoint(folder / "checkpoints" / "far", seed=1)
     (checkpoint.folder / "README.md").write_text(
-        "---\nlicense: apache-2.0\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [faces]\n---\n# Far\n", "utf-8"
+        "---\nlicense: apache-2.0\nlibrary_name: timm\npipeline_tag: image-classification\ntags:"
+        " [faces]\n---\n# Far\n",
+        "utf-8",
     )
     words = ["checkpoints", "publish", "far", "--repo", "faces/far"]
     run = subprocess.run(
@@ -43,8 +45,14 @@ def test_published_checkpoint_is_picked_downloaded_and_used(visit: Open, tmp_pat
             page.get_by_role("option", name="Test far · download").click()
             page.get_by_text("The weights are downloaded when first used").wait_for()
             page.locator(".media input[type=file]").set_input_files(picture)
-            page.locator(".notices:visible", has_text="model.safetensors of faces/far on the Hugging Face Hub does not exist").wait_for()
-            page.locator(".card .problem", has_text="model.safetensors of faces/far on the Hugging Face Hub does not exist").wait_for()
+            page.locator(
+                ".notices:visible",
+                has_text="model.safetensors of faces/far on the Hugging Face Hub does not exist",
+            ).wait_for()
+            page.locator(
+                ".card .problem",
+                has_text="model.safetensors of faces/far on the Hugging Face Hub does not exist",
+            ).wait_for()
             assert down.hits
             hub.clear_faults()
             hub.fail(Fault("hang", path="resolve", method="GET", wait_s=2.0))

@@ -52,7 +52,9 @@ def test_form_errors_and_records_are_japanese(visit: Open, tmp_path: Path) -> No
     press(page, "解析する")
     page.locator(".notices:visible", has_text="先に画像または動画を追加してください。").wait_for()
     add_file(page, write_picture(tmp_path))
-    page.locator(".notices:visible", has_text="先に「追加したものの解析に同意する」にチェックを入れてください。").wait_for()
+    page.locator(
+        ".notices:visible", has_text="先に「追加したものの解析に同意する」にチェックを入れてください。"
+    ).wait_for()
     tick(page, "追加したものの解析に同意する")
     page.get_by_role("button", name=re.compile("違いますか. 表情")).click()
     page.get_by_role("dialog", name="訂正").wait_for()

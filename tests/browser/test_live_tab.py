@@ -1,4 +1,5 @@
-"""The live tab in a real browser with a camera that shows a clip: starting, numbers, every way to stop, and that nothing stays."""
+"""The live tab in a real browser with a camera that shows a clip: starting, numbers, every way to stop, and
+that nothing stays."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ BOXES = """
 def show(visit: Open) -> Open:
     """A function that opens the live tab of a visitor who lets the page use the camera."""
 
-    def opened(*, script: str = "", permissions: tuple[str, ...] = ("camera",), **options: object) -> playwright.Page:
+    def opened(
+        *, script: str = "", permissions: tuple[str, ...] = ("camera",), **options: object
+    ) -> playwright.Page:
         page = visit(script=script + WATCH_CAMERA, permissions=permissions, clock=True, **options)
         page.locator("[role=tab]").nth(1).click()
         page.locator(".live .start").wait_for()
@@ -111,7 +114,9 @@ def left_by_visitors(page: Page) -> set[Path]:
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
-def test_a_face_has_a_box_numbers_and_timelines_of_ten_seconds(show: Open, served: Page, theme: str, width: int) -> None:
+def test_a_face_has_a_box_numbers_and_timelines_of_ten_seconds(
+    show: Open, served: Page, theme: str, width: int
+) -> None:
     left = left_by_visitors(served)
     page = show(theme=theme, width=width)
     assert page.evaluate("streams.length") == 0, "the camera waits for a click"
@@ -125,7 +130,10 @@ def test_a_face_has_a_box_numbers_and_timelines_of_ten_seconds(show: Open, serve
     units = page.get_by_role("heading", name="Action units").locator("xpath=..")
     assert units.get_by_text("trained", exact=True).count() == 1
     early = page.wait_for_function(EARLIEST_SHADE).json_value()  # one frame alone is too narrow to be found
-    grown = f"early => {{ const left = {EARLIEST_SHADE.strip()}; return left !== null && left < early - 40 && left; }}"
+    grown = (
+        f"early => {{ const left = {EARLIEST_SHADE.strip()}; return left !== null && left < early - 40 &&"
+        " left; }"
+    )
     before = page.wait_for_function(grown, arg=early).json_value()
     assert before >= AXIS_PX - 1
     assert len(frames) <= 8 * (time.monotonic() - started_s) + 1
@@ -179,7 +187,10 @@ def test_leaving_switches_the_camera_off_and_forgets_the_numbers(show: Open, way
     if way == "tab":
         page.get_by_role("tab", name="About").click()
     elif way == "hidden":
-        page.evaluate("Object.defineProperty(document, 'hidden', {value: true}); document.dispatchEvent(new Event('visibilitychange'))")
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', {value: true}); document.dispatchEvent(new"
+            " Event('visibilitychange'))"
+        )
     else:
         page.locator("#agreed input").uncheck()
     page.wait_for_function(f"streams.length && !({LIT})")
@@ -234,7 +245,11 @@ def test_live_tab_is_japanese(show: Open) -> None:
 )
 def test_what_keeps_the_camera_away_is_said(show: Open, served: Page, why: str, words: str) -> None:
     url = served.url.replace("127.0.0.1", ELSEWHERE) if why == "insecure" else served.url
-    page = show(url=url, permissions=() if why == "refused" else ("camera",), script=NO_CAMERA if why == "none" else "")
+    page = show(
+        url=url,
+        permissions=() if why == "refused" else ("camera",),
+        script=NO_CAMERA if why == "none" else "",
+    )
     frames = sent(page)
     page.locator(".live .start").click()
     page.get_by_role("alert").get_by_text(words).wait_for()
@@ -270,7 +285,9 @@ def test_a_server_that_stays_busy_stops_the_camera(show: Open) -> None:
 def test_a_reason_not_to_go_on_stops_the_camera_at_once(show: Open) -> None:
     page = show()
     frames = sent(page)
-    answer_with(page, lambda told: {"sequence": told["sequence"], "stop": "The weights could not be had. <img src=x>"})
+    answer_with(
+        page, lambda told: {"sequence": told["sequence"], "stop": "The weights could not be had. <img src=x>"}
+    )
     page.locator(".live .start").click()
     page.get_by_role("alert").get_by_text("The weights could not be had. <img src=x>").wait_for()
     page.wait_for_function(f"streams.length && !({LIT})")
@@ -316,8 +333,12 @@ def test_faces_keep_their_numbers_and_what_is_old_is_dropped(new_page: Open) -> 
         });
       })()
     """)
-    assert numbers[:5] == [[1, 2], [2, 1], [1], [2, 1], [2, 1]], "without a frame in between nobody was out of sight"
-    assert numbers[5:] == [[3], [4, 3], [3], [5, 6, 3]], "but for a while, or missing for more than a second, makes a new number"
+    assert numbers[:5] == [[1, 2], [2, 1], [1], [2, 1], [2, 1]], (
+        "without a frame in between nobody was out of sight"
+    )
+    assert numbers[5:] == [[3], [4, 3], [3], [5, 6, 3]], (
+        "but for a while, or missing for more than a second, makes a new number"
+    )
     history = page.evaluate("""
       (() => {
         let history = [];

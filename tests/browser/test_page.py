@@ -37,18 +37,24 @@ def hand_over(page: playwright.Page, file: Path, event: str) -> None:
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
-def test_a_picture_becomes_chips_a_card_and_a_folded_table(visit: Open, tmp_path: Path, theme: str, width: int) -> None:
+def test_a_picture_becomes_chips_a_card_and_a_folded_table(
+    visit: Open, tmp_path: Path, theme: str, width: int
+) -> None:
     page = visit(theme=theme, width=width)
     add(page, write_picture(tmp_path))
     assert page.get_by_role("radio", name="Face").count() == 2
     assert not page.locator(".media:visible").count(), "the drop zone is a line with buttons now"
-    places = [page.locator(f".viewer {name}").bounding_box()["y"] for name in (".stage", ".chips", ".face-card")]
+    places = [
+        page.locator(f".viewer {name}").bounding_box()["y"] for name in (".stage", ".chips", ".face-card")
+    ]
     assert (places == sorted(places)) == (width < 600)
     table = page.locator(".face-table")
     assert not table.is_visible()
     page.get_by_text("Numbers as a table").click()
     assert table.get_by_role("row").count() == 3
-    assert table.evaluate("one => one.scrollWidth <= one.clientWidth"), "all of it is seen at once, on a telephone too"
+    assert table.evaluate("one => one.scrollWidth <= one.clientWidth"), (
+        "all of it is seen at once, on a telephone too"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page must not scroll sideways"
     press(page, "Remove")
     page.locator(".media:visible").wait_for()
@@ -61,7 +67,10 @@ def test_five_faces_need_no_scrolling_and_are_walked_through_by_keys(visit: Open
     page = visit(width=1440)
     add(page, write_group(tmp_path / "five.png", 5))
     assert page.get_by_role("radio").count() == 5
-    assert page.evaluate("document.querySelector('.viewer .face-card').getBoundingClientRect().bottom + scrollY") <= 900
+    assert (
+        page.evaluate("document.querySelector('.viewer .face-card').getBoundingClientRect().bottom + scrollY")
+        <= 900
+    )
     page.get_by_role("radio", name="Face 1").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -70,10 +79,14 @@ def test_five_faces_need_no_scrolling_and_are_walked_through_by_keys(visit: Open
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
-    assert page.get_by_role("radio", checked=True).get_attribute("aria-label").startswith("Face 5"), "the last one is before the first"
+    assert page.get_by_role("radio", checked=True).get_attribute("aria-label").startswith("Face 5"), (
+        "the last one is before the first"
+    )
     place = page.locator(".viewer .stage").bounding_box()
     page.mouse.click(place["x"] + place["width"] * 0.1, place["y"] + place["height"] * 0.3)
-    assert page.get_by_role("radio", checked=True).get_attribute("aria-label").startswith("Face 1"), "a click on a face selects it"
+    assert page.get_by_role("radio", checked=True).get_attribute("aria-label").startswith("Face 1"), (
+        "a click on a face selects it"
+    )
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])

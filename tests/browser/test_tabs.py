@@ -13,7 +13,9 @@ from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS
 
 
-def test_review_tab_asks_about_one_correction_after_the_other(visit: Open, served: Page, add_feedback: Callable[..., list[str]]) -> None:
+def test_review_tab_asks_about_one_correction_after_the_other(
+    visit: Open, served: Page, add_feedback: Callable[..., list[str]]
+) -> None:
     first, second, third, fourth = add_feedback(
         replace(make_record(1, comment="<img src=x onerror=alert(1)>"), crop=make_crop(1)),
         make_record(1, contributor=BEN, corrected={"expression": {"Anger": 1.0}}),
@@ -68,7 +70,11 @@ def test_about_tab_explains_tasks_and_shows_cards_on_a_phone(visit: Open) -> Non
     page = visit(theme="dark", width=390)
     open_tab(page, "About")
     page.get_by_role("heading", name="What it must not be used for").wait_for()
-    rows = page.get_by_role("table", name="Tasks").locator("tbody tr th, tbody tr td:first-child").all_inner_texts()
+    rows = (
+        page.get_by_role("table", name="Tasks")
+        .locator("tbody tr th, tbody tr td:first-child")
+        .all_inner_texts()
+    )
     assert rows == [task.title for task in TASKS]
     for words in PROVENANCE_WORDS:
         assert page.locator("strong:visible", has_text=words).count()

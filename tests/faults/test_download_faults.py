@@ -63,7 +63,8 @@ class Machine:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None and process.stdin is not None
-        assert process.stdout.readline() == "ready\n"  # it waits, so that nothing else is read ahead here and lost
+        # it waits, so that nothing else is read ahead here and lost
+        assert process.stdout.readline() == "ready\n"
         if halt != "barrier":
             process.stdin.write("\n")
             process.stdin.flush()
@@ -71,7 +72,11 @@ class Machine:
 
     def in_place(self) -> list[Path]:
         """Return the files that a start would read."""
-        files = [*self.folder.glob("hf/hub/*/snapshots/*/*"), *self.folder.glob("hf/hub/*/blobs/*"), *self.folder.glob("upstream/*")]
+        files = [
+            *self.folder.glob("hf/hub/*/snapshots/*/*"),
+            *self.folder.glob("hf/hub/*/blobs/*"),
+            *self.folder.glob("upstream/*"),
+        ]
         return [file for file in files if file.suffix not in {".incomplete", ".lock", ".part"}]
 
 
@@ -113,7 +118,9 @@ def test_two_processes_that_start_together_both_get_the_right_bytes(kind: str, t
 
 
 @KINDS
-def test_a_disk_that_takes_half_the_file_is_an_error_and_a_larger_one_heals_it(kind: str, tmp_path: Path) -> None:
+def test_a_disk_that_takes_half_the_file_is_an_error_and_a_larger_one_heals_it(
+    kind: str, tmp_path: Path
+) -> None:
     with FakeHub() as hub:
         machine = Machine(kind, hub, tmp_path)
         assert last_line(machine.start("full")) == "disk"

@@ -1,4 +1,5 @@
-"""The cache of converted networks on disks that fail, and with files that are damaged: it saves time and changes nothing else."""
+"""The cache of converted networks on disks that fail, and with files that are damaged: it saves time and
+changes nothing else."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def fresh() -> FloatArray:
 
 @pytest.fixture
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Return a list that grows by one whenever a network is converted; the same one is converted really once, as that takes long."""
+    """Return a list that grows by one whenever a network is converted; the same one is converted really once,
+    as that takes long."""
     made: list[object] = []
     convert, models = openvino.convert_model, {}
 
@@ -121,7 +123,9 @@ def test_no_step_may_fail_the_analysis(
             assert np.array_equal(outputs(cache), fresh), failing
             assert len(list(cache.glob("*.network"))) == 1
         assert failing > 8, "too few steps were seen"
-    assert len(caplog.messages) >= failing - 3, "all but reading what is not there yet, and cleaning up, are told"
+    assert len(caplog.messages) >= failing - 3, (
+        "all but reading what is not there yet, and cleaning up, are told"
+    )
 
 
 @contextmanager
@@ -176,7 +180,9 @@ def test_a_damaged_file_is_noticed_replaced_and_never_computed_with(
     assert len(conversions) == number, "the last one was healed"
 
 
-def test_files_that_changed_places_are_noticed(stored: Path, fresh: FloatArray, conversions: list[object]) -> None:
+def test_files_that_changed_places_are_noticed(
+    stored: Path, fresh: FloatArray, conversions: list[object]
+) -> None:
     other_fresh = outputs(None, seed=1)
     outputs(stored.parent, seed=1)
     (other,) = set(stored.parent.iterdir()) - {stored}
@@ -190,7 +196,9 @@ def test_files_that_changed_places_are_noticed(stored: Path, fresh: FloatArray, 
     assert len(conversions) == 2
 
 
-def test_a_folder_in_place_of_the_file_is_told(stored: Path, fresh: FloatArray, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_in_place_of_the_file_is_told(
+    stored: Path, fresh: FloatArray, caplog: pytest.LogCaptureFixture
+) -> None:
     stored.unlink()
     (stored / "below").mkdir(parents=True)
     assert np.array_equal(outputs(stored.parent), fresh)
@@ -200,7 +208,9 @@ def test_a_folder_in_place_of_the_file_is_told(stored: Path, fresh: FloatArray, 
 def test_weights_that_openvino_cannot_read_are_converted_again(
     stored: Path, fresh: FloatArray, conversions: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_seal", lambda _file, body: stored.read_bytes()[:32] if len(body) < 50 else bytes(32))
+    monkeypatch.setattr(
+        engine, "_seal", lambda _file, body: stored.read_bytes()[:32] if len(body) < 50 else bytes(32)
+    )
     stored.write_bytes(stored.read_bytes()[:32] + (4).to_bytes(8) + b"junk")
     assert np.array_equal(outputs(stored.parent), fresh)
     assert len(conversions) == 1

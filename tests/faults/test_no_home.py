@@ -1,4 +1,5 @@
-"""A user whose home and cache cannot be written: the command line and the jobs of the page go on with what is bundled."""
+"""A user whose home and cache cannot be written: the command line and the jobs of the page go on with what is
+bundled."""
 
 from __future__ import annotations
 
@@ -41,7 +42,11 @@ def place(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("home", ["/dev/null", "file", "/proc/1/nothing"])
 def test_the_command_line_needs_no_home(home: str, place: Path) -> None:
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("XDG_", "HSEMOTION_"))}
-    environment = kept | {"HOME": str(place / home), "HSEMOTION_CHECKPOINTS": str(place / "checkpoints"), "HSEMOTION_ENGINE": "openvino"}
+    environment = kept | {
+        "HOME": str(place / home),
+        "HSEMOTION_CHECKPOINTS": str(place / "checkpoints"),
+        "HSEMOTION_ENGINE": "openvino",
+    }
     command = [sys.executable, "-m", "hsemotion_space", "analyze", str(place / "face.png")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -51,7 +56,9 @@ def test_the_command_line_needs_no_home(home: str, place: Path) -> None:
 
 
 def test_the_jobs_of_the_page_need_no_cache(place: Path) -> None:
-    settings = Settings(checkpoints=place / "checkpoints", cache=place / "file" / "cache", engine="openvino", threads=1)
+    settings = Settings(
+        checkpoints=place / "checkpoints", cache=place / "file" / "cache", engine="openvino", threads=1
+    )
     runner = JobRunner(settings)
     try:
         status = wait(runner, runner.submit(place / "face.png", PipelineConfig()))
@@ -69,22 +76,30 @@ def test_a_worker_that_cannot_warm_up_answers_all_the_same(
     monkeypatch.setattr(Pipeline, "network", fail)
     assert worker.warm_pipeline(Settings(checkpoints=place / "checkpoints", engine="torch")) is not None
     assert "Input/output error" in caplog.text
-    monkeypatch.setattr(Pipeline, "network", lambda *_: (_ for _ in ()).throw(EngineError("told by the first job")))
+    monkeypatch.setattr(
+        Pipeline, "network", lambda *_: (_ for _ in ()).throw(EngineError("told by the first job"))
+    )
     caplog.clear()
     worker.warm_pipeline(Settings(checkpoints=place / "checkpoints", engine="torch"))
     assert not caplog.messages
 
 
-def test_checkpoints_are_found_without_a_cache(place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_checkpoints_are_found_without_a_cache(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for cache in (place / "file", Path("/dev/null/cache"), place / "nowhere"):
-        assert [one.id for one in list_checkpoints((place / "checkpoints", cache / "checkpoints"))] == ["small"]
+        assert [one.id for one in list_checkpoints((place / "checkpoints", cache / "checkpoints"))] == [
+            "small"
+        ]
 
     def refuse(path: Path, *_: object, **__: object) -> object:
         raise OSError(errno.EACCES, "Permission denied", str(path))
 
     caplog.clear()
     stat = Path.stat
-    monkeypatch.setattr(Path, "stat", lambda path, **how: refuse(path) if "locked" in path.parts else stat(path, **how))
+    monkeypatch.setattr(
+        Path, "stat", lambda path, **how: refuse(path) if "locked" in path.parts else stat(path, **how)
+    )
     locked = place / "locked"
     [checkpoint] = list_checkpoints((place / "checkpoints", locked / "checkpoints"))
     assert "Permission denied" in caplog.text
@@ -102,4 +117,6 @@ def test_a_download_that_cannot_be_kept_names_the_variable_and_the_log_names_the
             download.from_upstream("Net", UPSTREAM, folder)
         assert (caught.value.code, caught.value.message.values["reason"]) == ("disk", "Not a directory")
         assert str(folder) not in str(caught.value), "visitors read it"
-        assert [(record.levelno, str(folder) in record.getMessage()) for record in caplog.records] == [(logging.ERROR, True)]
+        assert [(record.levelno, str(folder) in record.getMessage()) for record in caplog.records] == [
+            (logging.ERROR, True)
+        ]

@@ -1,4 +1,5 @@
-"""Publishing feedback through a Hub that fails in eight ways, with restarts: nothing is lost, and nothing is there twice."""
+"""Publishing feedback through a Hub that fails in eight ways, with restarts: nothing is lost, and nothing is
+there twice."""
 
 from __future__ import annotations
 
@@ -21,12 +22,17 @@ COMMIT, INFO = "/commit/main", rf"/api/datasets/{REPO}$"
 KINDS: dict[str, Callable[[random.Random], Fault]] = {
     "503": lambda rng: Fault("status", rng.choice([COMMIT, "/resolve/", INFO]), status=503),
     "429": lambda rng: Fault(
-        "status", rng.choice([COMMIT, "/resolve/"]), status=429, headers={"Retry-After": str(rng.choice([5, 90, 400]))}
+        "status",
+        rng.choice([COMMIT, "/resolve/"]),
+        status=429,
+        headers={"Retry-After": str(rng.choice([5, 90, 400]))},
     ),
     "cut": lambda rng: Fault(rng.choice(["reset", "cut"]), rng.choice([COMMIT, "/resolve/", INFO])),
     "hang": lambda rng: Fault("hang", rng.choice([COMMIT, INFO]), wait_s=rng.choice([0.05, 2.0])),
     "lost response": lambda rng: Fault("lost_response", rng.choice([COMMIT, "/lfs/"])),
-    "garbage": lambda rng: Fault("garbage", rng.choice([COMMIT, "preupload", "/tree/", "/resolve/", "/objects/batch"])),
+    "garbage": lambda rng: Fault(
+        "garbage", rng.choice([COMMIT, "preupload", "/tree/", "/resolve/", "/objects/batch"])
+    ),
     "overtaken": lambda rng: Fault("status", COMMIT, status=rng.choice([409, 412])),
     "upload": lambda rng: Fault(rng.choice(["status", "reset"]), "/lfs/", "PUT", count=6),
 }
@@ -47,7 +53,9 @@ def server(hub: FakeHub, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("wanted", [40, pytest.param(200, marks=pytest.mark.long)])
-def test_through_all_faults_and_restarts_nothing_is_lost_and_nothing_is_there_twice(server: Server, hub: FakeHub, wanted: int) -> None:
+def test_through_all_faults_and_restarts_nothing_is_lost_and_nothing_is_there_twice(
+    server: Server, hub: FakeHub, wanted: int
+) -> None:
     rng = random.Random(wanted)
     hits = dict.fromkeys(KINDS, 0)
     restarts = empty = 0
@@ -62,7 +70,8 @@ def test_through_all_faults_and_restarts_nothing_is_lost_and_nothing_is_there_tw
         if rng.random() < 0.1:
             server.crash()
             restarts += 1
-        elif rng.random() < 0.1 and server.publisher.flush().error == "":  # a good end, and then the disk is lost
+        elif rng.random() < 0.1 and server.publisher.flush().error == "":
+            # a good end, and then the disk is lost
             server.crash(lose_disk=True)
             empty += 1
     server.drain()
@@ -164,7 +173,9 @@ def test_what_the_hub_asks_for_is_waited_for(server: Server, hub: FakeHub) -> No
     assert server.pass_time(10)
 
 
-def test_after_five_failures_in_a_row_there_is_a_break_and_one_try_decides(server: Server, hub: FakeHub) -> None:
+def test_after_five_failures_in_a_row_there_is_a_break_and_one_try_decides(
+    server: Server, hub: FakeHub
+) -> None:
     hub.fail(Fault("reset", "/api/datasets", count=None))
     server.say(2)
     waits = []
@@ -173,7 +184,13 @@ def test_after_five_failures_in_a_row_there_is_a_break_and_one_try_decides(serve
         server.pass_time(1 if waits else 61)
         if hub.requests:
             waits.append(server.publisher.status().next_try_s - server.clock.now_s)
-    assert max(waits[: BREAK_AFTER - 1]) < BREAK_S <= min(waits[BREAK_AFTER - 1 :]) <= max(waits) <= LONGEST_WAIT_S
+    assert (
+        max(waits[: BREAK_AFTER - 1])
+        < BREAK_S
+        <= min(waits[BREAK_AFTER - 1 :])
+        <= max(waits)
+        <= LONGEST_WAIT_S
+    )
     hub.clear_faults()
     assert server.pass_time(waits[-1])
     assert server.publisher.status().next_try_s == 0

@@ -38,7 +38,12 @@ def start(place: Path, command: Sequence[str], port: int, **environ: str) -> tup
         "HSEMOTION_FEEDBACK_DATA": str(place / "data"), "TMPDIR": str(place), "HSEMOTION_CACHE": str(place / "cache"), **environ,
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     late, lines = threading.Timer(PATIENCE_S, process.kill), []
     late.start()
@@ -53,14 +58,23 @@ def start(place: Path, command: Sequence[str], port: int, **environ: str) -> tup
 
 
 @pytest.mark.parametrize("command", [APP, COMMAND], ids=["app", "serve"])
-def test_a_bad_manifest_and_a_data_folder_that_cannot_be_leave_the_page_running(command: Sequence[str], place: Path) -> None:
+def test_a_bad_manifest_and_a_data_folder_that_cannot_be_leave_the_page_running(
+    command: Sequence[str], place: Path
+) -> None:
     (place / "data").write_text("in the way")
     status, lines = start(place, command, free_port())
     text = "\n".join(lines)
     assert status == 0, text
     assert "Traceback" not in text
-    assert f"{place / 'checkpoints' / 'bad'} is left out: Checkpoint bad: [input] size must be from 16 to 1024 px" in text
-    assert [line for line in lines if line.startswith("Corrections are not taken: The secret of this server cannot be read or written: ")]
+    assert (
+        f"{place / 'checkpoints' / 'bad'} is left out: Checkpoint bad: [input] size must be from 16 to"
+        " 1024 px" in text
+    )
+    assert [
+        line
+        for line in lines
+        if line.startswith("Corrections are not taken: The secret of this server cannot be read or written: ")
+    ]
     assert len([line for line in lines if line.startswith("HSEmotion Space is running on")]) == 1, (
         text
     )  # other processes may write after it
@@ -71,7 +85,9 @@ def test_without_a_checkpoint_that_can_be_used_it_refuses(command: Sequence[str]
     change_manifest(place / "checkpoints" / "good", BAD)
     status, lines = start(place, command, free_port())
     assert status == 2
-    assert lines[-1].startswith("hsemotion-space: No checkpoint can be used. Checkpoint bad: [input] size must be from 16 to 1024 px")
+    assert lines[-1].startswith(
+        "hsemotion-space: No checkpoint can be used. Checkpoint bad: [input] size must be from 16 to 1024 px"
+    )
     assert "Checkpoint good: " in lines[-1]
     assert not [line for line in lines if "Traceback" in line]
     assert not list(place.glob("hsemotion-space-*"))
@@ -84,13 +100,18 @@ def test_a_port_that_is_taken_is_named(command: Sequence[str], place: Path) -> N
         taken.listen()
         port = taken.getsockname()[1]
         status, lines = start(place, command, port)
-    sentence = f"hsemotion-space: The page cannot be served at 127.0.0.1, port {port} (Address already in use). Set HSEMOTION_PORT to a"
+    sentence = (
+        f"hsemotion-space: The page cannot be served at 127.0.0.1, port {port} (Address already in use). Set"
+        " HSEMOTION_PORT to a"
+    )
     assert status == 2
     assert [line.startswith(sentence) for line in lines] == [True], lines
     assert not list(place.glob("hsemotion-space-*"))
 
 
-def test_a_host_that_is_not_this_machine_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_host_that_is_not_this_machine_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for host in ("198.51.100.1", "no such host"):
         monkeypatch.setenv("HSEMOTION_HOST", host)
         assert main(["serve"]) == 2

@@ -1,4 +1,5 @@
-"""What breaks under the store: processes are killed, disks fill up, fail and lie, files are damaged, people are forgotten."""
+"""What breaks under the store: processes are killed, disks fill up, fail and lie, files are damaged, people
+are forgotten."""
 
 from __future__ import annotations
 
@@ -28,7 +29,11 @@ from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
 
 TESTS = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+    "OMP_NUM_THREADS": "1",
+}
 STRACE = shutil.which("strace")
 needs_strace = pytest.mark.skipif(STRACE is None, reason="needs strace to see and to fail system calls")
 
@@ -44,7 +49,14 @@ def writer(url: str, *words: object) -> list[str]:
 def run_writer(url: str, *words: object, strace: Sequence[str] = ()) -> list[str]:
     """Return the lines that a writer printed."""
     tracer = [str(STRACE), "-f", "-o", "/dev/null", *strace] if strace else []
-    result = subprocess.run([*tracer, *writer(url, *words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False)
+    result = subprocess.run(
+        [*tracer, *writer(url, *words)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -54,7 +66,8 @@ def acks(lines: Sequence[str]) -> list[str]:
 
 
 def check_nothing_lost(file: Path, acknowledged: Sequence[str]) -> int:
-    """Check that all of these are there, that the file is whole and that no record is in two batches; return the number of records."""
+    """Check that all of these are there, that the file is whole and that no record is in two batches; return
+    the number of records."""
     with FeedbackStore(f"sqlite:///{file}") as store:
         there = {one.id for one in store.records()}
         sealed = [name for batch in store.batches() for name in batch.body.decode().split()]
@@ -73,7 +86,9 @@ def check_nothing_lost(file: Path, acknowledged: Sequence[str]) -> int:
 def test_no_acknowledged_record_is_lost_when_the_process_is_killed(tmp_path: Path, kills: int) -> None:
     file, rng, acknowledged = tmp_path / "feedback.sqlite", random.Random(kills), list[str]()
     for turn in range(kills):
-        with subprocess.Popen(writer(f"sqlite:///{file}", "threads", turn), env=ENVIRONMENT, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            writer(f"sqlite:///{file}", "threads", turn), env=ENVIRONMENT, stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout is not None
             first = process.stdout.readline()
             time.sleep(rng.uniform(0, 0.2))
@@ -89,7 +104,9 @@ def test_every_acknowledgment_follows_a_sync_of_what_was_written(tmp_path: Path)
     trace = tmp_path / "trace"
     watched = ["-f", "-y", "-s", "64", "-e", "trace=pwrite64,write,fsync,fdatasync", "-o", str(trace)]
     command = [str(STRACE), *watched, *writer(f"sqlite:///{tmp_path / 'feedback.sqlite'}", "count", 100)]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert result.returncode == 0, result.stderr
     written, unsynced, good = False, set[str](), 0
     for line in trace.read_text().splitlines():
@@ -110,12 +127,19 @@ def test_every_acknowledgment_follows_a_sync_of_what_was_written(tmp_path: Path)
 
 @needs_strace
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-@pytest.mark.parametrize(("call", "every"), [("pwrite64", 97), ("pwrite64", 131), ("fdatasync,fsync", 7), ("fdatasync,fsync", 4)])
-def test_a_failing_disk_gives_no_false_acknowledgment(tmp_path: Path, call: str, every: int, error: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "every"), [("pwrite64", 97), ("pwrite64", 131), ("fdatasync,fsync", 7), ("fdatasync,fsync", 4)]
+)
+def test_a_failing_disk_gives_no_false_acknowledgment(
+    tmp_path: Path, call: str, every: int, error: str
+) -> None:
     file = tmp_path / "feedback.sqlite"
     run_writer(f"sqlite:///{file}", "count", 1)
     lines = run_writer(
-        f"sqlite:///{file}", "count", 40, strace=["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=2+{every}"]
+        f"sqlite:///{file}",
+        "count",
+        40,
+        strace=["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=2+{every}"],
     )
     assert lines[-1] == "done"
     assert len(acks(lines)) == 40  # each in the end
@@ -131,7 +155,12 @@ def test_each_system_call_of_a_writer_may_fail_once(tmp_path: Path, call: str) -
     for when in range(1, 61):
         file = tmp_path / str(when) / "feedback.sqlite"
         file.parent.mkdir()
-        lines = run_writer(f"sqlite:///{file}", "count", 4, strace=["-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}"])
+        lines = run_writer(
+            f"sqlite:///{file}",
+            "count",
+            4,
+            strace=["-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}"],
+        )
         failures += any(line.startswith("failed") for line in lines)
         assert len(acks(lines)) == 4
         check_nothing_lost(file, acks(lines))
@@ -147,7 +176,9 @@ def test_a_limit_on_the_size_of_files_gives_no_false_acknowledgment(tmp_path: Pa
     assert check_nothing_lost(file, acks(lines)) == len(acks(lines))
 
 
-@pytest.mark.parametrize(("pragma", "reason"), [("max_page_count=60", "the disk is full"), ("query_only=ON", "read-only")])
+@pytest.mark.parametrize(
+    ("pragma", "reason"), [("max_page_count=60", "the disk is full"), ("query_only=ON", "read-only")]
+)
 def test_a_full_or_read_only_database_says_so_and_works_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pragma: str, reason: str
 ) -> None:
@@ -161,7 +192,10 @@ def test_a_full_or_read_only_database_says_so_and_works_again(
         assert len(done) < 100
         monkeypatch.undo()
         assert [one.id for one in store.records()] == done
-        done += [store.add(replace(make_record(number), crop=make_crop(number))).id for number in range(len(done), len(done) + 20)]
+        done += [
+            store.add(replace(make_record(number), crop=make_crop(number))).id
+            for number in range(len(done), len(done) + 20)
+        ]
     assert check_nothing_lost(file, done) == len(done)
 
 
@@ -174,16 +208,21 @@ def test_a_file_that_may_not_be_written_is_a_sentence() -> None:
         (folder / "feedback.sqlite").chmod(0o444)
         (folder / "feedback.sqlite.lock").unlink(missing_ok=True)
         program = (
-            "import os\nfrom hsemotion_space.feedback.store import FeedbackStore\nif os.geteuid() == 0: os.setuid(65534)\n"
-            f"try: FeedbackStore('sqlite:///{folder / 'feedback.sqlite'}')\nexcept ValueError as error: print(error)"
+            "import os\nfrom hsemotion_space.feedback.store import FeedbackStore\nif os.geteuid() == 0:"
+            f" os.setuid(65534)\ntry: FeedbackStore('sqlite:///{folder / 'feedback.sqlite'}')\nexcept"
+            " ValueError as error: print(error)"
         )
-        result = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
         folder.chmod(0o755)
     assert result.stdout.startswith("The feedback database cannot be opened"), result.stderr
     assert name not in result.stdout
 
 
-def test_nothing_is_accepted_when_the_disk_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_accepted_when_the_disk_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     free = shutil.disk_usage(tmp_path)
     with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}", reserve_bytes=1000) as store:
         store.add(make_record(1))
@@ -201,7 +240,11 @@ def test_nothing_is_accepted_when_the_disk_is_nearly_full(tmp_path: Path, monkey
 def make_database(file: Path, records: int = 40) -> dict[str, FeedbackRecord]:
     with FeedbackStore(f"sqlite:///{file}", lambda: NOW_S) as store:
         for number in range(records):
-            store.add(replace(make_record(number, contributor=BEN if number % 2 else ANNA), crop=make_crop(number, 24)))
+            store.add(
+                replace(
+                    make_record(number, contributor=BEN if number % 2 else ANNA), crop=make_crop(number, 24)
+                )
+            )
         store.create_batch(10, encode)
         return {one.id: one for one in store.records()}
 
@@ -223,7 +266,12 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_started(tmp_path: Path, place
     assert file.read_bytes() == damaged
     with FeedbackStore(f"sqlite:///{file}", lambda: NOW_S) as store:
         aside = tmp_path / "feedback.sqlite.corrupt-20250615T150640Z"
-        assert store.notices == (f"The feedback database was damaged. It was renamed to {aside.name}, and a new database was created.",)
+        assert store.notices == (
+            (
+                f"The feedback database was damaged. It was renamed to {aside.name}, and a new database was"
+                " created."
+            ),
+        )
         assert aside.read_bytes() == damaged
         assert store.records() == []
         store.add(make_record(1))
@@ -245,7 +293,11 @@ def test_a_file_of_something_else_does_not_stop_the_store(tmp_path: Path, conten
 @pytest.mark.parametrize("flips", [120, pytest.param(2000, marks=pytest.mark.long)])
 def test_no_flipped_byte_makes_the_store_tell_something_wrong(tmp_path: Path, flips: int) -> None:
     original = tmp_path / "original.sqlite"
-    truth, rng, outcomes = make_database(original, 12), random.Random(1), {"aside": 0, "left out": 0, "refused": 0, "unharmed": 0}
+    truth, rng, outcomes = (
+        make_database(original, 12),
+        random.Random(1),
+        {"aside": 0, "left out": 0, "refused": 0, "unharmed": 0},
+    )
     content = original.read_bytes()
     for turn in range(flips):
         file = tmp_path / str(turn) / "feedback.sqlite"
@@ -261,10 +313,22 @@ def test_no_flipped_byte_makes_the_store_tell_something_wrong(tmp_path: Path, fl
             outcomes["refused"] += 1
             continue
         for one in found:
-            assert (to_json(one), one.crop, one.created_s) == (to_json(truth[one.id]), truth[one.id].crop, NOW_S)
+            assert (to_json(one), one.crop, one.created_s) == (
+                to_json(truth[one.id]),
+                truth[one.id].crop,
+                NOW_S,
+            )
         assert all(len(batch.body) > 10 for batch in batches if not batch.stale)
         assert notices or len(found) == len(truth)
-        outcomes["aside" if any("was renamed" in notice for notice in notices) else "left out" if notices else "unharmed"] += 1
+        outcomes[
+            (
+                "aside"
+                if any("was renamed" in notice for notice in notices)
+                else "left out"
+                if notices
+                else "unharmed"
+            )
+        ] += 1
         shutil.rmtree(file.parent)
     assert outcomes["aside"] > 0
     assert outcomes["left out"] > 0
@@ -284,7 +348,10 @@ def needles_of(records: Sequence[FeedbackRecord]) -> dict[str, bytes]:
         number = one.number
         needles |= {f"id {number}": one.id.encode(), f"comment {number}": one.comment.encode()}
         needles |= {f"contributor {number}": one.contributor.encode(), f"item {number}": one.item.encode()}
-        needles |= {f"crop {number} at {start}": one.crop[start : start + 24] for start in range(64, len(one.crop) - 24, 400)}
+        needles |= {
+            f"crop {number} at {start}": one.crop[start : start + 24]
+            for start in range(64, len(one.crop) - 24, 400)
+        }
     return needles
 
 
@@ -292,7 +359,12 @@ def fill(store: FeedbackStore) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Write for two contributors, also into batches; return the needles of both."""
     for number in range(60):
         contributor, comment = (ANNA if number % 3 else BEN), f"canary-{number:04d}-of-a-comment"
-        store.add(replace(make_record(number, contributor=contributor, comment=comment), crop=make_crop(number, 20 + number)))
+        store.add(
+            replace(
+                make_record(number, contributor=contributor, comment=comment),
+                crop=make_crop(number, 20 + number),
+            )
+        )
         if number % 20 == 19:
             store.create_batch(12, encode)
     store.mark_pushed(store.batches()[0].id, "a" * 40)
@@ -303,7 +375,9 @@ def add_a_column(connection: Connection, _: object) -> None:
     connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
 
 
-def test_after_an_erasure_no_byte_is_left_in_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_erasure_no_byte_is_left_in_any_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "feedback.sqlite"
     with FeedbackStore(f"sqlite:///{file}") as store:
         gone, kept = fill(store)
@@ -330,7 +404,9 @@ def test_after_an_erasure_no_byte_is_left_in_any_file(tmp_path: Path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["feedback.sqlite"]
 
 
-def test_an_erasure_waits_for_a_reader_or_asks_to_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_erasure_waits_for_a_reader_or_asks_to_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "feedback.sqlite"
     monkeypatch.setattr("hsemotion_space.feedback.database.BUSY_TIMEOUT_S", 0.2)
     monkeypatch.setattr(connection, "BUSY_TIMEOUT_S", 0.2)
@@ -358,8 +434,15 @@ def test_an_erasure_rewrites_the_tables_of_postgresql() -> None:
         data = Path(server.partition("host=")[2]) / "data"
         with fresh_schema(server) as url, FeedbackStore(url) as store:
             for number in range(20):
-                store.add(make_record(number, contributor=ANNA if number % 2 else BEN, comment=f"canary-{number:04d}"))
-            gone, kept = needles_of(store.records(contributor=ANNA)), needles_of(store.records(contributor=BEN))
+                store.add(
+                    make_record(
+                        number, contributor=ANNA if number % 2 else BEN, comment=f"canary-{number:04d}"
+                    )
+                )
+            gone, kept = (
+                needles_of(store.records(contributor=ANNA)),
+                needles_of(store.records(contributor=BEN)),
+            )
             checkpoint(server)
             assert found_in(data / "base", gone) >= {name for name in gone if name.startswith("contributor")}
             erase_locally(store, ANNA)

@@ -35,7 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Settings:
     """One worker, so that a picture waits behind a clip; two are tested by themselves."""
-    return Settings(checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1)
+    return Settings(
+        checkpoints=folder / "checkpoints", cache=folder / "cache", engine="torch", threads=1, workers=1
+    )
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,9 @@ def test_status_and_cancel_of_unknown_job(runner: JobRunner) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_the_worker_is_started_without_secrets(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_is_started_without_secrets(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in (*PAGE_SECRETS, "ANY_API_KEY", "KEPT"):
         monkeypatch.setenv(name, "hf_secret")
     runner = JobRunner(settings)
@@ -113,7 +115,9 @@ def test_the_worker_is_started_without_secrets(settings: Settings, folder: Path,
     assert all(os.environ[name] == "hf_secret" for name in PAGE_SECRETS)
 
 
-def test_work_after_an_unexpected_error(settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_work_after_an_unexpected_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     class Odd:
         def __init__(self, settings: Settings) -> None:
             pass

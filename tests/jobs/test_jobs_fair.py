@@ -1,4 +1,5 @@
-"""Whose turn it is: for any sequence of jobs of several clients, nobody waits for long, limits hold, and every job ends."""
+"""Whose turn it is: for any sequence of jobs of several clients, nobody waits for long, limits hold, and
+every job ends."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ from jobs_makers import make_table
 
 from hsemotion_space.jobs import JobError, table
 from hsemotion_space.jobs.requests import AnalysisRequest, FrameRequest, Request
-from hsemotion_space.jobs.table import MAX_OF_CLIENT, MAX_OVERTAKEN, MAX_WAITING, Job, JobTable, WorkerQueue, rounded_s
+from hsemotion_space.jobs.table import (
+    MAX_OF_CLIENT,
+    MAX_OVERTAKEN,
+    MAX_WAITING,
+    Job,
+    JobTable,
+    WorkerQueue,
+    rounded_s,
+)
 from hsemotion_space.settings import PipelineConfig
 
 SMALL_WAITING, SMALL_OF_CLIENT = {"short": 6, "clip": 4}, {"short": 3, "clip": 2}
@@ -37,14 +46,20 @@ class Server:
     def __init__(self, workers: int) -> None:
         self.jobs = make_table(workers)
         self.accepted: list[Job] = []
-        self.before: dict[Job, Counter[str]] = {}  # of a first job in a lane: jobs of each other client that went before it
-        self.in_a_row: dict[WorkerQueue, int] = defaultdict(int)  # short jobs since a clip began to wait or one was taken
+        # of a first job in a lane: jobs of each other client that went before it
+        self.before: dict[Job, Counter[str]] = {}
+        # short jobs since a clip began to wait or one was taken
+        self.in_a_row: dict[WorkerQueue, int] = defaultdict(int)
 
     def submit(self, client: str, kind: str) -> None:
         request = make_request(len(self.accepted), kind)
         lane = request.lane
         waiting = [job for job in self.accepted if job.status.state == "queued" and job.request.lane == lane]
-        mine = [job for job in self.accepted if not job.status.finished and job.request.lane == lane and job.client == client]
+        mine = [
+            job
+            for job in self.accepted
+            if not job.status.finished and job.request.lane == lane and job.client == client
+        ]
         has_room = len(mine) < SMALL_OF_CLIENT[lane] and len(waiting) < SMALL_WAITING[lane]
         try:
             self.jobs.check_room(lane, client, 0.0)
@@ -84,7 +99,9 @@ class Server:
 
 
 @given(st.integers(1, 2), st.lists(st.one_of(SUBMIT, SUBMIT, SERVE, CANCEL), max_size=60))
-def test_clients_take_turns_limits_hold_and_every_job_ends(workers: int, events: Sequence[tuple[str, int, str]]) -> None:
+def test_clients_take_turns_limits_hold_and_every_job_ends(
+    workers: int, events: Sequence[tuple[str, int, str]]
+) -> None:
     with patch.dict(table.MAX_WAITING, SMALL_WAITING), patch.dict(table.MAX_OF_CLIENT, SMALL_OF_CLIENT):
         play(Server(workers), events)
 
@@ -104,7 +121,9 @@ def play(server: Server, events: Sequence[tuple[str, int, str]]) -> None:
             server.serve(number)
     assert all(job.status.finished for job in server.accepted)
     for counts in server.before.values():
-        assert all(count <= 1 for count in counts.values()), "who has nothing waiting waits for one job of each other client at most"
+        assert all(count <= 1 for count in counts.values()), (
+            "who has nothing waiting waits for one job of each other client at most"
+        )
 
 
 def add(jobs: JobTable, client: str, kind: str) -> Job:
@@ -161,10 +180,14 @@ def test_status_estimates_the_wait() -> None:
         add(jobs, str(number), "clip")
     with raises_code(JobError, "queue_full") as caught:
         jobs.check_room("clip", "nobody", 52.0)
-    assert caught.value.message.values["count"] == 16 and caught.value.message.values["again"].values == {"seconds": 10}
+    assert caught.value.message.values["count"] == 16 and caught.value.message.values["again"].values == {
+        "seconds": 10
+    }
     jobs.check_room("short", "nobody", 52.0)
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0, 5), (0.1, 5), (5.1, 10), (30, 30), (31, 40), (119, 120), (121, 150), (601, 630)])
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0, 5), (0.1, 5), (5.1, 10), (30, 30), (31, 40), (119, 120), (121, 150), (601, 630)]
+)
 def test_rounded_s_rounds_up(seconds: float, told: int) -> None:
     assert rounded_s(seconds) == told >= seconds

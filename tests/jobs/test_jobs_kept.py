@@ -40,7 +40,9 @@ def test_results_live_from_their_end_whether_asked_for_or_not() -> None:
     assert jobs.jobs == {}
 
 
-def test_finished_results_are_bounded_and_the_oldest_go_first(analyses: tuple[Analysis, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_results_are_bounded_and_the_oldest_go_first(
+    analyses: tuple[Analysis, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = make_table()
     made = [jobs.add(make_request(number), "", 0.0) for number in range(MAX_KEPT + 4)]
     for number, job in enumerate(made[:-1]):
@@ -69,7 +71,10 @@ def test_the_size_of_results_counts_shared_arrays_once(analyses: tuple[Analysis,
     assert one > analyses[0].preview.nbytes + analyses[0].faces[0].track.thumbnail.nbytes
     own = sum(getattr(analyses[1].faces[0].track, name).nbytes for name in ("embeddings", "scores"))
     lines = sum(line.values.nbytes + line.support.nbytes for line in analyses[1].faces[0].timelines)
-    summaries = sum(2 * prediction.values.nbytes + prediction.support.nbytes for prediction in analyses[1].faces[0].predictions)
+    summaries = sum(
+        2 * prediction.values.nbytes + prediction.support.nbytes
+        for prediction in analyses[1].faces[0].predictions
+    )
     times = sum(line.times_s.nbytes for line in analyses[1].faces[0].timelines)
     assert both - one in (own + lines + summaries, own + lines + summaries + times)
 
@@ -86,7 +91,12 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("copies", [False, True])
 def test_file_of_a_job_outlives_its_upload(
-    runner: JobRunner, media_folder: Path, folder: Path, upload: Path, monkeypatch: pytest.MonkeyPatch, copies: bool
+    runner: JobRunner,
+    media_folder: Path,
+    folder: Path,
+    upload: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    copies: bool,
 ) -> None:
     def refuse(*_args: object) -> None:
         raise OSError(errno.EXDEV, "another disk")
@@ -108,7 +118,9 @@ def test_file_of_a_job_outlives_its_upload(
 
 
 @pytest.mark.parametrize("end", ["done", "failed", "cancelled", "killed"])
-def test_expire_deletes_the_file_however_its_job_ended(runner: JobRunner, media_folder: Path, folder: Path, end: str) -> None:
+def test_expire_deletes_the_file_however_its_job_ended(
+    runner: JobRunner, media_folder: Path, folder: Path, end: str
+) -> None:
     name = {"done": "face.png", "failed": "broken.png"}.get(end, "long.mp4")
     job_id = runner.submit(folder / name, SLOW)
     if end in ("cancelled", "killed"):
@@ -122,7 +134,9 @@ def test_expire_deletes_the_file_however_its_job_ended(runner: JobRunner, media_
     assert (folder / name).exists(), "only the link is deleted"
 
 
-def test_submit_that_is_refused_leaves_no_file(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submit_that_is_refused_leaves_no_file(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "closed").mkdir()
     shutil.copy(folder / "face.png", folder / "closed")
     runner = JobRunner(settings, warm=False, root=folder / "closed")
@@ -130,7 +144,8 @@ def test_submit_that_is_refused_leaves_no_file(settings: Settings, folder: Path,
     wait(runner, runner.submit(picture, PipelineConfig()), lambda status: status.state == "running")
     fill(runner, picture)
     before = names(media)
-    with monkeypatch.context() as patch, raises_code(JobError, "queue_full"):  # others come while the file is copied
+    # others come while the file is copied
+    with monkeypatch.context() as patch, raises_code(JobError, "queue_full"):
         patch.setattr(runner._table, "check_room", _full_at_second_look(runner._table.check_room))
         runner.submit(picture, PipelineConfig())
     runner.close()

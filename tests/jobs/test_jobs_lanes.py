@@ -92,7 +92,12 @@ def test_a_worker_is_told_no_secret(settings: Settings, monkeypatch: pytest.Monk
     monkeypatch.setattr(worker, "work", echo)
     for name in PAGE_SECRETS:
         monkeypatch.setenv(name, "s3cret")
-    secret = replace(settings, feedback_secret="s3cret", review_token="s3cret", feedback_database="postgresql://me:s3cret@host/db")
+    secret = replace(
+        settings,
+        feedback_secret="s3cret",
+        review_token="s3cret",
+        feedback_database="postgresql://me:s3cret@host/db",
+    )
     process = WorkerProcess(secret)
     process.start()
     try:

@@ -105,7 +105,9 @@ def test_cancel_while_the_worker_dies(runner: JobRunner, folder: Path) -> None:
     assert (wait(runner, job_id).state, runner.status(job_id).message) == ("cancelled", "")
 
 
-def test_cancel_that_the_worker_ignores(runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_that_the_worker_ignores(
+    runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hsemotion_space.jobs.runner.CANCEL_GRACE_S", 0.3)
     job_id = runner.submit(folder / "long.mp4", SLOW)
     wait_running(runner, job_id)
@@ -127,7 +129,11 @@ def test_a_job_that_nobody_asks_for_is_cancelled_waiting_or_running(
     assert wait(runner, wanted).state == "done"
     for job_id in (running, waiting):
         status = runner.status(job_id)
-        assert (status.state, code_of(status), status.message.values) == ("cancelled", "abandoned", {"count": 2})  # type: ignore[attr-defined]
+        assert (status.state, code_of(status), status.message.values) == (
+            "cancelled",
+            "abandoned",
+            {"count": 2},
+        )  # type: ignore[attr-defined]
 
 
 def test_status_and_watch_keep_a_job_alive(runner: JobRunner, folder: Path) -> None:
@@ -154,7 +160,9 @@ def test_cancels_that_race_with_each_other_and_the_end(runner: JobRunner, folder
     with ThreadPoolExecutor(9) as pool:
         for done in (0, 0, 1, 1, 2, 2, 3, 3):
             job_id = runner.submit(folder / "long.mp4", PipelineConfig(sample_fps=0.2), ["small", "twin"])
-            watchers = [pool.submit(lambda job_id=job_id: list(runner.watch(job_id, 0.01))[-1]) for _ in range(4)]
+            watchers = [
+                pool.submit(lambda job_id=job_id: list(runner.watch(job_id, 0.01))[-1]) for _ in range(4)
+            ]
             wait(runner, job_id, lambda status, done=done: status.done >= done)
             for cancel in [pool.submit(runner.cancel, job_id) for _ in range(4)]:
                 cancel.result()
@@ -166,7 +174,9 @@ def test_cancels_that_race_with_each_other_and_the_end(runner: JobRunner, folder
             outcomes += final
     assert "cancelled" in outcomes
     assert wait(runner, runner.submit(folder / "face.png", PipelineConfig())).state == "done"
-    assert process is None or runner._lanes[0].worker.process is process, "no late cancel reached another job or killed the worker"
+    assert process is None or runner._lanes[0].worker.process is process, (
+        "no late cancel reached another job or killed the worker"
+    )
 
 
 def test_killed_worker_fails_one_job_for_all_who_watch(runner: JobRunner, folder: Path) -> None:
@@ -176,5 +186,7 @@ def test_killed_worker_fails_one_job_for_all_who_watch(runner: JobRunner, folder
     with ThreadPoolExecutor(4) as pool:
         watchers = [pool.submit(lambda: list(runner.watch(job_id, 30.0))[-1]) for _ in range(4)]
         os.kill(worker_pid(runner), signal.SIGKILL)
-        assert {(status.state, code_of(status)) for status in (one.result(PATIENCE_S) for one in watchers)} == {("failed", "worker_died")}
+        assert {
+            (status.state, code_of(status)) for status in (one.result(PATIENCE_S) for one in watchers)
+        } == {("failed", "worker_died")}
     assert wait(runner, waiting).state == "done"

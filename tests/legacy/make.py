@@ -1,9 +1,13 @@
-"""Make files like the published ones: modules pickled whole by the libraries of their time, with random weights.
+"""Make files like the published ones: modules pickled whole by the libraries of their time, with random
+weights.
 
-``LIBRARY`` is a folder with the case's timm: ``pip install --no-deps --target LIBRARY timm==0.4.5``. It runs beside the installed torch.
+``LIBRARY`` is a folder with the case's timm: ``pip install --no-deps --target LIBRARY timm==0.4.5``. It runs
+beside the installed torch.
 
-    python tests/legacy/make.py pickle CASE LIBRARY   writes CASE.zip beside this script: the pickle without the weights, and what is in it
-    python tests/legacy/make.py whole CASE LIBRARY    writes CASE.pt and CASE.npz (images, embeddings, scores) into LIBRARY
+    python tests/legacy/make.py pickle CASE LIBRARY   writes CASE.zip beside this script: the pickle without
+    the weights, and what is in it
+    python tests/legacy/make.py whole CASE LIBRARY    writes CASE.pt and CASE.npz (images, embeddings, scores)
+    into LIBRARY
 """
 
 from __future__ import annotations
@@ -64,7 +68,11 @@ CASES = {
 
 def own_name(module: str) -> str:
     """Return under which name the published pickle has a class of this project's MobileFaceNet."""
-    return module.removeprefix("hsemotion_space.vision.backbones.") if module.endswith("mobilefacenet") else module
+    return (
+        module.removeprefix("hsemotion_space.vision.backbones.")
+        if module.endswith("mobilefacenet")
+        else module
+    )
 
 
 @contextmanager
@@ -136,10 +144,13 @@ def packed(case: Case, model: nn.Module) -> object:
 
 @torch.inference_mode()
 def outputs(case: Case, model: nn.Module) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images (2, 3, S, S), their embeddings (2, D), which are what enters the output layer, and scores (2, K)."""
+    """Return images (2, 3, S, S), their embeddings (2, D), which are what enters the output layer, and scores
+    (2, K)."""
     images = torch.rand(2, 3, case.size, case.size, generator=torch.Generator().manual_seed(1)) * 4 - 2
     entered: list[torch.Tensor] = []
-    handle = model.get_submodule(case.layer).register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+    handle = model.get_submodule(case.layer).register_forward_pre_hook(
+        lambda _, inputs: entered.append(inputs[0])
+    )
     scores = model(images)
     handle.remove()
     return images.numpy(), entered[0].numpy(), scores.numpy()
@@ -155,7 +166,9 @@ def write_pickle(case: Case, model: nn.Module, file: Path) -> None:
             tensor.fill_(index)
     with old_names(model):
         torch.save(content, whole)
-    kinds = [(key, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for key, tensor in state.items()]
+    kinds = [
+        (key, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for key, tensor in state.items()
+    ]
     rows: list[tuple[str, str, str, list[int]] | None] = [None] * len(kinds)
     others: dict[str, int] = {}
     with zipfile.ZipFile(whole) as archive:
@@ -164,7 +177,11 @@ def write_pickle(case: Case, model: nn.Module, file: Path) -> None:
             storage = name.partition("/data/")[2]
             if storage:
                 raw = archive.read(name)
-                number = int(np.frombuffer(raw[:8], np.int64)[0]) if len(raw) == 8 else int(np.frombuffer(raw[:4], np.float32)[0])
+                number = (
+                    int(np.frombuffer(raw[:8], np.int64)[0])
+                    if len(raw) == 8
+                    else int(np.frombuffer(raw[:4], np.float32)[0])
+                )
                 key, dtype, shape = kinds[number % len(kinds)]
                 if raw == np.full(shape, number, dtype).tobytes() and rows[number] is None:
                     rows[number] = (key, storage, dtype, shape)
@@ -173,7 +190,10 @@ def write_pickle(case: Case, model: nn.Module, file: Path) -> None:
     whole.unlink()
     assert all(rows), "a tensor was not found"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
-        for name, text in (("data.pkl", pickled), ("tensors.json", json.dumps({"tensors": rows, "others": others}))):
+        for name, text in (
+            ("data.pkl", pickled),
+            ("tensors.json", json.dumps({"tensors": rows, "others": others})),
+        ):
             archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_LZMA)
 
 

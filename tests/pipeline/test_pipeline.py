@@ -15,7 +15,15 @@ from media_makers import write_clip
 from pipeline_makers import EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, indices, picture
 
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.inference.pipeline import BATCH, NO_FACE, NO_FACE_DARK, PREVIEW_SIDE, THUMBNAIL_SIDE, Network, Pipeline
+from hsemotion_space.inference.pipeline import (
+    BATCH,
+    NO_FACE,
+    NO_FACE_DARK,
+    PREVIEW_SIDE,
+    THUMBNAIL_SIDE,
+    Network,
+    Pipeline,
+)
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.media.clips import MediaError, open_clip
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
@@ -29,13 +37,23 @@ def test_a_picture_with_two_faces(pipeline: Pipeline, detector: GreenDetector, t
     pixels = draw([RIGHT, LEFT])
     analysis = pipeline.analyze(picture(tmp_path, pixels), PipelineConfig())
     assert (analysis.media.kind, analysis.frame_times_s.tolist(), analysis.notices) == ("image", [0.0], ())
-    assert (analysis.checkpoint.id, analysis.checkpoint.sha256) == ("small", pipeline.network("small").checkpoint.sha256)
+    assert (analysis.checkpoint.id, analysis.checkpoint.sha256) == (
+        "small",
+        pipeline.network("small").checkpoint.sha256,
+    )
     assert [face.track.track_id for face in analysis.faces] == [1, 2]
-    assert [face.track.boxes_xyxy[0].tolist() for face in analysis.faces] == [[16, 32, 48, 64], [96, 32, 128, 64]]
+    assert [face.track.boxes_xyxy[0].tolist() for face in analysis.faces] == [
+        [16, 32, 48, 64],
+        [96, 32, 128, 64],
+    ]
     assert np.array_equal(analysis.preview, pixels)
     assert (detector.searches, detector.follows, detector.thorough) == (1, 0, True)
     for face in analysis.faces:
-        assert [line.task.name for line in face.timelines] == ["expression", "valence_arousal", "compound_expression"]
+        assert [line.task.name for line in face.timelines] == [
+            "expression",
+            "valence_arousal",
+            "compound_expression",
+        ]
         assert np.isnan(face.predictions[0].spread).all()
         assert max(face.track.thumbnail.shape) <= THUMBNAIL_SIDE
         assert face.track.thumbnail[20, 20].tolist() == [20, 220, 20]
@@ -46,8 +64,12 @@ def test_a_picture_without_a_face(pipeline: Pipeline, tmp_path: Path) -> None:
     assert (analysis.faces, analysis.notices) == ((), (NO_FACE,))
 
 
-@pytest.mark.parametrize(("level", "expected"), [(0, NO_FACE_DARK), (25, NO_FACE_DARK), (60, NO_FACE), (255, NO_FACE)])
-def test_darkness_is_named_where_no_face_is_found(level: int, expected: str, pipeline: Pipeline, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("level", "expected"), [(0, NO_FACE_DARK), (25, NO_FACE_DARK), (60, NO_FACE), (255, NO_FACE)]
+)
+def test_darkness_is_named_where_no_face_is_found(
+    level: int, expected: str, pipeline: Pipeline, tmp_path: Path
+) -> None:
     pixels = np.full((96, 160, 3), level, np.uint8)
     assert pipeline.analyze(picture(tmp_path, pixels), PipelineConfig()).notices == (expected,)
     black = np.zeros_like(pixels)
@@ -64,13 +86,18 @@ def test_scores_are_those_of_each_aligned_face(pipeline: Pipeline, tmp_path: Pat
     spec = network.checkpoint.input
     for face in analysis.faces:
         track = face.track
-        faces = [align_face(frames[index], box, spec) for index, box in zip(track.frame_index, track.boxes_xyxy, strict=True)]
+        faces = [
+            align_face(frames[index], box, spec)
+            for index, box in zip(track.frame_index, track.boxes_xyxy, strict=True)
+        ]
         embeddings, scores = network.run(normalize(np.stack(faces), spec.mean, spec.std))
         np.testing.assert_allclose(track.embeddings, embeddings, atol=1e-4)
         np.testing.assert_allclose(track.scores, scores, atol=1e-4)
 
 
-def test_faces_go_through_the_backbone_in_batches(pipeline: Pipeline, network: Network, tmp_path: Path) -> None:
+def test_faces_go_through_the_backbone_in_batches(
+    pipeline: Pipeline, network: Network, tmp_path: Path
+) -> None:
     sizes = []
 
     def run(batch: FloatArray) -> tuple[FloatArray, ...]:
@@ -111,7 +138,9 @@ def test_a_face_that_returns_within_a_second_is_one_track(pipeline: Pipeline, tm
 
 
 def test_a_face_that_returns_later_is_a_new_track(pipeline: Pipeline, tmp_path: Path) -> None:
-    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 4 + [[]] * 11 + [[LEFT]] * 6), replace(EVERY_FRAME, detect_every=1))
+    analysis = pipeline.analyze(
+        clip(tmp_path, [[LEFT]] * 4 + [[]] * 11 + [[LEFT]] * 6), replace(EVERY_FRAME, detect_every=1)
+    )
     assert indices(analysis) == [[0, 1, 2, 3], [15, 16, 17, 18, 19, 20]]
     assert [face.track.track_id for face in analysis.faces] == [1, 2]
 
@@ -141,7 +170,9 @@ def test_fewer_frames_on_request(pipeline: Pipeline, tmp_path: Path) -> None:
 
 
 def test_smoothing_is_the_readouts(pipeline: Pipeline, tmp_path: Path) -> None:
-    analysis = pipeline.analyze(clip(tmp_path, [[(16 + 2 * step, 32)] for step in range(10)]), replace(EVERY_FRAME, smoothing=0.5))
+    analysis = pipeline.analyze(
+        clip(tmp_path, [[(16 + 2 * step, 32)] for step in range(10)]), replace(EVERY_FRAME, smoothing=0.5)
+    )
     expected = read_track(analysis.faces[0].track, pipeline.network("small").checkpoint, 0.5)
     for ours, theirs in zip(analysis.faces[0].timelines, expected.timelines, strict=True):
         assert np.array_equal(ours.values, theirs.values)
@@ -162,7 +193,9 @@ def test_progress_counts_frames_and_can_stop_the_analysis(pipeline: Pipeline, tm
     assert indices(pipeline.analyze(tmp_path / "clip.mp4", EVERY_FRAME)) == [[0, 1, 2, 3, 4, 5]]
 
 
-def test_brief_detections_are_left_out_of_long_clips_and_tracks_renumbered(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_brief_detections_are_left_out_of_long_clips_and_tracks_renumbered(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
     config = replace(EVERY_FRAME, detect_every=1)
     long = pipeline.analyze(clip(tmp_path, [[LEFT]] * 2 + [[RIGHT]] * 8), config)
     assert indices(long) == [[2, 3, 4, 5, 6, 7, 8, 9]]
@@ -175,7 +208,9 @@ def test_brief_detections_are_left_out_of_long_clips_and_tracks_renumbered(pipel
 
 def test_a_hard_cut_ends_every_track(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    shots = [np.kron(rng.integers(0, 160, (6, 10, 1), np.uint8), np.ones((16, 16, 3), np.uint8)) for _ in range(2)]
+    shots = [
+        np.kron(rng.integers(0, 160, (6, 10, 1), np.uint8), np.ones((16, 16, 3), np.uint8)) for _ in range(2)
+    ]
     for shot in shots:
         shot[32:64, 16:48] = (20, 220, 20)  # a face in the same place
     path = write_clip(tmp_path / "clip.mp4", [shots[0]] * 6 + [shots[1]] * 6)
@@ -190,7 +225,8 @@ def test_a_hard_cut_ends_every_track(pipeline: Pipeline, detector: GreenDetector
 
 def test_the_preview_shows_the_most_faces(pipeline: Pipeline, tmp_path: Path) -> None:
     analysis = pipeline.analyze(
-        clip(tmp_path, [[]] + [[LEFT]] * 3 + [[LEFT, RIGHT]] * 3 + [[RIGHT]] * 2), replace(EVERY_FRAME, detect_every=1)
+        clip(tmp_path, [[]] + [[LEFT]] * 3 + [[LEFT, RIGHT]] * 3 + [[RIGHT]] * 2),
+        replace(EVERY_FRAME, detect_every=1),
     )
     assert analysis.preview_time_s == pytest.approx(0.4)
     assert [analysis.preview[48, x, 1] > 170 for x in (32, 72, 112)] == [True, False, True]
@@ -202,22 +238,31 @@ def test_a_large_preview_is_scaled_down(pipeline: Pipeline, tmp_path: Path) -> N
     assert analysis.faces[0].track.boxes_xyxy[0].tolist() == [16, 32, 48, 64]
 
 
-def test_the_whole_picture_is_searched_seldom(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:
+def test_the_whole_picture_is_searched_seldom(
+    pipeline: Pipeline, detector: GreenDetector, tmp_path: Path
+) -> None:
     pipeline.analyze(clip(tmp_path, [[LEFT]] * 20), replace(EVERY_FRAME, detect_every=5))
     assert (detector.searches, detector.follows) == (4, 16)
 
 
 def test_a_lost_face_is_searched_at_once(pipeline: Pipeline, tmp_path: Path) -> None:
-    analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 3 + [[RIGHT]] * 3), replace(EVERY_FRAME, detect_every=30))
+    analysis = pipeline.analyze(
+        clip(tmp_path, [[LEFT]] * 3 + [[RIGHT]] * 3), replace(EVERY_FRAME, detect_every=30)
+    )
     assert indices(analysis) == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_memory_does_not_grow_with_the_clip(pipeline: Pipeline, detector: GreenDetector, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_clip(
+    pipeline: Pipeline, detector: GreenDetector, tmp_path: Path
+) -> None:
     analysis = pipeline.analyze(clip(tmp_path, [[LEFT]] * 60), EVERY_FRAME)
     assert detector.most_alive <= 4
     assert all(ref() is None for ref in detector.alive)
     track = analysis.faces[0].track
-    assert sum(getattr(track, name).nbytes for name in track.__slots__ if name != "track_id") < 60 * 4 * 600 + 3 * THUMBNAIL_SIDE**2
+    assert (
+        sum(getattr(track, name).nbytes for name in track.__slots__ if name != "track_id")
+        < 60 * 4 * 600 + 3 * THUMBNAIL_SIDE**2
+    )
 
 
 def test_files_that_are_no_media_are_refused(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -226,7 +271,9 @@ def test_files_that_are_no_media_are_refused(pipeline: Pipeline, tmp_path: Path)
         pipeline.analyze(tmp_path / "notes.jpg", PipelineConfig())
 
 
-def test_a_network_is_loaded_once_and_again_after_a_change_of_its_manifest(settings: Settings, tmp_path: Path) -> None:
+def test_a_network_is_loaded_once_and_again_after_a_change_of_its_manifest(
+    settings: Settings, tmp_path: Path
+) -> None:
     folder = make_checkpoint(tmp_path / "new", size=32).folder
     pipeline = Pipeline(replace(settings, checkpoints=tmp_path), GreenDetector())
     first = pipeline.network("")
@@ -263,10 +310,13 @@ def test_network_file_without_tensors(settings: Settings, tmp_path: Path) -> Non
 
 def test_with_the_real_detector(settings: Settings, tmp_path: Path) -> None:
     frames = [picture_with([(20 + 4 * step, 60), (190, 100)]) for step in range(6)]
-    analysis = Pipeline(settings).analyze(write_clip(tmp_path / "faces.mp4", frames), PipelineConfig(sample_fps=0))
+    analysis = Pipeline(settings).analyze(
+        write_clip(tmp_path / "faces.mp4", frames), PipelineConfig(sample_fps=0)
+    )
     assert indices(analysis) == [[0, 1, 2, 3, 4, 5]] * 2
     moving = next(face.track for face in analysis.faces if face.track.boxes_xyxy[0, 0] < 100)
     expected = np.array(FACE_BOX, np.float32) * 120 + np.array([40, 60, 40, 60], np.float32)
     assert overlap(moving.boxes_xyxy[-1:], expected[None])[0, 0] > 0.7
-    drawn = np.array([[0.377, 0.457], [0.623, 0.457]]) * 120 + [40, 60]  # the eyes, in the last frame, by the last stage alone
+    # the eyes, in the last frame, by the last stage alone
+    drawn = np.array([[0.377, 0.457], [0.623, 0.457]]) * 120 + [40, 60]
     assert np.abs(moving.landmarks[-1, :2] - drawn).max() < 8

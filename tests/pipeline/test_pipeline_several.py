@@ -21,16 +21,22 @@ from hsemotion_space.vision.engine import EngineError
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
-def test_several_checkpoints_give_bit_for_bit_what_each_gives_alone(settings: Settings, engine: str, tmp_path: Path) -> None:
+def test_several_checkpoints_give_bit_for_bit_what_each_gives_alone(
+    settings: Settings, engine: str, tmp_path: Path
+) -> None:
     pipeline = Pipeline(replace(settings, engine=engine), GreenDetector())  # type: ignore[arg-type]
-    file = clip(tmp_path, [[]] + [[LEFT]] + [[(18 + step, 32), RIGHT] for step in range(BATCH)] + [[RIGHT]] * 12)
+    file = clip(
+        tmp_path, [[]] + [[LEFT]] + [[(18 + step, 32), RIGHT] for step in range(BATCH)] + [[RIGHT]] * 12
+    )
     config = PipelineConfig(sample_fps=0)
     together = pipeline.analyze_all(file, ALL, config)
     assert [analysis.checkpoint.id for analysis in together] == list(ALL)
     for analysis in together:
         assert same(analysis, pipeline.analyze(file, replace(config, checkpoint=analysis.checkpoint.id)))
     scores = [analysis.faces[0].track.scores for analysis in together]
-    assert not any(np.array_equal(one, other) for one, other in ((scores[0], scores[1]), (scores[1], scores[2])))
+    assert not any(
+        np.array_equal(one, other) for one, other in ((scores[0], scores[1]), (scores[1], scores[2]))
+    )
     still = picture(tmp_path, draw([LEFT, RIGHT]))
     for analysis in pipeline.analyze_all(still, ALL):
         assert same(analysis, pipeline.analyze(still, PipelineConfig(analysis.checkpoint.id)))
@@ -41,9 +47,16 @@ def test_several_checkpoints_share_decoding_faces_and_pixels(
 ) -> None:
     opened, aligned = [], []
     monkeypatch.setattr(module, "open_clip", lambda *args: opened.append(args) or open_clip(*args))
-    monkeypatch.setattr(module, "align_face", lambda rgb, box, spec: aligned.append(spec.size) or align_face(rgb, box, spec))
+    monkeypatch.setattr(
+        module, "align_face", lambda rgb, box, spec: aligned.append(spec.size) or align_face(rgb, box, spec)
+    )
     calls: list[tuple[int, int]] = []
-    together = pipeline.analyze_all(clip(tmp_path, [[LEFT, RIGHT]] * 10), ALL, EVERY_FRAME, lambda done, total: calls.append((done, total)))
+    together = pipeline.analyze_all(
+        clip(tmp_path, [[LEFT, RIGHT]] * 10),
+        ALL,
+        EVERY_FRAME,
+        lambda done, total: calls.append((done, total)),
+    )
     assert (len(opened), detector.searches, detector.follows) == (1, 2, 8)
     assert sorted(aligned) == [32] * 20 + [48] * 20  # small and twin share theirs
     assert calls == [(done, 10) for done in range(1, 11)]
@@ -52,12 +65,19 @@ def test_several_checkpoints_share_decoding_faces_and_pixels(
         assert other.preview is first.preview
         assert other.frame_times_s is first.frame_times_s
         for one, same_face in zip(first.faces, other.faces, strict=True):
-            assert all(getattr(one.track, name) is getattr(same_face.track, name) for name in ("boxes_xyxy", "landmarks", "thumbnail"))
+            assert all(
+                getattr(one.track, name) is getattr(same_face.track, name)
+                for name in ("boxes_xyxy", "landmarks", "thumbnail")
+            )
 
 
-def test_a_checkpoint_that_is_named_twice_runs_once(pipeline: Pipeline, network: Network, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_named_twice_runs_once(
+    pipeline: Pipeline, network: Network, tmp_path: Path
+) -> None:
     runs = []
-    pipeline._networks["small"] = replace(network, run=lambda batch: runs.append(len(batch)) or network.run(batch))
+    pipeline._networks["small"] = replace(
+        network, run=lambda batch: runs.append(len(batch)) or network.run(batch)
+    )
     first, second = pipeline.analyze_all(picture(tmp_path, draw([LEFT])), ["small", ""])
     assert first is second
     assert runs == [1]
@@ -71,7 +91,10 @@ def test_one_checkpoint_that_cannot_be_loaded_fails_them_all_by_name(
     make_checkpoint(tmp_path / "good", size=32)
     make_checkpoint(tmp_path / "gone", size=32)
     (tmp_path / "gone" / "model.safetensors").unlink()
-    pipeline, file = Pipeline(replace(settings, checkpoints=tmp_path), detector), picture(tmp_path, draw([LEFT]))
+    pipeline, file = (
+        Pipeline(replace(settings, checkpoints=tmp_path), detector),
+        picture(tmp_path, draw([LEFT])),
+    )
     with pytest.raises(CheckpointError, match="Test gone"):
         pipeline.analyze_all(file, ["good", "gone"])
     with pytest.raises(CheckpointError, match="huge"):
@@ -87,7 +110,9 @@ def test_one_checkpoint_that_cannot_be_loaded_fails_them_all_by_name(
     assert caught.value.message.values["title"] == "Test gone"
 
 
-def test_an_engine_that_refuses_a_network_names_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_refuses_a_network_names_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_args: object) -> None:
         raise EngineError("no", code="openvino_failed")
 

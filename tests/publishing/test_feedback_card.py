@@ -28,11 +28,16 @@ def test_counts_of_the_card_are_those_of_the_files(server: Server, hub: FakeHub)
         server.pass_time(61)
         rows = [row for body in batches_on(hub).values() for row in decode(body)]
         assert read_counts(card_of(hub)) == counts_of(rows)
-    assert read_counts(card_of(hub)) == Counts(18, 6, 3, {"correct": 0, "wrong": 18, "cannot_tell": 0, "not_a_face": 0}, ("1",))
+    assert read_counts(card_of(hub)) == Counts(
+        18, 6, 3, {"correct": 0, "wrong": 18, "cannot_tell": 0, "not_a_face": 0}, ("1",)
+    )
     assert "| with a picture | 6 |" in card_of(hub)
 
 
-@pytest.mark.parametrize("spoiled", [None, b"# By hand\n", b"---\n[\n---\n", b"---\nfeedback_counts: {records: -1}\n---\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "spoiled",
+    [None, b"# By hand\n", b"---\n[\n---\n", b"---\nfeedback_counts: {records: -1}\n---\n", b"\xff\xfe"],
+)
 def test_a_card_that_was_spoiled_is_counted_anew(server: Server, hub: FakeHub, spoiled: bytes | None) -> None:
     server.say(3, crop=True)
     server.pass_time(61)
@@ -50,10 +55,16 @@ def test_the_card_has_metadata_that_the_hub_reads(hub: FakeHub) -> None:
     card = DatasetCard(dataset_card(REPO, counts, TEXTS))
     card.validate(repo_type="dataset")
     data = card.data
-    assert (data.license, data["license_name"], data.size_categories) == ("other", "research-only-consented-faces", ["1K<n<10K"])
+    assert (data.license, data["license_name"], data.size_categories) == (
+        "other",
+        "research-only-consented-faces",
+        ["1K<n<10K"],
+    )
     assert data["license_link"] == f"https://huggingface.co/datasets/{REPO}#terms-of-use"
     assert "## Terms of use" in card.text
-    assert data["configs"] == [{"config_name": "default", "data_files": [{"split": "train", "path": "data/**/*.parquet"}]}]
+    assert data["configs"] == [
+        {"config_name": "default", "data_files": [{"split": "train", "path": "data/**/*.parquet"}]}
+    ]
     assert data.annotations_creators == ["crowdsourced", "machine-generated"]
     assert data["extra_gated_prompt"].startswith("These are corrections")
     assert set(data["extra_gated_fields"].values()) == {"text", "checkbox"}
@@ -62,7 +73,10 @@ def test_the_card_has_metadata_that_the_hub_reads(hub: FakeHub) -> None:
     assert read_counts(str(card)) == replace(counts, verdicts=dict.fromkeys(VERDICTS, 0) | counts.verdicts)
 
 
-@pytest.mark.parametrize(("records", "size"), [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**5, "100K<n<1M"), (10**8, "10M<n<100M")])
+@pytest.mark.parametrize(
+    ("records", "size"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**5, "100K<n<1M"), (10**8, "10M<n<100M")],
+)
 def test_the_size_category_follows_from_the_counts(records: int, size: str) -> None:
     assert DatasetCard(dataset_card(REPO, Counts(records), TEXTS)).data.size_categories == [size]
 

@@ -1,4 +1,5 @@
-"""Publishing of feedback where the Hub does what it should; for the rest see tests/faults/test_publish_faults.py."""
+"""Publishing of feedback where the Hub does what it should; for the rest see
+tests/faults/test_publish_faults.py."""
 
 from __future__ import annotations
 
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub, Fault
-from feedback_publishing import REPO, TEXTS, TOKEN, Clock, Server, batches_on, everything_in, everything_on, published_ids
+from feedback_publishing import (
+    REPO,
+    TEXTS,
+    TOKEN,
+    Clock,
+    Server,
+    batches_on,
+    everything_in,
+    everything_on,
+    published_ids,
+)
 from huggingface_hub import constants, get_session
 
 from hsemotion_space.feedback import repository
@@ -113,7 +124,9 @@ def test_a_clock_that_jumps_stops_nothing(server: Server, hub: FakeHub, jump_s: 
     assert published_ids(hub) == dict.fromkeys(server.said, 1)
 
 
-def test_the_repository_is_made_private_and_one_that_exists_stays_as_it_is(server: Server, hub: FakeHub) -> None:
+def test_the_repository_is_made_private_and_one_that_exists_stays_as_it_is(
+    server: Server, hub: FakeHub
+) -> None:
     server.say(1)
     server.pass_time(61)
     assert hub._repositories["dataset", REPO].private
@@ -125,7 +138,9 @@ def test_the_repository_is_made_private_and_one_that_exists_stays_as_it_is(serve
     assert len(hub.seen("POST", "repos/create")) == len(hub.seen("PUT", "settings")) == 1
 
 
-def test_a_batch_that_is_there_already_is_only_marked(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_is_there_already_is_only_marked(
+    server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.say(4)
 
     class PowerCutError(BaseException):
@@ -159,7 +174,9 @@ def test_a_file_in_the_place_of_a_batch_is_never_overwritten(server: Server, hub
     assert server.publisher.status().error.code == "path_taken"
 
 
-def test_a_restart_with_an_empty_disk_overwrites_nothing_and_makes_nothing_anew(server: Server, hub: FakeHub) -> None:
+def test_a_restart_with_an_empty_disk_overwrites_nothing_and_makes_nothing_anew(
+    server: Server, hub: FakeHub
+) -> None:
     first = server.say(3)
     server.pass_time(61)
     before = hub.files(REPO, kind="dataset")
@@ -189,7 +206,9 @@ def test_two_servers_fill_one_repository(server: Server, hub: FakeHub, tmp_path:
     assert read_counts(card_of(hub)).records == len(said) == 60
 
 
-def test_a_server_that_was_overtaken_tries_again(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_was_overtaken_tries_again(
+    server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = repository.Repository.commit
 
     def overtaken(self: repository.Repository, *given: object) -> str:
@@ -233,7 +252,8 @@ def test_other_users_of_the_client_library_keep_their_timeouts(server: Server) -
     server.say(1)
     server.pass_time(61)
     assert get_session().timeout == usual
-    assert client._timeout_s() == 0  # without which the hooks of the one client limit no request that has a limit
+    # without which the hooks of the one client limit no request that has a limit
+    assert client._timeout_s() == 0
 
 
 def test_the_status_says_what_is_saved_here_and_what_is_published(server: Server, hub: FakeHub) -> None:
@@ -242,14 +262,20 @@ def test_the_status_says_what_is_saved_here_and_what_is_published(server: Server
     status = server.publisher.status()
     assert status.message == f"3 saved on this server, 0 being uploaded to {REPO}, 0 published."
     server.pass_time(61)
-    published = f"2 saved on this server, 0 being uploaded to {REPO}, 1 published. Last commit: 2025-06-15 15:07:41 UTC."
+    published = (
+        f"2 saved on this server, 0 being uploaded to {REPO}, 1 published. Last commit: 2025-06-15 15:07:41"
+        " UTC."
+    )
     assert server.publisher.status().message == published
     hub.fail(Fault("status", "/commit/", status=503))
     server.say(1)
     server.pass_time(61)
     words = server.publisher.status().message
     assert f"2 saved on this server, 1 being uploaded to {REPO}, 1 published." in words
-    assert "Publishing fails: The Hub answers with status 503." in words and "next attempt: 2025-06-15 15:08:4" in words
+    assert (
+        "Publishing fails: The Hub answers with status 503." in words
+        and "next attempt: 2025-06-15 15:08:4" in words
+    )
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429])
@@ -271,13 +297,17 @@ def test_without_a_network_mode_it_says_so(server: Server, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("token", ["", "hf_a\nb", "hf ä"])
 @pytest.mark.parametrize("repo", [REPO, "feedback"])
-def test_a_token_or_a_name_that_cannot_be_one_is_refused_without_showing_it(server: Server, token: str, repo: str) -> None:
+def test_a_token_or_a_name_that_cannot_be_one_is_refused_without_showing_it(
+    server: Server, token: str, repo: str
+) -> None:
     with pytest.raises(FeedbackError) as caught:
         Publisher(server.store, repo, token, TEXTS)
     assert not token or token not in "".join(traceback.format_exception(caught.value))
 
 
-def test_the_token_is_in_no_log_status_error_commit_or_file(server: Server, hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_token_is_in_no_log_status_error_commit_or_file(
+    server: Server, hub: FakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     seen = []
     for kind in ("status", "reset", "garbage", "hang", "lost_response"):
@@ -294,7 +324,12 @@ def test_the_token_is_in_no_log_status_error_commit_or_file(server: Server, hub:
             hub.clear_faults()
     assert len(seen) > 25
     assert any("RepositoryError" in text for text in seen)
-    blobs = [*everything_on(hub), *everything_in(server.folder), caplog.text.encode(), *(text.encode() for text in seen)]
+    blobs = [
+        *everything_on(hub),
+        *everything_in(server.folder),
+        caplog.text.encode(),
+        *(text.encode() for text in seen),
+    ]
     assert not [blob for blob in blobs if TOKEN.encode() in blob]
     assert "huggingface" in caplog.text
     assert {request.headers.get("authorization") for request in hub.requests} == {None, "sent"}

@@ -56,7 +56,11 @@ def test_a_process_that_is_asked_to_end_pushes_first_and_ends_soon(hub: FakeHub,
     paths = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3]))}
     command = [sys.executable, "-c", SERVER, str(tmp_path / "feedback.sqlite")]
     with subprocess.Popen(
-        command, env=os.environ | environment(hub, tmp_path / "home") | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=os.environ | environment(hub, tmp_path / "home") | paths,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             ids = process.stdout.readline().split()
@@ -93,7 +97,9 @@ def test_stopping_takes_no_longer_than_it_may_and_loses_nothing(server: Server, 
     assert published_ids(hub) == dict.fromkeys(ids, 1)
 
 
-def test_flushing_publishes_everything_without_a_break(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flushing_publishes_everything_without_a_break(
+    server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(publish, "COMMIT_BATCHES", 1)
     server.say(250)
     status = server.publisher.flush()
@@ -101,7 +107,9 @@ def test_flushing_publishes_everything_without_a_break(server: Server, hub: Fake
     assert server.commits == 3
 
 
-def test_a_fault_of_the_program_does_not_end_the_thread(server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_program_does_not_end_the_thread(
+    server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encode = publish.encode
     broken = threading.Event()
 
@@ -115,7 +123,9 @@ def test_a_fault_of_the_program_does_not_end_the_thread(server: Server, hub: Fak
     assert broken.wait(5)
     while not server.publisher.status().error:
         time.sleep(0.005)
-    assert server.publisher.status().error == "Publishing failed because of a program error (ZeroDivisionError)."
+    assert (
+        server.publisher.status().error == "Publishing failed because of a program error (ZeroDivisionError)."
+    )
     monkeypatch.setattr(publish, "encode", encode)
     server.publisher.stop(8)
     assert published_ids(hub) == dict.fromkeys(server.said, 1)

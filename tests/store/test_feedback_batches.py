@@ -9,7 +9,13 @@ import pytest
 from feedback_makers import ANNA, BEN, CARL, NOW_S, hash_of, make_crop, make_record, refused
 from store_makers import encode, ids
 
-from hsemotion_space.feedback.erase import apply_tombstones, complete_erasure, erase_locally, pending_erasures, tombstones
+from hsemotion_space.feedback.erase import (
+    apply_tombstones,
+    complete_erasure,
+    erase_locally,
+    pending_erasures,
+    tombstones,
+)
 from hsemotion_space.feedback.record import FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import PendingErasure, tombstone_of
@@ -17,7 +23,11 @@ from hsemotion_space.feedback.tables import PendingErasure, tombstone_of
 
 def test_only_what_may_be_published_is_sealed_and_only_once(store: FeedbackStore) -> None:
     fine, private, old = make_record(1), make_record(2, scopes=("labels", "crop")), make_record(3)
-    new, rejected, reverted = make_record(3, verdict="correct"), make_record(4), make_record(5, contributor=BEN)
+    new, rejected, reverted = (
+        make_record(3, verdict="correct"),
+        make_record(4),
+        make_record(5, contributor=BEN),
+    )
     for record in (fine, private, old, new, rejected, reverted):
         store.add(replace(record, crop=make_crop(1)))
     store.review(rejected.id, "rejected", "Carla")
@@ -85,7 +95,9 @@ def test_an_erasure_takes_rows_and_bytes_and_leaves_a_tombstone(store: FeedbackS
     store.add(own[2])
     store.review(own[1].id, "approved", "Carla")
     erased = erase_locally(store, ANNA)
-    assert erased == PendingErasure(tombstone_of(ANNA), NOW_S, (batch.id,), tuple(record.id for record in own), pictures=1)
+    assert erased == PendingErasure(
+        tombstone_of(ANNA), NOW_S, (batch.id,), tuple(record.id for record in own), pictures=1
+    )
     assert ids(store.records()) == [other.id]
     assert tombstones(store) == {tombstone_of(record.id) for record in own}
     stale = store.batch(batch.id)
@@ -102,7 +114,9 @@ def test_an_erasure_takes_rows_and_bytes_and_leaves_a_tombstone(store: FeedbackS
             again.add(own[0])
 
 
-def test_an_erasure_that_is_asked_for_again_keeps_its_batches_until_it_is_finished(store: FeedbackStore) -> None:
+def test_an_erasure_that_is_asked_for_again_keeps_its_batches_until_it_is_finished(
+    store: FeedbackStore,
+) -> None:
     store.add(make_record(1))
     batch = store.create_batch(10, encode)
     assert batch is not None
@@ -112,7 +126,9 @@ def test_an_erasure_that_is_asked_for_again_keeps_its_batches_until_it_is_finish
     assert (again.batches, again.records) == ((batch.id,), (make_record(2).id,))
     erase_locally(store, BEN)  # who gave nothing
     erase_locally(store, CARL, elsewhere=True)
-    assert [one.contributor for one in pending_erasures(store)] == sorted([tombstone_of(ANNA), tombstone_of(CARL)])
+    assert [one.contributor for one in pending_erasures(store)] == sorted(
+        [tombstone_of(ANNA), tombstone_of(CARL)]
+    )
     complete_erasure(store, tombstone_of(ANNA))
     complete_erasure(store, pending_erasures(store)[0].contributor)
     assert pending_erasures(store) == []
@@ -129,7 +145,10 @@ def test_the_rest_of_a_stale_batch_becomes_one_new_batch(store: FeedbackStore) -
     erase_locally(store, ANNA)
     new = store.replace_batch(old.id, encode)
     assert new is not None
-    assert new.body.decode().split() == [make_record(1, contributor=BEN).id, make_record(2, contributor=CARL).id]
+    assert new.body.decode().split() == [
+        make_record(1, contributor=BEN).id,
+        make_record(2, contributor=CARL).id,
+    ]
     assert store.replace_batch(old.id, encode) == new  # after a crash it is asked for again
     assert store.batches(pushed=False) == [new]
     assert [one.id for one in store.batches(pushed=True)] == [old.id]

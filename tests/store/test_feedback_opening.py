@@ -33,7 +33,11 @@ def test_a_reader_sees_what_is_there_and_changes_nothing(store: FeedbackStore, u
         assert ids(reader.records()) == [make_record(1).id]
         store.add(make_record(2))
         assert len(reader.records()) == 2
-        for change in (lambda: reader.add(make_record(3)), lambda: reader.create_batch(5, encode), lambda: erase_locally(reader, ANNA)):
+        for change in (
+            lambda: reader.add(make_record(3)),
+            lambda: reader.create_batch(5, encode),
+            lambda: erase_locally(reader, ANNA),
+        ):
             with refused("read_only"):
                 change()
 
@@ -50,16 +54,25 @@ def test_two_writers_get_on_or_the_second_is_told(store: FeedbackStore, url: str
     with refused("database_locked"):
         FeedbackStore(url)
     program = (
-        f"from hsemotion_space.feedback.store import FeedbackStore\ntry: FeedbackStore({url!r})\nexcept ValueError as error: print(error)"
+        f"from hsemotion_space.feedback.store import FeedbackStore\ntry: FeedbackStore({url!r})\nexcept"
+        " ValueError as error: print(error)"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert result.stdout.startswith("Another process writes to the feedback database feedback.sqlite.")
     store.close()
     with FeedbackStore(url) as second:
         second.add(make_record(1))
 
 
-@pytest.mark.parametrize("address", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://host/name", "sqlite+aiosqlite://"])
+@pytest.mark.parametrize(
+    "address", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://host/name", "sqlite+aiosqlite://"]
+)
 def test_an_address_of_something_else_is_refused(address: str) -> None:
     with refused("database_address"):
         FeedbackStore(address)
@@ -88,8 +101,18 @@ def test_a_file_may_have_a_name_that_means_something_in_addresses(tmp_path: Path
 
 
 def test_connections_are_set_up_for_durability(tmp_path: Path) -> None:
-    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store, store.database.reading() as connection:
-        names = ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "trusted_schema", "busy_timeout")
+    with (
+        FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store,
+        store.database.reading() as connection,
+    ):
+        names = (
+            "journal_mode",
+            "synchronous",
+            "foreign_keys",
+            "secure_delete",
+            "trusted_schema",
+            "busy_timeout",
+        )
         values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
         assert values == ["wal", 2, 1, 1, 0, 10_000]
 
@@ -98,7 +121,9 @@ def add_a_column(connection: Connection, _: object) -> None:
     connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
 
 
-def test_an_older_database_is_brought_up_to_date_with_a_backup(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_database_is_brought_up_to_date_with_a_backup(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with FeedbackStore(url) as store:
         store.add(replace(make_record(1), crop=make_crop(1)))
         before = store.records()
@@ -121,7 +146,9 @@ def test_an_older_database_is_brought_up_to_date_with_a_backup(url: str, tmp_pat
             assert old.records() == before
 
 
-def test_a_migration_that_fails_changes_nothing(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_that_fails_changes_nothing(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(connection: Connection, _: object) -> None:
         connection.execute(text("DELETE FROM feedback_records"))
         connection.execute(text("SELECT nothing FROM nowhere"))

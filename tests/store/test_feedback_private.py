@@ -1,4 +1,5 @@
-"""What the feedback writes is for the user of the server alone, whatever the umask, and what an older version wrote becomes so."""
+"""What the feedback writes is for the user of the server alone, whatever the umask, and what an older version
+wrote becomes so."""
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ def loose_umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def open_to_others(folder: Path) -> list[str]:
     """Return what other users may do anything with, the folder included."""
-    return [str(path.relative_to(folder.parent)) for path in [folder, *folder.rglob("*")] if path.lstat().st_mode & 0o077]
+    return [
+        str(path.relative_to(folder.parent))
+        for path in [folder, *folder.rglob("*")]
+        if path.lstat().st_mode & 0o077
+    ]
 
 
 def add_a_column(connection: Connection, _: object) -> None:
@@ -56,7 +61,12 @@ def test_nothing_of_a_busy_store_is_open_to_others(tmp_path: Path, monkeypatch: 
             feedback.store.add(replace(make_record(number), crop=make_crop(number)))
         feedback.store.create_batch(10, encode)
         seen.update(open_to_others(folder))
-        assert {file.name for file in folder.iterdir()} >= {"secret", "feedback.sqlite", "feedback.sqlite-wal", "feedback.sqlite-shm"}
+        assert {file.name for file in folder.iterdir()} >= {
+            "secret",
+            "feedback.sqlite",
+            "feedback.sqlite-wal",
+            "feedback.sqlite-shm",
+        }
         feedback.erase(feedback.keys.code("nobody"))
         feedback.close()
         monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column))

@@ -27,8 +27,19 @@ def test_what_was_acknowledged_is_read_back_as_it_was(store: FeedbackStore, url:
     store.close()
     with FeedbackStore(url) as again:
         first, second = again.records()
-    assert (to_json(first), first.crop, first.created_s, first.gold) == (to_json(make_record(1)), make_crop(1), NOW_S, False)
-    assert (to_json(second), second.crop, second.state, second.batch, second.gold) == (to_json(clip), b"", "received", "", False)
+    assert (to_json(first), first.crop, first.created_s, first.gold) == (
+        to_json(make_record(1)),
+        make_crop(1),
+        NOW_S,
+        False,
+    )
+    assert (to_json(second), second.crop, second.state, second.batch, second.gold) == (
+        to_json(clip),
+        b"",
+        "received",
+        "",
+        False,
+    )
     assert second.number > first.number
 
 
@@ -42,7 +53,9 @@ def test_a_replay_changes_nothing_and_is_told_the_state(store: FeedbackStore) ->
     assert store.add(make_record(1)).state == "sealed"
 
 
-def test_a_newer_statement_supersedes_that_of_the_same_contributor_about_the_same_item(store: FeedbackStore) -> None:
+def test_a_newer_statement_supersedes_that_of_the_same_contributor_about_the_same_item(
+    store: FeedbackStore,
+) -> None:
     said = [
         make_record(1), make_record(1, contributor=BEN), make_record(2), make_record(1, face=2),
         make_record(1, verdict="correct"), make_record(1, verdict="cannot_tell"),
@@ -89,15 +102,25 @@ def statements(draw: st.DrawFn) -> FeedbackRecord:
     corrected = {}
     for task in draw(st.lists(st.sampled_from(TASKS), min_size=1, unique=True)) if verdict == "wrong" else []:
         some = draw(st.lists(st.sampled_from(task.label_names), min_size=1, unique=True))
-        labels = {"one_of": some[:1], "continuous": task.label_names, "independent": [name for name in task.label_names if name in some]}
+        labels = {
+            "one_of": some[:1],
+            "continuous": task.label_names,
+            "independent": [name for name in task.label_names if name in some],
+        }
         numbers = st.just(1.0) if task.kind == "one_of" else st.floats(task.low, task.high)
         corrected[task.name] = {label: draw(numbers) for label in labels[task.kind]}
     number, contributor = draw(st.integers(0, 10**6)), draw(st.sampled_from([ANNA, BEN]))
     comment = draw(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=500))
-    return make_record(number, kind="clip", verdict=verdict, corrected=corrected, contributor=contributor, comment=comment)
+    return make_record(
+        number, kind="clip", verdict=verdict, corrected=corrected, contributor=contributor, comment=comment
+    )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(record=statements())
 def test_every_valid_statement_is_stored_exactly(store: FeedbackStore, record: FeedbackRecord) -> None:
     store.add(record)
@@ -113,7 +136,9 @@ def test_records_are_chosen_by_contributor_batch_state_and_number(store: Feedbac
     numbers = [one.number for one in store.records()]
     assert [one.number for one in store.records(batch=batch.id)] == numbers[:3]
     assert [one.number for one in store.records(states=["received"])] == numbers[3:]
-    assert [one.number for one in store.records(states=["sealed", "received"], contributor=BEN)] == numbers[1::2]
+    assert [one.number for one in store.records(states=["sealed", "received"], contributor=BEN)] == numbers[
+        1::2
+    ]
     assert [one.number for one in store.records(after=numbers[1], limit=2)] == numbers[2:4]
     assert store.records(states=["pushed"]) == store.records(contributor=CARL) == []
     assert store.counts() == {"received": 3, "sealed": 3, "pushed": 0, "verified": 0}
@@ -126,7 +151,9 @@ def test_a_review_can_be_changed_and_every_decision_is_kept(store: FeedbackStore
     store.review(make_record(1).id, "", "Dora")
     assert store.records()[0].review == ""
     with store.database.reading() as connection:
-        rows = connection.execute(text("SELECT decision, reviewer FROM feedback_reviews ORDER BY number")).all()
+        rows = connection.execute(
+            text("SELECT decision, reviewer FROM feedback_reviews ORDER BY number")
+        ).all()
     assert [tuple(row) for row in rows] == [("approved", "Carla"), ("", "Dora")]
     with refused("no_record"):
         store.review(make_record(2).id, "approved", "Carla")

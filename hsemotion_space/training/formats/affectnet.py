@@ -17,7 +17,8 @@ from hsemotion_space.training.formats.tables import normalized, read_rows
 
 NATIVE_ORDER = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
 COLUMNS = (
-    "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression", "valence", "arousal",
+    "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks",
+    "expression", "valence", "arousal",
 )  # fmt: skip
 NOT_RATED = -2
 ANNOTATION_BYTES = 4096  # an annotation is one number
@@ -32,10 +33,12 @@ def _number(name: str, text: str) -> float:
 
 
 def _expression(text: str) -> int | None:
-    """Return our index of a native class; None for those that are no expression (8 None, 9 Uncertain, 10 No-Face)."""
+    """Return our index of a native class; None for non-expressions (8 None, 9 Uncertain, 10 No-Face)."""
     native = _number("expression", text)
     if native < 0 or not native.is_integer():
-        raise unexpected(f"an expression from 0 to {len(NATIVE_ORDER) - 1} (8 and above are skipped)", text, "expression")
+        raise unexpected(
+            f"an expression from 0 to {len(NATIVE_ORDER) - 1} (8 and above are skipped)", text, "expression"
+        )
     return EXPRESSION.index(NATIVE_ORDER[int(native)]) if native < len(NATIVE_ORDER) else None
 
 
@@ -45,10 +48,10 @@ def _affect(valence: str, arousal: str) -> tuple[float, float] | None:
 
 
 def read_manual_csv(csv: Path, images: Path, split: Split) -> Iterator[FaceSample]:
-    """Yield the faces of a table of the original release; rows without an expression or with an empty box are skipped.
+    """Yield the faces of the original release's table; rows without expression or box are skipped.
 
-    ``training.csv`` has a header, ``validation.csv`` has none. ``subDirectory_filePath`` is relative to ``images``; whether a
-    picture exists is not checked.
+    ``training.csv`` has a header, ``validation.csv`` has none. ``subDirectory_filePath`` is relative to
+    ``images``; whether a picture exists is not checked.
     """
     rows = read_rows(csv)
     line, first = next(rows, (1, [""]))
@@ -80,26 +83,35 @@ def _sample(cells: Sequence[str], images: Path, split: Split) -> FaceSample | No
     if across <= 0 or down <= 0:
         return None
     box = (left, top, left + across, top + down)
-    return FaceSample(path_inside(images, location), box, expression, _affect(valence, arousal), split, location)
+    return FaceSample(
+        path_inside(images, location), box, expression, _affect(valence, arousal), split, location
+    )
 
 
 def read_folder_2021(root: Path, split: Split) -> Iterator[FaceSample]:
-    """Yield the face crops of the release of 2021: ``train_set`` or ``val_set`` with ``images`` and ``annotations``, by id.
+    """Yield the face crops of the 2021 release by id: ``images`` and ``annotations`` of either set.
 
-    Annotations are ``<id>_exp.npy``, ``<id>_val.npy`` and ``<id>_aro.npy``, each one number or its text; pickles are refused.
+    Annotations are ``<id>_exp.npy``, ``<id>_val.npy`` and ``<id>_aro.npy``, each one number or its text;
+    pickles are refused.
     """
     folder = root / FOLDERS[split]
     names = picture_names(folder / "images")
     if not names:
-        raise DataError("{folder} has no pictures; expected <id>.jpg.", code="empty", folder=folder / "images")
+        raise DataError(
+            "{folder} has no pictures; expected <id>.jpg.", code="empty", folder=folder / "images"
+        )
     for name in names:
         stem = name.rpartition(".")[0]
-        native, valence, arousal = (_annotation(folder / "annotations" / f"{stem}_{kind}.npy") for kind in ("exp", "val", "aro"))
+        native, valence, arousal = (
+            _annotation(folder / "annotations" / f"{stem}_{kind}.npy") for kind in ("exp", "val", "aro")
+        )
         with located(folder / "annotations" / f"{stem}_*.npy"):
             expression = _expression(native)
             if expression is None:
                 continue
-            sample = FaceSample(folder / "images" / name, None, expression, _affect(valence, arousal), split, stem)
+            sample = FaceSample(
+                folder / "images" / name, None, expression, _affect(valence, arousal), split, stem
+            )
         yield sample
 
 

@@ -1,4 +1,4 @@
-"""Labels and submissions of the challenge: a file per video (Aff-Wild2), a table of clips (Hume), one file per task."""
+"""Labels and submissions of the challenge: a file per video (Aff-Wild2), or a table of clips (Hume)."""
 
 from __future__ import annotations
 
@@ -34,9 +34,15 @@ def read_labels(folder: Path, task: Task) -> Iterator[Series]:
 
     Rows that are not annotated (-5, or -1 for classes and units) are kept as NaN.
     """
-    files = sorted((file for file in folder.glob("*.txt") if not file.name.startswith(".")), key=lambda file: file.stem)
+    files = sorted(
+        (file for file in folder.glob("*.txt") if not file.name.startswith(".")), key=lambda file: file.stem
+    )
     if not files:
-        raise DataError("{folder} has no label files; expected one <video>.txt per video.", code="no_labels", folder=folder)
+        raise DataError(
+            "{folder} has no label files; expected one <video>.txt per video.",
+            code="no_labels",
+            folder=folder,
+        )
     row = row_format(task)
     for file in files:
         rows, values = read_rows(file), []
@@ -44,7 +50,9 @@ def read_labels(folder: Path, task: Task) -> Iterator[Series]:
         for line, cells in rows:
             with located(f"{file}, line {line}"):
                 values.append(row.parse(cells))
-        yield Series(file.stem, np.arange(1, len(values) + 1), np.array(values, np.float32).reshape(-1, row.columns))
+        yield Series(
+            file.stem, np.arange(1, len(values) + 1), np.array(values, np.float32).reshape(-1, row.columns)
+        )
 
 
 def write_labels(folder: Path, task: Task, series: Iterable[Series]) -> None:
@@ -65,8 +73,8 @@ def write_labels(folder: Path, task: Task, series: Iterable[Series]) -> None:
 def read_clip_labels(csv: Path, task: Task) -> Iterator[Series]:
     """Yield the values (1, K) of each clip of a table ``Filename,<label>,...``, in the order of the file.
 
-    Columns are matched by name, ids stay as they are (``00001``; ``.mp4`` is removed), other columns do not matter, and a
-    row with an empty value is not annotated (NaN).
+    Columns are matched by name, ids stay as they are (``00001``; ``.mp4`` is removed), other columns do not
+    matter, and a row with an empty value is not annotated (NaN).
     """
     return (series for _, series in _clip_rows(csv, task))
 
@@ -77,7 +85,9 @@ def _clip_rows(csv: Path, task: Task) -> Iterator[tuple[ListedFrame, Series]]:
     names, columns = [normalized(name) for name in header], [normalized(name) for name in header_of(task)]
     if any(names.count(name) != 1 for name in columns):
         with located(f"{csv}, line {line}"):
-            raise unexpected(f"a header with {','.join(header_of(task))}, each once", ",".join(header), "header")
+            raise unexpected(
+                f"a header with {','.join(header_of(task))}, each once", ",".join(header), "header"
+            )
     places = [names.index(name) for name in columns]
 
     def reordered() -> Iterator[Row]:
@@ -104,7 +114,11 @@ def read_submission(file: Path, task: Task) -> Iterator[Series]:
     check_header(file, rows, header_of(task))
     for video, group in groupby(listed(file, rows, clips=False), lambda row: row.video):
         pairs = sorted((row.frame, _submitted(file, task, row)) for row in group)
-        yield Series(video, np.array([frame for frame, _ in pairs]), np.array([values for _, values in pairs], np.float32))
+        yield Series(
+            video,
+            np.array([frame for frame, _ in pairs]),
+            np.array([values for _, values in pairs], np.float32),
+        )
 
 
 def _submitted(file: Path, task: Task, row: ListedFrame) -> list[float]:
@@ -136,12 +150,17 @@ class SubmissionReport:
 
 
 def write_submission(
-    file: Path, task: Task, predictions: Iterable[Series], frame_list: Path, thresholds: Sequence[float] | None = None
+    file: Path,
+    task: Task,
+    predictions: Iterable[Series],
+    frame_list: Path,
+    thresholds: Sequence[float] | None = None,
 ) -> SubmissionReport:
     """Write the predictions of one task in the official form, one row for each of the list and in its order.
 
-    Frames without a prediction are filled as in :func:`~hsemotion_space.training.series.filled`; the class or the units, which
-    are present at or above their thresholds, are decided afterwards. The file is replaced when everything has been written.
+    Frames without a prediction are filled as in :func:`~hsemotion_space.training.series.filled`; the class or
+    the units, which are present at or above their thresholds, are decided afterwards. The file is replaced
+    when everything has been written.
     """
     limits = check_thresholds(task, thresholds)
     known = by_video(task, predictions, len(task.labels), "predictions")
@@ -160,7 +179,12 @@ def write_submission(
             out.writelines(f"{row.location},{text}\n" for row, text in zip(rows, texts, strict=True))
             frames += len(rows)
         if not frames:
-            raise DataError("{file} has no rows; expected one per {scope}.", code="empty_list", file=frame_list, scope=task.scope)
+            raise DataError(
+                "{file} has no rows; expected one per {scope}.",
+                code="empty_list",
+                file=frame_list,
+                scope=task.scope,
+            )
     return SubmissionReport(frames, interpolated, tuple(missing))
 
 

@@ -29,7 +29,7 @@ def natural_key(name: str) -> tuple[list[int | str], str]:
 
 
 def frame_number(stem: str) -> int | None:
-    """Return the number that names a picture (``00001``: at most nine digits), None if it is named otherwise."""
+    """Return the number that names a picture (``00001``, at most nine digits), or None."""
     return int(stem) if re.fullmatch("[0-9]{1,9}", stem) else None
 
 
@@ -37,13 +37,17 @@ def path_inside(folder: Path, location: str) -> Path:
     """Return the file that a table places in ``folder``."""
     path = PurePosixPath(location)
     if not path.name or path.is_absolute() or ".." in path.parts:
-        raise DataError("the path {path!r} is not inside {folder}.", code="path", path=location, folder=folder)
+        raise DataError(
+            "the path {path!r} is not inside {folder}.", code="path", path=location, folder=folder
+        )
     return folder / path
 
 
 def _entries(folder: Path, folders: bool) -> Iterator[str]:
     with reading(folder, "folder"), os.scandir(folder) as entries:
-        yield from (entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() == folders)
+        yield from (
+            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir() == folders
+        )
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -52,12 +56,14 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def picture_names(folder: Path) -> list[str]:
-    """Return the names of the pictures in a folder in natural order, without hidden files and other formats."""
+    """Return the names of the pictures in a folder in natural order, hidden files excluded."""
     names = (name for name in _entries(folder, folders=False) if name.lower().endswith(IMAGE_SUFFIXES))
     return sorted(names, key=natural_key)
 
 
-def _merged_folders(roots: Sequence[Path], videos: Collection[str] | None = None) -> Iterator[tuple[str, list[Path]]]:
+def _merged_folders(
+    roots: Sequence[Path], videos: Collection[str] | None = None
+) -> Iterator[tuple[str, list[Path]]]:
     """Yield (name, the folders of that name in the order of ``roots``), sorted by name."""
     names = [set(subfolders(root)) for root in roots]
     for name in sorted(set().union(*names)):
@@ -66,7 +72,7 @@ def _merged_folders(roots: Sequence[Path], videos: Collection[str] | None = None
 
 
 def list_faces(roots: Sequence[Path], videos: Collection[str] | None = None) -> Iterator[FaceFile]:
-    """Yield the face crops ``<root>/<video>/<frame>.jpg`` of several roots, sorted by video, then by frame number.
+    """Yield the face crops ``<root>/<video>/<frame>.jpg`` of several roots, sorted by video and frame.
 
     Where two roots have the same frame, the first one counts (Aff-Wild2 unpacks into two folders).
     """
@@ -82,18 +88,23 @@ def _numbered_faces(folder: Path) -> dict[int, Path]:
     for name in picture_names(folder):
         frame = frame_number(name.rpartition(".")[0])
         if not frame:
-            raise DataError("{file} is not named by a frame number from 1, such as 00001.jpg.", code="frame_name", file=folder / name)
+            raise DataError(
+                "{file} is not named by a frame number from 1, such as 00001.jpg.",
+                code="frame_name",
+                file=folder / name,
+            )
         other = faces.setdefault(frame, folder / name).name
         if other != name:
             raise DataError(
                 "{folder} has two pictures of frame {frame}: {first} and {second}.",
-                code="frame_twice", folder=folder, frame=frame, first=min(name, other), second=max(name, other),
+                code="frame_twice", folder=folder, frame=frame, first=min(name, other),
+                second=max(name, other),
             )  # fmt: skip
     return faces
 
 
 def list_clips(roots: Sequence[Path]) -> Iterator[FaceFile]:
-    """Yield the face crops ``<root>/<clip>/<any name>.jpg`` by clip, numbered from 1 in the natural order of names.
+    """Yield the face crops ``<root>/<clip>/<any name>.jpg`` by clip, numbered from 1 in natural order.
 
     Where two roots have a picture of the same clip and name, the first one counts.
     """

@@ -1,4 +1,4 @@
-"""Feedback as training data: the published Parquet files, read by the columns of ``docs/feedback-dataset.md``."""
+"""Feedback as training data: published Parquet files, read as ``docs/feedback-dataset.md`` says."""
 
 from __future__ import annotations
 
@@ -56,9 +56,13 @@ def read_rows(paths: Sequence[Path], tiers: Collection[str] = DEFAULT_TIERS) -> 
     ``paths`` are exports or batches: Parquet files, or folders that contain some at any depth.
     """
     if unknown := sorted(set(tiers) - set(TIERS)):
-        raise DataError("The tier {tier!r} is unknown; use {tiers}.", code="tier", tier=unknown[0], tiers=", ".join(TIERS))
+        raise DataError(
+            "The tier {tier!r} is unknown; use {tiers}.", code="tier", tier=unknown[0], tiers=", ".join(TIERS)
+        )
     latest: dict[tuple[str, str], FeedbackRow] = {}
-    for file in (file for path in paths for file in (sorted(path.rglob("*.parquet")) if path.is_dir() else [path])):
+    for file in (
+        file for path in paths for file in (sorted(path.rglob("*.parquet")) if path.is_dir() else [path])
+    ):
         for row in _read_file(file):
             known = latest.get((row.contributor, row.item))
             if known is None or known.created_s <= row.created_s:
@@ -69,7 +73,12 @@ def read_rows(paths: Sequence[Path], tiers: Collection[str] = DEFAULT_TIERS) -> 
 def _read_file(file: Path) -> Iterator[FeedbackRow]:
     with reading(file, "feedback file"), pq.ParquetFile(file) as table:
         if missing := [name for name in COLUMNS if name not in table.schema_arrow.names]:
-            raise DataError("{file} is not a feedback file: the column {name} is missing.", code="columns", file=file, name=missing[0])
+            raise DataError(
+                "{file} is not a feedback file: the column {name} is missing.",
+                code="columns",
+                file=file,
+                name=missing[0],
+            )
         rows = (cells for batch in table.iter_batches(64) for cells in batch.to_pylist())
         for number, cells in enumerate(rows, 1):
             with located(f"{file}, row {number}"):
@@ -80,8 +89,11 @@ def _row(cells: Cells) -> FeedbackRow:
     if cells["schema_version"] != SCHEMA_VERSION:
         raise unexpected(f"schema version {SCHEMA_VERSION}", str(cells["schema_version"]), "version")
     item, contributor = (str(cells[name] or "") for name in ("item", "contributor"))
-    if not (item and contributor.isascii() and contributor.isalnum()):  # a contributor becomes the name of a folder
-        raise unexpected("an item, and a contributor of letters and digits", f"{item}, {contributor}", "identity")
+    # a contributor becomes the name of a folder
+    if not (item and contributor.isascii() and contributor.isalnum()):
+        raise unexpected(
+            "an item, and a contributor of letters and digits", f"{item}, {contributor}", "identity"
+        )
     tier = str(cells.get("tier") or TIERS[0])
     crop = (cells["image"] or {}).get("bytes") or b""
     labels = {task.name: _labels(cells, task) for task in TASKS}
@@ -91,11 +103,16 @@ def _row(cells: Cells) -> FeedbackRow:
 def _labels(cells: Cells, task: Task) -> FloatArray:
     """Return (K,) corrections.
 
-    The verdict ``correct`` without any correction confirms the most probable class of a trained head; numbers that nobody
-    moved are not confirmed.
+    The verdict ``correct`` without any correction confirms the most probable class of a trained head; numbers
+    that nobody moved are not confirmed.
     """
     values = _numbers(task, cells.get(f"corrected_{task.name}"))
-    if task.kind != "one_of" or not np.isnan(values).all() or cells["verdict"] != "correct" or _is_corrected(cells):
+    if (
+        task.kind != "one_of"
+        or not np.isnan(values).all()
+        or cells["verdict"] != "correct"
+        or _is_corrected(cells)
+    ):
         return values
     predicted = cells.get(f"predicted_{task.name}")
     if predicted is None or cells.get(f"predicted_{task.name}_provenance") != "trained":
@@ -115,8 +132,16 @@ def _numbers(task: Task, value: object) -> FloatArray:
             raise unexpected(f"one of {', '.join(task.label_names)} for {task.title}", str(value), "label")
         return _one_hot(task, task.index(str(value)))
     values = np.array(value, np.float32)
-    if values.shape != (len(task.labels),) or (values < task.low - ROUNDING).any() or (values > task.high + ROUNDING).any():
-        raise unexpected(f"{len(task.labels)} numbers from {task.low:g} to {task.high:g} for {task.title}", str(value), "numbers")
+    if (
+        values.shape != (len(task.labels),)
+        or (values < task.low - ROUNDING).any()
+        or (values > task.high + ROUNDING).any()
+    ):
+        raise unexpected(
+            f"{len(task.labels)} numbers from {task.low:g} to {task.high:g} for {task.title}",
+            str(value),
+            "numbers",
+        )
     return np.clip(values, task.low, task.high)
 
 
@@ -126,11 +151,14 @@ def _one_hot(task: Task, column: int) -> FloatArray:
     return values
 
 
-def read_feedback(paths: Sequence[Path], tuning: float, tiers: Collection[str] = DEFAULT_TIERS) -> Iterator[FaceSample]:
-    """Yield the faces of :func:`read_rows`, grouped by contributor, so that a contributor is in one split only.
+def read_feedback(
+    paths: Sequence[Path], tuning: float, tiers: Collection[str] = DEFAULT_TIERS
+) -> Iterator[FaceSample]:
+    """Yield the faces of :func:`read_rows` by contributor, so that a contributor is in one split only.
 
-    A face that several contributors judged stays in the split that is most held out; labels by contributors of the others
-    are left out, so that a face is in one split only as well. ``tuning`` is a share of the contributors.
+    A face that several contributors judged stays in the split that is most held out; labels by contributors
+    of the others are left out, so that a face is in one split only as well. ``tuning`` is a share of the
+    contributors.
     """
     rows = read_rows(paths, tiers)
     splits = {row.contributor: split_of(row.contributor.encode(), None, tuning) for row in rows}
@@ -155,14 +183,16 @@ def _sample(row: FeedbackRow) -> FaceSample:
 
 
 def unpack(paths: Sequence[Path], folder: Path, tiers: Collection[str] = DEFAULT_TIERS) -> dict[str, int]:
-    """Write feedback in the layout of Aff-Wild2, one "video" per contributor, for ``learn features`` and ``learn head``.
+    """Write feedback in the layout of Aff-Wild2, one "video" per contributor, for features and heads.
 
-    ``faces/<contributor>/<number>.png`` are the crops and ``labels/<task>/<contributor>.txt`` the labels of frame-level tasks.
-    A row with a label that was not judged is not annotated, and units are present from half of their range. Returns the number
-    of labeled crops by task.
+    ``faces/<contributor>/<number>.png`` are the crops and ``labels/<task>/<contributor>.txt`` the labels of
+    frame-level tasks. A row with a label that was not judged is not annotated, and units are present from
+    half of their range. Returns the number of labeled crops by task.
     """
     if folder.is_dir() and any(folder.iterdir()):
-        raise DataError("The folder {folder} is not empty; choose a new one.", code="not_empty", folder=folder)
+        raise DataError(
+            "The folder {folder} is not empty; choose a new one.", code="not_empty", folder=folder
+        )
     people: dict[str, list[FeedbackRow]] = {}
     for row in sorted(read_rows(paths, tiers), key=lambda row: row.item):
         people.setdefault(row.contributor, []).append(row)
@@ -172,8 +202,14 @@ def unpack(paths: Sequence[Path], folder: Path, tiers: Collection[str] = DEFAULT
             (folder / FACES / name / f"{number:05}.png").write_bytes(row.crop)
     counts = {}
     for task in (task for task in CHALLENGE if task.scope == "frame"):
-        tables = {name: np.stack([_challenge_values(task, row) for row in rows]) for name, rows in people.items()}
-        labeled = [Series(name, np.arange(1, len(values) + 1), values) for name, values in tables.items() if not np.isnan(values).all()]
+        tables = {
+            name: np.stack([_challenge_values(task, row) for row in rows]) for name, rows in people.items()
+        }
+        labeled = [
+            Series(name, np.arange(1, len(values) + 1), values)
+            for name, values in tables.items()
+            if not np.isnan(values).all()
+        ]
         if labeled:
             write_labels(folder / LABELS / task.name, task, labeled)
             counts[task.name] = sum(len(series.known) for series in labeled)

@@ -14,11 +14,18 @@ from hsemotion_space.training.formats.crops import picture_names, subfolders
 Split: TypeAlias = Literal["train", "validation"]
 
 CATEGORY_NAMES = {
-    "Angry": "Anger", "Angrily": "Anger", "Disgusted": "Disgust", "Disgustedly": "Disgust", "Fearful": "Fear", "Fearfully": "Fear",
-    "Happy": "Happiness", "Happily": "Happiness", "Neutral": "Neutral", "Sad": "Sadness", "Sadly": "Sadness", "Surprised": "Surprise",
+    "Angry": "Anger", "Angrily": "Anger", "Disgusted": "Disgust", "Disgustedly": "Disgust", "Fearful": "Fear",
+    "Fearfully": "Fear",
+    "Happy": "Happiness", "Happily": "Happiness", "Neutral": "Neutral", "Sad": "Sadness", "Sadly": "Sadness",
+    "Surprised": "Surprise",
 }  # fmt: skip
 """Adjectives and adverbs of the expressions."""
-SPLIT_FOLDERS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "validation"}
+SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "test": "validation",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,9 @@ class FaceSample:
 
     def __post_init__(self) -> None:
         if self.expression is not None and not 0 <= self.expression < len(EXPRESSION.labels):
-            raise DataError("the expression {index} does not exist.", code="expression", index=self.expression)
+            raise DataError(
+                "the expression {index} does not exist.", code="expression", index=self.expression
+            )
         if self.valence_arousal is not None and not all(-1 <= value <= 1 for value in self.valence_arousal):
             valence, arousal = self.valence_arousal
             template = "valence and arousal must be from -1 to 1, found {valence} and {arousal}."
@@ -51,22 +60,32 @@ class FaceSample:
 
 
 def expression_index(name: str) -> int:
-    """Return the index of an expression by its name or a common form of it (``happy``, ``Sad``), in any case."""
+    """Return the index of an expression by its name or a common form (``happy``, ``Sad``), in any case."""
     capitalized = name.strip().capitalize()
     label = CATEGORY_NAMES.get(capitalized, capitalized)
     if label not in EXPRESSION.label_names:
         names = ", ".join(EXPRESSION.label_names)
-        raise DataError("{name!r} is not an expression; use {names} (or Happy, Sad, ...).", code="expression", name=name, names=names)
+        raise DataError(
+            "{name!r} is not an expression; use {names} (or Happy, Sad, ...).",
+            code="expression",
+            name=name,
+            names=names,
+        )
     return EXPRESSION.index(label)
 
 
 def read_image_folder(root: Path) -> Iterator[FaceSample]:
-    """Yield the pictures of ``<root>/<expression>/*.jpg`` or ``<root>/<split>/<expression>/*.jpg``, by class and name.
+    """Yield the pictures of ``<root>/[<split>/]<expression>/*.jpg``, by class and name.
 
-    Classes are named as the expressions or a common form of them (``happy``), in any case. Splits are ``train``, and
-    ``validation``, ``val`` or ``test``, which are all held out; without them everything is ``train``.
+    Classes are named as the expressions or a common form of them (``happy``), in any case. Splits are
+    ``train``, and ``validation``, ``val`` or ``test``, which are all held out; without them everything is
+    ``train``.
     """
-    splits = [(root / name, SPLIT_FOLDERS[name.lower()]) for name in subfolders(root) if name.lower() in SPLIT_FOLDERS]
+    splits = [
+        (root / name, SPLIT_FOLDERS[name.lower()])
+        for name in subfolders(root)
+        if name.lower() in SPLIT_FOLDERS
+    ]
     found = False
     for folder, split in splits or [(root, SPLIT_FOLDERS["train"])]:
         with located(folder):
@@ -78,5 +97,7 @@ def read_image_folder(root: Path) -> Iterator[FaceSample]:
                 yield FaceSample(image, None, expression, None, split, image.relative_to(root).as_posix())
     if not found:
         raise DataError(
-            "{folder} has no pictures; expected <expression>/<name>.jpg, or train/<expression>/<name>.jpg.", code="empty", folder=root
+            "{folder} has no pictures; expected <expression>/<name>.jpg, or train/<expression>/<name>.jpg.",
+            code="empty",
+            folder=root,
         )

@@ -1,4 +1,4 @@
-"""Tables of the challenge as comma-separated text: rows, headers, values of a task, and lists of frames or clips."""
+"""Tables of the challenge as comma-separated text: rows, headers, values, lists of frames or clips."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def read_rows(file: Path) -> Iterator[Row]:
                 continue
             with located(f"{file}, line {blank}"):
                 if blank:
-                    raise unexpected("a row (only the end of the file may have blank lines)", "", "blank_line")
+                    raise unexpected(
+                        "a row (only the end of the file may have blank lines)", "", "blank_line"
+                    )
             yield number, cells
 
 
@@ -104,7 +106,8 @@ class RowFormat:
             values = [self._number(cell) for cell in cells]
         except ValueError as error:
             raise unexpected(self.expected, ",".join(cells), "values") from error
-        return [float("nan")] * self.columns if any(value != value for value in values) else values  # noqa: PLR0124  NaN
+        # NaN
+        return [float("nan")] * self.columns if any(value != value for value in values) else values  # noqa: PLR0124
 
     def _number(self, cell: str) -> float:
         if self.missing is None and not cell:
@@ -117,17 +120,19 @@ class RowFormat:
         return value
 
     def write(self, values: FloatArray) -> str:
-        """Return a row of labels (columns,) as text that :meth:`parse` reads back to the same float32 values."""
+        """Return a row of labels (columns,) as text that :meth:`parse` reads back as equal float32 values."""
         if np.isnan(values).any():
             return ",".join(["" if self.missing is None else str(self.missing)] * self.columns)
         fractional = self.whole and np.any(values != np.round(values))
         if len(values) != self.columns or fractional or values.min() < self.low or values.max() > self.high:
             raise unexpected(self.expected, ",".join(map(str, values)), "values")
-        return ",".join(str(int(value)) if self.whole else np.format_float_positional(value, trim="0") for value in values)
+        return ",".join(
+            str(int(value)) if self.whole else np.format_float_positional(value, trim="0") for value in values
+        )
 
 
 def row_format(task: Task) -> RowFormat:
-    """Return the format of a task: -5 marks missing continuous values, -1 classes and units, nothing clip intensities."""
+    """Return the format of a task: -5 marks missing affect, -1 classes and units, nothing intensities."""
     count = len(task.labels)
     if task.kind == "continuous":
         return RowFormat(count, False, task.low, task.high, -5)
@@ -139,7 +144,7 @@ def row_format(task: Task) -> RowFormat:
 
 
 def column_names(task: Task) -> tuple[str, ...]:
-    """Return the names of the labels as the official headers write them: ``valence``, ``Fearfully_Surprised``, ``AU1``."""
+    """Return the labels as the official headers write them: ``valence``, ``Fearfully_Surprised``, ``AU1``."""
     if task.kind == "continuous":
         return tuple(name.lower() for name in task.label_names)
     if task.kind == "one_of":
@@ -153,7 +158,7 @@ def header_of(task: Task) -> tuple[str, ...]:
 
 
 class ListedFrame(NamedTuple):
-    """One row of a list: its line, its first cell, the video and frame in it (a clip has frame 0), the other cells."""
+    """One row of a list: line number, first cell, its video and frame (0 for a clip), the other cells."""
 
     line: int
     location: str
@@ -193,7 +198,7 @@ def _frame(location: str) -> tuple[str, int] | None:
 
 
 def read_list(file: Path, clips: bool) -> Iterator[ListedFrame]:
-    """Yield the rows of a sample list or template of a submission, of clips or of frames; a header is skipped."""
+    """Yield the rows of a sample list or submission template, of clips or of frames, without its header."""
     rows = read_rows(file)
     first = next(rows, None)
     if first is None:

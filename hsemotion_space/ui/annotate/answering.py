@@ -1,4 +1,7 @@
-"""What an annotator does with the item that is shown: answer, skip, undo. Everything from the browser is checked here."""
+"""What an annotator does with the item that is shown: answer, skip, undo.
+
+Everything from the browser is checked here.
+"""
 
 from __future__ import annotations
 
@@ -93,9 +96,13 @@ def act(context: AppContext, session: Session, given: Given, terms: Terms) -> st
 
 
 def gone(session: Session) -> str:
-    """Take the rest of an analysis that is not kept any more out of the queue, and return a sentence on it."""
+    """Remove the remaining items of a deleted analysis from the queue, and return a message on it."""
     count = session.drop(session.item.job) if session.item else 0
-    return say("Results are kept for a short time only, and that of this face is gone; taken out of the queue: {count}.", count=count)
+    return say(
+        "Results are kept for a short time only, and that of this face is gone; taken out of the queue:"
+        " {count}.",
+        count=count,
+    )
 
 
 def analysis_of(context: AppContext, item: Item) -> Analysis:
@@ -124,7 +131,9 @@ def _deal_with(context: AppContext, session: Session, item: Item, given: Given, 
     session.settle(entry)
 
 
-def _keep(context: AppContext, session: Session, analysis: Analysis, answer: Answer, terms: Terms, *, blind: bool) -> Receipt:
+def _keep(
+    context: AppContext, session: Session, analysis: Analysis, answer: Answer, terms: Terms, *, blind: bool
+) -> Receipt:
     item = session.items[session.at]
     verdict, said = to_correction(answer, read_predicted(analysis, item.face)[0])
     may_crop = item.picture and not item.bundled
@@ -139,7 +148,9 @@ def _keep(context: AppContext, session: Session, analysis: Analysis, answer: Ans
         code=code_of(session, terms),
     )
     instead_of = session.replaced.get(item.key, "")
-    known_here = Context(item.job, preprocessing_of(context, analysis), blind, item.bundled, instead_of, language())
+    known_here = Context(
+        item.job, preprocessing_of(context, analysis), blind, item.bundled, instead_of, language()
+    )
     return context.open_feedback.intake.answer(analysis, submission, terms.client, known_here)
 
 
@@ -149,19 +160,21 @@ def code_of(session: Session, terms: Terms) -> object:
 
 
 def _undo(context: AppContext, session: Session) -> None:
-    """Go back to the item before; take back what was kept of it, or say that this is not possible any more."""
+    """Go back to the previous item and withdraw its answer, or say that this is no longer possible."""
     entry = session.back()
     if entry is None or not entry.record or context.feedback is None:
         return
     taken_back = context.feedback.store.withdraw(entry.record, context.feedback.keys.contributor(entry.code))
     if not taken_back:
         session.replaced[session.items[session.at].key] = entry.record
-        session.notice = say("Your last answer is on its way to the dataset already. A new answer takes its place.")
+        session.notice = say(
+            "Your last answer is on its way to the dataset already. A new answer takes its place."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What is kept about an item before it is answered, its name in records, and who the annotator is there; empty if unknown."""
+    """What is stored about an item before its answer, its record name, the annotator; empty if unknown."""
 
     records: Sequence[FeedbackRecord] = ()
     name: str = ""
@@ -218,7 +231,7 @@ def answered(answer: Answer) -> str:
 
 
 def network_lines(face: FaceResult, item: Item) -> list[tuple[str, str]]:
-    """Return what the network says about an item and why it is asked about: nothing for eyes that are to be blind."""
+    """Return the prediction for an item and the reason to ask about it; nothing for blind annotation."""
     told = [
         say("{value} ({source})", value=in_words(one), source=say(PROVENANCE_WORDS[one.provenance]))
         for one in face.predictions
@@ -226,7 +239,9 @@ def network_lines(face: FaceResult, item: Item) -> list[tuple[str, str]]:
     ]
     lines = [(say("The network"), "; ".join(told) or say("nothing about this"))]
     if item.reason == "disagreement":
-        lines.append((say("Asked because"), say("the backbones disagree: {score}", score=f"{item.score:.2f}")))
+        lines.append(
+            (say("Asked because"), say("the backbones disagree: {score}", score=f"{item.score:.2f}"))
+        )
     elif item.reason == "uncertainty":
         lines.append((say("Asked because"), say("the network is unsure: {score}", score=f"{item.score:.2f}")))
     return lines
@@ -237,12 +252,18 @@ def _in_words(values: Values) -> str:
     return say(label) if label else say("This is not a face")
 
 
-def _known_lines(gold: Mapping[str, Values], right: bool | None, bundled: Bundled | None) -> list[tuple[str, str]]:
+def _known_lines(
+    gold: Mapping[str, Values], right: bool | None, bundled: Bundled | None
+) -> list[tuple[str, str]]:
     if CLASS_TASK.name not in gold:
         return []
     words = _in_words(gold[CLASS_TASK.name])
     if right is not None:
-        words = say("{answer}: you say the same", answer=words) if right else say("{answer}: you say otherwise", answer=words)
+        words = (
+            say("{answer}: you say the same", answer=words)
+            if right
+            else say("{answer}: you say otherwise", answer=words)
+        )
     lines = [(say("Known answer"), words)]
     return [*lines, (say("Source"), say(SAYS[bundled.says]))] if bundled else lines
 
@@ -250,5 +271,10 @@ def _known_lines(gold: Mapping[str, Values], right: bool | None, bundled: Bundle
 def _panel_lines(others: MajorityAnswer | None) -> list[tuple[str, str]]:
     if others is None:
         return [(say("Others"), say("nobody else has answered this yet"))]
-    words = say("{answer}: {support} of {people}", answer=_in_words(others.values), support=others.support, people=others.people)
+    words = say(
+        "{answer}: {support} of {people}",
+        answer=_in_words(others.values),
+        support=others.support,
+        people=others.people,
+    )
     return [(say("Others"), words)]

@@ -1,4 +1,4 @@
-"""What is asked about: faces and stretches of finished analyses, and the answers to the examples that are known beforehand."""
+"""The subjects of annotation: faces and stretches of finished analyses, and examples with known answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Item:
         span_s: start and end in a clip; empty for a picture and for all of a face.
         score, reason: as in :class:`Candidate`; not for the annotator's eyes before the answer.
         bundled: whether the file came with this program.
-        picture: whether the picture of the face that would be kept is from there, and can be told from other faces.
+        picture: whether the picture of the face that would be kept is from there, and can be told from other
+            faces.
     """
 
     job: str
@@ -59,7 +60,7 @@ class Item:
 
 
 def make_items(job: str, analyses: Sequence[Analysis], has_media: bool) -> tuple[list[Item], int]:
-    """Return what can be asked about one analysis, in its order, and how many faces are left out as nobody could see them.
+    """Return the items of one analysis in its order, and the number of faces too unclear to annotate.
 
     Args:
         job: id of the analysis.
@@ -76,7 +77,17 @@ def _item(job: str, analysis: Analysis, one: Candidate) -> Item:
     face, media = face_of(analysis, one.face), analysis.media
     inside = bool(within(face.track, one.span_s)[surest_row(face.track)])
     picture = inside and _is_clear(analysis, one.face)
-    return Item(job, media.sha256, media.kind, one.face, one.span_s, one.score, one.reason, media.sha256 in example_digests(), picture)
+    return Item(
+        job,
+        media.sha256,
+        media.kind,
+        one.face,
+        one.span_s,
+        one.score,
+        one.reason,
+        media.sha256 in example_digests(),
+        picture,
+    )
 
 
 def _is_clear(analysis: Analysis, number: int) -> bool:
@@ -93,7 +104,7 @@ def face_of(analysis: Analysis, number: int) -> FaceResult:
 
 
 def in_order(items: Iterable[Item]) -> tuple[Item, ...]:
-    """Return the queue: each thing once, what is doubted most first, whatever kind of doubt it is, and last what nobody doubts.
+    """Return the queue without duplicates: the most doubted first, of whatever kind, the undoubted last.
 
     It has at most ``MOST_ITEMS``.
     """
@@ -141,8 +152,14 @@ def bundled_answer(analysis: Analysis, number: int) -> Bundled | None:
     """Return the known answer to a face of a picture that came with this program; None if there is none."""
     if analysis.media.kind != "image":
         return None
-    box = face_of(analysis, number).track.boxes_xyxy[0] / np.array([analysis.media.width, analysis.media.height] * 2)
+    box = face_of(analysis, number).track.boxes_xyxy[0] / np.array(
+        [analysis.media.width, analysis.media.height] * 2
+    )
     for one in bundled_answers():
-        if one.media == analysis.media.sha256 and box[0] <= one.center[0] <= box[2] and box[1] <= one.center[1] <= box[3]:
+        if (
+            one.media == analysis.media.sha256
+            and box[0] <= one.center[0] <= box[2]
+            and box[1] <= one.center[1] <= box[3]
+        ):
             return one
     return None

@@ -1,4 +1,7 @@
-"""What the browser gets of the item that is asked about, as plain JSON. Before a blind answer nothing of a prediction is in it."""
+"""What the browser gets of the item that is asked about, as plain JSON.
+
+Before a blind answer nothing of a prediction is in it.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ TIME_DIGITS: Final = 3
 class ClipEntry(TypedDict):
     """The part of a clip to be judged.
 
-    ``start`` and ``end`` in seconds, ``width`` and ``height`` in px, and ``boxes`` of that face alone: time, then left, top, right and
-    bottom in shares of the picture.
+    ``start`` and ``end`` in seconds, ``width`` and ``height`` in px, and ``boxes`` of that face alone: time,
+    then left, top, right and bottom in shares of the picture.
     """
 
     url: str
@@ -63,9 +66,9 @@ class ItemEntry(TypedDict):
 class QueueValue(TypedDict):
     """The value of the component.
 
-    ``turn`` must come back with every event, and ``begins`` tells that the queue is new. ``place`` says where the annotator is, ``share``
-    (0..1) how much is done. ``item`` is None at the end. ``last`` is what is told about the answer before, term and text. ``say`` has the
-    texts of the script.
+    ``turn`` must come back with every event, and ``begins`` tells that the queue is new. ``place`` says where
+    the annotator is, ``share`` (0..1) how much is done. ``item`` is None at the end. ``last`` is what is told
+    about the answer before, term and text. ``say`` has the texts of the script.
     """
 
     turn: int
@@ -85,8 +88,10 @@ class QueueValue(TypedDict):
     say: dict[str, str]
 
 
-def queue_value(context: AppContext, session: Session, problem: str = "", notice: str = "", begins: bool = False) -> str:
-    """Return what the component shows now, as one text; an analysis that is gone takes its items out of the queue.
+def queue_value(
+    context: AppContext, session: Session, problem: str = "", notice: str = "", begins: bool = False
+) -> str:
+    """Return the component's current state as JSON; items of a deleted analysis leave the queue.
 
     Args:
         context: of the page.
@@ -104,8 +109,12 @@ def queue_value(context: AppContext, session: Session, problem: str = "", notice
     last, total = session.last, len(session.items)
     place = say("Face {number} of {total}", number=session.at + 1, total=total) if entry else _end(session)
     value: QueueValue = {
-        "turn": session.turn, "begins": begins, "place": place, "share": session.at / total if total else 0.0, "item": entry,
-        "choices": [{"name": one.name, "text": say(one.name), "hint": say(one.description)} for one in CLASS_TASK.labels],
+        "turn": session.turn, "begins": begins, "place": place, "share": session.at / total if total else 0.0,
+        "item": entry,
+        "choices": [
+            {"name": one.name, "text": say(one.name), "hint": say(one.description)}
+            for one in CLASS_TASK.labels
+        ],
         "pad": session.pad, "bounds": [PLANE_TASK.low, PLANE_TASK.high], "can_undo": bool(session.path),
         "last": [list(line) for line in last.lines] if last else [],
         "totals": _totals(session),
@@ -118,7 +127,11 @@ def queue_value(context: AppContext, session: Session, problem: str = "", notice
 
 
 def _end(session: Session) -> str:
-    return say("All done: {answered} answered, {skipped} skipped.", answered=session.counts["answered"], skipped=session.counts["skipped"])
+    return say(
+        "All done: {answered} answered, {skipped} skipped.",
+        answered=session.counts["answered"],
+        skipped=session.counts["skipped"],
+    )
 
 
 def _said(session: Session) -> str:
@@ -173,7 +186,8 @@ def _clip(context: AppContext, analysis: Analysis, item: Item) -> ClipEntry | No
         for time_s, box in zip(times, shares, strict=True)
     ]
     return {
-        "url": media_url(media), "start": round(float(times[0]), TIME_DIGITS), "end": round(float(times[-1]), TIME_DIGITS),
+        "url": media_url(media), "start": round(float(times[0]), TIME_DIGITS),
+        "end": round(float(times[-1]), TIME_DIGITS),
         "width": size.width, "height": size.height, "boxes": boxes,
     }  # fmt: skip
 
@@ -185,9 +199,13 @@ def _totals(session: Session) -> list[str]:
     if known.items:
         told.append(say("You agree with known answers: {tally}", tally=_tally(known)))
     if others.items:
-        told.append(say("You agree with most others, where others answered too: {tally}", tally=_tally(others)))
+        told.append(
+            say("You agree with most others, where others answered too: {tally}", tally=_tally(others))
+        )
     if known.items or others.items:
-        told.append(say("So few items say little about anybody; from {few} on a share is shown.", few=MIN_ITEMS))
+        told.append(
+            say("So few items say little about anybody; from {few} on a share is shown.", few=MIN_ITEMS)
+        )
     return told
 
 

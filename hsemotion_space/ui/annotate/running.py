@@ -1,4 +1,4 @@
-"""From sources to a queue: analyses of files that were added, and of the examples, two at a time; then what to ask about them."""
+"""From sources to a queue: analyses of uploads and examples, two at a time, then their items."""
 
 from __future__ import annotations
 
@@ -50,13 +50,17 @@ class Wish:
 
 
 def start(context: AppContext, session: Session, wish: Wish) -> str:
-    """Note what a queue is to be made of and start the analyses; return why that cannot be, empty if it can."""
+    """Record the sources of a queue and start the analyses; return why not, or an empty text."""
     for job in session.running:
         context.cancel(job)
     session.client = wish.client
     session.todo, session.running, session.finished, session.problems = [], [], [], []
     sources = [name for name in SOURCES if isinstance(wish.sources, list | tuple) and name in wish.sources]
-    files = [file for file in wish.files if isinstance(file, NamedFile)] if isinstance(wish.files, list | tuple) else []
+    files = (
+        [file for file in wish.files if isinstance(file, NamedFile)]
+        if isinstance(wish.files, list | tuple)
+        else []
+    )
     if len(files) > MOST_FILES:
         return say("Please add at most {count} files at once.", count=MOST_FILES)
     if files and wish.agreed is not True:
@@ -71,9 +75,15 @@ def start(context: AppContext, session: Session, wish: Wish) -> str:
     statuses = list(filter(None, map(context.find, wish.jobs)))
     session.shown |= {one.media.sha256 for status in statuses for one in status.analyses}
     session.finished = [status.id for status in statuses] if SHOWN in sources else []
-    session.todo = [*added, *((EXAMPLES / name for name in FILES) if EXAMPLE in sources and EXAMPLES.is_dir() else ())]
+    session.todo = [
+        *added,
+        *((EXAMPLES / name for name in FILES) if EXAMPLE in sources and EXAMPLES.is_dir() else ()),
+    ]
     if not session.todo and not session.finished:
-        return say("There is nothing to annotate yet: add files here, analyze a picture or a clip, or tick the examples.")
+        return say(
+            "There is nothing to annotate yet: add files here, analyze a picture or a clip, or tick the"
+            " examples."
+        )
     follow(context, session)
     return ""
 
@@ -107,7 +117,9 @@ def _submit(context: AppContext, session: Session, file: Path) -> None:
     job = session.made.get(key, "")
     if not job or context.find(job) is None:
         path = _copied(context, file) if file.parent == EXAMPLES else file
-        job = session.made[key] = context.runner.submit(path, PipelineConfig(session.checkpoint), client=session.client)
+        job = session.made[key] = context.runner.submit(
+            path, PipelineConfig(session.checkpoint), client=session.client
+        )
     session.running.append(job)
 
 
@@ -120,7 +132,7 @@ def _copied(context: AppContext, file: Path) -> Path:
 
 
 def collect(context: AppContext, session: Session) -> str:
-    """Make the queue of the analyses that have ended; return what must be said about it, as there may be nothing in it."""
+    """Queue the items of finished analyses; return a message, for example if there is nothing to annotate."""
     items: list[Item] = []
     hidden = 0
     for job in dict.fromkeys(session.finished):
@@ -131,7 +143,9 @@ def collect(context: AppContext, session: Session) -> str:
     session.begin(in_order(items))
     told = list(dict.fromkeys(session.problems))
     if hidden:
-        told.append(say("Left out, as their picture cannot be told from that of another face: {count}.", count=hidden))
+        told.append(
+            say("Left out, as their picture cannot be told from that of another face: {count}.", count=hidden)
+        )
     if not session.items:
         told.append(say("No face was found that could be asked about."))
     return " ".join(told)

@@ -1,4 +1,7 @@
-"""Where an annotator is: the queue, what was answered, what was shown. Kept here and not in the browser; no picture is in it."""
+"""Where an annotator is: the queue, what was answered, what was shown.
+
+Kept here and not in the browser; no picture is in it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ class Entry:
         answer: None if it was skipped.
         record: id of what was kept, empty if nothing was.
         code: receipt code that it was kept under.
-        with_known, with_others: whether the answer is the known one and that of the others; None if there is none.
+        with_known, with_others: whether the answer is the known one and that of the others; None if there is
+            none.
         lines: what the annotator is told about it: term and text.
     """
 
@@ -133,7 +137,11 @@ class Session:
     def counts(self) -> Mapping[str, int]:
         """How many are ``answered`` and ``skipped``, and how many are ``left``."""
         skipped = sum(entry.answer is None for entry in self.entries.values())
-        return {"answered": len(self.entries) - skipped, "skipped": skipped, "left": len(self.items) - self.at}
+        return {
+            "answered": len(self.entries) - skipped,
+            "skipped": skipped,
+            "left": len(self.items) - self.at,
+        }
 
     @property
     def tallies(self) -> tuple[AgreementCount, AgreementCount]:
@@ -145,7 +153,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of all pages by a key that cannot be guessed; the one that was used longest ago makes way."""
+    """The sessions of all pages by an unguessable key; the least recently used one is evicted."""
 
     def __init__(self, most: int = MOST_SESSIONS) -> None:
         self._most = most

@@ -13,7 +13,17 @@ from hsemotion_space.feedback.consent import LADDER, SCOPES, STATEMENT, STATEMEN
 from hsemotion_space.ui.analyze import ASK_EVERY_S, Shared
 from hsemotion_space.ui.annotate.answering import Given, Terms, act
 from hsemotion_space.ui.annotate.payload import queue_value
-from hsemotion_space.ui.annotate.running import EXAMPLE, MOST_FILES, SHOWN, SOURCES, Wish, collect, follow, progress, start
+from hsemotion_space.ui.annotate.running import (
+    EXAMPLE,
+    MOST_FILES,
+    SHOWN,
+    SOURCES,
+    Wish,
+    collect,
+    follow,
+    progress,
+    start,
+)
 from hsemotion_space.ui.annotate.session import Session, Sessions
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef
@@ -27,17 +37,23 @@ SCRIPTS: Final = (VIEWER / "words.js", FOLDER / "annotate.js")  # one scope, in 
 STEPS: Final = tuple(step for step in LADDER if step.name in SCOPES)
 MOST_SEEN: Final = 1000  # media of one page whose results were shown
 ABOUT: Final = (
-    "Say what faces show, one key per answer. You are asked first where the backbones disagree most or the network is least sure, and only "
-    "about what you added yourself and about the examples of this page: pictures of other visitors are shown to nobody."
+    "Say what faces show, one key per answer. You are asked first where the backbones disagree most or the"
+    " network is least sure, and only about what you added yourself and about the examples of this page:"
+    " pictures of other visitors are shown to nobody."
 )
-FILES: Final = "Add pictures and clips here, at most {count}. What the network says about them is shown nowhere before you have answered."
+FILES: Final = (
+    "Add pictures and clips here, at most {count}. What the network says about them is shown nowhere before"
+    " you have answered."
+)
 SEEN: Final = "You have seen the results of what you analyzed, so answers about it do not count as blind."
 TERMS: Final = (
-    "Nothing is kept unless you tick it here; without the first tick you practice. What you tick holds for every answer until you take it "
-    "away. With the first answer that is kept you get a receipt code, by which all of them can be listed and erased under *My data*."
+    "Nothing is kept unless you tick it here; without the first tick you practice. What you tick holds for"
+    " every answer until you take it away. With the first answer that is kept you get a receipt code, by"
+    " which all of them can be listed and erased under *My data*."
 )
 PRACTICE: Final = (
-    "This server keeps no answers, so this is practice: you see what the network says and whether you agree with known answers."
+    "This server keeps no answers, so this is practice: you see what the network says and whether you agree"
+    " with known answers."
 )
 GONE: Final = "The queue is not here any more. Please press Start again; what you answered is kept."
 
@@ -89,7 +105,9 @@ def build_annotate(context: AppContext, shared: Shared, shown: gr.State) -> Boar
     board, sessions = _lay_out(context), Sessions()
     _connect_start(context, sessions, board, shared, shown)
     _connect_answers(context, sessions, board, shared.receipt)
-    shown.change(lambda given, seen: _remember(context, given, seen), [shown, board.seen], board.seen, **QUIET)
+    shown.change(
+        lambda given, seen: _remember(context, given, seen), [shown, board.seen], board.seen, **QUIET
+    )
     board.sources.change(_statements, board.sources, [board.statement, board.adult], **QUIET)
     return board
 
@@ -99,8 +117,12 @@ def _lay_out(context: AppContext) -> Board:
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             choices = [(fixed("What I analyzed"), SHOWN), (fixed("Examples"), EXAMPLE)]
-            sources = gr.CheckboxGroup(choices, value=list(SOURCES), label=fixed("What to annotate"), info=fixed(SEEN))
-            files = RawFiles(label=fixed("My files"), file_count="multiple", file_types=["image", "video"], height=140)
+            sources = gr.CheckboxGroup(
+                choices, value=list(SOURCES), label=fixed("What to annotate"), info=fixed(SEEN)
+            )
+            files = RawFiles(
+                label=fixed("My files"), file_count="multiple", file_types=["image", "video"], height=140
+            )
             gr.Markdown(fixed(FILES, count=MOST_FILES), elem_classes="fine")
             hides = gr.Checkbox(True, label=fixed("Hide what the network says until I have answered"))
             pad = gr.Checkbox(False, label=fixed("Also ask valence and arousal"))
@@ -108,7 +130,10 @@ def _lay_out(context: AppContext) -> Board:
         with gr.Column(scale=7, min_width=300):
             keeps = context.feedback is not None
             gr.Markdown(fixed(TERMS) if keeps else fixed(PRACTICE))
-            scopes = tuple(gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text), visible=keeps) for step in STEPS)
+            scopes = tuple(
+                gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text), visible=keeps)
+                for step in STEPS
+            )
             statement = gr.Checkbox(False, label=fixed(STATEMENT), visible=keeps)
             adult = gr.Checkbox(False, label=fixed(STATEMENT_BUNDLED), visible=False)
     status, code = gr.HTML(visible=False), gr.HTML(visible=False)
@@ -123,11 +148,14 @@ def _lay_out(context: AppContext) -> Board:
     )
     timer = gr.Timer(ASK_EVERY_S, active=False)
     return Board(
-        gr.State(""), gr.State(()), sources, files, hides, pad, button, scopes, statement, adult, status, timer, code, queue
+        gr.State(""), gr.State(()), sources, files, hides, pad, button, scopes, statement, adult, status,
+        timer, code, queue
     )  # fmt: skip
 
 
-def _connect_start(context: AppContext, sessions: Sessions, board: Board, shared: Shared, shown: gr.State) -> None:
+def _connect_start(
+    context: AppContext, sessions: Sessions, board: Board, shared: Shared, shown: gr.State
+) -> None:
     def begin(request: gr.Request, key: object, hides: object, pad: object, *wish: Any) -> list[object]:
         chosen, files, checkpoint, agreed, given = wish
         asked = Wish(chosen, files, checkpoint, agreed, (given.job,), client_of(request))
@@ -141,13 +169,30 @@ def _connect_start(context: AppContext, sessions: Sessions, board: Board, shared
             session.hides, session.pad, session.turn = hides is not False, pad is True, session.turn + 1
             return queue_value(context, session) if session.items else gr.skip()
 
-    inputs = [board.key, board.hides, board.pad, board.sources, board.files, shared.picker.choice, shared.agreed, shown]
+    inputs = [
+        board.key,
+        board.hides,
+        board.pad,
+        board.sources,
+        board.files,
+        shared.picker.choice,
+        shared.agreed,
+        shown,
+    ]
     board.button.click(begin, inputs, board.started, **QUIET)
     board.timer.tick(lambda key: _ask(context, sessions, key), board.key, board.started, **QUIET)
-    gr.on([board.hides.input, board.pad.input], change, [board.key, board.hides, board.pad], board.queue, **QUIET)
+    gr.on(
+        [board.hides.input, board.pad.input],
+        change,
+        [board.key, board.hides, board.pad],
+        board.queue,
+        **QUIET,
+    )
 
 
-def _begin(context: AppContext, sessions: Sessions, key: object, options: tuple[bool, bool], wish: Wish) -> list[object]:
+def _begin(
+    context: AppContext, sessions: Sessions, key: object, options: tuple[bool, bool], wish: Wish
+) -> list[object]:
     """Start a queue in the session of the page, or in a new one, and return updates for ``Board.started``."""
     session = sessions.get(key)
     if session is None:
@@ -173,10 +218,19 @@ def _ask(context: AppContext, sessions: Sessions, key: object) -> list[object]:
 def _shown(context: AppContext, key: object, session: Session) -> list[object]:
     """Return updates for ``Board.started``: how far the analyses are, or the queue when they have ended."""
     if not follow(context, session):
-        return [key, gr.update(value=progress(context, session), visible=True), gr.Timer(active=True), gr.update(visible=False)]
+        return [
+            key,
+            gr.update(value=progress(context, session), visible=True),
+            gr.Timer(active=True),
+            gr.update(visible=False),
+        ]
     words = collect(context, session)
     session.turn += 1
-    queue = gr.update(value=queue_value(context, session, begins=True), visible=True) if session.items else gr.update(visible=False)
+    queue = (
+        gr.update(value=queue_value(context, session, begins=True), visible=True)
+        if session.items
+        else gr.update(visible=False)
+    )
     return [key, _told(words), gr.Timer(active=False), queue]
 
 
@@ -201,11 +255,15 @@ def _terms(request: gr.Request, given: Sequence[Any]) -> Terms:
 def read_given(event: gr.EventData) -> Given:
     """Return what an ``act`` event brings, unchecked; whatever is not there is None."""
     given = read_event(event)
-    turn, action, choice, label, point = (given.get(name) for name in ("turn", "action", "choice", "label", "point"))
+    turn, action, choice, label, point = (
+        given.get(name) for name in ("turn", "action", "choice", "label", "point")
+    )
     return Given(turn, action, choice, label, point)
 
 
-def _handle(context: AppContext, sessions: Sessions, event: gr.EventData, key: object, terms: Terms) -> list[object]:
+def _handle(
+    context: AppContext, sessions: Sessions, event: gr.EventData, key: object, terms: Terms
+) -> list[object]:
     """Return updates for the queue, the receipt code, what is told about it, and the status."""
     session = sessions.get(key)
     if session is None:

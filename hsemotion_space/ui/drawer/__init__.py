@@ -14,8 +14,10 @@ FOLDER = Path(__file__).parent
 
 
 def build_drawer() -> gr.HTML:
-    """Return a closed sheet; components that are laid out within ``with`` are in it. :func:`opened` opens it, ``""`` closes it."""
-    template, style, script = ((FOLDER / f"drawer.{suffix}").read_text("utf-8") for suffix in ("html", "css", "js"))
+    """Return a closed sheet to fill with ``with``; :func:`opened` opens it, ``""`` closes it."""
+    template, style, script = (
+        (FOLDER / f"drawer.{suffix}").read_text("utf-8") for suffix in ("html", "css", "js")
+    )
     return gr.HTML(
         value="", html_template=template, css_template=style, js_on_load=script, apply_default_css=False,
         elem_classes="drawer",

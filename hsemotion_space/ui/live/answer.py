@@ -1,4 +1,7 @@
-"""One frame of the camera: checked, analyzed, told as JSON. Nothing of a frame is left here when its answer is given."""
+"""One frame of the camera: checked, analyzed, told as JSON.
+
+Nothing of a frame is left here when its answer is given.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ UNUSABLE: Final = "This picture of the camera cannot be used."
 class LiveFace(TypedDict):
     """One face.
 
-    ``box`` is left, top, right, bottom in shares of the frame, ``against`` the most serious thing that speaks against its numbers, and
-    ``lines`` are its values by the names of the tasks.
+    ``box`` is left, top, right, bottom in shares of the frame, ``against`` the most serious thing that speaks
+    against its numbers, and ``lines`` are its values by the names of the tasks.
     """
 
     box: list[float | None]
@@ -47,9 +50,10 @@ class LiveFace(TypedDict):
 class Answer(TypedDict, total=False):
     """What the browser is told about one frame.
 
-    ``sequence`` is the number that the browser gave it, 0 if there was none. Then there are either ``checkpoint``, ``tasks`` and
-    ``faces``, or ``wait`` with the reason why there is nothing yet, or ``stop`` with the reason why it is no use to go on. ``job``
-    beside ``wait`` is what the browser may ask for in place of another frame, as weights are being fetched for it.
+    ``sequence`` is the number that the browser gave it, 0 if there was none. Then there are either
+    ``checkpoint``, ``tasks`` and ``faces``, or ``wait`` with the reason why there is nothing yet, or ``stop``
+    with the reason why it is no use to go on. ``job`` beside ``wait`` is what the browser may ask for in
+    place of another frame, as weights are being fetched for it.
     """
 
     sequence: int
@@ -70,7 +74,8 @@ def answer(context: AppContext, event: gr.EventData, checkpoint: object, agreed:
 
     Args:
         context: of the page.
-        event: with ``sequence``, a number that rises, and either ``frame``, a JPEG picture in base64, or ``job``; unchecked.
+        event: with ``sequence``, a number that rises, and either ``frame``, a JPEG picture in base64, or
+            ``job``; unchecked.
         checkpoint: id of the one to use; unchecked.
         agreed: whether the visitor agrees to the analysis; unchecked.
         client: the network that the frame came from.
@@ -82,7 +87,9 @@ def answer(context: AppContext, event: gr.EventData, checkpoint: object, agreed:
     else:
         try:
             job = read_job(given.get("job"))
-            job = job or context.runner.look(read_frame(given.get("frame")), _known(context, checkpoint).id, client=client)
+            job = job or context.runner.look(
+                read_frame(given.get("frame")), _known(context, checkpoint).id, client=client
+            )
             told.update(_told(context, job))
         except JobError as error:
             told["wait"] = translate(error)
@@ -121,7 +128,8 @@ def read_job(value: object) -> str:
 def _known(context: AppContext, checkpoint: object) -> Checkpoint:
     if not isinstance(checkpoint, str):
         raise SettingsError(PICK_ONE)
-    listed = next((one for one in context.checkpoints if one.id == checkpoint), None)  # reading all manifests takes too long for a frame
+    # reading all manifests takes too long for a frame
+    listed = next((one for one in context.checkpoints if one.id == checkpoint), None)
     return listed or find_checkpoint(context.settings.checkpoint_roots, checkpoint)
 
 
@@ -139,12 +147,15 @@ def _told(context: AppContext, job: str) -> Answer:
     if status.state == "failed":
         return {"stop": translate(status.message)}
     if status.phase == "download":
-        return {"wait": say("Downloading the weights: {done} MB", done=f"{status.done / 1e6:.1f}"), "job": job}
+        return {
+            "wait": say("Downloading the weights: {done} MB", done=f"{status.done / 1e6:.1f}"),
+            "job": job,
+        }
     return {"wait": say("The server is busy.")}
 
 
 def _watch(context: AppContext, job: str) -> JobStatus:
-    """Return where a job is when it has ended, or after WAIT_S; one that takes longer is cancelled, unless it fetches weights."""
+    """Return a finished job's state, or that after WAIT_S; slow jobs are canceled unless they download."""
     until_s = time.monotonic() + WAIT_S
     for status in context.runner.watch(job, LOOK_EVERY_S):
         if status.finished or time.monotonic() > until_s:

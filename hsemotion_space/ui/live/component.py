@@ -25,10 +25,11 @@ SCRIPTS: Final = (
 )  # one scope, in this order
 LIMIT_S: Final = 60.0
 ABOUT: Final = """
-Your camera, analyzed while you look into it. It starts when you press the button, and stops by itself after {seconds} seconds or as soon
-as you leave this tab. Small pictures of at most 480 pixels go to this server one by one; each is analyzed and forgotten within seconds.
-**Nothing is kept**: no picture, no number, no file. The numbers are those of each single picture, not smoothed. A mimicry intensity
-belongs to a whole clip, so there is none here.
+Your camera, analyzed while you look into it. It starts when you press the button, and stops by itself after
+{seconds} seconds or as soon as you leave this tab. Small pictures of at most 480 pixels go to this server one
+by one; each is analyzed and forgotten within seconds.
+**Nothing is kept**: no picture, no number, no file. The numbers are those of each single picture, not
+smoothed. A mimicry intensity belongs to a whole clip, so there is none here.
 """
 
 
@@ -37,7 +38,8 @@ def build_live(context: AppContext, shared: Shared, tab: gr.Tab, limit_s: float 
 
     Args:
         context: of the page.
-        shared: components of the page; the tick must have an ``elem_id``, by which the browser finds it before it asks for the camera.
+        shared: components of the page; the tick must have an ``elem_id``, by which the browser finds it
+            before it asks for the camera.
         tab: in which it stands.
         limit_s: seconds after which the camera is stopped.
 
@@ -57,7 +59,9 @@ def build_live(context: AppContext, shared: Shared, tab: gr.Tab, limit_s: float 
         limit_s=limit_s,
         tick=PROCESS.title,
         agreed=shared.agreed.elem_id,
-        colors=[{"color": color, "ink": ink(color)} for color in map(face_color, range(1, len(FACE_COLORS) + 1))],
+        colors=[
+            {"color": color, "ink": ink(color)} for color in map(face_color, range(1, len(FACE_COLORS) + 1))
+        ],
     )
 
     def look(checkpoint: object, agreed: object, event: gr.EventData, request: gr.Request) -> str:

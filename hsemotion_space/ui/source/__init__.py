@@ -1,4 +1,4 @@
-"""Where pictures and clips come from: the drop zone, the line that is left of it beside a result, and the examples."""
+"""Sources of pictures and clips: the drop zone, its short form beside a result, and the examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from hsemotion_space.ui.words import of_script, say
 Kind = Literal["image", "clip"]
 FOLDER: Final = Path(__file__).parent
 SCRIPTS: Final = (VIEWER / "words.js", FOLDER / "source.js")  # one scope, in this order
-EXAMPLE_FILES: Final[dict[Kind, Path]] = {"image": EXAMPLES / "astronaut.jpg", "clip": EXAMPLES / "astronaut.mp4"}
+EXAMPLE_FILES: Final[dict[Kind, Path]] = {
+    "image": EXAMPLES / "astronaut.jpg",
+    "clip": EXAMPLES / "astronaut.mp4",
+}
 POSTERS: Final[dict[Kind, Path]] = {"image": EXAMPLE_FILES["image"], "clip": EXAMPLE_FILES["image"]}
 """Pictures of the examples; this process decodes no clips."""
 TITLES: Final[dict[Kind, str]] = {"image": "Picture", "clip": "Clip"}
@@ -28,7 +31,7 @@ THUMBNAIL_PX: Final = 240
 
 
 def build_source() -> gr.HTML:
-    """Return the component; its event ``example`` brings the ``kind`` of the example that was selected, ``remove`` nothing."""
+    """Return the component; ``example`` carries the ``kind`` of a selected example, ``remove`` nothing."""
     return gr.HTML(
         value=source_value(),
         html_template=(FOLDER / "source.html").read_text("utf-8"),
@@ -51,8 +54,13 @@ def source_value(name: str = "", media: MediaInfo | None = None) -> str:
         name = name or say(TITLES[media.kind])
         if media.kind == "clip":
             about = say("{seconds} s", seconds=f"{media.duration_s:.1f}") + f", {about}"
-    examples = [{"kind": kind, "title": say(TITLES[kind]), "thumbnail": thumbnail} for kind, thumbnail in _thumbnails().items()]
-    return json.dumps({"name": name, "about": about, "examples": [] if name else examples, "say": dict(of_script("source"))})
+    examples = [
+        {"kind": kind, "title": say(TITLES[kind]), "thumbnail": thumbnail}
+        for kind, thumbnail in _thumbnails().items()
+    ]
+    return json.dumps(
+        {"name": name, "about": about, "examples": [] if name else examples, "say": dict(of_script("source"))}
+    )
 
 
 @cache

@@ -30,12 +30,13 @@ class Selection:
 
 
 def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML:
-    """Return the picture with its faces, linked to the timelines of all tasks; its value is what :func:`as_text` returns.
+    """Return the picture with its faces, linked to all timelines; its value comes from :func:`as_text`.
 
-    Events: ``range`` (a stretch was selected or cleared), ``label_key`` (a key from 1 to 8 was pressed), ``seek`` (the visitor went to
-    another time), ``correct`` ("Not right?" was pressed). All bring ``face``, and ``start`` and ``end`` in seconds or None; ``label_key``
-    and ``seek`` bring ``time``, ``label_key`` the ``number`` and ``correct`` the ``task``. :func:`read_selection` and
-    :func:`read_label_key` check what they bring.
+    Events: ``range`` (a stretch was selected or cleared), ``label_key`` (a key from 1 to 8 was pressed),
+    ``seek`` (the visitor went to another time), ``correct`` ("Not right?" was pressed). All bring ``face``,
+    and ``start`` and ``end`` in seconds or None; ``label_key`` and ``seek`` bring ``time``, ``label_key`` the
+    ``number`` and ``correct`` the ``task``. :func:`read_selection` and :func:`read_label_key` check what they
+    bring.
 
     Args:
         visible: the 5 MB of plotly.js are loaded when a viewer is first visible.
@@ -46,7 +47,8 @@ def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML
         html_template=_text("viewer.html"),
         css_template=_text("viewer.css"),
         js_on_load="\n".join(_text(name) for name in SCRIPTS),
-        head=f'<script src="{media_url(serve_plotly())}?v={version("plotly")}"></script>',  # kept by the browser
+        # kept by the browser
+        head=f'<script src="{media_url(serve_plotly())}?v={version("plotly")}"></script>',
         apply_default_css=False,
         visible=visible,
         elem_id=elem_id,
@@ -55,7 +57,7 @@ def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML
 
 
 def as_text(value: ViewerValue) -> str:
-    """Return the value as one text, which travels through Gradio and compares faster than a million numbers."""
+    """Return the value as one text, which Gradio handles faster than a million numbers."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
@@ -67,7 +69,9 @@ def serve_plotly() -> Path:
         FileNotFoundError: if the package is not there or has no such file.
     """
     found = find_spec("plotly")
-    script = Path(found.origin or "").parent / "package_data" / "plotly.min.js" if found else Path("plotly.min.js")
+    script = (
+        Path(found.origin or "").parent / "package_data" / "plotly.min.js" if found else Path("plotly.min.js")
+    )
     if not script.is_file():
         raise FileNotFoundError("The package plotly with its file plotly.min.js is not installed.")
     gr.set_static_paths([script])
@@ -80,7 +84,7 @@ def media_url(path: Path | str) -> str:
 
 
 def read_selection(event: gr.EventData) -> Selection | None:
-    """Return the stretch of a ``range`` or ``label_key`` event; None if there is none or if it makes no sense."""
+    """Return the stretch of a ``range`` or ``label_key`` event; None if absent or invalid."""
     given = read_event(event)
     start, end, face = (_number(given.get(name)) for name in ("start", "end", "face"))
     if start is None or end is None or face is None or not 0 <= start < end or face < 1 or face != int(face):
@@ -96,7 +100,11 @@ def read_label_key(event: gr.EventData) -> int | None:
 
 def _number(value: object) -> float | None:
     """Return a number of an event; what a browser sends may be anything."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )
 
 
 def _text(name: str) -> str:

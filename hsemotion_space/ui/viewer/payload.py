@@ -1,4 +1,4 @@
-"""The value of the linked viewer as plain JSON: frames, faces with their boxes, and every task on one common time axis."""
+"""The value of the linked viewer as plain JSON: frames, face boxes, all tasks on one time axis."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LabelEntry(TypedDict):
 
 
 class TaskEntry(TypedDict):
-    """One task: bounds of its values, the provenance of its numbers, and what the band around its lines is."""
+    """One task: value bounds, provenance, and the meaning of the band around its lines."""
 
     name: str
     title: str
@@ -65,11 +65,12 @@ class TaskEntry(TypedDict):
 class LineEntry(TypedDict):
     """One task of one face.
 
-    ``values`` and ``band`` hold K lists of F numbers (of one number for a clip-level task), None where the face was not found; ``band``
-    is a standard deviation, empty where there is none. ``top`` holds the F columns of the largest value of a one-of task, else nothing;
-    ``none`` the frames in which no label stands out. ``mean`` and ``thresholds`` hold K numbers; ``thresholds`` is empty if the task has
-    none. ``right`` holds how often an answer with each of the K labels is right, a sentence for a one-of task, else a figure; it is empty
-    if that was not measured.
+    ``values`` and ``band`` hold K lists of F numbers (of one number for a clip-level task), None where the
+    face was not found; ``band`` is a standard deviation, empty where there is none. ``top`` holds the F
+    columns of the largest value of a one-of task, else nothing; ``none`` the frames in which no label stands
+    out. ``mean`` and ``thresholds`` hold K numbers; ``thresholds`` is empty if the task has none. ``right``
+    holds how often an answer with each of the K labels is right, a sentence for a one-of task, else a figure;
+    it is empty if that was not measured.
     """
 
     values: list[list[Number]]
@@ -82,7 +83,7 @@ class LineEntry(TypedDict):
 
 
 class FaceEntry(TypedDict):
-    """One face: F ``boxes`` as left, top, right, bottom in shares of the picture, ``gaps`` in seconds, ``thumbnail`` as a data URI."""
+    """One face: F ``boxes`` (left, top, right, bottom as shares), ``gaps`` in s, ``thumbnail`` as a URI."""
 
     number: int
     color: str
@@ -104,9 +105,10 @@ class WarningEntry(TypedDict):
 class ViewerValue(TypedDict):
     """The value of the viewer.
 
-    ``times`` are the F presentation times in seconds that everything else is aligned to; ``say`` holds the texts of the viewer in the
-    language of the visitor by the English ones, nothing for English. What else is to be read is in that language. ``warnings`` begin with
-    the most serious kind; ``correctable`` says whether corrections of the faces are taken.
+    ``times`` are the F presentation times in seconds that everything else is aligned to; ``say`` holds the
+    texts of the viewer in the language of the visitor by the English ones, nothing for English. What else is
+    to be read is in that language. ``warnings`` begin with the most serious kind; ``correctable`` says
+    whether corrections of the faces are taken.
     """
 
     media: MediaEntry
@@ -119,19 +121,20 @@ class ViewerValue(TypedDict):
 
 
 def viewer_value(
-    analysis: Analysis, media_url: str, unsmoothed: Analysis | None = None, *, warnings: Sequence[WarningEntry] = (),
+    analysis: Analysis, media_url: str, unsmoothed: Analysis | None = None, *,
+    warnings: Sequence[WarningEntry] = (),
     correctable: bool = False,
 ) -> ViewerValue:  # fmt: skip
     """Return what the viewer shows of an analysis.
 
-    The band around a line is the standard deviation of the values within the task's usual window. It says how restless the values
-    are, not how sure the network is.
+    The band around a line is the standard deviation of the values within the task's usual window. It says how
+    restless the values are, not how sure the network is.
 
     Args:
         analysis: of a clip or of an image.
         media_url: where the browser gets the media; a path on this server.
-        unsmoothed: the same analysis without smoothing; the band then shows what smoothing hides. Without it, the band is that of the
-            values as shown.
+        unsmoothed: the same analysis without smoothing; the band then shows what smoothing hides. Without it,
+            the band is that of the values as shown.
         warnings: about its faces.
         correctable: whether corrections of its faces are taken.
     """
@@ -140,13 +143,17 @@ def viewer_value(
     media = analysis.media
     return {
         "media": {
-            "id": media.sha256, "url": media_url, "kind": media.kind, "width": media.width, "height": media.height,
+            "id": media.sha256, "url": media_url, "kind": media.kind, "width": media.width,
+            "height": media.height,
             "duration": float(media.duration_s),
         },
         "times": _numbers(ticks / 1e6, TIME_DIGITS),
         "say": of_script("viewer"),
         "tasks": _tasks(analysis.faces, len(ticks), unsmoothed is not None),
-        "faces": [_face(face, raw.get(face.track.track_id, face), ticks, (media.width, media.height)) for face in analysis.faces],
+        "faces": [
+            _face(face, raw.get(face.track.track_id, face), ticks, (media.width, media.height))
+            for face in analysis.faces
+        ],
         "warnings": list(warnings),
         "correctable": correctable,
     }  # fmt: skip
@@ -194,14 +201,21 @@ def _task(lines: Sequence[Timeline], frames: int, raw: bool) -> TaskEntry:
 
 
 def _label(label: Label) -> LabelEntry:
-    return {"name": say(label.name), "short": say(label.short), "color": label.color, "description": say(label.description)}
+    return {
+        "name": say(label.name),
+        "short": say(label.short),
+        "color": label.color,
+        "description": say(label.description),
+    }
 
 
 def _has_band(task: Task) -> bool:
     return task.scope == "frame" and task.smoothing_s > 0
 
 
-def _face(face: FaceResult, raw: FaceResult, ticks: npt.NDArray[np.int64], size: tuple[int, int]) -> FaceEntry:
+def _face(
+    face: FaceResult, raw: FaceResult, ticks: npt.NDArray[np.int64], size: tuple[int, int]
+) -> FaceEntry:
     track = face.track
     rows = np.searchsorted(ticks, _microseconds(track.times_s))
     shares = track.boxes_xyxy / np.asarray([*size, *size], np.float32)
@@ -216,17 +230,22 @@ def _face(face: FaceResult, raw: FaceResult, ticks: npt.NDArray[np.int64], size:
         "thumbnail": data_uri(track.thumbnail, (THUMBNAIL_PX, THUMBNAIL_PX)),
         "boxes": boxes,
         "gaps": _gaps(rows, ticks),
-        "lines": {line.task.name: _line(line, bare.get(line.task.name, line), ticks) for line in face.timelines},
+        "lines": {
+            line.task.name: _line(line, bare.get(line.task.name, line), ticks) for line in face.timelines
+        },
     }
 
 
 def _gaps(rows: Rows, ticks: npt.NDArray[np.int64]) -> list[list[float]]:
-    """Return start and end in seconds of each stretch without the face: from the last frame before it to the first one after it."""
+    """Return start and end in seconds of each stretch without the face, from its last to its next frame."""
     seen = np.zeros(len(ticks) + 2, np.bool_)
     seen[[0, -1]], seen[rows + 1] = True, True
     edges = np.flatnonzero(np.diff(seen)).reshape(-1, 2)
     last = len(ticks) - 1
-    return [[round(float(ticks[row]) / 1e6, TIME_DIGITS) for row in (max(start - 1, 0), min(stop, last))] for start, stop in edges]
+    return [
+        [round(float(ticks[row]) / 1e6, TIME_DIGITS) for row in (max(start - 1, 0), min(stop, last))]
+        for start, stop in edges
+    ]
 
 
 def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEntry:
@@ -238,7 +257,9 @@ def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEn
         rows = np.searchsorted(ticks, _microseconds(line.times_s))
         if task.kind == "one_of":
             top = [None] * len(ticks)
-            for row, column in zip(rows[finite].tolist(), line.values[finite].argmax(axis=1).tolist(), strict=True):
+            for row, column in zip(
+                rows[finite].tolist(), line.values[finite].argmax(axis=1).tolist(), strict=True
+            ):
                 top[row] = column
         none = rows[~line.stands_out].tolist()
         if _has_band(task) and len(line.times_s) > 1:
@@ -250,7 +271,10 @@ def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEn
         "band": [_numbers(column, VALUE_DIGITS) for column in band.T] if len(band) else [],
         "top": top,
         "none": none,
-        "mean": _numbers(line.values[finite].mean(axis=0) if finite.any() else np.full(len(task.labels), np.nan), VALUE_DIGITS),
+        "mean": _numbers(
+            line.values[finite].mean(axis=0) if finite.any() else np.full(len(task.labels), np.nan),
+            VALUE_DIGITS,
+        ),
         "thresholds": [float(limit) for limit in line.thresholds],
         "right": _right(line),
     }
@@ -289,7 +313,8 @@ def local_deviation(times_s: Doubles, values: FloatArray, half_width_s: float) -
     count = (last - first)[:, None]
     plain = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     sums, squares, broken = (
-        np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(part, axis=0)]) for part in (plain, plain**2, ~np.isfinite(values))
+        np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(part, axis=0)])
+        for part in (plain, plain**2, ~np.isfinite(values))
     )
     mean = (sums[last] - sums[first]) / count
     variance = np.maximum((squares[last] - squares[first]) / count - mean**2, 0)

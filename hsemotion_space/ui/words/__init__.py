@@ -1,9 +1,10 @@
 """What the page says, in the language of the visitor.
 
-English is in the code, and every English text is its own key; ``ja/*.json`` hold the Japanese ones, and ``ja/*.md`` whole pages, part by
-part. Three ways lead there:
+English is in the code, and every English text is its own key; ``ja/*.json`` hold the Japanese ones, and
+``ja/*.md`` whole pages, part by part. Three ways lead there:
 
-- :func:`fixed` for texts of components, which are laid out once for everybody: the browser puts in its language (``gr.I18n``);
+- :func:`fixed` for texts of components, which are laid out once for everybody: the browser puts in its
+  language (``gr.I18n``);
 - :func:`say` for what a handler answers, in the language that the browser of this request asks for;
 - :func:`translate` for messages and errors of the layers below, which know no language.
 
@@ -31,7 +32,8 @@ from hsemotion_space.messages import Message, MessageError
 LANGUAGES: Final = ("en", "ja")
 FOLDER: Final = Path(__file__).parent
 _LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
-_FILLED: Final[dict[str, dict[str, str]]] = {language: {} for language in LANGUAGES}  # fixed texts with their values, by language
+# fixed texts with their values, by language
+_FILLED: Final[dict[str, dict[str, str]]] = {language: {} for language in LANGUAGES}
 
 
 def fixed(text: str, **values: object) -> str:
@@ -49,7 +51,9 @@ def fixed(text: str, **values: object) -> str:
         raise ValueError(f"Braces cannot be shown: {key!r}.")
     for language in LANGUAGES:
         words = _words(language)
-        _FILLED[language][key] = _filled(words.get(text, text), {name: words.get(str(value), value) for name, value in values.items()})
+        _FILLED[language][key] = _filled(
+            words.get(text, text), {name: words.get(str(value), value) for name, value in values.items()}
+        )
     return str(gr.I18n()(key))
 
 
@@ -59,18 +63,21 @@ def say(text: str, /, **values: object) -> str:
 
 
 def translate(message: str | MessageError) -> str:
-    """Return a message, or the message of an error, in the language of the visitor; text that the catalog lacks stays as it is."""
+    """Return a message or an error's message in the visitor's language; unknown text stays unchanged."""
     text = message.message if isinstance(message, MessageError) else message
     template = text.template if isinstance(text, Message) else text
     translated = _words(language()).get(template, template)
     if not isinstance(text, Message) or not text.values:
         return translated
-    values = {name: translate(value) if isinstance(value, str | MessageError) else value for name, value in text.values.items()}
+    values = {
+        name: translate(value) if isinstance(value, str | MessageError) else value
+        for name, value in text.values.items()
+    }
     return _filled(translated, values).replace("。 ", "。")  # sentences that were joined
 
 
 def of_script(name: str) -> Mapping[str, str]:
-    """Return the texts of one file in the language of the visitor by their English ones, for a script of the page; empty for English."""
+    """Return one file's texts in the visitor's language by their English, for a script; empty for English."""
     return _file(FOLDER / language() / f"{name}.json")
 
 
@@ -98,7 +105,7 @@ class Language:
 
 
 def choose(accepted: str) -> str:
-    """Return the language to use for an ``Accept-Language`` header: its first choice if there is one, as the browser does; else English."""
+    """Return the language for an ``Accept-Language`` header: its first choice if supported, else English."""
     first = re.split("[,;-]", accepted, maxsplit=1)[0].strip().lower()
     return first if first in LANGUAGES else LANGUAGES[0]
 

@@ -1,4 +1,4 @@
-"""Backbones: timm's architectures and the two it lacks, which register with timm when this package is imported."""
+"""Backbones: timm's architectures and two of our own, registered with timm on import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hsemotion_space.vision.backbones.blocks import TIMM_OPTIONS, EmbeddingClass
 __all__ = ["Backbone", "BackboneError", "create_model", "ddamfn", "load_backbone", "mobilefacenet"]
 
 NAMED_KEYS = 4  # an error message names this many keys of a kind and counts the others
-RESERVED_OPTIONS = TIMM_OPTIONS | {"checkpoint_path", "model_name", "num_classes", "pretrained"}  # not for a manifest to set
+# not for a manifest to set
+RESERVED_OPTIONS = TIMM_OPTIONS | {"checkpoint_path", "model_name", "num_classes", "pretrained"}
 
 
 class BackboneError(MessageError, ValueError):
@@ -23,7 +24,7 @@ class BackboneError(MessageError, ValueError):
 
 
 class Backbone(nn.Module):
-    """A timm model that gives embeddings and scores in one pass, for inference: a dropout before the classifier is left out.
+    """A timm model that gives embeddings and scores in one pass, for inference, without final dropout.
 
     Args:
         model: answers timm's ``forward_features``, ``forward_head`` and ``get_classifier``.
@@ -36,7 +37,7 @@ class Backbone(nn.Module):
         self.num_classes: int = self.model.num_classes
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) float32, normalized as the manifest says, to embeddings (B, D) and scores (B, K), both float32."""
+        """Images (B, 3, S, S) float32, normalized, to embeddings (B, D) and scores (B, K), both float32."""
         embeddings = self.model.forward_head(self.model.forward_features(images), pre_logits=True)
         if not self.num_classes:
             return embeddings, embeddings[:, :0]
@@ -66,7 +67,9 @@ def _create(arch: str, num_classes: int, args: Mapping[str, object]) -> nn.Modul
     try:
         return timm.create_model(arch, pretrained=False, num_classes=num_classes, **options)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise BackboneError(f"Architecture {arch!r} cannot be built with {num_classes} outputs and options {options}: {error}") from error
+        raise BackboneError(
+            f"Architecture {arch!r} cannot be built with {num_classes} outputs and options {options}: {error}"
+        ) from error
 
 
 def _list_keys(keys: Iterable[str]) -> str:
@@ -92,7 +95,9 @@ def _describe_misfit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]
     return "; ".join(parts)
 
 
-def load_backbone(arch: str, args: Mapping[str, object], dim: int, num_classes: int, state: Mapping[str, Tensor]) -> Backbone:
+def load_backbone(
+    arch: str, args: Mapping[str, object], dim: int, num_classes: int, state: Mapping[str, Tensor]
+) -> Backbone:
     """Build an architecture and load all of its weights, in evaluation mode.
 
     Args:
@@ -103,7 +108,8 @@ def load_backbone(arch: str, args: Mapping[str, object], dim: int, num_classes: 
         state: every tensor of the state dict, no more; half precision becomes float32.
 
     Raises:
-        BackboneError: if the architecture cannot be built, has another embedding, or the tensors differ in name or shape.
+        BackboneError: if the architecture cannot be built, has another embedding, or the tensors differ in
+            name or shape.
     """
     backbone = Backbone(_create(arch, num_classes, args))
     if backbone.dim != dim:

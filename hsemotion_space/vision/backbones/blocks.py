@@ -1,6 +1,7 @@
-"""What the architectures of this package share: timm's conventions for classifiers, and the checks of their options.
+"""Shared by the architectures of this package: timm's classifier conventions, and checks of options.
 
-Convolution blocks are not shared: the key names of published weights number them in one family and name them in the other.
+Convolution blocks are not shared: the key names of published weights number them in one family and name them
+in the other.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 TRUNK_STRIDE = 16  # the trunks halve their input four times
 OUTPUTS = 10  # eight expressions, valence and arousal
-TIMM_OPTIONS = frozenset({"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "cache_dir"})  # for every entry point
+# for every entry point
+TIMM_OPTIONS = frozenset({"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "cache_dir"})
 
 
 def trunk_map_size(family: str, img_size: int) -> int:
@@ -24,7 +26,9 @@ def trunk_map_size(family: str, img_size: int) -> int:
         ValueError: if ``img_size`` (px) is not a positive multiple of the trunk's stride.
     """
     if img_size < TRUNK_STRIDE or img_size % TRUNK_STRIDE:
-        raise ValueError(f"{family} needs an input size that is a multiple of {TRUNK_STRIDE}, got {img_size}.")
+        raise ValueError(
+            f"{family} needs an input size that is a multiple of {TRUNK_STRIDE}, got {img_size}."
+        )
     return img_size // TRUNK_STRIDE
 
 
@@ -75,15 +79,23 @@ class EmbeddingClassifier(nn.Module):
 ModelT = TypeVar("ModelT", bound=EmbeddingClassifier)
 
 
-def build(arch: str, make: Callable[[int], ModelT], pretrained: bool, num_classes: int | None, others: Mapping[str, object]) -> ModelT:
+def build(
+    arch: str,
+    make: Callable[[int], ModelT],
+    pretrained: bool,
+    num_classes: int | None,
+    others: Mapping[str, object],
+) -> ModelT:
     """Build the model of one of timm's entry points, with weights of the Hub if timm was asked for them.
 
     Args:
         arch: name of the entry point.
         make: builds the network with a number of outputs.
-        pretrained: whether to load the weights that the config names; with another number of outputs the output layer stays fresh.
+        pretrained: whether to load the weights that the config names; with another number of outputs the
+            output layer stays fresh.
         num_classes: number of outputs; None takes that of the config or, without one, ten.
-        others: what timm passes besides the options that the entry point names; ``pretrained_cfg`` is the config of a model of the Hub.
+        others: what timm passes besides the options that the entry point names; ``pretrained_cfg`` is the
+            config of a model of the Hub.
 
     Raises:
         ValueError: if weights are asked for without such a config.
@@ -99,12 +111,18 @@ def build(arch: str, make: Callable[[int], ModelT], pretrained: bool, num_classe
     if config:
         model.pretrained_cfg = model.default_cfg = config
     if pretrained:
-        load_pretrained(model, config, outputs, filter_fn=_fit_outputs, cache_dir=cast("str | None", others.get("cache_dir")))
+        load_pretrained(
+            model,
+            config,
+            outputs,
+            filter_fn=_fit_outputs,
+            cache_dir=cast("str | None", others.get("cache_dir")),
+        )
     return model
 
 
 def _read_config(arch: str, others: Mapping[str, object]) -> dict[str, object]:
-    """Return the config of a model of the Hub, or of a folder like it; empty if timm was given a plain name."""
+    """Return the config of a model of the Hub or of a similar folder; empty for a plain timm name."""
     config, changes = others.get("pretrained_cfg"), others.get("pretrained_cfg_overlay")
     if not isinstance(config, dict):
         return {}
@@ -115,4 +133,6 @@ def _read_config(arch: str, others: Mapping[str, object]) -> dict[str, object]:
 def _fit_outputs(state: Mapping[str, Tensor], model: EmbeddingClassifier) -> dict[str, Tensor]:
     """Leave out output layers that were made for another number of outputs."""
     fits = "fc.weight" in state and len(state["fc.weight"]) == model.num_classes
-    return {key: tensor for key, tensor in state.items() if fits or key.split(".")[0] not in model.output_layers}
+    return {
+        key: tensor for key, tensor in state.items() if fits or key.split(".")[0] not in model.output_layers
+    }

@@ -21,7 +21,9 @@ MIN_CHANNELS = 8  # inside an attention
 class LinearBlock(nn.Sequential):
     """Convolution without bias and padding (``conv``) and batch normalization (``bn``)."""
 
-    def __init__(self, in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, *, groups: int = 1) -> None:
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, *, groups: int = 1
+    ) -> None:
         conv = nn.Conv2d(in_chs, out_chs, kernel, groups=groups, bias=False)
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_chs)))
 
@@ -29,13 +31,15 @@ class LinearBlock(nn.Sequential):
 class ConvBlock(nn.Sequential):
     """Convolution without bias (``conv``), batch normalization (``bn``) and per-channel PReLU (``prelu``)."""
 
-    def __init__(self, in_chs: int, out_chs: int, kernel: int = 1, stride: int = 1, *, groups: int = 1) -> None:
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel: int = 1, stride: int = 1, *, groups: int = 1
+    ) -> None:
         conv = nn.Conv2d(in_chs, out_chs, kernel, stride, kernel // 2, groups=groups, bias=False)
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_chs), prelu=nn.PReLU(out_chs)))
 
 
 class DirectionGates(nn.Module):
-    """One gate in 0..1 per channel and row, one per channel and column, from a bottleneck that both directions share."""
+    """One gate in 0..1 per channel and row, one per channel and column, from a shared bottleneck."""
 
     def __init__(self, chs: int) -> None:
         super().__init__()
@@ -46,7 +50,7 @@ class DirectionGates(nn.Module):
         self.conv3 = nn.Conv2d(inner, chs, 1)
 
     def gates(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Descriptions of the rows (B, C, H, 1) and columns (B, C, 1, W) to the product of their gates (B, C, H, W)."""
+        """Row (B, C, H, 1) and column (B, C, 1, W) descriptors to their gates' product (B, C, H, W)."""
         height, width = rows.shape[2], columns.shape[3]
         joint = torch.cat([rows, columns.transpose(2, 3)], 2)  # (B, C, H + W, 1)
         joint = functional.hardswish(self.bn1(self.conv1(joint)))
@@ -116,7 +120,9 @@ class MixedConv(nn.Module):
 class MixedDepthWise(nn.Sequential):
     """Inverted residual: 1x1 expansion, mixed depthwise convolution, coordinate attention, 1x1 projection."""
 
-    def __init__(self, in_chs: int, out_chs: int, splits: Sequence[int], stride: int = 1, *, residual: bool = False) -> None:
+    def __init__(
+        self, in_chs: int, out_chs: int, splits: Sequence[int], stride: int = 1, *, residual: bool = False
+    ) -> None:
         inner = sum(splits)
         super().__init__(
             OrderedDict(
@@ -137,7 +143,7 @@ class MixedDepthWise(nn.Sequential):
 
 
 class MixedResidual(nn.Sequential):
-    """A chain of skip-connected :class:`MixedDepthWise` blocks of one width, under the child name ``model``."""
+    """A chain of skip-connected :class:`MixedDepthWise` blocks of one width, in the child ``model``."""
 
     def __init__(self, chs: int, depth: int, splits: Sequence[int]) -> None:
         blocks = nn.Sequential(*(MixedDepthWise(chs, chs, splits, residual=True) for _ in range(depth)))
@@ -145,7 +151,7 @@ class MixedResidual(nn.Sequential):
 
 
 def mixed_feature_trunk() -> nn.Sequential:
-    """Return MixedFeatureNet without its embedding layers: images (B, 3, S, S) to maps (B, 512, S / 16, S / 16)."""
+    """Return MixedFeatureNet without embedding layers: images (B, 3, S, S) to (B, 512, S / 16, S / 16)."""
     return nn.Sequential(
         ConvBlock(3, 64, 3, 2),
         ConvBlock(64, 64, 3, groups=64),
@@ -162,11 +168,13 @@ def mixed_feature_trunk() -> nn.Sequential:
 class DDAMFN(EmbeddingClassifier):
     """Dual-direction attention mixed feature network with the child names of its published weights.
 
-    Source: Zhang et al., "A Dual-Direction Attention Mixed Feature Network for Facial Expression Recognition", Electronics 12(17), 2023,
-    and the structure of ``DDAMNet`` in SainingZhang/DDAMFN (also simon20010923/DDAMFN). Those weights contain modules that no output
-    depends on: ``bn`` and ``prelu`` of every mixed convolution, ``CoordAtt.Linear`` of every head, and ``bn``, a normalization of the
-    scores. They stay in the state dict, so that published weights load strictly, and in the parameter count, 4,188,966 with ten outputs.
-    Upstream's weights order the expressions in AffectNet's way, unlike this project.
+    Source: Zhang et al., "A Dual-Direction Attention Mixed Feature Network for Facial Expression
+    Recognition", Electronics 12(17), 2023, and the structure of ``DDAMNet`` in SainingZhang/DDAMFN (also
+    simon20010923/DDAMFN). Those weights contain modules that no output depends on: ``bn`` and ``prelu`` of
+    every mixed convolution, ``CoordAtt.Linear`` of every head, and ``bn``, a normalization of the scores.
+    They stay in the state dict, so that published weights load strictly, and in the parameter count,
+    4,188,966 with ten outputs. Upstream's weights order the expressions in AffectNet's way, unlike this
+    project.
 
     Args:
         num_classes: width of the linear output; 0 leaves the embedding.
@@ -189,12 +197,12 @@ class DDAMFN(EmbeddingClassifier):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the output layer and its unused normalization by fresh ones with ``num_classes`` outputs; 0 leaves the embedding."""
+        """Replace output layer and its unused norm with ``num_classes`` fresh outputs; 0: embedding only."""
         super().reset_classifier(num_classes)
         self.bn: nn.Module = nn.BatchNorm1d(num_classes) if num_classes else nn.Identity()
 
     def forward_maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, 3, S, S) to the trunk's map and one attention map in 0..1 per head, all (B, 512, S / 16, S / 16)."""
+        """Images (B, 3, S, S) to the trunk's map and 0..1 attention per head, (B, 512, S/16, S/16)."""
         trunk: Tensor = self.features(x)
         return trunk, [getattr(self, f"cat_head{index}")(trunk) for index in range(self.num_head)]
 
@@ -221,6 +229,14 @@ class DDAMFN(EmbeddingClassifier):
 
 
 @register_model
-def ddamfn(pretrained: bool = False, num_classes: int | None = None, img_size: int = 112, num_head: int = 2, **others: object) -> DDAMFN:
+def ddamfn(
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    img_size: int = 112,
+    num_head: int = 2,
+    **others: object,
+) -> DDAMFN:
     """DDAMFN: 112 px, 512-d, two attention heads."""
-    return build("ddamfn", lambda outputs: DDAMFN(outputs, num_head, img_size), pretrained, num_classes, others)
+    return build(
+        "ddamfn", lambda outputs: DDAMFN(outputs, num_head, img_size), pretrained, num_classes, others
+    )

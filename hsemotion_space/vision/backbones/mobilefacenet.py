@@ -24,7 +24,16 @@ class Chain(nn.Module):
 class ConvBlock(Chain):
     """Convolution without bias, batch normalization and per-channel PReLU."""
 
-    def __init__(self, in_chs: int, out_chs: int, kernel: int = 1, stride: int = 1, *, padding: int = 0, groups: int = 1) -> None:
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        *,
+        padding: int = 0,
+        groups: int = 1,
+    ) -> None:
         conv = nn.Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(out_chs), nn.PReLU(out_chs))
 
@@ -33,13 +42,17 @@ class LinearBlock(Chain):
     """Convolution without bias and batch normalization, no activation."""
 
     def __init__(self, in_chs: int, out_chs: int, kernel: int = 1, *, groups: int = 1) -> None:
-        super().__init__(nn.Conv2d(in_chs, out_chs, kernel, groups=groups, bias=False), nn.BatchNorm2d(out_chs))
+        super().__init__(
+            nn.Conv2d(in_chs, out_chs, kernel, groups=groups, bias=False), nn.BatchNorm2d(out_chs)
+        )
 
 
 class DepthWise(Chain):
     """Inverted residual: 1x1 expansion, 3x3 depthwise, 1x1 projection; with a skip when ``residual``."""
 
-    def __init__(self, in_chs: int, out_chs: int, expand_chs: int, stride: int = 1, *, residual: bool = False) -> None:
+    def __init__(
+        self, in_chs: int, out_chs: int, expand_chs: int, stride: int = 1, *, residual: bool = False
+    ) -> None:
         super().__init__(
             ConvBlock(in_chs, expand_chs),
             ConvBlock(expand_chs, expand_chs, 3, stride, padding=1, groups=expand_chs),
@@ -64,20 +77,35 @@ class GlobalDepthwiseEmbedding(Chain):
     """Depthwise convolution over the whole map, then Linear and BatchNorm1d: (B, 512, k, k) to (B, D)."""
 
     def __init__(self, dim: int, map_size: int) -> None:
-        super().__init__(LinearBlock(512, 512, map_size, groups=512), nn.Flatten(), nn.Linear(512, dim, bias=False), nn.BatchNorm1d(dim))
+        super().__init__(
+            LinearBlock(512, 512, map_size, groups=512),
+            nn.Flatten(),
+            nn.Linear(512, dim, bias=False),
+            nn.BatchNorm1d(dim),
+        )
 
 
 class MobileFaceTrunk(nn.Module):
     """Images (B, 3, S, S) to embeddings (B, ``dim``); ``S`` is fixed by the final whole-map kernel."""
 
-    def __init__(self, dim: int = 512, scale: int = 2, img_size: int = 112, blocks: tuple[int, int, int, int] = (1, 4, 6, 2)) -> None:
+    def __init__(
+        self,
+        dim: int = 512,
+        scale: int = 2,
+        img_size: int = 112,
+        blocks: tuple[int, int, int, int] = (1, 4, 6, 2),
+    ) -> None:
         super().__init__()
         map_size = trunk_map_size("MobileFaceNet", img_size)
         narrow, wide = 64 * scale, 128 * scale
         self.layers = nn.ModuleList(
             [
                 ConvBlock(3, narrow, 3, 2, padding=1),
-                ConvBlock(narrow, narrow, 3, padding=1, groups=64) if blocks[0] == 1 else Residual(narrow, blocks[0], narrow),
+                (
+                    ConvBlock(narrow, narrow, 3, padding=1, groups=64)
+                    if blocks[0] == 1
+                    else Residual(narrow, blocks[0], narrow)
+                ),
                 DepthWise(narrow, narrow, 128, stride=2),
                 Residual(narrow, blocks[1], 128),
                 DepthWise(narrow, wide, 256, stride=2),
@@ -98,10 +126,10 @@ class MobileFaceTrunk(nn.Module):
 
 
 class MobileFaceNet(EmbeddingClassifier):
-    """Trunk and linear classifier, with the two child names of the published ``mbf_va_mtl`` (``features``, ``fc``).
+    """Trunk and linear classifier, with the child names of the published ``mbf_va_mtl``.
 
-    Source: insightface ``arcface_torch`` ``get_mbf(num_features=512, blocks=(1, 4, 6, 2), scale=2)``; with ten outputs and scale 2 it
-    has 2,064,650 parameters.
+    Source: insightface ``arcface_torch`` ``get_mbf(num_features=512, blocks=(1, 4, 6, 2), scale=2)``; with
+    ten outputs and scale 2 it has 2,064,650 parameters.
 
     Args:
         num_classes: width of the linear output; 0 leaves the embedding.
@@ -110,7 +138,9 @@ class MobileFaceNet(EmbeddingClassifier):
         img_size: side of the square input in px, a multiple of 16.
     """
 
-    def __init__(self, num_classes: int = OUTPUTS, dim: int = 512, scale: int = 2, img_size: int = 112) -> None:
+    def __init__(
+        self, num_classes: int = OUTPUTS, dim: int = 512, scale: int = 2, img_size: int = 112
+    ) -> None:
         super().__init__(dim)
         self.features = MobileFaceTrunk(dim, scale, img_size)
         self.reset_classifier(num_classes)
@@ -125,12 +155,28 @@ class MobileFaceNet(EmbeddingClassifier):
 
 
 @register_model
-def mobilefacenet(pretrained: bool = False, num_classes: int | None = None, img_size: int = 112, **others: object) -> MobileFaceNet:
+def mobilefacenet(
+    pretrained: bool = False, num_classes: int | None = None, img_size: int = 112, **others: object
+) -> MobileFaceNet:
     """MobileFaceNet of twice the original width: 112 px, 512-d, the variant of HSEmotion."""
-    return build("mobilefacenet", lambda outputs: MobileFaceNet(outputs, scale=2, img_size=img_size), pretrained, num_classes, others)
+    return build(
+        "mobilefacenet",
+        lambda outputs: MobileFaceNet(outputs, scale=2, img_size=img_size),
+        pretrained,
+        num_classes,
+        others,
+    )
 
 
 @register_model
-def mobilefacenet_small(pretrained: bool = False, num_classes: int | None = None, img_size: int = 112, **others: object) -> MobileFaceNet:
+def mobilefacenet_small(
+    pretrained: bool = False, num_classes: int | None = None, img_size: int = 112, **others: object
+) -> MobileFaceNet:
     """MobileFaceNet of the original width: 112 px, 512-d."""
-    return build("mobilefacenet_small", lambda outputs: MobileFaceNet(outputs, scale=1, img_size=img_size), pretrained, num_classes, others)
+    return build(
+        "mobilefacenet_small",
+        lambda outputs: MobileFaceNet(outputs, scale=1, img_size=img_size),
+        pretrained,
+        num_classes,
+        others,
+    )

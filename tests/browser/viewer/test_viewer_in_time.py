@@ -14,7 +14,11 @@ def test_playback_moves_box_and_cursor_with_each_frame(show: Open) -> None:
     press(page, " ")
     page.get_by_role("button", name="Pause", exact=True).wait_for()
     page.wait_for_function("document.querySelector('.viewer video').ended")
-    seen = [(number_of(shade), number_at(left), share) for shade, left, share in page.evaluate("log") if left is not None]
+    seen = [
+        (number_of(shade), number_at(left), share)
+        for shade, left, share in page.evaluate("log")
+        if left is not None
+    ]
     assert len({picture for picture, *_ in seen}) > FRAMES // 2, "too few frames were seen to say anything"
     late = [one for one in seen if one[0] != one[1] or abs(one[0] * FRAME_S - one[2] * LAST_S) >= 0.02]
     assert not late, late
@@ -41,7 +45,10 @@ def test_a_click_in_any_timeline_goes_there(show: Open) -> None:
     for task, share in (("Expression", 0.62), ("Action units", 0.21), ("Compound expression", 0.9)):
         page.mouse.click(*point(page, share, task))
         settled(page, int(share * LAST_S * RATE))
-        assert abs(page.evaluate("document.querySelector('.viewer video').currentTime") - share * LAST_S) <= FRAME_S
+        assert (
+            abs(page.evaluate("document.querySelector('.viewer video').currentTime") - share * LAST_S)
+            <= FRAME_S
+        )
         assert abs(page.evaluate("viewerHelp.cursor()") - share) * LAST_S <= FRAME_S
 
 
@@ -61,7 +68,9 @@ def test_a_drag_selects_a_range_in_every_timeline_and_tells_python(show: Open) -
     page.get_by_role("button", name="Zoom to range").click()
     page.wait_for_function(f"Math.abs(viewerHelp.plots()[0].layout.xaxis.range[0] - {0.3 * LAST_S}) < 0.06")
     press(page, "Escape")
-    page.wait_for_function("document.querySelector('#heard-range textarea').value.includes('\"selection\": null')")
+    page.wait_for_function(
+        "document.querySelector('#heard-range textarea').value.includes('\"selection\": null')"
+    )
     assert page.locator(".selected:visible").count() == 0
 
 
@@ -73,14 +82,21 @@ def test_keys_mark_a_range_and_name_a_label(show: Open) -> None:
     press(page, "[")
     assert "starts at 0.90 s" in page.locator(".chosen-range").text_content()
     press(page, "Shift+ArrowRight", "Shift+ArrowRight")
-    page.wait_for_function("Math.abs(document.querySelector('.viewer video').currentTime - 2.95) < 0.06")  # in the frame at 2.9 s
+    # in the frame at 2.9 s
+    page.wait_for_function("Math.abs(document.querySelector('.viewer video').currentTime - 2.95) < 0.06")
     press(page, "]")
-    assert heard(page, "range")["selection"] == [pytest.approx(0.9, abs=0.01), pytest.approx(2.9, abs=0.01), 2]
+    assert heard(page, "range")["selection"] == [
+        pytest.approx(0.9, abs=0.01),
+        pytest.approx(2.9, abs=0.01),
+        2,
+    ]
     press(page, "3")
     told = heard(page, "label_key")
     assert (told["key"], told["selection"][2]) == (3, 2)
     sent: list[str] = []
-    page.on("request", lambda request: sent.append(request.post_data or "") if request.method == "POST" else None)
+    page.on(
+        "request", lambda request: sent.append(request.post_data or "") if request.method == "POST" else None
+    )
     page.locator(".viewer select.speed").focus()
     page.keyboard.press("5")
     press(page, "4")
@@ -90,8 +106,9 @@ def test_keys_mark_a_range_and_name_a_label(show: Open) -> None:
 
 def test_the_trail_in_the_plane_follows_unless_motion_is_unwanted(show: Open) -> None:
     colored = (
-        "(() => { const c = document.querySelector('.viewer .plane'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
-        " let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 16 && d[i + 2] > d[i] + 40) n++; return n; })()"
+        "(() => { const c = document.querySelector('.viewer .plane'), d = c.getContext('2d').getImageData(0,"
+        " 0, c.width, c.height).data; let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 16 &&"
+        " d[i + 2] > d[i] + 40) n++; return n; })()"
     )
     counts = {}
     for motion in ("no-preference", "reduce"):

@@ -24,8 +24,9 @@ def test_everything_can_be_reached_by_tab_with_a_visible_focus(show: Open) -> No
     for _ in range(60):
         page.keyboard.press("Tab")
         name, outline, inside = page.evaluate(
-            "(() => { const e = document.activeElement, s = getComputedStyle(e); return [e.getAttribute('aria-label') || e.textContent,"
-            " s.outlineStyle, Boolean(e.closest('.viewer'))]; })()"
+            "(() => { const e = document.activeElement, s = getComputedStyle(e); return"
+            " [e.getAttribute('aria-label') || e.textContent, s.outlineStyle, Boolean(e.closest('.viewer'))];"
+            " })()"
         )
         if not inside:
             break
@@ -34,7 +35,8 @@ def test_everything_can_be_reached_by_tab_with_a_visible_focus(show: Open) -> No
     for wanted in ("Play", "Position in the clip", "Face 1", "Action units", "Zoom in", "Happiness"):
         assert any(wanted in name for name in reached), (wanted, reached)
     unnamed = page.evaluate(
-        "[...document.querySelectorAll('.viewer button')].filter(b => !b.textContent.trim() && !b.getAttribute('aria-label')).length"
+        "[...document.querySelectorAll('.viewer button')].filter(b => !b.textContent.trim() &&"
+        " !b.getAttribute('aria-label')).length"
     )
     assert unnamed == 0
 
@@ -47,17 +49,28 @@ def test_new_values_of_the_same_media_keep_zoom_labels_and_place(show: Open) -> 
     page.get_by_role("group", name="Timelines shown").get_by_role("button", name="Action units").click()
     page.get_by_role("group", name="Labels of Expression").get_by_role("button", name="Fear").click()
     reading = (
-        "[viewerHelp.plots().map(p => p.layout.xaxis.range), [...document.querySelectorAll('.viewer [aria-pressed=true]')]"
-        ".map(b => b.textContent), document.querySelector('.viewer video').currentTime]"
+        "[viewerHelp.plots().map(p => p.layout.xaxis.range), [...document.querySelectorAll('.viewer"
+        " [aria-pressed=true]')].map(b => b.textContent), document.querySelector('.viewer"
+        " video').currentTime]"
     )
-    page.wait_for_function(f"viewerHelp.plots().every(({{layout: {{xaxis: {{range: [a, b]}}}}}}) => Math.abs(b - a - {LAST_S / 2}) < 0.01)")
-    before, values = page.evaluate(reading), page.evaluate("JSON.stringify(viewerHelp.plots()[0].data.map(t => t.y))")
+    page.wait_for_function(
+        "viewerHelp.plots().every(({layout: {xaxis: {range: [a, b]}}}) => Math.abs(b - a -"
+        f" {LAST_S / 2}) < 0.01)"
+    )
+    before, values = (
+        page.evaluate(reading),
+        page.evaluate("JSON.stringify(viewerHelp.plots()[0].data.map(t => t.y))"),
+    )
     put(page, "again")
-    assert page.evaluate("JSON.stringify(viewerHelp.plots()[0].data.map(t => t.y))") != values, "the values are new"
+    assert page.evaluate("JSON.stringify(viewerHelp.plots()[0].data.map(t => t.y))") != values, (
+        "the values are new"
+    )
     assert page.evaluate(reading) == before
     assert page.locator(".note", has_text="unsmoothed").count() > 0
     put(page, "one")
-    assert page.evaluate("viewerHelp.plots()[0].layout.xaxis.range") == [0, LAST_S], "another media starts afresh"
+    assert page.evaluate("viewerHelp.plots()[0].layout.xaxis.range") == [0, LAST_S], (
+        "another media starts afresh"
+    )
 
 
 def test_lines_break_and_shade_where_the_chosen_face_is_missing(show: Open) -> None:
@@ -85,22 +98,24 @@ def test_one_face_has_label_colors_and_several_have_face_colors(show: Open) -> N
     page.wait_for_function(f"{colors}.length === 8")
 
 
-def test_thirty_thousand_points_stay_smooth(show: Open, record_property: Callable[[str, object], None]) -> None:
+def test_thirty_thousand_points_stay_smooth(
+    show: Open, record_property: Callable[[str, object], None]
+) -> None:
     page = show("many")
     assert page.evaluate("Math.max(...viewerHelp.plots().flatMap(p => p.data.map(t => t.x.length)))") < 3000
     took = page.evaluate(
-        "async () => { const root = document.querySelector('.viewer'), times = [];"
-        " for (let turn = 0; turn < 15; turn++) {"
-        "  const from = 100 + 60 * turn, to = from + 1500, start = performance.now();"
-        "  const drawn = new Promise((done) => root.addEventListener('drawn', done, {once: true}));"
-        "  await Plotly.relayout(viewerHelp.plots()[0], {'xaxis.range[0]': from, 'xaxis.range[1]': to}); await drawn;"
-        "  await new Promise(requestAnimationFrame); times.push(performance.now() - start);"
-        "  if (Math.abs(viewerHelp.plots()[3].layout.xaxis.range[0] - from) > 1e-6) throw new Error('not linked'); }"
-        " return times; }"
+        "async () => { const root = document.querySelector('.viewer'), times = []; for (let turn = 0; turn <"
+        " 15; turn++) {  const from = 100 + 60 * turn, to = from + 1500, start = performance.now();  const"
+        " drawn = new Promise((done) => root.addEventListener('drawn', done, {once: true}));  await"
+        " Plotly.relayout(viewerHelp.plots()[0], {'xaxis.range[0]': from, 'xaxis.range[1]': to}); await"
+        " drawn;  await new Promise(requestAnimationFrame); times.push(performance.now() - start);  if"
+        " (Math.abs(viewerHelp.plots()[3].layout.xaxis.range[0] - from) > 1e-6) throw new Error('not"
+        " linked'); } return times; }"
     )
     best, median = statistics.median(sorted(took)[:5]), statistics.median(took)
     record_property("redraw_ms", round(median))
-    print(f"4 timelines of {MANY} frames, 2 faces: median {median:.0f} ms, fastest third {best:.0f} ms")  # noqa: T201  a measured figure
+    # a measured figure
+    print(f"4 timelines of {MANY} frames, 2 faces: median {median:.0f} ms, fastest third {best:.0f} ms")  # noqa: T201
     assert best < REDRAW_MS, "the fastest third, since other programs slow the rest down"
 
 
@@ -108,20 +123,22 @@ def test_thinning_keeps_peaks_gaps_and_ends(new_page: Open) -> None:
     page = new_page("about:blank")
     script = (FOLDER / "data.js").read_text("utf-8")
     kept = page.evaluate(
-        f"(() => {{ {script}\n"
-        "const n = 30000, times = Float64Array.from({length: n}, (_, i) => i / 10), values = Float32Array.from(times, () => 0.5);"
-        "values[12345] = 1; values[23456] = 0; for (let i = 20000; i < 20003; i++) values[i] = NaN;"
-        "const rows = thin(times, values, [0, 2999.9], 300), part = thin(times, values, [1234, 1235], 300);"
-        "const band = thinBand(times, values, Float32Array.from(times, () => 0.1), [0, 2999.9], 300, [0, 1]);"
-        "const heat = thinHeat(times, [values], [0, 2999.9], 300);"
-        "return {rows, part, top: Math.max(...band.y.filter((v) => v !== null)), peak: Math.max(...heat.z[0]), columns: heat.x.length,"
-        " few: thin(times.slice(0, 9), values.slice(0, 9), [0, 1], 300)}; })()"
+        f"(() => {{ {script}\nconst n = 30000, times = Float64Array.from({{length: n}}, (_, i) => i / 10),"
+        " values = Float32Array.from(times, () => 0.5);values[12345] = 1; values[23456] = 0; for (let i ="
+        " 20000; i < 20003; i++) values[i] = NaN;const rows = thin(times, values, [0, 2999.9], 300), part ="
+        " thin(times, values, [1234, 1235], 300);const band = thinBand(times, values,"
+        " Float32Array.from(times, () => 0.1), [0, 2999.9], 300, [0, 1]);const heat = thinHeat(times,"
+        " [values], [0, 2999.9], 300);return {rows, part, top: Math.max(...band.y.filter((v) => v !=="
+        " null)), peak: Math.max(...heat.z[0]), columns: heat.x.length, few: thin(times.slice(0, 9),"
+        " values.slice(0, 9), [0, 1], 300)}; })()"
     )
     assert len(kept["rows"]) <= 900
     assert {12345, 23456} <= set(kept["rows"])
     assert {20000, 20001, 20002} & set(kept["rows"])
     assert kept["rows"] == sorted(set(kept["rows"]))
-    assert kept["part"] == list(range(12340, 12352)), "a zoomed range shows every frame and one more at each side"
+    assert kept["part"] == list(range(12340, 12352)), (
+        "a zoomed range shows every frame and one more at each side"
+    )
     assert (kept["top"], kept["peak"], kept["few"]) == (1, 1, list(range(9)))
     assert kept["columns"] <= 300
 
@@ -131,12 +148,17 @@ def test_a_phone_in_the_dark_never_scrolls_sideways(show: Open, name: str) -> No
     page = show(name, width=390, theme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     light = page.evaluate(
-        "(() => { const rgb = getComputedStyle(document.querySelector('.viewer')).color.match(/[0-9.]+/g).slice(0, 3);"
-        " return Math.min(...rgb.map(Number)); })()"
+        "(() => { const rgb ="
+        " getComputedStyle(document.querySelector('.viewer')).color.match(/[0-9.]+/g).slice(0, 3); return"
+        " Math.min(...rgb.map(Number)); })()"
     )
     assert light > 150, "letters are light on a dark page"
-    ticks = page.evaluate("[...document.querySelectorAll('.viewer .xtick text')].map(t => getComputedStyle(t).fill)")
-    assert all(fill == page.evaluate("getComputedStyle(document.querySelector('.viewer')).color") for fill in ticks)
+    ticks = page.evaluate(
+        "[...document.querySelectorAll('.viewer .xtick text')].map(t => getComputedStyle(t).fill)"
+    )
+    assert all(
+        fill == page.evaluate("getComputedStyle(document.querySelector('.viewer')).color") for fill in ticks
+    )
     assert bool(ticks) == (name == "clip")
 
 
@@ -177,4 +199,7 @@ def test_a_value_can_be_taken_away(show: Open) -> None:
 def test_texts_of_a_value_are_only_texts(show: Open) -> None:
     page = show("hostile")
     assert "<img src=x" in page.locator(".viewer .chips").first.text_content()
-    assert page.evaluate("[document.querySelectorAll('.viewer [src=x]').length, window.hit ?? null]") == [0, None]
+    assert page.evaluate("[document.querySelectorAll('.viewer [src=x]').length, window.hit ?? null]") == [
+        0,
+        None,
+    ]
