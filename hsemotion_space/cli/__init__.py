@@ -75,6 +75,11 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="write all results to this .csv, .json or .parquet file")
     parser.add_argument(
+        "--csv-bom",
+        action="store_true",
+        help="start a .csv file with a byte order mark, so that Excel shows names outside ASCII correctly",
+    )
+    parser.add_argument(
         "--fps",
         type=float,
         default=standard.sample_fps,
@@ -106,7 +111,8 @@ def _analyze(options: argparse.Namespace) -> int:
     try:
         analyses, failed = _analyze_all(options.paths, config)
         if options.out:
-            write(list(analyses.values()), options.out, [path.name for path in analyses])
+            names = [path.name for path in analyses]
+            write(list(analyses.values()), options.out, names, bom=options.csv_bom)
             print(f"Wrote {options.out}")
     except (ExportError, OSError) as error:
         return report_error(error, 2)

@@ -388,7 +388,11 @@ def _assemble(
         analyses[checkpoint.id] = Analysis(
             media=info,
             checkpoint=CheckpointRef(
-                checkpoint.id, checkpoint.title, checkpoint.sha256, checkpoint.heads_sha256
+                checkpoint.id,
+                checkpoint.title,
+                checkpoint.sha256,
+                checkpoint.heads_sha256,
+                checkpoint.license,
             ),
             frame_times_s=frame_times_s,
             faces=read_tracks((versions[place] for versions in tracks), checkpoint, smoothing),
