@@ -402,6 +402,7 @@ def test_only_decoding_counts_towards_the_deadline(tmp_path: Path, monkeypatch: 
         ("mov", {"muxer": {"movflags": "frag_every_frame+empty_moov"}}, 0.7),
         ("matroska", {"codec": "mjpeg"}, 0.6),
         ("webm", {"codec": "libvpx"}, 0.5),
+        ("webm", {"codec": "libvpx", "audio": "libopus"}, 0.5),
         ("avi", {"codec": "mjpeg"}, 0.4),
     ],
 )
@@ -412,6 +413,24 @@ def test_truncated_clips_yield_what_is_there(
     assert 2 < len(frames) < 40
     assert [number_of(frame.rgb) for frame in frames] == [round(frame.time_s * 10) % 11 for frame in frames]
     assert {BROKEN, SHORT} & set(codes(info.notices))
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "audio"),
+    [
+        ("mp4", "libx264", "aac"),
+        ("mov", "mjpeg", "pcm_s16le"),
+        ("matroska", "libx264", "aac"),
+        ("webm", "libvpx", "libopus"),
+        ("avi", "mpeg4", "pcm_s16le"),
+    ],
+)
+def test_a_clip_whose_sound_outlasts_its_video_is_whole(
+    kind: str, codec: str, audio: str, tmp_path: Path
+) -> None:
+    path = write_clip(tmp_path / "clip", TEN, kind=kind, codec=codec, audio=audio, audio_start_s=11)
+    frames, info = decode(path)
+    assert times(frames) == TENTHS and info.duration_s == pytest.approx(1) and codes(info.notices) == []
 
 
 def test_stopping_early_and_reading_once(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -181,6 +182,7 @@ class Clip:
         self._sound_start_s = _start_s(container.streams.audio)
         self._last_s = -self._step_s
         self._end_s = 0.0
+        self._reached_s = 0.0
         self._deadline = 0.0
         self._notices: dict[Message, None] = {}
         self._announced_s = max(container.duration or 0, 0) / av.time_base
@@ -302,14 +304,18 @@ class Clip:
 
     def _pictures(self) -> Iterator[VideoFrame]:
         """Yield decoded pictures in presentation order, stepping over what is damaged."""
-        packets = self._container.demux(self._stream)
-        for count in range(self._limits.clip_packets + 1):
-            if count == self._limits.clip_packets or time.monotonic() > self._deadline:
-                self._cut()
-                return
+        packets = self._container.demux()
+        count = 0
+        while count < self._limits.clip_packets and time.monotonic() <= self._deadline:
             try:
-                pictures, at_end = _decode_next(packets, self._stream)
-            except MediaError:
+                packet = next(packets, None)
+                if packet is not None and packet.size:
+                    self._reached_s = max(self._reached_s, _end_s(packet))
+                if packet is not None and packet.stream.index != self._stream.index:
+                    continue
+                count += 1
+                pictures = _decode(packet, self._stream)
+            except Exception:  # noqa: BLE001  whatever libav raises, the next packet may be whole
                 self._notice(_DAMAGED)
                 continue
             for picture in pictures:
@@ -317,14 +323,17 @@ class Clip:
                     self._notice(_DAMAGED)
                 else:
                     yield picture
-            if at_end:
-                missing_s = self._announced_s - self._end_s - max(self._origin_s or 0.0, 0.0)
-                if missing_s > 1 + 0.1 * self._announced_s:
-                    text = (
-                        "The clip ends after {end:.1f} s, earlier than its header says; it may be incomplete."
-                    )
-                    self._notice(Message(text, code="ends_early", end=self._end_s))
+            if packet is None:
+                self._check_end()
                 return
+        self._cut()
+
+    def _check_end(self) -> None:
+        """Notice that no stream reaches the end that the header announces."""
+        reached_s = max(self._reached_s, self._end_s + max(self._origin_s or 0.0, 0.0))
+        if self._announced_s - reached_s > 1 + 0.1 * self._announced_s:
+            text = "The clip ends after {end:.1f} s, earlier than its header says; it may be incomplete."
+            self._notice(Message(text, code="ends_early", end=self._end_s))
 
     def _time_of(self, picture: VideoFrame) -> float:
         """Return the presentation time in s from the first picture; always rising, whatever the stamps."""
@@ -402,18 +411,20 @@ def _start_s(streams: Iterable[AudioStream]) -> float:
     return float(min(starts, default=math.inf))
 
 
-def _decode_next(
-    packets: Iterator[Packet[VideoStream]], stream: VideoStream
-) -> tuple[list[VideoFrame], bool]:
-    """Return the pictures of the next packet, or the decoder's rest, and whether this is the end."""
-    try:
-        packet = next(packets, None)
-        if packet is None:
-            with contextlib.suppress(EOFError):
-                return stream.decode(None), True
-            return [], True
-        if packet.is_corrupt:
-            raise MediaError(_DAMAGED)
-        return packet.decode(), False
-    except Exception as error:
-        raise MediaError(_DAMAGED) from error
+def _end_s(packet: Packet[Stream]) -> float:
+    """Return when what a packet holds ends, in s; 0 if that is not known."""
+    if packet.pts is None or packet.time_base is None:
+        return 0.0
+    lasts = packet.duration or 0 if packet.stream.type != "data" else 0  # a chapter lasts as long as it likes
+    return float((packet.pts + lasts) * packet.time_base)
+
+
+def _decode(packet: Packet[Stream] | None, stream: VideoStream) -> list[VideoFrame]:
+    """Return the pictures of a packet of a stream, or the decoder's rest."""
+    if packet is None:
+        with contextlib.suppress(EOFError):
+            return stream.decode(None)
+        return []
+    if packet.is_corrupt:
+        raise MediaError(_DAMAGED)
+    return cast("list[VideoFrame]", packet.decode())
