@@ -185,7 +185,7 @@ def write_clip(
         stream = container.add_stream(codec, rate=rate, options=quiet | (options or {}))
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pix_fmt or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
-        stream.codec_context.time_base = TIME_BASE
+        stream.codec_context.time_base = Fraction(1, rate) if codec.startswith("mpeg") else TIME_BASE
         if aspect_ratio is not None:
             stream.codec_context.sample_aspect_ratio = aspect_ratio
         if turn is not None:
@@ -197,7 +197,8 @@ def write_clip(
             art.disposition = av.stream.Disposition.attached_pic
         for picture, time_s in zip(pictures, times_s, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = round(time_s * 1000), TIME_BASE
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = round(time_s / frame.time_base)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if art is not None:

@@ -474,7 +474,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "jpeg": (image("JPEG"), "is_image"),
     "gif": (image("GIF"), "is_image"),
     "avif": (image("AVIF"), "is_image"),
-    "heic": (content(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "heic"),
+    "heic": (content(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "is_image"),
     "wave": (content(b"RIFF\x24\0\0\0WAVEfmt " + bytes(64)), "unsupported"),
     "mpeg-ts": (lambda p: write_clip(p, TEN, kind="mpegts"), "unsupported"),
     "flv": (lambda p: write_clip(p, TEN, kind="flv"), "unsupported"),

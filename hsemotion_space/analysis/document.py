@@ -51,13 +51,14 @@ def _text(text: str) -> str:
 
 def tops(line: Timeline) -> list[str | None]:
     """Return the name of the most probable label in each frame, None where a value is not finite."""
-    rows = zip(line.values.argmax(axis=1).tolist(), np.isfinite(line.values).all(axis=1), strict=True)
-    return [line.task.labels[top].name if known else None for top, known in rows]
+    tops = line.values.argmax(axis=1)
+    known = np.isfinite(line.values.sum(axis=1))
+    return [line.task.labels[tops[row]].name if known[row] else None for row in range(len(tops))]
 
 
 def findings(line: Timeline) -> list[str | None]:
     """Return the name of the label that stands out in each frame, None where none does."""
-    return [top if found else None for top, found in zip(tops(line), line.stands_out, strict=True)]
+    return [top if found else None for top, found in zip(tops(line), list(line.stands_out), strict=True)]
 
 
 def _numbers(array: npt.NDArray[np.generic]) -> Json:
@@ -66,7 +67,11 @@ def _numbers(array: npt.NDArray[np.generic]) -> Json:
         return [_numbers(row) for row in array]
     if not np.issubdtype(array.dtype, np.floating):
         return [int(value) for value in array]
-    return [float(str(value)) if np.isfinite(value) else None for value in array]
+    return [_number(value) for value in array]
+
+
+def _number(value: np.floating) -> float | None:
+    return float(str(value)) if np.isfinite(value) else None
 
 
 def _analysis(analysis: Analysis, source: str) -> dict[str, Json]:
@@ -117,7 +122,7 @@ def _face(face: FaceResult, media: MediaInfo) -> dict[str, Json]:
         "predictions": [
             _described(made)
             | {"values": _numbers(made.values), "spread": _numbers(made.spread), "frames": made.frames}
-            | ({"lead": _numbers(lead(made.values[None]))[0]} if made.task.kind == "one_of" else {})
+            | ({"lead": _number(lead(made.values[None])[0])} if made.task.kind == "one_of" else {})
             | (
                 {"finding": made.task.labels[made.top].name if made.stands_out else None}
                 if len(made.support)

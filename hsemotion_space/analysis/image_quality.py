@@ -270,7 +270,7 @@ def lead(values: FloatArray) -> FloatArray:
     if values.shape[1] < 2:
         return np.full(len(values), np.nan, np.float32)
     second, first = np.partition(values, -2, axis=1)[:, -2:].T
-    return first - second
+    return np.asarray(first - second, np.float32)
 
 
 def _undecided(prediction: Prediction) -> Iterator[QualityFlag]:

@@ -25,7 +25,6 @@ from hsemotion_space.types import PROVENANCE_WORDS
 if TYPE_CHECKING:
     from hsemotion_space.types import Analysis, Prediction
 
-UNLIMITED_S = 24 * 3600.0  # there is no limit for a clip on one's own machine
 PROGRESS_COLUMNS = 100
 
 
@@ -124,14 +123,7 @@ def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Pa
     from hsemotion_space.media.clips import MediaError  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()
-    limits = replace(
-        settings.limits,
-        clip_duration_s=UNLIMITED_S,
-        clip_frames=10**7,
-        clip_packets=10**8,
-        decode_deadline_s=UNLIMITED_S,
-    )
-    pipeline = Pipeline(replace(settings, limits=replace(limits, clip_bytes=2**40)))
+    pipeline = Pipeline(replace(settings, limits=settings.limits.for_own_files()))
     with downloading("weights") as report:
         pipeline.network(config.checkpoint, report)
     analyses: dict[Path, Analysis] = {}

@@ -27,17 +27,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from hsemotion_space.media.container import open_container, video_stream
 from hsemotion_space.media.display import Display, display_size
-from hsemotion_space.media.images import (
-    CLIP_FORMATS,
-    MediaError,
-    check_size,
-    file_sha256,
-    identify,
-    read_image,
-    read_image_bytes,
-    sniff,
-)
+from hsemotion_space.media.formats import MediaError, file_sha256, sniff
+from hsemotion_space.media.images import check_size, read_image, read_image_bytes
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import ByteArray, Frame, MediaInfo
@@ -53,7 +46,6 @@ __all__ = [
     "sniff",
 ]
 
-_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "libdav1d", "libvpx", "libvpx-vp9")
 _DAMAGED = Message("Parts of the clip are damaged and were skipped.", code="parts_damaged")
 _ESTIMATED = Message(
     "Some timestamps of the clip are missing or out of order; those times are estimates.",
@@ -77,33 +69,11 @@ def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
     Raises:
         MediaError: if the file is no supported clip, has no video, is damaged or too large.
     """
-    name = identify(path, limits.clip_bytes)
-    if name not in CLIP_FORMATS:
-        raise MediaError("This file is an image, not a clip.", code="is_image")
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
-        "codec_whitelist": ",".join(_CODECS),
-        "max_pixels": str(limits.clip_pixels),
-        "max_streams": "64",
-        "probesize": "5000000",
-        "analyzeduration": "5000000",
-    }
-    if name == "mov":
-        options["enable_drefs"] = "0"
-    sha256 = file_sha256(path)
     with contextlib.ExitStack() as on_error:
         try:
-            file = str(path.resolve())
-            container = av.open(
-                file,
-                format=name,
-                options=options,
-                metadata_errors="replace",
-                timeout=limits.decode_deadline_s,
-            )
+            container = open_container(path, limits)
             on_error.callback(container.close)
-            clip = Clip(container, sha256, limits, sample_fps)
+            clip = Clip(container, file_sha256(path), limits, sample_fps)
         except MediaError:
             raise
         except Exception as error:
@@ -165,7 +135,7 @@ class Clip:
         self, container: InputContainer, sha256: str, limits: MediaLimits, sample_fps: float
     ) -> None:
         self._container, self._sha256, self._limits, self._sample_fps = container, sha256, limits, sample_fps
-        self._stream = _video_stream(container)
+        self._stream = video_stream(container, limits)
         self._stream.codec_context.options = {"max_pixels": str(limits.clip_pixels)}
         self._reformatter = VideoReformatter()  # one for all frames: each holds threads of its own
         self._has_pts = container.format.name != "avi"
@@ -387,20 +357,6 @@ class Clip:
 
     def _notice(self, message: Message) -> None:
         self._notices[message] = None
-
-
-def _video_stream(container: InputContainer) -> VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition & (stream.disposition.attached_pic | stream.disposition.timed_thumbnails):
-            continue
-        if stream.codec_context is None or stream.codec_context.name not in _CODECS:
-            text = (
-                "The video codec of the clip is not supported. Convert the clip to MP4 with H.264 and try"
-                " again."
-            )
-            raise MediaError(text, code="unsupported_codec")
-        return stream
-    raise MediaError("The file contains no video.", code="no_video")
 
 
 def _start_s(streams: Iterable[AudioStream]) -> float:
