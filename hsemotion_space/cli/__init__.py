@@ -17,6 +17,7 @@ from hsemotion_space.cli.checkpoints import add_checkpoints
 from hsemotion_space.cli.console import downloading, report_error
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
+from hsemotion_space.cli.render import check_render, render_clip
 from hsemotion_space.environment import secrets
 from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import CHALLENGE_SMOOTHING, PipelineConfig, Settings
@@ -79,6 +80,12 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
         help="start a .csv file with a byte order mark, so that Excel shows names outside ASCII correctly",
     )
     parser.add_argument(
+        "--render",
+        type=Path,
+        metavar="VIDEO.mp4",
+        help="write the clip with boxes, the most probable expressions and its sound to this file",
+    )
+    parser.add_argument(
         "--fps",
         type=float,
         default=standard.sample_fps,
@@ -108,11 +115,16 @@ def _analyze(options: argparse.Namespace) -> int:
     if options.out and options.out.suffix.lower() not in SUFFIXES:
         return report_error(f"--out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.", 2)
     try:
+        if options.render:
+            check_render(options.paths, options.render)
         analyses, failed = _analyze_all(options.paths, config)
         if options.out:
             names = [path.name for path in analyses]
             write(list(analyses.values()), options.out, names, bom=options.csv_bom)
             print(f"Wrote {options.out}")
+        if options.render:
+            for path, analysis in analyses.items():
+                render_clip(path, analysis, options.render, _reporter(path.name))
     except (ExportError, OSError) as error:
         return report_error(error, 2)
     return 1 if failed else 0

@@ -176,6 +176,11 @@ class Clip:
             self._sha256, "clip", *self._size, duration_s=self._end_s, notices=tuple(self._notices)
         )
 
+    @property
+    def origin_s(self) -> float:
+        """Return the time stamp in s from which times count; known when the first frame is."""
+        return self._origin_s or 0.0
+
     def __iter__(self) -> Iterator[Frame]:
         """Decode the frames.
 
