@@ -37,6 +37,7 @@ from clip_makers import (
 from error_codes import codes, raises_code
 from media_makers import (
     ORIENTED,
+    TIME_BASE,
     encoded,
     exif_with,
     jpeg_packet,
@@ -431,6 +432,21 @@ def test_a_clip_whose_sound_outlasts_its_video_is_whole(
     path = write_clip(tmp_path / "clip", TEN, kind=kind, codec=codec, audio=audio, audio_start_s=11)
     frames, info = decode(path)
     assert times(frames) == TENTHS and info.duration_s == pytest.approx(1) and codes(info.notices) == []
+
+
+def test_a_clip_whose_subtitles_outlast_its_video_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "clip"
+    with av.open(str(path), "w", format="matroska") as container:
+        video, subtitles = container.add_stream("mjpeg", rate=10), container.add_mux_stream("subrip")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        for picture in TEN:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        packet = av.Packet(b"Good night.")
+        packet.stream, packet.time_base, packet.duration = subtitles, TIME_BASE, 9000
+        packet.pts = packet.dts = 4000
+        container.mux_one(packet)
+    frames, info = decode(path)
+    assert len(frames) == 10 and codes(info.notices) == []
 
 
 def test_stopping_early_and_reading_once(tmp_path: Path) -> None:

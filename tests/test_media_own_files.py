@@ -140,6 +140,8 @@ def test_own_pictures_have_limits_too(tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(png_bit_bomb(6000, 5000))
     assert read_image(path, OWN)[0].width == 1920
+    Image.new("1", (12_000, 12_000)).save(path, "TIFF", compression="group4")
+    assert read_image(path, OWN)[0].width == 1920
     path.write_bytes(png_bit_bomb(30_000, 30_000))
     with raises_code(MediaError, "too_many_pixels"):
         read_image(path, OWN)

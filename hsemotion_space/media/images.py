@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -88,7 +89,8 @@ def _read(source: Path | io.BytesIO, name: str, limits: MediaLimits) -> tuple[By
     limit_pixels = limits.jpeg_pixels if name == "JPEG" else limits.image_pixels
     try:
         file = source.open("rb") if isinstance(source, Path) else source
-        with file, _open(file, name) as image:
+        with file, warnings.catch_warnings(), _open(file, name) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here
             check_size(image.width, image.height, limit_pixels)
             if max(image.size) > limits.image_side:
                 raise MediaError(
@@ -97,7 +99,7 @@ def _read(source: Path | io.BytesIO, name: str, limits: MediaLimits) -> tuple[By
                     limit=limits.image_side,
                 )
             picture, notices = _decode(image, limits.image_output_side)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise MediaError(
             "The picture is too large; the limit is {limit:.1f} megapixels.",
             code="too_many_pixels",
