@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from clip_makers import LIMITS, TEN, decode, times
@@ -27,6 +28,7 @@ from media_makers import (
 from PIL import Image
 
 from hsemotion_space.media.clips import MediaError, read_image, sniff
+from hsemotion_space.media.container import SOUND_CODECS, allowed_codecs
 
 OWN = LIMITS.for_own_files()
 PICTURE = Image.fromarray(quadrants())
@@ -107,6 +109,11 @@ def test_reads_more_clips(name: str, tmp_path: Path) -> None:
     assert [number_of(frame.rgb) for frame in frames] == list(range(10))
     priming_s = 0.022 if "audio" in CLIPS[name] else 0.001  # of sound, which may begin before the pictures
     assert times(frames) == pytest.approx([number / rate for number in range(10)], abs=priming_s)
+
+
+def test_every_allowed_decoder_exists() -> None:
+    for name in (*allowed_codecs(OWN), *SOUND_CODECS):
+        assert av.codec.Codec(name, "r").name
 
 
 MEASURE = """
