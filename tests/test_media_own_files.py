@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clip_makers import LIMITS, TEN, decode, times
+from clip_makers import LIMITS, decode, times
 from error_codes import codes, raises_code
 from media_makers import (
     UPRIGHT,
@@ -95,13 +95,30 @@ CLIPS: dict[str, dict[str, object]] = {
     "mkv-ffv1": {"kind": "matroska", "codec": "ffv1"},
     "avi-raw": {"kind": "avi", "codec": "rawvideo"},
     "avi-huffyuv": {"kind": "avi", "codec": "huffyuv", "pix_fmt": "yuv422p"},
+    "avi-ffvhuff": {"kind": "avi", "codec": "ffvhuff"},
+    "avi-utvideo": {"kind": "avi", "codec": "utvideo"},
+    "avi-magicyuv": {"kind": "avi", "codec": "magicyuv"},
+    "avi-cinepak": {"kind": "avi", "codec": "cinepak", "pix_fmt": "rgb24"},
+    "avi-msmpeg4v2": {"kind": "avi", "codec": "msmpeg4v2"},
+    "wmv1": {"kind": "asf", "codec": "wmv1"},
+    "mov-qtrle": {"kind": "mov", "codec": "qtrle", "pix_fmt": "rgb24"},
+    "mov-jpeg2000": {"kind": "mov", "codec": "jpeg2000"},
+    "mov-v210": {"kind": "mov", "codec": "v210", "pix_fmt": "yuv422p10le"},
+    "mov-svq1": {"kind": "mov", "codec": "svq1", "pix_fmt": "yuv410p"},
+    "mov-cineform": {"kind": "mov", "codec": "cfhd", "pix_fmt": "yuv422p10le"},
+    "mov-dnxhr": {"kind": "mov", "codec": "dnxhd", "pix_fmt": "yuv422p", "options": {"profile": "dnxhr_hq"}},
+    "3gp-h263": {"kind": "3gp", "codec": "h263"},
+    "avi-dv": {"kind": "avi", "codec": "dvvideo", "rate": 25},
+    "dv": {"kind": "dv", "codec": "dvvideo", "rate": 25, "audio": "pcm_s16le"},
 }
+SIZES = {"dvvideo": (720, 576), "dnxhd": (256, 120), "h263": (176, 144)}
 
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_reads_more_clips(name: str, tmp_path: Path) -> None:
     path, rate = tmp_path / "clip", CLIPS[name].get("rate", 10)
-    write_clip(path, TEN, **CLIPS[name])  # type: ignore[arg-type]
+    pictures = numbered(10, *SIZES.get(str(CLIPS[name].get("codec")), (64, 48)))
+    write_clip(path, pictures, **CLIPS[name])  # type: ignore[arg-type]
     with raises_code(MediaError, "unsupported", "unsupported_codec"):
         decode(path)
     frames, info = decode(path, limits=OWN)

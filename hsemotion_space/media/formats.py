@@ -13,7 +13,7 @@ from hsemotion_space.settings import MediaLimits
 
 HEAD_BYTES: Final = 400  # of a file that tell its format; two packets of MPEG-TS with their time stamps
 CLIP_FORMATS: Final = ("mov", "matroska", "avi")
-OWN_CLIP_FORMATS: Final = (*CLIP_FORMATS, "mpegts", "mpeg", "asf", "flv", "mxf", "ogg")
+OWN_CLIP_FORMATS: Final = (*CLIP_FORMATS, "mpegts", "mpeg", "asf", "flv", "mxf", "ogg", "dv")
 """As libav names them; all but the first three are read only where ``MediaLimits.own_files`` allows them."""
 
 
@@ -43,6 +43,7 @@ _OWN_MAGIC = _patterns(
     ("flv", rb"FLV\x01"),
     ("mxf", rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01"),
     ("ogg", rb"OggS\0"),
+    ("dv", rb"\x1f\x07\0[\x3f\xbf]"),
 )
 _UNREADABLE = Message("The file cannot be opened.", code="unreadable")
 _UNSUPPORTED = Message(
@@ -52,7 +53,7 @@ _UNSUPPORTED = Message(
 )
 _OWN_UNSUPPORTED = Message(
     "This file type is not supported. Images can be JPEG, PNG, WebP, BMP, GIF, AVIF, HEIC, TIFF, PPM or JPEG"
-    " 2000; clips can be MP4, MOV, WebM, MKV, AVI, MPEG-TS, MPEG-PS, WMV, FLV, MXF or Ogg.",
+    " 2000; clips can be MP4, MOV, WebM, MKV, AVI, MPEG-TS, MPEG-PS, WMV, FLV, MXF, Ogg or DV.",
     code="unsupported",
 )
 _PAGE = MediaLimits()
