@@ -72,7 +72,7 @@ def sniff(path: Path, limits: MediaLimits = _PAGE) -> Literal["image", "clip"]:
     return "clip" if identify(path, limits) in OWN_CLIP_FORMATS else "image"
 
 
-def identify(path: Path, limits: MediaLimits, limit_bytes: int | None = None) -> str:
+def identify(path: Path, limits: MediaLimits = _PAGE, limit_bytes: int | None = None) -> str:
     """Return the format of a file by its first bytes, as Pillow names images and libav names clips.
 
     Raises:

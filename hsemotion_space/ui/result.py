@@ -17,7 +17,7 @@ from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.media.formats import MediaError, identify
-from hsemotion_space.settings import MediaLimits, PipelineConfig, SettingsError
+from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_updates
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
@@ -182,7 +182,7 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
 def _shown_url(media: Path, analysis: Analysis) -> str:
     """Return where the browser gets the media; the preview of a HEIC photo, which few browsers can decode."""
     with suppress(MediaError):
-        if identify(media, MediaLimits()) == "HEIF":
+        if identify(media) == "HEIF":
             height, width = analysis.preview.shape[:2]
             return data_uri(analysis.preview, (width, height))
     return media_url(media)
