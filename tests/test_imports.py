@@ -16,7 +16,7 @@ import torch
 from checkpoint_makers import make_checkpoint, manifest_text
 from fake_hub import FakeHub, environment, use
 
-from hsemotion_space.hub.imports import Imported, Order, import_checkpoint
+from hsemotion_space.hub.imports import Imported, ImportRequest, import_checkpoint
 from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, read_manifest
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.source import Digest
@@ -65,7 +65,7 @@ def strict(checkpoint: Checkpoint) -> object:
 
 
 def bring_in(roots: tuple[Path, Path], what: str | Path, **options: str) -> Imported:
-    return import_checkpoint(Order(str(what), **options), roots, roots[1].parent, strict)
+    return import_checkpoint(ImportRequest(str(what), **options), roots, roots[1].parent, strict)
 
 
 def test_a_file_is_converted_checked_and_listed(roots: tuple[Path, Path], tmp_path: Path) -> None:

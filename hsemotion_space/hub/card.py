@@ -116,11 +116,11 @@ surveillance, diagnosis, lie detection, or any decision about a person. Terms of
 """
 
 
-def _license(words: str) -> str:
+def _license(text: str) -> str:
     """Return the lines of metadata on the license, of which the Hub knows some by name."""
-    if (known := words.lower()) in KNOWN_LICENSES:
+    if (known := text.lower()) in KNOWN_LICENSES:
         return f"license: {known}"
-    name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
+    name = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
     return f"license: other\nlicense_name: {name}\nlicense_link: LICENSE"
 
 
@@ -135,11 +135,11 @@ def _start(record: Record) -> str:
 def _limits(checkpoint: Checkpoint, record: Record, starter: bool) -> str:
     """Return the sections on limits and use: only what is true of this checkpoint."""
     lines = [LOOKS, *([PROXIES] if record["proxy"] else []), *([POSED] if "heads" in record else [])]
-    words = {"rule": RULE, "prior": PRIOR}
+    sentences = {"rule": RULE, "prior": PRIOR}
     lines += [
-        words[head.provenance].format(title=head.task.title)
+        sentences[head.provenance].format(title=head.task.title)
         for head in checkpoint.heads
-        if head.provenance in words
+        if head.provenance in sentences
     ]
     lines += [*([THIN] if starter else []), GROUPS]
     return (

@@ -86,8 +86,8 @@ def _is_no_face(row: dict[str, object]) -> bool:
 
 
 def _name_targets(text: str) -> tuple[FloatArray, bool] | None:
-    words = [word.capitalize() for word in text.split()]
-    names = [word if word in EXPRESSION.label_names else CATEGORY_NAMES.get(word) for word in words]
+    forms = [form.capitalize() for form in text.split()]
+    names = [form if form in EXPRESSION.label_names else CATEGORY_NAMES.get(form) for form in forms]
     if not names or None in names:
         return None
     target = np.zeros(len(EXPRESSION.labels), np.float32)
