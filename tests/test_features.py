@@ -85,7 +85,7 @@ def test_extract_writes_outputs_of_the_squashed_picture(tmp_path: Path) -> None:
     crops = make_crops(tmp_path / "crops")
     result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
     table = read_features(tmp_path / "features")
-    assert (result.faces, result.rows, result.skipped, result.skipped_count) == (22, 22, (), 0)
+    assert (result.faces, result.rows, result.skipped) == (22, 22, ())
     assert (table.videos, table.starts.tolist()) == (("v0", "v2"), [0, 13, 22])
     assert (table.checkpoint, table.sha256) == ("plain", "ab" * 32)
     assert table.frames.tolist() == [crop.frame for crop in crops]
@@ -190,7 +190,7 @@ def test_extract_names_pictures_that_cannot_be_decoded(tmp_path: Path) -> None:
     for crop in crops[10:35]:
         crop.image.write_bytes(b"GIF89a")
     result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
-    assert (result.faces, result.rows, result.skipped_count, len(result.skipped)) == (40, 12, 28, 20)
+    assert (result.faces, result.rows, len(result.skipped)) == (40, 12, 20)
     assert [path for path, _ in result.skipped] == [crop.image for crop in (*crops[:3], *crops[10:27])]
     assert all(": " in reason for _, reason in result.skipped)
     good = [crop.frame for crop in (*crops[3:10], *crops[35:])]
@@ -212,7 +212,7 @@ def test_extract_without_any_picture(tmp_path: Path) -> None:
         crop.image.write_bytes(b"")
     result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
     table = read_features(tmp_path / "features")
-    assert (result.rows, result.skipped_count, table.videos, table.starts.tolist()) == (0, 9, (), [0])
+    assert (result.faces, result.rows, table.videos, table.starts.tolist()) == (9, 0, (), [0])
     assert (table.embeddings.shape, table.scores.shape, table.rows("v0")) == ((0, 6), (0, 2), None)
     assert extract([], NETWORK, tmp_path / "nothing").faces == 0
 

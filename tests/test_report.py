@@ -30,13 +30,6 @@ def values_of(task: Task, start: float, support: int) -> tuple[LabelScore, ...]:
     return tuple(LabelScore(name, start + 0.0111 * k, support + k) for k, name in enumerate(task.label_names))
 
 
-def made(
-    task: Task, measure: str, value: float, interval: tuple[float, float], per_label: tuple[LabelScore, ...],
-    counts: tuple[int, ...], sure: tuple[float, float], confusion: np.ndarray = NO_COUNTS, calibration: CalibrationBins = NO_BINS,
-) -> TaskScore:  # fmt: skip
-    return TaskScore(task, measure, value, interval, per_label, *counts, *sure, confusion, calibration)
-
-
 def scores() -> list[TaskScore]:
     bins = calibration_bins(np.linspace(0.02, 0.98, 40), np.arange(40) % 3 == 0)
     affect, odd, units, mimicry = (
@@ -44,12 +37,11 @@ def scores() -> list[TaskScore]:
         values_of(MIMICRY_INTENSITY, -0.1, 4588),
     )  # fmt: skip
     counts = np.array([[1501, 22, 33], [44, 1655, 66], [77, 88, 1999]])
-    none = (NAN, NAN)
     return [
-        made(VALENCE_AROUSAL, "P_VA", 0.4321, (0.3987, 0.4765), affect, (70011, 65432, 4321, 258, 76), none),
-        made(ODD, "macro F1", 0.2109, (0.1765, 0.2543), odd, (2801, 2222, 543, 36, 70), (0.5678, 0.0987), counts, bins),
-        made(ACTION_UNITS, "mean F1", 0.5432, none, units, (445, 444, 1, 0, 1), (NAN, 0.1234), calibration=bins),
-        made(MIMICRY_INTENSITY, "mean Pearson r", -0.0321, (-0.1, 0.0456), mimicry, (4588, 4586, 0, 2, 4588), none),
+        TaskScore(VALENCE_AROUSAL, "P_VA", 0.4321, (0.3987, 0.4765), affect, 70011, 65432, 258, 76, NO_COUNTS, NO_BINS),
+        TaskScore(ODD, "macro F1", 0.2109, (0.1765, 0.2543), odd, 2801, 2222, 36, 70, counts, bins),
+        TaskScore(ACTION_UNITS, "mean F1", 0.5432, (NAN, NAN), units, 445, 444, 0, 1, NO_COUNTS, bins),
+        TaskScore(MIMICRY_INTENSITY, "mean Pearson r", -0.0321, (-0.1, 0.0456), mimicry, 4588, 4586, 2, 4588, NO_COUNTS, NO_BINS),
     ]  # fmt: skip
 
 

@@ -34,16 +34,11 @@ _ROW_GROUP = 8192
 
 @dataclass(frozen=True, slots=True)
 class ExtractResult:
-    """Contents of a features folder: ``rows`` of the listed ``faces``, first failures with reasons."""
+    """Contents of a features folder: ``rows`` of the listed ``faces``; pictures that were skipped, and why."""
 
     faces: int
     rows: int
     skipped: tuple[tuple[Path, str], ...]
-
-    @property
-    def skipped_count(self) -> int:
-        """Number of all pictures that could not be decoded."""
-        return self.faces - self.rows
 
 
 @dataclass(slots=True)
