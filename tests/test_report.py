@@ -123,7 +123,7 @@ def test_tables_of_markdown_are_rectangular(score: TaskScore) -> None:
     assert len(blocks) == 3 + bool(score.confusion.size) + bool(score.calibration.count.size)
     for lines in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1 and re.fullmatch(
-            r"\| ---( \| ---:)+ \|", lines[1]
+            r"\|---(\|---:)+\|", lines[1]
         )
 
 

@@ -34,7 +34,7 @@ _ROW_GROUP = 8192
 
 @dataclass(frozen=True, slots=True)
 class ExtractResult:
-    """Contents of a features folder: ``rows`` of the listed ``faces``; pictures that were skipped, and why."""
+    """Contents of a features folder: ``rows`` of the listed ``faces``; pictures skipped, and why."""
 
     faces: int
     rows: int

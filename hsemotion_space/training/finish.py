@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
 
-from hsemotion_space.hub.card import Json, model_card
+from hsemotion_space.hub.card import model_card
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.training.attach import attach_heads, set_least_length, set_measured
@@ -82,9 +83,9 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
     (folder / "README.md").write_text(model_card(checkpoint, record), "utf-8")
 
 
-def _record(folder: Path, checkpoint: Checkpoint) -> dict[str, Json]:
+def _record(folder: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     with reading(folder / RECORD, "training record; run `hsemotion-space learn export` first", "record"):
-        record: dict[str, Json] = json.loads((folder / RECORD).read_text("utf-8"))
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
     if record.get("weights_sha256") != checkpoint.sha256:
         template = (
             "{file} belongs to other weights than the manifest; run `hsemotion-space learn export` first."
@@ -115,9 +116,9 @@ def _note(result: HeadResult) -> str:
     )
 
 
-def _figures(result: HeadResult) -> dict[str, Json]:
+def _figures(result: HeadResult) -> dict[str, Any]:
     """Return what ``training.json`` records about a head."""
-    figures: dict[str, Json] = {
+    figures: dict[str, Any] = {
         "temperature": result.attachment.head.temperature,
         "thresholds": list(result.attachment.thresholds),
         "ece": {"before": round(result.ece_before, 4), "after": round(result.score.ece, 4)},
@@ -126,7 +127,7 @@ def _figures(result: HeadResult) -> dict[str, Json]:
     return figures | ({"rule": _scored(result.rule)} if result.rule else {})
 
 
-def _scored(score: TaskScore) -> dict[str, Json]:
+def _scored(score: TaskScore) -> dict[str, Any]:
     return {
         "measure": score.measure, "value": round(score.value, 4),
         "interval": [round(bound, 4) for bound in score.interval],
