@@ -192,7 +192,7 @@ def test_extract_names_pictures_that_cannot_be_decoded(tmp_path: Path) -> None:
     result = extract(crops, NETWORK, tmp_path / "features", **SMALL)
     assert (result.faces, result.rows, len(result.skipped)) == (40, 12, 20)
     assert [path for path, _ in result.skipped] == [crop.image for crop in (*crops[:3], *crops[10:27])]
-    assert all(": " in reason for _, reason in result.skipped)
+    assert all(reason for _, reason in result.skipped)
     good = [crop.frame for crop in (*crops[3:10], *crops[35:])]
     assert read_features(tmp_path / "features").frames.tolist() == good
 

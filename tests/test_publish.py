@@ -290,7 +290,8 @@ def test_publish_for_timm(
     data = timm.data.resolve_model_data_config(full)
     expected = {"input_size": (3, size, size), "interpolation": "bilinear", "crop_pct": 1.0}
     expected |= {"mean": checkpoint.input.mean, "std": checkpoint.input.std}
-    assert data.items() >= expected.items()
+    found = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    assert {key: found[key] for key in expected} == expected
     assert full.pretrained_cfg["label_names"] == [
         label for head in checkpoint.heads if head.columns for label in head.task.label_names
     ]
