@@ -1,5 +1,4 @@
-"""Publishing of feedback where the Hub does what it should; for the rest see
-tests/faults/test_publish_faults.py."""
+"""Publishing of feedback where the Hub does what it should; for the rest see test_feedback_faults.py."""
 
 from __future__ import annotations
 

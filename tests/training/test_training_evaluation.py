@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from error_codes import raises_code
-from learn_makers import RECIPE, write_data
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from training_makers import RECIPE
 
 from hsemotion_space.training import run as runs
 from hsemotion_space.training.data import TEST, TUNING, FaceImages
@@ -47,16 +47,6 @@ files = ["b.parquet"]
 share = 0.25
 tuning = 0.2
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def sources(data: Path) -> list[FaceImages]:
-    return load_sources(RECIPE, data)[0]
 
 
 class Brightness(nn.Module):

@@ -10,28 +10,16 @@ import numpy as np
 import pytest
 import torch
 from error_codes import raises_code
-from learn_makers import RECIPE, same, write_data
 from safetensors.torch import save_file
 from torch import Tensor
+from training_makers import RECIPE, same
 
 from hsemotion_space.training import train
 from hsemotion_space.training.batches import Batch, BatchMaker, prefetched
 from hsemotion_space.training.data import TEST, TRAINING, TUNING, FaceImages
 from hsemotion_space.training.evaluate import ExpressionResult
 from hsemotion_space.training.files import DataError
-from hsemotion_space.training.sources import load_sources
 from hsemotion_space.training.train import Trainer, read_log
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> list[FaceImages]:
-    return load_sources(RECIPE, write_data(tmp_path_factory.mktemp("data")))[0]
-
 
 # batches
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from fake_hub import FakeHub, Fault, use
+from fake_hub import FakeHub, Fault
 from feedback_makers import make_crop, make_record, refused
 from feedback_publishing import (
     REPO,
@@ -25,7 +25,6 @@ from feedback_publishing import (
     published_ids,
 )
 
-from hsemotion_space.feedback import repository
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
 from hsemotion_space.feedback.erase import erase_everywhere, erase_locally, pending_erasures, tombstones
@@ -34,18 +33,11 @@ from hsemotion_space.feedback.service import NOT_RESTORED, Feedback, open_feedba
 from hsemotion_space.feedback.tables import tombstone_of
 from hsemotion_space.settings import Settings
 
+TIMEOUT_S = 2.0
 Emptied: TypeAlias = tuple[Feedback, list[str], list[str]]
 SECRET = "a secret of forty characters, more or less"
 KEYS = Keys(SECRET.encode())
 ANNAS, BENS = KEYS.code("Anna"), KEYS.code("Ben")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(repository, "TIMEOUT_S", 2.0)
-    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 2.0)
-    with FakeHub(token=TOKEN) as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
-        yield hub
 
 
 def start(folder: Path, token: str = TOKEN) -> Feedback:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from error_codes import raises_code
-from learn_makers import RECIPE, write_data
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from training_makers import RECIPE, write_data
 
 from hsemotion_space.__main__ import main
 from hsemotion_space.training.files import DataError
@@ -25,11 +25,6 @@ from hsemotion_space.vision.backbones import create_model
 from hsemotion_space.vision.backbones.mobilefacenet import MobileFaceNet
 
 WHOLE = "features.features.layers.0.layers.0.weight"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def settle(model: nn.Module, size: int, seed: int) -> nn.Module:

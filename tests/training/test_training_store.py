@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from error_codes import raises_code
-from learn_makers import RECIPE, encoded, pictures
+from training_makers import RECIPE, encoded, pictures
 
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.training.batches import BatchMaker

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from error_codes import raises_code
-from learn_makers import RECIPE, encoded, pictures, write_data
+from training_makers import RECIPE, encoded, pictures
 
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.training.data import (
@@ -25,16 +25,6 @@ from hsemotion_space.training.files import DataError
 from hsemotion_space.training.pictures import blacked_out, cut_face, open_picture
 from hsemotion_space.training.recipe import Source
 from hsemotion_space.training.sources import VoteRegression, fit_votes, load_sources
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def sources(data: Path) -> list[FaceImages]:
-    return load_sources(RECIPE, data)[0]
 
 
 def test_vote_targets() -> None:

@@ -6,15 +6,16 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, Fault, use
+from fake_hub import FakeHub, Fault
 from feedback_makers import ANNA, BEN, CARL, hash_of, make_crop
 from feedback_publishing import (
     REPO,
     TOKEN,
+    PowerCutError,
     Server,
     batches_on,
     counts_of,
@@ -23,7 +24,7 @@ from feedback_publishing import (
     published_ids,
 )
 
-from hsemotion_space.feedback import erase, repository
+from hsemotion_space.feedback import erase, publish, repository
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
 from hsemotion_space.feedback.erase import (
@@ -39,21 +40,7 @@ from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
 
 DORA = hash_of("Dora")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(repository, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 1.0)
-    with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
-        yield hub
-
-
-@pytest.fixture
-def server(hub: FakeHub, tmp_path: Path) -> Iterator[Server]:
-    server = Server(hub, tmp_path / "here")
-    yield server
-    server.store.close()
+TIMEOUT_S = 1.0
 
 
 class Traces:
@@ -197,10 +184,6 @@ def test_erase_that_fails_on_the_way_stays_pending(
     assert traces.there() == []
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
     assert len(hub.files(REPO, kind="dataset")[ERASED].split()) == 5
-
-
-class PowerCutError(BaseException):
-    """Nothing can catch this."""
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -373,7 +356,7 @@ def test_erase_without_access_to_the_hub(server: Server, hub: FakeHub, traces: T
 def test_erase_does_not_wait_for_a_hub_that_hangs(
     server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(publish, "ERASE_TIMEOUT_S", 2.0)
     hub.fail(Fault("hang", f"/api/datasets/{REPO}$", wait_s=0.5))
     started_s = time.monotonic()
     report = server.erase(ANNA, wait_s=0.1)

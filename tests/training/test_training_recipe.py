@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from error_codes import raises_code
-from learn_makers import RECIPE
+from training_makers import RECIPE
 
 from hsemotion_space.training.augment import Augmentation
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.recipe import Recipe, Source, read_recipe
 
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 GOOD = """arch = "x"
 size = 64
 steps = 5

@@ -13,7 +13,7 @@ import pytest
 import torch
 from checkpoint_makers import make_checkpoint
 from error_codes import raises_code
-from learn_makers import RECIPE, pictures, same, soft_labels, write_data
+from training_makers import RECIPE, pictures, same, soft_labels
 
 from hsemotion_space.inference.heads import softmax
 from hsemotion_space.tasks import EXPRESSION
@@ -59,25 +59,13 @@ unlabeled = true
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def data(data: Path) -> Path:
     """Two labeled sources, one without labels, and a recipe."""
-    folder = write_data(tmp_path_factory.mktemp("data"))
-    pq.write_table(
-        pa.table({"image": [{"bytes": content} for content in pictures(20, 7)]}), folder / "wild.parquet"
-    )
-    (folder / "recipe.toml").write_text(TOML)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sources(data: Path) -> list[FaceImages]:
-    return load_sources(RECIPE, data)[0]
+    wild = pa.table({"image": [{"bytes": content} for content in pictures(20, 7)]})
+    pq.write_table(wild, data / "wild.parquet")
+    (data / "recipe.toml").write_text(TOML)
+    return data
 
 
 @pytest.fixture(scope="module")
