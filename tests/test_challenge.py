@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from hsemotion_space.tasks import (
     Task,
 )
 from hsemotion_space.training.attach import Attachment, attach_heads, drop_heads
-from hsemotion_space.training.challenge import SearchSpace, frames_of, labels_of, measure, tune
+from hsemotion_space.training.challenge import frames_of, labels_of, measure, tune
 from hsemotion_space.training.feature_table import read_features
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.crops import list_clips, list_faces
@@ -154,19 +154,6 @@ def test_tune_chooses_smoothing_for_a_smooth_signal(world: World, task: Task) ->
     assert 3 <= post.smoothing.width <= 15  # classes stay for 15 to 40 frames
     smoothed = world.score(task, folder / "final.parquet", post.thresholds)
     assert smoothed > world.score(task, folder / "raw.parquet") + 0.05
-
-
-def test_tune_chooses_no_smoothing_for_independent_frames() -> None:
-    rng = np.random.default_rng(0)
-    values = [rng.uniform(-1, 1, (100, 2)).astype(np.float32) for _ in range(5)]
-    labels = [Series(f"v{k}", np.arange(1, 101), array) for k, array in enumerate(values)]
-    noise = [rng.normal(0, 0.3, (100, 2)).astype(np.float32) for _ in labels]
-    noisy = [
-        replace(item, values=(item.values + more).clip(-1, 1))
-        for item, more in zip(labels, noise, strict=True)
-    ]
-    space = SearchSpace(tuple(Smoothing("box", width) for width in (0, 3, 10)))
-    assert tune(VALENCE_AROUSAL, [noisy], labels, space).smoothing.width == 0
 
 
 @each_task
@@ -311,11 +298,11 @@ def test_tuning_share_is_a_share(share: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_tune_refuses_no_labels_and_three_systems() -> None:
-    labels, space = [Series("v", np.array([1]), np.zeros((1, 2), np.float32))], SearchSpace((Smoothing(),))
+    labels, smoothings = [Series("v", np.array([1]), np.zeros((1, 2), np.float32))], [Smoothing()]
     with raises_code(DataError, "no_tuning_video"):
-        tune(VALENCE_AROUSAL, [[]], [], space)
+        tune(VALENCE_AROUSAL, [[]], [], smoothings)
     with raises_code(DataError, "systems"):
-        tune(VALENCE_AROUSAL, [[], [], []], labels, space)
+        tune(VALENCE_AROUSAL, [[], [], []], labels, smoothings)
 
 
 def test_frames_of_a_table_with_columns_in_any_order(tmp_path: Path) -> None:

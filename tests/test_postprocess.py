@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
 from hsemotion_space.training import challenge
-from hsemotion_space.training.challenge import SearchSpace, tune, tune_blend, tune_thresholds
+from hsemotion_space.training.challenge import tune, tune_blend, tune_thresholds
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.postprocess import (
     Smoothing,
@@ -201,7 +201,7 @@ def test_the_smoothing_with_the_best_measure_is_chosen() -> None:
         *(Smoothing("box", width) for width in (1, 10, 200)),
         Smoothing("gaussian", 0.2, "seconds"),
     ]
-    best = tune(VALENCE_AROUSAL, [[noisy]], labels, SearchSpace(tuple(candidates))).smoothing
+    best = tune(VALENCE_AROUSAL, [[noisy]], labels, candidates).smoothing
     values = {item: closeness(VALENCE_AROUSAL, labels, smooth_all([noisy], item)) for item in candidates}
     assert best in (candidates[2], candidates[4]) and values[best] == max(values.values())
 
@@ -214,10 +214,10 @@ def test_of_equal_smoothings_the_first_is_chosen_and_undefined_ones_never(
     for values, expected in (((0.5, 0.5), narrow), ((0.4, 0.5), wide), ((NAN, 0.1), wide)):
         results = iter(values)
         monkeypatch.setattr(challenge, "measure", lambda *_, results=results: next(results))
-        assert tune(VALENCE_AROUSAL, [series], series, SearchSpace((narrow, wide))).smoothing == expected
+        assert tune(VALENCE_AROUSAL, [series], series, [narrow, wide]).smoothing == expected
     monkeypatch.setattr(challenge, "measure", lambda *_: NAN)
     with raises_code(DataError, "no_value"):
-        tune(VALENCE_AROUSAL, [series], series, SearchSpace((wide, narrow)))
+        tune(VALENCE_AROUSAL, [series], series, [wide, narrow])
 
 
 @pytest.mark.usefixtures("close")
@@ -226,12 +226,8 @@ def test_frame_rates_reach_the_candidates() -> None:
     target = [make("v", range(1, 8), [0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0])]
     candidates = (Smoothing(), Smoothing("box", 0.1, "seconds"))
     valence = VALENCE_AROUSAL.subset(["Valence"])
-    assert (
-        tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 10})).smoothing == candidates[1]
-    )
-    assert (
-        tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 1})).smoothing == candidates[0]
-    )
+    assert tune(valence, [impulse], target, candidates, rates={"v": 10}).smoothing == candidates[1]
+    assert tune(valence, [impulse], target, candidates, rates={"v": 1}).smoothing == candidates[0]
 
 
 def test_thresholds_by_hand() -> None:

@@ -112,34 +112,25 @@ def test_the_architecture_is_the_one_of_the_manifest(name: str) -> None:
 
 
 @every_published
-def test_labels_are_read_from_the_columns_where_the_authors_put_them(name: str) -> None:
-    checkpoint, outputs = published(name), FACTS[name].outputs
+def test_manifest_has_the_outputs_and_the_input_of_the_authors(name: str) -> None:
+    checkpoint, facts = published(name), FACTS[name]
+    outputs, spec, source = facts.outputs, checkpoint.input, checkpoint.source
     read = [head for head in checkpoint.heads if head.kind == "scores"]
-    assert [[outputs[column] for column in head.columns] for head in read] == [
-        list(head.task.label_names) for head in read
-    ]
+    labels = [[outputs[column] for column in head.columns] for head in read]
+    assert labels == [list(head.task.label_names) for head in read]
     assert sorted(column for head in read for column in head.columns) == list(range(len(outputs)))
     for head, task in zip(read, (EXPRESSION, VALENCE_AROUSAL), strict=False):
         # in the project's order
         assert head.task.label_names == tuple(label for label in task.label_names if label in outputs)
-
-
-@every_published
-def test_only_tasks_that_the_file_can_give_are_offered(name: str) -> None:
-    tasks = ["expression", *(["valence_arousal"] if FACTS[name].ccc else []), "compound_expression"]
-    checkpoint = published(name)
+    tasks = ["expression", *(["valence_arousal"] if facts.ccc else []), "compound_expression"]
     assert [head.task.name for head in checkpoint.heads] == tasks
-    assert [(head.kind, head.provenance) for head in checkpoint.heads] == [("scores", "trained")] * (
-        len(tasks) - 1
-    ) + [("pair_mean", "rule")]
+    kinds = [("scores", "trained")] * (len(tasks) - 1) + [("pair_mean", "rule")]
+    assert [(head.kind, head.provenance) for head in checkpoint.heads] == kinds
     assert not any(head.has_weights or head.temperature != 1 for head in checkpoint.heads)
-
-
-@every_published
-def test_the_input_is_the_one_of_the_training(name: str) -> None:
-    spec, facts = published(name).input, FACTS[name]
     assert (spec.size, spec.crop, spec.margin) == (facts.size, "box", 0.0)
     assert (spec.mean, spec.std) == facts.normalization
+    assert (source.bundled, source.hub) == ("", None)
+    assert {file.name for file in (ROOT / name).iterdir()} == {"README.md", "manifest.toml"}
 
 
 @every_published
@@ -156,14 +147,6 @@ def test_the_published_file_is_fixed_as_far_as_it_is_known(name: str) -> None:
         )
     assert (upstream.digest.sha256, upstream.digest.size_bytes) == DIGESTS.get(name, ("", 0))
     assert upstream.pinned == (name in DIGESTS)
-
-
-@every_published
-def test_no_weights_lie_beside_the_manifest(name: str) -> None:
-    source = published(name).source
-    assert not source.bundled
-    assert source.hub is None
-    assert {file.name for file in (ROOT / name).iterdir()} == {"README.md", "manifest.toml"}
 
 
 @every_published

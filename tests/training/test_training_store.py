@@ -39,7 +39,7 @@ def samples(tmp_path: Path) -> list[FaceSample]:
     return [sample(file, number) for number, file in enumerate(files)]
 
 
-def test_samples_become_a_source_with_their_labels_and_split(samples: list[FaceSample]) -> None:
+def test_faces_from_samples_with_labels_and_splits(samples: list[FaceSample]) -> None:
     samples[3] = replace(samples[3], expression=None)
     samples[5] = replace(samples[5], valence_arousal=None)
     samples[6] = replace(samples[6], expression=None, valence_arousal=None)
@@ -61,7 +61,7 @@ def test_samples_become_a_source_with_their_labels_and_split(samples: list[FaceS
     assert {TRAINING, TUNING, TEST} == set(expected)
 
 
-def test_without_a_validation_part_a_tenth_of_the_groups_is_the_test(samples: list[FaceSample]) -> None:
+def test_faces_from_samples_without_a_validation_part(samples: list[FaceSample]) -> None:
     unsplit = [replace(item, split="train", group=str(number)) for number, item in enumerate(samples)]
     folds = np.array([fold_of(item.group.encode()) for item in unsplit])
     split = faces_from_samples("x", unsplit, 20, 0.2).split
@@ -69,7 +69,7 @@ def test_without_a_validation_part_a_tenth_of_the_groups_is_the_test(samples: li
     assert (split == TEST).any()
 
 
-def test_the_digest_of_samples_follows_files_boxes_and_labels(samples: list[FaceSample]) -> None:
+def test_faces_from_samples_digest(samples: list[FaceSample]) -> None:
     first = faces_from_samples("x", samples, 20, 0.2).sha256
     assert faces_from_samples("x", samples, 24, 0.4).sha256 == first
     for change in (
@@ -81,7 +81,7 @@ def test_the_digest_of_samples_follows_files_boxes_and_labels(samples: list[Face
         assert faces_from_samples("x", [replace(samples[0], **change), *samples[1:]], 20, 0.2).sha256 != first
 
 
-def test_pictures_are_decoded_when_they_are_asked_for(tmp_path: Path) -> None:
+def test_lazy_pictures_decode_when_indexed(tmp_path: Path) -> None:
     file, pixels = tmp_path / "a.png", np.zeros((40, 80, 3), np.uint8)
     pixels[10:30, 20:40] = (0, 0, 255)
     boxes = (file, (20.0, 10.0, 40.0, 30.0)), (encoded(pixels), None), (file, (20.0, 10.0, 80.0, 30.0))
@@ -97,7 +97,7 @@ def test_pictures_are_decoded_when_they_are_asked_for(tmp_path: Path) -> None:
     assert store[np.zeros(0, np.int64)].shape == (0, 20, 20, 4)
 
 
-def test_a_damaged_or_missing_file_is_named(samples: list[FaceSample], tmp_path: Path) -> None:
+def test_lazy_pictures_name_a_damaged_file(samples: list[FaceSample], tmp_path: Path) -> None:
     faces = faces_from_samples("x", samples, 20, 0.2)
     (tmp_path / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with raises_code(DataError, "picture", place=tmp_path / "7.png"):
@@ -132,7 +132,7 @@ def classes(folder: Path) -> Iterator[tuple[Path, str]]:
         yield place / f"{number}.png", name
 
 
-def test_a_folder_of_classes_is_trained_on(tmp_path: Path) -> None:
+def test_load_sources_of_a_folder(tmp_path: Path) -> None:
     written = dict(classes(tmp_path / "faces"))
     recipe = replace(RECIPE, sources=(Source("f", ("faces",), 1.0, tuning=0.3, format="folder"),), votes="")
     faces = load_sources(recipe, tmp_path)[0][0]
@@ -144,7 +144,7 @@ def test_a_folder_of_classes_is_trained_on(tmp_path: Path) -> None:
     assert affect.isnan().all()
 
 
-def test_an_affectnet_table_is_trained_on(tmp_path: Path) -> None:
+def test_load_sources_of_an_affectnet_table(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[10:30, 20:60] = (200, 0, 0)
@@ -173,7 +173,7 @@ def test_an_affectnet_table_is_trained_on(tmp_path: Path) -> None:
         )
 
 
-def test_the_affectnet_folders_of_2021_are_trained_on(tmp_path: Path) -> None:
+def test_load_sources_of_affectnet_2021(tmp_path: Path) -> None:
     for number, content in enumerate(pictures(24, 9)):
         part = tmp_path / "affectnet" / ("val_set" if number % 3 == 0 else "train_set")
         for folder in ("images", "annotations"):
@@ -190,7 +190,7 @@ def test_the_affectnet_folders_of_2021_are_trained_on(tmp_path: Path) -> None:
     assert faces.expression.sum(1).tolist() == [1] * 24
 
 
-def test_patterns_that_name_nothing_are_told(tmp_path: Path) -> None:
+def test_load_sources_of_no_files(tmp_path: Path) -> None:
     for pattern, code in (("none-*.parquet", "no_files"), ("/none", "pattern")):
         with raises_code(DataError, code):
             load_sources(replace(RECIPE, sources=(Source("a", (pattern,), 1.0),), votes=""), tmp_path)

@@ -79,7 +79,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Teacher, ...]:
 # rows without a label
 
 
-def test_unlabeled_rows_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
+def test_open_images_with_unlabeled_rows(tmp_path: Path) -> None:
     votes = np.zeros((5, 8), int)
     votes[0, 2], votes[1, 2], votes[2, 2] = 7, 3, 3
     columns = {f"votes_{name.lower()}": votes[:, k].tolist() for k, name in enumerate(EXPRESSION.label_names)}
@@ -93,7 +93,7 @@ def test_unlabeled_rows_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
     assert faces.counted.tolist() == [True, False, False]
 
 
-def test_a_source_without_any_label_is_only_for_training(data: Path, tmp_path: Path) -> None:
+def test_load_sources_without_any_label(data: Path, tmp_path: Path) -> None:
     recipe = read_recipe(data / "recipe.toml")
     labeled, wild = load_sources(recipe, data)[0]
     assert (len(labeled), len(wild), wild.counted.any()) == (80, 20, False)
@@ -106,32 +106,10 @@ def test_a_source_without_any_label_is_only_for_training(data: Path, tmp_path: P
         )
 
 
-# the recipe
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "code"),
-    [
-        ('file = "soft.parquet"', "", "missing_key"),
-        ("weight = 0.75", "weight = 1.5", "range"),
-        ("weight = 0.75", "weight = 0.5\ntemperature = 0", "range"),
-        ("weight = 0.75", "weights = { a = 2 }", "range"),
-        ("weight = 0.75", "weights = { c = 0.5 }", "weights"),
-        ("weight = 0.75", "heavy = 1", "unknown_key"),
-        (TOML[TOML.index("[teaching]") : TOML.index("[[sources]]")], "", "no_teacher"),
-    ],
-)
-def test_a_wrong_table_is_told(tmp_path: Path, old: str, new: str, code: str) -> None:
-    assert old in TOML
-    (tmp_path / "recipe.toml").write_text(TOML.replace(old, new, 1))
-    with raises_code(DataError, code, place=tmp_path / "recipe.toml"):
-        read_recipe(tmp_path / "recipe.toml")
-
-
 # targets
 
 
-def test_targets_are_mixed_with_softened_probabilities() -> None:
+def test_soft_labels_mix_with_labels() -> None:
     teacher = np.full((3, 8), 0.02, np.float32)
     teacher[:, 4] = 0.86
     labels = np.eye(8, dtype=np.float32)[[1, 4, 0]]
@@ -149,7 +127,7 @@ def test_targets_are_mixed_with_softened_probabilities() -> None:
     np.testing.assert_allclose(soft.affect(given), [[0.1, 0.2], [0.5, -0.5], [0.5, -0.5]])
 
 
-def test_batches_have_the_targets_of_their_rows(sources: list[FaceImages]) -> None:
+def test_batch_maker_with_soft_labels(sources: list[FaceImages]) -> None:
     soft = soft_labels(sources, 6)
     plain, taught = BatchMaker(RECIPE, sources), BatchMaker(TAUGHT, sources, soft.sources)
     for step in (0, 31):
@@ -175,7 +153,7 @@ def test_batches_have_the_targets_of_their_rows(sources: list[FaceImages]) -> No
     assert torch.equal(plain.class_weights, taught.class_weights)
 
 
-def test_class_weights_follow_from_labels_alone(sources: list[FaceImages]) -> None:
+def test_batch_maker_weighs_classes_by_labels_alone(sources: list[FaceImages]) -> None:
     half = sources[0].expression.copy()
     half[:20] = np.nan
     fewer = [replace(sources[0], expression=half), sources[1]]
@@ -190,7 +168,7 @@ def test_class_weights_follow_from_labels_alone(sources: list[FaceImages]) -> No
 # runs
 
 
-def test_the_embedding_is_drawn_to_the_teacher(sources: list[FaceImages], tmp_path: Path) -> None:
+def test_trainer_draws_the_embedding_to_the_teacher(sources: list[FaceImages], tmp_path: Path) -> None:
     trainer = Trainer(replace(TAUGHT, args={}, batch=16), sources, tmp_path, soft=soft_labels(sources, 6))
     before = {
         key: value.clone()
@@ -205,9 +183,7 @@ def test_the_embedding_is_drawn_to_the_teacher(sources: list[FaceImages], tmp_pa
     assert float(embedding_loss(x, y)) == pytest.approx(0.5)
 
 
-def test_the_projection_is_trained_with_the_head_and_resumed(
-    sources: list[FaceImages], tmp_path: Path
-) -> None:
+def test_trainer_trains_and_resumes_the_projection(sources: list[FaceImages], tmp_path: Path) -> None:
     recipe, soft = replace(TAUGHT, head_steps=2), soft_labels(sources, 6)
     trainer = Trainer(recipe, sources, tmp_path, soft=soft)
     before = {key: value.clone() for key, value in trainer.trained.state_dict().items()}
@@ -220,7 +196,7 @@ def test_the_projection_is_trained_with_the_head_and_resumed(
     assert same(Trainer(recipe, sources, tmp_path, soft=soft).trained.state_dict(), after)
 
 
-def test_a_run_keeps_its_teacher(sources: list[FaceImages], tmp_path: Path) -> None:
+def test_trainer_refuses_another_teacher(sources: list[FaceImages], tmp_path: Path) -> None:
     Trainer(TAUGHT, sources, tmp_path, soft=soft_labels(sources, 6)).fit(minutes=0)
     other = replace(soft_labels(sources, 6), sha256="2" * 64)
     for recipe, soft in (
@@ -245,7 +221,7 @@ def write(file: Path, sources: list[FaceImages], **changes: FloatArray) -> Path:
     return file
 
 
-def test_a_file_gives_back_what_was_written(sources: list[FaceImages], tmp_path: Path) -> None:
+def test_read_soft_labels_of_written_ones(sources: list[FaceImages], tmp_path: Path) -> None:
     read = read_soft_labels(write(tmp_path / "soft.parquet", sources), sources[:1])
     expected = soft_labels(sources, 3).sources[0]
     for name in ("expression", "valence_arousal", "embedding"):
@@ -260,7 +236,7 @@ def test_a_file_gives_back_what_was_written(sources: list[FaceImages], tmp_path:
     assert np.isnan(read_soft_labels(unrated, sources[:1]).sources[0].valence_arousal).all()
 
 
-def test_files_that_do_not_fit_are_told(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
+def test_read_soft_labels_that_do_not_fit(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
     file = write(tmp_path / "soft.parquet", sources)
     for given, code in (
         (sources, "other_rows"),
@@ -285,9 +261,7 @@ def test_files_that_do_not_fit_are_told(data: Path, sources: list[FaceImages], t
 # teachers
 
 
-def test_teachers_are_averaged_over_views_and_networks(
-    data: Path, teachers: tuple[Teacher, ...], tmp_path: Path
-) -> None:
+def test_teach_averages_views_and_networks(data: Path, teachers: tuple[Teacher, ...], tmp_path: Path) -> None:
     out = tmp_path / "soft.parquet"
     teach(data / "recipe.toml", data, teachers, out, embeddings=True)
     recipe = read_recipe(data / "recipe.toml")
@@ -309,7 +283,7 @@ def test_teachers_are_averaged_over_views_and_networks(
     assert [path.name for path in tmp_path.iterdir()] == ["soft.parquet"]
 
 
-def test_a_killed_call_does_at_most_one_source_again(
+def test_teach_resumes_with_the_next_source(
     data: Path, teachers: tuple[Teacher, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label, asked = teaching._label, []
@@ -341,7 +315,7 @@ def test_a_killed_call_does_at_most_one_source_again(
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "again.parquet"))
 
 
-def test_a_network_with_fewer_expressions_gives_the_others_nothing(tmp_path: Path) -> None:
+def test_teacher_with_fewer_expressions(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "t", size=48)
     seven = replace(
         EXPRESSION, labels=tuple(label for label in EXPRESSION.labels if label.name != "Contempt")
@@ -356,9 +330,7 @@ def test_a_network_with_fewer_expressions_gives_the_others_nothing(tmp_path: Pat
         Teacher(replace(checkpoint, heads=()), tmp_path)
 
 
-def test_a_taught_run_is_trained_and_written_out(
-    data: Path, teachers: tuple[Teacher, ...], tmp_path: Path
-) -> None:
+def test_export_run_of_a_taught_run(data: Path, teachers: tuple[Teacher, ...], tmp_path: Path) -> None:
     recipe, folder = data / "recipe.toml", tmp_path / "student"
     with raises_code(DataError, "unreadable"):
         train(recipe, data, tmp_path / "run", None)
@@ -375,9 +347,7 @@ def test_a_taught_run_is_trained_and_written_out(
     assert record["epochs"][0]["loss"].keys() == {"expression", "valence", "arousal", "embedding"}
 
 
-def test_fast_teacher_says_the_same_with_the_rounding_of_bfloat16(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_teacher_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
 
     def compiled(network: torch.nn.Module) -> object:
