@@ -192,7 +192,8 @@ def faces_from_samples(
         if sample.expression is not None:
             expression[row] = np.arange(len(EXPRESSION.labels)) == sample.expression
         affect[row] = sample.valence_arousal or np.nan
-    labeled, images = ~np.isnan(expression).any(1), LazyPictures(pictures, size, crop)
+    labeled = np.array([sample.expression is not None for sample in usable])
+    images = LazyPictures(pictures, size, crop)
     return FaceImages(
         source, images, expression, affect, np.array(splits, np.uint8), labeled, digest.hexdigest()
     )

@@ -20,14 +20,8 @@ from hsemotion_space.training.sources import load_sources
 
 
 def sample(image: Path | bytes, number: int, **changes: object) -> FaceSample:
-    plain = FaceSample(
-        image,
-        None,
-        number % 8,
-        (number % 5 / 5, -0.25),
-        "validation" if number % 4 == 0 else "train",
-        f"s{number // 2}",
-    )
+    split = "validation" if number % 4 == 0 else "train"
+    plain = FaceSample(image, None, number % 8, (number % 5 / 5, -0.25), split, f"s{number // 2}")
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -72,12 +66,8 @@ def test_faces_from_samples_without_a_validation_part(samples: list[FaceSample])
 def test_faces_from_samples_digest(samples: list[FaceSample]) -> None:
     first = faces_from_samples("x", samples, 20, 0.2).sha256
     assert faces_from_samples("x", samples, 24, 0.4).sha256 == first
-    for change in (
-        {"expression": 7},
-        {"valence_arousal": (0.0, 0.5)},
-        {"face_box_xyxy": (0.0, 0.0, 9.0, 9.0)},
-        {"image": b"x"},
-    ):
+    affect, box = {"valence_arousal": (0.0, 0.5)}, {"face_box_xyxy": (0.0, 0.0, 9.0, 9.0)}
+    for change in ({"expression": 7}, affect, box, {"image": b"x"}):
         assert faces_from_samples("x", [replace(samples[0], **change), *samples[1:]], 20, 0.2).sha256 != first
 
 
@@ -107,17 +97,13 @@ def test_lazy_pictures_name_a_damaged_file(samples: list[FaceSample], tmp_path: 
         faces.images[np.array([9])]
     with raises_code(DataError, "unreadable", file=tmp_path / "9.png"):
         faces_from_samples("x", samples, 20, 0.2)
+    encoded_and_none = encoded(np.zeros((4, 4, 3), np.uint8)), b""
+    pair = [replace(samples[0], image=image) for image in encoded_and_none]
     with raises_code(DataError, "picture", place="picture 2"):
-        faces_from_samples(
-            "x",
-            [replace(samples[0], image=image) for image in (encoded(np.zeros((4, 4, 3), np.uint8)), b"")],
-            8,
-            0.2,
-        ).images[np.arange(2)]
+        faces_from_samples("x", pair, 8, 0.2).images[np.arange(2)]
+    outside = Picture(tmp_path / "1.png", (90.0, 90.0, 99.0, 99.0), "1.png")
     with raises_code(DataError, "face_box", place="1.png"):
-        LazyPictures([Picture(tmp_path / "1.png", (90.0, 90.0, 99.0, 99.0), "1.png")], 8, "box")[
-            np.array([0])
-        ]
+        LazyPictures([outside], 8, "box")[np.array([0])]
     with raises_code(DataError, "no_label"):
         faces_from_samples("x", [replace(samples[0], expression=None, valence_arousal=None)], 20, 0.2)
 
@@ -159,18 +145,13 @@ def test_load_sources_of_an_affectnet_table(tmp_path: Path) -> None:
     )
     faces = load_sources(replace(RECIPE, sources=(source,), votes=""), tmp_path)[0][0]
     assert (faces.images[np.array([0, 37])] == (200, 0, 0, 255)).all()
-    assert (
-        faces.split.tolist()
-        == [TUNING if fold_of(f"{number}.png".encode()) < 0.4 else TRAINING for number in range(30)]
-        + [TEST] * 8
-    )
+    folds = [fold_of(f"{number}.png".encode()) for number in range(30)]
+    assert faces.split.tolist() == [TUNING if fold < 0.4 else TRAINING for fold in folds] + [TEST] * 8
     assert faces.expression.argmax(1)[0] == EXPRESSION.index("Neutral")
     assert (faces.valence_arousal == (0.5, -0.5)).all()
+    alone = replace(source, files=("training.csv",), tuning=0.0)
     with raises_code(DataError, "empty_split"):
-        load_sources(
-            replace(RECIPE, sources=(replace(source, files=("training.csv",), tuning=0.0),), votes=""),
-            tmp_path,
-        )
+        load_sources(replace(RECIPE, sources=(alone,), votes=""), tmp_path)
 
 
 def test_load_sources_of_affectnet_2021(tmp_path: Path) -> None:
