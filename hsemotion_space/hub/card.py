@@ -181,20 +181,11 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
         KeyError: if the record lacks a figure.
     """
     evaluation, recipe, sources = record["evaluation"], record["recipe"], record["data"]
-    results = [
-        RESULT.format(name=name, type=name.split(",")[0], accuracy=result["accuracy"], f1=result["macro_f1"])
-        for name, result in evaluation.items()
-    ]
     lines = [f"- **{item['source']}**: {_about(item)}" for item in sources]
     starter = {item["source"] for item in sources} <= SOURCES.keys()
     recipe_file = record["command"].split()[3]
     return PAGE.format(
-        metadata=METADATA.format(
-            license=_license(checkpoint.license),
-            family=checkpoint.family.lower(),
-            id=checkpoint.id,
-            results="\n".join(results),
-        ),
+        metadata=_metadata(checkpoint, evaluation),
         title=checkpoint.title,
         summary=checkpoint.summary,
         arch=checkpoint.arch,
@@ -214,6 +205,20 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
         recipe=recipe_file,
         finish=FINISH.format(recipe=recipe_file, id=checkpoint.id) if "heads" in record else "",
         id=checkpoint.id,
+    )
+
+
+def _metadata(checkpoint: Checkpoint, evaluation: Mapping[str, Record]) -> str:
+    """Return the front matter that the Hub reads."""
+    results = [
+        RESULT.format(name=name, type=name.split(",")[0], accuracy=result["accuracy"], f1=result["macro_f1"])
+        for name, result in evaluation.items()
+    ]
+    return METADATA.format(
+        license=_license(checkpoint.license),
+        family=checkpoint.family.lower(),
+        id=checkpoint.id,
+        results="\n".join(results),
     )
 
 

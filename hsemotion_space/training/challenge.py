@@ -105,15 +105,11 @@ def train_head(
     tuning, training = ([item for item in series if (item.video in chosen) == side] for side in (True, False))
     rows = join_labels(task, options.reads, table, training)
 
-    def head(
-        layers: Layers, temperature: float = 1.0, record: dict[str, object] | None = None
-    ) -> TrainedHead:
-        return TrainedHead(
-            task, options.reads, layers, temperature, table.checkpoint, table.sha256, record or {}
-        )
+    untrained = TrainedHead(task, options.reads, (), 1.0, table.checkpoint, table.sha256, {})
 
     def value(layers: Layers) -> float:
-        return measure(task, tuning, list(predict(head(layers), table, [item.video for item in tuning])))
+        head = replace(untrained, layers=layers)
+        return measure(task, tuning, list(predict(head, table, [item.video for item in tuning])))
 
     fitted = fit_head(task, rows.inputs, rows.targets, options, value if tuning else None)
     layers = fitted.layers
@@ -126,17 +122,17 @@ def train_head(
         "losses": [round(loss, 5) for loss in fitted.losses],
         "tuning_measures": [round(number, 5) for number in fitted.measures],
     }  # fmt: skip
-    temperature = 1.0
+    head = replace(untrained, layers=layers, record=record)
     if tuning and task.kind != "continuous" and task.scope == "frame":
         held_out = join_labels(task, options.reads, table, tuning)
-        raw = head(layers).raw(held_out.inputs)
-        temperature = fit_temperature(task, raw, held_out.targets)
-        errors = [
-            round(calibration_of(task, raw, held_out.targets, number).error, 4)
-            for number in (1.0, temperature)
-        ]
-        record["tuning_ece"] = {"before": errors[0], "after": errors[1]}
-    return head(layers, temperature, record)
+        raw = head.raw(held_out.inputs)
+        head = replace(head, temperature=fit_temperature(task, raw, held_out.targets))
+        before, after = (
+            round(calibration_of(task, raw, held_out.targets, temperature).error, 4)
+            for temperature in (1.0, head.temperature)
+        )
+        record["tuning_ece"] = {"before": before, "after": after}
+    return head
 
 
 def checkpoint_thresholds(checkpoint: Checkpoint, task: Task) -> tuple[float, ...]:
