@@ -184,15 +184,12 @@ class FakeHub:
                 return route(self, call)
         except RefusedError as refusal:
             texts = {
-                "X-Error-Code": refusal.code,
-                "X-Error-Message": refusal.message,
-                "X-Repo-Commit": refusal.commit,
+                "Error-Code": refusal.code,
+                "Error-Message": refusal.message,
+                "Repo-Commit": refusal.commit,
             }
-            return json_answer(
-                {"error": refusal.message},
-                refusal.status,
-                {name: text for name, text in texts.items() if text},
-            )
+            headers = {f"X-{name}": text for name, text in texts.items() if text}
+            return json_answer({"error": refusal.message}, refusal.status, headers)
 
     def _authorize(self, call: Call, *, writes: bool) -> None:
         if self.token is None:
@@ -216,23 +213,20 @@ class FakeHub:
 
     def _raw_file(self, call: Call) -> Answer:
         content = self._raw.get(call.parts["path"])
-        return (
-            Answer(404, b"404: Not Found")
-            if content is None
-            else file_answer(content, call.span, {"ETag": f'"{sha256_of(content)}"'})
-        )
+        if content is None:
+            return Answer(404, b"404: Not Found")
+        return file_answer(content, call.span, {"ETag": f'"{sha256_of(content)}"'})
 
     def _resolve(self, call: Call) -> Answer:
         path = call.parts["path"]
         commit, content = self._repository(call).file(call.revision, path)
-        etag = f'"{etag_of(path, content)}"'
-        linked = (
-            {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))} if is_lfs(path, len(content)) else {}
-        )
-        return file_answer(content, call.span, {"X-Repo-Commit": commit.oid, "ETag": etag} | linked)
+        headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{etag_of(path, content)}"'}
+        if is_lfs(path, len(content)):
+            headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(content))}
+        return file_answer(content, call.span, headers)
 
     def _info(self, call: Call) -> Answer:
-        return json_answer(self._repository(call).info(call.revision, blobs="blobs" in call.query))
+        return json_answer(self._repository(call).info(call.revision))
 
     def _tree(self, call: Call) -> Answer:
         recursive = call.query.get("recursive", ["false"])[0].lower() in {"true", "1"}
@@ -251,11 +245,8 @@ class FakeHub:
 
     def _validate(self, call: Call) -> Answer:
         front = re.match(r"\s*---\r?\n(.*?)\r?\n---", json.loads(call.body)["content"], re.DOTALL)
-        errors = (
-            []
-            if front and re.search(r"^license:\s*\S", front[1], re.MULTILINE)
-            else [{"message": '"license" is required'}]
-        )
+        licensed = front and re.search(r"^license:\s*\S", front[1], re.MULTILINE)
+        errors = [] if licensed else [{"message": '"license" is required'}]
         return json_answer({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def _preupload(self, call: Call) -> Answer:
@@ -273,25 +264,17 @@ class FakeHub:
         rows = []
         for asked in json.loads(call.body)["objects"]:
             sha256 = asked["oid"]
-            actions = {"upload": {"href": f"{base}/{sha256}"}, "verify": {"href": f"{base}/verify"}}
-            rows.append(
-                {"oid": sha256, "size": asked["size"]}
-                | ({} if sha256 in repository.lfs else {"actions": actions})
-            )
+            row = {"oid": sha256, "size": asked["size"]}
+            if sha256 not in repository.lfs:
+                row["actions"] = {"upload": {"href": f"{base}/{sha256}"}}
+            rows.append(row)
         return json_answer({"transfer": "basic", "objects": rows})
 
     def _lfs_put(self, call: Call) -> Answer:
         if sha256_of(call.body) != call.parts["sha256"]:
             raise RefusedError(400, "The content does not match its SHA-256.")
-        self._repository(call).keep(call.body)
+        self._repository(call).lfs[sha256_of(call.body)] = call.body
         return Answer()
-
-    def _lfs_verify(self, call: Call) -> Answer:
-        asked = json.loads(call.body)
-        stored = self._repository(call).lfs.get(asked["oid"])
-        if stored is None or len(stored) != asked["size"]:
-            raise RefusedError(404, "The object was not uploaded.")
-        return json_answer({})
 
     def _commit(self, call: Call) -> Answer:
         repository = self._repository(call)
@@ -313,7 +296,7 @@ class FakeHub:
                     raise RefusedError(400, f"The large file {value['oid']} was not uploaded.")
                 files[value["path"]] = repository.lfs[value["oid"]]
             else:
-                delete.append(value["path"].rstrip("/") + ("/" if key == "deletedFolder" else ""))
+                delete.append(value["path"])
         oid = repository.commit(message, files, delete)
         return json_answer(
             {"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{repository.name}/commit/{oid}"}
@@ -328,8 +311,7 @@ class FakeHub:
         return json_answer(self._repository(call).lfs_rows())
 
     def _lfs_delete(self, call: Call) -> Answer:
-        deletions = json.loads(call.body)["deletions"]
-        self._repository(call).forget(deletions["sha"], rewrite_history=deletions["rewriteHistory"])
+        self._repository(call).delete_lfs(json.loads(call.body)["deletions"]["sha"])
         return json_answer({})
 
 
@@ -347,7 +329,6 @@ ROUTES: list[tuple[str, str, Callable[[FakeHub, Call], Answer]]] = [
     ("POST", rf"{_API}/preupload/{_REVISION}", FakeHub._preupload),
     ("POST", rf"/(?:(?P<kinds>datasets)/)?{_REPO}\.git/info/lfs/objects/batch", FakeHub._lfs_batch),
     ("PUT", rf"/lfs/(?P<kinds>models|datasets)/{_REPO}/(?P<sha256>\w+)", FakeHub._lfs_put),
-    ("POST", rf"/lfs/(?P<kinds>models|datasets)/{_REPO}/verify", FakeHub._lfs_verify),
     ("POST", rf"{_API}/commit/{_REVISION}", FakeHub._commit),
     ("POST", rf"{_API}/super-squash/{_REVISION}", FakeHub._squash),
     ("POST", rf"{_API}/lfs-files/batch", FakeHub._lfs_delete),

@@ -9,22 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 DATE = "2026-01-01T00:00:00.000Z"
-LFS_SUFFIXES = {
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".onnx",
-    ".parquet",
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".mp4",
-    ".zip",
-    ".npy",
-    ".npz",
-}
-LFS_BYTES = 10 * 1024 * 1024
+LFS_SUFFIXES = {".safetensors", ".parquet", ".jpg", ".png"}
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
 _counter = itertools.count()
 
@@ -36,10 +21,7 @@ class RefusedError(Exception):
 
     def __init__(self, status: int, message: str, code: str = "", commit: str = "") -> None:
         super().__init__(message)
-        self.status = status
-        self.message = message
-        self.code = code
-        self.commit = commit
+        self.status, self.message, self.code, self.commit = status, message, code, commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +34,18 @@ class Commit:
 
 
 def new_commit(message: str, files: Mapping[str, bytes]) -> Commit:
-    """Return a commit whose id depends on its content and differs from every id before."""
-    digest = hashlib.sha1(f"{next(_counter)}\n{message}\n".encode())
-    for path in sorted(files):
-        digest.update(path.encode() + hashlib.sha256(files[path]).digest())
-    return Commit(digest.hexdigest(), message, dict(files))
+    """Return a commit whose id differs from every id before."""
+    oid = hashlib.sha1(f"{next(_counter)}\n{message}\n".encode()).hexdigest()
+    return Commit(oid, message, dict(files))
 
 
 def is_lfs(path: str, size: int) -> bool:
     """Tell whether the Hub keeps a file of this name and size beside git. Empty files always lie in git."""
-    return size > 0 and (PurePosixPath(path).suffix.lower() in LFS_SUFFIXES or size > LFS_BYTES)
+    return size > 0 and PurePosixPath(path).suffix.lower() in LFS_SUFFIXES
 
 
 def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def pointer_to(content: bytes) -> bytes:
-    return POINTER.format(sha256=sha256_of(content), size=len(content)).encode()
 
 
 def blob_id(content: bytes) -> str:
@@ -77,24 +53,19 @@ def blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def is_lost(path: str, content: bytes) -> bool:
-    """Tell whether only the pointer to a permanently deleted large file is left."""
-    return PurePosixPath(path).suffix.lower() in LFS_SUFFIXES and content.startswith(POINTER[:30].encode())
-
-
 def etag_of(path: str, content: bytes) -> str:
-    """Return what identifies the content of a file to the client: SHA-256 for large files, git's name for
-    others."""
+    """Return what identifies the content of a file: SHA-256 for large files, git's name for others."""
     return sha256_of(content) if is_lfs(path, len(content)) else blob_id(content)
 
 
 def file_row(path: str, content: bytes) -> Row:
     """Return a file as `tree` lists it."""
+    row: Row = {"type": "file", "path": path, "size": len(content), "oid": blob_id(content)}
     if not is_lfs(path, len(content)):
-        return {"type": "file", "path": path, "size": len(content), "oid": blob_id(content)}
-    pointer = pointer_to(content)
+        return row
+    pointer = POINTER.format(sha256=sha256_of(content), size=len(content)).encode()
     lfs = {"oid": sha256_of(content), "size": len(content), "pointerSize": len(pointer)}
-    return {"type": "file", "path": path, "size": len(content), "oid": blob_id(pointer), "lfs": lfs}
+    return {**row, "oid": blob_id(pointer), "lfs": lfs}
 
 
 @dataclass(slots=True)
@@ -119,29 +90,20 @@ class Repository:
 
     def file(self, revision: str, path: str) -> tuple[Commit, bytes]:
         commit = self.at(revision)
-        content = commit.files.get(path)
-        if content is None or is_lost(path, content):
+        if path not in commit.files:
             raise RefusedError(404, "Entry not found", "EntryNotFound", commit.oid)
-        return commit, content
-
-    def keep(self, content: bytes) -> None:
-        self.lfs[sha256_of(content)] = content
+        return commit, commit.files[path]
 
     def commit(self, message: str, files: Mapping[str, bytes], delete: Iterable[str] = ()) -> str:
-        """Add one commit on `main` and return its id; a path to delete that ends in `/` is a folder."""
+        """Add one commit on `main` and return its id."""
         state = dict(self.commits[-1].files) if self.commits else {}
         for path in delete:
-            gone = [name for name in state if name == path or (path.endswith("/") and name.startswith(path))]
-            if not gone:
-                raise RefusedError(
-                    404, f"A file with this name doesn't exist: {path}", "EntryNotFound", self.commits[-1].oid
-                )
-            for name in gone:
-                del state[name]
+            if state.pop(path, None) is None:
+                raise RefusedError(404, f"No such file: {path}", "EntryNotFound", self.commits[-1].oid)
         for path, content in files.items():
             state[path] = content
             if is_lfs(path, len(content)):
-                self.keep(content)
+                self.lfs[sha256_of(content)] = content
                 self.lfs_names[sha256_of(content)] = path
         self.commits.append(new_commit(message, state))
         return self.commits[-1].oid
@@ -151,76 +113,33 @@ class Repository:
         self.commits = [new_commit(message, self.commits[-1].files)]
         return self.commits[-1].oid
 
-    def forget(self, sha256s: Sequence[str], *, rewrite_history: bool) -> None:
-        """Delete large files; with `rewrite_history` no commit names them any more, without it their pointers
-        stay."""
-        gone = set(sha256s)
+    def delete_lfs(self, sha256s: Sequence[str]) -> None:
+        """Delete large files for good; the history is rewritten from the first commit that names one."""
         changed = False
         for place, commit in enumerate(self.commits):
-            files = dict(commit.files)
-            for path, content in commit.files.items():
-                if is_lfs(path, len(content)) and sha256_of(content) in gone:
-                    if rewrite_history:
-                        del files[path]
-                    else:
-                        files[path] = pointer_to(content)
-            changed = changed or files.keys() != commit.files.keys()
-            self.commits[place] = (
-                new_commit(commit.message, files) if changed else Commit(commit.oid, commit.message, files)
-            )
-        for sha256 in gone:
+            files = {path: body for path, body in commit.files.items() if sha256_of(body) not in sha256s}
+            changed = changed or files != commit.files
+            self.commits[place] = new_commit(commit.message, files) if changed else commit
+        for sha256 in sha256s:
             self.lfs.pop(sha256, None)
             self.lfs_names.pop(sha256, None)
 
     def tree(self, revision: str, folder: str, *, recursive: bool) -> list[Row]:
-        """Return files and folders below a folder, `""` being the root."""
-        files = self.at(revision).files
+        """Return the files in a folder, `""` being the root, and with `recursive` below it."""
         start = f"{folder}/" if folder else ""
-        inside = {path: content for path, content in files.items() if path.startswith(start)}
-        folders = {str(parent) for path in inside for parent in PurePosixPath(path).parents} - {".", folder}
-        folders = {name for name in folders if name.startswith(start)}
-        rows: list[Row] = [
-            {"type": "directory", "path": name, "size": 0, "oid": blob_id(name.encode())}
-            for name in sorted(folders)
-        ]
-        rows += [file_row(path, inside[path]) for path in sorted(inside)]
-        return rows if recursive else [row for row in rows if "/" not in str(row["path"])[len(start) :]]
+        files = self.at(revision).files
+        paths = sorted(path for path in files if path.startswith(start))
+        return [file_row(path, files[path]) for path in paths if recursive or "/" not in path[len(start) :]]
 
-    def info(self, revision: str, *, blobs: bool) -> Row:
+    def info(self, revision: str) -> Row:
         commit = self.at(revision)
-        siblings: list[Row] = []
-        for path, content in sorted(commit.files.items()):
-            row = file_row(path, content)
-            lfs = (
-                {"sha256": sha256_of(content), "size": len(content), "pointerSize": len(pointer_to(content))}
-                if "lfs" in row
-                else None
-            )
-            siblings.append(
-                {"rfilename": path, "size": row["size"], "blobId": row["oid"], "lfs": lfs}
-                if blobs
-                else {"rfilename": path}
-            )
-        times: Row = {"createdAt": DATE, "lastModified": DATE}
-        return {
-            "id": self.name,
-            "sha": commit.oid,
-            "private": self.private,
-            "siblings": siblings,
-            "tags": [],
-            "downloads": 0,
-            "likes": 0,
-        } | times
+        siblings = [{"rfilename": path} for path in sorted(commit.files)]
+        times: Row = {"createdAt": DATE, "lastModified": DATE, "downloads": 0, "likes": 0, "tags": []}
+        return {"id": self.name, "sha": commit.oid, "private": self.private, "siblings": siblings} | times
 
     def lfs_rows(self) -> list[Row]:
+        common = {"pushedAt": DATE, "ref": "main"}
         return [
-            {
-                "fileOid": sha256,
-                "oid": sha256,
-                "filename": self.lfs_names.get(sha256, ""),
-                "size": len(content),
-                "pushedAt": DATE,
-                "ref": "main",
-            }
-            for sha256, content in self.lfs.items()
-        ]
+            {"fileOid": sha256, "oid": sha256, "filename": self.lfs_names.get(sha256, ""), "size": len(body)} | common
+            for sha256, body in self.lfs.items()
+        ]  # fmt: skip

@@ -34,6 +34,10 @@ TOKEN = "hf_canaryCanaryCANARYcanary0123456789"
 TEXTS = {"1": "labels: Keep my correction.\npublish: Also publish it."}
 
 
+class PowerCutError(BaseException):
+    """Nothing can catch this."""
+
+
 @dataclass
 class Clock:
     now_s: float = NOW_S

@@ -51,8 +51,8 @@ class FakeStore:
         return any(record.contributor == contributor for record in self.records.values())
 
 
-class Desk:
-    """An intake with a store, a clock and a result."""
+class Sender:
+    """Sends submissions about one analysis to an intake."""
 
     def __init__(self, analysis: Analysis | None = None, generous: bool = True) -> None:
         self.clock, self.store = Clock(), FakeStore()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from hsemotion_space.tasks import (
     Task,
 )
 from hsemotion_space.training.attach import Attachment, attach_heads, drop_heads
-from hsemotion_space.training.challenge import SearchSpace, frames_of, labels_of, measure, tune
+from hsemotion_space.training.challenge import frames_of, labels_of, measure, tune
 from hsemotion_space.training.feature_table import read_features
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.crops import list_clips, list_faces
@@ -44,7 +44,15 @@ from hsemotion_space.training.series import Series, read_series, read_thresholds
 from hsemotion_space.training.trained_head import load_head
 
 FRAME_TASKS = [task for task in CHALLENGE if task.scope == "frame"]
-MARGIN = 0.12  # between random convolutions and a readout that knows how the pictures were made
+MARGIN = 0.12  # between random convolutions and a linear model that knows how the pictures were made
+PRIOR = """[[heads]]
+task = "mimicry_intensity"
+kind = "prior"
+provenance = "prior"
+source = ["valence_arousal", "expression"]
+
+"""
+each_task = pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
 
 
 @dataclass(frozen=True)
@@ -62,37 +70,44 @@ class World:
         return part.training, part.validation, part.frame_list
 
     def features(self, task: Task, system: str) -> Path:
-        return (
-            self.folder
-            / f"{system}-{'clips' if task.scope == 'clip' else 'frames'}{'.parquet' if system == 'ideal' else ''}"
-        )
+        name = f"{system}-{'clips' if task.scope == 'clip' else 'frames'}"
+        return self.folder / (f"{name}.parquet" if system == "ideal" else name)
 
     def score(self, task: Task, file: Path, thresholds: tuple[float, ...] = ()) -> float:
-        return score(
-            task, labels_of(self.paths(task)[1], task), read_series(file, task), thresholds or None, rounds=0
-        ).value
+        labels = labels_of(self.paths(task)[1], task)
+        return score(task, labels, read_series(file, task), thresholds or None, rounds=0).value
+
+    def results(self, task: Task, system: str) -> Path:
+        """Run every step for one task and one kind of features, once; return the folder of the results."""
+        out = self.folder / f"{task.name}-{system}"
+        if out.exists():
+            return out
+        out.mkdir()
+        training, _, frames = self.paths(task)
+        features = self.features(task, system)
+        size = "--epochs 60" if task.scope == "clip" else "--epochs 15 --batch 64"
+        common = f"--task {task.name} --tuning-share 0.3 --labels {training}"
+        raw, final = (f"--task {task.name} --predictions {out}/{name}.parquet" for name in ("raw", "final"))
+        run(f"learn head {common} --features {features} --reads embeddings {size} --out {out}/head")
+        run(f"learn predict --head {out}/head --features {features} --out {out}/raw.parquet")
+        run(f"learn tune {common} --predictions {out}/raw.parquet --out {out}/post.json")
+        run(f"learn post {raw} --post {out}/post.json --frames {frames} --out {out}/final.parquet")
+        run(f"learn submit {final} --post {out}/post.json --frames {frames} --out {out}/submission.txt")
+        return out
 
 
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
+def run(command: str) -> None:
+    assert main(command.split()) == 0
 
 
 def ideal_features(faces: Iterator, file: Path) -> None:
     """Write what an ideal observer looks at: the mean colors of 8 x 8 cells of each picture."""
     rows = list(faces)
-    cells = [
-        np.asarray(Image.open(row.image).convert("RGB").resize((8, 8), Image.Resampling.BOX)).ravel()
-        for row in rows
-    ]
-    values = pa.FixedSizeListArray.from_arrays(
-        pa.array(np.concatenate(cells).astype(np.float32) / 255), len(cells[0])
-    )
-    pq.write_table(
-        pa.table(
-            {"video": [row.video for row in rows], "frame": [row.frame for row in rows], "embedding": values}
-        ),
-        file,
-    )
+    pictures = [Image.open(row.image).convert("RGB").resize((8, 8), Image.Resampling.BOX) for row in rows]
+    cells = np.concatenate([np.asarray(picture).ravel() for picture in pictures]).astype(np.float32)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(cells / 255), len(cells) // len(rows))
+    columns = {"video": [row.video for row in rows], "frame": [row.frame for row in rows]}
+    pq.write_table(pa.table({**columns, "embedding": values}), file)
 
 
 @pytest.fixture(scope="module")
@@ -100,423 +115,216 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("challenge")
     made = World(folder, make_challenge(folder / "data", 0, videos=(12, 5), frames=90, clips=(40, 24)))
     make_checkpoint(folder / "checkpoints" / "small", size=32, settled=True)
+    first, second = made.challenge.roots
+    clips = made.challenge.clip_root
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HSEMOTION_CHECKPOINTS", str(folder / "checkpoints"))
         patch.setenv("HSEMOTION_ENGINE", "torch")
-        run(
-            "learn",
-            "features",
-            "--checkpoint",
-            "small",
-            "--faces",
-            *made.challenge.roots,
-            "--out",
-            folder / "network-frames",
-        )
-        run(
-            "learn",
-            "features",
-            "--faces",
-            made.challenge.clip_root,
-            "--any-names",
-            "--out",
-            folder / "network-clips",
-        )
+        run(f"learn features --checkpoint small --faces {first} {second} --out {folder}/network-frames")
+        run(f"learn features --faces {clips} --any-names --out {folder}/network-clips")
         ideal_features(list_faces(made.challenge.roots), folder / "ideal-frames.parquet")
-        ideal_features(list_clips([made.challenge.clip_root]), folder / "ideal-clips.parquet")
+        ideal_features(list_clips([clips]), folder / "ideal-clips.parquet")
         yield made
 
 
-@pytest.fixture(scope="module")
-def chain(world: World) -> Callable[[Task, str], Path]:
-    """Return a function that runs every step for one task and one kind of features, once, and gives the
-    folder of the results."""
-
-    def steps(task: Task, system: str) -> Path:
-        out = world.folder / f"{task.name}-{system}"
-        if out.exists():
-            return out
-        out.mkdir()
-        name, features, (training, _, frames) = task.name, world.features(task, system), world.paths(task)
-        size = ("--epochs", 60) if task.scope == "clip" else ("--epochs", 15, "--batch", 64)
-        share = ("--tuning-share", 0.3)
-        run("learn", "head", "--task", name, "--features", features, "--labels", training, *share, "--reads", "embeddings", *size,
-            "--out", out / "head")  # fmt: skip
-        run("learn", "predict", "--head", out / "head", "--features", features, "--out", out / "raw.parquet")
-        run(
-            "learn",
-            "tune",
-            "--task",
-            name,
-            "--predictions",
-            out / "raw.parquet",
-            "--labels",
-            training,
-            *share,
-            "--out",
-            out / "post.json",
-        )
-        run("learn", "post", "--task", name, "--predictions", out / "raw.parquet", "--post", out / "post.json", "--frames", frames,
-            "--out", out / "final.parquet")  # fmt: skip
-        run("learn", "submit", "--task", name, "--predictions", out / "final.parquet", "--post", out / "post.json", "--frames", frames,
-            "--out", out / "submission.txt")  # fmt: skip
-        return out
-
-    return steps
+def with_prior(folder: Path) -> Path:
+    """Make a checkpoint whose mimicry head is the prior."""
+    made = make_checkpoint(folder, size=32, settled=True).folder
+    entry = '[[heads]]\ntask = "compound'
+    change_manifest(made, (entry, PRIOR + entry))
+    return made
 
 
-@pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
-def test_every_task_comes_near_its_ceiling_from_pictures_to_the_score(
-    world: World, chain: Callable[[Task, str], Path], task: Task
-) -> None:
+@each_task
+def test_learn_comes_near_the_ceiling_of_a_task(world: World, task: Task) -> None:
     # measured: VA .973 and .939, EXPR .955 and .886, AU .898 and .817, CE .981 and .935, EMI .939 and .817
     reached = {}
     for system in ("ideal", "network"):
-        folder = chain(task, system)
-        reached[system] = world.score(
-            task, folder / "final.parquet", load_settings(folder / "post.json", task).thresholds
-        )
+        folder = world.results(task, system)
+        thresholds = load_settings(folder / "post.json", task).thresholds
+        reached[system] = world.score(task, folder / "final.parquet", thresholds)
     assert reached["ideal"] > (0.6 if task.scope == "clip" else 0.85), "the signal is there"
     assert reached["network"] > reached["ideal"] - (0.25 if task.scope == "clip" else MARGIN)
 
 
 @pytest.mark.parametrize("task", FRAME_TASKS, ids=lambda task: task.name)
-def test_smoothing_helps_where_the_signal_is_smooth(
-    world: World, chain: Callable[[Task, str], Path], task: Task
-) -> None:
-    folder = chain(task, "network")
+def test_tune_chooses_smoothing_for_a_smooth_signal(world: World, task: Task) -> None:
+    folder = world.results(task, "network")
     post = load_settings(folder / "post.json", task)
     assert 3 <= post.smoothing.width <= 15  # classes stay for 15 to 40 frames
-    assert (
-        world.score(task, folder / "final.parquet", post.thresholds)
-        > world.score(task, folder / "raw.parquet") + 0.05
-    )
+    smoothed = world.score(task, folder / "final.parquet", post.thresholds)
+    assert smoothed > world.score(task, folder / "raw.parquet") + 0.05
 
 
-def test_no_smoothing_is_chosen_where_every_frame_stands_alone() -> None:
-    rng = np.random.default_rng(0)
-    labels = [
-        Series(f"v{k}", np.arange(1, 101), rng.uniform(-1, 1, (100, 2)).astype(np.float32)) for k in range(5)
-    ]
-    noisy = [
-        Series(
-            s.video, s.frames, (s.values + rng.normal(0, 0.3, s.values.shape)).clip(-1, 1).astype(np.float32)
-        )
-        for s in labels
-    ]
-    assert (
-        tune(
-            VALENCE_AROUSAL,
-            [noisy],
-            labels,
-            SearchSpace(tuple(Smoothing("box", width) for width in (0, 3, 10))),
-        ).smoothing.width
-        == 0
-    )
-
-
-@pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
-def test_a_submission_has_every_row_of_the_list_and_scores_like_its_predictions(
-    world: World, chain: Callable[[Task, str], Path], task: Task, capsys: pytest.CaptureFixture[str]
+@each_task
+def test_submit_writes_every_row_of_the_list(
+    world: World, task: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, (_, labels, frames) = chain(task, "network"), world.paths(task)
-    listed = [line.split(",")[0] for line in frames.read_text("utf-8").splitlines()[1:]]
-    written = [line.split(",")[0] for line in (folder / "submission.txt").read_text("utf-8").splitlines()[1:]]
+    folder, (_, labels, frames) = world.results(task, "network"), world.paths(task)
+    listed, written = (
+        [line.split(",")[0] for line in file.read_text("utf-8").splitlines()[1:]]
+        for file in (frames, folder / "submission.txt")
+    )
     assert written == listed
     capsys.readouterr()
-    run("evaluate", "--task", task.name, "--predictions", folder / "submission.txt", "--labels", labels)
-    expected = world.score(
-        task, folder / "final.parquet", load_settings(folder / "post.json", task).thresholds
-    )
-    assert f"| {expected:.3f} |" in capsys.readouterr().out
+    run(f"evaluate --task {task.name} --predictions {folder}/submission.txt --labels {labels}")
+    thresholds = load_settings(folder / "post.json", task).thresholds
+    assert f"| {world.score(task, folder / 'final.parquet', thresholds):.3f} |" in capsys.readouterr().out
 
 
-def test_two_systems_are_blended_by_weights_of_the_tuning_videos(
-    world: World, chain: Callable[[Task, str], Path], tmp_path: Path
-) -> None:
+def test_tune_blends_two_systems(world: World, tmp_path: Path) -> None:
     task = AFF_WILD2_EXPRESSION
     training, _, frames = world.paths(task)
-    both = [chain(task, system) / "raw.parquet" for system in ("network", "ideal")]
-    run(
-        "learn",
-        "tune",
-        "--task",
-        task.name,
-        "--predictions",
-        *both,
-        "--labels",
-        training,
-        "--box",
-        0,
-        5,
-        "--out",
-        tmp_path / "post.json",
-    )
-    run("learn", "post", "--task", task.name, "--predictions", *both, "--post", tmp_path / "post.json", "--frames", frames,
-        "--out", tmp_path / "final.parquet")  # fmt: skip
+    both = [world.results(task, system) / "raw.parquet" for system in ("network", "ideal")]
+    systems = f"--task {task.name} --predictions {both[0]} {both[1]}"
+    run(f"learn tune {systems} --labels {training} --box 0 5 --out {tmp_path}/post.json")
+    run(f"learn post {systems} --post {tmp_path}/post.json --frames {frames} --out {tmp_path}/final.parquet")
     post = load_settings(tmp_path / "post.json", task)
     assert len(post.weights) == 8
-    assert (
-        world.score(task, tmp_path / "final.parquet")
-        > world.score(task, chain(task, "network") / "final.parquet") - 0.05
-    )
+    alone = world.score(task, world.results(task, "network") / "final.parquet")
+    assert world.score(task, tmp_path / "final.parquet") > alone - 0.05
     with raises_code(DataError, "systems"):
         post_process(post, [read_series(both[0], task)], frames_of(frames, task))
 
 
-def test_a_checkpoint_is_scored_with_its_own_heads(
-    world: World, chain: Callable[[Task, str], Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, task = chain(ACTION_UNITS, "network"), ACTION_UNITS
-    checkpoint = world.folder / "checkpoints" / "small"
-    run(
-        "learn",
-        "attach",
-        "--head",
-        folder / "head",
-        "--post",
-        folder / "post.json",
-        "--note",
-        "Mean F1 of a test",
-        "--checkpoint",
-        checkpoint,
-    )
+def test_attach_gives_a_checkpoint_a_head(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    task, folder, labels = ACTION_UNITS, world.results(ACTION_UNITS, "network"), world.paths(ACTION_UNITS)[1]
+    checkpoint, features = world.folder / "checkpoints" / "small", world.folder / "network-frames"
+    first, second = world.challenge.roots
+    run(f"learn attach --head {folder}/head --post {folder}/post.json --note F1 --checkpoint {checkpoint}")
     spec = read_manifest(checkpoint).head("action_units")
     assert spec is not None
-    assert (spec.kind, spec.provenance, spec.note) == ("mlp", "trained", "Mean F1 of a test")
+    assert (spec.kind, spec.provenance, spec.note) == ("mlp", "trained", "F1")
     assert spec.thresholds == load_settings(folder / "post.json", task).thresholds
-    assert [weight.shape for weight, _ in load_heads(read_manifest(checkpoint))["action_units"]] == [
-        (128, 512),
-        (12, 128),
-    ]
-    capsys.readouterr()
-    run(
-        "evaluate",
-        "--task",
-        task.name,
-        "--checkpoint",
-        "small",
-        "--faces",
-        *world.challenge.roots,
-        "--labels",
-        world.paths(task)[1],
-    )
+    layers = load_heads(read_manifest(checkpoint))["action_units"]
+    assert [weight.shape for weight, _ in layers] == [(128, 512), (12, 128)]
+
+    def evaluated(options: str) -> list[str]:
+        capsys.readouterr()
+        run(f"evaluate --task {task.name} --labels {labels} {options}")
+        return [
+            line for line in capsys.readouterr().out.splitlines() if line.startswith(("| AU", "| Action"))
+        ]
+
+    out = evaluated(f"--checkpoint small --faces {first} {second}")
+    run(f"learn predict --checkpoint small --task {task.name} --features {features} --out {world.folder}/own")
+    assert read_thresholds(world.folder / "own") == spec.thresholds
+    assert evaluated(f"--predictions {world.folder}/own") == out
     value = world.score(task, folder / "raw.parquet", spec.thresholds)
-    out = capsys.readouterr().out
-    own = world.folder / "own.parquet"
+    assert any(f"| {value + step / 1000:.3f} |" in "".join(out) for step in (-1, 0, 1))  # half precision
+    assert read_features(features).checkpoint == "small"
+    expressions = world.paths(AFF_WILD2_EXPRESSION)[1]
+    report = world.folder / "report.html"
     run(
-        "learn",
-        "predict",
-        "--checkpoint",
-        "small",
-        "--task",
-        task.name,
-        "--features",
-        world.folder / "network-frames",
-        "--out",
-        own,
+        f"evaluate --task expression --checkpoint small --features {features} --labels {expressions} --report {report}"
     )
-    assert read_thresholds(own) == spec.thresholds
-    capsys.readouterr()
-    run("evaluate", "--task", task.name, "--predictions", own, "--labels", world.paths(task)[1])
-    again = capsys.readouterr().out
-    assert [line for line in again.splitlines() if line.startswith("| AU")] == [
-        line for line in out.splitlines() if line.startswith("| AU")
-    ]
-    assert any(f"| {value + step / 1000:.3f} |" in out for step in (-1, 0, 1))  # half-precision weights
-    table = read_features(world.folder / "network-frames")
-    assert table.checkpoint == "small"
-    run("evaluate", "--task", "expression", "--checkpoint", "small", "--features", world.folder / "network-frames",
-        "--labels", world.paths(AFF_WILD2_EXPRESSION)[1], "--report", world.folder / "report.html")  # fmt: skip
-    assert "Expression: small" in (world.folder / "report.html").read_text("utf-8")
+    assert "Expression: small" in report.read_text("utf-8")
 
 
-def test_heads_go_where_they_belong(
-    world: World, chain: Callable[[Task, str], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    other = make_checkpoint(tmp_path / "other", size=32, seed=1).folder
-    before = (other / "manifest.toml").read_bytes()
-    attach = ["learn", "attach", "--note", "x", "--head"]
-    assert main([*attach, str(chain(ACTION_UNITS, "network") / "head"), "--checkpoint", str(other)]) == 2
-    assert "features of small, not to the weights of other" in capsys.readouterr().err
-    small = world.folder / "checkpoints" / "small"
-    assert (
-        main([*attach, str(chain(AFF_WILD2_EXPRESSION, "network") / "head"), "--checkpoint", str(small)]) == 2
+def test_attach_refuses_a_head_of_other_weights_or_labels(world: World, tmp_path: Path) -> None:
+    other, small = (
+        make_checkpoint(tmp_path / "other", size=32, seed=1).folder,
+        world.folder / "checkpoints" / "small",
     )
-    assert "labels Contempt, Other differ from those of the app" in capsys.readouterr().err
-    assert (other / "manifest.toml").read_bytes() == before
-    assert not (other / "heads.safetensors").exists()
+    for task, folder, code in (
+        (ACTION_UNITS, other, "other_weights"),
+        (AFF_WILD2_EXPRESSION, small, "labels"),
+    ):
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        head = load_head(world.results(task, "network") / "head")
+        with raises_code(DataError, code):
+            attach_heads([Attachment(head, "x")], folder)
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_a_trained_mimicry_head_takes_the_place_of_the_prior(
-    world: World, chain: Callable[[Task, str], Path], tmp_path: Path
-) -> None:
-    prior = (
-        '[[heads]]\ntask = "mimicry_intensity"\nkind = "prior"\nprovenance = "prior"\nsource ='
-        ' ["valence_arousal", "expression"]\n'
-    )
-    folder = make_checkpoint(tmp_path / "small", size=32, settled=True).folder
-    change_manifest(folder, ("[[heads]]\ntask = \"compound", prior + "[[heads]]\ntask = \"compound"))  # fmt: skip
-    assert read_manifest(folder).head("mimicry_intensity").provenance == "prior"
-    run(
-        "learn",
-        "attach",
-        "--head",
-        chain(MIMICRY_INTENSITY, "network") / "head",
-        "--note",
-        "Mean r of a test",
-        "--checkpoint",
-        folder,
-    )
-    heads = read_manifest(folder).heads
-    assert [(head.task.name, head.provenance) for head in heads] == [
-        ("expression", "trained"), ("valence_arousal", "trained"), ("mimicry_intensity", "trained"), ("compound_expression", "rule"),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            ["learn", "head", "--task", "expression", "--features", "nowhere", "--labels", "l", "--out", "o"],
-            "nowhere",
-        ),
-        (
-            ["evaluate", "--task", "expression", "--checkpoint", "small", "--labels", "l"],
-            "needs --features or --faces",
-        ),
-        (
-            ["evaluate", "--task", "expression", "--predictions", "p.parquet", "--labels", "nowhere"],
-            "p.parquet",
-        ),
-    ],
-)
-def test_what_is_missing_is_named(
-    world: World, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("share", ["-0.1", "0.6", "15"])
-def test_shares_are_shares(share: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(
-            [
-                "learn",
-                "head",
-                "--task",
-                "expression",
-                "--features",
-                "f",
-                "--labels",
-                "l",
-                "--out",
-                "o",
-                "--tuning-share",
-                share,
-            ]
-        )
-    assert "must be from 0 to 0.5" in capsys.readouterr().err
-
-
-def test_what_cannot_be_meant_is_refused(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    task, (_, labels, _) = VALENCE_AROUSAL, world.paths(VALENCE_AROUSAL)
-    write_series(
-        tmp_path / "p.parquet", task, [Series("nowhere", np.array([1]), np.zeros((1, 2), np.float32))]
-    )
-    assert (
-        main(
-            [
-                "evaluate",
-                "--task",
-                task.name,
-                "--predictions",
-                str(tmp_path / "p.parquet"),
-                "--labels",
-                str(labels),
-            ]
-        )
-        == 2
-    )
-    assert "The predictions have none of the annotated videos" in capsys.readouterr().err
-    (tmp_path / "empty").mkdir()
-    assert main(["learn", "features", "--faces", str(tmp_path / "empty"), "--out", str(tmp_path / "f")]) == 2
-    assert "There is no picture" in capsys.readouterr().err
-    clips = [
-        "learn",
-        "submit",
-        "--task",
-        "mimicry_intensity",
-        "--predictions",
-        str(tmp_path / "e.parquet"),
-        "--out",
-        str(tmp_path / "e.txt"),
-    ]
-    write_series(tmp_path / "e.parquet", MIMICRY_INTENSITY, [])
-    assert main([*clips, "--frames", str(world.paths(AFF_WILD2_EXPRESSION)[2])]) == 2
-    assert "the id of a clip" in capsys.readouterr().err
-    with raises_code(DataError, "no_tuning_video"):
-        tune(task, [[]], [], SearchSpace((Smoothing(),)))
-    with raises_code(DataError, "systems"):
-        tune(
-            task,
-            [[], [], []],
-            [Series("v", np.array([1]), np.zeros((1, 2), np.float32))],
-            SearchSpace((Smoothing(),)),
-        )
-
-
-def test_a_table_of_clips_may_have_its_columns_in_any_order(tmp_path: Path) -> None:
-    (tmp_path / "c.csv").write_text("Joy,Filename\n0.5,00007\n0.1,00002\n", "utf-8")
-    assert frames_of(tmp_path / "c.csv", MIMICRY_INTENSITY).keys() == {"00007", "00002"}
-
-
-def test_an_attachment_that_does_not_fit_changes_nothing(
-    world: World, chain: Callable[[Task, str], Path], tmp_path: Path
-) -> None:
+def test_attach_refuses_thresholds_of_another_number(world: World, tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "small", size=32, settled=True).folder
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    head = load_head(world.results(ACTION_UNITS, "network") / "head")
     with raises_code(CheckpointError, "invalid_value"):
-        attach_heads([Attachment(load_head(chain(ACTION_UNITS, "network") / "head"), "x", (0.5,))], folder)
+        attach_heads([Attachment(head, "x", (0.5,))], folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_new_weights_take_heads_and_what_reads_them_out_of_the_manifest(
-    world: World, chain: Callable[[Task, str], Path], tmp_path: Path
-) -> None:
-    prior = (
-        '[[heads]]\ntask = "mimicry_intensity"\nkind = "prior"\nprovenance = "prior"\nsource ='
-        ' ["valence_arousal", "expression"]\n'
-    )
-    folder = make_checkpoint(tmp_path / "small", size=32, settled=True).folder
-    change_manifest(folder, ("[[heads]]\ntask = \"compound", prior + "[[heads]]\ntask = \"compound"))  # fmt: skip
-    attach_heads([Attachment(load_head(chain(VALENCE_AROUSAL, "network") / "head"), "x")], folder)
+def test_attach_replaces_the_prior_of_mimicry(world: World, tmp_path: Path) -> None:
+    folder = with_prior(tmp_path / "small")
+    assert read_manifest(folder).head("mimicry_intensity").provenance == "prior"
+    head = world.results(MIMICRY_INTENSITY, "network") / "head"
+    run(f"learn attach --head {head} --note r --checkpoint {folder}")
+    assert {head.task.name: head.provenance for head in read_manifest(folder).heads} == {
+        "expression": "trained", "valence_arousal": "trained", "mimicry_intensity": "trained",
+        "compound_expression": "rule",
+    }  # fmt: skip
+
+
+def test_drop_heads_removes_what_reads_other_weights(world: World, tmp_path: Path) -> None:
+    folder = with_prior(tmp_path / "small")
+    attach_heads([Attachment(load_head(world.results(VALENCE_AROUSAL, "network") / "head"), "x")], folder)
     assert drop_heads(folder, read_manifest(folder).sha256) == []
     assert drop_heads(folder, "ab" * 32) == ["valence_arousal", "mimicry_intensity"]
     assert [head.task.name for head in read_manifest(folder).heads] == ["expression", "compound_expression"]
 
 
-def test_settings_belong_to_a_task(tmp_path: Path) -> None:
-    post = PostSettings(
-        ACTION_UNITS, Smoothing("gaussian", 2.5, "seconds"), tuple(k / 20 for k in range(12)), ()
-    )
-    save_settings(post, tmp_path / "post.json")
-    assert load_settings(tmp_path / "post.json", ACTION_UNITS) == post
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("learn head --task expression --features nowhere --labels l --out o", "nowhere"),
+        ("learn features --faces {folder} --out {folder}/f", "There is no picture"),
+        ("learn submit --task mimicry_intensity --predictions {folder}/e --frames {frames} --out x", "the id of a clip"),
+        ("evaluate --task expression --checkpoint small --labels l", "needs --features or --faces"),
+        ("evaluate --task expression --predictions p.parquet --labels nowhere", "p.parquet"),
+        ("evaluate --task valence_arousal --predictions {folder}/p --labels {labels}", "none of the annotated videos"),
+    ],
+)  # fmt: skip
+def test_commands_name_unusable_input(
+    world: World, tmp_path: Path, command: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = Series("nowhere", np.array([1]), np.zeros((1, 2), np.float32))
+    write_series(tmp_path / "p", VALENCE_AROUSAL, [elsewhere])
+    write_series(tmp_path / "e", MIMICRY_INTENSITY, [])
+    frames, labels = world.paths(AFF_WILD2_EXPRESSION)[2], world.paths(VALENCE_AROUSAL)[1]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    folder = empty if "--faces" in command else tmp_path
+    assert main(command.format(folder=folder, frames=frames, labels=labels).split()) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", ["-0.1", "0.6", "15"])
+def test_tuning_share_is_a_share(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(f"learn head --task expression --features f --labels l --out o --tuning-share {share}".split())
+    assert "must be from 0 to 0.5" in capsys.readouterr().err
+
+
+def test_tune_refuses_no_labels_and_three_systems() -> None:
+    labels, smoothings = [Series("v", np.array([1]), np.zeros((1, 2), np.float32))], [Smoothing()]
+    with raises_code(DataError, "no_tuning_video"):
+        tune(VALENCE_AROUSAL, [[]], [], smoothings)
+    with raises_code(DataError, "systems"):
+        tune(VALENCE_AROUSAL, [[], [], []], labels, smoothings)
+
+
+def test_frames_of_a_table_with_columns_in_any_order(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("Joy,Filename\n0.5,00007\n0.1,00002\n", "utf-8")
+    assert frames_of(tmp_path / "c.csv", MIMICRY_INTENSITY).keys() == {"00007", "00002"}
+
+
+def test_load_settings_of_another_task_or_form(tmp_path: Path) -> None:
+    file, thresholds = tmp_path / "post.json", tuple(k / 20 for k in range(12))
+    post = PostSettings(ACTION_UNITS, Smoothing("gaussian", 2.5, "seconds"), thresholds, ())
+    save_settings(post, file)
+    assert load_settings(file, ACTION_UNITS) == post
     with raises_code(DataError, "other_task"):
-        load_settings(tmp_path / "post.json", AFF_WILD2_EXPRESSION)
-    text = (tmp_path / "post.json").read_text("utf-8")
-    (tmp_path / "post.json").write_text(text.replace('"weights": []', '"weights": [0.5]'), "utf-8")
-    with raises_code(DataError, "label_count"):
-        load_settings(tmp_path / "post.json", ACTION_UNITS)
-    (tmp_path / "post.json").write_text('{"smoothing": 3}', "utf-8")
-    with raises_code(DataError, "unusable"):
-        load_settings(tmp_path / "post.json", ACTION_UNITS)
+        load_settings(file, AFF_WILD2_EXPRESSION)
+    text = file.read_text("utf-8").replace('"weights": []', '"weights": [0.5]')
+    for content, code in ((text, "label_count"), ('{"smoothing": 3}', "unusable")):
+        file.write_text(content, "utf-8")
+        with raises_code(DataError, code):
+            load_settings(file, ACTION_UNITS)
 
 
-def test_widths_in_seconds_follow_the_frame_rate_of_each_video(tmp_path: Path) -> None:
+def test_post_process_with_widths_in_seconds(tmp_path: Path) -> None:
     (tmp_path / "rates.json").write_text('{"slow": 2.0}', "utf-8")
     frames, values = np.arange(1, 8), np.eye(7, 2, -3, np.float32)
     raw = [Series(name, frames, values) for name in ("slow", "usual")]
@@ -534,14 +342,13 @@ def test_widths_in_seconds_follow_the_frame_rate_of_each_video(tmp_path: Path) -
             load_frame_rates(tmp_path / "rates.json")
 
 
-def test_missing_frames_are_completed_before_they_are_smoothed(tmp_path: Path) -> None:
+def test_post_process_completes_before_it_smooths(tmp_path: Path) -> None:
     task = VALENCE_AROUSAL
     raw = Series("v", np.array([2, 4]), np.array([[0, 0], [1, 0.5]], np.float32))
     write_series(tmp_path / "p.parquet", task, [raw])
     wanted = {"v": np.arange(1, 6), "absent": np.arange(1, 3)}
-    done = post_process(
-        PostSettings(task, Smoothing("box", 1)), [read_series(tmp_path / "p.parquet", task)], wanted
-    )
+    predictions = read_series(tmp_path / "p.parquet", task)
+    done = post_process(PostSettings(task, Smoothing("box", 1)), [predictions], wanted)
     assert [series.video for series in done] == ["v"]
     np.testing.assert_allclose(done[0].values[:, 0], [0, 1 / 6, 0.5, 5 / 6, 1], atol=1e-6)  # of 0 0 .5 1 1
     assert measure(task, [Series("v", wanted["v"], done[0].values)], done) == pytest.approx(1)

@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -35,28 +36,18 @@ from upstream_makers import (
 from hsemotion_space.hub.convert import read_upstream
 from hsemotion_space.hub.source import CheckpointError
 
-FORBIDDEN = (
-    "os.",
-    "subprocess.",
-    "import",
-    "exec",
-    "compile",
-    "open",
-    "socket.",
-    "ctypes.",
-    "shutil.",
-    "pickle.find_class",
-)
-_state: dict[str, bool] = {"listening": False}
-_heard: list[str] = []
+FORBIDDEN = ("os.", "subprocess.", "import", "exec", "compile", "open", "socket.", "ctypes.", "shutil.",
+             "pickle.find_class")  # fmt: skip
+_audit: dict[str, bool] = {"active": False}
+_events: list[str] = []
 
 
-def _listen(event: str, _: object) -> None:
-    if _state["listening"] and event.startswith(FORBIDDEN):
-        _heard.append(event)
+def _record(event: str, _: object) -> None:
+    if _audit["active"] and event.startswith(FORBIDDEN):
+        _events.append(event)
 
 
-sys.addaudithook(_listen)
+sys.addaudithook(_record)
 for content in (
     small(),
     pickled(call("os system")),
@@ -68,54 +59,35 @@ for content in (
         read_upstream(content, "bad.pt")
 
 
+@contextlib.contextmanager
+def audited() -> Iterator[None]:
+    """Check that no file is opened, no module imported, and nothing compiled or started."""
+    _events.clear()
+    _audit["active"] = True
+    try:
+        yield
+    finally:
+        _audit["active"] = False
+    assert not _events
+
+
 def refused(content: bytes) -> str:
-    """Return the code of why a file was refused, during which no file was opened, no module imported, and
-    nothing compiled or started."""
-    _heard.clear()
-    with pytest.raises(CheckpointError) as caught:
-        _state["listening"] = True
-        try:
-            read_upstream(content, "bad.pt")
-        finally:
-            _state["listening"] = False
-    assert not _heard
+    """Return the code of why a file was refused, during which nothing in it was run."""
+    with audited(), pytest.raises(CheckpointError) as caught:
+        read_upstream(content, "bad.pt")
     assert str(caught.value).startswith("bad.pt ")
     return caught.value.code
 
 
-def unpickling(body: bytes) -> str:
-    return refused(pickled(body))
-
-
 COMMAND = text("echo harm")
-CALLS = {
-    "os.system": call("os system", COMMAND),
-    "posix.system": call("posix system", COMMAND),
-    "nt.system": call("nt system", COMMAND),
-    "builtins.eval": call("builtins eval", text("1 + 1")),
-    "builtins.exec": call("__builtin__ exec", text("x = 1")),
-    "builtins.getattr": call("builtins getattr", name("torch Size"), text("__class__")),
-    "builtins.__import__": call("builtins __import__", text("os")),
-    "importlib": call("importlib import_module", text("os")),
-    "subprocess": call("subprocess Popen", COMMAND),
-    "functools.partial": call("functools partial", name("os system"), COMMAND),
-    "operator.attrgetter": call("operator attrgetter", text("system")),
-    "torch.load": call("torch.serialization load", text("x")),
-    "torch.hub": call("torch.hub load", text("x")),
-    "torch.jit": call("torch.jit load", text("x")),
-    "torch.ops": call("torch._ops load_library", text("x")),
-    "numpy": call("numpy load", text("x")),
-    "numpy reconstruct": call(
-        "numpy.core.multiarray _reconstruct", name("numpy ndarray"), row(number(0)), text("b")
-    ),
-    "dotted class": call("collections OrderedDict.__init__.__globals__", text("x")),
-    "dotted module": call("torch.nn.modules.os system", COMMAND) + name("os system"),
-    "runpy": call("runpy run_path", text("x")),
-    "codecs": call("_codecs encode", text("x"), text("latin1")),
-    "copyreg": call("copyreg _reconstructor", name("torch Size")),
-    "webbrowser": call("webbrowser open", text("http://127.0.0.1")),
-    "main": call("__main__ Net"),
-}
+UNSAFE = (
+    "os system", "posix system", "nt system", "builtins eval", "__builtin__ exec", "builtins getattr",
+    "builtins __import__", "importlib import_module", "subprocess Popen", "functools partial",
+    "operator attrgetter", "torch.serialization load", "torch.hub load", "torch.jit load",
+    "torch._ops load_library", "numpy load", "numpy.core.multiarray _reconstruct",
+    "collections OrderedDict.__init__.__globals__", "runpy run_path", "_codecs encode",
+    "copyreg _reconstructor", "webbrowser open", "__main__ Net",
+)  # fmt: skip
 
 
 def inside(body: bytes) -> dict[str, bytes]:
@@ -131,10 +103,10 @@ def inside(body: bytes) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("case", CALLS)
-def test_names_that_weights_do_not_need_are_refused_wherever_they_are(case: str) -> None:
-    for place, body in inside(CALLS[case]).items():
-        assert unpickling(body) == "unsafe_name", place
+@pytest.mark.parametrize("function", UNSAFE)
+def test_read_upstream_of_a_name_that_weights_do_not_need_is_refused(function: str) -> None:
+    for place, body in inside(call(function, COMMAND)).items():
+        assert refused(pickled(body)) == "unsafe_name", place
 
 
 @pytest.mark.parametrize(
@@ -155,20 +127,13 @@ def test_names_that_weights_do_not_need_are_refused_wherever_they_are(case: str)
         ORDERED_DICT + table({"items": name("torch.nn Evil"), "keys": name("torch.nn Evil")}) + b"b",
     ],
 )  # fmt: skip
-def test_allowed_names_are_inert_whatever_a_file_does_with_them(body: bytes) -> None:
-    _heard.clear()
-    _state["listening"] = True
-    try:
+def test_read_upstream_of_allowed_names_runs_nothing(body: bytes) -> None:
+    with audited(), contextlib.suppress(CheckpointError):
         found = read_upstream(pickled(body), "inert.pt").tensors
-    except CheckpointError:
-        found = {}
-    finally:
-        _state["listening"] = False
-    assert not _heard
-    assert all(type(array) is np.ndarray for array in found.values())
+        assert all(type(array) is np.ndarray for array in found.values())
 
 
-def test_a_pickle_made_by_python_that_runs_a_command_is_refused() -> None:
+def test_read_upstream_of_a_pickle_that_runs_a_command_is_refused() -> None:
     class Harm:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             import os
@@ -204,8 +169,8 @@ def test_a_pickle_made_by_python_that_runs_a_command_is_refused() -> None:
         ),
     ],
 )  # fmt: skip
-def test_malformed_instructions_and_tensors_outside_of_their_storage_are_refused(body: bytes) -> None:
-    unpickling(body)
+def test_read_upstream_of_malformed_instructions_or_tensors_is_refused(body: bytes) -> None:
+    refused(pickled(body))
 
 
 def timed(content: bytes, seconds: float = 1.0, times: float = 100.0) -> None:
@@ -219,7 +184,7 @@ def timed(content: bytes, seconds: float = 1.0, times: float = 100.0) -> None:
     assert peak < times * len(content) + 5_000_000, peak
 
 
-def test_bombs_cost_little() -> None:
+def test_read_upstream_of_bombs_costs_little() -> None:
     laughs = b"]q\x00" + b"".join(
         b"(" + b"h" + bytes([k]) + (b"h" + bytes([k])) * 9 + b"tq" + bytes([k + 1]) for k in range(40)
     )
@@ -233,14 +198,8 @@ def test_bombs_cost_little() -> None:
         if len(deep) > 100_000:
             break
     timed(pickled(deep))
-    timed(
-        pickled(
-            name("timm.models.any Any")
-            + b")\x81q\x00"
-            + table({"_parameters": table({}), "_buffers": table({}), "_modules": table({"x": b"h\x00"})})
-            + b"b"
-        )
-    )
+    loop = table({"_parameters": table({}), "_buffers": table({}), "_modules": table({"x": b"h\x00"})})
+    timed(pickled(name("timm.models.any Any") + b")\x81q\x00" + loop + b"b"))
 
 
 def zipped(entries: list[tuple[str, bytes]], kind: int = zipfile.ZIP_STORED) -> bytes:
@@ -266,11 +225,11 @@ GOOD = [("a/data.pkl", PROGRAM), ("a/data/0", VALUES.tobytes())]
     ],
     ids=str,
 )  # fmt: skip
-def test_archives_that_pytorch_does_not_write_are_refused(entries: list[tuple[str, bytes]]) -> None:
+def test_read_upstream_of_foreign_archives_is_refused(entries: list[tuple[str, bytes]]) -> None:
     refused(zipped(entries))
 
 
-def test_zip_bombs_are_refused_before_they_are_unpacked() -> None:
+def test_read_upstream_refuses_zip_bombs_before_it_unpacks_them() -> None:
     timed(zipped([("a/data.pkl", bytes(50_000_000)), GOOD[1]], zipfile.ZIP_DEFLATED), 1.0, 300.0)
     timed(zipped([*GOOD, *((f"a/data/{k}", b"") for k in range(1, 20_000))]), 1.0)
     lying = bytearray(zipped(GOOD))
@@ -279,8 +238,8 @@ def test_zip_bombs_are_refused_before_they_are_unpacked() -> None:
     timed(bytes(lying))
 
 
-def test_other_files_are_told_apart() -> None:
-    for content, words in (
+def test_read_upstream_names_the_kind_of_another_file() -> None:
+    for content, code in (
         (b"", "empty"),
         (b"<!DOCTYPE html><html>Not found", "web_page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "lfs_pointer"),
@@ -289,16 +248,16 @@ def test_other_files_are_told_apart() -> None:
         (b"\x89HDF\r\n\x1a\n", "hdf5"),
         (bytes(100), "not_pytorch"),
     ):
-        assert refused(content) == words
+        assert refused(content) == code
 
 
-def test_a_file_that_ends_anywhere_is_refused() -> None:
+def test_read_upstream_of_a_truncated_file_is_refused() -> None:
     whole = zipped(GOOD)
     for end in range(0, len(whole) - 1, max(1, len(whole) // 30)):
         refused(whole[:end])
 
 
-def test_a_changed_byte_gives_the_same_tensors_or_a_reason() -> None:
+def test_read_upstream_of_changed_bytes_gives_the_same_tensors_or_a_reason() -> None:
     whole, draw, survived = zipped([*GOOD, ("a/version", b"3\n")]), random.Random(0), 0
     for _ in range(200):
         changed = bytearray(whole)

@@ -40,7 +40,7 @@ def open_store(data: Path) -> FeedbackStore:
     return FeedbackStore(f"sqlite:///{data / 'feedback.sqlite'}", reserve_bytes=0)
 
 
-def say(
+def add(
     data: Path,
     person: int,
     number: int,
@@ -49,38 +49,29 @@ def say(
     scopes: tuple[str, ...] = ("labels", "crop", "publish"),
 ) -> str:
     corrected: dict[str, Values] = {"expression": {label: 1.0}} if verdict == "wrong" else {}
-    contributor = KEYS.contributor(CODES[person])
-    record = make_record(
-        number,
-        contributor=contributor,
-        verdict=verdict,
-        corrected=corrected,
-        scopes=scopes,
-        comment="a comment",
-    )
+    values = {"verdict": verdict, "corrected": corrected, "scopes": scopes, "comment": "a comment"}
+    record = make_record(number, contributor=KEYS.contributor(CODES[person]), **values)
     with open_store(data) as store:
         return store.add(replace(record, crop=make_crop(number) if "crop" in scopes else b"")).id
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
-    status = main(["feedback", *map(str, words)])
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    status = main(["feedback", *map(str, arguments)])
     captured = capsys.readouterr()
     return status, captured.out + captured.err
 
 
-def test_without_a_database_that_is_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["status"], ["export", data / "x"], ["verify"], ["review"]):
-        assert run(capsys, *words) == (
-            2,
-            "hsemotion-space: The feedback database feedback.sqlite does not exist.\n",
-        )
+def test_feedback_without_a_database_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = "hsemotion-space: The feedback database feedback.sqlite does not exist.\n"
+    for arguments in (["status"], ["export", data / "x"], ["verify"], ["review"]):
+        assert run(capsys, *arguments) == (2, expected)
 
 
-def test_status_tells_counts_tiers_and_agreement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_prints_counts_tiers_and_agreement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for person in (0, 1):
-        say(data, person, 1)
-        say(data, person, 2, "Anger")
-    say(data, 2, 3)
+        add(data, person, 1)
+        add(data, person, 2, "Anger")
+    add(data, 2, 3)
     status, out = run(capsys, "status")
     assert status == 0
     assert "5 saved on this server. This server does not publish corrections." in out
@@ -89,10 +80,8 @@ def test_status_tells_counts_tiers_and_agreement(data: Path, capsys: pytest.Capt
     assert "Action units, AU1: No item was rated by two people." in out
 
 
-def test_status_works_while_the_page_writes_and_other_commands_say_why_not(
-    data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    say(data, 0, 1)
+def test_status_and_verify_work_while_the_page_writes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(data, 0, 1)
     with open_store(data):
         assert run(capsys, "status")[0] == 0
         assert run(capsys, "verify")[0] == 0
@@ -101,23 +90,19 @@ def test_status_works_while_the_page_writes_and_other_commands_say_why_not(
     assert "Another process writes to the feedback database" in out
 
 
-def test_an_export_has_the_tier_that_was_asked_for_and_loads(
+def test_export_of_a_tier_is_loaded_by_datasets(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import datasets
 
     datasets.disable_progress_bars()
     for person in (0, 1):
-        say(data, person, 1)
-    say(data, 2, 2, scopes=("labels", "crop"))
+        add(data, person, 1)
+    add(data, 2, 2, scopes=("labels", "crop"))
     status, out = run(capsys, "export", tmp_path / "agreed")
-    assert (status, out) == (
-        0,
-        (
-            f"Wrote 2 rows by 2 contributors on 1 faces, 2 with a picture, to {tmp_path / 'agreed'}. Left"
-            " out: 1 not to be published.\n"
-        ),
-    )
+    assert status == 0
+    assert f"2 rows by 2 contributors on 1 faces, 2 with a picture, to {tmp_path / 'agreed'}." in out
+    assert "Left out: 1 not to be published." in out
     rows = datasets.load_dataset(str(tmp_path / "agreed"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows["corrected_expression"] == ["Fear", "Fear"]
     assert "3 rows" in run(capsys, "export", tmp_path / "own", "--own", "--tier", "raw")[1]
@@ -125,17 +110,12 @@ def test_an_export_has_the_tier_that_was_asked_for_and_loads(
     assert (status, "is not empty" in out) == (2, True)
 
 
-def test_records_are_reviewed_by_the_start_of_their_id(
-    data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fear, anger, doubt = say(data, 0, 1), say(data, 1, 1, "Anger"), say(data, 2, 2, verdict="cannot_tell")
+def test_review_by_the_start_of_an_id(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fear, anger, doubt = add(data, 0, 1), add(data, 1, 1, "Anger"), add(data, 2, 2, verdict="cannot_tell")
     _, out = run(capsys, "review")
-    for name, words in (
-        (fear, "image, face 1: wrong Expression: Fear"),
-        (anger, "Expression: Anger"),
-        (doubt, "cannot tell"),
-    ):
-        assert re.search(f"{name[:12]}.*{words}", out)
+    texts = ("image, face 1: wrong Expression: Fear", "Expression: Anger", "cannot tell")
+    for name, text in zip((fear, anger, doubt), texts, strict=True):
+        assert re.search(f"{name[:12]}.*{text}", out)
     assert "comment: 'a comment'" in out
     assert "3 records need a review." in out
     assert run(capsys, "review", fear[:12], "--gold") == (0, "1 approved as known answers.\n")
@@ -147,20 +127,18 @@ def test_records_are_reviewed_by_the_start_of_their_id(
     assert "1 reviewed" in run(capsys, "status")[1]
 
 
-def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_review_reverts_everything_of_a_contributor(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
-        say(data, 0, number)
-    other = say(data, 1, 9)
-    assert run(capsys, "review", "--revert", KEYS.contributor(CODES[0])[:8]) == (
-        0,
-        "3 records are excluded.\n",
-    )
+        add(data, 0, number)
+    other = add(data, 1, 9)
+    revert = ["review", "--revert", KEYS.contributor(CODES[0])[:8]]
+    assert run(capsys, *revert) == (0, "3 records are excluded.\n")
     with open_store(data) as store:
         assert [one.id for one in store.records() if not one.reverted] == [other]
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("arguments", "problem"),
     [
         (["review", "ab"], "Add --approve, --reject or --gold"),
         (["review", "--approve"], "Add the ids of the records"),
@@ -171,24 +149,22 @@ def test_everything_of_a_contributor_is_set_aside(data: Path, capsys: pytest.Cap
         (["erase", "nonsense"], "typing error"),
     ],
 )
-def test_what_cannot_be_done_is_said(
-    data: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+def test_feedback_with_unusable_arguments_is_refused(
+    data: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
-    say(data, 0, 1)
-    say(data, 1, 2)
-    status, out = run(capsys, *words)
-    assert (status, complaint in out) == (2, True), out
+    add(data, 0, 1)
+    add(data, 1, 2)
+    status, out = run(capsys, *arguments)
+    assert (status, problem in out) == (2, True), out
 
 
 def test_push_verify_and_erase(data: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
-    mine, others = say(data, 0, 1), [say(data, 1, 2), say(data, 2, 3)]
+    mine, others = add(data, 0, 1), [add(data, 1, 2), add(data, 2, 3)]
     status, out = run(capsys, "push")
     assert (status, "3 published" in out) == (0, True)
     assert set(published_ids(hub)) == {mine, *others}
-    assert run(capsys, "verify") == (
-        0,
-        f"Checked 3 records and their batches here and in {REPO}; no problems.\n",
-    )
+    expected = f"Checked 3 records and their batches here and in {REPO}; no problems.\n"
+    assert run(capsys, "verify") == (0, expected)
     status, out = run(capsys, "erase", CODES[0])
     assert status == 0
     assert "1 correction and 1 image were erased from this server. The published rows were also erased" in out
@@ -198,10 +174,10 @@ def test_push_verify_and_erase(data: Path, hub: FakeHub, capsys: pytest.CaptureF
     assert TOKEN not in out
 
 
-def test_an_erasure_that_the_hub_refused_is_finished_later(
+def test_erase_finishes_what_the_hub_refused(
     data: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    say(data, 0, 1)
+    add(data, 0, 1)
     run(capsys, "push")
     monkeypatch.delenv("HF_TOKEN")
     status, out = run(capsys, "erase", CODES[0])
@@ -212,12 +188,12 @@ def test_an_erasure_that_the_hub_refused_is_finished_later(
     assert not batches_on(hub)
 
 
-def test_verify_finds_what_was_changed_here_and_there(
+def test_verify_finds_what_was_changed_on_the_hub(
     data: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    say(data, 0, 1)
+    add(data, 0, 1)
     run(capsys, "push")
-    say(data, 1, 2)
+    add(data, 1, 2)
     run(capsys, "push")
     first, second = batches_on(hub)
     hub.commit(REPO, {first: b"PAR1 nonsense PAR1"}, kind="dataset")
@@ -231,7 +207,7 @@ def test_verify_finds_what_was_changed_here_and_there(
 
 
 def test_verify_finds_a_damaged_record(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    say(data, 0, 1)
+    add(data, 0, 1)
     with open_store(data) as store, store.database._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE feedback_records SET body = replace(body, 'Fear', 'Joy')")
     status, out = run(capsys, "verify")

@@ -15,9 +15,7 @@ from hsemotion_space.feedback.keys import CHECK_SYMBOLS, CODE_SYMBOLS, Keys, rea
 from hsemotion_space.settings import Settings
 
 
-def test_the_secret_is_made_once_for_the_owner_only_and_all_who_race_for_it_get_the_same(
-    tmp_path: Path,
-) -> None:
+def test_from_settings_makes_one_secret_in_a_race(tmp_path: Path) -> None:
     secrets = set()
     for number in range(20):
         folder, start, found = tmp_path / str(number) / "data", threading.Barrier(6), []
@@ -36,7 +34,7 @@ def test_the_secret_is_made_once_for_the_owner_only_and_all_who_race_for_it_get_
     assert {len(secret) for secret in secrets} == {32}
 
 
-def test_a_secret_of_the_settings_makes_no_file_and_must_not_be_short(tmp_path: Path) -> None:
+def test_from_settings_with_a_secret(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     keys = Keys.from_settings(Settings(feedback_data=folder, feedback_secret="correct horse battery"))
     assert not folder.exists()
@@ -47,7 +45,7 @@ def test_a_secret_of_the_settings_makes_no_file_and_must_not_be_short(tmp_path: 
 
 
 @pytest.mark.parametrize("content", [b"", b"ab", b"zz" * 32, b"\xff" * 64, b"a" * 66])
-def test_a_damaged_secret_is_not_replaced_because_receipts_hang_on_it(tmp_path: Path, content: bytes) -> None:
+def test_from_settings_with_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "secret").write_bytes(content)
     with refused("secret_damaged") as caught:
         Keys.from_settings(Settings(feedback_data=tmp_path))
@@ -55,14 +53,14 @@ def test_a_damaged_secret_is_not_replaced_because_receipts_hang_on_it(tmp_path: 
     assert (tmp_path / "secret").read_bytes() == content
 
 
-def test_a_folder_that_cannot_be_made_is_told_without_its_place(tmp_path: Path) -> None:
+def test_from_settings_without_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with refused("secret_file") as caught:
         Keys.from_settings(Settings(feedback_data=tmp_path / "file" / "data"))
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_hashes_of_different_purposes_have_nothing_in_common() -> None:
+def test_keys_of_different_purposes_differ() -> None:
     code = KEYS.code("x")
     contributor = KEYS.contributor(code)
     hashes = [
@@ -76,7 +74,7 @@ def test_hashes_of_different_purposes_have_nothing_in_common() -> None:
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in hashes)
 
 
-def test_addresses_of_one_customer_are_one_client() -> None:
+def test_client_of_one_customer() -> None:
     same = [
         ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"),
         ("::ffff:198.51.100.7", ADDRESS),
@@ -88,7 +86,7 @@ def test_addresses_of_one_customer_are_one_client() -> None:
     assert all(KEYS.client(first, 1) != KEYS.client(second, 1) for first, second in other)
 
 
-def test_a_receipt_code_is_read_however_it_was_typed() -> None:
+def test_read_code_however_it_was_typed() -> None:
     for number in range(200):
         code = KEYS.code(str(number))
         assert re.fullmatch(r"([0-9A-HJKMNP-TV-Z]{4}-){6}[0-9A-HJKMNP-TV-Z]{2}[0-9A-Z*~$=]", code)
@@ -98,25 +96,14 @@ def test_a_receipt_code_is_read_however_it_was_typed() -> None:
     assert len({KEYS.code(str(number)) for number in range(5000)}) == 5000
 
 
-def test_every_wrong_symbol_and_every_swap_of_neighbors_in_a_code_is_noticed() -> None:
+def test_read_code_notices_every_wrong_symbol_and_swap_of_neighbors() -> None:
     for number in range(10):
         code = KEYS.code(str(number)).replace("-", "")
-        wrong = [
-            code[:place] + symbol + code[place + 1 :]
-            for place in range(len(code))
-            for symbol in (CODE_SYMBOLS if place < len(code) - 1 else CHECK_SYMBOLS)
-            if symbol != code[place]
-        ]
-        swapped = [
-            code[:place] + code[place + 1] + code[place] + code[place + 2 :] for place in range(len(code) - 1)
-        ]
-        for text in [
-            *wrong,
-            *(text for text in swapped if text != code),
-            code[:-1],
-            code + "0",
-            code * 100,
-            "",
-        ]:
+        wrong = {code[:-1], code + "0", code * 100, ""}
+        for place, right in enumerate(code):
+            symbols = CODE_SYMBOLS if place < len(code) - 1 else CHECK_SYMBOLS
+            wrong |= {code[:place] + symbol + code[place + 1 :] for symbol in symbols if symbol != right}
+            wrong.add(code[:place] + code[place + 1 : place + 2] + right + code[place + 2 :])
+        for text in wrong - {code}:
             with refused("mistyped"):
                 read_code(text)

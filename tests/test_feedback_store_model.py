@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from feedback_makers import ANNA, BEN, NOW_S, make_crop, make_record, refused
@@ -206,6 +208,7 @@ class StoreMachine(RuleBasedStateMachine):
     def the_store_has_what_the_model_has(self) -> None:
         if not hasattr(self, "store"):
             return
+        assert {one.created_s for one in self.store.records()} <= {NOW_S}
         assert [
             (to_json(one), one.crop, one.state, one.batch, one.review, one.reverted, one.superseded)
             for one in self.store.records()
@@ -232,7 +235,8 @@ class StoreMachine(RuleBasedStateMachine):
         }
         assert tombstones(self.store) == {tombstone_of(name) for name in self.erased}
         assert {one.contributor: set(one.batches) for one in pending_erasures(self.store)} == self.pending
-        assert sum(self.store.counts().values()) == len(self.rows)
+        counts = Counter(row.state for row in self.rows)
+        assert self.store.counts() == {state: counts[state] for state in get_args(State)}
         assert self.store.notices == ()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from challenge_makers import HEADERS
 from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,9 +23,7 @@ from hsemotion_space.training.formats.crops import FaceFile, list_faces
 from hsemotion_space.training.series import Series
 
 NAN = float("nan")
-EXPR = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
-UNITS = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
-COMPOUND = "Fearfully_Surprised,Happily_Surprised,Sadly_Surprised,Disgustedly_Surprised,Angrily_Surprised,Sadly_Fearful,Sadly_Angry"
+EXPR, UNITS, COMPOUND = (HEADERS[task] for task in (AFF_WILD2_EXPRESSION, ACTION_UNITS, COMPOUND_EXPRESSION))
 FRAME_TASKS = [task for task in CHALLENGE if task.scope == "frame"]
 
 

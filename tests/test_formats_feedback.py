@@ -12,7 +12,7 @@ import pytest
 import torch
 from error_codes import raises_code
 from feedback_makers import hash_of, make_crop, make_record, make_stored
-from learn_makers import RECIPE
+from training_makers import RECIPE
 
 from hsemotion_space.feedback.dataset import decode, encode, to_table
 from hsemotion_space.feedback.export import ExportOptions, export

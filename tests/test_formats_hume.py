@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from challenge_makers import CLIP_HEADER as HEADER
 from error_codes import raises_code
 
 from hsemotion_space.tasks import MIMICRY_INTENSITY
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.formats.annotations import read_clip_labels
 from hsemotion_space.training.formats.crops import FaceFile, list_clips
-
-HEADER = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
 
 
 def table(folder: Path, text: str) -> Path:

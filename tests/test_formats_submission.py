@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from challenge_makers import CLIP_HEADER
+from challenge_makers import HEADERS as LABEL_HEADERS
 from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,16 +25,8 @@ from hsemotion_space.training.formats.tables import read_list
 from hsemotion_space.training.series import Series
 
 NAN = float("nan")
-HEADERS = {
-    VALENCE_AROUSAL: "image_location,valence,arousal",
-    AFF_WILD2_EXPRESSION: "image_location,Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other",
-    ACTION_UNITS: "image_location,AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26",
-    COMPOUND_EXPRESSION: (
-        "image_location,Fearfully_Surprised,Happily_Surprised,Sadly_Surprised,Disgustedly_Surprised,Angrily_Surprised,"
-        "Sadly_Fearful,Sadly_Angry"
-    ),
-    MIMICRY_INTENSITY: "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy",
-}
+HEADERS = {task: f"image_location,{header}" for task, header in LABEL_HEADERS.items()}
+HEADERS[MIMICRY_INTENSITY] = CLIP_HEADER
 each_task = pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
 
 
@@ -97,14 +91,10 @@ def test_write_submission_interpolates_affect(tmp_path: Path) -> None:
         frame_list(tmp_path, "image_location", *rows),
     )
     assert report == SubmissionReport(6, 4, ())
-    numbers = ["-0.500000,1.000000", "-0.500000,1.000000", "-0.250000,0.500000", "0.000000,0.000000"] + [
-        "0.500000,-1.000000"
-    ] * 2
-    expected = [
-        HEADERS[VALENCE_AROUSAL],
-        *(f"{row},{number}" for row, number in zip(rows, numbers, strict=True)),
-    ]
-    assert (tmp_path / "va.txt").read_bytes().decode() == "\n".join(expected) + "\n"
+    numbers = ["-0.500000,1.000000"] * 2 + ["-0.250000,0.500000", "0.000000,0.000000"]
+    numbers += ["0.500000,-1.000000"] * 2
+    lines = [f"{row},{number}\n" for row, number in zip(rows, numbers, strict=True)]
+    assert (tmp_path / "va.txt").read_bytes().decode() == f"{HEADERS[VALENCE_AROUSAL]}\n{''.join(lines)}"
 
 
 def test_write_submission_decides_classes_after_interpolation(tmp_path: Path) -> None:
@@ -149,11 +139,9 @@ def test_write_submission_of_a_missing_video_is_neutral(tmp_path: Path, task: Ta
     report = write_submission(tmp_path / "x.txt", task, [empty], frame_list(tmp_path, *rows))
     assert report == SubmissionReport(len(rows), 0, ("b", "a"))
     lines = (tmp_path / "x.txt").read_text().splitlines()
-    neutral = (
-        "0"
-        if task.kind == "one_of"
-        else ",".join(["0" if task is ACTION_UNITS else "0.000000"] * len(task.labels))
-    )
+    number, count = "0.000000", len(task.labels)
+    neutral = {ACTION_UNITS: "0,0,0,0,0,0,0,0,0,0,0,0"}.get(task, ",".join([number] * count))
+    neutral = "0" if task.kind == "one_of" else neutral
     assert lines == [HEADERS[task], *(f"{row},{neutral}" for row in rows)]
     three = AFF_WILD2_EXPRESSION.subset(["Anger", "Fear", "Neutral"])
     write_submission(tmp_path / "three.txt", three, [], frame_list(tmp_path, "v/00001.jpg"))

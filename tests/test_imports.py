@@ -7,16 +7,17 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from checkpoint_makers import make_checkpoint, manifest_text
+from error_codes import raises_code
 from fake_hub import FakeHub, environment, use
 
-from hsemotion_space.hub.imports import Imported, Order, import_checkpoint
+from hsemotion_space.hub.imports import Imported, ImportRequest, import_checkpoint
 from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, read_manifest
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.source import Digest
@@ -54,26 +55,21 @@ def roots(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "project", tmp_path / "cache" / "checkpoints"
 
 
-def refused(action: Callable[[], object]) -> CheckpointError:
-    with pytest.raises(CheckpointError) as caught:
-        action()
-    return caught.value
-
-
 def strict(checkpoint: Checkpoint) -> object:
     return load_network(checkpoint, EngineOptions("torch", threads=1))
 
 
 def bring_in(roots: tuple[Path, Path], what: str | Path, **options: str) -> Imported:
-    return import_checkpoint(Order(str(what), **options), roots, roots[1].parent, strict)
+    return import_checkpoint(ImportRequest(str(what), **options), roots, roots[1].parent, strict)
 
 
-def test_a_file_is_converted_checked_and_listed(roots: tuple[Path, Path], tmp_path: Path) -> None:
+def test_import_checkpoint_of_a_file(roots: tuple[Path, Path], tmp_path: Path) -> None:
     content, model = network_file()
     (tmp_path / "small_mtl.pt").write_bytes(content)
     before = find_checkpoint(roots, "small_mtl")
     assert locate(before, tmp_path).place == "import"
-    assert refused(lambda: resolve(before, tmp_path)).code == "not_here"
+    with raises_code(CheckpointError, "not_here"):
+        resolve(before, tmp_path)
     imported = bring_in(roots, tmp_path / "small_mtl.pt")
     checkpoint = find_checkpoint(roots, "small_mtl")
     assert checkpoint == imported.checkpoint
@@ -101,7 +97,7 @@ def test_a_file_is_converted_checked_and_listed(roots: tuple[Path, Path], tmp_pa
         assert np.array_equal(converted(faces)[1].numpy(), model(faces).numpy())
 
 
-def test_importing_again_replaces_it_as_a_whole(roots: tuple[Path, Path], tmp_path: Path) -> None:
+def test_import_checkpoint_again_replaces_it(roots: tuple[Path, Path], tmp_path: Path) -> None:
     for seed in range(2):
         content, _ = network_file(seed=seed)
         (tmp_path / "small_mtl.pt").write_bytes(content)
@@ -111,9 +107,7 @@ def test_importing_again_replaces_it_as_a_whole(roots: tuple[Path, Path], tmp_pa
     assert [path.name for path in roots[1].iterdir()] == ["small_mtl"]
 
 
-def test_an_imported_checkpoint_is_not_taken_unless_it_is_named(
-    roots: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_import_checkpoint_does_not_change_the_default(roots: tuple[Path, Path], tmp_path: Path) -> None:
     make_checkpoint(roots[0] / "zebra", size=32)
     (tmp_path / "small_mtl.pt").write_bytes(network_file()[0])
     bring_in(roots, tmp_path / "small_mtl.pt", new_id="alpha")
@@ -121,39 +115,42 @@ def test_an_imported_checkpoint_is_not_taken_unless_it_is_named(
     assert find_checkpoint(roots, "").id == "zebra"
 
 
-def test_weights_that_do_not_fit_change_nothing(roots: tuple[Path, Path], tmp_path: Path) -> None:
+def test_import_checkpoint_of_weights_that_do_not_fit(roots: tuple[Path, Path], tmp_path: Path) -> None:
     content, _ = network_file(outputs=8)
     (tmp_path / "small_mtl.pt").write_bytes(content)
-    assert "fc.weight has shape (8, 512) instead of (10, 512)" in str(
-        refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt"))
-    )
+    with pytest.raises(CheckpointError, match=r"fc.weight has shape \(8, 512\) instead of \(10, 512\)"):
+        bring_in(roots, tmp_path / "small_mtl.pt")
     (tmp_path / "small_mtl.pt").write_bytes(b"<html>not found</html>")
-    assert refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")).code == "web_page"
+    with raises_code(CheckpointError, "web_page"):
+        bring_in(roots, tmp_path / "small_mtl.pt")
     assert not list(roots[1].glob("*"))
     assert find_checkpoint(roots, "small_mtl").source.bundled == ""
 
 
-def test_the_manifest_is_found_by_name_by_form_or_by_choice(roots: tuple[Path, Path], tmp_path: Path) -> None:
+def test_import_checkpoint_finds_its_manifest(roots: tuple[Path, Path], tmp_path: Path) -> None:
     content, _ = network_file()
     (tmp_path / "mine.pt").write_bytes(content)
     assert bring_in(roots, tmp_path / "mine.pt", new_id="mine").checkpoint.id == "mine"
     publish(roots[0], "other_mtl", 'filename = "other_mtl.pt"')
-    error = refused(lambda: bring_in(roots, tmp_path / "mine.pt"))
-    assert (error.code, error.message.values["choice"].values["ids"]) == ("ambiguous", "other_mtl, small_mtl")
+    with raises_code(CheckpointError, "ambiguous") as caught:
+        bring_in(roots, tmp_path / "mine.pt")
+    assert caught.value.message.values["choice"].values["ids"] == "other_mtl, small_mtl"
     made = bring_in(roots, tmp_path / "mine.pt", like="other_mtl", new_id="mine.2").checkpoint
     assert (made.id, made.title) == ("mine.2", "Test other_mtl as mine.2")
-    assert refused(lambda: bring_in(roots, tmp_path / "mine.pt", like="third")).code == "unknown_checkpoint"
+    with raises_code(CheckpointError, "unknown_checkpoint"):
+        bring_in(roots, tmp_path / "mine.pt", like="third")
     for bad in ("../x", ".x", "a/b", "a b"):
-        error = refused(lambda bad=bad: bring_in(roots, tmp_path / "mine.pt", like="other_mtl", new_id=bad))
-        assert error.message.values["key"] == "--id"
+        with raises_code(CheckpointError, "invalid_value", key="--id"):
+            bring_in(roots, tmp_path / "mine.pt", like="other_mtl", new_id=bad)
     (tmp_path / "eight.pt").write_bytes(network_file(outputs=8)[0])
-    assert refused(lambda: bring_in(roots, tmp_path / "eight.pt")).code == "no_such_network"
-    error = refused(lambda: bring_in(roots, tmp_path / "nowhere.pt"))
-    assert error.code == "unreadable"
-    assert str(tmp_path) not in str(error)
+    with raises_code(CheckpointError, "no_such_network"):
+        bring_in(roots, tmp_path / "eight.pt")
+    with raises_code(CheckpointError, "unreadable") as caught:
+        bring_in(roots, tmp_path / "nowhere.pt")
+    assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_known_digest_must_be_met(tmp_path: Path) -> None:
+def test_import_checkpoint_with_a_known_digest(tmp_path: Path) -> None:
     content, _ = network_file()
     roots = tmp_path / "project", tmp_path / "cache" / "checkpoints"
     publish(
@@ -163,17 +160,19 @@ def test_a_known_digest_must_be_met(tmp_path: Path) -> None:
         f" {len(content)}",
     )
     (tmp_path / "small_mtl.pt").write_bytes(network_file(seed=1)[0])
-    assert refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")).code == "wrong_bytes"
+    with raises_code(CheckpointError, "wrong_bytes"):
+        bring_in(roots, tmp_path / "small_mtl.pt")
     (tmp_path / "small_mtl.pt").write_bytes(content)
     imported = bring_in(roots, tmp_path / "small_mtl.pt")
     assert "which the project knew" in str(imported)
     assert imported.checkpoint.summary == ""
 
 
-def test_an_import_into_no_cache_is_a_sentence(roots: tuple[Path, Path], tmp_path: Path) -> None:
+def test_import_checkpoint_without_a_cache(roots: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "small_mtl.pt").write_bytes(network_file()[0])
     (tmp_path / "cache").write_text("in the way")
-    assert refused(lambda: bring_in(roots, tmp_path / "small_mtl.pt")).code == "disk"
+    with raises_code(CheckpointError, "disk"):
+        bring_in(roots, tmp_path / "small_mtl.pt")
 
 
 @pytest.fixture
@@ -182,7 +181,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield fake
 
 
-def test_a_name_is_downloaded_with_and_without_a_known_digest(hub: FakeHub, tmp_path: Path) -> None:
+def test_import_checkpoint_by_name(hub: FakeHub, tmp_path: Path) -> None:
     content, _ = network_file()
     url = hub.add_raw("0" * 40 + "/small_mtl.pt", content)
     roots = tmp_path / "project", tmp_path / "cache" / "checkpoints"
@@ -195,12 +194,14 @@ def test_a_name_is_downloaded_with_and_without_a_known_digest(hub: FakeHub, tmp_
     assert not bring_in(roots, "small_mtl").known
     assert bring_in(roots, "pinned_mtl").known
     hub.add_raw("0" * 40 + "/small_mtl.pt", network_file(seed=1)[0])
-    assert refused(lambda: bring_in(roots, "small_mtl")).code == "changed"
+    with raises_code(CheckpointError, "changed"):
+        bring_in(roots, "small_mtl")
     publish(roots[0], "by_hand", 'filename = "hand.pt", page = "https://example.org"')
-    assert refused(lambda: bring_in(roots, "by_hand")).code == "no_address"
+    with raises_code(CheckpointError, "no_address"):
+        bring_in(roots, "by_hand")
 
 
-def test_the_command_imports_and_lists(hub: FakeHub, tmp_path: Path) -> None:
+def test_command_imports_and_lists(hub: FakeHub, tmp_path: Path) -> None:
     content, _ = network_file()
     url = hub.add_raw("1/small_mtl.pt", content)
     publish(tmp_path / "project", "small_mtl", f'filename = "small_mtl.pt", url = "{url}"')

@@ -10,16 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoint_makers import HEADS, change_manifest, manifest_text
+from error_codes import raises_code
+from manifest_makers import HEADS, change_manifest, manifest_text
 
 from hsemotion_space.hub.manifest import MANIFEST, CheckpointError, InputSpec, read_manifest
 from hsemotion_space.hub.weights import locate
 
 SHA256 = "0123456789abcdef" * 4
-AU_HEAD = (
-    '[[heads]]\ntask = "action_units"\nkind = "scores"\nprovenance = "trained"\nlabels = ["AU1",'
-    ' "AU2"]\ncolumns = [0, 1]\n'
-)
+AU_HEAD = """[[heads]]
+task = "action_units"
+kind = "scores"
+provenance = "trained"
+labels = ["AU1", "AU2"]
+columns = [0, 1]
+thresholds = [0.4, 1]
+"""
 
 
 @pytest.fixture
@@ -33,39 +38,20 @@ def write(folder: Path, **changes: str) -> Path:
     return folder
 
 
-def test_a_good_manifest(folder: Path) -> None:
-    change_manifest(
-        folder,
-        (
-            "columns = [0, 1, 2, 3, 4, 5, 6, 7]",
-            'columns = [7, 0]\nlabels = ["Neutral", "Anger"]\ntemperature = 2\nnote = "Two only."',
-        ),
-        (
-            (
-                '[[heads]]\ntask = "compound_expression"\nkind = "pair_mean"\nprovenance = "rule"\nsource ='
-                ' "expression"\n'
-            ),
-            "",
-        ),
-    )
+def test_read_manifest_of_a_checkpoint(folder: Path) -> None:
+    changed = 'columns = [7, 0]\nlabels = ["Neutral", "Anger"]\ntemperature = 2\nnote = "Two only."'
+    rule = HEADS[HEADS.index('[[heads]]\ntask = "compound') :]
+    change_manifest(folder, ("columns = [0, 1, 2, 3, 4, 5, 6, 7]", changed), (rule, ""))
     checkpoint = read_manifest(folder)
-    assert (checkpoint.id, checkpoint.sha256) == ("small", SHA256)
+    assert (checkpoint.id, checkpoint.sha256, checkpoint.weights_bytes) == ("small", SHA256, 0)
     assert (checkpoint.arch, checkpoint.arch_args) == ("mobilefacenet_small", {"img_size": 64})
     assert checkpoint.input == InputSpec(64, "square", 0.1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert [head.task.name for head in checkpoint.heads] == ["expression", "valence_arousal"]
     head = checkpoint.head("expression")
     assert head is not None
-    assert (head.task.label_names, head.columns, head.temperature, head.note) == (
-        ("Neutral", "Anger"),
-        (7, 0),
-        2.0,
-        "Two only.",
-    )
+    assert (head.task.label_names, head.columns) == (("Neutral", "Anger"), (7, 0))
+    assert (head.temperature, head.note) == (2.0, "Two only.")
     assert checkpoint.head("action_units") is None
-    assert checkpoint.weights_bytes == 0
-
-
-def test_size_of_bundled_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"12345")
     assert read_manifest(folder).weights_bytes == 5
 
@@ -137,14 +123,13 @@ def test_read_manifest_names_checkpoint_and_key(
     assert str(folder.parent) not in str(caught.value)
 
 
-def test_a_missing_manifest_is_told_without_a_path(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError) as caught:
+def test_read_manifest_of_an_empty_folder(tmp_path: Path) -> None:
+    with raises_code(CheckpointError, "unreadable") as caught:
         read_manifest(tmp_path / "none")
-    assert caught.value.code == "unreadable"
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_rule_follows_what_it_reads(tmp_path: Path) -> None:
+def test_read_manifest_of_a_rule_before_what_it_reads(tmp_path: Path) -> None:
     first, *others = HEADS.split("[[heads]]")[1:]
     write(tmp_path / "late", heads="".join("[[heads]]" + text for text in (*others, first)))
     with pytest.raises(CheckpointError) as caught:
@@ -152,8 +137,8 @@ def test_a_rule_follows_what_it_reads(tmp_path: Path) -> None:
     assert caught.value.message.values["reason"].values["key"] == "[[heads]] compound_expression source"
 
 
-def test_heads_keep_order_and_thresholds(tmp_path: Path) -> None:
-    checkpoint = read_manifest(write(tmp_path / "units", heads=AU_HEAD + "thresholds = [0.4, 1]\n"))
+def test_read_manifest_with_thresholds(tmp_path: Path) -> None:
+    checkpoint = read_manifest(write(tmp_path / "units", heads=AU_HEAD))
     assert checkpoint.heads[0].thresholds == (0.4, 1.0)
 
 
@@ -165,28 +150,11 @@ def paths(table: object, before: tuple[str | int, ...] = ()) -> Iterator[tuple[s
         yield from paths(value, (*before, key))
 
 
-ODD = (
-    math.inf,
-    math.nan,
-    -1,
-    10**30,
-    True,
-    "",
-    "\0",
-    "/",
-    [],
-    [[]],
-    {},
-    {"a": 1},
-    datetime.date(2020, 1, 1),
-    "é",
-)
+ODD = (math.inf, math.nan, -1, 10**30, True, "", "\0", "/", [], [[]], {}, {"a": 1}, datetime.date(2020, 1, 1), "é")  # fmt: skip
 """Values that TOML can hold."""
 
 
-def test_any_value_of_a_manifest_is_accepted_or_refused_with_a_code(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_manifest_with_any_value(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, loads = (folder / MANIFEST).read_text("utf-8"), tomllib.loads
     places = list(paths(loads(good)))
     assert len(places) > 40

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, VALENCE_AROUSAL, Task
 from hsemotion_space.training import challenge
-from hsemotion_space.training.challenge import SearchSpace, tune, tune_blend, tune_thresholds
+from hsemotion_space.training.challenge import tune, tune_blend, tune_thresholds
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.postprocess import (
     Smoothing,
@@ -56,7 +56,7 @@ def closeness(task: Task, labels: Sequence[Series], predictions: Sequence[Series
     return -round(float(np.concatenate(errors).mean()), 6)
 
 
-def test_gaps_between_faces_are_completed_with_the_nearer_prediction_counting_more() -> None:
+def test_complete_weights_the_nearer_prediction_more_in_gaps() -> None:
     series = make("v", [11, 21], [0.0, 1.0], [1.0, 0.5])
     completed = complete(series, np.array([1, 11, 12, 20, 21, 30]))
     # a reversed weight gives 0.9 at frame 12
@@ -65,7 +65,7 @@ def test_gaps_between_faces_are_completed_with_the_nearer_prediction_counting_mo
     assert completed.frames.tolist() == [1, 11, 12, 20, 21, 30]
 
 
-def test_rows_that_are_not_whole_are_no_predictions() -> None:
+def test_complete_takes_rows_with_nan_as_no_predictions() -> None:
     series = make("v", [1, 2, 3], [0.0, NAN, 1.0], [0.0, 9.0, 1.0])
     assert complete(series, np.arange(1, 4)).values.tolist() == [[0, 0], [0.5, 0.5], [1, 1]]
     unknown = complete(make("v", [4], [NAN], [NAN]), np.arange(1, 4))
@@ -75,14 +75,14 @@ def test_rows_that_are_not_whole_are_no_predictions() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 999), st.integers(1, 60))
-def test_completion_keeps_what_is_known_and_sums(seed: int, count: int) -> None:
+def test_complete_leaves_known_values_and_sums_alone(seed: int, count: int) -> None:
     series = draw(seed, count)
     whole = complete(series, np.arange(int(series.frames[-1]) + 3))
     np.testing.assert_array_equal(whole.values[series.frames], series.values)
     np.testing.assert_allclose(whole.values.sum(axis=1), 1, atol=1e-6)
 
 
-def test_sums_of_a_window_are_divided_by_the_frames_in_it() -> None:
+def test_smooth_series_divides_by_the_frames_in_the_window() -> None:
     """Sums that are never divided would leave 0..1, and with them every threshold."""
     frames = list(range(1, 12))
     units = make("v", frames, [0.4] * 11, [0.0] * 5 + [1.0] + [0.0] * 5)
@@ -100,7 +100,7 @@ def test_sums_of_a_window_are_divided_by_the_frames_in_it() -> None:
     )
 
 
-def test_widths_in_seconds_follow_the_frame_rate_of_the_video() -> None:
+def test_smooth_all_converts_seconds_by_the_frame_rate_of_the_video() -> None:
     impulse = [0.0] * 4 + [1.0] + [0.0] * 4
     a, b = make("a", range(1, 10), impulse), make("b", range(1, 10), impulse)
     smoothed = smooth_all([a, b], Smoothing("box", 0.1, "seconds"), {"a": 10.0})
@@ -109,21 +109,19 @@ def test_widths_in_seconds_follow_the_frame_rate_of_the_video() -> None:
     assert smooth_series(a, Smoothing("box", 1), 10.0).values[3, 0] == pytest.approx(1 / 3)
 
 
-def test_the_window_stays_inside_its_video() -> None:
+def test_smooth_all_stays_inside_each_video() -> None:
     a, b = make("a", [1, 2], [0.0, 0.0]), make("b", [1, 2], [1.0, 1.0])
-    assert [series.values.ravel().tolist() for series in smooth_all([a, b], Smoothing("box", 50))] == [
-        [0, 0],
-        [1, 1],
-    ]
+    smoothed = smooth_all([a, b], Smoothing("box", 50))
+    assert [series.values.ravel().tolist() for series in smoothed] == [[0, 0], [1, 1]]
 
 
-def test_frames_without_a_prediction_do_not_count_and_stay_unknown() -> None:
+def test_smooth_series_leaves_unknown_frames_out() -> None:
     series = make("v", [1, 2, 3], [0.0, NAN, 1.0])
     np.testing.assert_array_equal(smooth_series(series, Smoothing("box", 2)).values[:, 0], [0.5, NAN, 0.5])
     assert np.isnan(smooth_series(make("v", [1, 2], [NAN, NAN]), Smoothing("gaussian", 2)).values).all()
 
 
-def test_no_smoothing_changes_nothing() -> None:
+def test_smooth_series_without_width_changes_nothing() -> None:
     series = draw(0, 9)
     for smoothing in (
         Smoothing(),
@@ -137,7 +135,7 @@ def test_no_smoothing_changes_nothing() -> None:
             Smoothing("box", width)
 
 
-def test_a_blend_is_the_weighted_mean_where_both_are_and_the_one_that_is_elsewhere() -> None:
+def test_blend_is_the_weighted_mean_or_the_only_prediction() -> None:
     a = make("v", [1, 2, 4], [1.0, NAN, 0.5], [0.0, 0.3, 0.5])
     b = make("v", [2, 4, 9], [0.2, 0.0, 0.6], [0.8, 1.0, 0.4])
     mixed = blend(a, b, 0.7)
@@ -148,14 +146,14 @@ def test_a_blend_is_the_weighted_mean_where_both_are_and_the_one_that_is_elsewhe
     )
 
 
-def test_frames_that_neither_system_has_stay_unknown_in_a_blend() -> None:
+def test_blend_leaves_frames_of_neither_system_unknown() -> None:
     mixed = blend(make("v", [1, 2], [NAN, 1.0]), make("v", [1], [NAN]), 0.5)
     np.testing.assert_array_equal(mixed.values[:, 0], [NAN, 1.0])
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 999), st.floats(0, 1), st.floats(0.1, 60), st.sampled_from(["box", "gaussian"]))
-def test_blending_and_smoothing_can_change_places_on_whole_tracks(
+def test_blend_and_smooth_series_commute_on_whole_tracks(
     seed: int, weight: float, width: float, kind: str
 ) -> None:
     smoothing = Smoothing(kind, width)
@@ -169,7 +167,7 @@ def test_blending_and_smoothing_can_change_places_on_whole_tracks(
     assert np.array_equal(blend(a, b, 0).values, b.values)
 
 
-def test_what_does_not_fit_is_not_blended() -> None:
+def test_blend_of_different_labels_or_weights_is_refused() -> None:
     a = make("v", [1], [0.0], [1.0])
     with raises_code(DataError, "other_labels"):
         blend(a, make("w", [1], [0.0], [1.0]), 0.5)
@@ -180,67 +178,55 @@ def test_what_does_not_fit_is_not_blended() -> None:
             blend(a, a, weight)
 
 
-def test_videos_of_one_system_alone_are_kept() -> None:
+def test_blend_all_contains_videos_of_one_system_alone() -> None:
     a = [make("x", [1], [1.0]), make("y", [1], [1.0])]
     b = [make("z", [1], [0.0]), make("y", [1], [0.0])]
-    assert [(series.video, series.values.item()) for series in blend_all(a, b, 0.25)] == [
-        ("x", 1),
-        ("y", 0.25),
-        ("z", 0),
-    ]
+    mixed = blend_all(a, b, 0.25)
+    assert [(series.video, series.values.item()) for series in mixed] == [("x", 1), ("y", 0.25), ("z", 0)]
 
 
 @pytest.mark.usefixtures("close")
-def test_the_smoothing_with_the_best_measure_is_chosen() -> None:
+def test_tune_chooses_the_smoothing_with_the_best_measure() -> None:
     frames, rng = np.arange(1, 301), np.random.default_rng(0)
     truth = np.stack([np.sin(frames / 40), np.cos(frames / 40)], 1).astype(np.float32)
     noisy = Series("v", frames, truth + rng.normal(0, 0.3, truth.shape).astype(np.float32))
     labels = [Series("v", frames, truth)]
-    candidates = [
-        Smoothing(),
-        *(Smoothing("box", width) for width in (1, 10, 200)),
-        Smoothing("gaussian", 0.2, "seconds"),
-    ]
-    best = tune(VALENCE_AROUSAL, [[noisy]], labels, SearchSpace(tuple(candidates))).smoothing
+    boxes = [Smoothing("box", width) for width in (1, 10, 200)]
+    candidates = [Smoothing(), *boxes, Smoothing("gaussian", 0.2, "seconds")]
+    best = tune(VALENCE_AROUSAL, [[noisy]], labels, candidates).smoothing
     values = {item: closeness(VALENCE_AROUSAL, labels, smooth_all([noisy], item)) for item in candidates}
     assert best in (candidates[2], candidates[4]) and values[best] == max(values.values())
 
 
-def test_of_equal_smoothings_the_first_is_chosen_and_undefined_ones_never(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tune_chooses_the_first_of_equals_and_nothing_undefined(monkeypatch: pytest.MonkeyPatch) -> None:
     series = [make("v", [1, 2, 3], [0.5] * 3, [0.5] * 3)]
     narrow, wide = Smoothing("box", 2), Smoothing("box", 5)
     for values, expected in (((0.5, 0.5), narrow), ((0.4, 0.5), wide), ((NAN, 0.1), wide)):
         results = iter(values)
         monkeypatch.setattr(challenge, "measure", lambda *_, results=results: next(results))
-        assert tune(VALENCE_AROUSAL, [series], series, SearchSpace((narrow, wide))).smoothing == expected
+        assert tune(VALENCE_AROUSAL, [series], series, [narrow, wide]).smoothing == expected
     monkeypatch.setattr(challenge, "measure", lambda *_: NAN)
     with raises_code(DataError, "no_value"):
-        tune(VALENCE_AROUSAL, [series], series, SearchSpace((wide, narrow)))
+        tune(VALENCE_AROUSAL, [series], series, [wide, narrow])
 
 
 @pytest.mark.usefixtures("close")
-def test_frame_rates_reach_the_candidates() -> None:
+def test_tune_applies_frame_rates_to_the_candidates() -> None:
     impulse = [make("v", range(1, 8), [0, 0, 0, 1, 0, 0, 0])]
     target = [make("v", range(1, 8), [0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0])]
     candidates = (Smoothing(), Smoothing("box", 0.1, "seconds"))
     valence = VALENCE_AROUSAL.subset(["Valence"])
-    assert (
-        tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 10})).smoothing == candidates[1]
-    )
-    assert (
-        tune(valence, [impulse], target, SearchSpace(candidates, rates={"v": 1})).smoothing == candidates[0]
-    )
+    assert tune(valence, [impulse], target, candidates, rates={"v": 10}).smoothing == candidates[1]
+    assert tune(valence, [impulse], target, candidates, rates={"v": 1}).smoothing == candidates[0]
 
 
-def test_thresholds_by_hand() -> None:
+def test_tune_thresholds_equals_a_result_by_hand() -> None:
     labels = [make("v", range(1, 6), [0, 0, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 0, 1, 0])]
     scores = [make("v", range(1, 6), [0.05, 0.12, 0.25, 0.3, 0.4], [0.9] * 5, [0.1, 0.95, 0.2, 0.85, 0.75])]
     assert tune_thresholds(UNITS, scores, labels) == (0.2, 0.5, 0.8)
 
 
-def test_a_prediction_on_the_threshold_is_present_and_ties_go_to_the_middle() -> None:
+def test_tune_thresholds_breaks_ties_toward_the_middle() -> None:
     labels = [make("v", [1, 2], [1, 0])]
     unit = ACTION_UNITS.subset(["AU1"])
     assert tune_thresholds(unit, [make("v", [1, 2], [0.3, 0.2999])], labels) == (0.3,)
@@ -249,7 +235,7 @@ def test_a_prediction_on_the_threshold_is_present_and_ties_go_to_the_middle() ->
     assert tune_thresholds(unit, [make("v", [1, 2], [0.9, 0.1])], labels, grid=(0.2, 0.6)) == (0.6,)
 
 
-def test_frames_without_annotation_do_not_count_and_those_without_a_face_are_completed() -> None:
+def test_tune_thresholds_ignores_unannotated_frames_and_completes_faceless_ones() -> None:
     labels = [make("v", [1, 2, 3, 4, 5], [1, NAN, 1, 0, 0]), make("w", [1], [1])]
     scores = [make("v", [1, 2, 4, 5], [0.8, 0.99, 0.2, 0.1])]  # frame 3 becomes 0.595 between 0.99 and 0.2
     unit = ACTION_UNITS.subset(["AU1"])
@@ -260,7 +246,7 @@ def test_frames_without_annotation_do_not_count_and_those_without_a_face_are_com
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 999))
-def test_no_other_threshold_has_a_larger_f1(seed: int) -> None:
+def test_tune_thresholds_maximizes_f1(seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 2, 40)
     values = np.clip(truth * 0.3 + rng.uniform(0, 0.7, 40), 0, 1)
@@ -280,7 +266,7 @@ TENTHS = [step / 10 for step in range(11)]
 
 
 @pytest.mark.usefixtures("close")
-def test_the_weights_of_a_blend_are_found_in_common_and_of_clips_per_label() -> None:
+def test_tune_blend_finds_one_weight_or_one_per_label_of_clips() -> None:
     a, b = make("v", [1, 2], [1.0, 0.0], [1.0, 0.0]), make("v", [1, 2], [0.0, 1.0], [0.0, 1.0])
     labels = [blend(a, b, [0.8, 0.2])]
     # from 0.2 to 0.8 the error is the same
@@ -289,12 +275,12 @@ def test_the_weights_of_a_blend_are_found_in_common_and_of_clips_per_label() -> 
 
 
 @pytest.mark.usefixtures("close")
-def test_a_label_whose_weight_does_not_matter_keeps_the_common_one() -> None:
+def test_tune_blend_gives_an_indifferent_label_the_common_weight() -> None:
     a, b = make("v", [1, 2], [1.0, 0.0], [0.3, 0.3]), make("v", [1, 2], [0.0, 1.0], [0.3, 0.3])
     assert tune_blend(CLIP, ([a], [b]), [blend(a, b, 0.9)], TENTHS) == (0.9, 0.9)
 
 
-def test_probabilities_stay_probabilities_through_the_whole_order() -> None:
+def test_the_whole_order_of_steps_leaves_probabilities() -> None:
     frames = np.arange(1, 90)
     a, b = draw(1, 20), draw(2, 25)
     final = smooth_series(complete(blend(a, b, 0.7), frames), Smoothing("box", 50))

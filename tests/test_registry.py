@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checkpoint_makers import change_manifest, manifest_text
+from error_codes import raises_code
+from manifest_makers import change_manifest, manifest_text
 
 from hsemotion_space.hub import registry
 from hsemotion_space.hub.manifest import MANIFEST, CheckpointError, read_manifest
@@ -25,21 +26,17 @@ def root(tmp_path: Path) -> Path:
     return write(tmp_path / "checkpoints" / "small").parent
 
 
-def code_of(roots: list[Path], checkpoint_id: str) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        find_checkpoint(roots, checkpoint_id)
-    return caught.value.code
-
-
 def test_find_checkpoint_by_id_or_the_first_with_its_weights(root: Path, tmp_path: Path) -> None:
     write(root / "big")
     (root / "notes").mkdir()
     assert [checkpoint.id for checkpoint in list_checkpoints([root])] == ["big", "small"]
     assert find_checkpoint([root], "big").id == "big"
-    assert code_of([root], "large") == "unknown_checkpoint"
+    with raises_code(CheckpointError, "unknown_checkpoint"):
+        find_checkpoint([root], "large")
     (root / "small" / "model.safetensors").write_bytes(b"1")
     assert find_checkpoint([root], "").id == "small"
-    assert code_of([tmp_path / "nowhere"], "") == "none"
+    with raises_code(CheckpointError, "none"):
+        find_checkpoint([tmp_path / "nowhere"], "")
 
 
 def test_read_registry_parses_each_manifest_once_until_it_changes(
@@ -75,7 +72,10 @@ def test_a_bad_manifest_takes_no_other_checkpoint_down(root: Path, caplog: pytes
         str(root / "bad"),
         str(root / "folder"),
     ]
-    assert code_of([root], "bad") == "invalid_value"
-    assert code_of([root], "folder") == "unreadable"
+    with raises_code(CheckpointError, "invalid_value"):
+        find_checkpoint([root], "bad")
+    with raises_code(CheckpointError, "unreadable"):
+        find_checkpoint([root], "folder")
     change_manifest(root / "small", BAD)
-    assert code_of([root], "small") == "none_usable"
+    with raises_code(CheckpointError, "none_usable"):
+        find_checkpoint([root], "small")

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from checkpoint_makers import make_checkpoint, manifest_text
 from error_codes import raises_code
-from learn_makers import encoded, write_data
 from safetensors.torch import load_file
+from training_makers import encoded, write_data
 
 from hsemotion_space.cli import main
 from hsemotion_space.hub.manifest import read_manifest

@@ -10,7 +10,7 @@ import pytest
 from analysis_makers import make_analysis
 from manifest_makers import make_manifest
 
-from hsemotion_space.hub.weights import Whereabouts, locate
+from hsemotion_space.hub.weights import Availability, locate
 from hsemotion_space.jobs import JobStatus
 from hsemotion_space.jobs.table import MEDIA
 from hsemotion_space.ui.picker import checkpoint_card
@@ -50,8 +50,8 @@ def test_in_words_follows_the_kind_of_task() -> None:
 def test_strings_of_users_and_manifests_are_escaped(tmp_path: Path) -> None:
     assert "<script>" not in notice_list(["<script>alert(1)</script>"])
     checkpoint = replace(make_manifest(tmp_path / "x"), summary="<img src=x onerror=1>", license="<b>")
-    assert "<img" not in checkpoint_card(checkpoint, Whereabouts("here"))
-    assert "<b>" not in checkpoint_card(checkpoint, Whereabouts("here"))
+    assert "<img" not in checkpoint_card(checkpoint, Availability("here"))
+    assert "<b>" not in checkpoint_card(checkpoint, Availability("here"))
 
 
 def test_checkpoint_card_says_what_is_missing(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoint_makers import change_manifest, make_checkpoint
+from error_codes import raises_code
 from safetensors.numpy import load, save
 from upstream_makers import small
 
@@ -17,12 +17,6 @@ from hsemotion_space.hub.download import upstream_file
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, read_manifest
 from hsemotion_space.hub.source import Digest, Source, UpstreamSource
 from hsemotion_space.hub.weights import load_heads, resolve
-
-
-def refused(action: Callable[[], object]) -> CheckpointError:
-    with pytest.raises(CheckpointError) as caught:
-        action()
-    return caught.value
 
 
 @pytest.fixture
@@ -36,25 +30,19 @@ def test_resolve_returns_the_weights_as_they_are(checkpoint: Checkpoint, tmp_pat
     assert hashlib.sha256(content).hexdigest() == checkpoint.sha256
 
 
-def test_flipped_or_missing_weights_are_refused_without_a_path(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_resolve_refuses_flipped_or_missing_weights(checkpoint: Checkpoint, tmp_path: Path) -> None:
     file = checkpoint.folder / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    error = refused(lambda: resolve(checkpoint, tmp_path))
-    assert (error.code, error.message.values["file"]) == (
-        "wrong_bytes",
-        "checkpoints/small/model.safetensors",
-    )
-    file.unlink()
-    missing = refused(lambda: resolve(checkpoint, tmp_path))
-    assert missing.code == "missing"
-    assert str(tmp_path) not in f"{error}{missing}"
+    for code in ("wrong_bytes", "missing"):
+        with raises_code(CheckpointError, code, file="checkpoints/small/model.safetensors") as caught:
+            resolve(checkpoint, tmp_path)
+        assert str(tmp_path) not in str(caught.value)
+        file.unlink(missing_ok=True)
 
 
-def test_a_published_file_is_converted_once(
+def test_resolve_converts_a_published_file_once(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published, converted = small(), []
@@ -106,7 +94,7 @@ def tensors(*shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
     return made
 
 
-def test_heads_come_from_their_own_file_in_the_order_of_their_layers(tmp_path: Path) -> None:
+def test_load_heads_in_the_order_of_their_layers(tmp_path: Path) -> None:
     given = tensors((16, 512), (12, 16))
     layers = load_heads(with_heads(tmp_path / "small", given))["action_units"]
     assert [weight.dtype for weight, _ in layers] == [np.float32] * 2
@@ -117,31 +105,31 @@ def test_heads_come_from_their_own_file_in_the_order_of_their_layers(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "shapes", [(), ((16, 512),), ((12, 511),), ((16, 512), (12, 17)), ((16, 512, 1), (12, 16))], ids=str
+    ("shapes", "heads"),
+    [
+        *((shapes, HEAD) for shapes in ((), ((16, 512),), ((12, 511),), ((16, 512), (12, 17)))),
+        (((16, 512, 1), (12, 16)), HEAD),
+        (((16, 10), (12, 16)), HEAD.replace('"mlp"', '"linear"\nreads = "scores"')),  # has one layer
+    ],
+    ids=str,
 )
-def test_layers_that_do_not_fit_are_refused(tmp_path: Path, shapes: tuple[tuple[int, ...], ...]) -> None:
-    checkpoint = with_heads(
-        tmp_path / "small", {**tensors(*shapes), "other.0.weight": np.zeros((1, 1), np.float32)}
-    )
-    assert refused(lambda: load_heads(checkpoint)).code == "heads_do_not_fit"
+def test_load_heads_refuses_layers_that_do_not_fit(
+    tmp_path: Path, shapes: tuple[tuple[int, ...], ...], heads: str
+) -> None:
+    made = {**tensors(*shapes), "other.0.weight": np.zeros((1, 1), np.float32)}
+    with raises_code(CheckpointError, "heads_do_not_fit"):
+        load_heads(with_heads(tmp_path / "small", made, heads))
 
 
-def test_a_linear_head_has_one_layer(tmp_path: Path) -> None:
-    checkpoint = with_heads(
-        tmp_path / "small", tensors((16, 10), (12, 16)), HEAD.replace('"mlp"', '"linear"\nreads = "scores"')
-    )
-    assert refused(lambda: load_heads(checkpoint)).code == "heads_do_not_fit"
-
-
-def test_damaged_or_missing_heads_are_refused(tmp_path: Path) -> None:
+def test_load_heads_of_damaged_or_missing_files(tmp_path: Path) -> None:
     checkpoint = with_heads(tmp_path / "small", tensors((12, 512)))
     file = tmp_path / "small" / "heads.safetensors"
     file.write_bytes(b"x" + file.read_bytes())
-    assert refused(lambda: load_heads(checkpoint)).code == "wrong_bytes"
-    other = replace(
-        checkpoint,
-        source=replace(checkpoint.source, heads=Digest(hashlib.sha256(file.read_bytes()).hexdigest())),
-    )
-    assert refused(lambda: load_heads(other)).code == "unreadable"
+    with raises_code(CheckpointError, "wrong_bytes"):
+        load_heads(checkpoint)
+    other = replace(checkpoint, source=replace(checkpoint.source, heads=Digest.of(file.read_bytes())))
+    with raises_code(CheckpointError, "unreadable"):
+        load_heads(other)
     file.unlink()
-    assert refused(lambda: load_heads(checkpoint)).code == "missing"
+    with raises_code(CheckpointError, "missing"):
+        load_heads(checkpoint)

@@ -1,4 +1,4 @@
-"""Train in processes that are killed, and once in one that is not; run by ``test_learn_kill.py``.
+"""Train in processes that are killed, and once in one that is not; run by ``training/test_training_kill.py``.
 
 The processes are forks of this one, so that libraries are imported once.
 """
@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from learn_makers import RECIPE, soft_labels
+from training_makers import RECIPE, soft_labels
 
 from hsemotion_space.training import train
 from hsemotion_space.training.data import FaceImages

@@ -15,8 +15,8 @@ from hsemotion_space.inference.pipeline import load_network
 from hsemotion_space.settings import Settings
 from hsemotion_space.training.attach import Attachment, attach_heads
 from hsemotion_space.training.challenge import (
+    BLEND_WEIGHTS,
     PAPER_WINDOWS,
-    SearchSpace,
     checkpoint_predictions,
     checkpoint_thresholds,
     frames_of,
@@ -153,11 +153,13 @@ def tune(options: argparse.Namespace) -> int:
     boxes = options.box or [width / (30 if options.unit == "seconds" else 1) for width in PAPER_WINDOWS]
     smoothings = [Smoothing("box", width, options.unit) for width in boxes]
     smoothings += [Smoothing("gaussian", width, options.unit) for width in options.gaussian]
-    space = SearchSpace(tuple(smoothings), rates=load_frame_rates(options.frame_rates))
-    if options.weights:
-        space = replace(space, weights=tuple(options.weights))
     settings = choose_settings(
-        task, [list(read_series(file, task)) for file in options.predictions], labels, space
+        task,
+        [list(read_series(file, task)) for file in options.predictions],
+        labels,
+        smoothings,
+        weights=options.weights or BLEND_WEIGHTS,
+        rates=load_frame_rates(options.frame_rates),
     )
     save_settings(settings, options.out)
     smoothing = settings.smoothing

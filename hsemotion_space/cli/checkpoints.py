@@ -63,7 +63,7 @@ def _list(_: argparse.Namespace) -> int:
     settings = Settings.from_env()
     for checkpoint in list_checkpoints(settings.checkpoint_roots):
         where = locate(checkpoint, settings.cache)
-        state = where.words or (
+        state = where.message or (
             f"{checkpoint.weights_bytes / 1e6:.1f} MB" if checkpoint.weights_bytes else "in the cache"
         )
         print(
@@ -119,12 +119,12 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from hsemotion_space.hub.imports import Order, import_checkpoint  # noqa: PLC0415
+    from hsemotion_space.hub.imports import ImportRequest, import_checkpoint  # noqa: PLC0415
     from hsemotion_space.inference.pipeline import load_network  # noqa: PLC0415  heavy
     from hsemotion_space.vision.engine import EngineOptions  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()
-    request = Order(options.what, options.like, options.id)
+    request = ImportRequest(options.what, options.like, options.id)
     with downloading(Path(options.what).name) as report:
         message = import_checkpoint(
             request,

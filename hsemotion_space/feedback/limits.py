@@ -58,8 +58,8 @@ class Limits:
 
     Args:
         clock: seconds that never go back, whatever is done to the time of day.
-        per_client, together: rules.
-        complaints: what is said to a client that comes too often, and when all together do.
+        per_client, total: rules.
+        messages: for a client over its limit, and for everybody over the common limit.
     """
 
     def __init__(

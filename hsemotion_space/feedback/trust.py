@@ -41,9 +41,10 @@ class Trust:
         """Share of right answers, 0..1, drawn towards that of a newcomer."""
         return (self.right + PRIOR_AGREED) / (self.asked + PRIOR_ASKED)
 
-    def enough(self, proven: int) -> bool:
-        """Whether the contributor counts, who must have answered gold at least ``proven`` times."""
-        return self.asked >= proven and self.share >= LEAST_TRUST
+    @property
+    def enough(self) -> bool:
+        """Whether the contributor counts."""
+        return self.share >= LEAST_TRUST
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +135,21 @@ def _close(task: Task, numbers: Sequence[float]) -> bool:
 
 
 def consensus(
-    records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: int = 0
+    records: Sequence[FeedbackRecord], gold: Gold | None = None
 ) -> Mapping[str, Mapping[str, Agreed]]:
     """Return the answer to every task of every item that anybody judged.
 
     An approved statement is ``reviewed``, whatever others say before or after, its contributor included;
     ``agreed`` needs two trusted contributors who say the same and none who contradicts; all else is ``raw``.
-    Newcomers are trusted unless ``proven`` asks for more, so somebody who makes up contributors can make or
-    prevent ``agreed``, but never ``reviewed``.
+    Newcomers are trusted, so somebody who makes up contributors can make or prevent ``agreed``, but never
+    ``reviewed``.
 
     Args:
         records: of the store, all of them.
         gold: known answers.
-        proven: so many gold answers must a contributor have given to be trusted.
     """
     known = trust(records, gold or {})
-    trusted = {contributor for contributor, record in known.items() if record.enough(proven)}
+    trusted = {contributor for contributor, record in known.items() if record.enough}
     result: dict[str, dict[str, Agreed]] = {}
     for item, given in votes(records).items():
         names = dict.fromkeys(name for vote in given for name in vote.answers)
@@ -210,15 +210,14 @@ def _raw(task: Task, answers: Sequence[Values]) -> Agreed:
     )
 
 
-def tiers(records: Sequence[FeedbackRecord], gold: Gold | None = None, proven: int = 0) -> Mapping[str, str]:
+def tiers(records: Sequence[FeedbackRecord], gold: Gold | None = None) -> Mapping[str, str]:
     """Return the tier of each record by id: ``agreed`` if all that it says was agreed on or reviewed.
 
     Args:
         records: of the store, all of them.
         gold: known answers.
-        proven: so many gold answers must a contributor have given to be trusted.
     """
-    known = consensus(records, gold, proven)
+    known = consensus(records, gold)
     found = {}
     for record in records:
         answers = answers_of(record)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.tasks import EXPRESSION
 
-Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
-Record: TypeAlias = Mapping[str, Json]
+Record: TypeAlias = Mapping[str, Any]
+"""JSON of ``training.json``, which this project writes."""
 
 KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0")
 METADATA = """---
@@ -116,11 +116,11 @@ surveillance, diagnosis, lie detection, or any decision about a person. Terms of
 """
 
 
-def _license(words: str) -> str:
+def _license(text: str) -> str:
     """Return the lines of metadata on the license, of which the Hub knows some by name."""
-    if (known := words.lower()) in KNOWN_LICENSES:
+    if (known := text.lower()) in KNOWN_LICENSES:
         return f"license: {known}"
-    name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
+    name = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
     return f"license: other\nlicense_name: {name}\nlicense_link: LICENSE"
 
 
@@ -128,86 +128,46 @@ def _start(record: Record) -> str:
     """Return the file that the first weights came from, or what was there in its place."""
     if not record.get("start"):
         return "random weights"
-    start = mapping(record["start"])
-    return str(mapping(start.get("origin") or {}).get("file", start["file"]))
+    start = record["start"]
+    return str((start.get("origin") or {}).get("file", start["file"]))
 
 
 def _limits(checkpoint: Checkpoint, record: Record, starter: bool) -> str:
     """Return the sections on limits and use: only what is true of this checkpoint."""
     lines = [LOOKS, *([PROXIES] if record["proxy"] else []), *([POSED] if "heads" in record else [])]
-    words = {"rule": RULE, "prior": PRIOR}
+    sentences = {"rule": RULE, "prior": PRIOR}
     lines += [
-        words[head.provenance].format(title=head.task.title)
+        sentences[head.provenance].format(title=head.task.title)
         for head in checkpoint.heads
-        if head.provenance in words
+        if head.provenance in sentences
     ]
     lines += [*([THIN] if starter else []), GROUPS]
-    return (
-        "\n## Limits\n"
-        + "\n".join(f"- {line}" for line in lines)
-        + "\n"
-        + USE.format(license=checkpoint.license)
-    )
+    text = "\n".join(f"- {line}" for line in lines)
+    return f"\n## Limits\n{text}\n{USE.format(license=checkpoint.license)}"
 
 
-def _table(evaluation: Mapping[str, Mapping[str, Json]]) -> str:
-    names = list(evaluation)
-    rows = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    rows.append("| pictures | " + " | ".join(str(evaluation[name]["count"]) for name in names) + " |")
+def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]], ruler: str = "---") -> str:
+    """Return a table in Markdown without an end of line; ``ruler`` aligns all columns but the first."""
+    lines = ["| " + " | ".join(map(str, cells)).lstrip() + " |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|---|" + f"{ruler}|" * (len(header) - 1), *lines[1:]])
+
+
+def _table(evaluation: Mapping[str, Record]) -> str:
+    results = list(evaluation.values())
+    rows = [["pictures", *(result["count"] for result in results)]]
     for key, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
-        rows.append(
-            f"| {title} | " + " | ".join(f"{number(evaluation[name][key]):.1%}" for name in names) + " |"
-        )
+        rows.append([title, *(f"{result[key]:.1%}" for result in results)])
     for label in EXPRESSION.label_names:
-        recalls = [mapping(evaluation[name]["recall"]).get(label) for name in names]
-        rows.append(
-            f"| recall of {label} | "
-            + " | ".join("" if value is None else f"{number(value):.0%}" for value in recalls)
-            + " |"
-        )
-    return "\n".join(rows)
+        recalls = [result["recall"].get(label) for result in results]
+        rows.append([f"recall of {label}", *("" if value is None else f"{value:.0%}" for value in recalls)])
+    return markdown_table(["", *evaluation], rows)
 
 
-def _about(item: Mapping[str, Json]) -> str:
+def _about(item: Record) -> str:
     counts = (
         f"{item['training']} pictures for training, {item['tuning']} for choices, {item['test']} held out"
     )
-    return f"{counts}; {SOURCES.get(str(item['source']), 'see the recipe')}"
-
-
-def number(value: Json) -> float:
-    """Return a number of a record.
-
-    Raises:
-        TypeError: if it is none.
-    """
-    if not isinstance(value, int | float):
-        raise TypeError(f"expected a number in the training record, got {value!r}")
-    return float(value)
-
-
-def mapping(value: Json) -> Mapping[str, Json]:
-    """Return a table of a record.
-
-    Raises:
-        TypeError: if it is none.
-    """
-    if not isinstance(value, Mapping):
-        raise TypeError(f"expected a table in the training record, got {value!r}")
-    return value
-
-
-def figure(record: Record, *keys: str) -> float:
-    """Return the number at the end of a way through the tables of a record.
-
-    Raises:
-        KeyError: if it is not there.
-        TypeError: if it is no number, or something on the way is no table.
-    """
-    value: Json = record
-    for key in keys:
-        value = mapping(value)[key]
-    return number(value)
+    return f"{counts}; {SOURCES.get(item['source'], 'see the recipe')}"
 
 
 def model_card(checkpoint: Checkpoint, record: Record) -> str:
@@ -218,28 +178,14 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
         record: what ``learn export`` wrote to ``training.json``.
 
     Raises:
-        TypeError: if the record is not of that form.
+        KeyError: if the record lacks a figure.
     """
-    evaluation = {name: mapping(result) for name, result in mapping(record["evaluation"]).items()}
-    results = [
-        RESULT.format(name=name, type=name.split(",")[0], accuracy=result["accuracy"], f1=result["macro_f1"])
-        for name, result in evaluation.items()
-    ]
-    recipe, proxy = mapping(record["recipe"]), mapping(record["proxy"])
-    data = record["data"]
-    sources = (
-        [mapping(item) for item in data] if isinstance(data, Sequence) and not isinstance(data, str) else []
-    )
+    evaluation, recipe, sources = record["evaluation"], record["recipe"], record["data"]
     lines = [f"- **{item['source']}**: {_about(item)}" for item in sources]
-    starter = {str(item["source"]) for item in sources} <= SOURCES.keys()
-    recipe_file = str(record["command"]).split()[3]
+    starter = {item["source"] for item in sources} <= SOURCES.keys()
+    recipe_file = record["command"].split()[3]
     return PAGE.format(
-        metadata=METADATA.format(
-            license=_license(checkpoint.license),
-            family=checkpoint.family.lower(),
-            id=checkpoint.id,
-            results="\n".join(results),
-        ),
+        metadata=_metadata(checkpoint, evaluation),
         title=checkpoint.title,
         summary=checkpoint.summary,
         arch=checkpoint.arch,
@@ -249,12 +195,12 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
         steps=record["steps"],
         batch=recipe["batch"],
         start=_start(record),
-        minutes=number(record["minutes"]),
+        minutes=record["minutes"],
         machine=" on two CPU cores that were doing other work as well" if starter else "",
         held_out=HELD_OUT if starter else "",
-        data="\n".join(lines) + _about_proxy(proxy.get("ccc_out_of_sample")),
+        data="\n".join(lines) + _about_proxy(record["proxy"]),
         table=_table(evaluation),
-        heads=_heads(record, recipe),
+        heads=_heads(record) if "heads" in record else "",
         limits=_limits(checkpoint, record, starter),
         recipe=recipe_file,
         finish=FINISH.format(recipe=recipe_file, id=checkpoint.id) if "heads" in record else "",
@@ -262,10 +208,24 @@ def model_card(checkpoint: Checkpoint, record: Record) -> str:
     )
 
 
-def _about_proxy(agreement: Json) -> str:
-    if not isinstance(agreement, Sequence) or isinstance(agreement, str):
+def _metadata(checkpoint: Checkpoint, evaluation: Mapping[str, Record]) -> str:
+    """Return the front matter that the Hub reads."""
+    results = [
+        RESULT.format(name=name, type=name.split(",")[0], accuracy=result["accuracy"], f1=result["macro_f1"])
+        for name, result in evaluation.items()
+    ]
+    return METADATA.format(
+        license=_license(checkpoint.license),
+        family=checkpoint.family.lower(),
+        id=checkpoint.id,
+        results="\n".join(results),
+    )
+
+
+def _about_proxy(proxy: Record) -> str:
+    if "ccc_out_of_sample" not in proxy:
         return ""
-    valence, arousal = (f"{number(value):.2f}" for value in agreement)
+    valence, arousal = (f"{value:.2f}" for value in proxy["ccc_out_of_sample"])
     return (
         "\n\nThe map from votes to valence and arousal agrees with held-out crowd ratings with a CCC of"
         f" {valence} (valence) and\n{arousal} (arousal). This is a figure of the map, **not** of this"
@@ -273,55 +233,33 @@ def _about_proxy(agreement: Json) -> str:
     )
 
 
-def _heads(record: Record, recipe: Mapping[str, Json]) -> str:
-    """Return the section on heads, if the starter has been finished."""
-    if "heads" not in record:
-        return ""
-    tables = [_head_table(name, mapping(figures)) for name, figures in mapping(record["heads"]).items()]
-    calibration = mapping(record["expression_calibration"])
-    errors = {name: mapping(ece) for name, ece in mapping(calibration["ece"]).items()}
-    ece = "; ".join(
-        f"{name} {number(row['before']):.3f} and {number(row['after']):.3f}" for name, row in errors.items()
-    )
-    sources = recipe["sources"]
-    rows = (
-        [mapping(row) for row in sources]
-        if isinstance(sources, Sequence) and not isinstance(sources, str)
-        else []
-    )
-    caveat = CAVEAT if any(row.get("train_on_tuning") for row in rows) else ""
+def _heads(record: Record) -> str:
+    """Return the section on heads of a finished starter."""
+    calibration = record["expression_calibration"]
+    errors = calibration["ece"].items()
     return HEADS.format(
-        caveat=caveat, tables="\n\n".join(tables), temperature=calibration["temperature"], ece=ece
+        caveat=CAVEAT if any(row.get("train_on_tuning") for row in record["recipe"]["sources"]) else "",
+        tables="\n\n".join(_head_table(name, figures) for name, figures in record["heads"].items()),
+        temperature=calibration["temperature"],
+        ece="; ".join(f"{name} {row['before']:.3f} and {row['after']:.3f}" for name, row in errors),
     )
 
 
-def _head_table(name: str, figures: Mapping[str, Json]) -> str:
-    systems = {kind: mapping(figures[kind]) for kind in ("trained", "rule") if kind in figures}
-    title = name.replace("_", " ").capitalize()
-    rows = [f"| {title} | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
-    rows.append(
-        f"| {systems['trained']['measure']} | "
-        + " | ".join(_with_interval(system) for system in systems.values())
-        + " |"
-    )
-    for label in mapping(systems["trained"]["per_label"]):
-        cells = [mapping(mapping(system["per_label"])[label]) for system in systems.values()]
-        values = " | ".join(f"{number(cell['value']):.2f}" for cell in cells)
-        rows.append(f"| F1 of {label} ({cells[0]['support']} pictures) | {values} |")
-    ece, trained = mapping(figures["ece"]), systems["trained"]
-    about = (
-        f"{trained['pictures']} pictures of {trained['people']} people; calibration error"
-        f" {number(ece['before']):.3f} before and"
-    )
+def _head_table(name: str, figures: Record) -> str:
+    systems = {kind: figures[kind] for kind in ("trained", "rule") if kind in figures}
+    trained, ece = figures["trained"], figures["ece"]
+    rows = [[trained["measure"], *map(_with_interval, systems.values())]]
+    for label, score in trained["per_label"].items():
+        values = [f"{system['per_label'][label]['value']:.2f}" for system in systems.values()]
+        rows.append([f"F1 of {label} ({score['support']} pictures)", *values])
+    table = markdown_table([name.replace("_", " ").capitalize(), *systems], rows)
     return (
-        "\n".join(rows)
-        + f"\n\n{about} {number(ece['after']):.3f} after the temperature of {figures['temperature']}."
+        f"{table}\n\n{trained['pictures']} pictures of {trained['people']} people; calibration error"
+        f" {ece['before']:.3f} before and {ece['after']:.3f} after the temperature of"
+        f" {figures['temperature']}."
     )
 
 
-def _with_interval(system: Mapping[str, Json]) -> str:
-    interval = system["interval"]
-    if not isinstance(interval, Sequence) or isinstance(interval, str):
-        raise TypeError(f"expected an interval in the training record, got {interval!r}")
-    low, high = (number(bound) for bound in interval)
-    return f"{number(system['value']):.3f} ({low:.3f} to {high:.3f})"
+def _with_interval(system: Record) -> str:
+    low, high = system["interval"]
+    return f"{system['value']:.3f} ({low:.3f} to {high:.3f})"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
 
-from hsemotion_space.hub.card import Record, figure
+from hsemotion_space.hub.card import Record, markdown_table
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.tasks import ACTION_UNITS
 
@@ -12,11 +14,14 @@ Cell = Callable[[Checkpoint, Record], str]
 
 
 def _figure(form: str, *keys: str) -> Cell:
-    return lambda _, record: format(figure(record, *keys), form)
+    """Return the number at the end of a way through the tables of a record."""
+    return lambda _, record: format(reduce(operator.getitem, keys, record), form)
 
 
 def _ece(*keys: str) -> Cell:
-    return lambda _, record: f"{figure(record, *keys, 'before'):.3f} → {figure(record, *keys, 'after'):.3f}"
+    """Return the calibration errors before and after."""
+    before, after = _figure(".3f", *keys, "before"), _figure(".3f", *keys, "after")
+    return lambda checkpoint, record: f"{before(checkpoint, record)} → {after(checkpoint, record)}"
 
 
 ROWS: tuple[tuple[str, Cell], ...] = (
@@ -24,10 +29,7 @@ ROWS: tuple[tuple[str, Cell], ...] = (
     ("parameters", lambda checkpoint, _: f"{checkpoint.parameters / 1e6:.2f} M"),
     ("size", lambda checkpoint, _: f"{checkpoint.weights_bytes / 1e6:.1f} MB"),
     ("minutes of training", _figure(".0f", "minutes")),
-    (
-        "pictures seen",
-        lambda _, record: f"{figure(record, 'steps') * figure(record, 'recipe', 'batch') / 1000:.0f} k",
-    ),
+    ("pictures seen", lambda _, record: f"{record['steps'] * record['recipe']['batch'] / 1000:.0f} k"),
     ("accuracy, web faces (7)", _figure(".1%", "evaluation", "web_faces, black background", "accuracy")),
     ("accuracy, FER+ (8)", _figure(".1%", "evaluation", "ferplus", "accuracy")),
     ("accuracy, posed basic (7)", _figure(".1%", "evaluation", "posed", "accuracy")),
@@ -60,14 +62,7 @@ def comparison(starters: Sequence[tuple[Checkpoint, Record]]) -> str:
 
     Raises:
         KeyError: if a record lacks a figure.
-        TypeError: if a figure is of another kind.
     """
-    lines = [
-        "| | " + " | ".join(checkpoint.title for checkpoint, _ in starters) + " |",
-        "|---|" + "---:|" * len(starters),
-    ]
-    lines += [
-        f"| {name} | " + " | ".join(cell(checkpoint, record) for checkpoint, record in starters) + " |"
-        for name, cell in ROWS
-    ]
-    return "\n".join(lines) + "\n"
+    header = ["", *(checkpoint.title for checkpoint, _ in starters)]
+    rows = [[name, *(cell(checkpoint, record) for checkpoint, record in starters)] for name, cell in ROWS]
+    return markdown_table(header, rows, "---:") + "\n"

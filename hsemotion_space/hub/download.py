@@ -46,7 +46,7 @@ def cached_on_hub(source: HubSource, filename: str) -> Path | None:
     return None
 
 
-def is_here(file: Path) -> bool:
+def file_exists(file: Path) -> bool:
     """Whether a file is there; one that cannot be reached is not."""
     try:
         return file.is_file()
@@ -115,7 +115,7 @@ def from_upstream(title: str, source: UpstreamSource, folder: Path, report: Repo
     target = upstream_file(source, folder)
     if (content := _cached(target, source.digest)) is not None:
         return content
-    _refuse_offline(title, damaged=source.digest.known and is_here(target))
+    _refuse_offline(title, damaged=source.digest.known and file_exists(target))
     report(0, source.digest.size_bytes)
     place = Message("{file} at {page}", file=source.filename, page=source.page or source.url)
     with _disk_errors(title, folder):

@@ -64,7 +64,7 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ImportRequest:
     """What is to be imported: ``what`` is an id or a file; ``like`` and ``new_id`` may be empty."""
 
     what: str
@@ -73,7 +73,7 @@ class Order:
 
 
 def import_checkpoint(
-    order: Order,
+    request: ImportRequest,
     roots: Sequence[Path],
     cache: Path,
     check: Callable[[Checkpoint], object],
@@ -82,7 +82,7 @@ def import_checkpoint(
     """Convert a published file and add it to the checkpoints of this machine, in the last of ``roots``.
 
     Args:
-        order: what is to be imported.
+        request: what is to be imported.
         roots: folders of checkpoint folders.
         cache: the cache folder of the settings.
         check: raises a CheckpointError if the weights do not fit the architecture.
@@ -92,17 +92,17 @@ def import_checkpoint(
         CheckpointError: if the file cannot be had or read, or fits no manifest; nothing is changed then.
     """
     published = [checkpoint for checkpoint in list_checkpoints(roots[:1]) if checkpoint.source.upstream]
-    model = next((checkpoint for checkpoint in published if checkpoint.id == order.what), None)
+    model = next((checkpoint for checkpoint in published if checkpoint.id == request.what), None)
     if model is None:
-        filename, content = _read(Path(order.what), [checkpoint.id for checkpoint in published])
+        filename, content = _read(Path(request.what), [checkpoint.id for checkpoint in published])
         upstream = read_upstream(content, filename)
-        model = _find_model(published, upstream, filename, order.like)
+        model = _find_model(published, upstream, filename, request.like)
     else:
         filename, content = _download(model, cache, report)
         upstream = read_upstream(content, filename)
         _compare(find_checkpoint(roots, model.id), filename, content)
     known = cast("UpstreamSource", model.source.upstream).digest
-    if known.known and not known.matches(content) and not (order.new_id and order.new_id != model.id):
+    if known.known and not known.matches(content) and not (request.new_id and request.new_id != model.id):
         raise CheckpointError(
             "{file} does not have the digest in the manifest of {id}. If it is another file, name it with"
             " --id.",
@@ -111,7 +111,7 @@ def import_checkpoint(
             id=model.id,
         )
     sha256 = hashlib.sha256(content).hexdigest()
-    new_id, weights, card = order.new_id or model.id, save(dict(upstream.tensors)), model.folder / CARD
+    new_id, weights, card = request.new_id or model.id, save(dict(upstream.tensors)), model.folder / CARD
     manifest = _manifest(model, new_id, weights, (filename, sha256, len(content))).encode()
     files = {
         MANIFEST: manifest,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 
@@ -20,6 +19,7 @@ from tomlkit.items import Comment, Table, Whitespace
 from hsemotion_space.hub import client
 from hsemotion_space.hub.client import HubError
 from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, read_manifest
+from hsemotion_space.hub.manifest_document import edited_manifest
 from hsemotion_space.hub.source import CheckpointError, Digest, HubSource, read_source
 from hsemotion_space.hub.timm_config import timm_config
 from hsemotion_space.hub.weights import HEADS_FILE
@@ -217,28 +217,23 @@ def write_back(folder: Path, hub: HubSource, weights: Digest, heads: Digest) -> 
         CheckpointError: if the manifest is about other files by now, or cannot be changed; it stays as it was
             then.
     """
-    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
-    source = _source(document, folder.name)
-    for key, digest in (("sha256", weights), ("heads_sha256", heads)):
-        if digest.known and source.get(key, digest.sha256) != digest.sha256:
-            raise CheckpointError(
-                "The manifest of {id} names other files than those that were published. It was not changed.",
-                code="other_files",
-                id=folder.name,
-            )
     place = f'{{ repo = "{hub.repo}", revision = "{hub.revision}", filename = "{hub.filename}" }}'
-    if isinstance(before := source.get("hub"), Table):
-        before.update({"repo": hub.repo, "revision": hub.revision, "filename": hub.filename})
-    else:
-        _set(source, {"hub": tomlkit.value(place)})
-    _set(source, _digests(weights, heads))
     try:
-        with tempfile.TemporaryDirectory(dir=folder) as room:
-            draft = Path(room) / folder.name
-            draft.mkdir()
-            (draft / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
-            read_manifest(draft)
-            (draft / MANIFEST).replace(folder / MANIFEST)
+        with edited_manifest(folder) as document:
+            source = _source(document, folder.name)
+            for key, digest in (("sha256", weights), ("heads_sha256", heads)):
+                if digest.known and source.get(key, digest.sha256) != digest.sha256:
+                    raise CheckpointError(
+                        "The manifest of {id} names other files than those that were published. It was not"
+                        " changed.",
+                        code="other_files",
+                        id=folder.name,
+                    )
+            if isinstance(before := source.get("hub"), Table):
+                before.update(asdict(hub))
+            else:
+                _set(source, {"hub": tomlkit.value(place)})
+            _set(source, _digests(weights, heads))
     except OSError as error:
         raise CheckpointError(
             "The manifest of {id} cannot be changed ({reason}). Add to its [source] by hand: hub = {place}",
@@ -300,7 +295,7 @@ def _commit(publication: Publication, repo: str, api: HfApi, private: bool) -> s
             "The Hub does not accept the metadata of {file}: {reason}",
             code="card_refused",
             file=CARD,
-            reason=_validator_words(str(error)),
+            reason=_validation_reasons(str(error)),
         ) from error
     api.create_repo(repo, private=private, exist_ok=True)
     info = api.model_info(repo)
@@ -339,7 +334,7 @@ def _is_same(file: RepoFile, content: bytes) -> bool:
     return sent.matches(content)
 
 
-def _validator_words(answer: str) -> str:
+def _validation_reasons(answer: str) -> str:
     try:
         return " ".join(f"{row['message']}." for row in json.loads(answer)["errors"])
     except (ValueError, KeyError, TypeError):
@@ -350,7 +345,7 @@ def _refusal(error: HubError | OSError, repo: str) -> CheckpointError:
     status, reason, code = 0, str(error), "disk"
     if isinstance(error, HubError):
         status, reason, code = (0 if error.transient else error.status), error.message, error.code
-    words = {
+    templates = {
         401: (
             "The Hub does not accept the token. Make one that may write to {repo} at"
             " huggingface.co/settings/tokens."
@@ -359,7 +354,7 @@ def _refusal(error: HubError | OSError, repo: str) -> CheckpointError:
         404: "There is no {repo} on the Hub, or the token may not see it.",
     }
     if status:
-        template = words.get(status, "The Hub refuses the files for {repo} (answer {status}).")
+        template = templates.get(status, "The Hub refuses the files for {repo} (answer {status}).")
         return CheckpointError(
             template, code="refused", repo=repo, owner=repo.partition("/")[0], status=status
         )

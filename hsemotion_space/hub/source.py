@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 from hsemotion_space.messages import MessageError
 
 # the names that the Hub accepts
 REPO = re.compile(r"(?!.*(--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]{1,96}\b", re.ASCII)
+
+KINDS: Final[Mapping[type, str]] = {str: "a text", int: "a number of bytes", dict: "a table"}
+T = TypeVar("T")
 
 
 class CheckpointError(MessageError, ValueError):
@@ -128,37 +131,34 @@ class Source:
     upstream: UpstreamSource | None
 
 
-def _text(table: Mapping[str, object], key: str) -> str:
-    value = table.get(key, "")
-    if not isinstance(value, str):
-        raise invalid(f"[source] {key}", "a text", value)
+def _value(table: Mapping[str, object], key: str, kind: type[T]) -> T:
+    """Return a value of the ``[source]`` table, an empty one if it is missing."""
+    value = table.get(key, kind())
+    if type(value) is not kind:
+        raise invalid(f"[source] {key}", KINDS[kind], value)
     return value
 
 
 def _file(table: Mapping[str, object], key: str) -> str:
-    name = _text(table, key)
+    name = _value(table, key, str)
     if name and not re.fullmatch(r"[\w+-][\w.+-]*", name):
         raise invalid(f"[source] {key}", "a plain file name", name)
     return name
 
 
-def _bytes(table: Mapping[str, object], key: str) -> int:
-    value = table.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise invalid(f"[source] {key}", "a number of bytes", value)
-    return value
+def _digest(table: Mapping[str, object], prefix: str = "") -> Digest:
+    return Digest(_value(table, f"{prefix}sha256", str), size_bytes=_value(table, f"{prefix}bytes", int))
 
 
-def _table(table: Mapping[str, object], key: str) -> Mapping[str, object] | None:
-    value = table.get(key)
-    if value is not None and not isinstance(value, Mapping):
-        raise invalid(f"[source] {key}", "a table", value)
-    return cast("Mapping[str, object] | None", value)
+def _hub(table: Mapping[str, object]) -> HubSource:
+    return HubSource(_value(table, "repo", str), _value(table, "revision", str), _file(table, "filename"))
 
 
 def _upstream(table: Mapping[str, object]) -> UpstreamSource:
-    digest = Digest(_text(table, "sha256"), _text(table, "git_blob_sha1"), _bytes(table, "bytes"))
-    return UpstreamSource(_file(table, "filename"), _text(table, "url"), _text(table, "page"), digest)
+    digest = replace(_digest(table), git_blob_sha1=_value(table, "git_blob_sha1", str))
+    return UpstreamSource(
+        _file(table, "filename"), _value(table, "url", str), _value(table, "page", str), digest
+    )
 
 
 def read_source(table: Mapping[str, object]) -> Source:
@@ -167,17 +167,13 @@ def read_source(table: Mapping[str, object]) -> Source:
     Raises:
         CheckpointError: naming the key that is wrong.
     """
-    hub, upstream = _table(table, "hub"), _table(table, "upstream")
+    hub, upstream = _value(table, "hub", dict), _value(table, "upstream", dict)
     source = Source(
         _file(table, "bundled"),
-        Digest(_text(table, "sha256"), size_bytes=_bytes(table, "bytes")),
-        Digest(_text(table, "heads_sha256"), size_bytes=_bytes(table, "heads_bytes")),
-        (
-            None
-            if hub is None
-            else HubSource(_text(hub, "repo"), _text(hub, "revision"), _file(hub, "filename"))
-        ),
-        None if upstream is None else _upstream(upstream),
+        _digest(table),
+        _digest(table, "heads_"),
+        _hub(hub) if hub else None,
+        _upstream(upstream) if upstream else None,
     )
     if (source.bundled or source.hub) and not source.weights.known:
         raise CheckpointError("[source] needs the sha256 of the weights.", code="no_digest")

@@ -20,9 +20,9 @@ from hsemotion_space.hub.convert import read_upstream
 from hsemotion_space.hub.download import (
     Report,
     cached_on_hub,
+    file_exists,
     from_hub,
     from_upstream,
-    is_here,
     silent,
     upstream_file,
 )
@@ -41,19 +41,19 @@ _cache: dict[str, HeadWeights] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class Availability:
     """How the weights of a checkpoint can be had, as far as can be told without reading or requesting them.
 
     Attributes:
         place: ``here``, or what must be done first: ``download`` (by itself, when first used), ``import`` (by
             the operator) or ``missing``.
         size_bytes: size of the download, 0 if not known.
-        words: what a user reads beside the name; empty if they are here.
+        message: what a user reads beside the name; empty if they are here.
     """
 
     place: Literal["here", "download", "import", "missing"]
     size_bytes: int = 0
-    words: str = ""
+    message: str = ""
 
 
 def published_files(cache: Path) -> Path:
@@ -61,7 +61,7 @@ def published_files(cache: Path) -> Path:
     return cache / "upstream"
 
 
-def locate(checkpoint: Checkpoint, cache: Path) -> Whereabouts:
+def locate(checkpoint: Checkpoint, cache: Path) -> Availability:
     """Tell where the weights are, without a request.
 
     Args:
@@ -71,35 +71,35 @@ def locate(checkpoint: Checkpoint, cache: Path) -> Whereabouts:
     source = checkpoint.source
     if source.bundled:
         file = f"checkpoints/{checkpoint.id}/{source.bundled}"
-        words = Message("{file} is missing; restore it from the repository", file=file)
-        return Whereabouts("here") if checkpoint.weights_bytes else Whereabouts("missing", words=words)
+        message = Message("{file} is missing; restore it from the repository", file=file)
+        return Availability("here") if checkpoint.weights_bytes else Availability("missing", message=message)
     if source.hub:
         here = cached_on_hub(source.hub, source.hub.filename) is not None
-        return Whereabouts("here") if here else _download(source.weights, "downloaded when first used")
+        return Availability("here") if here else _download(source.weights, "downloaded when first used")
     if source.upstream and source.upstream.pinned:
-        here = is_here(upstream_file(source.upstream, published_files(cache)))
+        here = file_exists(upstream_file(source.upstream, published_files(cache)))
         digest = source.upstream.digest
         return (
-            Whereabouts("here") if here else _download(digest, "downloaded from its authors when first used")
+            Availability("here") if here else _download(digest, "downloaded from its authors when first used")
         )
     if source.upstream and not source.upstream.url:
-        words = Message(
+        message = Message(
             "not here yet; download {file} from {page}, then run `hsemotion-space checkpoints import {name}`",
             file=source.upstream.filename,
             page=source.upstream.page,
             name=source.upstream.filename,
         )
     else:
-        words = Message(
+        message = Message(
             "not here yet; get it with `hsemotion-space checkpoints import {name}`", name=checkpoint.id
         )
-    return Whereabouts("import", words=words)
+    return Availability("import", message=message)
 
 
-def _download(digest: Digest, words: str) -> Whereabouts:
+def _download(digest: Digest, template: str) -> Availability:
     size = f"{digest.size_bytes / 1e6:.0f}"
-    sized = Message(f"{words}, {{size}} MB", size=size) if digest.size_bytes else Message(words)
-    return Whereabouts("download", digest.size_bytes, sized)
+    sized = Message(f"{template}, {{size}} MB", size=size) if digest.size_bytes else Message(template)
+    return Availability("download", digest.size_bytes, sized)
 
 
 def resolve(checkpoint: Checkpoint, cache: Path, report: Report = silent) -> bytes:
@@ -124,7 +124,7 @@ def resolve(checkpoint: Checkpoint, cache: Path, report: Report = silent) -> byt
         "{title} is {state}, or select another checkpoint.",
         code="not_here",
         title=checkpoint.title,
-        state=locate(checkpoint, cache).words,
+        state=locate(checkpoint, cache).message,
     )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,8 +13,9 @@ import tomlkit
 from safetensors.numpy import load_file, save
 from tomlkit.items import AoT, InlineTable, Table
 
-from hsemotion_space.hub.manifest import MANIFEST, WEIGHTED_KINDS, Checkpoint, read_manifest
-from hsemotion_space.hub.weights import HEADS_FILE, load_heads
+from hsemotion_space.hub.manifest import WEIGHTED_KINDS, Checkpoint, read_manifest
+from hsemotion_space.hub.manifest_document import edited_manifest
+from hsemotion_space.hub.weights import HEADS_FILE
 from hsemotion_space.tasks import TASKS, get_task
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.trained_head import TrainedHead
@@ -49,10 +48,8 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
     if a head belongs to other weights or has other labels than the app's task, or if the manifest would
     become invalid.
     """
-    checkpoint = read_manifest(folder)
-    file = folder / HEADS_FILE
+    checkpoint, file = read_manifest(folder), folder / HEADS_FILE
     tensors = dict(load_file(file)) if file.exists() else {}
-    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
     for item in attachments:
         _check(item.head, checkpoint)
         name = item.head.task.name
@@ -60,20 +57,13 @@ def attach_heads(attachments: Sequence[Attachment], folder: Path) -> Checkpoint:
         for number, layer in enumerate(item.head.layers):
             for part, array in zip(("weight", "bias"), layer, strict=True):
                 tensors[f"{name}.{number}.{part}"] = np.ascontiguousarray(array, np.float16)
-        _describe(document, item)
     content = save(dict(sorted(tensors.items())))
-    source = cast("Table", document["source"])
-    source["heads_sha256"] = hashlib.sha256(content).hexdigest()
-    source.pop("heads_bytes", None)
-    # everything is checked before anything is replaced
-    with tempfile.TemporaryDirectory(dir=folder) as parent:
-        candidate = Path(parent) / folder.name
-        candidate.mkdir()
-        (candidate / HEADS_FILE).write_bytes(content)
-        (candidate / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
-        load_heads(read_manifest(candidate))
-        (candidate / HEADS_FILE).replace(file)
-        (candidate / MANIFEST).replace(folder / MANIFEST)
+    with edited_manifest(folder, {HEADS_FILE: content}) as document:
+        source = cast("Table", document["source"])
+        source["heads_sha256"] = hashlib.sha256(content).hexdigest()
+        source.pop("heads_bytes", None)
+        for item in attachments:
+            _describe(document, item)
     return read_manifest(folder)
 
 
@@ -82,19 +72,15 @@ def drop_heads(folder: Path, sha256: str) -> list[str]:
 
     Rules and priors that read such a head go with it.
     """
-    with _edited(folder) as document:
-        return _drop_heads(document, folder, sha256)
-
-
-def _drop_heads(document: tomlkit.TOMLDocument, folder: Path, sha256: str) -> list[str]:
-    source, entries = cast("Table", document["source"]), cast("AoT", document["heads"])
     dropped: list[str] = []
-    if str(source["sha256"]) != sha256:
+    if read_manifest(folder).source.weights.sha256 == sha256:
+        return dropped
+    with edited_manifest(folder) as document:
+        source, entries = cast("Table", document["source"]), cast("AoT", document["heads"])
         source["sha256"] = sha256
         document.pop("faces", None)
         for key in ("heads_sha256", "heads_bytes", "bytes", "hub"):
             source.pop(key, None)
-        (folder / HEADS_FILE).unlink(missing_ok=True)
         dropped = [str(entry["task"]) for entry in entries if entry["kind"] in WEIGHTED_KINDS]
         # rules and priors that read them
         dropped += [str(entry["task"]) for entry in entries if set(_sources(entry)) & set(dropped)]
@@ -104,6 +90,7 @@ def _drop_heads(document: tomlkit.TOMLDocument, folder: Path, sha256: str) -> li
             else:
                 for measured in ("temperature", "reliability", "least_support"):
                     entries[place].pop(measured, None)
+    (folder / HEADS_FILE).unlink(missing_ok=True)
     return dropped
 
 
@@ -114,7 +101,7 @@ def _sources(entry: Table) -> list[str]:
 
 def set_measured(folder: Path, task: str, temperature: float, reliability: Reliability) -> None:
     """Write the temperature of a head and how often it is right into the manifest of a checkpoint folder."""
-    with _edited(folder) as document:
+    with edited_manifest(folder) as document:
         entries = [entry for entry in cast("AoT", document["heads"]) if entry["task"] == task]
         if not entries:
             raise DataError(
@@ -125,16 +112,8 @@ def set_measured(folder: Path, task: str, temperature: float, reliability: Relia
 
 def set_least_length(folder: Path, least: float) -> None:
     """Write how long the embedding of a face is at least into the manifest of a checkpoint folder."""
-    with _edited(folder) as document:
+    with edited_manifest(folder) as document:
         document["faces"] = {"least_length": least}
-
-
-@contextmanager
-def _edited(folder: Path) -> Iterator[tomlkit.TOMLDocument]:
-    """Yield the manifest; what the block changes is written at the end."""
-    document = tomlkit.parse((folder / MANIFEST).read_text("utf-8"))
-    yield document
-    (folder / MANIFEST).write_text(tomlkit.dumps(document), "utf-8")
 
 
 def _inline(reliability: Reliability) -> InlineTable:

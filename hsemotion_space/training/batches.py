@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from hsemotion_space.training.losses import class_weights
 from hsemotion_space.training.recipe import Recipe
 from hsemotion_space.training.soft_labels import SoftLabels
 from hsemotion_space.types import IntArray
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -107,8 +109,8 @@ class BatchMaker:
         return int(self._orders[number][1][place])
 
 
-def prefetched(make: Callable[[int], Batch], start: int, steps: int) -> Iterator[Batch]:
-    """Yield the batches of the steps from ``start`` on; a thread prepares the next one meanwhile."""
+def prefetched(make: Callable[[int], T], start: int, steps: int) -> Iterator[T]:
+    """Yield what is made for the steps from ``start`` on; a thread prepares the next one meanwhile."""
     with ThreadPoolExecutor(1, "batches") as thread:
         upcoming = [thread.submit(make, start)] if start < steps else []
         for step in range(start, steps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +37,7 @@ from hsemotion_space.training.trained_head import TrainedHead, join_labels, pred
 from hsemotion_space.types import BoolArray, FloatArray, IntArray
 
 GRID = tuple(step / 10 for step in range(1, 10))
+BLEND_WEIGHTS = (0.0, *GRID, 1.0)
 # half widths in frames that the paper's notebooks tried
 PAPER_WINDOWS = (0, 3, 5, 7, 10, 15, 20, 25, 50, 100, 200)
 
@@ -104,15 +105,11 @@ def train_head(
     tuning, training = ([item for item in series if (item.video in chosen) == side] for side in (True, False))
     rows = join_labels(task, options.reads, table, training)
 
-    def head(
-        layers: Layers, temperature: float = 1.0, record: dict[str, object] | None = None
-    ) -> TrainedHead:
-        return TrainedHead(
-            task, options.reads, layers, temperature, table.checkpoint, table.sha256, record or {}
-        )
+    untrained = TrainedHead(task, options.reads, (), 1.0, table.checkpoint, table.sha256, {})
 
     def value(layers: Layers) -> float:
-        return measure(task, tuning, list(predict(head(layers), table, [item.video for item in tuning])))
+        head = replace(untrained, layers=layers)
+        return measure(task, tuning, list(predict(head, table, [item.video for item in tuning])))
 
     fitted = fit_head(task, rows.inputs, rows.targets, options, value if tuning else None)
     layers = fitted.layers
@@ -125,17 +122,17 @@ def train_head(
         "losses": [round(loss, 5) for loss in fitted.losses],
         "tuning_measures": [round(number, 5) for number in fitted.measures],
     }  # fmt: skip
-    temperature = 1.0
+    head = replace(untrained, layers=layers, record=record)
     if tuning and task.kind != "continuous" and task.scope == "frame":
         held_out = join_labels(task, options.reads, table, tuning)
-        raw = head(layers).raw(held_out.inputs)
-        temperature = fit_temperature(task, raw, held_out.targets)
-        errors = [
-            round(calibration_of(task, raw, held_out.targets, number).error, 4)
-            for number in (1.0, temperature)
-        ]
-        record["tuning_ece"] = {"before": errors[0], "after": errors[1]}
-    return head(layers, temperature, record)
+        raw = head.raw(held_out.inputs)
+        head = replace(head, temperature=fit_temperature(task, raw, held_out.targets))
+        before, after = (
+            round(calibration_of(task, raw, held_out.targets, temperature).error, 4)
+            for temperature in (1.0, head.temperature)
+        )
+        record["tuning_ece"] = {"before": before, "after": after}
+    return head
 
 
 def checkpoint_thresholds(checkpoint: Checkpoint, task: Task) -> tuple[float, ...]:
@@ -190,22 +187,20 @@ def checkpoint_predictions(checkpoint: Checkpoint, table: FeatureTable, task: Ta
             )
 
 
-@dataclass(frozen=True, slots=True)
-class SearchSpace:
-    """What :func:`tune` tries; ``rates`` apply to widths in seconds."""
-
-    smoothings: tuple[Smoothing, ...]
-    weights: tuple[float, ...] = (0.0, *GRID, 1.0)
-    rates: FrameRates = field(default_factory=dict)
-
-
 def tune(
-    task: Task, systems: Sequence[Sequence[Series]], labels: Sequence[Series], space: SearchSpace
+    task: Task,
+    systems: Sequence[Sequence[Series]],
+    labels: Sequence[Series],
+    smoothings: Sequence[Smoothing],
+    *,
+    weights: Sequence[float] = BLEND_WEIGHTS,
+    rates: FrameRates | None = None,
 ) -> PostSettings:
     """Choose the blend of two systems and the smoothing with the best official measure, then the thresholds.
 
     ``systems`` are one or two, each with raw predictions; ``labels`` are those of the tuning videos. Of
-    equals the first counts, and a clip-level task is never smoothed.
+    equals the first counts, and a clip-level task is never smoothed. ``weights`` are those of the first of
+    two systems; ``rates`` apply to widths in seconds.
     """
     if not labels:
         template = (
@@ -227,14 +222,14 @@ def tune(
             task=task.name,
         )
     tried: list[tuple[PostSettings, float]] = []
-    for smoothing in space.smoothings if task.scope == "frame" else [Smoothing()]:
-        first, *others = (smooth_all(system, smoothing, space.rates) for system in completed)
-        weights = tune_blend(task, (first, others[0]), labels, space.weights) if others else ()
-        mixed = blend_all(first, others[0], weights) if weights else first
-        tried.append((PostSettings(task, smoothing, (), weights), measure(task, labels, mixed)))
+    for smoothing in smoothings if task.scope == "frame" else [Smoothing()]:
+        first, *others = (smooth_all(system, smoothing, rates) for system in completed)
+        shares = tune_blend(task, (first, others[0]), labels, weights) if others else ()
+        mixed = blend_all(first, others[0], shares) if shares else first
+        tried.append((PostSettings(task, smoothing, (), shares), measure(task, labels, mixed)))
     best = _best(tried, lambda _: 0)
     if task.kind == "independent" and task.scope == "frame":
-        thresholds = tune_thresholds(task, post_process(best, completed, frames, space.rates), labels)
+        thresholds = tune_thresholds(task, post_process(best, completed, frames, rates), labels)
         best = PostSettings(task, best.smoothing, thresholds, best.weights)
     return best
 

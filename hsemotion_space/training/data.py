@@ -18,6 +18,11 @@ from hsemotion_space.types import BoolArray, ByteArray, FloatArray, IntArray
 
 TRAINING, TUNING, TEST = 0, 1, 2  # values of `FaceImages.split`
 TEST_SHARE = 0.1
+NO_LABELED_ROW = (
+    "{source} has no labeled picture; the Parquet files need the columns image, and expression, category or"
+    " votes_*."
+)
+NO_LABELED_SAMPLE = "{source} has no picture with an expression or with valence and arousal."
 NO_LABEL = np.full(len(EXPRESSION.labels), np.nan, np.float32)
 
 
@@ -86,8 +91,8 @@ def _is_no_face(row: dict[str, object]) -> bool:
 
 
 def _name_targets(text: str) -> tuple[FloatArray, bool] | None:
-    words = [word.capitalize() for word in text.split()]
-    names = [word if word in EXPRESSION.label_names else CATEGORY_NAMES.get(word) for word in words]
+    forms = [form.capitalize() for form in text.split()]
+    names = [form if form in EXPRESSION.label_names else CATEGORY_NAMES.get(form) for form in forms]
     if not names or None in names:
         return None
     target = np.zeros(len(EXPRESSION.labels), np.float32)
@@ -149,22 +154,11 @@ def open_images(
             key = str(row["subject"]).encode() if "subject" in row else image.get("bytes") or b""
             split.append(split_of(key, file in held_out if held_out else None, tuning))
     if not pictures:
-        raise DataError(
-            "{source} has no labeled picture; the Parquet files need the columns image, and expression, "
-            "category or votes_*.",
-            code="no_label", source=source,
-        )  # fmt: skip
-    affect = np.full((len(pictures), 2), np.nan, np.float32)
+        raise DataError(NO_LABELED_ROW, code="no_label", source=source)
     images = LazyPictures(pictures, size, crop, relative=True, cutout=True)
-    return FaceImages(
-        source,
-        images,
-        np.stack(targets),
-        affect,
-        np.array(split, np.uint8),
-        np.array(sure),
-        digest.hexdigest(),
-    )
+    affect = np.full((len(pictures), 2), np.nan, np.float32)
+    splits = np.array(split, np.uint8)
+    return FaceImages(source, images, np.stack(targets), affect, splits, np.array(sure), digest.hexdigest())
 
 
 def faces_from_samples(
@@ -181,51 +175,35 @@ def faces_from_samples(
     Samples marked ``validation`` are the test split; without any, it is a tenth of the groups. The others are
     divided into training and tuning by group.
     """
-    usable = [
-        sample
-        for sample in samples
-        if unlabeled or sample.expression is not None or sample.valence_arousal is not None
-    ]
+    usable = [item for item in samples if unlabeled or item.expression is not None or item.valence_arousal]
     if not usable:
-        raise DataError(
-            "{source} has no picture with an expression or with valence and arousal.",
-            code="no_label",
-            source=source,
+        raise DataError(NO_LABELED_SAMPLE, code="no_label", source=source)
+    digest, pictures, splits = hashlib.sha256(), [], []
+    expression = np.full((len(usable), len(EXPRESSION.labels)), np.nan, np.float32)
+    affect = np.full((len(usable), 2), np.nan, np.float32)
+    has_test = any(sample.split == "validation" for sample in usable)
+    for row, sample in enumerate(usable):
+        digest.update(_description(sample).encode())
+        name = f"picture {row + 1}" if isinstance(sample.image, bytes) else str(sample.image)
+        pictures.append(Picture(sample.image, sample.face_box_xyxy, name))
+        splits.append(
+            split_of(sample.group.encode(), sample.split == "validation" if has_test else None, tuning)
         )
-    digest = hashlib.sha256()
-    for sample in usable:
-        label, affect = (
-            -1 if sample.expression is None else sample.expression,
-            sample.valence_arousal or (np.nan, np.nan),
-        )
-        digest.update(
-            f"{_identity(sample.image)} {sample.face_box_xyxy} {label} {affect} {sample.split}\n".encode()
-        )
-    names = [
-        f"picture {row}" if isinstance(sample.image, bytes) else str(sample.image)
-        for row, sample in enumerate(usable, 1)
-    ]
-    pictures = [
-        Picture(sample.image, sample.face_box_xyxy, name) for sample, name in zip(usable, names, strict=True)
-    ]
+        if sample.expression is not None:
+            expression[row] = np.arange(len(EXPRESSION.labels)) == sample.expression
+        affect[row] = sample.valence_arousal or np.nan
     labeled = np.array([sample.expression is not None for sample in usable])
-    one_hot = np.eye(len(EXPRESSION.labels), dtype=np.float32)
-    has_split = any(sample.split == "validation" for sample in usable)
-    sides = [
-        split_of(sample.group.encode(), sample.split == "validation" if has_split else None, tuning)
-        for sample in usable
-    ]
+    images = LazyPictures(pictures, size, crop)
     return FaceImages(
-        source,
-        LazyPictures(pictures, size, crop),
-        np.stack(
-            [NO_LABEL if sample.expression is None else one_hot[sample.expression] for sample in usable]
-        ),
-        np.array([sample.valence_arousal or (np.nan, np.nan) for sample in usable], np.float32),
-        np.array(sides, np.uint8),
-        labeled,
-        digest.hexdigest(),
+        source, images, expression, affect, np.array(splits, np.uint8), labeled, digest.hexdigest()
     )
+
+
+def _description(sample: FaceSample) -> str:
+    """Return the line that stands for a sample in the digest of its source."""
+    label = -1 if sample.expression is None else sample.expression
+    affect = sample.valence_arousal or (np.nan, np.nan)
+    return f"{_identity(sample.image)} {sample.face_box_xyxy} {label} {affect} {sample.split}\n"
 
 
 def _identity(image: Path | bytes) -> str:

@@ -6,10 +6,10 @@ import hashlib
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +20,26 @@ from PIL import Image
 
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.inference.pipeline import Network
+from hsemotion_space.training.batches import prefetched
 from hsemotion_space.training.feature_table import PART, HalfArray, read_metadata
 from hsemotion_space.training.files import DataError, replacing
 from hsemotion_space.training.formats.crops import FaceFile
+from hsemotion_space.training.pictures import open_picture
 from hsemotion_space.types import ByteArray, FloatArray
 from hsemotion_space.vision.engine import normalize
 
 THREADS = 2  # that decode pictures
 LISTED_SKIPS = 20  # pictures that could not be decoded are counted, and so many of them named
-_AHEAD = 3  # batches that are decoded while the network runs
 _ROW_GROUP = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractResult:
-    """Contents of a features folder: ``rows`` of the listed ``faces``, first failures with reasons."""
+    """Contents of a features folder: ``rows`` of the listed ``faces``; pictures skipped, and why."""
 
     faces: int
     rows: int
     skipped: tuple[tuple[Path, str], ...]
-
-    @property
-    def skipped_count(self) -> int:
-        """Number of all pictures that could not be decoded."""
-        return self.faces - self.rows
 
 
 @dataclass(slots=True)
@@ -169,30 +165,22 @@ def _extended(
 def _decoded(
     faces: Sequence[FaceFile], size: int, batch: int
 ) -> Iterator[tuple[Sequence[FaceFile], list[ByteArray | str]]]:
-    """Yield batches of faces with their pictures or reasons for their lack; some are decoded ahead."""
-    waiting: deque[tuple[Sequence[FaceFile], list[Future[ByteArray | str]]]] = deque()
+    """Yield batches of faces with their pictures or reasons for their lack; the next one is decoded ahead."""
     groups = [faces[start : start + batch] for start in range(0, len(faces), batch)]
     with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            for number in range(len(groups) + _AHEAD):
-                if number < len(groups):
-                    waiting.append(
-                        (groups[number], [pool.submit(_decode, face.image, size) for face in groups[number]])
-                    )
-                if number >= _AHEAD:
-                    group, jobs = waiting.popleft()
-                    yield group, [job.result() for job in jobs]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+        def decode(number: int) -> list[ByteArray | str]:
+            return list(pool.map(partial(_decode, size=size), [face.image for face in groups[number]]))
+
+        yield from zip(groups, prefetched(decode, 0, len(groups)), strict=True)
 
 
 def _decode(file: Path, size: int) -> ByteArray | str:
     """Return (size, size, 3), or why there is no picture."""
     try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
-    except Exception as error:  # noqa: BLE001  whatever a decoder says of damaged bytes
-        return f"{type(error).__name__}: {error}"
+        return np.asarray(open_picture(file.read_bytes()).resize((size, size), Image.Resampling.BILINEAR))
+    except (DataError, OSError) as error:
+        return str(error)
 
 
 def _vectors(parts: Sequence[npt.NDArray[np.floating]], width: int, kind: pa.DataType) -> pa.Array:

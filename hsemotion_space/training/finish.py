@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
 
-from hsemotion_space.hub.card import Json, model_card
+from hsemotion_space.hub.card import model_card
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.training.attach import attach_heads, set_least_length, set_measured
@@ -55,36 +56,31 @@ def finish(recipe_file: Path, data: Path, folder: Path, posed: str) -> None:
         print(f"{result.score.task.title}: {_summary(result.score)}")  # noqa: T201
     kinds = compound_support(results, faces, outputs, embed)
     bounds = {name: choose_support(found) for name, found in kinds.items()}
-    checkpoint = attach_heads(
-        [
-            replace(
-                result.attachment, note=_note(result), least_support=bounds.get(result.score.task.name, 0.0)
-            )
-            for result in results
-        ],
-        folder,
-    )
-    record["expression_calibration"] = {
-        "temperature": temperature,
-        "ece": {
-            name: {"before": round(before, 4), "after": round(after, 4)}
-            for name, (before, after) in errors.items()
+    attachments = [
+        replace(result.attachment, note=_note(result), least_support=bounds.get(result.score.task.name, 0.0))
+        for result in results
+    ]
+    checkpoint = attach_heads(attachments, folder)
+    record |= {
+        "expression_calibration": {
+            "temperature": temperature,
+            "ece": {name: _before_after(*pair) for name, pair in errors.items()},
+            "tuning_confusion": counts.tolist(),
         },
-        "tuning_confusion": counts.tolist(),
-    }
-    record["heads"] = {result.score.task.name: _figures(result) for result in results}
-    record["faces"] = {"least_length": least, "test": shorter_shares(outputs, least)}
-    record["support"] = {
-        name: {"least": bound, "stands_out": stand_out_shares(kinds[name], bound)}
-        for name, bound in bounds.items()
+        "heads": {result.score.task.name: _figures(result) for result in results},
+        "faces": {"least_length": least, "test": shorter_shares(outputs, least)},
+        "support": {
+            name: {"least": bound, "stands_out": stand_out_shares(kinds[name], bound)}
+            for name, bound in bounds.items()
+        },
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(checkpoint, record), "utf-8")
 
 
-def _record(folder: Path, checkpoint: Checkpoint) -> dict[str, Json]:
+def _record(folder: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     with reading(folder / RECORD, "training record; run `hsemotion-space learn export` first", "record"):
-        record: dict[str, Json] = json.loads((folder / RECORD).read_text("utf-8"))
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
     if record.get("weights_sha256") != checkpoint.sha256:
         template = (
             "{file} belongs to other weights than the manifest; run `hsemotion-space learn export` first."
@@ -115,18 +111,22 @@ def _note(result: HeadResult) -> str:
     )
 
 
-def _figures(result: HeadResult) -> dict[str, Json]:
+def _figures(result: HeadResult) -> dict[str, Any]:
     """Return what ``training.json`` records about a head."""
-    figures: dict[str, Json] = {
+    figures: dict[str, Any] = {
         "temperature": result.attachment.head.temperature,
         "thresholds": list(result.attachment.thresholds),
-        "ece": {"before": round(result.ece_before, 4), "after": round(result.score.ece, 4)},
+        "ece": _before_after(result.ece_before, result.score.ece),
         "trained": _scored(result.score),
     }
     return figures | ({"rule": _scored(result.rule)} if result.rule else {})
 
 
-def _scored(score: TaskScore) -> dict[str, Json]:
+def _before_after(before: float, after: float) -> dict[str, float]:
+    return {"before": round(before, 4), "after": round(after, 4)}
+
+
+def _scored(score: TaskScore) -> dict[str, Any]:
     return {
         "measure": score.measure, "value": round(score.value, 4),
         "interval": [round(bound, 4) for bound in score.interval],

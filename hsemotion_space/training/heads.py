@@ -23,7 +23,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Features = npt.NDArray[np.float16] | FloatArray
 # of the six correlations in the paper's loss, before scaling to a sum of one
 MIMICRY_WEIGHTS = (1.0, 1 / 8, 1 / 4, 1 / 2, 1 / 8, 1 / 8)
-_CHUNK = 65_536  # rows converted to float32 at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +102,8 @@ def balanced_cross_entropy(targets: npt.NDArray[np.int64], classes: int) -> Loss
     counts = torch.from_numpy(np.bincount(targets, minlength=classes)).float()
     weights = torch.where(counts > 0, counts.max() / counts.clamp_min(1), 0.0)
     return lambda logits, target: (
-        functional.cross_entropy(logits, target, reduction="none") * weights[target]
-    ).mean()
+        functional.cross_entropy(logits, target, weights, reduction="sum") / len(target)
+    )
 
 
 def balanced_binary_cross_entropy(targets: FloatArray) -> Loss:
@@ -114,13 +113,9 @@ def balanced_binary_cross_entropy(targets: FloatArray) -> Loss:
         torch.where(share > 0, 0.5 / share.clamp_min(1e-9), 0.0) for share in (positives, 1 - positives)
     )
 
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        weights = target * present + (1 - target) * absent
-        return (
-            functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * weights
-        ).mean()
-
-    return loss
+    return lambda logits, target: functional.binary_cross_entropy_with_logits(
+        logits, target, target * present + (1 - target) * absent
+    )
 
 
 def undo_balance(layers: Layers, targets: FloatArray) -> Layers:
@@ -191,14 +186,10 @@ def make_loss(task: Task, targets: npt.NDArray[np.generic], label_weights: Seque
 
 
 def _moments(features: Features) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of each column, in chunks; a constant column gets 1."""
-    total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
-    for start in range(0, len(features), _CHUNK):
-        part = features[start : start + _CHUNK].astype(np.float64)
-        total += part.sum(0)
-        squares += (part**2).sum(0)
-    mean = total / len(features)
-    spread = np.sqrt(np.maximum(squares / len(features) - mean**2, 0))
+    """Return mean and standard deviation of each column; a constant column gets 1."""
+    mean = features.mean(0, dtype=np.float64)
+    squares = np.einsum("nd,nd->d", features, features, dtype=np.float64) / len(features)
+    spread = np.sqrt(np.maximum(squares - mean**2, 0))
     return mean.astype(np.float32), np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
 from hsemotion_space.training.files import DataError, located
@@ -45,7 +45,8 @@ def open_picture(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content)).convert("RGB")
     except Exception as error:  # Pillow raises whatever its codecs raise
-        raise DataError("the picture cannot be decoded ({reason}).", code="picture", reason=error) from error
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError("the picture cannot be decoded ({reason}).", code="picture", reason=reason) from error
 
 
 def cut_face(

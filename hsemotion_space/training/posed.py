@@ -16,7 +16,7 @@ from hsemotion_space.inference.heads import activate, pair_mean
 from hsemotion_space.metrics import confusion
 from hsemotion_space.tasks import ACTION_UNITS, COMPOUND_EXPRESSION, EXPRESSION, Task
 from hsemotion_space.training.attach import Attachment
-from hsemotion_space.training.augment import Augmentation, augment, plain
+from hsemotion_space.training.augment import Augmentation, augment, normalize, plain
 from hsemotion_space.training.calibration import calibrate, reliability_of, reliability_of_units
 from hsemotion_space.training.challenge import measure, tune_thresholds
 from hsemotion_space.training.data import TEST, TRAINING, TUNING, split_of, table_rows
@@ -101,7 +101,6 @@ class Embedder:
     def __call__(self, images: ByteArray, generator: torch.Generator | None = None) -> Outputs:
         """Return embeddings and scores, of augmented pictures if a generator is given."""
         spec, batches = self.checkpoint.input, []
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
         with torch.inference_mode():
             for start in range(0, len(images), 128):
                 batch = torch.from_numpy(images[start : start + 128])
@@ -110,7 +109,8 @@ class Embedder:
                     if generator is None
                     else augment(batch, spec.size, GENTLE, generator)
                 )
-                batches.append(tuple(tensor.numpy() for tensor in self.backbone((x - mean) / std)))
+                outputs = self.backbone(normalize(x, spec.mean, spec.std))
+                batches.append(tuple(tensor.numpy() for tensor in outputs))
         return Outputs(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
 
@@ -124,14 +124,13 @@ class HeadResult:
     rule: TaskScore | None = None  # the untrained rule on the same pictures
 
 
-def train_posed_heads(faces: PosedFaces, embed: Embedder, seed: int = 0) -> list[HeadResult]:
+def train_posed_heads(faces: PosedFaces, embed: Embedder) -> list[HeadResult]:
     """Train the heads for action units and compound expressions on embeddings of a frozen backbone.
 
-    Epoch, temperature and thresholds are chosen on the tuning subjects; the seed is that of the augmented
-    views.
+    Epoch, temperature and thresholds are chosen on the tuning subjects.
     """
     outputs = embed(faces.images)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     training = np.flatnonzero(faces.split == TRAINING)
     views = [
         outputs.embeddings[training],

@@ -14,6 +14,7 @@ from hsemotion_space.figures.evaluation import (
     per_label_figure,
     reliability_figure,
 )
+from hsemotion_space.hub.card import markdown_table
 from hsemotion_space.training.scoring import TaskScore
 
 LABEL_MEASURES = {"P_VA": "CCC", "macro F1": "F1", "mean F1": "F1", "mean Pearson r": "Pearson r"}
@@ -156,11 +157,8 @@ def _markdown_text(text: str) -> str:
 
 
 def _markdown_table(table: _Table) -> str:
-    header, *rows = (
-        "| " + " | ".join(map(_markdown_text, line)) + " |" for line in (table.header, *table.rows)
-    )
-    ruler = "| " + " | ".join(["---", *["---:"] * (len(table.header) - 1)]) + " |"
-    return f"{_markdown_text(table.caption)}\n\n" + "\n".join([header, ruler, *rows])
+    header, *rows = (tuple(map(_markdown_text, line)) for line in (table.header, *table.rows))
+    return f"{_markdown_text(table.caption)}\n\n{markdown_table(header, rows, '---:')}"
 
 
 def _html_table(table: _Table) -> str:

@@ -50,16 +50,12 @@ class TaskScore:
         value: the measure over all annotated frames.
         interval: its bootstrap interval (95 %) over videos; NaN for a single video.
         per_label: in the order of the task; CCC, F1 or Pearson r.
-        frames_labeled: annotated frames (clips); the sum of the next three.
+        frames_labeled: annotated frames (clips).
         frames_predicted: those with a prediction of their own.
-        frames_filled: those without one in a video that has some, interpolated.
         frames_missing_video: those of videos without any prediction, scored with the neutral values.
         videos: with at least one annotated frame.
-        accuracy: share of right classes; NaN unless the task is ``one_of``.
-        ece: expected calibration error of the top class, or of the units' probabilities; NaN for the other
-            tasks.
         confusion: (K, K) counts, rows are targets; (0, 0) unless the task is ``one_of``.
-        calibration: bins behind ``ece``; without bins for the other tasks.
+        calibration: bins of the top class, or of the units' probabilities; no bins for the other tasks.
     """
 
     task: Task
@@ -69,13 +65,25 @@ class TaskScore:
     per_label: tuple[LabelScore, ...]
     frames_labeled: int
     frames_predicted: int
-    frames_filled: int
     frames_missing_video: int
     videos: int
-    accuracy: float
-    ece: float
     confusion: IntArray
     calibration: CalibrationBins
+
+    @property
+    def frames_filled(self) -> int:
+        """Annotated frames without a prediction in a video that has some; they are interpolated."""
+        return self.frames_labeled - self.frames_predicted - self.frames_missing_video
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right classes; NaN unless the task is ``one_of``."""
+        return float(np.trace(self.confusion) / self.confusion.sum()) if self.confusion.size else float("nan")
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error; NaN for a task without probabilities."""
+        return self.calibration.error
 
 
 class _Statistics(NamedTuple):
@@ -119,12 +127,12 @@ def score(
     truth = np.concatenate([series.values for series in targets.values()])
     bounds = np.cumsum([0, *(len(series.frames) for series in targets.values())]).tolist()
     sums = np.stack([statistics.sums(values[a:b], truth[a:b]) for a, b in pairwise(bounds)])
-    per_label = statistics.of_sums(sums.sum(0))
-    predicted = sum(int(np.isin(targets[name].frames, one.frames).sum()) for name, one in known.items())
-    missing = sum(len(series.frames) for video, series in targets.items() if video not in known)
-    counts = sums.sum(0).astype(np.int64) if task.kind == "one_of" else np.zeros((0, 0), np.int64)
-    calibration = bins_of_values(task, values, truth)
-    mean_of = lambda drawn: float(statistics.of_sums(drawn.reshape(per_label.size, -1)).mean())  # noqa: E731
+    total = sums.sum(0)
+    per_label = statistics.of_sums(total)
+
+    def mean_of(drawn: Doubles) -> float:
+        return float(statistics.of_sums(drawn.reshape(total.shape)).mean())
+
     return TaskScore(
         task=task,
         measure=statistics.measure,
@@ -132,14 +140,13 @@ def score(
         interval=bootstrap_additive(sums.reshape(len(sums), -1), mean_of, rounds, seed),
         per_label=tuple(map(LabelScore, task.label_names, per_label.tolist(), _support(task, truth))),
         frames_labeled=len(truth),
-        frames_predicted=predicted,
-        frames_filled=len(truth) - predicted - missing,
-        frames_missing_video=missing,
+        frames_predicted=sum(
+            int(np.isin(targets[video].frames, known[video].frames).sum()) for video in known
+        ),
+        frames_missing_video=sum(len(targets[video].frames) for video in targets.keys() - known.keys()),
         videos=len(targets),
-        accuracy=float(np.trace(counts) / len(truth)) if counts.size else float("nan"),
-        ece=calibration.error,
-        confusion=counts,
-        calibration=calibration,
+        confusion=total.astype(np.int64) if task.kind == "one_of" else np.zeros((0, 0), np.int64),
+        calibration=bins_of_values(task, values, truth),
     )
 
 

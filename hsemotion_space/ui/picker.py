@@ -10,7 +10,7 @@ import gradio as gr
 
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
-from hsemotion_space.hub.weights import Whereabouts, locate
+from hsemotion_space.hub.weights import Availability, locate
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.context import QUIET, AppContext, Updates
@@ -74,7 +74,7 @@ def picker_updates(context: AppContext, picker: Picker, chosen: object) -> Updat
     return {picker.choice: gr.update(choices=choices), picker.card: card}
 
 
-def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "") -> str:
+def checkpoint_card(checkpoint: Checkpoint, where: Availability, problem: str = "") -> str:
     """Return what a user should know before picking a checkpoint.
 
     Args:
@@ -109,7 +109,7 @@ def checkpoint_card(checkpoint: Checkpoint, where: Whereabouts, problem: str = "
     if not any(head.reliability for head in checkpoint.heads):
         heads += f"<li>{escape(say('How often its answers are right was not measured.'))}</li>"
     state = translate(problem) or (
-        where.words and say("The weights are {state}.", state=translate(where.words))
+        where.message and say("The weights are {state}.", state=translate(where.message))
     )
     state = (
         f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""

@@ -104,7 +104,7 @@ def test_checkpoints_are_found_without_a_cache(
     [checkpoint] = list_checkpoints((place / "checkpoints", locked / "checkpoints"))
     assert "Permission denied" in caplog.text
     assert locate(checkpoint, locked).place == "here"
-    assert not download.is_here(locked / "upstream" / "net.pt")
+    assert not download.file_exists(locked / "upstream" / "net.pt")
 
 
 def test_a_download_that_cannot_be_kept_names_the_variable_and_the_log_names_the_folder(

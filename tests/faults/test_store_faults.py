@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 from feedback_makers import ANNA, BEN, NOW_S, make_crop, make_record, refused
 from feedback_postgres import MISSING, fresh_schema, postgres_server
-from sqlalchemy import Connection, text
+from store_makers import add_a_column
 
 from hsemotion_space.feedback import connection, migrations
 from hsemotion_space.feedback.erase import complete_erasure, erase_locally, pending_erasures
@@ -42,15 +43,17 @@ def encode(stored: Sequence[FeedbackRecord]) -> bytes:
     return b"\n".join(one.id.encode() + b" " + one.comment.encode() + one.crop for one in stored)
 
 
-def writer(url: str, *words: object) -> list[str]:
-    return [sys.executable, str(TESTS / "feedback_writer.py"), url, *map(str, words)]
+def writer(file: Path, *arguments: object) -> list[str]:
+    return [sys.executable, str(TESTS / "feedback_writer.py"), f"sqlite:///{file}", *map(str, arguments)]
 
 
-def run_writer(url: str, *words: object, strace: Sequence[str] = ()) -> list[str]:
-    """Return the lines that a writer printed."""
-    tracer = [str(STRACE), "-f", "-o", "/dev/null", *strace] if strace else []
+def run_writer(
+    file: Path, *arguments: object, strace: Sequence[str] = (), trace: object = "/dev/null"
+) -> list[str]:
+    """Return the lines that a writer printed; with options for ``strace``, its report is in ``trace``."""
+    tracer = [str(STRACE), "-f", "-o", str(trace), *strace] if strace else []
     result = subprocess.run(
-        [*tracer, *writer(url, *words)],
+        [*tracer, *writer(file, *arguments)],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -83,11 +86,11 @@ def check_nothing_lost(file: Path, acknowledged: Sequence[str]) -> int:
 
 
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.long)])
-def test_no_acknowledged_record_is_lost_when_the_process_is_killed(tmp_path: Path, kills: int) -> None:
+def test_add_loses_no_acknowledged_record_when_the_process_is_killed(tmp_path: Path, kills: int) -> None:
     file, rng, acknowledged = tmp_path / "feedback.sqlite", random.Random(kills), list[str]()
     for turn in range(kills):
         with subprocess.Popen(
-            writer(f"sqlite:///{file}", "threads", turn), env=ENVIRONMENT, stdout=subprocess.PIPE
+            writer(file, "threads", turn), env=ENVIRONMENT, stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
             first = process.stdout.readline()
@@ -100,14 +103,10 @@ def test_no_acknowledged_record_is_lost_when_the_process_is_killed(tmp_path: Pat
 
 
 @needs_strace
-def test_every_acknowledgment_follows_a_sync_of_what_was_written(tmp_path: Path) -> None:
+def test_add_acknowledges_after_a_sync(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    watched = ["-f", "-y", "-s", "64", "-e", "trace=pwrite64,write,fsync,fdatasync", "-o", str(trace)]
-    command = [str(STRACE), *watched, *writer(f"sqlite:///{tmp_path / 'feedback.sqlite'}", "count", 100)]
-    result = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    calls = ["-y", "-s", "64", "-e", "trace=pwrite64,write,fsync,fdatasync"]
+    lines = run_writer(tmp_path / "feedback.sqlite", "count", 100, strace=calls, trace=trace)
     written, unsynced, good = False, set[str](), 0
     for line in trace.read_text().splitlines():
         call = re.match(r"\d+ +(\w+)\(\d+<([^>]*)>", line)
@@ -122,7 +121,7 @@ def test_every_acknowledgment_follows_a_sync_of_what_was_written(tmp_path: Path)
         elif name == "write" and '"ack ' in line:
             good += written and not unsynced
             written = False
-    assert len(acks(result.stdout.splitlines())) == good == 100
+    assert len(acks(lines)) == good == 100
 
 
 @needs_strace
@@ -130,17 +129,13 @@ def test_every_acknowledgment_follows_a_sync_of_what_was_written(tmp_path: Path)
 @pytest.mark.parametrize(
     ("call", "every"), [("pwrite64", 97), ("pwrite64", 131), ("fdatasync,fsync", 7), ("fdatasync,fsync", 4)]
 )
-def test_a_failing_disk_gives_no_false_acknowledgment(
+def test_add_on_a_failing_disk_gives_no_false_acknowledgment(
     tmp_path: Path, call: str, every: int, error: str
 ) -> None:
     file = tmp_path / "feedback.sqlite"
-    run_writer(f"sqlite:///{file}", "count", 1)
-    lines = run_writer(
-        f"sqlite:///{file}",
-        "count",
-        40,
-        strace=["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=2+{every}"],
-    )
+    run_writer(file, "count", 1)
+    failing = ["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when=2+{every}"]
+    lines = run_writer(file, "count", 40, strace=failing)
     assert lines[-1] == "done"
     assert len(acks(lines)) == 40  # each in the end
     assert sum(line.startswith("failed Saving failed") for line in lines) >= 3
@@ -150,26 +145,22 @@ def test_a_failing_disk_gives_no_false_acknowledgment(
 @needs_strace
 @pytest.mark.long
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "fsync", "ftruncate", "unlink"])
-def test_each_system_call_of_a_writer_may_fail_once(tmp_path: Path, call: str) -> None:
+def test_add_survives_one_failure_of_each_system_call(tmp_path: Path, call: str) -> None:
     failures = 0
     for when in range(1, 61):
         file = tmp_path / str(when) / "feedback.sqlite"
         file.parent.mkdir()
-        lines = run_writer(
-            f"sqlite:///{file}",
-            "count",
-            4,
-            strace=["-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}"],
-        )
+        failing = ["-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}"]
+        lines = run_writer(file, "count", 4, strace=failing)
         failures += any(line.startswith("failed") for line in lines)
         assert len(acks(lines)) == 4
         check_nothing_lost(file, acks(lines))
     assert failures >= {"pwrite64": 40, "fdatasync": 3}.get(call, 0)  # the others are seldom, or not missed
 
 
-def test_a_limit_on_the_size_of_files_gives_no_false_acknowledgment(tmp_path: Path) -> None:
+def test_add_at_a_limit_on_file_sizes_gives_no_false_acknowledgment(tmp_path: Path) -> None:
     file = tmp_path / "feedback.sqlite"
-    lines = run_writer(f"sqlite:///{file}", "file-limit", 60)
+    lines = run_writer(file, "file-limit", 60)
     assert lines[-1] == "done"  # it works again once there is room
     assert sum(line.startswith("failed Saving failed") for line in lines) > 5
     assert len(acks(lines)) > 5
@@ -179,7 +170,7 @@ def test_a_limit_on_the_size_of_files_gives_no_false_acknowledgment(tmp_path: Pa
 @pytest.mark.parametrize(
     ("pragma", "reason"), [("max_page_count=60", "the disk is full"), ("query_only=ON", "read-only")]
 )
-def test_a_full_or_read_only_database_says_so_and_works_again(
+def test_add_to_a_full_or_read_only_database_is_refused_until_it_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pragma: str, reason: str
 ) -> None:
     file, done = tmp_path / "feedback.sqlite", list[str]()
@@ -192,14 +183,12 @@ def test_a_full_or_read_only_database_says_so_and_works_again(
         assert len(done) < 100
         monkeypatch.undo()
         assert [one.id for one in store.records()] == done
-        done += [
-            store.add(replace(make_record(number), crop=make_crop(number))).id
-            for number in range(len(done), len(done) + 20)
-        ]
+        for number in range(len(done), len(done) + 20):
+            done.append(store.add(replace(make_record(number), crop=make_crop(number))).id)
     assert check_nothing_lost(file, done) == len(done)
 
 
-def test_a_file_that_may_not_be_written_is_a_sentence() -> None:
+def test_store_in_a_file_that_may_not_be_written_is_refused() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with FeedbackStore(f"sqlite:///{folder / 'feedback.sqlite'}") as store:
@@ -220,9 +209,7 @@ def test_a_file_that_may_not_be_written_is_a_sentence() -> None:
     assert name not in result.stdout
 
 
-def test_nothing_is_accepted_when_the_disk_is_nearly_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_add_is_refused_when_the_disk_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = shutil.disk_usage(tmp_path)
     with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}", reserve_bytes=1000) as store:
         store.add(make_record(1))
@@ -256,7 +243,7 @@ def flip(file: Path, place: int, mask: int = 0xFF) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 7, 15, 100, 4096, 8192, 3 * 4096 + 3, 5 * 4096])
-def test_a_damaged_file_is_set_aside_and_a_new_one_started(tmp_path: Path, place: int) -> None:
+def test_store_renames_a_damaged_file_and_creates_a_new_one(tmp_path: Path, place: int) -> None:
     file = tmp_path / "feedback.sqlite"
     make_database(file)
     flip(file, place)
@@ -282,7 +269,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_started(tmp_path: Path, place
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"SQLite format 3\0", bytes(8192), b"not a database " * 1000])
-def test_a_file_of_something_else_does_not_stop_the_store(tmp_path: Path, content: bytes) -> None:
+def test_store_in_a_file_of_something_else_opens(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "feedback.sqlite"
     file.write_bytes(content)
     with FeedbackStore(f"sqlite:///{file}") as store:
@@ -291,13 +278,9 @@ def test_a_file_of_something_else_does_not_stop_the_store(tmp_path: Path, conten
 
 
 @pytest.mark.parametrize("flips", [120, pytest.param(2000, marks=pytest.mark.long)])
-def test_no_flipped_byte_makes_the_store_tell_something_wrong(tmp_path: Path, flips: int) -> None:
+def test_store_with_a_flipped_bit_returns_nothing_wrong(tmp_path: Path, flips: int) -> None:
     original = tmp_path / "original.sqlite"
-    truth, rng, outcomes = (
-        make_database(original, 12),
-        random.Random(1),
-        {"aside": 0, "left out": 0, "refused": 0, "unharmed": 0},
-    )
+    truth, rng, outcomes = make_database(original, 12), random.Random(1), Counter[str]()
     content = original.read_bytes()
     for turn in range(flips):
         file = tmp_path / str(turn) / "feedback.sqlite"
@@ -313,24 +296,14 @@ def test_no_flipped_byte_makes_the_store_tell_something_wrong(tmp_path: Path, fl
             outcomes["refused"] += 1
             continue
         for one in found:
-            assert (to_json(one), one.crop, one.created_s) == (
-                to_json(truth[one.id]),
-                truth[one.id].crop,
-                NOW_S,
-            )
+            expected = truth[one.id]
+            assert (to_json(one), one.crop, one.created_s) == (to_json(expected), expected.crop, NOW_S)
         assert all(len(batch.body) > 10 for batch in batches if not batch.stale)
         assert notices or len(found) == len(truth)
-        outcomes[
-            (
-                "aside"
-                if any("was renamed" in notice for notice in notices)
-                else "left out"
-                if notices
-                else "unharmed"
-            )
-        ] += 1
+        renamed = any("was renamed" in notice for notice in notices)
+        outcomes["renamed" if renamed else "left out" if notices else "unharmed"] += 1
         shutil.rmtree(file.parent)
-    assert outcomes["aside"] > 0
+    assert outcomes["renamed"] > 0
     assert outcomes["left out"] > 0
     assert outcomes["refused"] <= flips / 20
 
@@ -371,17 +344,11 @@ def fill(store: FeedbackStore) -> tuple[dict[str, bytes], dict[str, bytes]]:
     return needles_of(store.records(contributor=ANNA)), needles_of(store.records(contributor=BEN))
 
 
-def add_a_column(connection: Connection, _: object) -> None:
-    connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
-
-
-def test_after_an_erasure_no_byte_is_left_in_any_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_erase_locally_leaves_no_byte_in_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "feedback.sqlite"
     with FeedbackStore(f"sqlite:///{file}") as store:
-        gone, kept = fill(store)
-        assert found_in(tmp_path, gone) == gone.keys()  # most of it in the write-ahead log
+        erased, others = fill(store)
+        assert found_in(tmp_path, erased) == erased.keys()  # most of it in the write-ahead log
     shutil.copy(file, tmp_path / "feedback.sqlite.corrupt-20250615T150640Z")
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column))
     with FeedbackStore(f"sqlite:///{file}") as store:
@@ -389,22 +356,22 @@ def test_after_an_erasure_no_byte_is_left_in_any_file(
         other = FeedbackStore(f"sqlite:///{file}", read_only=True)
         other.records(limit=1)  # a reader that is not in the middle of anything
         store.add(replace(make_record(99, comment="canary-in-the-log"), crop=make_crop(99)))
-        gone |= needles_of(store.records(contributor=ANNA, after=60))
-        assert found_in(tmp_path, gone) == gone.keys()
-        erased = erase_locally(store, ANNA)
-        assert len(erased.records) == 41
-        assert found_in(tmp_path, gone) == set()
-        assert found_in(tmp_path, kept) >= {name for name in kept if not name.startswith("crop")}
-        for batch in erased.batches:
+        erased |= needles_of(store.records(contributor=ANNA, after=60))
+        assert found_in(tmp_path, erased) == erased.keys()
+        erasure = erase_locally(store, ANNA)
+        assert len(erasure.records) == 41
+        assert found_in(tmp_path, erased) == set()
+        assert found_in(tmp_path, others) >= {name for name in others if not name.startswith("crop")}
+        for batch in erasure.batches:
             store.replace_batch(batch, encode)
         complete_erasure(store, tombstone_of(ANNA))
-        assert found_in(tmp_path, gone) == set()
+        assert found_in(tmp_path, erased) == set()
         other.close()
-    assert found_in(tmp_path, gone) == set()
+    assert found_in(tmp_path, erased) == set()
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["feedback.sqlite"]
 
 
-def test_an_erasure_waits_for_a_reader_or_asks_to_be_repeated(
+def test_erase_locally_beside_a_reader_is_refused_and_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "feedback.sqlite"
@@ -425,7 +392,7 @@ def test_an_erasure_waits_for_a_reader_or_asks_to_be_repeated(
         assert found_in(tmp_path, {"comment": b"canary", "contributor": ANNA.encode()}) == set()
 
 
-def test_an_erasure_rewrites_the_tables_of_postgresql() -> None:
+def test_erase_locally_rewrites_the_tables_of_postgresql() -> None:
     if os.environ.get("TEST_POSTGRES_URL"):
         pytest.skip("needs the files of the server")
     with postgres_server() as server:
@@ -434,21 +401,19 @@ def test_an_erasure_rewrites_the_tables_of_postgresql() -> None:
         data = Path(server.partition("host=")[2]) / "data"
         with fresh_schema(server) as url, FeedbackStore(url) as store:
             for number in range(20):
-                store.add(
-                    make_record(
-                        number, contributor=ANNA if number % 2 else BEN, comment=f"canary-{number:04d}"
-                    )
-                )
-            gone, kept = (
-                needles_of(store.records(contributor=ANNA)),
-                needles_of(store.records(contributor=BEN)),
-            )
+                contributor, comment = (ANNA if number % 2 else BEN), f"canary-{number:04d}"
+                store.add(make_record(number, contributor=contributor, comment=comment))
+            erased, others = (needles_of(store.records(contributor=name)) for name in (ANNA, BEN))
             checkpoint(server)
-            assert found_in(data / "base", gone) >= {name for name in gone if name.startswith("contributor")}
+            assert found_in(data / "base", erased) >= {
+                name for name in erased if name.startswith("contributor")
+            }
             erase_locally(store, ANNA)
             checkpoint(server)
-            assert found_in(data / "base", gone) == set()
-            assert found_in(data / "base", kept) >= {name for name in kept if name.startswith("contributor")}
+            assert found_in(data / "base", erased) == set()
+            assert found_in(data / "base", others) >= {
+                name for name in others if name.startswith("contributor")
+            }
 
 
 def checkpoint(server: str) -> None:

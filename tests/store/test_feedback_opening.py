@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from feedback_makers import ANNA, NOW_S, make_crop, make_record, refused
 from sqlalchemy import Connection, text
-from store_makers import encode, ids
+from store_makers import add_a_column, encode, ids
 
 from hsemotion_space.feedback import migrations
 from hsemotion_space.feedback.erase import erase_locally
 from hsemotion_space.feedback.store import FeedbackStore
 
 
-def test_a_closed_store_says_so(store: FeedbackStore) -> None:
+def test_store_that_is_closed_is_refused(store: FeedbackStore) -> None:
     store.close()
     store.close()
     with refused("closed"):
@@ -27,7 +27,7 @@ def test_a_closed_store_says_so(store: FeedbackStore) -> None:
         store.records()
 
 
-def test_a_reader_sees_what_is_there_and_changes_nothing(store: FeedbackStore, url: str) -> None:
+def test_store_for_reading_sees_everything_and_changes_nothing(store: FeedbackStore, url: str) -> None:
     store.add(make_record(1))
     with FeedbackStore(url, read_only=True) as reader:
         assert ids(reader.records()) == [make_record(1).id]
@@ -42,7 +42,7 @@ def test_a_reader_sees_what_is_there_and_changes_nothing(store: FeedbackStore, u
                 change()
 
 
-def test_two_writers_get_on_or_the_second_is_told(store: FeedbackStore, url: str) -> None:
+def test_store_with_a_second_writer_works_on_postgresql_alone(store: FeedbackStore, url: str) -> None:
     if url.startswith("postgresql"):  # replicas
         with FeedbackStore(url) as second:
             store.add(make_record(1))
@@ -73,12 +73,12 @@ def test_two_writers_get_on_or_the_second_is_told(store: FeedbackStore, url: str
 @pytest.mark.parametrize(
     "address", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://host/name", "sqlite+aiosqlite://"]
 )
-def test_an_address_of_something_else_is_refused(address: str) -> None:
+def test_store_at_another_kind_of_address_is_refused(address: str) -> None:
     with refused("database_address"):
         FeedbackStore(address)
 
 
-def test_a_server_that_is_not_there_is_a_sentence_without_its_address() -> None:
+def test_store_at_an_absent_server_does_not_name_its_address() -> None:
     pytest.importorskip("psycopg")
     with refused("database_open") as caught:
         FeedbackStore("postgresql://user:secret@127.0.0.1:9/name")
@@ -86,13 +86,13 @@ def test_a_server_that_is_not_there_is_a_sentence_without_its_address() -> None:
     assert "127.0.0.1" not in str(caught.value)
 
 
-def test_nothing_can_be_read_where_nothing_is(tmp_path: Path) -> None:
+def test_store_for_reading_is_not_created(tmp_path: Path) -> None:
     with refused("no_database"):
         FeedbackStore(f"sqlite:///{tmp_path / 'none.sqlite'}", read_only=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_may_have_a_name_that_means_something_in_addresses(tmp_path: Path) -> None:
+def test_store_in_a_file_with_special_characters_in_its_name(tmp_path: Path) -> None:
     file = tmp_path / "a #b%20?c" / "feed back.sqlite"
     with FeedbackStore(f"sqlite:///{str(file).replace('?', '%3F')}") as store:
         store.add(make_record(1))
@@ -100,28 +100,18 @@ def test_a_file_may_have_a_name_that_means_something_in_addresses(tmp_path: Path
     assert names == {"feed back.sqlite"}
 
 
-def test_connections_are_set_up_for_durability(tmp_path: Path) -> None:
+def test_store_connects_for_durability(tmp_path: Path) -> None:
     with (
         FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store,
         store.database.reading() as connection,
     ):
-        names = (
-            "journal_mode",
-            "synchronous",
-            "foreign_keys",
-            "secure_delete",
-            "trusted_schema",
-            "busy_timeout",
-        )
-        values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
-        assert values == ["wal", 2, 1, 1, 0, 10_000]
+        expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1,
+                    "trusted_schema": 0, "busy_timeout": 10_000}  # fmt: skip
+        for name, value in expected.items():
+            assert connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() == value, name
 
 
-def add_a_column(connection: Connection, _: object) -> None:
-    connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
-
-
-def test_an_older_database_is_brought_up_to_date_with_a_backup(
+def test_store_of_an_older_version_is_migrated_with_a_backup(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FeedbackStore(url) as store:
@@ -146,7 +136,7 @@ def test_an_older_database_is_brought_up_to_date_with_a_backup(
             assert old.records() == before
 
 
-def test_a_migration_that_fails_changes_nothing(
+def test_store_is_unchanged_by_a_migration_that_fails(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(connection: Connection, _: object) -> None:
@@ -166,7 +156,7 @@ def test_a_migration_that_fails_changes_nothing(
     assert not list(tmp_path.glob("*.corrupt-*"))
 
 
-def test_the_tables_of_a_new_and_of_a_migrated_database_have_the_version(tmp_path: Path) -> None:
+def test_store_that_is_new_has_the_newest_version(tmp_path: Path) -> None:
     FeedbackStore(f"sqlite:///{tmp_path / 'new.sqlite'}").close()
     connection = sqlite3.connect(tmp_path / "new.sqlite")
     assert connection.execute("PRAGMA user_version").fetchone() == (migrations.newest(),)

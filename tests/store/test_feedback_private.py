@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 from feedback_makers import NOW_S, make_crop, make_record
-from sqlalchemy import Connection, text
-from store_makers import encode
+from store_makers import add_a_column, encode
 
 from hsemotion_space.feedback import migrations
 from hsemotion_space.feedback.export import ExportOptions, export, export_own
@@ -38,10 +37,6 @@ def open_to_others(folder: Path) -> list[str]:
     ]
 
 
-def add_a_column(connection: Connection, _: object) -> None:
-    connection.execute(text("ALTER TABLE feedback_meta ADD COLUMN note VARCHAR(20)"))
-
-
 def test_nothing_of_a_busy_store_is_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, seen, done = tmp_path / "share" / "data", set[str](), threading.Event()
 
@@ -61,12 +56,8 @@ def test_nothing_of_a_busy_store_is_open_to_others(tmp_path: Path, monkeypatch: 
             feedback.store.add(replace(make_record(number), crop=make_crop(number)))
         feedback.store.create_batch(10, encode)
         seen.update(open_to_others(folder))
-        assert {file.name for file in folder.iterdir()} >= {
-            "secret",
-            "feedback.sqlite",
-            "feedback.sqlite-wal",
-            "feedback.sqlite-shm",
-        }
+        names = {"secret", "feedback.sqlite", "feedback.sqlite-wal", "feedback.sqlite-shm"}
+        assert {file.name for file in folder.iterdir()} >= names
         feedback.erase(feedback.keys.code("nobody"))
         feedback.close()
         monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_a_column))

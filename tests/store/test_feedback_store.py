@@ -1,4 +1,4 @@
-"""Records in the store: valid, exact, in order, reviewed."""
+"""Records in the store: valid, exact, chosen; ``test_feedback_store_model.py`` has the rules of their states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from feedback_makers import ANNA, BEN, CARL, NOW_S, hash_of, make_crop, make_record, refused
+from feedback_makers import ANNA, BEN, CARL, NOW_S, hash_of, make_record, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -18,54 +18,6 @@ from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, to_js
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import MOST_CROP_BYTES, PNG_SIGNATURE, Ack
 from hsemotion_space.tasks import TASKS
-
-
-def test_what_was_acknowledged_is_read_back_as_it_was(store: FeedbackStore, url: str) -> None:
-    clip = make_record(2, kind="clip", span_s=(0.5, 1.25), comment="Größer 😀 than <b>", scopes=("labels",))
-    assert store.add(replace(make_record(1), crop=make_crop(1))) == Ack(make_record(1).id, True, "received")
-    assert store.add(clip) == Ack(clip.id, True, "received")
-    store.close()
-    with FeedbackStore(url) as again:
-        first, second = again.records()
-    assert (to_json(first), first.crop, first.created_s, first.gold) == (
-        to_json(make_record(1)),
-        make_crop(1),
-        NOW_S,
-        False,
-    )
-    assert (to_json(second), second.crop, second.state, second.batch, second.gold) == (
-        to_json(clip),
-        b"",
-        "received",
-        "",
-        False,
-    )
-    assert second.number > first.number
-
-
-def test_a_replay_changes_nothing_and_is_told_the_state(store: FeedbackStore) -> None:
-    store.add(replace(make_record(1), crop=make_crop(1)))
-    before = store.records()
-    assert store.add(replace(make_record(1), crop=make_crop(2))) == Ack(make_record(1).id, False, "received")
-    assert store.add(replace(make_record(1), comment="something else")).created is False
-    assert store.records() == before
-    store.create_batch(10, encode)
-    assert store.add(make_record(1)).state == "sealed"
-
-
-def test_a_newer_statement_supersedes_that_of_the_same_contributor_about_the_same_item(
-    store: FeedbackStore,
-) -> None:
-    said = [
-        make_record(1), make_record(1, contributor=BEN), make_record(2), make_record(1, face=2),
-        make_record(1, verdict="correct"), make_record(1, verdict="cannot_tell"),
-    ]  # fmt: skip
-    for record in said:
-        store.add(record)
-    assert [one.superseded for one in store.records()] == [True, False, False, False, True, False]
-    assert [to_json(one) for one in store.records()] == [to_json(one) for one in said]
-    assert ids(store.records(contributor=BEN)) == [said[1].id]
-
 
 BAD_RECORDS: dict[str, Callable[[FeedbackRecord], FeedbackRecord]] = {
     "id": lambda record: replace(record, id="x" * 32),
@@ -81,13 +33,13 @@ BAD_RECORDS: dict[str, Callable[[FeedbackRecord], FeedbackRecord]] = {
 
 
 @pytest.mark.parametrize("case", BAD_RECORDS)
-def test_a_record_with_a_field_that_is_not_valid_cannot_be_made(case: str) -> None:
+def test_record_with_an_invalid_field(case: str) -> None:
     with pytest.raises(FeedbackError):
         BAD_RECORDS[case](make_record(1))
 
 
 @pytest.mark.parametrize("crop", [b"GIF89a", b"\x89PNG", PNG_SIGNATURE + bytes(MOST_CROP_BYTES), "text"])
-def test_a_crop_that_is_no_small_png_is_refused_with_its_record(store: FeedbackStore, crop: bytes) -> None:
+def test_add_refuses_a_crop_that_is_no_small_png(store: FeedbackStore, crop: bytes) -> None:
     with refused("crop"):
         store.add(replace(make_record(1), crop=crop))
     assert store.records() == []
@@ -122,13 +74,13 @@ def statements(draw: st.DrawFn) -> FeedbackRecord:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(record=statements())
-def test_every_valid_statement_is_stored_exactly(store: FeedbackStore, record: FeedbackRecord) -> None:
+def test_records_of_every_valid_statement(store: FeedbackStore, record: FeedbackRecord) -> None:
     store.add(record)
     found = [to_json(one) for one in store.records(contributor=record.contributor) if one.id == record.id]
     assert found == [to_json(record)]
 
 
-def test_records_are_chosen_by_contributor_batch_state_and_number(store: FeedbackStore) -> None:
+def test_records_by_contributor_batch_state_and_number(store: FeedbackStore) -> None:
     for number in range(6):
         store.add(make_record(number, contributor=BEN if number % 2 else ANNA))
     batch = store.create_batch(3, encode)
@@ -144,7 +96,7 @@ def test_records_are_chosen_by_contributor_batch_state_and_number(store: Feedbac
     assert store.counts() == {"received": 3, "sealed": 3, "pushed": 0, "verified": 0}
 
 
-def test_a_review_can_be_changed_and_every_decision_is_kept(store: FeedbackStore) -> None:
+def test_review_changes_and_keeps_every_decision(store: FeedbackStore) -> None:
     store.add(make_record(1))
     store.review(make_record(1).id, "approved", "Carla")
     assert store.records()[0].review == "approved"
@@ -161,17 +113,7 @@ def test_a_review_can_be_changed_and_every_decision_is_kept(store: FeedbackStore
         store.review(make_record(1).id, "fine", "Carla")  # type: ignore[arg-type]
 
 
-def test_everything_of_one_contributor_is_reverted_at_once_and_stays(store: FeedbackStore) -> None:
-    for number in range(3):
-        store.add(make_record(number))
-    store.add(make_record(0, contributor=BEN))
-    assert store.revert(ANNA) == 3
-    assert store.revert(ANNA) == 0
-    store.add(make_record(7))
-    assert [one.reverted for one in store.records()] == [True, True, True, False, False]
-
-
-def test_notes_are_kept(store: FeedbackStore, url: str) -> None:
+def test_set_meta_lasts(store: FeedbackStore, url: str) -> None:
     assert store.get_meta("cursor") == ""
     store.set_meta("cursor", "1")
     store.set_meta("cursor", "2 äß")
@@ -180,7 +122,7 @@ def test_notes_are_kept(store: FeedbackStore, url: str) -> None:
         assert again.get_meta("cursor") == "2 äß"
 
 
-def test_the_order_is_that_of_arrival_whatever_the_clock_says(url: str) -> None:
+def test_records_are_in_order_of_arrival_whatever_the_clock_says(url: str) -> None:
     times = iter([NOW_S, NOW_S - 86400, NOW_S + 10 * 365 * 86400, 0.0])
     with FeedbackStore(url, lambda: next(times)) as store:
         records = [make_record(1, top=top) for top in range(4)]
@@ -190,7 +132,7 @@ def test_the_order_is_that_of_arrival_whatever_the_clock_says(url: str) -> None:
         assert [one.superseded for one in store.records()] == [True, True, True, False]
 
 
-def test_threads_write_and_read_at_once(store: FeedbackStore) -> None:
+def test_store_in_several_threads(store: FeedbackStore) -> None:
     acks: list[Ack] = []
     errors: list[BaseException] = []
 
@@ -216,7 +158,7 @@ def test_threads_write_and_read_at_once(store: FeedbackStore) -> None:
     assert len(sealed) == len(set(sealed)) == store.counts()["sealed"] > 0
 
 
-def test_gold_is_marked_and_taken_back(store: FeedbackStore) -> None:
+def test_mark_gold_can_be_taken_back(store: FeedbackStore) -> None:
     name = store.add(make_record(1)).id
     for gold in (True, False):
         store.mark_gold(name, gold)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -61,22 +61,19 @@ def picture_names(folder: Path) -> list[str]:
     return sorted(names, key=natural_key)
 
 
-def _merged_folders(
-    roots: Sequence[Path], videos: Collection[str] | None = None
-) -> Iterator[tuple[str, list[Path]]]:
+def _merged_folders(roots: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
     """Yield (name, the folders of that name in the order of ``roots``), sorted by name."""
     names = [set(subfolders(root)) for root in roots]
     for name in sorted(set().union(*names)):
-        if videos is None or name in videos:
-            yield name, [root / name for root, found in zip(roots, names, strict=True) if name in found]
+        yield name, [root / name for root, found in zip(roots, names, strict=True) if name in found]
 
 
-def list_faces(roots: Sequence[Path], videos: Collection[str] | None = None) -> Iterator[FaceFile]:
+def list_faces(roots: Sequence[Path]) -> Iterator[FaceFile]:
     """Yield the face crops ``<root>/<video>/<frame>.jpg`` of several roots, sorted by video and frame.
 
     Where two roots have the same frame, the first one counts (Aff-Wild2 unpacks into two folders).
     """
-    for video, folders in _merged_folders(roots, videos):
+    for video, folders in _merged_folders(roots):
         faces: dict[int, Path] = {}
         for folder in folders:
             faces = _numbered_faces(folder) | faces

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -106,15 +107,14 @@ class RowFormat:
             values = [self._number(cell) for cell in cells]
         except ValueError as error:
             raise unexpected(self.expected, ",".join(cells), "values") from error
-        # NaN
-        return [float("nan")] * self.columns if any(value != value for value in values) else values  # noqa: PLR0124
+        return [math.nan] * self.columns if any(map(math.isnan, values)) else values
 
     def _number(self, cell: str) -> float:
         if self.missing is None and not cell:
-            return float("nan")
+            return math.nan
         value = float(int(cell) if self.whole else float(cell))
         if self.missing is not None and value == self.missing:
-            return float("nan")
+            return math.nan
         if not self.low <= value <= self.high or "_" in cell:
             raise ValueError
         return value

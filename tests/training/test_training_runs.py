@@ -10,33 +10,21 @@ import numpy as np
 import pytest
 import torch
 from error_codes import raises_code
-from learn_makers import RECIPE, same, write_data
 from safetensors.torch import save_file
 from torch import Tensor
+from training_makers import RECIPE, same
 
 from hsemotion_space.training import train
 from hsemotion_space.training.batches import Batch, BatchMaker, prefetched
 from hsemotion_space.training.data import TEST, TRAINING, TUNING, FaceImages
 from hsemotion_space.training.evaluate import ExpressionResult
 from hsemotion_space.training.files import DataError
-from hsemotion_space.training.sources import load_sources
 from hsemotion_space.training.train import Trainer, read_log
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> list[FaceImages]:
-    return load_sources(RECIPE, write_data(tmp_path_factory.mktemp("data")))[0]
-
 
 # batches
 
 
-def test_batches_depend_on_the_step_alone(sources: list[FaceImages]) -> None:
+def test_batch_maker_depends_on_the_step_alone(sources: list[FaceImages]) -> None:
     straight, jumping = BatchMaker(RECIPE, sources), BatchMaker(RECIPE, sources)
     for step in range(12):
         straight(step)
@@ -44,17 +32,12 @@ def test_batches_depend_on_the_step_alone(sources: list[FaceImages]) -> None:
         assert torch.equal(first.nan_to_num(9), second.nan_to_num(9))
 
 
-def test_batches_mix_by_share_and_pass_over_every_training_row(sources: list[FaceImages]) -> None:
+def test_batch_maker_mixes_by_share_and_uses_every_row(sources: list[FaceImages]) -> None:
     batches = BatchMaker(RECIPE, sources)
     assert batches.counts.tolist() == [6, 2]
-    images, expression, affect, embedding = batches(0)
-    assert (images.shape, expression.shape, affect.shape, embedding.shape) == (
-        (8, 3, 32, 32),
-        (8, 8),
-        (8, 2),
-        (8, 0),
-    )
-    assert affect.isnan().any(1).tolist() == [True] * 6 + [False] * 2
+    batch = batches(0)
+    assert [tensor.shape for tensor in batch] == [(8, 3, 32, 32), (8, 8), (8, 2), (8, 0)]
+    assert batch.valence_arousal.isnan().any(1).tolist() == [True] * 6 + [False] * 2
     for number, rows in enumerate(batches.training):
         assert (sources[number].split[rows] == TRAINING).all()
         for start in (0, 2 * len(rows)):
@@ -63,7 +46,7 @@ def test_batches_mix_by_share_and_pass_over_every_training_row(sources: list[Fac
         assert passed != [batches._pick(number, position) for position in range(len(rows))]
 
 
-def test_tuning_rows_are_trained_on_where_the_recipe_says_so(sources: list[FaceImages]) -> None:
+def test_batch_maker_with_train_on_tuning(sources: list[FaceImages]) -> None:
     both = replace(RECIPE, sources=(replace(RECIPE.sources[0], train_on_tuning=True), RECIPE.sources[1]))
     named, voted = BatchMaker(both, sources).training
     assert set(sources[0].split[named]) == {TRAINING, TUNING}
@@ -71,7 +54,7 @@ def test_tuning_rows_are_trained_on_where_the_recipe_says_so(sources: list[FaceI
     assert set(sources[1].split[voted]) == {TRAINING}
 
 
-def test_each_channel_has_its_mean_and_spread(sources: list[FaceImages]) -> None:
+def test_batch_maker_normalizes_by_channel(sources: list[FaceImages]) -> None:
     plain = BatchMaker(replace(RECIPE, mean=0.0, std=1.0), sources)(3)[0]
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     images = BatchMaker(replace(RECIPE, mean=mean, std=std), sources)(3)[0]
@@ -79,7 +62,7 @@ def test_each_channel_has_its_mean_and_spread(sources: list[FaceImages]) -> None
         torch.testing.assert_close(images[:, channel], (plain[:, channel] - mean[channel]) / std[channel])
 
 
-def test_the_next_batch_is_made_while_the_current_one_is_used() -> None:
+def test_prefetched_makes_the_next_step_ahead() -> None:
     made, second = [], threading.Event()
 
     def make(step: int) -> Batch:
@@ -96,7 +79,7 @@ def test_the_next_batch_is_made_while_the_current_one_is_used() -> None:
     assert made == [(0, False), (1, False), (2, False)]  # and nothing beyond the last step
 
 
-def test_an_error_in_the_background_is_raised_where_the_batch_is_asked_for() -> None:
+def test_prefetched_raises_where_the_step_is_used() -> None:
     def make(step: int) -> Batch:
         if step == 1:
             raise DataError("x.png is damaged.", code="damaged")
@@ -111,7 +94,7 @@ def test_an_error_in_the_background_is_raised_where_the_batch_is_asked_for() -> 
 # runs
 
 
-def test_a_run_stops_when_its_time_is_up_and_goes_on(sources: list[FaceImages], tmp_path: Path) -> None:
+def test_fit_stops_when_its_time_is_up_and_resumes(sources: list[FaceImages], tmp_path: Path) -> None:
     trainer = Trainer(RECIPE, sources, tmp_path)
     assert trainer.fit(minutes=0) is False
     assert (trainer.step, (tmp_path / "state.pt").exists()) == (0, True)
@@ -127,7 +110,7 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(sources: list[FaceImages], 
     assert not (tmp_path / "best.pt").exists()
 
 
-def test_a_run_stopped_within_an_epoch_logs_what_an_unbroken_one_logs(
+def test_fit_stopped_within_an_epoch(
     sources: list[FaceImages], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(RECIPE, steps_per_epoch=3)
@@ -148,7 +131,7 @@ def test_a_run_stopped_within_an_epoch_logs_what_an_unbroken_one_logs(
     )
 
 
-def test_runs_of_the_first_version_can_be_resumed(sources: list[FaceImages], tmp_path: Path) -> None:
+def test_fit_resumes_a_run_of_the_first_version(sources: list[FaceImages], tmp_path: Path) -> None:
     Trainer(RECIPE, sources, tmp_path).fit()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     torch.save(
@@ -162,53 +145,37 @@ def test_runs_of_the_first_version_can_be_resumed(sources: list[FaceImages], tmp
     assert [sorted(row) for row in read_log(tmp_path, 8)] == [sorted([*log, "test"]), sorted(log)]
 
 
-def test_training_learns(sources: list[FaceImages], tmp_path: Path) -> None:
-    for optimizer in ("adamw", "sam"):
-        recipe = replace(RECIPE, optimizer=optimizer, batch=16, label_smoothing=0.0, args={})
-        trainer = Trainer(recipe, sources, tmp_path / optimizer)
-        losses = [trainer._train_step(trainer.batches(step % 4)) for step in range(16)]
-        for term in ("expression", "valence"):
-            assert np.mean([row[term] for row in losses[-4:]]) < np.mean([row[term] for row in losses[:4]])
-        assert all(np.isfinite(list(row.values())).all() for row in losses)
+@pytest.mark.parametrize("optimizer", ["adamw", "sam"])
+def test_trainer_learns(sources: list[FaceImages], tmp_path: Path, optimizer: str) -> None:
+    recipe = replace(RECIPE, optimizer=optimizer, batch=16, label_smoothing=0.0, args={})
+    trainer = Trainer(recipe, sources, tmp_path)
+    losses = [trainer._train_step(trainer.batches(step % 4)) for step in range(16)]
+    for term in ("expression", "valence"):
+        assert np.mean([row[term] for row in losses[-4:]]) < np.mean([row[term] for row in losses[:4]])
+    assert all(np.isfinite(list(row.values())).all() for row in losses)
 
 
-def test_the_warm_up_of_the_head_leaves_the_backbone_alone(sources: list[FaceImages], tmp_path: Path) -> None:
-    for optimizer in ("adamw", "sam"):
-        trainer = Trainer(
-            replace(RECIPE, optimizer=optimizer, head_steps=3, head_lr=0.01, args={}),
-            sources,
-            tmp_path / optimizer,
-        )
-        before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-        head = {key for key in before if key.startswith("head.fc.")}
-        assert len(head) == 2
+@pytest.mark.parametrize("optimizer", ["adamw", "sam"])
+def test_trainer_warms_up_the_head_alone(sources: list[FaceImages], tmp_path: Path, optimizer: str) -> None:
+    recipe = replace(RECIPE, optimizer=optimizer, head_steps=3, head_lr=0.01, args={})
+    trainer = Trainer(recipe, sources, tmp_path)
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
 
-        def changed(trainer: Trainer = trainer, before: dict[str, Tensor] = before) -> set[str]:
-            return {
-                key
-                for key, value in trainer.model.state_dict().items()
-                if not torch.equal(value, before[key])
-            }
+    def changed() -> set[str]:
+        state = trainer.model.state_dict()
+        return {key for key, value in state.items() if not torch.equal(value, before[key])}
 
-        for step in range(3):
-            trainer._train_step(trainer.batches(step))
-            assert changed() == head
-            assert trainer.optimizer.param_groups[0]["lr"] == 0.01
-        trainer._train_step(trainer.batches(3))
-        assert len(changed()) > 0.7 * len(before)  # not the weights behind a factor that begins at zero
-        assert (
-            int(
-                next(
-                    value
-                    for key, value in trainer.model.state_dict().items()
-                    if key.endswith("num_batches_tracked")
-                )
-            )
-            == 1
-        )
+    for step in range(3):
+        trainer._train_step(trainer.batches(step))
+        assert changed() == {"head.fc.weight", "head.fc.bias"}
+        assert trainer.optimizer.param_groups[0]["lr"] == 0.01
+    trainer._train_step(trainer.batches(3))
+    assert len(changed()) > 0.7 * len(before)  # not the weights behind a factor that begins at zero
+    counters = [value for key, value in trainer.model.state_dict().items() if key.endswith("batches_tracked")]
+    assert int(counters[0]) == 1
 
 
-def test_the_best_epoch_on_the_tuning_split_is_kept(
+def test_trainer_keeps_the_best_epoch(
     sources: list[FaceImages], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accuracies, asked, averages = iter([(0.2, 0.4), (0.8, 0.6), (0.9, 0.5), (0.1, 0.1)] * 2), [], {}
@@ -243,7 +210,7 @@ def test_the_best_epoch_on_the_tuning_split_is_kept(
 # weights to start from
 
 
-def test_a_run_starts_from_weights(sources: list[FaceImages], tmp_path: Path) -> None:
+def test_trainer_starts_from_weights(sources: list[FaceImages], tmp_path: Path) -> None:
     given = Trainer(replace(RECIPE, seed=9), sources, tmp_path / "given").model.state_dict()
     bare = {key: value for key, value in given.items() if not key.startswith("head.fc.")}
     files: Sequence[tuple[str, dict[str, Tensor]]] = (
@@ -282,11 +249,9 @@ def test_a_run_starts_from_weights(sources: list[FaceImages], tmp_path: Path) ->
     assert again.describe()["start"]["sha256"] == trainer.start.sha256
 
 
-def test_weights_that_do_not_fit_are_told(sources: list[FaceImages], tmp_path: Path) -> None:
-    given = {
-        key: value.clone()
-        for key, value in Trainer(RECIPE, sources, tmp_path / "given").model.state_dict().items()
-    }
+def test_trainer_refuses_weights_that_do_not_fit(sources: list[FaceImages], tmp_path: Path) -> None:
+    made = Trainer(RECIPE, sources, tmp_path / "given").model.state_dict()
+    given = {key: value.clone() for key, value in made.items()}
     stem = next(key for key in given if key.endswith("conv.weight"))
     lacking = {key: value for key, value in given.items() if key != stem}
     for state, code in (

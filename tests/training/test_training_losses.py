@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from learn_makers import NAN
+from training_makers import NAN
 
 from hsemotion_space.metrics import concordance
 from hsemotion_space.training.losses import class_weights, concordance_loss, multitask_loss

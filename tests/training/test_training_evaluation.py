@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from error_codes import raises_code
-from learn_makers import RECIPE, write_data
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from training_makers import RECIPE, same
 
 from hsemotion_space.training import run as runs
 from hsemotion_space.training.data import TEST, TUNING, FaceImages
@@ -49,16 +49,6 @@ tuning = 0.2
 """
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def sources(data: Path) -> list[FaceImages]:
-    return load_sources(RECIPE, data)[0]
-
-
 class Brightness(nn.Module):
     """The brightness of each channel, as scores of three classes."""
 
@@ -84,16 +74,13 @@ def test_evaluation_takes_the_counted_rows_of_a_split(sources: list[FaceImages],
     rows = [row for row in range(len(voted)) if voted.split[row] == split and voted.counted[row]]
     result = evaluate_expression(Brightness(), voted, RECIPE, split)
     assert result.count == len(rows)
-    assert (
-        np.sum(result.confusion, 1).tolist()
-        == np.bincount(voted.expression[rows].argmax(1), minlength=8).tolist()
-    )
+    counts = np.bincount(voted.expression[rows].argmax(1), minlength=8)
+    assert np.sum(result.confusion, 1).tolist() == counts.tolist()
 
 
 def test_networks_are_fed_alike_from_memory_and_from_files(sources: list[FaceImages], data: Path) -> None:
-    content = [
-        Picture(image["bytes"], None, "x") for image in pq.read_table(data / "a.parquet")["image"].to_pylist()
-    ]
+    images = pq.read_table(data / "a.parquet")["image"].to_pylist()
+    content = [Picture(image["bytes"], None, "x") for image in images]
     stored = replace(sources[0], images=LazyPictures(content, 36, "box"))
     opaque = np.flatnonzero((sources[0].images[np.arange(80)][..., 3] == 255).all((1, 2)))
     assert len(opaque) > 40
@@ -112,9 +99,8 @@ def test_a_recipe_is_trained_and_written_out(
     (folder / "recipe.toml").write_text(TOML)
     with raises_code(DataError, "no_run"):
         export_run(folder / "recipe.toml", data, run, folder)
-    start = Trainer(
-        replace(RECIPE, seed=9), load_sources(RECIPE, data)[0], tmp_path / "other"
-    ).model.state_dict()
+    sources = load_sources(RECIPE, data)[0]
+    start = Trainer(replace(RECIPE, seed=9), sources, tmp_path / "other").model.state_dict()
     torch.save(start, data / "start.pt")
     assert train(folder / "recipe.toml", data, run, None) is True
     assert f"Start: {len(start)} tensors of start.pt; random: none" in capsys.readouterr().out
@@ -129,17 +115,13 @@ def test_a_recipe_is_trained_and_written_out(
     assert record["start"]["sha256"] == hashlib.sha256((data / "start.pt").read_bytes()).hexdigest()
     assert [epoch["step"] for epoch in record["epochs"]] == [2, 4]
     assert record["chosen"]["step"] in (2, 4)
-    assert [(row["training"], row["tuning"], row["test"]) for row in record["data"]] == [
-        tuple(len(source.rows(split)) for split in (0, 1, 2)) for source in load_sources(RECIPE, data)[0]
-    ]
+    counts = [[len(source.rows(split)) for split in (0, 1, 2)] for source in sources]
+    assert [[row["training"], row["tuning"], row["test"]] for row in record["data"]] == counts
     best = torch.load(run / "best.pt", weights_only=True)["average"]
     weights = load_file(folder / "model.safetensors")
-    assert weights.keys() == best.keys()
-    assert all(
-        torch.equal(weights[key], value.half() if value.is_floating_point() else value)
-        for key, value in best.items()
-    )
-    for name, source in zip("ab", load_sources(RECIPE, data)[0], strict=True):
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in best.items()}
+    assert same(weights, halves)
+    for name, source in zip("ab", sources, strict=True):
         assert record["evaluation"][name]["count"] == len(source.rows(TEST, counted=True))
 
 
@@ -147,15 +129,12 @@ def test_masked_faces_are_scored_before_three_backgrounds(tmp_path: Path, data: 
     folder = tmp_path / "starter"
     folder.mkdir()
     (folder / "recipe.toml").write_text(TOML.replace('init = "start.pt"\n', ""))
-    source = load_sources(RECIPE, data)[0][0]
-    masked = np.array(source.images)
+    first, second = load_sources(RECIPE, data)[0]
+    masked = np.array(first.images)
     masked[:, :10, :, 3] = 0
+    sources = [replace(first, images=masked), second]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            runs,
-            "load_sources",
-            lambda *_: ([replace(source, images=masked), load_sources(RECIPE, data)[0][1]], None),
-        )
+        patch.setattr(runs, "load_sources", lambda *_: (sources, None))
         train(folder / "recipe.toml", data, tmp_path / "run", None)
         export_run(folder / "recipe.toml", data, tmp_path / "run", folder)
     evaluation = json.loads((folder / "training.json").read_text())["evaluation"]

@@ -8,69 +8,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from error_codes import raises_code
-from learn_makers import RECIPE, encoded, pictures, write_data
+from training_makers import RECIPE, encoded, pictures
 
 from hsemotion_space.tasks import EXPRESSION
-from hsemotion_space.training.data import (
-    TEST,
-    TRAINING,
-    TUNING,
-    FaceImages,
-    _name_targets,
-    _vote_targets,
-    fold_of,
-    open_images,
-)
+from hsemotion_space.training.data import TEST, TRAINING, TUNING, FaceImages, _targets, fold_of, open_images
 from hsemotion_space.training.files import DataError
 from hsemotion_space.training.pictures import blacked_out, cut_face, open_picture
 from hsemotion_space.training.recipe import Source
 from hsemotion_space.training.sources import VoteRegression, fit_votes, load_sources
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
+def votes(**counts: float) -> dict[str, object]:
+    names = dict.fromkeys((f"votes_{name.lower()}" for name in EXPRESSION.label_names), 0)
+    return names | {f"votes_{name}": count for name, count in counts.items()}
 
 
-@pytest.fixture(scope="module")
-def sources(data: Path) -> list[FaceImages]:
-    return load_sources(RECIPE, data)[0]
-
-
-def test_vote_targets() -> None:
-    def row(**votes: float) -> dict[str, object]:
-        return {f"votes_{name.lower()}": 0 for name in EXPRESSION.label_names} | {
-            f"votes_{key}": value for key, value in votes.items()
-        }
-
-    target, sure = _vote_targets(row(fear=6, surprise=4)) or (None, None)
-    assert target is not None
-    assert (target[EXPRESSION.index("Fear")], target.sum(), sure) == (
-        pytest.approx(0.6),
-        pytest.approx(1),
-        True,
-    )
-    assert (_vote_targets(row(fear=5, surprise=4)) or (0, None))[1] is False
-    assert (_vote_targets(row(fear=6, surprise=6)) or (0, None))[1] is False
-    assert _vote_targets(row(fear=4, unknown=4)) is None
-    assert _vote_targets(row(fear=4, nf=5)) is None
-    assert _vote_targets(row()) is None
-
-
-def test_name_targets() -> None:
-    def named(text: str) -> dict[str, float] | None:
-        result = _name_targets(text)
-        if result is None:
-            return None
-        return {
-            name: float(share) for name, share in zip(EXPRESSION.label_names, result[0], strict=True) if share
-        }
-
-    assert named("contempt") == {"Contempt": 1}
-    assert named("Sadly fearful") == {"Fear": 0.5, "Sadness": 0.5}
-    assert named("bored") is None
-    assert named("Happily bored") is None
-    assert [(_name_targets(text) or (0, None))[1] for text in ("Happy", "Happily surprised")] == [True, False]
+@pytest.mark.parametrize(
+    ("row", "shares", "sure"),
+    [
+        (votes(fear=6, surprise=4), {"Fear": 0.6, "Surprise": 0.4}, True),
+        (votes(fear=5, surprise=4), {"Fear": 5 / 9, "Surprise": 4 / 9}, False),
+        (votes(fear=6, surprise=6), {"Fear": 0.5, "Surprise": 0.5}, False),
+        (votes(fear=4, unknown=4), {}, None),
+        (votes(fear=4, nf=5), {}, None),
+        (votes(), {}, None),
+        ({"expression": "contempt"}, {"Contempt": 1}, True),
+        ({"category": "Happy"}, {"Happiness": 1}, True),
+        ({"category": "Sadly fearful"}, {"Fear": 0.5, "Sadness": 0.5}, False),
+        ({"category": "bored"}, {}, None),
+        ({"category": "Happily bored"}, {}, None),
+    ],
+)
+def test_targets_of_votes_and_names(
+    row: dict[str, object], shares: dict[str, float], sure: bool | None
+) -> None:
+    target, found = _targets(row) or (np.zeros(8), None)
+    expected = [shares.get(name, 0) for name in EXPRESSION.label_names]
+    assert (target.tolist(), found) == (pytest.approx(expected), sure)
 
 
 def test_blacked_out_finds_the_background_and_nothing_else() -> None:
@@ -97,11 +71,8 @@ def test_load_sources_of_names_and_votes(sources: list[FaceImages]) -> None:
     np.testing.assert_allclose(voted.expression.sum(1), 1, rtol=1e-5)
     assert not voted.counted.all()
     truth = np.linspace(-0.8, 0.8, 8)
-    np.testing.assert_allclose(
-        voted.valence_arousal,
-        np.stack([voted.expression @ truth, voted.expression @ truth[::-1]], 1),
-        atol=1e-4,
-    )
+    affect = np.stack([voted.expression @ truth, voted.expression @ truth[::-1]], 1)
+    np.testing.assert_allclose(voted.valence_arousal, affect, atol=1e-4)
 
 
 def test_open_images_splits_by_content(data: Path, sources: list[FaceImages], tmp_path: Path) -> None:
@@ -109,17 +80,12 @@ def test_open_images_splits_by_content(data: Path, sources: list[FaceImages], tm
     assert 0.02 < np.mean([fold_of(str(number).encode()) < 0.1 for number in range(1000)]) < 0.18
     table = pq.read_table(data / "a.parquet")
     folds = np.array([fold_of(image["bytes"]) for image in table["image"].to_pylist()])
-    assert (
-        sources[0].split == np.where(folds < 0.1, TEST, np.where(folds < 0.1 + 0.2, TUNING, TRAINING))
-    ).all()
-    assert [len(sources[0].rows(split)) for split in (TRAINING, TUNING, TEST)] == np.bincount(
-        sources[0].split
-    ).tolist()
+    split = sources[0].split
+    assert (split == np.where(folds < 0.1, TEST, np.where(folds < 0.1 + 0.2, TUNING, TRAINING))).all()
+    assert [len(sources[0].rows(side)) for side in (TRAINING, TUNING, TEST)] == np.bincount(split).tolist()
     pq.write_table(table.take(list(range(79, -1, -1))), tmp_path / "reversed.parquet")
-    assert (
-        open_images("r", [tmp_path / "reversed.parquet"], 16, tuning=0.2).split.tolist()
-        == sources[0].split.tolist()[::-1]
-    )
+    again = open_images("r", [tmp_path / "reversed.parquet"], 16, tuning=0.2)
+    assert again.split.tolist() == split.tolist()[::-1]
     subjects = table.append_column("subject", pa.array([f"s{number // 8}" for number in range(80)]))
     pq.write_table(subjects, tmp_path / "subjects.parquet")
     split = open_images("s", [tmp_path / "subjects.parquet"], 16, tuning=0.4).split.reshape(10, 8)
@@ -181,14 +147,15 @@ def test_open_images_names_a_damaged_picture(tmp_path: Path) -> None:
 
 
 def test_open_images_refuses_unusable_data(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.parquet").write_text("no")
-    pq.write_table(
-        pa.table({"image": [{"bytes": b""}], "expression": ["bored"]}), tmp_path / "unlabeled.parquet"
-    )
-    for files, code in (([], "no_label"), ([data / "c.parquet"], "unreadable"), ([tmp_path / "text.parquet"], "unusable"),
-                        ([tmp_path / "unlabeled.parquet"], "no_label")):  # fmt: skip
+    text, unlabeled = tmp_path / "text.parquet", tmp_path / "unlabeled.parquet"
+    text.write_text("no")
+    pq.write_table(pa.table({"image": [{"bytes": b""}], "expression": ["bored"]}), unlabeled)
+    unusable = {"no_label": unlabeled, "unreadable": data / "c.parquet", "unusable": text}
+    for code, file in unusable.items():
         with raises_code(DataError, code):
-            open_images("x", files, 16)
+            open_images("x", [file], 16)
+    with raises_code(DataError, "no_label"):
+        open_images("x", [], 16)
 
 
 def test_load_sources_needs_rows_of_every_split(data: Path, tmp_path: Path) -> None:

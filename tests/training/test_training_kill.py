@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from learn_makers import RECIPE, same, write_data
+from training_makers import RECIPE, same, write_data
 
 from hsemotion_space.training import train
 from hsemotion_space.training.sources import load_sources
 from hsemotion_space.training.train import Trainer
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def epochs(run: Path) -> list[dict[str, object]]:

@@ -19,6 +19,7 @@ from hsemotion_space.tasks import (
     EXPRESSION,
     MIMICRY_INTENSITY,
     VALENCE_AROUSAL,
+    Task,
 )
 from hsemotion_space.training.calibration import (
     calibrate,
@@ -54,18 +55,12 @@ from hsemotion_space.training.trained_head import (
 RNG = np.random.default_rng(0)
 
 
-def table(
-    videos: dict[str, np.ndarray],
-    embeddings: dict[str, np.ndarray],
-    scores: dict[str, np.ndarray] | None = None,
-) -> FeatureTable:
+def table(videos: dict[str, np.ndarray], embeddings: dict[str, np.ndarray]) -> FeatureTable:
     names = tuple(sorted(videos))
     starts = np.cumsum([0, *(len(videos[name]) for name in names)])
-    parts = [(scores or {}).get(name, np.zeros((len(videos[name]), 0), np.float32)) for name in names]
-    return FeatureTable(
-        names, starts, np.concatenate([videos[name] for name in names]),
-        np.concatenate([embeddings[name] for name in names]).astype(np.float16), np.concatenate(parts).astype(np.float32), "c", "ab" * 32,
-    )  # fmt: skip
+    frames, vectors = (np.concatenate([of[name] for name in names]) for of in (videos, embeddings))
+    no_scores = np.zeros((len(frames), 0), np.float32)
+    return FeatureTable(names, starts, frames, vectors.astype(np.float16), no_scores, "c", "ab" * 32)
 
 
 def exact(logits: np.ndarray) -> np.ndarray:
@@ -73,32 +68,25 @@ def exact(logits: np.ndarray) -> np.ndarray:
     return shares / shares.sum(1, keepdims=True)
 
 
-def test_the_papers_heads_have_the_papers_sizes() -> None:
-    counts = {}
-    for task, width in (
-        (VALENCE_AROUSAL, 10),
-        (AFF_WILD2_EXPRESSION, 1280),
-        (ACTION_UNITS, 1280),
-        (MIMICRY_INTENSITY, 40),
-    ):
-        features = RNG.normal(0, 1, (4, width)).astype(np.float32)
-        labels = np.arange(4) if task.kind == "one_of" else RNG.random((4, len(task.labels))).round()
-        fitted = fit_head(task, features, labels, replace(paper_options(task), epochs=1))
-        counts[task.name] = sum(weight.size + bias.size for weight, bias in fitted.layers)
-    assert counts == {
-        "valence_arousal": 22,
-        "expression": 165_000,
-        "action_units": 165_516,
-        "mimicry_intensity": 3_014,
-    }
-
-
-def test_the_weights_of_the_mimicry_loss_are_those_of_the_paper() -> None:
+@pytest.mark.parametrize(
+    ("task", "width", "count"),
+    [
+        (VALENCE_AROUSAL, 10, 22),
+        (AFF_WILD2_EXPRESSION, 1280, 165_000),
+        (ACTION_UNITS, 1280, 165_516),
+        (MIMICRY_INTENSITY, 40, 3_014),
+    ],
+)
+def test_paper_options_give_the_sizes_of_the_paper(task: Task, width: int, count: int) -> None:
+    features = RNG.normal(0, 1, (4, width)).astype(np.float32)
+    labels = np.arange(4) if task.kind == "one_of" else RNG.random((4, len(task.labels))).round()
+    fitted = fit_head(task, features, labels, replace(paper_options(task), epochs=1))
+    assert sum(weight.size + bias.size for weight, bias in fitted.layers) == count
     weights = np.array(MIMICRY_WEIGHTS) / sum(MIMICRY_WEIGHTS)
     np.testing.assert_allclose(weights, [0.471, 0.059, 0.118, 0.235, 0.059, 0.059], atol=5e-4)
 
 
-def test_balanced_cross_entropy_by_an_independent_formula() -> None:
+def test_balanced_cross_entropy_against_scikit_learn() -> None:
     targets = np.array([0, 0, 0, 0, 1, 1, 2])
     logits = RNG.normal(0, 2, (7, 3)).astype(np.float32)
     weights = np.array([1, 2, 4])[targets]
@@ -109,7 +97,7 @@ def test_balanced_cross_entropy_by_an_independent_formula() -> None:
     assert float(absent) == 0, "a class that never occurs has no weight"
 
 
-def test_balanced_binary_cross_entropy_by_hand() -> None:
+def test_balanced_binary_cross_entropy_against_numpy() -> None:
     targets = np.array([[1, 0], [0, 0], [0, 0], [0, 1]], np.float32)  # shares of ones: a quarter each
     p = 1 / (1 + np.exp(-np.array([[0.5, -1], [2, 0], [-3, 1], [0, 0.2]])))
     weights = np.where(targets == 1, 4 / (2 * 1), 4 / (2 * 3))
@@ -120,7 +108,7 @@ def test_balanced_binary_cross_entropy_by_hand() -> None:
     assert float(made) == pytest.approx(expected, rel=1e-5)
 
 
-def test_undoing_the_balance_gives_back_the_frequency_of_rare_units() -> None:
+def test_undo_balance_of_rare_units() -> None:
     x = RNG.normal(0, 1, (4000, 3)).astype(np.float32)
     targets = (x[:, :1] * 2 + RNG.normal(0, 1, (4000, 1)) > 3.5).astype(np.float32)
     task = ACTION_UNITS.subset(["AU1"])
@@ -135,7 +123,7 @@ def test_undoing_the_balance_gives_back_the_frequency_of_rare_units() -> None:
     assert np.isfinite(undo_balance(fitted.layers, np.zeros((4, 1), np.float32))[0][1]).all()
 
 
-def test_correlation_loss_agrees_with_scipy() -> None:
+def test_correlation_loss_against_scipy() -> None:
     x, y = RNG.normal(0, 1, (50, 3)), RNG.random((50, 3))
     weights = np.array([0.5, 0.3, 0.2])
     expected = 1 - sum(weight * pearsonr(x[:, k], y[:, k])[0] for k, weight in enumerate(weights))
@@ -143,7 +131,7 @@ def test_correlation_loss_agrees_with_scipy() -> None:
     assert float(made) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_loss_of_valence_and_arousal_is_one_minus_the_mean_concordance() -> None:
+def test_make_loss_of_valence_and_arousal() -> None:
     raw, target = RNG.normal(0, 1, (40, 2)).astype(np.float32), RNG.uniform(-1, 1, (40, 2)).astype(np.float32)
     expected = 1 - np.mean([concordance(np.tanh(raw[:, k]), target[:, k]) for k in (0, 1)])
     made = make_loss(VALENCE_AROUSAL, target)(torch.from_numpy(raw), torch.from_numpy(target))
@@ -151,7 +139,7 @@ def test_the_loss_of_valence_and_arousal_is_one_minus_the_mean_concordance() -> 
 
 
 @pytest.mark.parametrize("task", CHALLENGE, ids=lambda task: task.name)
-def test_a_head_learns_a_signal_that_is_there_and_reads_features_as_they_are(task) -> None:
+def test_fit_head_learns_a_signal_in_raw_features(task) -> None:
     x = (RNG.normal(0, 1, (600, 12)) * np.linspace(0.1, 30, 12) + 5).astype(np.float16)
     signal = (x.astype(np.float32) - 5) / np.linspace(0.1, 30, 12)
     count = len(task.labels)
@@ -175,7 +163,7 @@ def test_a_head_learns_a_signal_that_is_there_and_reads_features_as_they_are(tas
     assert fitted.losses[-1] < fitted.losses[0] / 2
 
 
-def test_the_best_epoch_on_the_tuning_rows_is_kept() -> None:
+def test_fit_head_returns_the_best_epoch() -> None:
     x, y = RNG.normal(0, 1, (64, 4)).astype(np.float32), RNG.random((64, 2)).astype(np.float32)
     seen = []
 
@@ -185,11 +173,12 @@ def test_the_best_epoch_on_the_tuning_rows_is_kept() -> None:
 
     fitted = fit_head(VALENCE_AROUSAL, x, y, HeadOptions(hidden=0, epochs=3, batch=16), measure)
     assert (fitted.epoch, fitted.measures) == (2, (0.1, 0.5, 0.3))
-    assert np.array_equal(fitted.layers[0][0], seen[1][0][0])
-    assert not np.array_equal(fitted.layers[0][0], seen[2][0][0])
+    first, best, last = (layers[0][0] for layers in seen)
+    assert np.array_equal(fitted.layers[0][0], best)
+    assert not np.array_equal(best, first) and not np.array_equal(best, last)
 
 
-def test_one_seed_gives_one_head_and_leaves_the_global_generator_alone() -> None:
+def test_fit_head_depends_on_its_seed_alone() -> None:
     x, y = RNG.normal(0, 1, (64, 4)).astype(np.float32), RNG.integers(0, 8, 64)
     torch.manual_seed(1)
     before = torch.rand(1)
@@ -201,7 +190,7 @@ def test_one_seed_gives_one_head_and_leaves_the_global_generator_alone() -> None
     assert not np.array_equal(first.layers[0][0], other.layers[0][0])
 
 
-def test_heads_refuse_what_cannot_be_trained() -> None:
+def test_heads_refuse_unusable_input() -> None:
     with raises_code(DataError, "rows"):
         fit_head(VALENCE_AROUSAL, np.zeros((1, 3), np.float32), np.zeros((1, 2)), HeadOptions())
     with raises_code(DataError, "task"):
@@ -213,7 +202,7 @@ def test_heads_refuse_what_cannot_be_trained() -> None:
             HeadOptions(**wrong)
 
 
-def test_frames_meet_their_labels_and_sound_serves_both_people() -> None:
+def test_join_labels_of_faces_and_of_sound() -> None:
     videos = {"a": np.array([1, 3, 4]), "talk": np.array([1, 2])}
     ours = table(videos, {"a": np.array([[1.0], [3], [4]]), "talk": np.array([[10.0], [20]])})
     features = replace(ours, checkpoint="", sha256="")  # of sound
@@ -237,7 +226,7 @@ def test_frames_meet_their_labels_and_sound_serves_both_people() -> None:
         join_labels(AFF_WILD2_EXPRESSION, "embeddings", features, labels[3:])
 
 
-def test_predictions_from_sound_are_there_for_both_people() -> None:
+def test_predict_from_sound_for_both_people() -> None:
     ours = table({"talk": np.array([1, 2])}, {"talk": np.array([[10.0], [20]])})
     head = TrainedHead(
         VALENCE_AROUSAL, "embeddings", ((np.ones((2, 1)), np.zeros(2)),), 1.0, "c", ours.sha256, {}
@@ -250,25 +239,18 @@ def test_predictions_from_sound_are_there_for_both_people() -> None:
     assert np.array_equal(made["talk_left"], made["talk"])
 
 
-def test_the_scale_of_a_head_trained_on_correlations_is_that_of_its_labels() -> None:
+def test_fit_scale_finds_the_scale_of_the_labels() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.normal(0, 1, (400, 3)).astype(np.float32)
     targets = sigmoid(np.stack([inputs[:, 0] * 0.5 - 3, inputs[:, 1] * 2 + 1], 1))
-    layers = (
-        (
-            np.array([[30.0, 0, 0], [0, -0.01, 0]], np.float32) * np.array([[1], [-1]], np.float32),
-            np.array([5.0, 9.0], np.float32),
-        ),
-    )
+    layers = ((np.array([[30.0, 0, 0], [0, 0.01, 0]], np.float32), np.array([5.0, 9.0], np.float32)),)
     fitted = fit_scale(layers, inputs, targets)
-    made = sigmoid(run_layers(fitted, inputs))
-    np.testing.assert_allclose(made, targets, atol=0.01)
-    assert np.corrcoef(run_layers(fitted, inputs)[:, 0], run_layers(layers, inputs)[:, 0])[
-        0, 1
-    ] == pytest.approx(1)
+    before, after = (run_layers(given, inputs) for given in (layers, fitted))
+    np.testing.assert_allclose(sigmoid(after), targets, atol=0.01)
+    assert np.corrcoef(after[:, 0], before[:, 0])[0, 1] == pytest.approx(1)
 
 
-def test_clips_are_read_through_their_statistics() -> None:
+def test_join_labels_of_clips() -> None:
     features = table({"00001": np.array([1, 2])}, {"00001": np.array([[1.0], [3]])})
     labels = [
         Series("00001", np.array([0]), np.full((1, 6), 0.5, np.float32)),
@@ -279,7 +261,7 @@ def test_clips_are_read_through_their_statistics() -> None:
     assert rows.without_features == 1
 
 
-def test_a_head_survives_its_files_and_knows_its_features(tmp_path: Path) -> None:
+def test_load_head_of_saved_files(tmp_path: Path) -> None:
     layers = ((RNG.normal(0, 1, (12, 3)).astype(np.float32), np.zeros(12, np.float32)),)
     head = TrainedHead(ACTION_UNITS, "embeddings", layers, 1.5, "c", "ab" * 32, {"epoch": 3})
     save_head(head, tmp_path / "head")
@@ -296,32 +278,25 @@ def test_a_head_survives_its_files_and_knows_its_features(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("file", "content"),
+    ("file", "content", "code"),
     [
-        ("head.json", b"{}"),
-        ("head.json", b"no"),
-        ("head.safetensors", b"\x00" * 9),
-        ("head.safetensors", None),
-        ("head.safetensors", b"other"),
+        ("head.json", b"{}", "unusable"),
+        ("head.json", b"no", "unusable"),
+        ("head.safetensors", None, "unreadable"),
+        ("head.safetensors", b"of another head", "digest"),
     ],
 )
-def test_a_damaged_head_is_told(tmp_path: Path, file: str, content: bytes | None) -> None:
-    save_head(
-        TrainedHead(ACTION_UNITS, "embeddings", ((np.zeros((12, 3)), np.zeros(12)),), 1.0, "", "", {}),
-        tmp_path,
-    )
+def test_load_head_of_damaged_files(tmp_path: Path, file: str, content: bytes | None, code: str) -> None:
+    layers = ((np.zeros((12, 3)), np.zeros(12)),)
+    save_head(TrainedHead(ACTION_UNITS, "embeddings", layers, 1.0, "", "", {}), tmp_path)
     (tmp_path / file).unlink()
-    if content == b"other":  # of another head
-        ones = ((np.ones((12, 3)), np.zeros(12)),)
-        save_head(TrainedHead(ACTION_UNITS, "embeddings", ones, 1.0, "", "", {}), tmp_path / "other")
-        content = (tmp_path / "other" / file).read_bytes()
     if content is not None:
         (tmp_path / file).write_bytes(content)
-    with raises_code(DataError, "unusable", "unreadable", "digest"):
+    with raises_code(DataError, code):
         load_head(tmp_path)
 
 
-def test_tuning_videos_take_no_part_in_training_and_choose_epoch_and_temperature() -> None:
+def test_train_head_chooses_on_the_tuning_videos() -> None:
     names = [f"v{number}" for number in range(40)]
     videos = {name: np.arange(1, 21) for name in names}
     embeddings = {name: RNG.normal(0, 1, (20, 8)) for name in names}
@@ -339,12 +314,8 @@ def test_tuning_videos_take_no_part_in_training_and_choose_epoch_and_temperature
     assert head.record["tuning_videos"] == len(tuning)
     assert len(head.record["tuning_measures"]) == 8
     assert head.temperature != 1.0
-    right = np.mean(
-        [
-            (s.values[:, 0] == p.values.argmax(1)).mean()
-            for s, p in zip(labels, predict(head, features, names), strict=True)
-        ]
-    )
+    made = zip(labels, predict(head, features, names), strict=True)
+    right = np.mean([(s.values[:, 0] == p.values.argmax(1)).mean() for s, p in made])
     assert right > 0.8  # and with wrong labels on the tuning videos alone, only choices change:
     assert max(fooled.record["tuning_measures"]) < 0.5
     assert fooled.record["losses"] == head.record["losses"]
@@ -352,26 +323,18 @@ def test_tuning_videos_take_no_part_in_training_and_choose_epoch_and_temperature
     assert (plain.temperature, plain.record["epoch"], plain.record["videos"]) == (1.0, 8, 40)
 
 
-def test_both_people_of_a_recording_are_on_one_side() -> None:
-    assert [recording_of(name) for name in ("v_left", "v_right", "v", "left", "v_left_x")] == [
-        "v",
-        "v",
-        "v",
-        "left",
-        "v_left_x",
-    ]
+def test_tuning_videos_are_whole_recordings() -> None:
+    names = {"v_left": "v", "v_right": "v", "v": "v", "left": "left", "v_left_x": "v_left_x"}
+    assert {name: recording_of(name) for name in names} == names
     videos = [f"{number}{side}" for number in range(10) for side in ("_left", "_right")]
     chosen = tuning_videos(videos, 0.3)
-    assert len(chosen) == 6
-    assert {video.replace("_left", "_right") for video in chosen} == {
-        video for video in chosen if video.endswith("_right")
-    }
+    assert len(chosen) == 2 * len({recording_of(video) for video in chosen}) == 6
     assert chosen == tuning_videos(videos[::-1], 0.3)
     assert tuning_videos(videos, 0) == set()
     assert len(tuning_videos(["a", "b", "c"], 0.01)) == len(tuning_videos(["a", "b"], 0.9)) == 1
 
 
-def test_likelihood_agrees_with_scikit_learn() -> None:
+def test_negative_log_likelihood_against_scikit_learn() -> None:
     logits, targets = RNG.normal(0, 2, (60, 8)).astype(np.float32), np.arange(60) % 8
     expected = log_loss(targets, exact(logits / 1.7))
     assert negative_log_likelihood(EXPRESSION, logits, targets, 1.7) == pytest.approx(expected, rel=1e-4)
@@ -384,7 +347,7 @@ def test_likelihood_agrees_with_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 3.0])
-def test_the_temperature_that_made_the_labels_is_found_and_calibrates(true_temperature: float) -> None:
+def test_calibrate_finds_the_temperature_of_the_labels(true_temperature: float) -> None:
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 2, (20_000, 8)).astype(np.float32)
     targets = (softmax(logits / true_temperature).cumsum(1) > rng.random((20_000, 1))).argmax(1)

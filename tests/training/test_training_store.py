@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from error_codes import raises_code
-from learn_makers import RECIPE, encoded, pictures
+from training_makers import RECIPE, encoded, pictures
 
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.training.batches import BatchMaker
@@ -20,14 +20,8 @@ from hsemotion_space.training.sources import load_sources
 
 
 def sample(image: Path | bytes, number: int, **changes: object) -> FaceSample:
-    plain = FaceSample(
-        image,
-        None,
-        number % 8,
-        (number % 5 / 5, -0.25),
-        "validation" if number % 4 == 0 else "train",
-        f"s{number // 2}",
-    )
+    split = "validation" if number % 4 == 0 else "train"
+    plain = FaceSample(image, None, number % 8, (number % 5 / 5, -0.25), split, f"s{number // 2}")
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -39,7 +33,7 @@ def samples(tmp_path: Path) -> list[FaceSample]:
     return [sample(file, number) for number, file in enumerate(files)]
 
 
-def test_samples_become_a_source_with_their_labels_and_split(samples: list[FaceSample]) -> None:
+def test_faces_from_samples_with_labels_and_splits(samples: list[FaceSample]) -> None:
     samples[3] = replace(samples[3], expression=None)
     samples[5] = replace(samples[5], valence_arousal=None)
     samples[6] = replace(samples[6], expression=None, valence_arousal=None)
@@ -61,7 +55,7 @@ def test_samples_become_a_source_with_their_labels_and_split(samples: list[FaceS
     assert {TRAINING, TUNING, TEST} == set(expected)
 
 
-def test_without_a_validation_part_a_tenth_of_the_groups_is_the_test(samples: list[FaceSample]) -> None:
+def test_faces_from_samples_without_a_validation_part(samples: list[FaceSample]) -> None:
     unsplit = [replace(item, split="train", group=str(number)) for number, item in enumerate(samples)]
     folds = np.array([fold_of(item.group.encode()) for item in unsplit])
     split = faces_from_samples("x", unsplit, 20, 0.2).split
@@ -69,19 +63,15 @@ def test_without_a_validation_part_a_tenth_of_the_groups_is_the_test(samples: li
     assert (split == TEST).any()
 
 
-def test_the_digest_of_samples_follows_files_boxes_and_labels(samples: list[FaceSample]) -> None:
+def test_faces_from_samples_digest(samples: list[FaceSample]) -> None:
     first = faces_from_samples("x", samples, 20, 0.2).sha256
     assert faces_from_samples("x", samples, 24, 0.4).sha256 == first
-    for change in (
-        {"expression": 7},
-        {"valence_arousal": (0.0, 0.5)},
-        {"face_box_xyxy": (0.0, 0.0, 9.0, 9.0)},
-        {"image": b"x"},
-    ):
+    affect, box = {"valence_arousal": (0.0, 0.5)}, {"face_box_xyxy": (0.0, 0.0, 9.0, 9.0)}
+    for change in ({"expression": 7}, affect, box, {"image": b"x"}):
         assert faces_from_samples("x", [replace(samples[0], **change), *samples[1:]], 20, 0.2).sha256 != first
 
 
-def test_pictures_are_decoded_when_they_are_asked_for(tmp_path: Path) -> None:
+def test_lazy_pictures_decode_when_indexed(tmp_path: Path) -> None:
     file, pixels = tmp_path / "a.png", np.zeros((40, 80, 3), np.uint8)
     pixels[10:30, 20:40] = (0, 0, 255)
     boxes = (file, (20.0, 10.0, 40.0, 30.0)), (encoded(pixels), None), (file, (20.0, 10.0, 80.0, 30.0))
@@ -97,7 +87,7 @@ def test_pictures_are_decoded_when_they_are_asked_for(tmp_path: Path) -> None:
     assert store[np.zeros(0, np.int64)].shape == (0, 20, 20, 4)
 
 
-def test_a_damaged_or_missing_file_is_named(samples: list[FaceSample], tmp_path: Path) -> None:
+def test_lazy_pictures_name_a_damaged_file(samples: list[FaceSample], tmp_path: Path) -> None:
     faces = faces_from_samples("x", samples, 20, 0.2)
     (tmp_path / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with raises_code(DataError, "picture", place=tmp_path / "7.png"):
@@ -107,17 +97,13 @@ def test_a_damaged_or_missing_file_is_named(samples: list[FaceSample], tmp_path:
         faces.images[np.array([9])]
     with raises_code(DataError, "unreadable", file=tmp_path / "9.png"):
         faces_from_samples("x", samples, 20, 0.2)
+    encoded_and_none = encoded(np.zeros((4, 4, 3), np.uint8)), b""
+    pair = [replace(samples[0], image=image) for image in encoded_and_none]
     with raises_code(DataError, "picture", place="picture 2"):
-        faces_from_samples(
-            "x",
-            [replace(samples[0], image=image) for image in (encoded(np.zeros((4, 4, 3), np.uint8)), b"")],
-            8,
-            0.2,
-        ).images[np.arange(2)]
+        faces_from_samples("x", pair, 8, 0.2).images[np.arange(2)]
+    outside = Picture(tmp_path / "1.png", (90.0, 90.0, 99.0, 99.0), "1.png")
     with raises_code(DataError, "face_box", place="1.png"):
-        LazyPictures([Picture(tmp_path / "1.png", (90.0, 90.0, 99.0, 99.0), "1.png")], 8, "box")[
-            np.array([0])
-        ]
+        LazyPictures([outside], 8, "box")[np.array([0])]
     with raises_code(DataError, "no_label"):
         faces_from_samples("x", [replace(samples[0], expression=None, valence_arousal=None)], 20, 0.2)
 
@@ -132,7 +118,7 @@ def classes(folder: Path) -> Iterator[tuple[Path, str]]:
         yield place / f"{number}.png", name
 
 
-def test_a_folder_of_classes_is_trained_on(tmp_path: Path) -> None:
+def test_load_sources_of_a_folder(tmp_path: Path) -> None:
     written = dict(classes(tmp_path / "faces"))
     recipe = replace(RECIPE, sources=(Source("f", ("faces",), 1.0, tuning=0.3, format="folder"),), votes="")
     faces = load_sources(recipe, tmp_path)[0][0]
@@ -144,7 +130,7 @@ def test_a_folder_of_classes_is_trained_on(tmp_path: Path) -> None:
     assert affect.isnan().all()
 
 
-def test_an_affectnet_table_is_trained_on(tmp_path: Path) -> None:
+def test_load_sources_of_an_affectnet_table(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[10:30, 20:60] = (200, 0, 0)
@@ -159,21 +145,16 @@ def test_an_affectnet_table_is_trained_on(tmp_path: Path) -> None:
     )
     faces = load_sources(replace(RECIPE, sources=(source,), votes=""), tmp_path)[0][0]
     assert (faces.images[np.array([0, 37])] == (200, 0, 0, 255)).all()
-    assert (
-        faces.split.tolist()
-        == [TUNING if fold_of(f"{number}.png".encode()) < 0.4 else TRAINING for number in range(30)]
-        + [TEST] * 8
-    )
+    folds = [fold_of(f"{number}.png".encode()) for number in range(30)]
+    assert faces.split.tolist() == [TUNING if fold < 0.4 else TRAINING for fold in folds] + [TEST] * 8
     assert faces.expression.argmax(1)[0] == EXPRESSION.index("Neutral")
     assert (faces.valence_arousal == (0.5, -0.5)).all()
+    alone = replace(source, files=("training.csv",), tuning=0.0)
     with raises_code(DataError, "empty_split"):
-        load_sources(
-            replace(RECIPE, sources=(replace(source, files=("training.csv",), tuning=0.0),), votes=""),
-            tmp_path,
-        )
+        load_sources(replace(RECIPE, sources=(alone,), votes=""), tmp_path)
 
 
-def test_the_affectnet_folders_of_2021_are_trained_on(tmp_path: Path) -> None:
+def test_load_sources_of_affectnet_2021(tmp_path: Path) -> None:
     for number, content in enumerate(pictures(24, 9)):
         part = tmp_path / "affectnet" / ("val_set" if number % 3 == 0 else "train_set")
         for folder in ("images", "annotations"):
@@ -190,7 +171,7 @@ def test_the_affectnet_folders_of_2021_are_trained_on(tmp_path: Path) -> None:
     assert faces.expression.sum(1).tolist() == [1] * 24
 
 
-def test_patterns_that_name_nothing_are_told(tmp_path: Path) -> None:
+def test_load_sources_of_no_files(tmp_path: Path) -> None:
     for pattern, code in (("none-*.parquet", "no_files"), ("/none", "pattern")):
         with raises_code(DataError, code):
             load_sources(replace(RECIPE, sources=(Source("a", (pattern,), 1.0),), votes=""), tmp_path)

@@ -6,15 +6,16 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, Fault, use
+from fake_hub import FakeHub, Fault
 from feedback_makers import ANNA, BEN, CARL, hash_of, make_crop
 from feedback_publishing import (
     REPO,
     TOKEN,
+    PowerCutError,
     Server,
     batches_on,
     counts_of,
@@ -23,7 +24,7 @@ from feedback_publishing import (
     published_ids,
 )
 
-from hsemotion_space.feedback import erase, repository
+from hsemotion_space.feedback import erase, publish, repository
 from hsemotion_space.feedback.card import CARD, ERASED, read_counts
 from hsemotion_space.feedback.dataset import decode
 from hsemotion_space.feedback.erase import (
@@ -39,21 +40,7 @@ from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.tables import tombstone_of
 
 DORA = hash_of("Dora")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(repository, "TIMEOUT_S", 1.0)
-    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 1.0)
-    with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
-        yield hub
-
-
-@pytest.fixture
-def server(hub: FakeHub, tmp_path: Path) -> Iterator[Server]:
-    server = Server(hub, tmp_path / "here")
-    yield server
-    server.store.close()
+TIMEOUT_S = 1.0
 
 
 class Traces:
@@ -109,14 +96,14 @@ def others(server: Server) -> list[str]:
     return [one.id for name in (BEN, CARL) for one in server.store.records(contributor=name)]
 
 
-def test_nothing_is_left_anywhere_and_the_others_rows_are(
+def test_erase_leaves_nothing_of_one_and_all_of_the_others(
     server: Server, hub: FakeHub, traces: Traces
 ) -> None:
-    carls = set(batches_on(hub).items()) - {
-        (path, body) for path, body in batches_on(hub).items() if body in traces.bodies
-    }
+    carls = {(path, body) for path, body in batches_on(hub).items() if body not in traces.bodies}
+    hub.requests.clear()
     report = server.erase(ANNA)
     assert report == Erasure(4, 4, "gone")
+    assert len(hub.seen("POST", "/commit/main")) == 1  # for several files
     assert traces.there() == []
     assert traces.left_here() == []
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
@@ -127,15 +114,7 @@ def test_nothing_is_left_anywhere_and_the_others_rows_are(
     assert {row.state for row in server.store.records()} == {"verified"}
 
 
-def test_what_is_left_of_several_files_is_replaced_in_one_commit(
-    server: Server, hub: FakeHub, traces: Traces
-) -> None:
-    hub.requests.clear()
-    server.erase(ANNA)
-    assert len(hub.seen("POST", "/commit/main")) == 1
-
-
-def test_the_card_and_the_list_of_erased_rows_are_brought_up_to_date(
+def test_erase_updates_the_card_and_the_list_of_erased_rows(
     server: Server, hub: FakeHub, traces: Traces
 ) -> None:
     ids = [one.id for one in server.store.records(contributor=ANNA)]
@@ -149,9 +128,7 @@ def test_the_card_and_the_list_of_erased_rows_are_brought_up_to_date(
     assert read_counts(hub.files(REPO, kind="dataset")[CARD].decode()).contributors == 1
 
 
-def test_who_erases_later_is_taken_out_of_the_files_that_replaced_others(
-    server: Server, hub: FakeHub, traces: Traces
-) -> None:
+def test_erase_from_files_that_replaced_others(server: Server, hub: FakeHub, traces: Traces) -> None:
     server.erase(ANNA)
     assert server.erase(BEN).published == "gone"
     assert set(published_ids(hub)) == {one.id for one in server.store.records(contributor=CARL)}
@@ -159,7 +136,7 @@ def test_who_erases_later_is_taken_out_of_the_files_that_replaced_others(
     assert len(batches_on(hub)) == 1
 
 
-def test_what_comes_afterwards_is_published_as_always(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_erase_then_publish(server: Server, hub: FakeHub, traces: Traces) -> None:
     server.erase(ANNA)
     server.say(2, BEN)
     server.drain()
@@ -189,7 +166,7 @@ STEPS = {
 
 @pytest.mark.parametrize("fault", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("restart", [False, True], ids=["goes on", "restarts"])
-def test_what_fails_on_the_way_stays_pending_until_it_is_done(
+def test_erase_that_fails_on_the_way_stays_pending(
     server: Server, hub: FakeHub, traces: Traces, fault: Fault, restart: bool
 ) -> None:
     fault.hits = 0
@@ -209,10 +186,6 @@ def test_what_fails_on_the_way_stays_pending_until_it_is_done(
     assert len(hub.files(REPO, kind="dataset")[ERASED].split()) == 5
 
 
-class PowerCutError(BaseException):
-    """Nothing can catch this."""
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(
     ("place", "name"),
@@ -224,7 +197,7 @@ class PowerCutError(BaseException):
         (erase, "complete_erasure"),
     ],
 )
-def test_a_crash_at_any_step_is_made_up_for(
+def test_erase_after_a_crash_at_any_step(
     server: Server,
     hub: FakeHub,
     traces: Traces,
@@ -251,7 +224,7 @@ def test_a_crash_at_any_step_is_made_up_for(
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
 
 
-def test_a_sealed_file_with_an_erased_row_is_never_pushed(server: Server, hub: FakeHub) -> None:
+def test_erase_from_a_sealed_file(server: Server, hub: FakeHub) -> None:
     hub.fail(Fault("status", "/commit/main", count=None))
     hub.fail(Fault("status", "/super-squash/", status=403, count=None))
     server.say(2, ANNA, crop=True)
@@ -266,7 +239,7 @@ def test_a_sealed_file_with_an_erased_row_is_never_pushed(server: Server, hub: F
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
 
 
-def test_bytes_that_were_sent_and_never_committed_are_deleted_too(server: Server, hub: FakeHub) -> None:
+def test_erase_bytes_that_were_never_committed(server: Server, hub: FakeHub) -> None:
     hub.fail(Fault("status", "/commit/main"))
     server.say(2, ANNA, crop=True)
     server.say(1, BEN)
@@ -279,7 +252,7 @@ def test_bytes_that_were_sent_and_never_committed_are_deleted_too(server: Server
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
 
 
-def test_what_was_published_without_this_server_knowing_is_erased(
+def test_erase_what_the_server_does_not_know_is_published(
     server: Server, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut(*_: object) -> None:
@@ -296,9 +269,7 @@ def test_what_was_published_without_this_server_knowing_is_erased(
     assert not batches_on(hub)
 
 
-def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(
-    server: Server, hub: FakeHub, tmp_path: Path
-) -> None:
+def test_erase_then_start_from_an_old_copy(server: Server, hub: FakeHub, tmp_path: Path) -> None:
     server.say(2, ANNA, crop=True)
     server.say(2, BEN)
     found = Traces(server, hub)
@@ -318,16 +289,14 @@ def test_an_old_copy_of_the_store_does_not_bring_erased_rows_back(
     assert published_ids(hub) == dict.fromkeys(others(server), 1)
 
 
-def test_somebody_elses_bytes_in_place_of_a_file_do_not_stop_an_erasure(
-    server: Server, hub: FakeHub, traces: Traces
-) -> None:
+def test_erase_with_foreign_bytes_in_place_of_a_file(server: Server, hub: FakeHub, traces: Traces) -> None:
     path = next(path for path, body in batches_on(hub).items() if body in traces.bodies)
     hub.commit(REPO, {path: b"PAR1 damaged"}, kind="dataset")
     assert server.erase(ANNA).published == "gone"
     assert [need for need in traces.there() if need != b"PAR1 damaged"] == []
 
 
-def test_several_people_are_erased_in_one_go(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_erase_several_people_at_once(server: Server, hub: FakeHub, traces: Traces) -> None:
     for name in (ANNA, BEN, CARL):
         erase_locally(server.store, name)
     assert server.publisher.status().erasures == 3
@@ -340,9 +309,7 @@ def test_several_people_are_erased_in_one_go(server: Server, hub: FakeHub, trace
     assert server.store.counts() == dict.fromkeys(server.store.counts(), 0)
 
 
-def test_two_people_of_one_file_who_are_erased_while_the_hub_fails_leave_the_third(
-    server: Server, hub: FakeHub
-) -> None:
+def test_erase_two_people_of_one_file_while_the_hub_fails(server: Server, hub: FakeHub) -> None:
     server.say(1, ANNA)
     server.say(1, BEN)
     (left,) = server.say(1, CARL)
@@ -355,9 +322,7 @@ def test_two_people_of_one_file_who_are_erased_while_the_hub_fails_leave_the_thi
     assert set(hub.lfs_objects(REPO, kind="dataset").values()) == set(batches_on(hub).values())
 
 
-def test_an_erasure_does_not_wait_for_the_minute_but_the_next_commit_does(
-    server: Server, hub: FakeHub, traces: Traces
-) -> None:
+def test_erase_at_once_delays_the_next_commit(server: Server, hub: FakeHub, traces: Traces) -> None:
     server.clock.now_s += 100
     assert server.erase(ANNA).published == "gone"
     server.say(30, BEN)
@@ -365,7 +330,7 @@ def test_an_erasure_does_not_wait_for_the_minute_but_the_next_commit_does(
     assert server.pass_time(1)
 
 
-def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server, hub: FakeHub) -> None:
+def test_erase_what_was_never_published(server: Server, hub: FakeHub) -> None:
     server.publisher.step()
     server.say(2, ANNA, crop=True, scopes=("labels", "crop"))
     crop = make_crop(0)
@@ -378,9 +343,7 @@ def test_what_was_never_published_is_gone_at_once_without_the_hub(server: Server
     assert not pending_erasures(server.store)
 
 
-def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(
-    server: Server, hub: FakeHub, traces: Traces
-) -> None:
+def test_erase_without_access_to_the_hub(server: Server, hub: FakeHub, traces: Traces) -> None:
     report = server.erase(ANNA, alone=True)
     assert report.published == "pending"
     assert report.reason == NO_ACCESS
@@ -390,10 +353,10 @@ def test_without_access_to_the_hub_the_rest_is_pending_and_said_so(
     assert traces.there() == []
 
 
-def test_who_asks_does_not_wait_for_a_hub_that_hangs(
+def test_erase_does_not_wait_for_a_hub_that_hangs(
     server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsemotion_space.feedback.publish.ERASE_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(publish, "ERASE_TIMEOUT_S", 2.0)
     hub.fail(Fault("hang", f"/api/datasets/{REPO}$", wait_s=0.5))
     started_s = time.monotonic()
     report = server.erase(ANNA, wait_s=0.1)
@@ -405,7 +368,7 @@ def test_who_asks_does_not_wait_for_a_hub_that_hangs(
     assert traces.there() == []
 
 
-def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeHub, traces: Traces) -> None:
+def test_erase_reports_what_is_gone_and_what_is_not(server: Server, hub: FakeHub, traces: Traces) -> None:
     hub.fail(Fault("status", "/super-squash/", status=403))
     words = server.erase(ANNA).message
     assert words.startswith(
@@ -424,7 +387,7 @@ def test_the_report_says_what_is_gone_and_what_is_not(server: Server, hub: FakeH
     assert "is NOT known yet" in Erasure(0, 0, "unknown", "The Hub does not answer.").message
 
 
-def test_an_erasure_is_done_that_is_asked_for_while_a_step_ends(
+def test_erase_while_a_step_ends(
     server: Server, hub: FakeHub, traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verify, asked = server.publisher._verify, threading.Event()

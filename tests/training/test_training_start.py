@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from error_codes import raises_code
-from learn_makers import RECIPE, write_data
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from training_makers import RECIPE, write_data
 
 from hsemotion_space.__main__ import main
 from hsemotion_space.training.files import DataError
@@ -25,11 +25,6 @@ from hsemotion_space.vision.backbones import create_model
 from hsemotion_space.vision.backbones.mobilefacenet import MobileFaceNet
 
 WHOLE = "features.features.layers.0.layers.0.weight"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def settle(model: nn.Module, size: int, seed: int) -> nn.Module:
@@ -57,7 +52,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[MobileFaceNet, Pat
     return model, file
 
 
-def test_a_kernel_over_a_whole_map_answers_as_before_to_the_resampled_map() -> None:
+def test_resize_kernel_keeps_the_response_to_a_resampled_map() -> None:
     generator = torch.Generator().manual_seed(0)
     kernel = torch.randn(5, 1, 7, 7, generator=generator)
     for height, width in ((4, 4), (9, 9), (1, 7), (7, 7)):
@@ -75,9 +70,7 @@ def test_a_kernel_over_a_whole_map_answers_as_before_to_the_resampled_map() -> N
 
 
 @pytest.mark.parametrize("size", [112, 64])
-def test_mobilefacenet_gets_everything_but_the_embedding(
-    source: tuple[MobileFaceNet, Path], tmp_path: Path, size: int
-) -> None:
+def test_make_start_of_mobilefacenet(source: tuple[MobileFaceNet, Path], tmp_path: Path, size: int) -> None:
     model, file = source
     origin = make_start("mobilefacenet_small", {"img_size": size}, file, tmp_path / "start.safetensors")
     start, given = load_file(tmp_path / "start.safetensors"), model.state_dict()
@@ -103,7 +96,7 @@ def test_mobilefacenet_gets_everything_but_the_embedding(
     assert (lacking.missing_keys, lacking.unexpected_keys) == (["fc.weight", "fc.bias"], [])
 
 
-def test_the_other_values_follow_the_seed(source: tuple[MobileFaceNet, Path], tmp_path: Path) -> None:
+def test_make_start_follows_the_seed(source: tuple[MobileFaceNet, Path], tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.safetensors" for number in range(3)]
     for file, seed in zip(files, (0, 0, 1), strict=True):
         make_start("mobilefacenet_small", {"img_size": 64}, source[1], file, seed)
@@ -120,7 +113,7 @@ def without_shift_and_bend(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def test_ddamfn_computes_what_its_source_computes(source: tuple[MobileFaceNet, Path], tmp_path: Path) -> None:
+def test_make_start_of_ddamfn(source: tuple[MobileFaceNet, Path], tmp_path: Path) -> None:
     trunk = MobileFaceNet(0, dim=128, scale=1, img_size=112)
     pure = without_shift_and_bend(source[0].state_dict())
     pure["features.layers.1.layers.2.weight"] = source[0].state_dict()["features.layers.1.layers.2.weight"]
@@ -150,7 +143,7 @@ def test_ddamfn_computes_what_its_source_computes(source: tuple[MobileFaceNet, P
         torch.testing.assert_close(gates, torch.full_like(gates, torch.tensor(3.0).sigmoid().item() ** 2))
 
 
-def test_a_run_goes_on_at_another_input_size(tmp_path: Path) -> None:
+def test_make_start_at_another_input_size(tmp_path: Path) -> None:
     for arch, kernels in (("mobilefacenet_small", 1), ("ddamfn", 7)):
         before = create_model(arch, 10, img_size=64).state_dict()
         torch.save({"average": before, "step": 3}, tmp_path / "state.pt")
@@ -164,22 +157,17 @@ def test_a_run_goes_on_at_another_input_size(tmp_path: Path) -> None:
         assert before.keys() - after.keys() == {"fc.weight", "fc.bias"}
 
 
-def test_only_kernels_of_single_channels_are_resized() -> None:
+def test_by_name_resizes_kernels_of_single_channels() -> None:
     target = {"a": torch.zeros(4, 1, 4, 4), "b": torch.zeros(4, 3, 4, 4), "c": torch.zeros(4, 4)}
     source = {"a": torch.ones(4, 1, 7, 7), "b": torch.ones(4, 3, 7, 7), "c": torch.ones(4, 5)}
     assert by_name(target, source).keys() == {"a"}
 
 
-def test_tensors_under_other_names_are_taken_in_order(tmp_path: Path) -> None:
+def test_make_start_in_order(tmp_path: Path) -> None:
     given = settle(create_model("tf_efficientnet_lite0", 1000), 32, 2).state_dict()
     file, out = tmp_path / "lite0.pth", tmp_path / "start.safetensors"
-    torch.save(
-        {
-            f"_layer{number}.{key.rsplit('.', 1)[-1]}": value
-            for number, (key, value) in enumerate(given.items())
-        },
-        file,
-    )
+    renamed = {f"_layer{k}.{key.rsplit('.', 1)[-1]}": value for k, (key, value) in enumerate(given.items())}
+    torch.save(renamed, file)
     origin = make_start("tf_efficientnet_lite0", {}, file, out)
     start = load_file(out)
     assert (origin["matched"], origin["share"]) == ("order", 1.0)
@@ -187,33 +175,23 @@ def test_tensors_under_other_names_are_taken_in_order(tmp_path: Path) -> None:
     assert all(
         torch.equal(start[key], given[key]) for key in start if not key.endswith("num_batches_tracked")
     )
-    swapped = dict(torch.load(file, weights_only=True))
-    keys = list(swapped)
+    keys = list(renamed)
     order = [*keys[:1], keys[2], keys[1], *keys[3:]]  # scale and shift of a normalization have one shape
-    torch.save({key: swapped[key] for key in order}, file)
+    torch.save({key: renamed[key] for key in order}, file)
     with raises_code(DataError, "tensor_order"):
         make_start("tf_efficientnet_lite0", {}, file, out)
-    torch.save(dict(list(swapped.items())[:-1]), file)
+    torch.save({key: renamed[key] for key in order[:-1]}, file)
     with raises_code(DataError, "tensor_count"):
         make_start("tf_efficientnet_lite0", {}, file, out)
 
 
-def test_the_command_writes_a_start_that_a_run_records(
+def test_command_writes_a_start_that_a_run_records(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sources, _ = load_sources(RECIPE, write_data(tmp_path))
     given = Trainer(RECIPE, sources, tmp_path / "given").model.state_dict()
     torch.save(given, tmp_path / "given.pt")
-    call = [
-        "learn",
-        "start",
-        "test_byobnet",
-        "--args",
-        "drop_rate=0.3",
-        "--from",
-        str(tmp_path / "given.pt"),
-        "--out",
-    ]
+    call = f"learn start test_byobnet --args drop_rate=0.3 --from {tmp_path}/given.pt --out".split()
     assert main([*call, str(tmp_path / "start.safetensors"), "--seed", "4"]) == 0
     assert "start.safetensors: 100% of the values come from" in capsys.readouterr().out
     with safe_open(tmp_path / "start.safetensors", "pt") as content:
@@ -222,10 +200,8 @@ def test_the_command_writes_a_start_that_a_run_records(
     assert origin == {"file": "given.pt", "sha256": digest, "matched": "name", "share": 1.0, "seed": 4}
     trainer = Trainer(RECIPE, sources, tmp_path / "run", tmp_path / "start.safetensors")
     assert trainer.describe()["start"]["origin"] == origin
-    assert [key for key in trainer.start.fresh if "num_batches" not in key] == [
-        "head.fc.bias",
-        "head.fc.weight",
-    ]
+    fresh = [key for key in trainer.start.fresh if "num_batches" not in key]
+    assert fresh == ["head.fc.bias", "head.fc.weight"]
     trainer.fit(minutes=0)
     assert Trainer(RECIPE, sources, tmp_path / "run").describe()["start"]["origin"] == origin
     with pytest.raises(SystemExit):

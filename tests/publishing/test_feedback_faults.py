@@ -4,14 +4,13 @@ there twice."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, Fault, use
+from fake_hub import FakeHub, Fault
 from feedback_makers import ANNA, BEN, CARL
-from feedback_publishing import REPO, Server, batches_on, published_ids
+from feedback_publishing import REPO, PowerCutError, Server, batches_on, published_ids
 
 from hsemotion_space.feedback import repository
 from hsemotion_space.feedback.backoff import BREAK_AFTER, BREAK_S, LONGEST_WAIT_S, SHORTEST_WAIT_S, Backoff
@@ -36,20 +35,6 @@ KINDS: dict[str, Callable[[random.Random], Fault]] = {
     "overtaken": lambda rng: Fault("status", COMMIT, status=rng.choice([409, 412])),
     "upload": lambda rng: Fault(rng.choice(["status", "reset"]), "/lfs/", "PUT", count=6),
 }
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(repository, "TIMEOUT_S", 0.2)
-    with FakeHub() as hub, use(hub, monkeypatch, tmp_path / "hub", timeout_s=1):
-        yield hub
-
-
-@pytest.fixture
-def server(hub: FakeHub, tmp_path: Path) -> Iterator[Server]:
-    server = Server(hub, tmp_path / "here")
-    yield server
-    server.store.close()
 
 
 @pytest.mark.parametrize("wanted", [40, pytest.param(200, marks=pytest.mark.long)])
@@ -98,10 +83,6 @@ def test_each_kind_of_fault_alone_is_overcome(server: Server, hub: FakeHub, kind
     assert published_ids(hub) == dict.fromkeys(server.said, 1)
     assert server.publisher.status().error == ""
     assert hits >= 3  # a repository is read only after somebody else has changed it
-
-
-class PowerCutError(BaseException):
-    """Nothing can catch this."""
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
