@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 
+from hsemotion_space import vision
 from hsemotion_space.hub.download import silent
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, InputSpec
 from hsemotion_space.hub.registry import find_checkpoint
@@ -33,11 +35,13 @@ from hsemotion_space.types import (
     MediaInfo,
 )
 from hsemotion_space.vision.alignment import align_face
-from hsemotion_space.vision.backbones import load_backbone
 from hsemotion_space.vision.cuts import mark_cuts
 from hsemotion_space.vision.detection import FaceDetector, MtcnnDetector
 from hsemotion_space.vision.engine import EngineError, EngineOptions, Runner, load, normalize
 from hsemotion_space.vision.tracking import FaceTracker, without_doubles
+
+if TYPE_CHECKING:
+    from hsemotion_space.vision.backbones import Backbone
 
 BATCH = 32  # faces per run of the backbone, across faces and frames
 PREVIEW_SIDE = 1280  # px
@@ -88,19 +92,38 @@ def load_network(
         if checkpoint.title in str(error):
             raise
         raise _not_loaded(CheckpointError, checkpoint, error) from error  # the reader may have chosen several
-    try:
-        state = load_tensors(content)
-        module = load_backbone(
-            checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state
-        )
-    except (ValueError, SafetensorError) as error:
-        raise _not_loaded(CheckpointError, checkpoint, error) from error
-    load_heads(checkpoint)  # complains now rather than after a long clip
     size = checkpoint.input.size
     try:
-        return Network(checkpoint, load(module, np.zeros((2, 3, size, size), np.float32), options))
+        run = load(
+            lambda: _build(checkpoint, content), _network_key(checkpoint, content),
+            np.zeros((2, 3, size, size), np.float32), options,
+        )  # fmt: skip
+    except (ValueError, SafetensorError) as error:
+        raise _not_loaded(CheckpointError, checkpoint, error) from error
     except EngineError as error:
         raise _not_loaded(EngineError, checkpoint, error) from error
+    load_heads(checkpoint)  # complains now rather than after a long clip
+    return Network(checkpoint, run)
+
+
+def _build(checkpoint: Checkpoint, content: bytes) -> Backbone:
+    """Return the backbone with its weights, given as safetensors."""
+    from safetensors.torch import load as load_tensors  # noqa: PLC0415  torch and timm take seconds
+
+    from hsemotion_space.vision.backbones import load_backbone  # noqa: PLC0415
+
+    state = load_tensors(content)
+    return load_backbone(checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state)
+
+
+def _network_key(checkpoint: Checkpoint, content: bytes) -> str:
+    """Return what the outputs of a backbone depend on: architecture, its code, weights."""
+    source = hashlib.sha256()
+    for file in sorted((Path(vision.__file__).parent / "backbones").glob("*.py")):
+        source.update(file.read_bytes())
+    shape = f"{checkpoint.arch} {checkpoint.arch_args} {checkpoint.dim} {checkpoint.outputs}"
+    weights = hashlib.sha256(content).hexdigest()
+    return f"{shape} timm {version('timm')} {source.hexdigest()} {weights}"
 
 
 def _not_loaded(
