@@ -13,7 +13,7 @@ from face_makers import picture_with
 from PIL import Image
 
 from hsemotion_space.hub.manifest import CheckpointError, read_manifest
-from hsemotion_space.inference.pipeline import load_network
+from hsemotion_space.inference.network import load_network
 from hsemotion_space.vision.engine import EngineOptions
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -235,5 +235,9 @@ def normalize(
 ) -> FloatArray:
     """Return (B, 3, S, S) float32 from (B, S, S, 3) uint8: divided by 255, minus mean, over std."""
     scale = 1 / (255 * np.asarray(std, np.float32))
-    offset = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    return np.ascontiguousarray((faces * scale - offset).transpose(0, 3, 1, 2), np.float32)
+    offset = np.divide(mean, std, dtype=np.float32)
+    planes = faces.transpose(0, 3, 1, 2)
+    result = np.empty(planes.shape, np.float32)
+    np.multiply(planes, scale[:, None, None], out=result)
+    result -= offset[:, None, None]
+    return result
