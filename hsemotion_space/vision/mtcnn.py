@@ -20,8 +20,8 @@ def search(rgb: ByteArray, min_face: int, pnet: Runner, rnet: Runner, onet: Runn
     """Return the faces of a picture, the surest first.
 
     Args:
-        rgb: (H, W, 3) uint8; no side may be shorter than ``min_face``.
-        min_face: side in px of the smallest face.
+        rgb: (H, W, 3) uint8.
+        min_face: side in px of the smallest face; nothing is found in a picture with a shorter side.
         pnet: returns corrections (1, 4, h, w) and probabilities (1, 2, h, w) of a picture of any size.
         rnet: returns corrections (N, 4) and probabilities (N, 2).
         onet: returns corrections (N, 4), landmarks (N, 10) and probabilities (N, 2).
