@@ -17,7 +17,7 @@ from common import Timing, timed
 
 from hsemotion_space.analysis.saliency import STANDARD, Grid, explain
 from hsemotion_space.hub.registry import list_checkpoints
-from hsemotion_space.inference.pipeline import Network, load_network
+from hsemotion_space.inference.network import Network, load_network
 from hsemotion_space.settings import Settings
 from hsemotion_space.vision.engine import EngineName, EngineOptions
 

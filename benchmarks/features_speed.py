@@ -17,7 +17,7 @@ from common import timed
 from PIL import Image
 
 from hsemotion_space.hub.manifest import Checkpoint, InputSpec, read_manifest
-from hsemotion_space.inference.pipeline import Network, load_network
+from hsemotion_space.inference.network import Network, load_network
 from hsemotion_space.inference.temporal import box_smooth, gaussian_smooth
 from hsemotion_space.training.feature_table import read_features
 from hsemotion_space.training.features import extract

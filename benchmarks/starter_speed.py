@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from hsemotion_space.hub.registry import list_checkpoints
-from hsemotion_space.inference.pipeline import Network, load_network
+from hsemotion_space.inference.network import Network, load_network
 from hsemotion_space.settings import Settings
 from hsemotion_space.vision.engine import EngineOptions
 

@@ -59,14 +59,10 @@ HOMES = {
 EVERYWHERE = {"numpy", "PIL"}
 PAGE_ROOMS = {"hub", "media", "analysis", "figures", "feedback", "inference", "jobs", "ui"}
 IN_THE_WORKER = {  # functions that no page calls
-    ("jobs/worker.py", "warm_pipeline"),
-    ("jobs/worker.py", "_explain"),
-    ("jobs/worker.py", "TYPE_CHECKING"),
-    ("analysis/saliency.py", "explain"),
+    ("inference/network.py", "_build"),
     ("hub/convert.py", "_load"),
     ("hub/convert.py", "_arrays"),
 }
-WORKER_MODULES = {"inference/pipeline.py"}  # modules that only the worker and the command line import
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 450, 60, 6
 
 
@@ -133,7 +129,7 @@ def inner_imports() -> list[tuple[Import, str]]:
 def in_the_worker(item: Import) -> bool:
     """Tell whether an import happens in the worker process and nowhere else."""
     file = item.where.removeprefix(f"{PACKAGE}/")
-    return (file, item.function) in IN_THE_WORKER or file in WORKER_MODULES
+    return item.function == "TYPE_CHECKING" or (file, item.function) in IN_THE_WORKER
 
 
 @cache

@@ -13,7 +13,7 @@ from hsemotion_space.hub.compare import comparison
 from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.registry import list_checkpoints, read_registry
 from hsemotion_space.hub.weights import load_heads, resolve
-from hsemotion_space.inference.pipeline import load_network
+from hsemotion_space.inference.network import load_network
 from hsemotion_space.vision.backbones import load_backbone
 from hsemotion_space.vision.engine import EngineOptions, normalize
 

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from face_makers import FACE_BOX, draw_face, picture_with
+from facenet_pytorch import MTCNN
+from facenet_pytorch.models.utils.detect_face import detect_face
 
 from hsemotion_space.types import ByteArray, FloatArray
-from hsemotion_space.vision.detection import MtcnnDetector, _Stage
+from hsemotion_space.vision import mtcnn
+from hsemotion_space.vision.detection import MtcnnDetector
 from hsemotion_space.vision.engine import EngineOptions
 from hsemotion_space.vision.tracking import overlap
 
@@ -116,12 +119,40 @@ def test_no_box_has_its_center_outside(detector: MtcnnDetector) -> None:
 
 @pytest.mark.parametrize(("stage", "side"), [("pnet", 70), ("pnet", 33), ("rnet", 24), ("onet", 48)])
 def test_engines_give_the_same_stage_outputs(both: list[MtcnnDetector], stage: str, side: int) -> None:
-    x = torch.from_numpy(np.random.default_rng(0).normal(0, 0.5, (3, 3, side, side)).astype(np.float32))
-    reference, ours = (getattr(detector, stage) for detector in both)
-    assert isinstance(ours, _Stage)
+    x = np.random.default_rng(0).normal(0, 0.5, (3, 3, side, side)).astype(np.float32)
+    for expected, actual in zip(*(getattr(detector, stage)(x) for detector in both), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("places", "size", "min_face"),
+    [
+        ([(20, 60)], (240, 320), 20),
+        ([(190, 100), (10, 20)], (240, 320), 30),
+        ([(0, 100), (199, 0)], (241, 319), 20),
+        ([], (64, 97), 12),
+    ],
+)
+def test_the_cascade_is_that_of_facenet(
+    places: list[tuple[int, int]], size: tuple[int, int], min_face: int
+) -> None:
+    picture = picture_with(places, size)
+    noise = np.random.default_rng(0).integers(-20, 20, picture.shape)
+    picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
+    nets = (net := MTCNN(keep_all=True)).pnet, net.rnet, net.onet
     with torch.inference_mode():
-        for expected, actual in zip(reference(x), ours(x), strict=True):
-            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+        (boxes,), (points,) = detect_face(
+            picture, min_face, *nets, list(mtcnn.THRESHOLDS), mtcnn.PYRAMID_FACTOR, torch.device("cpu")
+        )
+    torch_detector = MtcnnDetector(EngineOptions("torch", threads=1))
+    found = mtcnn.search(picture, min_face, torch_detector.pnet, torch_detector.rnet, torch_detector.onet)
+    assert bool(len(found)) == bool(places)
+    expected = np.asarray(list(boxes), np.float32).reshape(-1, 5)
+    np.testing.assert_allclose(found.boxes_xyxy, expected[:, :4], atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected[:, 4], atol=1e-5)
+    np.testing.assert_allclose(
+        found.landmarks, np.asarray(list(points), np.float32).reshape(-1, 5, 2), atol=1e-3
+    )
 
 
 def test_engines_give_the_same_faces(both: list[MtcnnDetector]) -> None:

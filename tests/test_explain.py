@@ -30,7 +30,7 @@ from hsemotion_space.hub.manifest import Checkpoint
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.hub.weights import load_heads
 from hsemotion_space.inference.heads import apply_heads
-from hsemotion_space.inference.pipeline import load_network
+from hsemotion_space.inference.network import load_network
 from hsemotion_space.tasks import MIMICRY_INTENSITY
 from hsemotion_space.types import ByteArray, FloatArray
 from hsemotion_space.vision.alignment import align_face

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hsemotion_space.hub.manifest import Checkpoint, InputSpec
 from hsemotion_space.hub.source import Digest, Source
-from hsemotion_space.inference.pipeline import Network, load_network
+from hsemotion_space.inference.network import Network, load_network
 from hsemotion_space.training.feature_table import FeatureTable, assign_by_time, read_features
 from hsemotion_space.training.features import extract
 from hsemotion_space.training.files import DataError

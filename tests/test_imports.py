@@ -22,7 +22,7 @@ from hsemotion_space.hub.manifest import MANIFEST, Checkpoint, CheckpointError, 
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.source import Digest
 from hsemotion_space.hub.weights import locate, resolve
-from hsemotion_space.inference.pipeline import load_network
+from hsemotion_space.inference.network import load_network
 from hsemotion_space.vision.backbones import create_model, load_backbone
 from hsemotion_space.vision.engine import EngineOptions
 

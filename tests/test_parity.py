@@ -32,7 +32,7 @@ def test_openvino_equals_torch(arch: str, size: int) -> None:
         backbone.eval()
     with torch.inference_mode():
         expected = [out.numpy() for out in backbone(torch.from_numpy(example))]
-    run = load(backbone, example, EngineOptions("openvino"))
+    run = load(lambda: backbone, arch, example, EngineOptions("openvino"))
     for values, wanted in zip(run(example), expected, strict=True):
         assert np.abs(values - wanted).max() <= 1e-4 * max(1.0, np.abs(wanted).max())
     for values, wanted in zip(run(example[:1]), expected, strict=True):

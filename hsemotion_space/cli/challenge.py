@@ -11,7 +11,7 @@ from pathlib import Path
 from hsemotion_space.cli.console import report_error
 from hsemotion_space.cli.learn import HEAD_OPTIONS
 from hsemotion_space.hub.registry import find_checkpoint
-from hsemotion_space.inference.pipeline import load_network
+from hsemotion_space.inference.network import load_network
 from hsemotion_space.settings import Settings
 from hsemotion_space.training.attach import Attachment, attach_heads
 from hsemotion_space.training.challenge import (

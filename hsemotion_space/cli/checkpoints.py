@@ -120,7 +120,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     from hsemotion_space.hub.imports import ImportRequest, import_checkpoint  # noqa: PLC0415
-    from hsemotion_space.inference.pipeline import load_network  # noqa: PLC0415  heavy
+    from hsemotion_space.inference.network import load_network  # noqa: PLC0415  heavy
     from hsemotion_space.vision.engine import EngineOptions  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()

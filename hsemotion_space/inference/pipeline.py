@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 
 from hsemotion_space.hub.download import silent
-from hsemotion_space.hub.manifest import Checkpoint, CheckpointError, InputSpec
+from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.hub.registry import find_checkpoint
-from hsemotion_space.hub.weights import load_heads, resolve
+from hsemotion_space.inference.ahead import iterate_ahead
+from hsemotion_space.inference.network import Network, Report, load_network
 from hsemotion_space.inference.postprocess import read_tracks
 from hsemotion_space.inference.track_builder import Draft, Outputs
 from hsemotion_space.media.clips import NO_FRAME, MediaError, open_clip, read_image, read_image_bytes, sniff
-from hsemotion_space.messages import Message, MessageError
+from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import (
     THUMBNAIL_HALF,
@@ -33,12 +34,12 @@ from hsemotion_space.types import (
     MediaInfo,
 )
 from hsemotion_space.vision.alignment import align_face
-from hsemotion_space.vision.backbones import load_backbone
 from hsemotion_space.vision.cuts import mark_cuts
 from hsemotion_space.vision.detection import FaceDetector, MtcnnDetector
-from hsemotion_space.vision.engine import EngineError, EngineOptions, Runner, load, normalize
+from hsemotion_space.vision.engine import EngineOptions, normalize
 from hsemotion_space.vision.tracking import FaceTracker, without_doubles
 
+FRAMES_AHEAD = 4  # decoded frames that may wait
 BATCH = 32  # faces per run of the backbone, across faces and frames
 PREVIEW_SIDE = 1280  # px
 THUMBNAIL_SIDE = 160  # px
@@ -54,63 +55,6 @@ DARK = 40
 NO_FACE_DARK = Message(
     "No face was found: the picture is too dark. Try one with more light.", code="no_face_dark"
 )
-
-Report = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A loaded checkpoint: ``run`` maps faces (B, 3, S, S) to embeddings (B, D) and scores (B, K)."""
-
-    checkpoint: Checkpoint
-    run: Runner
-
-
-def load_network(
-    checkpoint: Checkpoint, options: EngineOptions, cache: Path | None = None, report: Report = silent
-) -> Network:
-    """Load verified weights into the engine.
-
-    Args:
-        checkpoint: its manifest.
-        options: of the engine.
-        cache: the cache folder of the settings; the usual one if left out.
-        report: called with bytes done and bytes in total while the weights are downloaded.
-
-    Raises:
-        CheckpointError: if the file cannot be had, is not what the manifest says, or does not fit its
-            architecture.
-        EngineError: if the engine cannot run it.
-    """
-    try:
-        content = resolve(checkpoint, cache or Settings().cache, report)
-    except CheckpointError as error:
-        if checkpoint.title in str(error):
-            raise
-        raise _not_loaded(CheckpointError, checkpoint, error) from error  # the reader may have chosen several
-    try:
-        state = load_tensors(content)
-        module = load_backbone(
-            checkpoint.arch, checkpoint.arch_args, checkpoint.dim, checkpoint.outputs, state
-        )
-    except (ValueError, SafetensorError) as error:
-        raise _not_loaded(CheckpointError, checkpoint, error) from error
-    load_heads(checkpoint)  # complains now rather than after a long clip
-    size = checkpoint.input.size
-    try:
-        return Network(checkpoint, load(module, np.zeros((2, 3, size, size), np.float32), options))
-    except EngineError as error:
-        raise _not_loaded(EngineError, checkpoint, error) from error
-
-
-def _not_loaded(
-    kind: type[CheckpointError | EngineError], checkpoint: Checkpoint, error: Exception
-) -> CheckpointError | EngineError:
-    """Return an error that names the checkpoint, with the code of its cause."""
-    code, reason = (error.code, error.message) if isinstance(error, MessageError) else ("", str(error))
-    return kind(
-        "{title} cannot be loaded: {reason}", code=code or "unloadable", title=checkpoint.title, reason=reason
-    )
 
 
 @dataclass(slots=True)
@@ -130,7 +74,8 @@ class _Preview:
 class _Batcher:
     """Collects faces across frames and tracks, runs them through the backbones in batches, keeps the preview.
 
-    A face is aligned once for each ``InputSpec``; backbones that expect the same picture share it.
+    A face is aligned once for each ``InputSpec``; backbones that expect the same picture share it. A thread
+    runs one batch while the next one is collected; close the batcher after use.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -139,6 +84,12 @@ class _Batcher:
         self.preview = _Preview()
         self._faces: dict[InputSpec, list[ByteArray]] = {network.checkpoint.input: [] for network in networks}
         self._owners: list[Draft] = []
+        self._thread = ThreadPoolExecutor(1, "backbone")
+        self._running: Future[None] | None = None
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
 
     def add(self, frame: Frame, faces: FaceDetections, ids: Iterable[int]) -> None:
         """Queue the faces of one frame."""
@@ -151,30 +102,33 @@ class _Batcher:
             if draft.add(frame, faces, row):
                 draft.thumbnail = _thumbnail(frame.rgb, box)
             self._owners.append(draft)
-        if len(self._owners) >= BATCH:
-            self.flush()
+        while len(self._owners) >= BATCH:
+            self._submit()
 
-    def flush(self) -> None:
-        """Run what is queued."""
-        for start in range(0, len(self._owners), BATCH):
-            rows = slice(start, start + BATCH)
-            for spec, queued in self._faces.items():
-                batch = normalize(np.stack(queued[rows]), spec.mean, spec.std)
-                for place, network in enumerate(self.networks):
-                    if network.checkpoint.input == spec:
-                        self._run(network, batch, [owner.outputs[place] for owner in self._owners[rows]])
-        self._faces, self._owners = {spec: [] for spec in self._faces}, []
+    def _submit(self) -> None:
+        """Hand the next batch to the thread once the one before is done, and raise what that one raised."""
+        faces, owners = {spec: queued[:BATCH] for spec, queued in self._faces.items()}, self._owners[:BATCH]
+        self._faces = {spec: queued[BATCH:] for spec, queued in self._faces.items()}
+        self._owners = self._owners[BATCH:]
+        if self._running is not None:
+            self._running.result()
+        self._running = self._thread.submit(self._run, faces, owners)
 
-    @staticmethod
-    def _run(network: Network, batch: FloatArray, owners: Sequence[Outputs]) -> None:
-        embeddings, scores = network.run(batch)
-        for owner, embedding, score in zip(owners, embeddings, scores, strict=True):
-            owner.embeddings.append(embedding)
-            owner.scores.append(score)
+    def _run(self, faces: Mapping[InputSpec, Sequence[ByteArray]], owners: Sequence[Draft]) -> None:
+        for spec, queued in faces.items():
+            batch = normalize(np.stack(queued), spec.mean, spec.std)
+            for place, network in enumerate(self.networks):
+                if network.checkpoint.input == spec:
+                    for owner, embedding, score in zip(owners, *network.run(batch), strict=True):
+                        owner.outputs[place].embeddings.append(embedding)
+                        owner.outputs[place].scores.append(score)
 
     def tracks(self, shortest: int) -> list[tuple[FaceTrack, ...]]:
         """Return the tracks of at least ``shortest`` frames per network, numbered from 1 by appearance."""
-        self.flush()
+        while self._owners:
+            self._submit()
+        if self._running is not None:
+            self._running.result()
         kept = [draft for _, draft in sorted(self.drafts.items()) if len(draft) >= shortest]
         return [draft.tracks(number) for number, draft in enumerate(kept, 1)]
 
@@ -285,9 +239,10 @@ class Pipeline:
         path, config = Path(path), config or PipelineConfig()
         kind = sniff(path, self.settings.limits)
         asked = [self.network(checkpoint_id) for checkpoint_id in checkpoints]
-        batcher = _Batcher(tuple({network.checkpoint.id: network for network in asked}.values()))
-        info, times, cuts = self._gather(path, kind, batcher, config, report)
-        analyses = _assemble(info, batcher, times, cuts, config.smoothing)
+        networks = tuple({network.checkpoint.id: network for network in asked}.values())
+        with closing(_Batcher(networks)) as batcher:
+            info, times, cuts = self._gather(path, kind, batcher, config, report)
+            analyses = _assemble(info, batcher, times, cuts, config.smoothing)
         return tuple(analyses[network.checkpoint.id] for network in asked)
 
     def look(self, picture: bytes, checkpoint_id: str) -> Analysis:
@@ -302,9 +257,10 @@ class Pipeline:
         """
         network = self.network(checkpoint_id)
         info, frame = read_image_bytes(picture, replace(self.settings.limits, image_pixels=LIVE_PIXELS))
-        faces, batcher = without_doubles(self.detector(LIVE).detect(frame.rgb)), _Batcher((network,))
-        batcher.add(frame, faces, range(1, len(faces) + 1))
-        return _assemble(info, batcher, [frame.time_s], [], LIVE.smoothing)[network.checkpoint.id]
+        faces = without_doubles(self.detector(LIVE).detect(frame.rgb))
+        with closing(_Batcher((network,))) as batcher:
+            batcher.add(frame, faces, range(1, len(faces) + 1))
+            return _assemble(info, batcher, [frame.time_s], [], LIVE.smoothing)[network.checkpoint.id]
 
     def _gather(
         self,
@@ -325,9 +281,14 @@ class Pipeline:
             faces = without_doubles(detector.detect(frame.rgb, thorough=True))
             batcher.add(frame, faces, range(1, len(faces) + 1))
             return info, [frame.time_s], []
-        with open_clip(path, self.settings.limits, config.sample_fps) as clip:
+        with (
+            open_clip(path, self.settings.limits, config.sample_fps) as clip,
+            closing(iterate_ahead(clip, FRAMES_AHEAD)) as frames,
+        ):
             times, cuts = [], []
-            for done, (frame, faces, ids) in enumerate(follow_faces(clip, detector, config.detect_every), 1):
+            for done, (frame, faces, ids) in enumerate(
+                follow_faces(frames, detector, config.detect_every), 1
+            ):
                 batcher.add(frame, faces, ids)
                 times.append(frame.time_s)
                 if frame.starts_shot:

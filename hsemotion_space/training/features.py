@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from hsemotion_space.hub.manifest import Checkpoint
-from hsemotion_space.inference.pipeline import Network
+from hsemotion_space.inference.network import Network
 from hsemotion_space.training.batches import prefetched
 from hsemotion_space.training.feature_table import PART, HalfArray, read_metadata
 from hsemotion_space.training.files import DataError, replacing

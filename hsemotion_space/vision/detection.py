@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
-import torch
-from facenet_pytorch import MTCNN
-from facenet_pytorch.models.utils.detect_face import detect_face
 from PIL import Image
-from torch import Tensor, nn
 
 from hsemotion_space.types import BoolArray, ByteArray, FaceDetections, FloatArray
-from hsemotion_space.vision.engine import EngineOptions, Runner, choose, load
+from hsemotion_space.vision import mtcnn
+from hsemotion_space.vision.engine import EngineOptions, Runner, choose, load, torch_runner
 
-STAGE_THRESHOLDS = (0.6, 0.7, 0.7)  # facenet-pytorch's defaults for its three stages
-PYRAMID_FACTOR = 0.709
+if TYPE_CHECKING:
+    from torch import nn
+
 KEEP_SCORE = 0.9  # a new face must be this sure, as in the HSEmotion demo
 FOLLOW_SCORE = 0.7  # a face that was there a moment ago
-RNET_SIZE, ONET_SIZE = 24, 48
-SMALLEST_SIDE = 64  # MTCNN fails on pictures of a few pixels
+SMALLEST_SIDE = 64  # smaller pictures get a border
 RETRY_BORDER = 0.3  # gray border around a picture that is all face, as a share of its sides
 
 
@@ -35,22 +33,19 @@ class FaceDetector(Protocol):
         ...
 
 
-class _Stage(nn.Module):
-    """A cascade stage whose network runs elsewhere; its one parameter gives facenet-pytorch the dtype."""
+def _network(name: str, side: int | None, options: EngineOptions) -> Runner:
+    """Load PNet, RNet or ONet; ``side`` None takes pictures of any size."""
 
-    def __init__(self, runner: Runner) -> None:
-        super().__init__()
-        self.runner = runner
-        self.dtype_of = nn.Parameter(torch.zeros(1), requires_grad=False)
+    def build() -> nn.Module:
+        from facenet_pytorch.models import mtcnn  # noqa: PLC0415  torch takes seconds
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(out) for out in self.runner(x.numpy()))
+        return cast("nn.Module", getattr(mtcnn, name)().eval())
 
-
-def _engine_stage(net: nn.Module, side: int | None, options: EngineOptions) -> _Stage:
-    """Load a cascade stage into the engine; ``side`` None takes pictures of any size."""
+    if choose(options.name) == "torch":
+        return torch_runner(build(), options.threads, "cpu")  # networks of this size gain nothing on a GPU
     example = np.zeros((1, 3, side or SMALLEST_SIDE, side or SMALLEST_SIDE), np.float32)
-    return _Stage(load(net, example, options, free_size=side is None))
+    key = f"{name} of facenet-pytorch {version('facenet-pytorch')}"
+    return load(build, key, example, options, free_size=side is None)
 
 
 def _square(boxes: FloatArray) -> FloatArray:
@@ -72,14 +67,9 @@ class MtcnnDetector:
 
     def __init__(self, options: EngineOptions, side: int = 640, min_face: int = 20) -> None:
         self.side, self.min_face = side, min_face
-        mtcnn = MTCNN(keep_all=True)
-        nets: list[nn.Module] = [mtcnn.pnet.eval(), mtcnn.rnet.eval(), mtcnn.onet.eval()]
-        if choose(options.name) == "openvino":
-            nets = [
-                _engine_stage(net, side, options)
-                for net, side in zip(nets, (None, RNET_SIZE, ONET_SIZE), strict=True)
-            ]
-        self.pnet, self.rnet, self.onet = nets
+        self.pnet = _network("PNet", None, options)
+        self.rnet = _network("RNet", mtcnn.RNET_SIZE, options)
+        self.onet = _network("ONet", mtcnn.ONET_SIZE, options)
 
     def detect(self, rgb: ByteArray, thorough: bool = False) -> FaceDetections:
         """Search the whole picture.
@@ -112,20 +102,9 @@ class MtcnnDetector:
         missing = [max(0, SMALLEST_SIDE - side) for side in small.shape[:2]]
         if any(missing):
             small = np.pad(small, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=128)
-        with torch.inference_mode():
-            boxes, points = detect_face(
-                small,
-                self.min_face,
-                self.pnet,
-                self.rnet,
-                self.onet,
-                list(STAGE_THRESHOLDS),
-                PYRAMID_FACTOR,
-                torch.device("cpu"),
-            )
-        found = np.asarray(list(boxes[0]), np.float32).reshape(-1, 5)
-        landmarks = np.asarray(list(points[0]), np.float32).reshape(-1, 5, 2)
-        return _order(FaceDetections(found[:, :4] / scale, found[:, 4], landmarks / scale), KEEP_SCORE)
+        found = mtcnn.search(small, self.min_face, self.pnet, self.rnet, self.onet)
+        found = FaceDetections(found.boxes_xyxy / scale, found.scores, found.landmarks / scale)
+        return _order(found, KEEP_SCORE)
 
     def follow(self, rgb: ByteArray, boxes_xyxy: FloatArray) -> tuple[FaceDetections, FloatArray]:
         """Run only the last stage on earlier boxes.
@@ -141,17 +120,16 @@ class MtcnnDetector:
             return FaceDetections.empty(), np.zeros(0, np.float32)
         height, width = rgb.shape[:2]
         squares = np.round(_square(boxes_xyxy))
-        patches = np.zeros((len(squares), 3, ONET_SIZE, ONET_SIZE), np.float32)
+        patches = np.zeros((len(squares), 3, mtcnn.ONET_SIZE, mtcnn.ONET_SIZE), np.float32)
         squares = np.clip(squares, 0, [width, height, width, height]).astype(np.float32)
         for patch, (left, top, right, bottom) in zip(patches, squares.astype(int), strict=True):
             if right - left < 2 or bottom - top < 2:
                 continue
             face = Image.fromarray(np.ascontiguousarray(rgb[top:bottom, left:right])).resize(
-                (ONET_SIZE, ONET_SIZE), Image.Resampling.BOX
+                (mtcnn.ONET_SIZE, mtcnn.ONET_SIZE), Image.Resampling.BOX
             )
             patch[:] = (np.asarray(face, np.float32).transpose(2, 0, 1) - 127.5) / 128
-        with torch.inference_mode():
-            shift, points, probability = (out.numpy() for out in self.onet(torch.from_numpy(patches)))
+        shift, points, probability = self.onet(patches)
         size = np.tile(squares[:, 2:] - squares[:, :2] + 1, 2)
         landmarks = np.stack(
             [points[:, :5] * size[:, :1] + squares[:, :1], points[:, 5:] * size[:, 1:2] + squares[:, 1:2]], 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib
 import importlib.util
@@ -14,17 +15,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from hsemotion_space.messages import MessageError
 from hsemotion_space.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import nn
 
 EngineName = Literal["auto", "openvino", "torch"]
 Runner = Callable[[FloatArray], tuple[FloatArray, ...]]
@@ -42,9 +45,20 @@ def choose(name: EngineName) -> Literal["openvino", "torch"]:
     """Resolve ``auto``: torch where there is a GPU, else OpenVINO where it is installed, else torch."""
     if name != "auto":
         return name
-    if torch.cuda.is_available():
-        return "torch"
-    return "openvino" if importlib.util.find_spec("openvino") else "torch"
+    return "openvino" if importlib.util.find_spec("openvino") and not _has_gpu() else "torch"
+
+
+@cache
+def _has_gpu() -> bool:
+    """Return whether torch sees a GPU; torch takes seconds, so it is asked only where there is a driver."""
+    if "rocm" not in version("torch"):
+        try:
+            ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        except OSError:
+            return False
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.is_available()
 
 
 def _openvino() -> ModuleType:
@@ -67,11 +81,19 @@ class EngineOptions:
     threads: int = 0
 
 
-def load(module: nn.Module, example: FloatArray, options: EngineOptions, free_size: bool = False) -> Runner:
+def load(
+    build: Callable[[], nn.Module],
+    key: str,
+    example: FloatArray,
+    options: EngineOptions,
+    free_size: bool = False,
+) -> Runner:
     """Return a function from a batch (B, C, H, W) float32 to the module's outputs.
 
     Args:
-        module: in evaluation mode; returns a tensor or a tuple of tensors.
+        build: makes the module in evaluation mode, which returns a tensor or a tuple of tensors; not called,
+            and torch not imported, if the cache has the converted network.
+        key: everything that the outputs depend on, such as the digest of the weights.
         example: one input; B is free, C is fixed by it, H and W are unless ``free_size``.
         options: where to run.
         free_size: accept any H and W.
@@ -80,18 +102,20 @@ def load(module: nn.Module, example: FloatArray, options: EngineOptions, free_si
         EngineError: if OpenVINO was asked for and cannot convert or compile the module.
     """
     if choose(options.name) == "torch":
-        return _torch_runner(module, options.threads)
+        return torch_runner(build(), options.threads, "cuda" if _has_gpu() else "cpu")
     try:
-        return _openvino_runner(module, example, options, free_size)
+        return _openvino_runner(build, key, example, options, free_size)
     except (RuntimeError, ImportError) as error:
         text = "OpenVINO cannot run this network ({error}). Set HSEMOTION_ENGINE=torch."
         raise EngineError(text, code="openvino_failed", error=type(error).__name__) from error
 
 
-def _torch_runner(module: nn.Module, threads: int) -> Runner:
+def torch_runner(module: nn.Module, threads: int, device: Literal["cpu", "cuda"]) -> Runner:
+    """Return what :func:`load` returns, by torch."""
+    import torch  # noqa: PLC0415
+
     if threads:
         torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = module.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def run(batch: FloatArray) -> tuple[FloatArray, ...]:
@@ -107,25 +131,16 @@ def _torch_runner(module: nn.Module, threads: int) -> Runner:
     return run
 
 
-def _digest(module: nn.Module, example: FloatArray, free_size: bool) -> str:
-    key = hashlib.sha256(
-        f"{_openvino().__version__} {torch.__version__} {platform.machine()} {example.shape} {free_size}"
-        f" {module}".encode()
-    )
-    for name, tensor in module.state_dict().items():
-        key.update(name.encode())
-        key.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return key.hexdigest()[:32]
-
-
 def _openvino_runner(
-    module: nn.Module, example: FloatArray, options: EngineOptions, free_size: bool
+    build: Callable[[], nn.Module], key: str, example: FloatArray, options: EngineOptions, free_size: bool
 ) -> Runner:
     core = _openvino().Core()
-    file = options.cache / f"{_digest(module, example, free_size)}.network" if options.cache else None
+    versions = f"{_openvino().__version__} {version('torch')} {platform.machine()}"
+    name = hashlib.sha256(f"{versions} {example.shape} {free_size} {key}".encode()).hexdigest()[:32]
+    file = options.cache / f"{name}.network" if options.cache else None
     model = _read(core, file) if file is not None else None
     if model is None:
-        model = _convert(module, example, free_size)
+        model = _convert(build(), example, free_size)
         if file is not None:
             _store(core, model, file)
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -141,6 +156,8 @@ def _openvino_runner(
 
 
 def _convert(module: nn.Module, example: FloatArray, free_size: bool) -> Any:
+    import torch  # noqa: PLC0415
+
     ov = _openvino()
     root, level = logging.getLogger(), logging.getLogger().level
     try:
@@ -218,5 +235,9 @@ def normalize(
 ) -> FloatArray:
     """Return (B, 3, S, S) float32 from (B, S, S, 3) uint8: divided by 255, minus mean, over std."""
     scale = 1 / (255 * np.asarray(std, np.float32))
-    offset = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    return np.ascontiguousarray((faces * scale - offset).transpose(0, 3, 1, 2), np.float32)
+    offset = np.divide(mean, std, dtype=np.float32)
+    planes = faces.transpose(0, 3, 1, 2)
+    result = np.empty(planes.shape, np.float32)
+    np.multiply(planes, scale[:, None, None], out=result)
+    result -= offset[:, None, None]
+    return result

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from hsemotion_space.types import FaceDetections, FloatArray, IntArray
 
@@ -79,6 +78,9 @@ class FaceTracker:
         self._open = [item for item in self._open if time_s - item.time_s <= MAX_GAP_S]
         ids = np.zeros(len(faces), np.int64)
         if self._open and len(faces):
+            # a third of a second that no picture needs
+            from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
+
             overlaps = overlap(np.stack([item.box for item in self._open]), faces.boxes_xyxy)
             for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):
                 if overlaps[row, column] >= MIN_OVERLAP:

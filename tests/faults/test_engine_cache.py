@@ -41,7 +41,7 @@ def net(seed: int = 0) -> nn.Module:
 
 
 def outputs(cache: Path | None, seed: int = 0) -> FloatArray:
-    return load(net(seed), FACES[:1], EngineOptions("openvino", cache, 1))(FACES)[0]
+    return load(lambda: net(seed), f"net {seed}", FACES[:1], EngineOptions("openvino", cache, 1))(FACES)[0]
 
 
 @pytest.fixture(scope="module")

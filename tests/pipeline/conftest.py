@@ -8,7 +8,8 @@ import pytest
 from checkpoint_makers import make_checkpoint
 from pipeline_makers import GreenDetector
 
-from hsemotion_space.inference.pipeline import Network, Pipeline
+from hsemotion_space.inference.network import Network
+from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.settings import Settings
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -15,17 +17,17 @@ from media_makers import write_clip
 from pipeline_makers import EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, indices, picture
 
 from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.inference.network import Network
 from hsemotion_space.inference.pipeline import (
     BATCH,
     NO_FACE,
     NO_FACE_DARK,
     PREVIEW_SIDE,
     THUMBNAIL_SIDE,
-    Network,
     Pipeline,
 )
 from hsemotion_space.inference.postprocess import read_track
-from hsemotion_space.media.clips import MediaError, open_clip
+from hsemotion_space.media.clips import Clip, MediaError, open_clip
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
 from hsemotion_space.types import FaceTrack, FloatArray
 from hsemotion_space.vision.alignment import align_face
@@ -320,3 +322,28 @@ def test_with_the_real_detector(settings: Settings, tmp_path: Path) -> None:
     # the eyes, in the last frame, by the last stage alone
     drawn = np.array([[0.377, 0.457], [0.623, 0.457]]) * 120 + [40, 60]
     assert np.abs(moving.landmarks[-1, :2] - drawn).max() < 8
+
+
+@pytest.mark.parametrize("place", ["decoder", "detector", "backbone", "report"])
+def test_an_error_anywhere_stops_the_analysis_and_every_thread(
+    place: str,
+    pipeline: Pipeline,
+    network: Network,
+    detector: GreenDetector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise Cancelled(place)
+
+    if place == "decoder":
+        monkeypatch.setattr(Clip, "_rgb", fail)
+    elif place == "detector":
+        monkeypatch.setattr(detector, "follow", fail)
+    elif place == "backbone":
+        pipeline._networks["small"] = replace(network, run=fail)
+    with pytest.raises(Cancelled, match=place):
+        pipeline.analyze(
+            clip(tmp_path, [[LEFT, RIGHT]] * 40), EVERY_FRAME, fail if place == "report" else None
+        )
+    assert [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "backbone"))] == []

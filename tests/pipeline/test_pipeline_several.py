@@ -12,8 +12,10 @@ from error_codes import raises_code
 from pipeline_makers import ALL, EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, picture, same
 
 from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.inference import network
 from hsemotion_space.inference import pipeline as module
-from hsemotion_space.inference.pipeline import BATCH, Network, Pipeline
+from hsemotion_space.inference.network import Network
+from hsemotion_space.inference.pipeline import BATCH, Pipeline
 from hsemotion_space.media.clips import open_clip
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.vision.alignment import align_face
@@ -104,7 +106,7 @@ def test_one_checkpoint_that_cannot_be_loaded_fails_them_all_by_name(
     def refuse(*_args: object) -> bytes:
         raise CheckpointError("file.pt is damaged or incomplete. Download it again.")
 
-    monkeypatch.setattr(module, "resolve", refuse)
+    monkeypatch.setattr(network, "resolve", refuse)
     with raises_code(CheckpointError, "unloadable") as caught:
         pipeline.analyze_all(file, ["good", "gone"])
     assert caught.value.message.values["title"] == "Test gone"
@@ -116,7 +118,7 @@ def test_an_engine_that_refuses_a_network_names_it(
     def refuse(*_args: object) -> None:
         raise EngineError("no", code="openvino_failed")
 
-    monkeypatch.setattr(module, "load", refuse)
+    monkeypatch.setattr(network, "load", refuse)
     with raises_code(EngineError, "openvino_failed") as caught:
         Pipeline(settings, GreenDetector()).network("twin")
     assert caught.value.message.values["title"] == "Test twin"
