@@ -18,9 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hsemotion_space.analysis import by_hand
 from hsemotion_space.analysis.events import events, shares
 from hsemotion_space.analysis.face_check import doubt
 from hsemotion_space.analysis.reliability import precision
+from hsemotion_space.edits import Edits
 from hsemotion_space.messages import MessageError
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import Analysis, FaceResult, FloatArray, Prediction, Timeline
@@ -68,6 +70,11 @@ def label_column(task: Task, label_name: str) -> str:
     return f"{'clip.' if task.scope == 'clip' else ''}{task.name}.{label_name}"
 
 
+def label_columns(task: Task) -> list[str]:
+    """Return the columns of all labels."""
+    return [label_column(task, name) for name in task.label_names]
+
+
 def provenance_column(task: Task) -> str:
     """Return the column that says where the values of a task come from."""
     return f"{task.name}.provenance"
@@ -86,11 +93,7 @@ def precision_columns(task: Task) -> tuple[tuple[str, str], ...]:
     """
     if task.kind == "continuous" or task.scope == "clip":
         return ()
-    answers = (
-        [f"{task.name}.top"]
-        if task.kind == "one_of"
-        else [label_column(task, name) for name in task.label_names]
-    )
+    answers = [f"{task.name}.top"] if task.kind == "one_of" else label_columns(task)
     return tuple((f"{answer}.precision", f"{answer}.answers") for answer in answers)
 
 
@@ -111,28 +114,23 @@ def _precision_about(task: Task) -> dict[str, tuple[str, str]]:
 
 
 def _task_columns(task: Task) -> dict[str, tuple[str, str]]:
-    what = f"{task.low:g} to {task.high:g}" + (
-        ", the same in every row of the face" if task.scope == "clip" else ""
-    )
-    given = {
-        provenance_column(task): (
-            "string",
-            f"{task.title}: trained, rule (not trained) or prior (unvalidated).",
-        )
-    }
+    same = ", the same in every row of the face" if task.scope == "clip" else ""
+    what = f"{task.low:g} to {task.high:g}{same}"
+    given = ("string", f"{task.title}: trained, rule (not trained) or prior (unvalidated).")
     labels = {
         label_column(task, label.name): ("float32", f"{label.description} {what}.") for label in task.labels
     }
-    found = (
-        {finding_column(task): ("string", f"{task.title}: the label that stands out; empty if none does.")}
-        if task.none
-        else {}
-    )
-    return labels | found | _precision_about(task) | given
+    finding = ("string", f"{task.title}: the label that stands out; empty if none does.")
+    found = {finding_column(task): finding} if task.none else {}
+    found |= _precision_about(task) | {provenance_column(task): given}
+    return labels | found | by_hand.relative_about(task, list(labels))
 
 
 COLUMNS: Final[dict[str, tuple[str, str]]] = (
-    _HEAD | {name: about for task in TASKS for name, about in _task_columns(task).items()} | _TAIL
+    _HEAD
+    | {by_hand.NAME_COLUMN: by_hand.NAME_ABOUT}
+    | {name: about for task in TASKS for name, about in _task_columns(task).items()}
+    | _TAIL
 )
 """Every column a table can have, in its order: Arrow type and meaning.
 
@@ -290,6 +288,10 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
                 cells[row] = finding
             columns[finding_column(line.task)] = cells
         columns[provenance_column(line.task)] = [line.provenance] * count
+        relative, texts = by_hand.relative(line, label_columns(line.task))
+        columns |= {name: _placed(column, rows, count) for name, column in relative.items()}
+        columns |= {name: [text] * count for name, text in texts.items()}
+    columns |= {name: [text] * count for name, text in by_hand.name_cell(analysis.edits, track.track_id)}
     schema = pa.schema([_field(name) for name in COLUMNS if name in columns])
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
@@ -363,14 +365,16 @@ def _analysis(analysis: Analysis, source: str) -> dict[str, Json]:
         },
         "notices": list(analysis.notices),
         "frame_times_s": _numbers(analysis.frame_times_s),
-        "faces": [_face(face) for face in analysis.faces],
+        "faces": [_face(face, analysis.edits) for face in analysis.faces],
+        "markers": by_hand.describe_markers(analysis.edits),
     }  # fmt: skip
 
 
-def _face(face: FaceResult) -> dict[str, Json]:
+def _face(face: FaceResult, edits: Edits) -> dict[str, Json]:
     track = face.track
     return {
         "track_id": track.track_id,
+        **by_hand.describe_face(edits, track.track_id),
         "frame_index": _numbers(track.frame_index),
         "times_s": _numbers(track.times_s),
         "boxes_xyxy_px": _numbers(track.boxes_xyxy),
@@ -389,6 +393,7 @@ def _face(face: FaceResult) -> dict[str, Json]:
                 else {}
             )
             | _in_time(line)
+            | by_hand.describe_neutral(line)
             for line in _of(face, "frame")
         ],
         "clip_values": [

@@ -287,11 +287,12 @@ def _ask(  # noqa: PLR0917
         return _ended(context, workspace, chosen, status.id)
     if not status.analyses:
         return _failed(context, workspace, added, chosen, translate(status.message))
-    return {
-        **_ended(context, workspace, chosen, status.id),
-        workspace.source: source_value(name, status.analyses[0].media),
-        **result_updates(context, workspace.result, status),
-    }
+    try:
+        updates = result_updates(context, workspace.result, status)
+    except CheckpointError as error:  # a manifest was changed while the page runs
+        return _failed(context, workspace, added, chosen, translate(error))
+    media = source_value(name, status.analyses[0].media)
+    return {**_ended(context, workspace, chosen, status.id), workspace.source: media, **updates}
 
 
 def _running(workspace: Workspace, status: JobStatus) -> Updates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import gradio as gr
@@ -11,6 +11,8 @@ import gradio as gr
 from hsemotion_space.analysis.disagreement import disagreements
 from hsemotion_space.analysis.export import write
 from hsemotion_space.analysis.image_quality import KINDS, Kind, quality
+from hsemotion_space.analysis.markers import write_markers
+from hsemotion_space.edits import EditError
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError, JobStatus
@@ -18,9 +20,10 @@ from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_updates
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
+from hsemotion_space.ui.edit import change
 from hsemotion_space.ui.explain import Explanation, build_explanation, explanation_updates
-from hsemotion_space.ui.feedback import Form, build_form, connect_viewer, form_updates, refer_to
-from hsemotion_space.ui.inputs import RawSlider
+from hsemotion_space.ui.feedback import Form, build_form, connect_viewer, face_numbers, form_updates, refer_to
+from hsemotion_space.ui.inputs import RawSlider, read_event
 from hsemotion_space.ui.status import notice_list
 from hsemotion_space.ui.tables import face_table, folded, timeline_tables
 from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
@@ -49,7 +52,7 @@ class Result:
     Attributes:
         shown: state with the :class:`ResultRef` of what is shown.
         notices: sentences about the media, or why there is no result.
-        viewer, smoothing, csv, json, numbers, comparison, explanation: from top to bottom.
+        viewer, smoothing, csv, json, markers, numbers, comparison, explanation: from top to bottom.
         form: None where corrections are not taken.
     """
 
@@ -59,6 +62,7 @@ class Result:
     smoothing: gr.Slider
     csv: gr.DownloadButton
     json: gr.DownloadButton
+    markers: gr.DownloadButton
     numbers: gr.HTML
     comparison: Comparison
     explanation: Explanation
@@ -67,7 +71,8 @@ class Result:
     @property
     def outputs(self) -> list[gr.blocks.Block]:
         """Everything that an analysis changes."""
-        own = [self.shown, self.notices, self.viewer, self.smoothing, self.csv, self.json, self.numbers]
+        files = [self.csv, self.json, self.markers]
+        own = [self.shown, self.notices, self.viewer, self.smoothing, *files, self.numbers]
         form = self.form.outputs if self.form is not None else []
         return [*own, *self.comparison.outputs, *self.explanation.outputs, *form]
 
@@ -84,6 +89,7 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
         )  # fmt: skip
         csv = gr.DownloadButton(fixed("Download CSV"), visible=False, size="sm", scale=0, min_width=150)
         json = gr.DownloadButton(fixed("Download JSON"), visible=False, size="sm", scale=0, min_width=150)
+        marks = gr.DownloadButton(fixed("Download markers"), visible=False, size="sm", scale=0, min_width=150)
     numbers = gr.HTML(visible=False)
     comparison = build_comparison(context, shown)
     explanation = build_explanation(context, shown, viewer)
@@ -91,27 +97,50 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
     if context.feedback is not None:
         form = build_form(context, shown, receipt)
         connect_viewer(form, viewer, shown)
-    result = Result(shown, notices, viewer, smoothing, csv, json, numbers, comparison, explanation, form)
+    result = Result(
+        shown, notices, viewer, smoothing, csv, json, marks, numbers, comparison, explanation, form
+    )
     smoothing.release(
         lambda *chosen: smooth_again(context, result, *chosen), [shown, smoothing], result.outputs, **QUIET
     )
+
+    def edit(event: gr.EventData, given: ResultRef) -> Updates:
+        return edit_by_hand(context, result, given, read_event(event))
+
+    viewer.edit(edit, shown, result.outputs, **QUIET)
     return result
 
 
 def result_updates(context: AppContext, result: Result, status: JobStatus) -> Updates:
-    """Return updates that show the analyses of a job that is done."""
-    analyses = status.analyses
+    """Return updates that show the analyses of a job that is done.
+
+    Raises:
+        CheckpointError: if its changes by hand cannot be made again.
+    """
+    return {
+        **_faces(result, context.analyses(status, None), status.id),
+        **_charts(context, result, status, None),
+        result.smoothing: gr.update(value=status.config.smoothing, visible=_is_clip(status.analyses[0])),
+    }
+
+
+def _faces(result: Result, analyses: Sequence[Analysis], job: str) -> Updates:
+    """Return updates for notices and for what is chosen by face."""
     return {
         **notice_updates(result, list(map(translate, analyses[0].notices))),
-        **explanation_updates(result.explanation, analyses, status.id),
+        **explanation_updates(result.explanation, analyses, job),
         **(form_updates(result.form, analyses[0]) if result.form is not None else {}),
-        **_charts(context, result, status, None),
     }
+
+
+def _is_clip(analysis: Analysis) -> bool:
+    return analysis.media.kind == "clip" and bool(analysis.faces)
 
 
 def message_updates(result: Result, text: str) -> Updates:
     """Return updates that show no analysis, and why in the visitor's language; empty text shows nothing."""
-    hidden = (result.viewer, result.smoothing, result.csv, result.json, result.numbers)
+    files = (result.csv, result.json, result.markers)
+    hidden = (result.viewer, result.smoothing, *files, result.numbers)
     return {
         **dict.fromkeys(hidden, gr.update(visible=False)),
         **notice_updates(result, [text] if text else []),
@@ -136,6 +165,22 @@ def smooth_again(context: AppContext, result: Result, shown: ResultRef, smoothin
         return notice_updates(result, [translate(error)])
 
 
+def edit_by_hand(context: AppContext, result: Result, shown: ResultRef, sent: dict[str, object]) -> Updates:
+    """Return updates after a change by hand, or why it cannot be made; an open form stays if the faces do."""
+    try:
+        status = context.runner.status(shown.job)
+        before = context.analyses(status, shown.smoothing)
+        status = replace(status, edits=change(status.edits, before[0], sent))
+        after = context.analyses(status, shown.smoothing)
+        context.runner.edit(shown.job, status.edits)
+        same = face_numbers(before[0]) == face_numbers(after[0])
+        cleared = notice_updates(result, list(map(translate, after[0].notices)))
+        faces = cleared if same else _faces(result, after, status.id)
+        return {**faces, **_charts(context, result, status, shown.smoothing)}
+    except (JobError, CheckpointError, SettingsError, EditError) as error:
+        return notice_updates(result, [translate(error)])
+
+
 def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: float | None) -> Updates:
     """Return updates for what changes with the smoothing.
 
@@ -150,7 +195,7 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
     """
     analyses = context.analyses(status, smoothing)
     analysis, media = analyses[0], context.runner.media_of(status.id)
-    clip, faces = analysis.media.kind == "clip", bool(analysis.faces)
+    faces = bool(analysis.faces)
     shown = refer_to(context, status.id, analysis, smoothing)
     value = None
     if media is not None and faces:
@@ -161,13 +206,14 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
     numbers = (
         folded(say("Numbers as a table"), face_table(analysis)) + timeline_tables(analysis) if faces else ""
     )
-    csv, json = _write(context, status.id, analyses)
+    csv, json, markers = _write(context, status.id, analyses)
     return {
         result.shown: shown,
         result.viewer: gr.update(value=value, visible=value is not None),
-        result.smoothing: gr.update(visible=clip and faces),
+        result.smoothing: gr.update(visible=_is_clip(analysis)),
         result.csv: gr.update(value=csv, visible=True),
         result.json: gr.update(value=json, visible=True),
+        result.markers: gr.update(value=markers, visible=bool(analysis.edits.markers)),
         result.numbers: gr.update(value=numbers, visible=faces),
         **comparison_updates(result.comparison, analyses),
     }
@@ -177,10 +223,9 @@ def _write(context: AppContext, job: str, analyses: Sequence[Analysis]) -> list[
     """Write the files to download and return their paths."""
     folder = context.results / job
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"hsemotion-{analyses[0].media.sha256[:8]}.{suffix}" for suffix in ("csv", "json")]
-    for file in files:
-        write(list(analyses), file)
-    return [str(file) for file in files]
+    name = f"hsemotion-{analyses[0].media.sha256[:8]}"
+    files = [write(list(analyses), folder / f"{name}.{suffix}") for suffix in ("csv", "json")]
+    return [*map(str, files), str(write_markers(analyses[0], folder / f"{name}-markers.csv"))]
 
 
 def list_warnings(context: AppContext, analyses: Sequence[Analysis]) -> list[WarningEntry]:

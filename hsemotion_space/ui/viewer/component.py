@@ -17,7 +17,15 @@ from hsemotion_space.ui.inputs import read_event
 from hsemotion_space.ui.viewer.payload import ViewerValue
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("words.js", "data.js", "stage.js", "plots.js", "card.js", "viewer.js")  # one scope, in this order
+SCRIPTS = (
+    "words.js",
+    "data.js",
+    "stage.js",
+    "plots.js",
+    "card.js",
+    "edits.js",
+    "viewer.js",
+)  # one scope, in this order
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +40,11 @@ class Selection:
 def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML:
     """Return the picture with its faces, linked to all timelines; its value comes from :func:`as_text`.
 
-    Events: ``range`` (a stretch was selected or cleared), ``label_key`` (a key from 1 to 8 was pressed),
-    ``seek`` (the visitor went to another time), ``correct`` ("Not right?" was pressed). All bring ``face``,
-    and ``start`` and ``end`` in seconds or None; ``label_key`` and ``seek`` bring ``time``, ``label_key`` the
-    ``number`` and ``correct`` the ``task``. :func:`read_selection` and :func:`read_label_key` check what they
-    bring.
+    Events: ``label_key`` (a key from 1 to 8 was pressed), ``seek`` (the visitor went to another time),
+    ``correct`` ("Not right?" was pressed). All bring ``face``, and ``start`` and ``end`` of the selected
+    range in seconds or None; ``label_key`` and ``seek`` bring ``time``, ``label_key`` the ``number`` and
+    ``correct`` the ``task``; :func:`read_selection` and :func:`read_label_key` check what they bring.
+    ``edit`` brings an ``action`` that changes the result by hand, and what it needs.
 
     Args:
         visible: the 5 MB of plotly.js are loaded when a viewer is first visible.
@@ -84,7 +92,7 @@ def media_url(path: Path | str) -> str:
 
 
 def read_selection(event: gr.EventData) -> Selection | None:
-    """Return the stretch of a ``range`` or ``label_key`` event; None if absent or invalid."""
+    """Return the selected range of a ``correct`` or ``label_key`` event; None if absent or invalid."""
     given = read_event(event)
     start, end, face = (_number(given.get(name)) for name in ("start", "end", "face"))
     if start is None or end is None or face is None or not 0 <= start < end or face < 1 or face != int(face):

@@ -54,6 +54,7 @@ function boxAt(data, face, time) {
   return box.map((value, side) => value + part * (next[side] - value));
 }
 
+const titleOf = (face) => face.name || say('Face {number}', face);
 const signed = (value) => (value < 0 ? '\u2212' : '+') + Math.abs(value).toFixed(2);
 
 /** Return the values of one frame (of the clip for a clip-level task) in words; an empty text where there are none. */

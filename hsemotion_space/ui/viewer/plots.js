@@ -4,6 +4,8 @@ const MARGIN = { l: 52, r: 12, t: 6, b: 24 }; // fixed, so that all timelines al
 const DASHES = ['0', '8', '2', '8,3,2,3', '13,4', '2,6', '13,3,2,3', '13,3,2,3,2,3']; // in px; as in SVG and, with units, in Plotly
 const MOST_BANDS = 2; // of one timeline
 const MOST_BUCKETS = 240;
+const MOST_MARKERS = 40; // of one timeline
+const MARKER_COLORS = { event: '#6366f1', exclusion: '#dc2626' };
 const LINES_HEIGHT = 150;
 const ROW_HEIGHT = 16;
 const CONFIG = { displayModeBar: false, displaylogo: false, doubleClick: false, responsive: false };
@@ -89,9 +91,30 @@ function heatTraces(data, task, view) {
   }];
 }
 
+const lineShape = (x, color, dash) => ({
+  type: 'line', xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line: { width: 1.5, color, dash },
+});
+const areaShape = (x0, x1, fillcolor) => ({
+  type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, fillcolor, line: { width: 0 }, layer: 'below',
+});
+const plain = (text) => text.replace(/&/g, '&amp;').replace(/</g, '&lt;'); // Plotly reads some markup in texts
+
+/** Return shapes and texts of the cuts and markers in a range. */
+function marksOf(data, [from, to]) {
+  const markers = data.markers.filter(({ start, end }) => end >= from && start <= to).slice(0, MOST_MARKERS);
+  const shapes = markers.map(({ kind, start, end }) => (start === end ? lineShape(start, MARKER_COLORS[kind], 'solid')
+    : areaShape(start, end, `${MARKER_COLORS[kind]}40`)));
+  const cuts = data.cuts.filter((time) => time >= from && time <= to).map((time) => lineShape(time, '#888', 'dot'));
+  const texts = markers.filter(({ label }) => label).map(({ start, label }) => ({
+    x: Math.max(start, from), y: 1, xref: 'x', yref: 'paper', xanchor: 'left', yanchor: 'top', showarrow: false, text: plain(label),
+  }));
+  return { shapes: [...cuts, ...shapes], annotations: texts };
+}
+
 /** Draw a frame-level task into `plot`; only what the range of `view` shows is handed to Plotly. */
 function drawTimeline(plot, data, task, view) {
   const heat = isHeat(task);
+  const marks = marksOf(data, view.range);
   const edge = 0.02 * (task.high - task.low);
   const fixed = { fixedrange: true, zeroline: !heat && task.low < 0, showgrid: !heat };
   const names = task.labels.map((label) => label.short);
@@ -102,9 +125,8 @@ function drawTimeline(plot, data, task, view) {
     font: { family: view.font, size: 11 },
     xaxis: { range: [...view.range], ticksuffix: ' s', nticks: 6, zeroline: false, showgrid: !heat },
     yaxis: { ...fixed, ...(heat ? rows : { range: [task.low - edge, task.high + edge], nticks: 5 }) },
-    shapes: view.chosen.gaps.map(([x0, x1]) => ({
-      type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, fillcolor: 'rgba(127,127,127,0.22)', line: { width: 0 }, layer: 'below',
-    })),
+    shapes: [...view.chosen.gaps.map(([x0, x1]) => areaShape(x0, x1, 'rgba(127,127,127,0.22)')), ...marks.shapes],
+    annotations: marks.annotations,
   };
   return Plotly.react(plot, heat ? heatTraces(data, task, view) : lineTraces(data, task, view), layout, CONFIG);
 }
@@ -118,6 +140,7 @@ function noteOf(data, task, view) {
     parts.push(say('band: {band}, face {number}', { band: task.band, number }) + which);
   }
   if (gaps.length) parts.push(say('shaded: face {number} not found', { number }));
+  if (data.cuts.length) parts.push(say('dotted: cuts'));
   const [count, all] = [view.faces.length, data.faces.length];
   if (!view.single && count < all) parts.push(say('{count} of {all} faces', { count, all }));
   return [task.provenance, ...parts].filter(Boolean).join(' \u00b7 ');

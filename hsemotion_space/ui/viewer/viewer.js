@@ -20,6 +20,9 @@ let outline = ''; // what the sections were built for
 let cast = ''; // what the chips and the card were built for
 let chips = [];
 let readings = [];
+let person = null;
+let listed = '[]'; // the markers in their list
+let added = null; // start of the marker that was added last, whose label is wanted next
 let readAt = 0;
 let translate = () => {};
 
@@ -83,6 +86,15 @@ function seek(time) {
   announce();
 }
 
+/** Go to a time and stay there. */
+function goTo(time) {
+  stage.video.pause();
+  seek(time);
+}
+
+/** Return the time of the frame on screen, also while the player still seeks. */
+const now = () => data.times[Math.max(0, frameAt(data.times, stage.time))];
+
 function step(frames) {
   const index = clamp(frameAt(data.times, stage.time) + frames, 0, data.times.length - 1);
   stage.video.pause();
@@ -129,8 +141,9 @@ function showNumbers(index) {
   const task = frameTasks().find((item) => item.kind === 'one_of');
   for (const chip of chips) chip.show(task ? words(task, chip.face.lines[task.name], index) : '', chip.face === face);
   find('.face-card').style.setProperty('--face', face.color);
-  find('.face-card h2').textContent = say(data.clip ? 'Face {number} now' : 'Face {number}', face);
+  find('.face-card h2').textContent = face.name || say(data.clip ? 'Face {number} now' : 'Face {number}', face);
   for (const reading of readings) reading.show(face, index);
+  person.show(face, data);
 }
 
 /** Return the frame on screen in one sentence. */
@@ -138,7 +151,7 @@ function inWords() {
   const face = chosenFace();
   const index = frameFor(data, stage.time);
   const said = frameTasks().map((task) => words(task, face.lines[task.name], index)).filter(Boolean);
-  const text = `${say('Face {number}', face)}: ${said.join('; ') || say('not found')}`;
+  const text = `${titleOf(face)}: ${said.join('; ') || say('not found')}`;
   return data.clip ? `${say('{time} seconds', { time: stage.time.toFixed(2) })}, ${text}` : text;
 }
 
@@ -165,21 +178,18 @@ function select(start, end = null) {
   if (end !== null && rounded[0] === rounded[1]) return;
   state.selection = { start: rounded[0], end: end === null ? null : rounded[1] };
   showSelection();
-  if (end !== null) trigger('range', circumstances());
 }
 
 function clearSelection() {
   if (!state.selection) return;
   state.selection = null;
   showSelection();
-  trigger('range', circumstances());
 }
 
 function mark(which) {
-  const now = data.times[Math.max(0, frameAt(data.times, stage.time))]; // of the frame on screen, also while the player still seeks
   const { start, end } = state.selection ?? {};
-  if (which === 'start') select(now, end != null && end > now ? end : null);
-  else if (start != null) select(Math.min(start, now), Math.max(start, now));
+  if (which === 'start') select(now(), end != null && end > now() ? end : null);
+  else if (start != null) select(Math.min(start, now()), Math.max(start, now()));
 }
 
 function showSelection(shown = state.selection) {
@@ -359,9 +369,49 @@ function buildFaces() {
   chips = data.faces.map((face) => makeChip(face, () => selectFace(face.number)));
   find('.chips').replaceChildren(...chips.map(({ chip }) => chip));
   find('.warnings').replaceChildren(...makeWarnings(data.warnings, selectFace));
-  const correct = (task) => (data.correctable ? () => trigger('correct', { task: task.name, ...circumstances() }) : null);
-  readings = data.tasks.map((task) => makeReading(task, correct(task)));
+  const correct = (task) => (data.correctable ? () => correctTask(task) : null);
+  readings = data.tasks.map((task) => makeReading(task, correct(task), goTo));
   find('.readings').replaceChildren(...readings.map(({ node }) => node));
+  person = makePerson((change) => trigger('edit', change), now);
+  find('.by-hand').replaceChildren(person.node);
+}
+
+const correctTask = (task) => trigger('correct', { task: task.name, ...circumstances() });
+
+/** Fill the list of markers unless it is as it should be; the label of a marker that was just added gets the focus. */
+function showMarkers() {
+  if (JSON.stringify(data.markers) === listed) return;
+  listed = JSON.stringify(data.markers);
+  find('.markers').replaceChildren(...markerItems(data.markers, goTo, changeMarker));
+  const place = added === null ? -1 : data.markers.findIndex((marker) => Math.abs(marker.start - added) < 1e-3 && !marker.label);
+  if (place >= 0) find('.markers').children[place].querySelector('input').focus();
+  added = null;
+}
+
+/** Give a marker another label, which is in the list already, or delete it. */
+function changeMarker(place, label) {
+  const markers = [...data.markers];
+  if (label === undefined) markers.splice(place, 1);
+  else {
+    markers[place] = { ...markers[place], label };
+    listed = JSON.stringify(markers);
+  }
+  changeMarkers(markers);
+}
+
+function changeMarkers(markers) {
+  trigger('edit', { action: 'markers', markers: markers.map(({ kind, start, end, label }) => [kind, start, end, label]) });
+}
+
+/** Mark the selected range, or the moment on screen. */
+function addMarker(kind) {
+  const { start, end } = state.selection?.end == null ? { start: now(), end: now() } : state.selection;
+  if (kind === 'exclusion' && start === end) {
+    find('.chosen-range').textContent = say('Select a range first, then exclude it.');
+    return;
+  }
+  added = start;
+  changeMarkers([...data.markers, { kind, start, end, label: '' }]);
 }
 
 function buildSections() {
@@ -392,6 +442,7 @@ function showAll() {
   for (const selector of ['.chips', '.face-card']) find(selector).hidden = !data.faces.length;
   if (sections.size) showControls();
   find('.timelines').hidden = !sections.size;
+  find('.correct-range').hidden = !data.correctable;
   stage.refresh();
   redraw();
 }
@@ -427,6 +478,7 @@ function load() {
   find('.caption').replaceChildren(...options, make('option', { value: '' }, say('numbers only')));
   find('.caption').value = state.caption ?? '';
   find('.caption-choice').hidden = !data.faces.length;
+  showMarkers();
   stage.load(data.media);
   showAll();
   showPlayback();
@@ -444,6 +496,9 @@ const KEYS = {
   '+': () => zoom(0.5),
   '-': () => zoom(2),
   0: () => showRange(null),
+  m: () => addMarker('event'),
+  x: () => addMarker('exclusion'),
+  n: () => trigger('edit', { action: 'neutral', face: chosenFace().number, time: now() }),
 };
 
 root.addEventListener('keydown', (event) => {
@@ -467,9 +522,8 @@ root.addEventListener('keydown', (event) => {
 root.addEventListener('goto', ({ detail: { time, face } }) => {
   if (!data?.faces.some((item) => item.number === face)) return;
   state.face = face;
-  stage.video.pause();
   showAll();
-  seek(time);
+  goTo(time);
 });
 find('.play').addEventListener('click', () => stage.toggle());
 find('.back').addEventListener('click', () => step(-1));
@@ -488,6 +542,9 @@ find('.zoom').append(
   makeButton('Range starts here', () => mark('start')),
   makeButton('Range ends here', () => mark('end')),
   makeButton('Clear range', clearSelection, { class: 'needs-range', disabled: '' }),
+  makeButton('Correct range', () => correctTask(frameTasks()[0]), { class: 'needs-range correct-range', disabled: '' }),
+  makeButton('Mark event', () => addMarker('event')),
+  makeButton('Exclude range', () => addMarker('exclusion'), { class: 'needs-range', disabled: '' }),
   makeButton('Zoom to range', () => showRange([state.selection.start, state.selection.end]), { class: 'needs-range', disabled: '' }),
   makeButton('Zoom in', () => zoom(0.5)),
   makeButton('Zoom out', () => zoom(2)),
