@@ -30,6 +30,10 @@ from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Disagreement, Floa
 MAX_SERIES: Final = 12  # lines on one pair of axes
 MAX_CHECKPOINTS: Final = len(FACE_DASHES)
 SHADED: Final = "shaded: face not visible"
+ABSENCE: Final = {
+    "type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "fillcolor": SHADE,
+    "line": {"width": 0}, "layer": "below",
+}  # fmt: skip
 NO_PAIR: Final = "Nothing to compare: pick two or more checkpoints that share a task."
 _KEYS_PER_ROW: Final = 3
 Tell: TypeAlias = Callable[[str], str]
@@ -70,20 +74,15 @@ def comparison(
         if line.task.name == task_name
     ]
     if not every:
-        return empty(
-            tell(Message("None of these checkpoints predicts {task}.", task=task.title) if faces else NOTHING)
-        )
+        text = Message("None of these checkpoints predicts {task}.", task=task.title) if faces else NOTHING
+        return empty(tell(text))
     said, frame_times_s = every[:MAX_CHECKPOINTS], analyses[0].frame_times_s
-    left = (
-        tell(Message("{some} of {all} checkpoints", some=len(said), all=len(every)))
-        if len(said) < len(every)
-        else ""
-    )
+    left = ""
+    if len(said) < len(every):
+        left = tell(Message("{some} of {all} checkpoints", some=len(said), all=len(every)))
     shown, some = _choose(said, labels)
-    said, shown = (
-        [(title, _told(line, tell)) for title, line in said],
-        [_told_label(label, tell) for label in shown],
-    )
+    said = [(title, _told(line, tell)) for title, line in said]
+    shown = [_told_label(label, tell) for label in shown]
     if task.scope == "clip" or len(frame_times_s) < 2:
         return _bars(said, left, tell)
     fig = go.Figure()
@@ -94,26 +93,11 @@ def comparison(
         )  # fmt: skip
         _add_lines(fig, number, (title, line), shown, frame_times_s)
     absent = gaps(*_on_frames(said[0][1].times_s, said[0][1].values, frame_times_s))
-    look = {
-        "type": "rect",
-        "xref": "x",
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "fillcolor": SHADE,
-        "line": {"width": 0},
-        "layer": "below",
-    }
     words = "; ".join(part for part in (tell(SHADED) if absent else "", tell(some), left) if part)
-    fig.update_xaxes(
-        range=_span(frame_times_s),
-        ticksuffix=" s",
-        nticks=6,
-        zeroline=False,
-        title={"text": words, "standoff": 4},
-    )
+    caption = {"text": words, "standoff": 4}
+    fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False, title=caption)
     fig.update_yaxes(range=[task.low, task.high], nticks=5, zerolinecolor=TEXT)
-    fig.update_layout(shapes=[look | {"x0": start, "x1": stop} for start, stop in absent])
+    fig.update_layout(shapes=[ABSENCE | {"x0": start, "x1": stop} for start, stop in absent])
     return finish(fig, 260 + 24 * len(said), _provenances(said, tell), lift=_add_key(fig, shown))
 
 

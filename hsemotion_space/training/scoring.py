@@ -87,14 +87,9 @@ class _Statistics(NamedTuple):
 
 
 def score(
-    task: Task,
-    labels: Iterable[Series],
-    predictions: Iterable[Series],
-    thresholds: Sequence[float] | None = None,
-    *,
-    rounds: int = 1000,
-    seed: int = 0,
-) -> TaskScore:
+    task: Task, labels: Iterable[Series], predictions: Iterable[Series],
+    thresholds: Sequence[float] | None = None, *, rounds: int = 1000, seed: int = 0,
+) -> TaskScore:  # fmt: skip
     """Score predictions by the official measure over all annotated frames together, not per video.
 
     ``P_VA``: mean of the concordance coefficients ``2 cov / (var x + var y + (mean x - mean y)^2)``,
@@ -116,23 +111,16 @@ def score(
     """
     statistics = _statistics(task, check_thresholds(task, thresholds))
     targets = by_video(task, labels, 1 if task.kind == "one_of" else len(task.labels), "labels")
-    known = by_video(
-        task, (series for series in predictions if series.video in targets), len(task.labels), "predictions"
-    )
+    relevant = (series for series in predictions if series.video in targets)
+    known = by_video(task, relevant, len(task.labels), "predictions")
     _check_labels(task, targets)
     _check_probabilities(task, known)
-    values = np.concatenate(
-        [filled(task, known.get(video), series.frames) for video, series in targets.items()]
-    )
+    values = np.concatenate([filled(task, known.get(name), one.frames) for name, one in targets.items()])
     truth = np.concatenate([series.values for series in targets.values()])
     bounds = np.cumsum([0, *(len(series.frames) for series in targets.values())]).tolist()
-    sums = np.stack(
-        [statistics.sums(values[start:stop], truth[start:stop]) for start, stop in pairwise(bounds)]
-    )
+    sums = np.stack([statistics.sums(values[a:b], truth[a:b]) for a, b in pairwise(bounds)])
     per_label = statistics.of_sums(sums.sum(0))
-    predicted = sum(
-        int(np.isin(targets[video].frames, series.frames).sum()) for video, series in known.items()
-    )
+    predicted = sum(int(np.isin(targets[name].frames, one.frames).sum()) for name, one in known.items())
     missing = sum(len(series.frames) for video, series in targets.items() if video not in known)
     counts = sums.sum(0).astype(np.int64) if task.kind == "one_of" else np.zeros((0, 0), np.int64)
     calibration = bins_of_values(task, values, truth)

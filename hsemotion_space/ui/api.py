@@ -103,27 +103,17 @@ def build_api(context: AppContext) -> None:
         )
 
     def analyze_clip(  # noqa: PLR0917  the endpoint's inputs
-        request: gr.Request,
-        clip: FileData,
-        consent: bool,
-        checkpoint: str = "",
-        sample_fps: float = 10.0,
+        request: gr.Request, clip: FileData, consent: bool, checkpoint: str = "", sample_fps: float = 10.0,
         smoothing: float = PipelineConfig().smoothing,
-    ) -> AnalysisResult:
+    ) -> AnalysisResult:  # fmt: skip
         """Analyze the faces of a clip over time.
 
         Give the file with ``gradio_client.handle_file``, ``consent`` as true if everybody shown agrees that
         the file is analyzed now, the id of a checkpoint (empty for the usual one), frames analyzed per second
         (0 for all, at most 60), and the factor on each task's smoothing window (0 to 3).
         """
-        return _analyze(
-            context,
-            "clip",
-            clip,
-            consent,
-            _config(checkpoint, sample_fps, smoothing),
-            client=client_of(request),
-        )
+        config = _config(checkpoint, sample_fps, smoothing)
+        return _analyze(context, "clip", clip, consent, config, client=client_of(request))
 
     def submit_feedback(  # noqa: PLR0917  the endpoint's inputs
         request: gr.Request, job: str, face: int = 0, statement: Statement = NO_STATEMENT,
@@ -138,13 +128,8 @@ def build_api(context: AppContext) -> None:
         ``keep`` (labels, crop, publish) and with ``adult_and_permitted`` that everybody is 18 or older and
         permitted it.
         """
-        return _submit(
-            context,
-            job,
-            _submission(face, ticket, statement, consent),
-            request,
-            outdated=bool(ticket) or isinstance(face, str),
-        )
+        submission = _submission(face, ticket, statement, consent)
+        return _submit(context, job, submission, request, outdated=bool(ticket) or isinstance(face, str))
 
     def list_the_checkpoints() -> list[CheckpointInfo]:
         """List the checkpoints, with the provenance of each task's numbers."""
