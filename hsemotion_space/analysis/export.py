@@ -132,10 +132,7 @@ COLUMNS: Final[dict[str, tuple[str, str]]] = (
     | {name: about for task in TASKS for name, about in _task_columns(task).items()}
     | _TAIL
 )
-"""Every column a table can have, in its order: Arrow type and meaning.
-
-A file has the columns of the tasks and labels present in it.
-"""
+"""Every column in its order: Arrow type and meaning; a file has the columns of its tasks and labels."""
 
 
 def table(analyses: Sequence[Analysis], sources: Sequence[str] = ()) -> pa.Table:

@@ -15,6 +15,7 @@ from hsemotion_space.analysis.markers import write_markers
 from hsemotion_space.edits import EditError
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
+from hsemotion_space.inference.session import SessionError
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.types import Analysis
@@ -24,6 +25,7 @@ from hsemotion_space.ui.edit import change
 from hsemotion_space.ui.explain import Explanation, build_explanation, explanation_updates
 from hsemotion_space.ui.feedback import Form, build_form, connect_viewer, face_numbers, form_updates, refer_to
 from hsemotion_space.ui.inputs import RawSlider, read_event
+from hsemotion_space.ui.session import save_session
 from hsemotion_space.ui.status import notice_list
 from hsemotion_space.ui.tables import face_table, folded, timeline_tables
 from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
@@ -39,6 +41,8 @@ KIND_TITLES: Final[dict[Kind, str]] = {
     "undecided": "Close call",
     "divided": "Backbones disagree",
 }
+SESSION_FILE: Final = "session-file"
+HAND_OUT: Final = f"() => document.querySelector('#{SESSION_FILE}')?.click()"
 SMOOTHING: Final = (
     "0.15 (±0.25 s for expression) keeps events of half a second, 1 is the window of the ABAW challenge"
     " (±1.67 s), 0 turns smoothing off."
@@ -52,7 +56,7 @@ class Result:
     Attributes:
         shown: state with the :class:`ResultRef` of what is shown.
         notices: sentences about the media, or why there is no result.
-        viewer, smoothing, csv, json, markers, numbers, comparison, explanation: from top to bottom.
+        viewer, smoothing, csv, json, markers, save, numbers, comparison, explanation: from top to bottom.
         form: None where corrections are not taken.
     """
 
@@ -63,6 +67,7 @@ class Result:
     csv: gr.DownloadButton
     json: gr.DownloadButton
     markers: gr.DownloadButton
+    save: gr.Button
     numbers: gr.HTML
     comparison: Comparison
     explanation: Explanation
@@ -71,7 +76,7 @@ class Result:
     @property
     def outputs(self) -> list[gr.blocks.Block]:
         """Everything that an analysis changes."""
-        files = [self.csv, self.json, self.markers]
+        files = [self.csv, self.json, self.markers, self.save]
         own = [self.shown, self.notices, self.viewer, self.smoothing, *files, self.numbers]
         form = self.form.outputs if self.form is not None else []
         return [*own, *self.comparison.outputs, *self.explanation.outputs, *form]
@@ -89,6 +94,8 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
         )  # fmt: skip
         csv = gr.DownloadButton(fixed("Download CSV"), visible=False, size="sm", scale=0, min_width=150)
         json = gr.DownloadButton(fixed("Download JSON"), visible=False, size="sm", scale=0, min_width=150)
+        save = gr.Button(fixed("Save session"), visible=False, size="sm", scale=0, min_width=150)
+        session = gr.DownloadButton("", elem_id=SESSION_FILE, elem_classes="handed-out")
         marks = gr.DownloadButton(fixed("Download markers"), visible=False, size="sm", scale=0, min_width=150)
     numbers = gr.HTML(visible=False)
     comparison = build_comparison(context, shown)
@@ -98,7 +105,7 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
         form = build_form(context, shown, receipt)
         connect_viewer(form, viewer, shown)
     result = Result(
-        shown, notices, viewer, smoothing, csv, json, marks, numbers, comparison, explanation, form
+        shown, notices, viewer, smoothing, csv, json, marks, save, numbers, comparison, explanation, form
     )
     smoothing.release(
         lambda *chosen: smooth_again(context, result, *chosen), [shown, smoothing], result.outputs, **QUIET
@@ -107,7 +114,15 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
     def edit(event: gr.EventData, given: ResultRef) -> Updates:
         return edit_by_hand(context, result, given, read_event(event))
 
+    def write_file(given: ResultRef) -> Updates:
+        try:
+            return {session: str(save_session(context, given))}
+        except (JobError, SessionError) as error:
+            return {session: gr.update(value=None), **notice_updates(result, [translate(error)])}
+
     viewer.edit(edit, shown, result.outputs, **QUIET)
+    saved = save.click(write_file, shown, [session, notices], **QUIET)
+    saved.then(None, None, None, js=HAND_OUT)
     return result
 
 
@@ -139,7 +154,7 @@ def _is_clip(analysis: Analysis) -> bool:
 
 def message_updates(result: Result, text: str) -> Updates:
     """Return updates that show no analysis, and why in the visitor's language; empty text shows nothing."""
-    files = (result.csv, result.json, result.markers)
+    files = (result.csv, result.json, result.markers, result.save)
     hidden = (result.viewer, result.smoothing, *files, result.numbers)
     return {
         **dict.fromkeys(hidden, gr.update(visible=False)),
@@ -198,11 +213,10 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
     faces = bool(analysis.faces)
     shown = refer_to(context, status.id, analysis, smoothing)
     value = None
-    if media is not None and faces:
+    if faces and (media is not None or analysis.imported):
+        url = media_url(media) if media is not None else ""
         raw, warnings = context.analyses(status, 0.0)[0], list_warnings(context, analyses)
-        value = as_text(
-            viewer_value(analysis, media_url(media), raw, warnings=warnings, correctable=bool(shown.faces))
-        )
+        value = as_text(viewer_value(analysis, url, raw, warnings=warnings, correctable=bool(shown.faces)))
     numbers = (
         folded(say("Numbers as a table"), face_table(analysis)) + timeline_tables(analysis) if faces else ""
     )
@@ -214,6 +228,7 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
         result.csv: gr.update(value=csv, visible=True),
         result.json: gr.update(value=json, visible=True),
         result.markers: gr.update(value=markers, visible=bool(analysis.edits.markers)),
+        result.save: gr.update(visible=faces),
         result.numbers: gr.update(value=numbers, visible=faces),
         **comparison_updates(result.comparison, analyses),
     }

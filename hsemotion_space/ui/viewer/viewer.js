@@ -86,10 +86,10 @@ function seek(time) {
   announce();
 }
 
-/** Go to a time and stay there. */
+/** Go to the first analyzed frame at or after a time and stay there. */
 function goTo(time) {
   stage.video.pause();
-  seek(time);
+  seek(data.times[clamp(frameAt(data.times, time - TOLERANCE_S - 1e-6) + 1, 0, data.times.length - 1)]);
 }
 
 /** Return the time of the frame on screen, also while the player still seeks. */
