@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hsemotion_space.edits import EditError, Edits, read_edits
-from hsemotion_space.hub.manifest import Checkpoint
+from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
 from hsemotion_space.inference.postprocess import reread
 from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import PipelineConfig, SettingsError
@@ -161,6 +161,8 @@ def restore(session: Session, checkpoints: Sequence[Checkpoint]) -> Session:
             replace(reread(one, checkpoint, smoothing), checkpoint=_reference(checkpoint), imported=True)
             for one, checkpoint in pairs
         ]
+    except CheckpointError:
+        raise
     except (ValueError, IndexError) as error:
         raise SessionError(DAMAGED, code="damaged") from error
     return replace(session, analyses=tuple(made))
