@@ -34,10 +34,16 @@ def _unknown_choice(name: str, allowed: str, value: object) -> SettingsError:
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """Caps on untrusted media; beyond them images are refused, clips refused or cut, always with a notice."""
+    """Caps on untrusted media; beyond them images are refused, clips refused or cut, always with a notice.
+
+    Attributes:
+        jpeg_pixels: of a JPEG, which is scaled while it is decoded and so takes little memory.
+        own_files: also read formats and codecs that the page refuses, such as TIFF and ProRes.
+    """
 
     image_bytes: int = 25 * 2**20
     image_pixels: int = 25_000_000
+    jpeg_pixels: int = 25_000_000
     image_side: int = 10_000
     image_output_side: int = 1920
     clip_bytes: int = 100 * 2**20
@@ -46,6 +52,24 @@ class MediaLimits:
     clip_frames: int = 600  # sampled frames
     clip_packets: int = 20_000
     decode_deadline_s: float = 120.0
+    own_files: bool = False
+
+    def for_own_files(self) -> MediaLimits:
+        """Return limits for a person's own files on a person's own machine: what would exhaust the memory."""
+        return replace(
+            self,
+            image_bytes=2**30,
+            image_pixels=150_000_000,
+            jpeg_pixels=400_000_000,
+            image_side=65_535,
+            clip_bytes=2**40,
+            clip_pixels=8192 * 4608,
+            clip_duration_s=24 * 3600.0,
+            clip_frames=10**7,
+            clip_packets=10**8,
+            decode_deadline_s=24 * 3600.0,
+            own_files=True,
+        )
 
 
 CHALLENGE_SMOOTHING: Final = 1.0

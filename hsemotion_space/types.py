@@ -271,12 +271,18 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
-    """Which weights made an analysis: digests of the files of weights and heads, empty without one."""
+    """Which weights made an analysis.
+
+    Attributes:
+        sha256, heads_sha256: digests of the files of weights and heads; empty without one.
+        license: license of the weights and terms of their use.
+    """
 
     id: str
     title: str
     sha256: str
     heads_sha256: str = ""
+    license: str = ""
 
 
 @dataclass(frozen=True, slots=True)

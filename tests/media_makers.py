@@ -18,6 +18,7 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 TIME_BASE = Fraction(1, 1000)
+EVEN_RATES = ("mpeg1video", "mpeg2video")  # codecs that know no other times
 Corners = tuple[tuple[int, int, int], ...]
 UPRIGHT = (RED, GREEN, BLUE, WHITE)
 """Corners of ``quadrants``: top left, top right, bottom left, bottom right."""
@@ -185,7 +186,7 @@ def write_clip(
         stream = container.add_stream(codec, rate=rate, options=quiet | (options or {}))
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pix_fmt or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
-        stream.codec_context.time_base = TIME_BASE
+        stream.codec_context.time_base = Fraction(1, rate) if codec in EVEN_RATES else TIME_BASE
         if aspect_ratio is not None:
             stream.codec_context.sample_aspect_ratio = aspect_ratio
         if turn is not None:
@@ -197,7 +198,8 @@ def write_clip(
             art.disposition = av.stream.Disposition.attached_pic
         for picture, time_s in zip(pictures, times_s, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = round(time_s * 1000), TIME_BASE
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = round(time_s / frame.time_base)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if art is not None:

@@ -44,6 +44,7 @@ HOMES = {
     "krippendorff": "feedback",
     "multiprocessing": "jobs",
     "openvino": "vision",
+    "pillow_heif": "media",
     "plotly": "figures",
     "pyarrow": "analysis feedback training",
     "safetensors": "hub inference training",

@@ -4,13 +4,17 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from checkpoint_makers import make_checkpoint
 from face_makers import picture_with
+from media_makers import write_clip
 from PIL import Image
 
 from hsemotion_space.cli import main
+from hsemotion_space.media.clips import open_clip
+from hsemotion_space.settings import MediaLimits
 
 
 @pytest.fixture
@@ -36,6 +40,21 @@ def test_analyze_prints_and_writes_every_format(workplace: Path, capsys: pytest.
     assert float(rows[1]["expression.Anger"]) == pytest.approx(table[1]["expression.Anger"])
     assert rows[0]["source"] == "two.png"
     assert "two.png" in json.dumps(faces)
+
+
+def test_a_clip_is_rendered_and_a_spreadsheet_reads_its_name(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = workplace / "\u0444\u043e\u0442\u043e \U0001f600.ts"
+    write_clip(clip, [picture_with([(10, 20)], (240, 320))] * 5, kind="mpegts", audio="aac")
+    out, table = workplace / "faces.mp4", workplace / "faces.csv"
+    assert main(["analyze", str(clip), "--render", str(out), "--out", str(table), "--csv-bom"]) == 0
+    assert f"Wrote {out}" in capsys.readouterr().out
+    assert table.read_bytes().startswith(b"\xef\xbb\xbf")
+    rows = list(csv.DictReader(table.read_text("utf-8-sig").splitlines()))
+    assert len(rows) == 5 and rows[0]["source"] == clip.name and rows[0]["checkpoint_license"]
+    frame = next(iter(open_clip(out, MediaLimits(), 0)))
+    assert np.abs(frame.rgb.astype(int) - picture_with([(10, 20)], (240, 320))).max() > 100
 
 
 def test_a_bad_file_does_not_stop_the_others(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

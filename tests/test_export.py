@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from hsemotion_space.analysis import export
 from hsemotion_space.analysis.events import events, shares
+from hsemotion_space.analysis.image_quality import face_sharpness
 from hsemotion_space.analysis.markers import write_markers
 from hsemotion_space.edits import Edits, Marker
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, TASKS
@@ -105,7 +106,7 @@ def test_csv_holds_every_face_and_frame_with_exact_numbers(tmp_path: Path) -> No
         (analysis.media.sha256, "clip", "clip.mp4")
     }
     assert {(row["checkpoint_id"], row["checkpoint_sha256"], row["schema_version"]) for row in rows} == {
-        ("starter", "c" * 64, "1")
+        ("starter", "c" * 64, "2")
     }
 
 
@@ -120,7 +121,7 @@ def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
         parquet.schema.field("action_units.AU12").metadata[b"description"]
         == export.COLUMNS["action_units.AU12"][1].encode()
     )
-    assert parquet.schema.metadata[b"schema_version"] == b"1"
+    assert parquet.schema.metadata[b"schema_version"] == b"2"
     np.testing.assert_array_equal(
         parquet["valence_arousal.Valence"].to_numpy(),
         np.asarray([np.float32(row["valence_arousal.Valence"]) for row in rows]),
@@ -170,6 +171,52 @@ def test_json_is_strict_nested_and_exact(tmp_path: Path) -> None:
     assert not {"embeddings", "thumbnail"} & set(first["faces"][0])
 
 
+def turned_face() -> Analysis:
+    """Return a clip with a cut before its fifth frame, a face that leaves the picture, and landmarks."""
+    analysis = make_analysis(1, 10, gap=False)
+    face = analysis.faces[0]
+    boxes = np.tile(np.float32([10, 20, 90, 120]), (10, 1))
+    boxes[7] = -40, 20, 40, 120
+    points = np.tile(np.float32([[30, 60], [70, 60], [60, 80], [40, 100], [60, 100]]), (10, 1, 1))
+    points[3] = np.nan
+    track = dataclasses.replace(face.track, boxes_xyxy=boxes, landmarks=points)
+    lines = tuple(dataclasses.replace(line, half_width_s=0.25) for line in face.timelines)
+    return dataclasses.replace(
+        analysis,
+        faces=(dataclasses.replace(face, track=track, timelines=lines),),
+        checkpoint=dataclasses.replace(analysis.checkpoint, license="research use only"),
+        cuts_s=analysis.frame_times_s[4:5],
+    )
+
+
+def test_rows_tell_how_far_to_trust_them(tmp_path: Path) -> None:
+    analysis = turned_face()
+    face = analysis.faces[0]
+    rows = pq.read_table(export.write([analysis], tmp_path / "a.parquet")).to_pylist()
+    assert [row["shot"] for row in rows] == [1] * 4 + [2] * 6
+    assert {row["face_side_px"] for row in rows} == {80}
+    assert [row["face_outside"] for row in rows] == [0] * 7 + [0.5] + [0] * 2
+    assert [row["yaw"] for row in rows] == [0.25] * 3 + [None] + [0.25] * 6
+    assert {row["sharpness"] for row in rows} == {np.float32(face_sharpness(face.track, analysis.media))}
+    assert {row["checkpoint_license"] for row in rows} == {"research use only"}
+    assert {row["expression.smoothing_s"] for row in rows} == {0.25}
+    for row, values in zip(rows, face.timelines[0].values, strict=True):
+        second, first = np.sort(values)[-2:]
+        assert row["expression.top"] == EXPRESSION.label_names[values.argmax()]
+        assert row["expression.top.lead"] == first - second
+    read = json.loads(export.write([analysis], tmp_path / "a.json").read_text("utf-8"))["analyses"][0]
+    assert read["cuts_s"] == analysis.cuts_s.tolist() and read["checkpoint"]["license"] == "research use only"
+    assert read["faces"][0]["outside"][7] == 0.5
+    assert read["faces"][0]["yaw_pitch_roll_deg"][2:4] == [[0.25, 0.5, 0.0], [None] * 3]
+
+
+def test_csv_with_a_byte_order_mark_is_utf_8_for_spreadsheets(tmp_path: Path) -> None:
+    analysis, names = make_analysis(1, kind="image"), ["\u0444\u043e\u0442\u043e \U0001f600.jpg"]
+    plain = export.write([analysis], tmp_path / "a.csv", names).read_bytes()
+    marked = export.write([analysis], tmp_path / "b.csv", names, bom=True).read_bytes()
+    assert marked == b"\xef\xbb\xbf" + plain
+
+
 def test_document_has_events_and_shares_of_time_of_a_clip() -> None:
     analysis = make_analysis(1, 30)
     [face] = export.document([analysis])["analyses"][0]["faces"]  # type: ignore[index, call-overload]
@@ -207,8 +254,11 @@ def test_checkpoints_with_different_labels_share_a_file(tmp_path: Path) -> None:
     labels = [name for name in rows[0] if "." in name]
     assert labels == [
         *(f"expression.{name}" for name in EXPRESSION.label_names),
+        "expression.top",
+        "expression.top.lead",
         "expression.top.precision",
         "expression.top.answers",
+        "expression.smoothing_s",
         "expression.provenance",
         *(f"clip.mimicry_intensity.{name}" for name in MIMICRY_INTENSITY.label_names),
         "mimicry_intensity.provenance",
@@ -338,6 +388,19 @@ def test_documentation_has_every_column_and_no_other() -> None:
     assert {name: (kind, about) for name, kind, about in documented} == export.COLUMNS
     assert len(documented) == len(export.COLUMNS)
     assert f"schema version {export.SCHEMA_VERSION}" in DOCS.read_text("utf-8")
+
+
+def test_the_table_schema_describes_every_column(tmp_path: Path) -> None:
+    described = json.loads((DOCS.parent / "export.schema.json").read_text("utf-8"))
+    assert described == export.table_schema()
+    fields = {field["name"]: field for field in described["fields"]}
+    assert list(fields) == list(export.COLUMNS)
+    read = {"string": str, "integer": int, "number": float}
+    for row in read_csv(export.write([make_analysis(2, 12), turned_face()], tmp_path / "a.csv")):
+        for name, cell in row.items():
+            if cell not in described["missingValues"]:
+                value, bounds = read[fields[name]["type"]](cell), fields[name].get("constraints")
+                assert bounds is None or bounds["minimum"] <= value <= bounds["maximum"]
 
 
 def test_documentation_names_every_key_of_the_document() -> None:

@@ -94,6 +94,9 @@ DISGUISES = {
     "as-mp4": b"\0\0\0\x08ftyp",
     "as-mkv": b"\x1a\x45\xdf\xa3",
     "as-avi": b"RIFF\x10\0\0\0AVI ",
+    "as-flv": b"FLV\x01\x05\0\0\0\x09\0\0\0\0",
+    "as-mpeg": b"\0\0\x01\xba",
+    "as-wmv": b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
 }
 
 
@@ -110,8 +113,9 @@ def test_playlists_lead_nowhere(
     for disguise, start in DISGUISES.items():
         path = tmp_path / f"{disguise}{suffix}"
         path.write_bytes(start + PLAYLISTS[playlist].format(file=file, url=url).encode())
-        with pytest.raises(MediaError):
-            decode(path)
+        for limits in (LIMITS, LIMITS.for_own_files()):
+            with pytest.raises(MediaError):
+                decode(path, limits=limits)
     assert not watch.opened() and not hits
 
 

@@ -37,6 +37,7 @@ from clip_makers import (
 from error_codes import codes, raises_code
 from media_makers import (
     ORIENTED,
+    TIME_BASE,
     encoded,
     exif_with,
     jpeg_packet,
@@ -402,6 +403,7 @@ def test_only_decoding_counts_towards_the_deadline(tmp_path: Path, monkeypatch: 
         ("mov", {"muxer": {"movflags": "frag_every_frame+empty_moov"}}, 0.7),
         ("matroska", {"codec": "mjpeg"}, 0.6),
         ("webm", {"codec": "libvpx"}, 0.5),
+        ("webm", {"codec": "libvpx", "audio": "libopus"}, 0.5),
         ("avi", {"codec": "mjpeg"}, 0.4),
     ],
 )
@@ -412,6 +414,39 @@ def test_truncated_clips_yield_what_is_there(
     assert 2 < len(frames) < 40
     assert [number_of(frame.rgb) for frame in frames] == [round(frame.time_s * 10) % 11 for frame in frames]
     assert {BROKEN, SHORT} & set(codes(info.notices))
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "audio"),
+    [
+        ("mp4", "libx264", "aac"),
+        ("mov", "mjpeg", "pcm_s16le"),
+        ("matroska", "libx264", "aac"),
+        ("webm", "libvpx", "libopus"),
+        ("avi", "mpeg4", "pcm_s16le"),
+    ],
+)
+def test_a_clip_whose_sound_outlasts_its_video_is_whole(
+    kind: str, codec: str, audio: str, tmp_path: Path
+) -> None:
+    path = write_clip(tmp_path / "clip", TEN, kind=kind, codec=codec, audio=audio, audio_start_s=11)
+    frames, info = decode(path)
+    assert times(frames) == TENTHS and info.duration_s == pytest.approx(1) and codes(info.notices) == []
+
+
+def test_a_clip_whose_subtitles_outlast_its_video_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "clip"
+    with av.open(str(path), "w", format="matroska") as container:
+        video, subtitles = container.add_stream("mjpeg", rate=10), container.add_mux_stream("subrip")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        for picture in TEN:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        packet = av.Packet(b"Good night.")
+        packet.stream, packet.time_base, packet.duration = subtitles, TIME_BASE, 9000
+        packet.pts = packet.dts = 4000
+        container.mux_one(packet)
+    frames, info = decode(path)
+    assert len(frames) == 10 and codes(info.notices) == []
 
 
 def test_stopping_early_and_reading_once(tmp_path: Path) -> None:
@@ -455,7 +490,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "jpeg": (image("JPEG"), "is_image"),
     "gif": (image("GIF"), "is_image"),
     "avif": (image("AVIF"), "is_image"),
-    "heic": (content(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "heic"),
+    "heic": (content(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "is_image"),
     "wave": (content(b"RIFF\x24\0\0\0WAVEfmt " + bytes(64)), "unsupported"),
     "mpeg-ts": (lambda p: write_clip(p, TEN, kind="mpegts"), "unsupported"),
     "flv": (lambda p: write_clip(p, TEN, kind="flv"), "unsupported"),

@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,7 @@ def plain(kind: str) -> Callable[[], bytes]:
 
 TIFF_FLOAT = Image.new("F", (8, 8), 0.5)
 UNSUPPORTED, DAMAGED, TOO_LARGE = "unsupported", "damaged", "too_many_pixels"
+HEIC = "damaged" if find_spec("pillow_heif") else "heic"
 BMP_24 = struct.pack("<HH", 1, 24)
 ONE_ROW = b"\0\x01\x02\x03"
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -384,8 +386,8 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "gzip": (lambda: b"\x1f\x8b\x08" + bytes(100), UNSUPPORTED),
     "zip": (lambda: b"PK\3\4" + bytes(100), UNSUPPORTED),
     "wave": (lambda: b"RIFF\x24\0\0\0WAVEfmt " + bytes(100), UNSUPPORTED),
-    "heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "heic"),
-    "heif-mif1": (lambda: b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100), "heic"),
+    "heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), HEIC),
+    "heif-mif1": (lambda: b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100), HEIC),
     "jpeg-start-only": (lambda: b"\xff\xd8\xff", DAMAGED),
     "jpeg-markers-only": (lambda: b"\xff\xd8" + b"\xff\xe0\0\2" * 50 + b"\xff\xd9", DAMAGED),
     "jpeg-half": (cut("JPEG", 0.5), DAMAGED),

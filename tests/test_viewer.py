@@ -12,6 +12,7 @@ from analysis_makers import make_analysis, make_face
 from hsemotion_space.figures import face_color
 from hsemotion_space.tasks import EXPRESSION, TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
+from hsemotion_space.ui.result import _shown_url
 from hsemotion_space.ui.viewer import (
     Selection,
     as_text,
@@ -35,6 +36,14 @@ def with_values(analysis: Analysis, change: dict[tuple[int, int], float]) -> Ana
         face, timelines=(replace(face.timelines[0], values=values), *face.timelines[1:])
     )
     return replace(analysis, faces=(changed, *analysis.faces[1:]))
+
+
+def test_browsers_get_the_preview_of_a_heic_photo_and_any_other_file_itself(tmp_path: Path) -> None:
+    analysis = replace(make_analysis(kind="image"), preview=np.zeros((30, 40, 3), np.uint8))
+    path = tmp_path / "photo"
+    for head, start in ((b"\0\0\0\x18ftypheic", "data:image/jpeg;"), (b"\xff\xd8\xff", "/gradio_api/file=")):
+        path.write_bytes(head)
+        assert _shown_url(path, analysis).startswith(start)
 
 
 def test_viewer_value_has_the_shapes_of_the_analysis() -> None:

@@ -149,7 +149,7 @@ def _small(track: FaceTrack, spec: InputSpec) -> Iterator[QualityFlag]:
 
 
 def _blurred(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
-    sharp = sharpness(track.thumbnail, _box_in_thumbnail(track, media))
+    sharp = face_sharpness(track, media)
     if sharp < LEAST_SHARPNESS:
         text = (
             "The face is blurred: its sharpness is {sharpness:.4f} (below {limit:g}). At this sharpness, more"
@@ -158,6 +158,11 @@ def _blurred(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
         yield QualityFlag(
             "blurred", Message(text, sharpness=sharp, limit=LEAST_SHARPNESS), sharp, LEAST_SHARPNESS
         )
+
+
+def face_sharpness(track: FaceTrack, media: MediaInfo) -> float:
+    """Return the :func:`sharpness` of the face in its surest frame."""
+    return sharpness(track.thumbnail, _box_in_thumbnail(track, media))
 
 
 def _box_in_thumbnail(track: FaceTrack, media: MediaInfo) -> FloatArray:
@@ -193,11 +198,16 @@ def sharpness(rgb: ByteArray, box_xyxy: FloatArray) -> float:
     return float(laplacian.var() / max(gray.var(), 1e-9))
 
 
-def _outside(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
+def outside_share(track: FaceTrack, media: MediaInfo) -> FloatArray:
+    """Return the share (T,) of each box that lies outside the picture, 0 to 1."""
     boxes = track.boxes_xyxy.astype(np.float64)
     inside = np.clip(boxes, 0, (media.width, media.height, media.width, media.height))
     areas = [np.maximum(part[:, 2:] - part[:, :2], 0).prod(axis=1) for part in (boxes, inside)]
-    share = float(np.median(1 - areas[1] / np.maximum(areas[0], 1e-6)))
+    return np.asarray(1 - areas[1] / np.maximum(areas[0], 1e-6), np.float32)
+
+
+def _outside(track: FaceTrack, media: MediaInfo) -> Iterator[QualityFlag]:
+    share = float(np.median(outside_share(track, media)))
     if share > MOST_OUTSIDE:
         text = (
             "{share:.1%} of the face is outside the picture (more than {limit:.0%}); the missing part is"
@@ -253,6 +263,14 @@ def _turned(track: FaceTrack) -> Iterator[QualityFlag]:
     )
     if value > bound:
         yield QualityFlag("turned", Message(text, value=value, limit=bound), value, bound)
+
+
+def lead(values: FloatArray) -> FloatArray:
+    """Return the largest value minus the second largest of each row (T, K); NaN if there is one label."""
+    if values.shape[1] < 2:
+        return np.full(len(values), np.nan, np.float32)
+    second, first = np.partition(values, -2, axis=1)[:, -2:].T
+    return np.asarray(first - second, np.float32)
 
 
 def _undecided(prediction: Prediction) -> Iterator[QualityFlag]:

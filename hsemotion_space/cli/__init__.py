@@ -17,6 +17,7 @@ from hsemotion_space.cli.checkpoints import add_checkpoints
 from hsemotion_space.cli.console import downloading, report_error
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
+from hsemotion_space.cli.render import check_render, render_clip
 from hsemotion_space.environment import secrets
 from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import CHALLENGE_SMOOTHING, PipelineConfig, Settings
@@ -25,7 +26,6 @@ from hsemotion_space.types import PROVENANCE_WORDS
 if TYPE_CHECKING:
     from hsemotion_space.types import Analysis, Prediction
 
-UNLIMITED_S = 24 * 3600.0  # there is no limit for a clip on one's own machine
 PROGRESS_COLUMNS = 100
 
 
@@ -75,6 +75,17 @@ def _add_analyze(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="write all results to this .csv, .json or .parquet file")
     parser.add_argument(
+        "--csv-bom",
+        action="store_true",
+        help="start a .csv file with a byte order mark, so that Excel shows names outside ASCII correctly",
+    )
+    parser.add_argument(
+        "--render",
+        type=Path,
+        metavar="VIDEO.mp4",
+        help="write the clip with boxes, the most probable expressions and its sound to this file",
+    )
+    parser.add_argument(
         "--fps",
         type=float,
         default=standard.sample_fps,
@@ -104,10 +115,16 @@ def _analyze(options: argparse.Namespace) -> int:
     if options.out and options.out.suffix.lower() not in SUFFIXES:
         return report_error(f"--out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.", 2)
     try:
+        if options.render:
+            check_render(options.paths, options.render)
         analyses, failed = _analyze_all(options.paths, config)
         if options.out:
-            write(list(analyses.values()), options.out, [path.name for path in analyses])
+            names = [path.name for path in analyses]
+            write(list(analyses.values()), options.out, names, bom=options.csv_bom)
             print(f"Wrote {options.out}")
+        if options.render:
+            for path, analysis in analyses.items():
+                render_clip(path, analysis, options.render, _reporter(path.name))
     except (ExportError, OSError) as error:
         return report_error(error, 2)
     return 1 if failed else 0
@@ -118,14 +135,7 @@ def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Pa
     from hsemotion_space.media.clips import MediaError  # noqa: PLC0415  heavy
 
     settings = Settings.from_env()
-    limits = replace(
-        settings.limits,
-        clip_duration_s=UNLIMITED_S,
-        clip_frames=10**7,
-        clip_packets=10**8,
-        decode_deadline_s=UNLIMITED_S,
-    )
-    pipeline = Pipeline(replace(settings, limits=replace(limits, clip_bytes=2**40)))
+    pipeline = Pipeline(replace(settings, limits=settings.limits.for_own_files()))
     with downloading("weights") as report:
         pipeline.network(config.checkpoint, report)
     analyses: dict[Path, Analysis] = {}

@@ -283,7 +283,7 @@ class Pipeline:
         if not checkpoints:
             raise ValueError("Expected at least one checkpoint, got none.")
         path, config = Path(path), config or PipelineConfig()
-        kind = sniff(path)
+        kind = sniff(path, self.settings.limits)
         asked = [self.network(checkpoint_id) for checkpoint_id in checkpoints]
         batcher = _Batcher(tuple({network.checkpoint.id: network for network in asked}.values()))
         info, times, cuts = self._gather(path, kind, batcher, config, report)
@@ -388,7 +388,11 @@ def _assemble(
         analyses[checkpoint.id] = Analysis(
             media=info,
             checkpoint=CheckpointRef(
-                checkpoint.id, checkpoint.title, checkpoint.sha256, checkpoint.heads_sha256
+                checkpoint.id,
+                checkpoint.title,
+                checkpoint.sha256,
+                checkpoint.heads_sha256,
+                checkpoint.license,
             ),
             frame_times_s=frame_times_s,
             faces=read_tracks((versions[place] for versions in tracks), checkpoint, smoothing),

@@ -169,7 +169,8 @@ def restore(session: Session, checkpoints: Sequence[Checkpoint]) -> Session:
 
 
 def _reference(checkpoint: Checkpoint) -> CheckpointRef:
-    return CheckpointRef(checkpoint.id, checkpoint.title, checkpoint.sha256, checkpoint.heads_sha256)
+    digests = checkpoint.sha256, checkpoint.heads_sha256
+    return CheckpointRef(checkpoint.id, checkpoint.title, *digests, checkpoint.license)
 
 
 def _times_of(analysis: Analysis) -> tuple[object, ...]:

@@ -26,7 +26,7 @@ from hsemotion_space.jobs.requests import (
 )
 from hsemotion_space.jobs.table import Job, JobFiles, JobTable, WorkerQueue
 from hsemotion_space.jobs.worker import WorkerProcess
-from hsemotion_space.media.images import MediaError, sniff
+from hsemotion_space.media.formats import MediaError, sniff
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis

@@ -33,7 +33,8 @@ from hsemotion_space.jobs.requests import (
     Phase,
     Request,
 )
-from hsemotion_space.media.images import read_image, sniff
+from hsemotion_space.media.formats import sniff
+from hsemotion_space.media.images import read_image
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import FloatArray

@@ -22,21 +22,15 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from hsemotion_space.media.container import open_container, video_stream
 from hsemotion_space.media.display import Display, display_size
-from hsemotion_space.media.images import (
-    CLIP_FORMATS,
-    MediaError,
-    check_size,
-    file_sha256,
-    identify,
-    read_image,
-    read_image_bytes,
-    sniff,
-)
+from hsemotion_space.media.formats import MediaError, file_sha256, sniff
+from hsemotion_space.media.images import check_size, read_image, read_image_bytes
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import ByteArray, Frame, MediaInfo
@@ -52,7 +46,6 @@ __all__ = [
     "sniff",
 ]
 
-_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "libdav1d", "libvpx", "libvpx-vp9")
 _DAMAGED = Message("Parts of the clip are damaged and were skipped.", code="parts_damaged")
 _ESTIMATED = Message(
     "Some timestamps of the clip are missing or out of order; those times are estimates.",
@@ -76,33 +69,11 @@ def open_clip(path: Path, limits: MediaLimits, sample_fps: float) -> Clip:
     Raises:
         MediaError: if the file is no supported clip, has no video, is damaged or too large.
     """
-    name = identify(path, limits.clip_bytes)
-    if name not in CLIP_FORMATS:
-        raise MediaError("This file is an image, not a clip.", code="is_image")
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
-        "codec_whitelist": ",".join(_CODECS),
-        "max_pixels": str(limits.clip_pixels),
-        "max_streams": "64",
-        "probesize": "5000000",
-        "analyzeduration": "5000000",
-    }
-    if name == "mov":
-        options["enable_drefs"] = "0"
-    sha256 = file_sha256(path)
     with contextlib.ExitStack() as on_error:
         try:
-            file = str(path.resolve())
-            container = av.open(
-                file,
-                format=name,
-                options=options,
-                metadata_errors="replace",
-                timeout=limits.decode_deadline_s,
-            )
+            container = open_container(path, limits)
             on_error.callback(container.close)
-            clip = Clip(container, sha256, limits, sample_fps)
+            clip = Clip(container, file_sha256(path), limits, sample_fps)
         except MediaError:
             raise
         except Exception as error:
@@ -164,7 +135,7 @@ class Clip:
         self, container: InputContainer, sha256: str, limits: MediaLimits, sample_fps: float
     ) -> None:
         self._container, self._sha256, self._limits, self._sample_fps = container, sha256, limits, sample_fps
-        self._stream = _video_stream(container)
+        self._stream = video_stream(container, limits)
         self._stream.codec_context.options = {"max_pixels": str(limits.clip_pixels)}
         self._reformatter = VideoReformatter()  # one for all frames: each holds threads of its own
         self._has_pts = container.format.name != "avi"
@@ -181,6 +152,7 @@ class Clip:
         self._sound_start_s = _start_s(container.streams.audio)
         self._last_s = -self._step_s
         self._end_s = 0.0
+        self._reached_s = 0.0
         self._deadline = 0.0
         self._notices: dict[Message, None] = {}
         self._announced_s = max(container.duration or 0, 0) / av.time_base
@@ -203,6 +175,11 @@ class Clip:
         return MediaInfo(
             self._sha256, "clip", *self._size, duration_s=self._end_s, notices=tuple(self._notices)
         )
+
+    @property
+    def origin_s(self) -> float:
+        """Return the time stamp in s from which times count; known when the first frame is."""
+        return self._origin_s or 0.0
 
     def __iter__(self) -> Iterator[Frame]:
         """Decode the frames.
@@ -302,14 +279,18 @@ class Clip:
 
     def _pictures(self) -> Iterator[VideoFrame]:
         """Yield decoded pictures in presentation order, stepping over what is damaged."""
-        packets = self._container.demux(self._stream)
-        for count in range(self._limits.clip_packets + 1):
-            if count == self._limits.clip_packets or time.monotonic() > self._deadline:
-                self._cut()
-                return
+        packets = self._container.demux()
+        count = 0
+        while count < self._limits.clip_packets and time.monotonic() <= self._deadline:
             try:
-                pictures, at_end = _decode_next(packets, self._stream)
-            except MediaError:
+                packet = next(packets, None)
+                if packet is not None and packet.size:
+                    self._reached_s = max(self._reached_s, _end_s(packet))
+                if packet is not None and packet.stream.index != self._stream.index:
+                    continue
+                count += 1
+                pictures = _decode(packet, self._stream)
+            except Exception:  # noqa: BLE001  whatever libav raises, the next packet may be whole
                 self._notice(_DAMAGED)
                 continue
             for picture in pictures:
@@ -317,14 +298,17 @@ class Clip:
                     self._notice(_DAMAGED)
                 else:
                     yield picture
-            if at_end:
-                missing_s = self._announced_s - self._end_s - max(self._origin_s or 0.0, 0.0)
-                if missing_s > 1 + 0.1 * self._announced_s:
-                    text = (
-                        "The clip ends after {end:.1f} s, earlier than its header says; it may be incomplete."
-                    )
-                    self._notice(Message(text, code="ends_early", end=self._end_s))
+            if packet is None:
+                self._check_end()
                 return
+        self._cut()
+
+    def _check_end(self) -> None:
+        """Notice that no stream reaches the end that the header announces."""
+        reached_s = max(self._reached_s, self._end_s + max(self._origin_s or 0.0, 0.0))
+        if self._announced_s - reached_s > 1 + 0.1 * self._announced_s:
+            text = "The clip ends after {end:.1f} s, earlier than its header says; it may be incomplete."
+            self._notice(Message(text, code="ends_early", end=self._end_s))
 
     def _time_of(self, picture: VideoFrame) -> float:
         """Return the presentation time in s from the first picture; always rising, whatever the stamps."""
@@ -380,20 +364,6 @@ class Clip:
         self._notices[message] = None
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
-    for stream in container.streams.video:
-        if stream.disposition & (stream.disposition.attached_pic | stream.disposition.timed_thumbnails):
-            continue
-        if stream.codec_context is None or stream.codec_context.name not in _CODECS:
-            text = (
-                "The video codec of the clip is not supported. Convert the clip to MP4 with H.264 and try"
-                " again."
-            )
-            raise MediaError(text, code="unsupported_codec")
-        return stream
-    raise MediaError("The file contains no video.", code="no_video")
-
-
 def _start_s(streams: Iterable[AudioStream]) -> float:
     """Return the presentation time in s at which the first of some streams begins; infinity without any."""
     starts = [
@@ -402,18 +372,20 @@ def _start_s(streams: Iterable[AudioStream]) -> float:
     return float(min(starts, default=math.inf))
 
 
-def _decode_next(
-    packets: Iterator[Packet[VideoStream]], stream: VideoStream
-) -> tuple[list[VideoFrame], bool]:
-    """Return the pictures of the next packet, or the decoder's rest, and whether this is the end."""
-    try:
-        packet = next(packets, None)
-        if packet is None:
-            with contextlib.suppress(EOFError):
-                return stream.decode(None), True
-            return [], True
-        if packet.is_corrupt:
-            raise MediaError(_DAMAGED)
-        return packet.decode(), False
-    except Exception as error:
-        raise MediaError(_DAMAGED) from error
+def _end_s(packet: Packet[Stream]) -> float:
+    """Return when what a packet holds ends, in s; 0 if that is not known."""
+    if packet.pts is None or packet.time_base is None:
+        return 0.0
+    lasts = packet.duration or 0 if packet.stream.type != "data" else 0  # a chapter lasts as long as it likes
+    return float((packet.pts + lasts) * packet.time_base)
+
+
+def _decode(packet: Packet[Stream] | None, stream: VideoStream) -> list[VideoFrame]:
+    """Return the pictures of a packet of a stream, or the decoder's rest."""
+    if packet is None:
+        with contextlib.suppress(EOFError):
+            return stream.decode(None)
+        return []
+    if packet.is_corrupt:
+        raise MediaError(_DAMAGED)
+    return cast("list[VideoFrame]", packet.decode())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
@@ -17,10 +19,12 @@ from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.inference.session import SessionError
 from hsemotion_space.jobs import JobError, JobStatus
+from hsemotion_space.media.formats import MediaError, identify
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.compare import Comparison, build_comparison, comparison_updates
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
+from hsemotion_space.ui.data_uri import data_uri
 from hsemotion_space.ui.edit import change
 from hsemotion_space.ui.explain import Explanation, build_explanation, explanation_updates
 from hsemotion_space.ui.feedback import Form, build_form, connect_viewer, face_numbers, form_updates, refer_to
@@ -214,7 +218,7 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
     shown = refer_to(context, status.id, analysis, smoothing)
     value = None
     if faces and (media is not None or analysis.imported):
-        url = media_url(media) if media is not None else ""
+        url = _shown_url(media, analysis) if media is not None else ""
         raw, warnings = context.analyses(status, 0.0)[0], list_warnings(context, analyses)
         value = as_text(viewer_value(analysis, url, raw, warnings=warnings, correctable=bool(shown.faces)))
     numbers = (
@@ -232,6 +236,15 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
         result.numbers: gr.update(value=numbers, visible=faces),
         **comparison_updates(result.comparison, analyses),
     }
+
+
+def _shown_url(media: Path, analysis: Analysis) -> str:
+    """Return where the browser gets the media; the preview of a HEIC photo, which few browsers can decode."""
+    with suppress(MediaError):
+        if analysis.preview.size and identify(media) == "HEIF":
+            height, width = analysis.preview.shape[:2]
+            return data_uri(analysis.preview, (width, height))
+    return media_url(media)
 
 
 def _write(context: AppContext, job: str, analyses: Sequence[Analysis]) -> list[str]:
