@@ -70,6 +70,8 @@ def test_merged_faces_are_one_track_and_can_be_parted_again(checkpoint: Checkpoi
         time for track in (tracks[0], *tracks[2:]) for time in track.times_s
     ]
     assert one.track.thumbnail[0, 0, 0] == 3, "of the surest face, from which a picture would be cut"
+    [late] = merge_tracks([make_track(1, 30), make_track(2, 0)], Edits(merged={2: 1}))
+    assert late.thumbnail[0, 0, 0] == 2, "of the first of equally sure faces, as feedback takes it"
     whole = np.concatenate([tracks[0].scores, tracks[2].scores, tracks[3].scores])
     np.testing.assert_array_equal(one.track.scores, whole)
     assert [face.track for face in reread(analysis, checkpoint, 0, edits.split(1)).faces] == tracks

@@ -127,7 +127,8 @@ def _joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
         and all(len(getattr(track, item.name)) == len(track.times_s) for track in tracks)
     ]
     arrays = {name: np.concatenate([getattr(track, name) for track in tracks])[order] for name in whole}
-    surest = max(tracks, key=lambda track: float(track.detection_scores.max()))
+    owners = np.repeat(np.arange(len(tracks)), [len(track.times_s) for track in tracks])[order]
+    surest = tracks[owners[arrays["detection_scores"].argmax()]]  # the first one, as feedback takes it
     return FaceTrack(track_id=tracks[0].track_id, thumbnail=surest.thumbnail, **arrays)
 
 

@@ -55,7 +55,7 @@ function boxAt(data, face, time) {
 }
 
 const titleOf = (face) => face.name || say('Face {number}', face);
-const signed = (value) => (value < 0 ? '\u2212' : '+') + Math.abs(value).toFixed(2);
+const signed = (value) => (value <= -0.005 ? '\u2212' : '+') + Math.abs(value).toFixed(2);
 
 /** Return the values of one frame (of the clip for a clip-level task) in words; an empty text where there are none. */
 function words(task, line, index) {

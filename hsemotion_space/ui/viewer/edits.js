@@ -19,7 +19,8 @@ function makePerson(send, now) {
   const calmest = makeButton(say('Find the calmest second'), () => change('calmest'));
   const calm = make('p', {}, say('Own neutral:'), ' ', neutral, ' ', here, ' ', calmest, ' ', clear);
   const note = say('Names stay in this session and in your downloads; they are never sent with a correction.');
-  const node = make('details', { class: 'person' }, make('summary', {}, say('Name, neutral, same person')),
+  const summary = make('summary');
+  const node = make('details', { class: 'person' }, summary,
     make('p', {}, make('label', {}, say('Name'), ' ', name)), make('p', { class: 'source' }, note), calm, people);
   return {
     node,
@@ -28,6 +29,7 @@ function makePerson(send, now) {
       face = next;
       if (document.activeElement !== name) name.value = face.name;
       calm.hidden = people.hidden = !data.clip;
+      summary.textContent = say(data.clip ? 'Name, neutral, same person' : 'Name');
       neutral.textContent = face.neutral === null ? say('none') : say('{time} s', { time: face.neutral.toFixed(2) });
       clear.hidden = face.neutral === null;
       const others = data.faces.filter((one) => one !== face).map((one) => make('option', { value: one.number }, titleOf(one)));
