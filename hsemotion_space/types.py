@@ -11,6 +11,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hsemotion_space.edits import Edits
 from hsemotion_space.tasks import Task
 
 FloatArray = npt.NDArray[np.float32]
@@ -198,6 +199,7 @@ class Timeline:
             if labels have no parts.
         least_support: what the most probable label needs of it to stand out.
         half_width_s: of the smoothing window in seconds; 0 if the values are as measured.
+        neutral: (K,) the values of the person's own neutral; (0,) if none is marked or the task has none.
     """
 
     task: Task
@@ -209,9 +211,12 @@ class Timeline:
     support: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     least_support: float = 0.0
     half_width_s: float = 0.0
+    neutral: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __post_init__(self) -> None:
         check_shape("Timeline", "values", self.values, (len(self.times_s), len(self.task.labels)))
+        if len(self.neutral):
+            check_shape("Timeline", "neutral", self.neutral, (len(self.task.labels),))
         if len(self.support):
             check_shape("Timeline", "support", self.support, self.values.shape)
 
@@ -306,6 +311,8 @@ class Analysis:
             (0, 0, 3) for none.
         preview_time_s: presentation time of the preview.
         cuts_s: (C,) presentation times of the first analyzed frame after each hard cut.
+        edits: what a person changed by hand; faces and timelines follow it.
+        imported: whether it was read from a file and not made by this server, which takes no feedback on it.
     """
 
     media: MediaInfo
@@ -316,6 +323,8 @@ class Analysis:
     preview: ByteArray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
     preview_time_s: float = 0.0
     cuts_s: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    edits: Edits = field(default_factory=Edits)
+    imported: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ PACKAGE = "hsemotion_space"
 
 LAYERS = (  # from the bottom up; a room imports only from rows above its own here
     "tasks messages",
+    "edits",
     "types settings",
     "environment hub media metrics",
     "vision figures feedback",

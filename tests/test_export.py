@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from hsemotion_space.analysis import export
 from hsemotion_space.analysis.events import events, shares
 from hsemotion_space.analysis.image_quality import face_sharpness
+from hsemotion_space.analysis.markers import write_markers
+from hsemotion_space.edits import Edits, Marker
 from hsemotion_space.tasks import ACTION_UNITS, EXPRESSION, MIMICRY_INTENSITY, TASKS
 from hsemotion_space.types import Analysis, Timeline
 
@@ -35,6 +37,46 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def faceless() -> Analysis:
     return dataclasses.replace(make_analysis(1, 5, seed=9), faces=())
+
+
+def with_neutral(analysis: Analysis) -> Analysis:
+    """Return an analysis whose first face has a name and a neutral at which every value is 0.25."""
+
+    def neutral(line: Timeline) -> Timeline:
+        comparable = line.task.kind != "one_of" and line.task.scope == "frame"
+        marked = np.full(len(line.task.labels), 0.25, np.float32)
+        return dataclasses.replace(line, neutral=marked) if comparable else line
+
+    first, *others = analysis.faces
+    first = dataclasses.replace(first, timelines=tuple(map(neutral, first.timelines)))
+    edits = Edits(
+        {1: "=Anna"}, {}, {1: 0.5}, (Marker("event", 0.2, 0.2, "@smile"), Marker("exclusion", 0, 0.1))
+    )
+    return dataclasses.replace(analysis, faces=(first, *others), edits=edits)
+
+
+def test_export_has_names_values_relative_to_neutral_and_markers(tmp_path: Path) -> None:
+    analysis = with_neutral(make_analysis(2, 12))
+    rows = read_csv(export.write([analysis], tmp_path / "a.csv"))
+    assert [row["face.name"] for row in rows] == ["'=Anna"] * 12 + [""] * 8
+    for row in rows:
+        named = row["track_id"] == "1"
+        for column in ("valence_arousal.Arousal", "action_units.AU12"):
+            relative = row[f"{column}.relative"]
+            assert relative == (str(np.float32(row[column]) - np.float32(0.25)) if named else "")
+        words = {"1": "trained, relative to your neutral", "2": ""}[row["track_id"]]
+        assert row["action_units.relative.provenance"] == words
+    assert not any(name.startswith("expression") and "relative" in name for name in rows[0])
+    [entry] = export.document([analysis])["analyses"]  # type: ignore[misc]
+    one, other = entry["faces"]
+    assert (one["name"], one["neutral_time_s"], one["timelines"][1]["neutral"]) == ("=Anna", 0.5, [0.25] * 2)
+    assert not {"name", "neutral_time_s"} & set(other) and "neutral" not in other["timelines"][1]
+    table = read_csv(write_markers(analysis, tmp_path / "m.csv"))
+    assert [(row["kind"], row["start_s"], row["end_s"], row["label"]) for row in table] == [
+        ("exclusion", "0", "0.1", ""),
+        ("event", "0.2", "0.2", "'@smile"),
+    ]
+    assert [row["media_sha256"] for row in table] == [analysis.media.sha256] * 2
 
 
 def test_csv_holds_every_face_and_frame_with_exact_numbers(tmp_path: Path) -> None:
@@ -69,7 +111,7 @@ def test_csv_holds_every_face_and_frame_with_exact_numbers(tmp_path: Path) -> No
 
 
 def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
-    analyses = [make_analysis(2, 12), make_analysis(3, 1, kind="image", seed=1)]
+    analyses = [with_neutral(make_analysis(2, 12)), make_analysis(3, 1, kind="image", seed=1)]
     parquet = pq.read_table(export.write(analyses, tmp_path / "a.parquet"))
     rows = read_csv(export.write(analyses, tmp_path / "a.csv"))
     assert parquet.column_names == list(rows[0]) == list(export.COLUMNS)
@@ -371,6 +413,8 @@ def test_documentation_names_every_key_of_the_document() -> None:
         return {key for part in value for key in keys(part)} if isinstance(value, list) else set()
 
     missing = {
-        key for key in keys(export.document([make_analysis()])) if not re.search(rf"\b{key}\b", described)
+        key
+        for key in keys(export.document([with_neutral(make_analysis())]))
+        if not re.search(rf"\b{key}\b", described)
     }
     assert not missing

@@ -27,7 +27,7 @@ KNOWN: dict[tuple[int, str], str] = {
 """Answers of 5xx that the framework gives on purpose, with the reason of each."""
 SESSION = "walker"
 BROUGHT = (
-    "turn", "action", "choice", "label", "point", "frame", "job", "sequence", "time", "start", "end", "face", "number", "task", "kind",
+    "other", "name", "markers", "turn", "action", "choice", "label", "point", "frame", "job", "sequence", "time", "start", "end", "face", "number", "task", "kind",
 )  # fmt: skip
 """Names of what the events of the page's own components bring."""
 NAME = f"face-{CANARY}.png"

@@ -10,6 +10,7 @@ import pytest
 from analysis_makers import make_analysis
 from manifest_makers import make_manifest
 
+from hsemotion_space.edits import Edits
 from hsemotion_space.hub.weights import Availability, locate
 from hsemotion_space.jobs import JobStatus
 from hsemotion_space.jobs.table import MEDIA
@@ -21,12 +22,14 @@ from hsemotion_space.ui.temporary import LOCK, PREFIX, remove_left_overs, sweep
 
 def test_face_table_names_faces_tasks_and_provenance() -> None:
     analysis = make_analysis(faces=3, kind="clip")
-    html = face_table(analysis)
+    html = face_table(replace(analysis, edits=Edits({2: "<b>Anna"})))
+    assert "Face 2 (&lt;b&gt;Anna)" in html and "Shares of time and means" in html
     assert [f"Face {number}" in html for number in (1, 2, 3, 4)] == [True, True, True, False]
     for prediction in analysis.faces[0].predictions:
         assert prediction.task.title in html
     assert "rule, not trained" in html
-    assert html.count("<small>correct in 6 of 10 such answers (100 held-out pictures)</small>") > 0
+    picture = face_table(make_analysis(kind="image"))
+    assert picture.count("<small>correct in 6 of 10 such answers (100 held-out pictures)</small>") > 0
     assert "prior, unvalidated" in html
     assert face_table(replace(analysis, faces=())) == ""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,8 +16,10 @@ import pytest
 from analysis_makers import make_analysis, make_siblings
 from page_makers import ROOT
 
+from hsemotion_space.edits import Edits
 from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
+from hsemotion_space.inference.postprocess import merge_tracks
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import EXPRESSION, TASKS
@@ -55,13 +57,18 @@ class FakeRunner:
     state: str = "done"
     message: str = ""
     media: Path | None = None
+    edits: Edits = field(default_factory=Edits)
     submitted: list[Path] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
     def status(self, job: str) -> JobStatus:
         if job != JOB:
             raise JobError("This analysis is not here any more.")
-        return JobStatus(JOB, cast("Any", self.state), message=self.message, analyses=self.analyses)
+        state = cast("Any", self.state)
+        return JobStatus(JOB, state, message=self.message, analyses=self.analyses, edits=self.edits)
+
+    def edit(self, job: str, edits: Edits) -> None:
+        self.edits = edits
 
     def submit(self, path: Path, *_: object, client: str) -> str:
         self.submitted.append(path)
@@ -107,9 +114,14 @@ class Page:
         return handle(gr.EventData(None, event), *values)
 
 
+def edited(analysis: Analysis, _checkpoint: object, _smoothing: float, edits: Edits) -> Analysis:
+    merge_tracks((face.track for face in analysis.faces), edits)
+    return replace(analysis, edits=edits)
+
+
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
-    monkeypatch.setattr(context_module, "reread", lambda analysis, *_: analysis)
+    monkeypatch.setattr(context_module, "reread", edited)
     monkeypatch.setattr(context_module, "find_checkpoint", lambda *_: None)
     uploads = Uploads(tmp_path / "uploads", tmp_path / "claims")
     settings = Settings(cache=tmp_path)
@@ -154,7 +166,7 @@ def test_an_example_needs_no_consent_and_takes_no_correction(page: Page) -> None
     analysis = make_analysis(kind="image")
     assert refer_to(page.context, JOB, analysis, None).faces == ("1", "2")
     example = SimpleNamespace(
-        media=SimpleNamespace(sha256=next(iter(example_digests()))), faces=analysis.faces
+        media=SimpleNamespace(sha256=next(iter(example_digests()))), faces=analysis.faces, imported=False
     )
     assert refer_to(page.context, JOB, cast("Any", example), None).faces == ()
 
@@ -276,14 +288,32 @@ def test_keys_and_ranges_open_the_form(page: Page) -> None:
     assert (
         updates[form.questions[0].fields[0]] == EXPRESSION.label_names[2] and updates[form.verdict] == "wrong"
     )
-    updates = page.send("range", {"start": 0.5, "end": 1.25, "face": 2}, shown, "1")
+    updates = page.send("correct", {"start": 0.5, "end": 1.25, "face": 2}, shown, "1")
     assert (updates[form.start], updates[form.end], updates[form.about]) == (0.5, 1.25, "2")
     assert form.verdict in updates and form.drawer in updates
-    for name, wrong in (
-        ("range", {"start": None, "end": None, "face": 1}),
-        ("label_key", {"number": 9, "face": 1}),
-    ):
-        assert page.send(name, wrong, shown, "1") == unchanged()
+    assert page.send("label_key", {"number": 9, "face": 1}, shown, "1") == unchanged()
     assert page.send("label_key", {"number": 1, "face": 1}, ResultRef(JOB), "1") == unchanged(), (
         "an example takes none"
     )
+
+
+def test_changes_by_hand_follow_in_the_viewer_the_table_and_the_files(page: Page, tmp_path: Path) -> None:
+    page.runner.analyses, page.runner.media = (make_analysis(2, gap=False),), tmp_path / "media"
+    result = page.workspace.result
+    shown = page.ask()[result.shown]
+    updates = page.send("edit", {"action": "name", "face": 2, "name": " Anna\n"}, shown)
+    assert set(updates) <= set(result.outputs) and page.form.verdict not in updates, "an open form stays"
+    assert json.loads(updates[result.viewer]["value"])["faces"][1]["name"] == "Anna"
+    assert "Face 2 (Anna)" in updates[result.numbers]["value"]
+    assert "Anna" in Path(updates[result.csv]["value"]).read_text("utf-8")
+    assert updates[result.markers]["visible"] is False
+    marks = [["event", 0.5, 0.5, "smile"], ["exclusion", 1, 2, ""]]
+    updates = page.send("edit", {"action": "markers", "markers": marks}, shown)
+    assert len(json.loads(updates[result.viewer]["value"])["markers"]) == 2
+    assert (
+        updates[result.markers]["visible"] and "smile" in Path(updates[result.markers]["value"]).read_text()
+    )
+    assert page.runner.edits.names == {2: "Anna"} and page.ask()[result.shown] == shown, "a reload finds them"
+    for wrong in ({"action": "merge", "face": 1, "other": 2}, {"action": "name", "face": 3, "name": "x"}, {}):
+        before = page.runner.edits
+        assert "class" in notice(page, page.send("edit", wrong, shown)) and page.runner.edits == before

@@ -18,7 +18,9 @@ from media_makers import write_clip
 from PIL import Image
 from starlette.middleware import Middleware
 
+from hsemotion_space.edits import Edits, Marker
 from hsemotion_space.types import Analysis, FaceResult
+from hsemotion_space.ui.inputs import read_event
 from hsemotion_space.ui.viewer import (
     ViewerValue,
     as_text,
@@ -76,6 +78,18 @@ def write_media(folder: Path) -> tuple[Path, Path, Path]:
     return clip, picture, broken
 
 
+def edited(analysis: Analysis) -> Analysis:
+    """Return the analysis with a cut, a name, a marked neutral, an event and an exclusion."""
+    face = analysis.faces[0]
+    lines = tuple(
+        replace(line, neutral=line.values[0]) if line.task.kind != "one_of" and len(line.values) > 1 else line
+        for line in face.timelines
+    )
+    marks = (Marker("event", 0.5, 0.5, "smile"), Marker("exclusion", 3.0, 3.5))
+    edits = Edits({1: "Anna"}, {}, {1: 0.0}, marks)
+    return replace(analysis, faces=(replace(face, timelines=lines),), edits=edits, cuts_s=np.array([1.5]))
+
+
 HOSTILE = "<img src=x onerror='window.hit = 1'>"
 
 
@@ -87,9 +101,10 @@ def hostile(value: ViewerValue) -> ViewerValue:
             label["short"] = label["description"] = HOSTILE
             label["name"] += HOSTILE
     for face in value["faces"]:
-        face["thumbnail"] = HOSTILE
+        face["thumbnail"] = face["name"] = HOSTILE
         for line in face["lines"].values():
             line["right"] = [HOSTILE] * 12
+    value["markers"] = [{"kind": "event", "start": 1, "end": 1, "label": HOSTILE}]
     value["warnings"] = [{"title": HOSTILE, "faces": [1], "details": [HOSTILE]}]
     return value
 
@@ -103,6 +118,7 @@ def build(folder: Path) -> gr.Blocks:
         "again": lambda: viewer_value(numbered(FRAMES, seed=1), url, numbered(FRAMES, seed=1)),
         "one": lambda: viewer_value(numbered(FRAMES, faces=1), url + "#one"),
         "many": lambda: viewer_value(numbered(MANY), url + "#many"),
+        "edited": lambda: viewer_value(edited(numbered(FRAMES, faces=1)), url + "#edited"),
         "broken": lambda: viewer_value(numbered(FRAMES), media_url(broken)),
         "picture": lambda: viewer_value(make_analysis(kind="image"), media_url(picture)),
         "hostile": lambda: hostile(viewer_value(numbered(FRAMES, faces=1), url + "#hostile")),
@@ -116,15 +132,18 @@ def build(folder: Path) -> gr.Blocks:
             {"selection": stretch, "key": read_label_key(event), "time": getattr(event, "time", None)}
         )
 
+    def brought(event: gr.EventData) -> str:
+        return json.dumps(read_event(event))
+
     with gr.Blocks(title="Viewer") as demo:
         viewer = build_viewer()
         with gr.Row():
             for name, make in values.items():
                 gr.Button(name).click(lambda make=make: as_text(make()), None, viewer, show_progress="hidden")
             gr.Button("nothing").click(lambda: None, None, viewer, show_progress="hidden")
-        for kind in ("range", "label_key", "seek"):
+        for kind, tell in (("label_key", told), ("seek", told), ("edit", brought)):
             heard = gr.Textbox(label=kind, elem_id=f"heard-{kind}")
-            getattr(viewer, kind)(told, None, heard, show_progress="hidden")
+            getattr(viewer, kind)(tell, None, heard, show_progress="hidden")
     return demo
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from hsemotion_space.analysis import by_hand
 from hsemotion_space.tasks import TASKS, Task
 
 SCHEMA_VERSION: Final = 2
@@ -62,6 +63,11 @@ def label_column(task: Task, label_name: str) -> str:
     return f"{'clip.' if task.scope == 'clip' else ''}{task.name}.{label_name}"
 
 
+def label_columns(task: Task) -> list[str]:
+    """Return the columns of all labels."""
+    return [label_column(task, name) for name in task.label_names]
+
+
 def provenance_column(task: Task) -> str:
     """Return the column that says where the values of a task come from."""
     return f"{task.name}.provenance"
@@ -92,7 +98,7 @@ def precision_columns(task: Task) -> tuple[tuple[str, str], ...]:
     if task.kind == "continuous" or task.scope == "clip":
         return ()
     top = top_columns(task)
-    answers = [top[0]] if top else [label_column(task, name) for name in task.label_names]
+    answers = [top[0]] if top else label_columns(task)
     return tuple((f"{answer}.precision", f"{answer}.answers") for answer in answers)
 
 
@@ -135,11 +141,14 @@ def _task_columns(task: Task) -> dict[str, Column]:
         "string",
         f"{task.title}: trained, rule (not trained) or prior (unvalidated).",
     )
-    return columns
+    return columns | by_hand.relative_about(task, label_columns(task))
 
 
 COLUMNS: Final[dict[str, Column]] = (
-    HEAD | {name: about for task in TASKS for name, about in _task_columns(task).items()} | TAIL
+    HEAD
+    | {by_hand.NAME_COLUMN: by_hand.NAME_ABOUT}
+    | {name: about for task in TASKS for name, about in _task_columns(task).items()}
+    | TAIL
 )
 """Every column a table can have, in its order.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from hsemotion_space.analysis import by_hand
 from hsemotion_space.analysis.columns import SCHEMA_VERSION, Json
 from hsemotion_space.analysis.events import events, shares
 from hsemotion_space.analysis.face_check import doubt
@@ -89,7 +90,11 @@ def _analysis(analysis: Analysis, source: str) -> dict[str, Json]:
         "notices": list(analysis.notices),
         "frame_times_s": _numbers(analysis.frame_times_s),
         "cuts_s": _numbers(analysis.cuts_s),
-        "faces": [_face(face, media) for face in analysis.faces],
+        "faces": [
+            _face(face, media) | by_hand.describe_face(analysis.edits, face.track.track_id)
+            for face in analysis.faces
+        ],
+        "markers": by_hand.describe_markers(analysis.edits),
     }  # fmt: skip
 
 
@@ -114,6 +119,7 @@ def _face(face: FaceResult, media: MediaInfo) -> dict[str, Json]:
             }
             | ({"findings": findings(line), "least_support": line.least_support} if len(line.support) else {})
             | _in_time(line)
+            | by_hand.describe_neutral(line)
             for line in _of(face, "frame")
         ],
         "clip_values": [

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hsemotion_space.analysis import by_hand
 from hsemotion_space.analysis.columns import (
     COLUMNS,
     HEAD,
@@ -26,6 +27,7 @@ from hsemotion_space.analysis.columns import (
     Json,
     finding_column,
     label_column,
+    label_columns,
     precision_columns,
     provenance_column,
     smoothing_column,
@@ -46,6 +48,7 @@ __all__ = [
     "Json",
     "document",
     "label_column",
+    "label_columns",
     "provenance_column",
     "safe_cell",
     "table",
@@ -183,6 +186,10 @@ def _face_table(analysis: Analysis, face: FaceResult, source: str) -> pa.Table:
             )
         columns |= _answers(line, rows, count)
         columns[provenance_column(line.task)] = [line.provenance] * count
+        relative, texts = by_hand.relative(line, label_columns(line.task))
+        columns |= {name: _placed(column, rows, count) for name, column in relative.items()}
+        columns |= {name: [text] * count for name, text in texts.items()}
+    columns |= {name: [text] * count for name, text in by_hand.name_cell(analysis.edits, track.track_id)}
     schema = pa.schema([_field(name) for name in COLUMNS if name in columns])
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 

@@ -153,6 +153,10 @@ class Intake:
         return hashlib.sha256(named.encode()).hexdigest()[:HASH_LENGTH]
 
     def _keep(self, analysis: Analysis, submission: Submission, context: Context) -> Receipt:
+        if analysis.imported:  # its predictions are whatever the file says
+            raise FeedbackError(
+                "A session file takes no corrections. Analyze the media again.", code="imported"
+            )
         track = find_track(analysis, submission.face)
         predicted, provenance = read_predicted(analysis, track.track_id)
         verdict = read_verdict(submission.verdict)

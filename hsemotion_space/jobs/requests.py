@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from hsemotion_space.analysis.saliency import Saliency
+from hsemotion_space.edits import Edits
 from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import PipelineConfig
 from hsemotion_space.types import Analysis, ByteArray, check_shape
@@ -139,6 +140,7 @@ class JobStatus:
         wait_s: expected seconds until it runs, rounded up; None if unknown, or if it does not wait.
         checkpoints: ids in the request, each once; an empty one stands for the default checkpoint.
         config: of the request, so that a reloaded page can show it.
+        edits: what was changed by hand; ``analyses`` are without these changes.
         explained: the result of an explanation.
     """
 
@@ -153,6 +155,7 @@ class JobStatus:
     wait_s: int | None = None
     checkpoints: tuple[str, ...] = ()
     config: PipelineConfig = field(default_factory=PipelineConfig)
+    edits: Edits = field(default_factory=Edits)
     explained: Explained | None = None
 
     @property

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from hsemotion_space.edits import Edits
 from hsemotion_space.jobs.requests import (
     AnalysisRequest,
     Explained,
@@ -28,6 +29,7 @@ from hsemotion_space.jobs.worker import WorkerProcess
 from hsemotion_space.media.formats import MediaError, sniff
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
+from hsemotion_space.types import Analysis
 
 MAX_BEFORE_FRAME: Final = 3  # jobs that may wait before a camera frame, which is worth nothing later
 FRAME_BYTES: Final = 200_000
@@ -172,6 +174,46 @@ class JobRunner:
     def media_of(self, job_id: str) -> Path | None:
         """Return the file of a job, None if it is not kept; the id may be any text."""
         return self._table.files.find(job_id)
+
+    def add_finished(
+        self, analyses: tuple[Analysis, ...], config: PipelineConfig, edits: Edits, client: str = ""
+    ) -> str:
+        """Keep analyses that were read from a session file as a job that is done, and return its id.
+
+        Args:
+            analyses: of one media file.
+            config: that they were made with.
+            edits: that belong to them.
+            client: as for :meth:`submit`.
+        """
+        checkpoints = tuple(one.checkpoint.id for one in analyses)
+        request = AnalysisRequest(uuid.uuid4().hex, Path(), config, checkpoints, analyses[0].media.kind)
+        table = self._table
+        with table.changed:
+            job = table.add(request, client, time.monotonic())
+            job.status = replace(job.status, edits=edits)
+            table.end(job, "done", time.monotonic(), answer=analyses)
+        return request.id
+
+    def edit(self, job_id: str, edits: Edits) -> None:
+        """Replace the changes made by hand in the result of a job.
+
+        Raises:
+            JobError: if the id is unknown.
+        """
+        with self._table.changed:
+            self._table.status(job_id, time.monotonic())
+            job = self._table.jobs[job_id]
+            job.status = replace(job.status, edits=edits)
+
+    def attach(self, job_id: str, path: Path) -> None:
+        """Keep a media file as that of a job that has none.
+
+        Raises:
+            JobError: if there is no such job or no room for the file.
+        """
+        self.status(job_id)
+        self._table.files.add(path, job_id)
 
     def status(self, job_id: str) -> JobStatus:
         """Return the status of a job.

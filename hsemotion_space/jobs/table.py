@@ -36,6 +36,7 @@ MAX_WAITING: Final[dict[Lane, int]] = {"short": 32, "clip": 16}
 MAX_OF_CLIENT: Final[dict[Lane, int]] = {"short": 8, "clip": 4}
 MAX_OVERTAKEN: Final = 16  # short jobs in a row that go before a clip that waits for the same worker
 MAX_KEPT: Final = 64  # finished analyses
+MAX_IMPORTED: Final = 16  # of session files, which cost a client nothing; they replace each other alone
 MAX_KEPT_BYTES: Final = 2**30  # of their arrays
 MAX_SHORT_LIVED: Final = 64  # finished jobs of other kinds
 NEWEST_SHARE: Final = 0.3  # of the latest job in the average duration
@@ -341,9 +342,10 @@ class JobTable:
     def expire(self, now_s: float) -> None:
         """Forget finished jobs that are too old, then the oldest beyond the limits, never the latest.
 
-        Analyses and the short-lived jobs of other kinds are counted separately.
+        Analyses, those of session files, and the short-lived jobs of other kinds are counted separately.
         """
         kept: list[Job] = []
+        imported: list[Job] = []
         short_lived: list[Job] = []
         for job in sorted(
             (job for job in self.jobs.values() if job.status.finished), key=lambda job: job.ended_s
@@ -351,9 +353,14 @@ class JobTable:
             longest_s = self.settings.results_ttl_s
             if now_s - job.ended_s > min(job.request.KEPT_S or longest_s, longest_s):
                 self.forget(job)
+            elif any(one.imported for one in job.status.analyses):
+                imported.append(job)
             else:
                 (kept if job.request.KEPT_S is None else short_lived).append(job)
-        old, size = short_lived[:-MAX_SHORT_LIVED], sum(job.size for job in kept)
+        old, size = (
+            [*short_lived[:-MAX_SHORT_LIVED], *imported[:-MAX_IMPORTED]],
+            sum(job.size for job in kept),
+        )
         while len(kept) > 1 and (len(kept) > MAX_KEPT or size > MAX_KEPT_BYTES):
             size -= kept[0].size
             old.append(kept.pop(0))

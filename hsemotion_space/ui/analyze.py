@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -18,7 +19,9 @@ import gradio as gr
 from hsemotion_space.feedback.consent import PROCESS
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
+from hsemotion_space.inference.session import SUFFIX, SessionError, is_session
 from hsemotion_space.jobs import JobError, JobStatus
+from hsemotion_space.media.images import MediaError
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of
@@ -26,12 +29,14 @@ from hsemotion_space.ui.context import PICK_ONE, QUIET, AppContext, ResultRef, U
 from hsemotion_space.ui.inputs import RawFiles, RawImage, RawSlider, read_event
 from hsemotion_space.ui.picker import Picker, picker_updates
 from hsemotion_space.ui.result import Result, build_result, message_updates, result_updates
+from hsemotion_space.ui.session import attach_media, open_files
 from hsemotion_space.ui.source import EXAMPLE_FILES, build_source, source_value
 from hsemotion_space.ui.status import job_progress
 from hsemotion_space.ui.uploads import NamedFile
 from hsemotion_space.ui.words import fixed, say, translate
 
 MOST_OTHERS: Final = 3
+MOST_TOGETHER: Final = 2  # files at once: a session and its media
 AT_ONCE_S: Final = 0.8  # so long the first handler waits for a job
 ASK_EVERY_S: Final = 0.5
 NO_FILE: Final = Message("Add a picture or a clip first.", code="no_file")
@@ -124,7 +129,8 @@ def build_workspace(context: AppContext, shared: Shared) -> Workspace:
     with gr.Column(elem_classes="workspace"):
         media = RawFiles(
             label=fixed("Picture or clip: drop it anywhere on this page, or paste it"),
-            file_types=["image", "video"],
+            file_types=["image", "video", SUFFIX],
+            file_count="multiple",
             height=190,
             elem_classes="media",
         )
@@ -172,16 +178,20 @@ def _connect(context: AppContext, workspace: Workspace, shared: Shared) -> None:
     def add(
         request: gr.Request, job: str, _: object, given: list[NamedFile] | NamedFile | None, *chosen: Any
     ) -> Updates:
-        file = next(iter(given), None) if isinstance(given, list) else given
-        if file is None:
+        files = [file for file in (given if isinstance(given, list) else [given]) if file is not None]
+        if not files:
             return unchanged()
         emptied: Updates = {workspace.media: None, workspace.camera: None}
-        choice = Choice(*chosen)
+        choice, client = Choice(*chosen), client_of(request)
         try:
-            added = Source(context.uploads.claim(file), PurePath(str(file.name)).name)
-        except SettingsError as error:
+            added = [
+                Source(context.uploads.claim(file), PurePath(str(file.name)).name)
+                for file in files[:MOST_TOGETHER]
+            ]
+            opened = _open(context, workspace, job, added, client)
+        except (SettingsError, SessionError, CheckpointError, JobError, MediaError) as error:
             return {**emptied, **_failed(context, workspace, None, choice.checkpoint, translate(error))}
-        started = _start(context, workspace, job, added, choice, client_of(request))
+        started = opened or _start(context, workspace, job, added[0], choice, client)
         return {**message_updates(workspace.result, ""), **started, **emptied}
 
     def add_example(request: gr.Request, event: gr.EventData, job: str, *chosen: Any) -> Updates:
@@ -223,6 +233,27 @@ def find_job(
     if job or context.find(saved) is None:  # the visitor may have started something already
         return start
     return {**start, **_ask(context, workspace, str(saved), None, chosen, ResultRef())}
+
+
+def _open(
+    context: AppContext, workspace: Workspace, job: str, added: Sequence[Source], client: str
+) -> Updates:
+    """Return updates if a session is added, or the media of the session on the page; otherwise nothing.
+
+    Raises:
+        SessionError, CheckpointError, JobError, MediaError: if the session cannot be opened.
+    """
+    opened = open_files(context, [source.path for source in added], client)
+    if opened:
+        context.cancel(job)
+    elif attach_media(context, context.find(job), added[0].path):
+        opened = job
+    else:
+        return {}
+    named = next((source for source in added if not is_session(source.path)), added[0])
+    checkpoint = context.runner.status(opened).config.checkpoint
+    kept = named if context.runner.media_of(opened) is not None else None
+    return {**_ask(context, workspace, opened, named, checkpoint, ResultRef()), workspace.added: kept}
 
 
 def _source_of(context: AppContext, job: str) -> Source | None:
@@ -287,11 +318,12 @@ def _ask(  # noqa: PLR0917
         return _ended(context, workspace, chosen, status.id)
     if not status.analyses:
         return _failed(context, workspace, added, chosen, translate(status.message))
-    return {
-        **_ended(context, workspace, chosen, status.id),
-        workspace.source: source_value(name, status.analyses[0].media),
-        **result_updates(context, workspace.result, status),
-    }
+    try:
+        updates = result_updates(context, workspace.result, status)
+    except CheckpointError as error:  # a manifest was changed while the page runs
+        return _failed(context, workspace, added, chosen, translate(error))
+    media = source_value(name, status.analyses[0].media)
+    return {**_ended(context, workspace, chosen, status.id), workspace.source: media, **updates}
 
 
 def _running(workspace: Workspace, status: JobStatus) -> Updates:

@@ -48,7 +48,6 @@ from hsemotion_space.ui.quotas import MB, SessionQuota, UploadLimits, UploadQuot
 from hsemotion_space.ui.review import build_review
 from hsemotion_space.ui.temporary import SWEEP_EVERY_S, make_folder, sweep_for_ever
 from hsemotion_space.ui.uploads import Uploads
-from hsemotion_space.ui.viewer import serve_plotly
 from hsemotion_space.ui.words import Language, catalog, fixed, say
 
 STYLE = Path(__file__).with_name("style.css")
@@ -195,7 +194,7 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     feedback, problem = _open(settings, token)
     demo = build(AppContext(settings, runner, checkpoints, folder / "results", uploads, feedback, problem))
     limits = _limits(settings, uploads.folder)
-    middleware = [Middleware(Guard, limits=limits, script=serve_plotly()), Middleware(Language)]
+    middleware = [Middleware(Guard, limits=limits), Middleware(Language)]
     _, url, _ = demo.launch(
         server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True,
         share=False, show_error=False,

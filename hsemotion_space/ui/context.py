@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import gradio as gr
 
+from hsemotion_space.edits import Edits
 from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback
 from hsemotion_space.hub.manifest import Checkpoint
@@ -88,22 +89,25 @@ class AppContext:
             JobError: if there is none.
             CheckpointError: if its checkpoint cannot be used any more or was changed in the meantime.
             SettingsError: if the smoothing is out of range.
+            EditError: if its changes by hand do not fit it.
         """
         return self.analyses(self.runner.status(str(job)), smoothing)[0]
 
     def analyses(self, status: JobStatus, smoothing: float | None) -> tuple[Analysis, ...]:
-        """Return the analyses of a job, read again with another smoothing unless that is None.
+        """Return the analyses of a job with its changes by hand, smoothed anew unless that is None.
 
         Raises:
-            JobError, CheckpointError, SettingsError: as :meth:`analysis`.
+            JobError, CheckpointError, SettingsError, EditError: as :meth:`analysis`.
         """
         if not status.analyses:
             raise JobError("There is no finished analysis. Press Analyze.", code="no_analysis")
-        if smoothing is None:
+        if smoothing is None and status.edits == Edits():
             return status.analyses
-        factor, roots = PipelineConfig(smoothing=smoothing).smoothing, self.settings.checkpoint_roots
+        config = status.config if smoothing is None else PipelineConfig(smoothing=smoothing)
+        roots = self.settings.checkpoint_roots
         return tuple(
-            reread(one, find_checkpoint(roots, one.checkpoint.id), factor) for one in status.analyses
+            reread(one, find_checkpoint(roots, one.checkpoint.id), config.smoothing, status.edits)
+            for one in status.analyses
         )
 
     def find(self, job: object) -> JobStatus | None:

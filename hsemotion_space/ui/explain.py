@@ -12,6 +12,7 @@ from typing import Final
 import gradio as gr
 import numpy as np
 
+from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.jobs import Explained, JobError
 from hsemotion_space.messages import MessageError
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack
@@ -172,7 +173,7 @@ def frame_row(analysis: Analysis, track: FaceTrack, second: object) -> int:
 def _answer(context: AppContext, job: str, choice: _Choice, client: str) -> str:
     """Return the explanation of what was chosen, or why there is none, as HTML."""
     try:
-        asked = _read(context.runner.status(job).analyses, choice)
+        asked = _read(context.analyses(context.runner.status(job), None), choice)
         media = context.runner.media_of(job)
         if media is None:
             raise AskError(say("The file is not on this server any more. Please analyze it again."))
@@ -182,7 +183,7 @@ def _answer(context: AppContext, job: str, choice: _Choice, client: str) -> str:
         explained = _wait(context, question)
     except AskError as error:
         return _problem(str(error))
-    except JobError as error:
+    except (JobError, CheckpointError) as error:
         return _problem(translate(error))
     return explained_html(asked, explained)
 
@@ -228,8 +229,8 @@ def _values(
 ) -> object:
     """Return an update for the values of another face or backbone; a ``kept`` choice stays if present."""
     try:
-        analyses = context.runner.status(given.job).analyses
-    except JobError:  # it is told when the button is pressed
+        analyses = context.analyses(context.runner.status(given.job), given.smoothing)
+    except (JobError, CheckpointError):  # it is told when the button is pressed
         return gr.skip()
     for one in analyses:
         for face in one.faces:

@@ -212,7 +212,7 @@ def _span(form: Form, start_s: float, end_s: float) -> Updates:
 
 
 def connect_viewer(form: Form, viewer: gr.HTML, shown: gr.State) -> None:
-    """Let "Not right?", a dragged range and a key from 1 to 8 in the viewer open the form."""
+    """Let "Not right?", "Correct range" and a key from 1 to 8 in the viewer open the form."""
 
     def about_face(number: object, about: object) -> Updates:
         """Return updates that bring the form to a face and empty it unless it is about that face already."""
@@ -236,16 +236,6 @@ def connect_viewer(form: Form, viewer: gr.HTML, shown: gr.State) -> None:
             form.drawer: opened(say("Correction"), f"question-{task}"),
         }
 
-    def take_range(event: gr.EventData, given: ResultRef, about: object) -> Updates:
-        chosen = read_selection(event)
-        if chosen is None or str(chosen.face) not in given.faces:
-            return unchanged()
-        return {
-            **about_face(chosen.face, about),
-            **_span(form, chosen.start_s, chosen.end_s),
-            form.drawer: opened(say("Correction")),
-        }
-
     def take_label(event: gr.EventData, given: ResultRef, about: object) -> Updates:
         [first, *_] = form.questions
         number, labels = read_label_key(event), first.task.label_names
@@ -257,11 +247,7 @@ def connect_viewer(form: Form, viewer: gr.HTML, shown: gr.State) -> None:
             form.drawer: opened(say("Correction"), first.box.elem_id or ""),
         }
 
-    for event, handle in (
-        (viewer.correct, correct),
-        (viewer.range, take_range),
-        (viewer.label_key, take_label),
-    ):
+    for event, handle in ((viewer.correct, correct), (viewer.label_key, take_label)):
         event(handle, [shown, form.about], form.outputs, **QUIET)
 
 
@@ -333,8 +319,9 @@ def _preview(context: AppContext, given: ResultRef, number: object, wanted: obje
 
 
 def refer_to(context: AppContext, job_id: str, analysis: Analysis, smoothing: float | None) -> ResultRef:
-    """Return the reference to a result; an example of the page is nobody's to correct."""
-    taken = context.feedback is not None and analysis.media.sha256 not in example_digests()
+    """Return the reference to a result; an example and a session file take no corrections."""
+    mine = not analysis.imported and analysis.media.sha256 not in example_digests()
+    taken = context.feedback is not None and mine
     return ResultRef(job_id, smoothing, face_numbers(analysis) if taken else ())
 
 

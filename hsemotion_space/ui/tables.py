@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from hsemotion_space.analysis.events import shares
 from hsemotion_space.analysis.reliability import in_words as reliability_in_words
 from hsemotion_space.figures import face_color
 from hsemotion_space.types import (
@@ -25,6 +26,7 @@ MOST_ROWS: Final = 60
 MOST_FACES: Final = 6  # as many as the viewer draws together
 NONE: Final = "-"
 MOST_UNITS: Final = 4  # independent labels named in a table cell
+LEAST_SHARE: Final = 0.005  # of the time, for a label to be named
 
 
 def in_words(prediction: Prediction) -> str:
@@ -58,6 +60,18 @@ def _seen(face: FaceResult) -> str:
     )
 
 
+def _over_time(line: Timeline) -> str:
+    """Return the shares of time of labels as a short phrase; empty if labels do not hold in time."""
+    share, names = shares(line), line.task.labels
+    if not np.isfinite(share).all():
+        return ""
+    order = [
+        column for column in np.argsort(-share, kind="stable")[:MOST_UNITS] if share[column] >= LEAST_SHARE
+    ]
+    told = [f"{say(names[column].short)} {share[column]:.0%}".replace("%", "\u00a0%") for column in order]
+    return ", ".join(told) or (say(line.task.none) if line.task.none else say("none"))
+
+
 def face_table(analysis: Analysis) -> str:
     """Return the predictions of all faces as an HTML table, the text alternative of every chart."""
     if not analysis.faces:
@@ -72,14 +86,17 @@ def face_table(analysis: Analysis) -> str:
     for face in analysis.faces:
         number = face.track.track_id
         swatch = f"<span class='swatch' style='background:{face_color(number)}'></span>"
-        given = {prediction.task.name: prediction for prediction in face.predictions}
+        given = {
+            line.task.name: (prediction, _over_time(line))
+            for line, prediction in zip(face.timelines, face.predictions, strict=True)
+        }
         cells = [
-            _answer(f"{title} ({provenance})", given.get(name))
+            _answer(f"{title} ({provenance})", *given.get(name, (None, "")))
             for (title, provenance), name in zip(heads, tasks, strict=True)
         ]
         seen = _cell(say("Seen"), _seen(face)) if clip else ""
         rows.append(
-            f"<tr><th scope='row'>{swatch}{escape(say('Face {number}', number=number))}</th>"
+            f"<tr><th scope='row'>{swatch}{escape(_face_name(analysis, number))}</th>"
             f"{seen}{''.join(cells)}</tr>"
         )
     seen_head = f"<th scope='col'>{escape(say('Seen'))}</th>" if clip else ""
@@ -87,7 +104,9 @@ def face_table(analysis: Analysis) -> str:
         f"<th scope='col'>{escape(title)}<small>{escape(provenance)}</small></th>"
         for title, provenance in heads
     )
-    caption = escape(say("Mean over the frames of each face") if clip else say("Predictions for each face"))
+    caption = escape(
+        say("Shares of time and means of each face") if clip else say("Predictions for each face")
+    )
     return (
         "<div class='face-table faces' tabindex='0' role='region'"
         f" aria-label='{caption}'><table><caption>{caption}</caption>"
@@ -96,10 +115,15 @@ def face_table(analysis: Analysis) -> str:
     )
 
 
-def _answer(head: str, prediction: Prediction | None) -> str:
-    """Return the cell of a prediction with how often such answers are right."""
-    if prediction is None:
-        return _cell(head, say("too short"))
+def _face_name(analysis: Analysis, number: int) -> str:
+    name = analysis.edits.names.get(number)
+    return say("Face {number}", number=number) + (f" ({name})" if name else "")
+
+
+def _answer(head: str, prediction: Prediction | None, over_time: str) -> str:
+    """Return the cell of a prediction: shares of time, else what is predicted and how often that is right."""
+    if prediction is None or over_time:
+        return _cell(head, over_time or say("too short"))
     return _cell(head, in_words(prediction), translate(reliability_in_words(prediction)))
 
 

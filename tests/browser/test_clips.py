@@ -42,20 +42,22 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(visit: Open, clip: Path) -> None:
     page = visit()
     add(page, clip)
-    plot = page.locator(".linked-viewer:visible .js-plotly-plot").first
+    plot = page.locator(".linked-viewer:visible .plot-box").first
     plot.scroll_into_view_if_needed()
-    box = plot.locator(".nsewdrag").first.bounding_box()
-    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 20)
+    box = plot.bounding_box()
+    start, width = box["x"] + 52, box["width"] - 64
+    page.mouse.move(start + 0.25 * width, box["y"] + 20)
     page.mouse.down()
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 22, steps=6)
+    page.mouse.move(start + 0.5 * width, box["y"] + 22, steps=6)
     page.mouse.up()
+    press(page, "Correct range")
     page.get_by_role("dialog", name="Correction").wait_for()
     page.wait_for_function(
         "[...document.querySelectorAll('input[type=number]')].some(one => +one.value > 0.8 && +one.value <"
         " 1.2)"
     )
     page.keyboard.press("Escape")
-    assert page.locator(":focus").get_attribute("class") == "viewer", "the focus is back where it was"
+    assert page.locator(":focus").inner_text() == "Correct range", "the focus is back where it was"
     page.keyboard.press("3")
     page.get_by_label("It is wrong").locator("visible=true").wait_for()
     page.wait_for_function("[...document.querySelectorAll('input')].some(one => one.value === 'Disgust')")
@@ -99,6 +101,29 @@ def test_smoothing_changes_the_numbers_at_once(visit: Open, clip: Path) -> None:
     enter("2")
     assert downloaded(page, before=raw) == smooth
     assert not page.locator(".toast-wrap:visible").get_by_text("Error").count()
+
+
+def test_a_session_is_saved_and_opens_again_with_its_name_and_media(
+    visit: Open, clip: Path, tmp_path: Path
+) -> None:
+    page = visit()
+    add(page, clip)
+    page.get_by_text("Name, neutral, same person").click()
+    page.get_by_label("Name", exact=True).fill("Anna")
+    page.keyboard.press("Tab")
+    page.get_by_role("radio", name="Face 1, Anna").wait_for()
+    with page.expect_download() as found:
+        press(page, "Save session")
+    session = tmp_path / found.value.suggested_filename
+    found.value.save_as(session)
+    other = visit(agreed=False)
+    other.locator(".media input[type=file]").set_input_files(session)
+    other.get_by_role("radio", name="Face 1, Anna").wait_for()
+    other.get_by_text("This session has no media.").wait_for()
+    assert not other.get_by_role("button", name="Not right? Expression").count(), "it takes no corrections"
+    other.locator(".media input[type=file]").set_input_files(clip)
+    other.wait_for_function("document.querySelector('.viewer video').readyState >= 2")
+    assert other.get_by_role("radio", name="Face 1, Anna").count() == 1
 
 
 def test_several_backbones_are_compared_on_the_same_faces(visit: Open, clip: Path) -> None:

@@ -6,10 +6,11 @@ Everything from the browser is checked here.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hsemotion_space.analysis.sampling import narrowed
+from hsemotion_space.edits import Edits
 from hsemotion_space.feedback.annotation import (
     CLASS_TASK,
     Answer,
@@ -111,7 +112,8 @@ def analysis_of(context: AppContext, item: Item) -> Analysis:
     Raises:
         JobError: if it is not kept any more.
     """
-    return narrowed(context.analyses(context.runner.status(item.job), None)[0], item.face, item.span_s)
+    status = replace(context.runner.status(item.job), edits=Edits())  # items are made without changes by hand
+    return narrowed(context.analyses(status, None)[0], item.face, item.span_s)
 
 
 def _deal_with(context: AppContext, session: Session, item: Item, given: Given, terms: Terms) -> None:

@@ -137,7 +137,7 @@ def collect(context: AppContext, session: Session) -> str:
     hidden = 0
     for job in dict.fromkeys(session.finished):
         status = context.find(job)
-        if status is not None and status.analyses:
+        if status is not None and status.analyses and not status.analyses[0].imported:
             found, left_out = make_items(job, status.analyses, context.runner.media_of(job) is not None)
             items, hidden = [*items, *found], hidden + left_out
     session.begin(in_order(items))

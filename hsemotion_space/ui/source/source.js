@@ -3,15 +3,16 @@
 
 const root = element.querySelector('.source');
 const workspace = element.closest('.workspace');
+const MOST_TOGETHER = 2;
 const input = () => workspace.querySelector('.media input[type=file]');
 const translate = makeTranslator(root);
 const listening = new AbortController();
 
-/** Hand a file to the file input, which uploads it. */
+/** Hand files to the file input, which uploads them: one, or a session and its media. */
 function take(files) {
   if (!files.length || !input()) return;
   const transfer = new DataTransfer();
-  transfer.items.add(files[0]);
+  for (const file of [...files].slice(0, MOST_TOGETHER)) transfer.items.add(file);
   input().files = transfer.files;
   input().dispatchEvent(new Event('change', { bubbles: true }));
   const panel = element.closest('[role=tabpanel]');

@@ -7,7 +7,6 @@ from hsemotion_space.ui.viewer.component import (
     media_url,
     read_label_key,
     read_selection,
-    serve_plotly,
 )
 from hsemotion_space.ui.viewer.payload import ViewerValue, viewer_value
 
@@ -19,6 +18,5 @@ __all__ = [
     "media_url",
     "read_label_key",
     "read_selection",
-    "serve_plotly",
     "viewer_value",
 ]

@@ -1,6 +1,7 @@
 // What stands around the media: a chip per face, warnings, and the card with the values of the selected face.
 
-const MOST_LISTED = 4; // independent labels without thresholds above the fold
+const MOST_LISTED = 4; // independent labels without thresholds above the fold, and shares of time
+const LEAST_SHARE = 0.005; // of the time
 
 /** Return the values (K) of a line at a frame (of the clip for a clip-level task); null where the face was not found. */
 function valuesAt(task, line, index) {
@@ -11,18 +12,18 @@ function valuesAt(task, line, index) {
 
 /** Make a chip that selects a face; `show(text)` writes what the face shows. */
 function makeChip(face, select) {
-  const caption = make('span', { class: 'top' });
+  const [name, caption] = [make('span', { class: 'name' }), make('span', { class: 'top' })];
   const thumbnail = make('img', { src: face.thumbnail, alt: '', width: '36', height: '36' });
   const chip = makeButton(thumbnail, select, { role: 'radio', class: 'chip' });
-  chip.append(make('b', {}, String(face.number)), caption);
+  chip.append(make('b', {}, String(face.number)), name, caption);
   chip.style.setProperty('--face', face.color);
   chip.style.setProperty('--ink', face.ink);
   return {
     face,
     chip,
     show(text, on) {
-      caption.textContent = text;
-      chip.setAttribute('aria-label', [say('Face {number}', face), text].filter(Boolean).join(', '));
+      [name.textContent, caption.textContent] = [this.face.name, text];
+      chip.setAttribute('aria-label', [say('Face {number}', face), this.face.name, text].filter(Boolean).join(', '));
       chip.setAttribute('aria-checked', String(on));
       chip.tabIndex = on ? 0 : -1;
     },
@@ -51,10 +52,11 @@ function makeBar(task, label, name) {
   const share = (value) => (100 * (clamp(value, task.low, task.high) - task.low)) / (task.high - task.low);
   return {
     node,
-    show(value) {
+    show(value, neutral) {
       fill.style.left = `${Math.min(share(0), share(value))}%`;
       fill.style.width = `${Math.abs(share(value) - share(0))}%`;
-      number.textContent = task.low < 0 ? signed(value) : value.toFixed(2);
+      const relative = Number.isFinite(neutral) ? ` (${signed(value - neutral)})` : '';
+      number.textContent = (task.low < 0 ? signed(value) : value.toFixed(2)) + relative;
     },
   };
 }
@@ -84,8 +86,8 @@ function makeNumbers(task) {
   const plane = isPlane(task) ? [make('canvas', { class: 'plane', role: 'img', 'aria-label': words })] : [];
   return {
     nodes: [make('div', { class: 'pair' }, ...plane, make('ul', { class: 'bars wide' }, ...bars.map((bar) => bar.node)))],
-    show(values) {
-      bars.forEach((bar, column) => bar.show(values[column]));
+    show(values, line) {
+      bars.forEach((bar, column) => bar.show(values[column], line.neutral[column]));
       return '';
     },
   };
@@ -106,7 +108,7 @@ function makeList(task) {
       const present = order.filter(isListed);
       const others = order.filter((column) => !present.includes(column));
       const nodesOf = (columns) => columns.map((column) => bars[column].node);
-      order.forEach((column) => bars[column].show(values[column]));
+      order.forEach((column) => bars[column].show(values[column], line.neutral[column]));
       first.replaceChildren(...(present.length || whole ? nodesOf(present) : [make('li', { class: 'none' }, say('none'))]));
       rest.replaceChildren(...nodesOf(others));
       summary.textContent = whole ? say('one value for the whole clip') : say('{count} more', { count: others.length });
@@ -116,14 +118,41 @@ function makeList(task) {
   };
 }
 
+/** Make what a task says about a whole clip: shares of time, and events as buttons that go there. */
+function makeInTime(task, go) {
+  const [summary, list] = [make('summary'), make('ul', { class: 'events' })];
+  const node = make('details', { class: 'in-time' }, summary, list);
+  node.open = task.kind === 'one_of' && !task.none;
+  let shown = null;
+  return {
+    node,
+    show(line) {
+      if (line === shown) return;
+      shown = line;
+      node.hidden = !line?.share.length;
+      if (node.hidden) return;
+      const name = (column) => task.labels[column].short;
+      const order = [...line.share.keys()].filter((column) => line.share[column] >= LEAST_SHARE);
+      order.sort((one, other) => line.share[other] - line.share[one]);
+      const shares = order.slice(0, MOST_LISTED).map((column) => `${name(column)} ${Math.round(100 * line.share[column])}\u00a0%`);
+      summary.textContent = say('Share of time: {shares}', { shares: shares.join(', ') || task.none || say('none') });
+      list.replaceChildren(...line.events.map(({ column, start, end, peak }) => {
+        const values = { label: name(column), start: start.toFixed(1), end: end.toFixed(1), peak: peak.toFixed(2) };
+        return make('li', {}, makeButton(say('{label} {start} to {end} s, peak {peak}', values), () => go(start)));
+      }));
+    },
+  };
+}
+
 /** Make what the card shows of a task; `show(face, index)` writes the values of a frame. */
-function makeReading(task, correct) {
+function makeReading(task, correct, go) {
   const part = { one_of: makeAnswer, continuous: makeNumbers, independent: makeList }[task.kind](task);
   const words = say('Not right?');
   const button = correct ? [makeButton(words, correct, { class: 'correct', 'aria-label': `${words} ${task.title}` })] : [];
   const [values, source, absent] = [make('div', {}, ...part.nodes), make('p', { class: 'source' }), make('p', { class: 'absent' })];
+  const inTime = makeInTime(task, go);
   const node = make('section', { class: 'reading', 'data-task': task.name },
-    make('header', {}, make('h3', {}, task.title), ...button), values, absent, source);
+    make('header', {}, make('h3', {}, task.title), ...button), values, absent, inTime.node, source);
   return {
     node,
     show(face, index) {
@@ -133,7 +162,10 @@ function makeReading(task, correct) {
       values.hidden = !found;
       absent.hidden = Boolean(found);
       absent.textContent = say(line ? 'not found' : 'too short');
-      source.textContent = [task.provenance, right].filter(Boolean).join(' \u00b7 ');
+      inTime.show(line);
+      const relative = line?.neutral.length ? say('in parentheses: relative to your neutral') : '';
+      node.classList.toggle('relative', Boolean(relative));
+      source.textContent = [task.provenance, right, relative].filter(Boolean).join(' \u00b7 ');
     },
   };
 }

@@ -1,4 +1,4 @@
-// Pure functions over the payload: no document and no Plotly here. NaN stands for a missing number.
+// Pure functions over the payload: no document here. NaN stands for a missing number.
 
 const TOLERANCE_S = 0.002; // time stamps of a browser and of a decoder differ by less
 const MOST_LINES = 8; // more independent labels become a heat map
@@ -54,7 +54,8 @@ function boxAt(data, face, time) {
   return box.map((value, side) => value + part * (next[side] - value));
 }
 
-const signed = (value) => (value < 0 ? '\u2212' : '+') + Math.abs(value).toFixed(2);
+const titleOf = (face) => face.name || say('Face {number}', face);
+const signed = (value) => (value <= -0.005 ? '\u2212' : '+') + Math.abs(value).toFixed(2);
 
 /** Return the values of one frame (of the clip for a clip-level task) in words; an empty text where there are none. */
 function words(task, line, index) {

@@ -8,7 +8,9 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from hsemotion_space.analysis.events import events, shares
 from hsemotion_space.analysis.reliability import figure, label_in_words
+from hsemotion_space.edits import Edits
 from hsemotion_space.figures import face_color
 from hsemotion_space.figures.style import ink
 from hsemotion_space.tasks import Label, Task
@@ -62,6 +64,16 @@ class TaskEntry(TypedDict):
     none: str
 
 
+class EventEntry(TypedDict):
+    """A stretch in which a label holds: its column, start and end in s, largest value and its time."""
+
+    column: int
+    start: float
+    end: float
+    peak: float
+    at: float
+
+
 class LineEntry(TypedDict):
     """One task of one face.
 
@@ -70,7 +82,9 @@ class LineEntry(TypedDict):
     columns of the largest value of a one-of task, else nothing; ``none`` the frames in which no label stands
     out. ``mean`` and ``thresholds`` hold K numbers; ``thresholds`` is empty if the task has none. ``right``
     holds how often an answer with each of the K labels is right, a sentence for a one-of task, else a figure;
-    it is empty if that was not measured.
+    it is empty if that was not measured. ``share`` holds the K shares of time, ``events`` the stretches in
+    which a label holds; both are empty if labels do not hold in time. ``neutral`` holds the K values of the
+    person's own neutral, nothing if none is marked.
     """
 
     values: list[list[Number]]
@@ -80,12 +94,22 @@ class LineEntry(TypedDict):
     mean: list[Number]
     thresholds: list[float]
     right: list[str]
+    share: list[Number]
+    events: list[EventEntry]
+    neutral: list[Number]
 
 
 class FaceEntry(TypedDict):
-    """One face: F ``boxes`` (left, top, right, bottom as shares), ``gaps`` in s, ``thumbnail`` as a URI."""
+    """One face: F ``boxes`` (left, top, right, bottom as shares), ``gaps`` in s, ``thumbnail`` as a URI.
+
+    By hand: its ``name``, which may be empty, the numbers of the faces ``merged`` into it, and the moment of
+    its ``neutral`` in s or None.
+    """
 
     number: int
+    name: str
+    merged: list[int]
+    neutral: Number
     color: str
     ink: str
     thumbnail: str
@@ -102,17 +126,28 @@ class WarningEntry(TypedDict):
     details: list[str]
 
 
+class MarkerEntry(TypedDict):
+    """A marker: event or exclusion, start and end in s, and its label."""
+
+    kind: str
+    start: float
+    end: float
+    label: str
+
+
 class ViewerValue(TypedDict):
     """The value of the viewer.
 
     ``times`` are the F presentation times in seconds that everything else is aligned to; ``say`` holds the
     texts of the viewer in the language of the visitor by the English ones, nothing for English. What else is
     to be read is in that language. ``warnings`` begin with the most serious kind; ``correctable`` says
-    whether corrections of the faces are taken.
+    whether corrections of the faces are taken. ``cuts`` are the times of hard cuts in seconds.
     """
 
     media: MediaEntry
     times: list[Number]
+    cuts: list[Number]
+    markers: list[MarkerEntry]
     say: Mapping[str, str]
     tasks: list[TaskEntry]
     faces: list[FaceEntry]
@@ -148,10 +183,17 @@ def viewer_value(
             "duration": float(media.duration_s),
         },
         "times": _numbers(ticks / 1e6, TIME_DIGITS),
+        "cuts": _numbers(analysis.cuts_s, TIME_DIGITS),
+        "markers": [
+            {"kind": mark.kind, "start": mark.start_s, "end": mark.end_s, "label": mark.label}
+            for mark in analysis.edits.markers
+        ],
         "say": of_script("viewer"),
         "tasks": _tasks(analysis.faces, len(ticks), unsmoothed is not None),
         "faces": [
-            _face(face, raw.get(face.track.track_id, face), ticks, (media.width, media.height))
+            _face(
+                face, raw.get(face.track.track_id, face), ticks, (media.width, media.height), analysis.edits
+            )
             for face in analysis.faces
         ],
         "warnings": list(warnings),
@@ -214,7 +256,7 @@ def _has_band(task: Task) -> bool:
 
 
 def _face(
-    face: FaceResult, raw: FaceResult, ticks: npt.NDArray[np.int64], size: tuple[int, int]
+    face: FaceResult, raw: FaceResult, ticks: npt.NDArray[np.int64], size: tuple[int, int], edits: Edits
 ) -> FaceEntry:
     track = face.track
     rows = np.searchsorted(ticks, _microseconds(track.times_s))
@@ -225,6 +267,9 @@ def _face(
     bare = {line.task.name: line for line in raw.timelines}
     return {
         "number": track.track_id,
+        "name": edits.names.get(track.track_id, ""),
+        "merged": sorted(face for face, into in edits.merged.items() if into == track.track_id),
+        "neutral": edits.neutral_s.get(track.track_id),
         "color": face_color(track.track_id),
         "ink": ink(face_color(track.track_id)),
         "thumbnail": data_uri(track.thumbnail, (THUMBNAIL_PX, THUMBNAIL_PX)),
@@ -277,7 +322,31 @@ def _line(line: Timeline, raw: Timeline, ticks: npt.NDArray[np.int64]) -> LineEn
         ),
         "thresholds": [float(limit) for limit in line.thresholds],
         "right": _right(line),
+        **_in_time(line),
+        "neutral": _numbers(line.neutral, VALUE_DIGITS),
     }
+
+
+class InTime(TypedDict):
+    """When labels hold, as in :class:`LineEntry`."""
+
+    share: list[Number]
+    events: list[EventEntry]
+
+
+def _in_time(line: Timeline) -> InTime:
+    """Return shares of time and events."""
+    share = shares(line)
+    if not np.isfinite(share).all():
+        return {"share": [], "events": []}
+    found: list[EventEntry] = [
+        {
+            "column": event.column, "start": round(event.start_s, 3), "end": round(event.end_s, 3),
+            "peak": round(event.peak, VALUE_DIGITS), "at": round(event.peak_s, TIME_DIGITS),
+        }
+        for event in events(line)
+    ]  # fmt: skip
+    return {"share": _numbers(share, VALUE_DIGITS), "events": found}
 
 
 def _right(line: Timeline) -> list[str]:

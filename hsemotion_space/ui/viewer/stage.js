@@ -96,8 +96,13 @@ function makeStage(root, hooks) {
       video.pause();
       const [shown, other] = clip ? [video, image] : [image, video];
       other.removeAttribute('src');
-      shown.setAttribute('src', next.url);
-      if (!clip) video.load();
+      if (next.url) shown.setAttribute('src', next.url);
+      else shown.removeAttribute('src');
+      if (!clip || !next.url) video.load();
+      if (!next.url) {
+        hooks.problem(say('This session has no media. Add the same file to see it here.'));
+        report(0);
+      }
     },
     seek(seconds, last) {
       const goal = clamp(seconds, 0, last);

@@ -20,6 +20,9 @@ let outline = ''; // what the sections were built for
 let cast = ''; // what the chips and the card were built for
 let chips = [];
 let readings = [];
+let person = null;
+let listed = '[]'; // the markers in their list
+let added = null; // start of the marker that was added last, whose label is wanted next
 let readAt = 0;
 let translate = () => {};
 
@@ -83,6 +86,15 @@ function seek(time) {
   announce();
 }
 
+/** Go to the first analyzed frame at or after a time and stay there. */
+function goTo(time) {
+  stage.video.pause();
+  seek(data.times[clamp(frameAt(data.times, time - TOLERANCE_S - 1e-6) + 1, 0, data.times.length - 1)]);
+}
+
+/** Return the time of the frame on screen, also while the player still seeks. */
+const now = () => data.times[Math.max(0, frameAt(data.times, stage.time))];
+
 function step(frames) {
   const index = clamp(frameAt(data.times, stage.time) + frames, 0, data.times.length - 1);
   stage.video.pause();
@@ -129,8 +141,9 @@ function showNumbers(index) {
   const task = frameTasks().find((item) => item.kind === 'one_of');
   for (const chip of chips) chip.show(task ? words(task, chip.face.lines[task.name], index) : '', chip.face === face);
   find('.face-card').style.setProperty('--face', face.color);
-  find('.face-card h2').textContent = say(data.clip ? 'Face {number} now' : 'Face {number}', face);
+  find('.face-card h2').textContent = face.name || say(data.clip ? 'Face {number} now' : 'Face {number}', face);
   for (const reading of readings) reading.show(face, index);
+  person.show(face, data);
 }
 
 /** Return the frame on screen in one sentence. */
@@ -138,7 +151,7 @@ function inWords() {
   const face = chosenFace();
   const index = frameFor(data, stage.time);
   const said = frameTasks().map((task) => words(task, face.lines[task.name], index)).filter(Boolean);
-  const text = `${say('Face {number}', face)}: ${said.join('; ') || say('not found')}`;
+  const text = `${titleOf(face)}: ${said.join('; ') || say('not found')}`;
   return data.clip ? `${say('{time} seconds', { time: stage.time.toFixed(2) })}, ${text}` : text;
 }
 
@@ -165,21 +178,18 @@ function select(start, end = null) {
   if (end !== null && rounded[0] === rounded[1]) return;
   state.selection = { start: rounded[0], end: end === null ? null : rounded[1] };
   showSelection();
-  if (end !== null) trigger('range', circumstances());
 }
 
 function clearSelection() {
   if (!state.selection) return;
   state.selection = null;
   showSelection();
-  trigger('range', circumstances());
 }
 
 function mark(which) {
-  const now = data.times[Math.max(0, frameAt(data.times, stage.time))]; // of the frame on screen, also while the player still seeks
   const { start, end } = state.selection ?? {};
-  if (which === 'start') select(now, end != null && end > now ? end : null);
-  else if (start != null) select(Math.min(start, now), Math.max(start, now));
+  if (which === 'start') select(now(), end != null && end > now() ? end : null);
+  else if (start != null) select(Math.min(start, now()), Math.max(start, now()));
 }
 
 function showSelection(shown = state.selection) {
@@ -218,39 +228,30 @@ let waiting = false;
 function redraw() {
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(async () => {
+  requestAnimationFrame(() => {
     waiting = false;
     if (!data || !root.isConnected) return;
-    if (!window.Plotly) {
-      setTimeout(redraw, 50); // another viewer on the page is loading it
-      return;
-    }
     showSelection();
     placeCursors();
-    await Promise.all([...sections.values()].map(drawSection));
+    sections.forEach(drawSection);
     root.dispatchEvent(new CustomEvent('drawn'));
   });
 }
 
-async function drawSection({ task, box, plot, note }) {
-  const width = box.clientWidth;
-  if (!width || !chosenFace()) return;
+/** Return what a timeline shows of the faces. */
+function viewOf(task) {
   const faces = shownFaces();
-  const view = {
-    width, range: range(), faces, chosen: chosenFace(), single: faces.length === 1, columns: shownColumns(task), band: state.band,
-    font: getComputedStyle(root).fontFamily,
-  };
-  note.textContent = noteOf(data, task, view);
-  const first = !plot.classList.contains('js-plotly-plot');
-  await drawTimeline(plot, data, task, view);
-  if (first) plot.on('plotly_relayout', (change) => followAxis(change));
+  return { range: range(), faces, chosen: chosenFace(), single: faces.length === 1, columns: shownColumns(task), band: state.band };
 }
 
-/** Follow a timeline whose time axis was dragged. */
-function followAxis(change) {
-  const moved = change['xaxis.range'] ?? [change['xaxis.range[0]'], change['xaxis.range[1]']];
-  if (change['xaxis.autorange']) showRange(null);
-  else if (moved.every(Number.isFinite)) showRange(moved);
+function drawSection({ task, box, plot, note }) {
+  if (!box.clientWidth || !chosenFace()) return;
+  const view = viewOf(task);
+  const [start, end] = view.range.map((time) => time.toFixed(1));
+  const about = say('{task} from {start} to {end} s; the numbers are in the tables below', { task: task.title, start, end });
+  plot.setAttribute('aria-label', about);
+  note.textContent = noteOf(data, task, view);
+  drawTimeline(plot, data, task, view);
 }
 
 function buildSection(task) {
@@ -258,37 +259,58 @@ function buildSection(task) {
   const name = say('{task} over time', { task: task.title });
   const node = make('section', { class: 'task', 'aria-label': name }, make('h2', {}, task.title), note);
   const legend = make('div', { class: 'legend', role: 'group', 'aria-label': say('Labels of {task}', { task: task.title }) });
-  const label = say('{task} over time; the numbers are in the tables below', { task: task.title });
-  const plot = make('div', { class: 'plot', role: 'img', 'aria-label': label });
+  const plot = make('canvas', { class: 'plot', role: 'img', 'aria-label': name });
   const [selected, cursor] = [make('div', { class: 'selected', hidden: '' }), make('div', { class: 'cursor' })];
-  const box = make('div', { class: 'plot-box' }, plot, selected, cursor);
+  const tip = make('div', { class: 'tip', hidden: '', 'aria-hidden': 'true' });
+  const box = make('div', { class: 'plot-box' }, plot, selected, cursor, tip);
   node.append(...(isHeat(task) ? [] : [legend]), box);
   listen(box);
+  listenForTips(task, box, tip);
   new ResizeObserver(() => redraw()).observe(box);
   return { task, node, note, legend, box, plot, selected, cursor };
 }
 
-/** Click to seek, drag to select, double click to show all, wheel to zoom (with Ctrl) or to move. */
+/** Show the value under the pointer. */
+function listenForTips(task, box, tip) {
+  box.addEventListener('pointermove', (event) => {
+    const time = event.buttons ? null : timeUnder(box, event, range());
+    const place = box.getBoundingClientRect();
+    const [x, y] = [event.clientX - place.left, event.clientY - place.top];
+    tip.textContent = time === null ? '' : tipAt(data, task, viewOf(task), time, y);
+    tip.hidden = !tip.textContent;
+    const left = clamp(x + 12, 0, Math.max(place.width - tip.offsetWidth, 0));
+    tip.style.transform = `translate(${left}px, ${Math.max(y - 28, 0)}px)`;
+  });
+  box.addEventListener('pointerleave', () => (tip.hidden = true));
+}
+
+/** Click to seek, drag to select, or to move on the time axis, double click to show all, wheel to zoom (with Ctrl) or to move. */
 function listen(box) {
   let from = null;
   const under = (event, anywhere) => timeUnder(box, event, range(), anywhere);
+  const isAxis = (event) => event.clientY > box.getBoundingClientRect().bottom - MARGIN.b;
   box.addEventListener('pointerdown', (event) => {
-    from = event.button === 0 && under(event) !== null ? { x: event.clientX, time: under(event), drag: false } : null;
+    const axis = isAxis(event) ? range() : null;
+    const time = axis ? null : under(event);
+    from = event.button === 0 && (axis || time !== null) ? { x: event.clientX, time, axis, drag: false } : null;
     if (from) root.focus({ preventScroll: true });
   });
-  for (const name of ['mousedown', 'touchstart']) { // else Plotly would lay a cover over the page
-    box.addEventListener(name, (event) => from && event.stopPropagation(), { capture: true });
-  }
   box.addEventListener('pointermove', (event) => {
     if (!from || (!from.drag && Math.abs(event.clientX - from.x) <= CLICK_PX)) return;
     if (!from.drag) box.setPointerCapture(event.pointerId);
     from.drag = true;
+    if (from.axis) {
+      const moved = ((from.x - event.clientX) * (from.axis[1] - from.axis[0])) / (box.clientWidth - MARGIN.l - MARGIN.r);
+      showRange(from.axis.map((time) => time + moved));
+      return;
+    }
     const ends = [from.time, under(event, true)].sort((one, other) => one - other);
     showSelection({ start: ends[0], end: ends[1] });
   });
   box.addEventListener('pointerup', (event) => {
-    const { time, drag } = from ?? {};
+    const { time, axis, drag } = from ?? {};
     from = null;
+    if (axis) return;
     if (drag) select(time, under(event, true));
     else if (time !== undefined) seek(time);
   });
@@ -359,9 +381,49 @@ function buildFaces() {
   chips = data.faces.map((face) => makeChip(face, () => selectFace(face.number)));
   find('.chips').replaceChildren(...chips.map(({ chip }) => chip));
   find('.warnings').replaceChildren(...makeWarnings(data.warnings, selectFace));
-  const correct = (task) => (data.correctable ? () => trigger('correct', { task: task.name, ...circumstances() }) : null);
-  readings = data.tasks.map((task) => makeReading(task, correct(task)));
+  const correct = (task) => (data.correctable ? () => correctTask(task) : null);
+  readings = data.tasks.map((task) => makeReading(task, correct(task), goTo));
   find('.readings').replaceChildren(...readings.map(({ node }) => node));
+  person = makePerson((change) => trigger('edit', change), now);
+  find('.by-hand').replaceChildren(person.node);
+}
+
+const correctTask = (task) => trigger('correct', { task: task.name, ...circumstances() });
+
+/** Fill the list of markers unless it is as it should be; the label of a marker that was just added gets the focus. */
+function showMarkers() {
+  if (JSON.stringify(data.markers) === listed) return;
+  listed = JSON.stringify(data.markers);
+  find('.markers').replaceChildren(...markerItems(data.markers, goTo, changeMarker));
+  const place = added === null ? -1 : data.markers.findIndex((marker) => Math.abs(marker.start - added) < 1e-3 && !marker.label);
+  if (place >= 0) find('.markers').children[place].querySelector('input').focus();
+  added = null;
+}
+
+/** Give a marker another label, which is in the list already, or delete it. */
+function changeMarker(place, label) {
+  const markers = [...data.markers];
+  if (label === undefined) markers.splice(place, 1);
+  else {
+    markers[place] = { ...markers[place], label };
+    listed = JSON.stringify(markers);
+  }
+  changeMarkers(markers);
+}
+
+function changeMarkers(markers) {
+  trigger('edit', { action: 'markers', markers: markers.map(({ kind, start, end, label }) => [kind, start, end, label]) });
+}
+
+/** Mark the selected range, or the moment on screen. */
+function addMarker(kind) {
+  const { start, end } = state.selection?.end == null ? { start: now(), end: now() } : state.selection;
+  if (kind === 'exclusion' && start === end) {
+    find('.chosen-range').textContent = say('Select a range first, then exclude it.');
+    return;
+  }
+  added = start;
+  changeMarkers([...data.markers, { kind, start, end, label: '' }]);
 }
 
 function buildSections() {
@@ -392,6 +454,7 @@ function showAll() {
   for (const selector of ['.chips', '.face-card']) find(selector).hidden = !data.faces.length;
   if (sections.size) showControls();
   find('.timelines').hidden = !sections.size;
+  find('.correct-range').hidden = !data.correctable;
   stage.refresh();
   redraw();
 }
@@ -427,6 +490,7 @@ function load() {
   find('.caption').replaceChildren(...options, make('option', { value: '' }, say('numbers only')));
   find('.caption').value = state.caption ?? '';
   find('.caption-choice').hidden = !data.faces.length;
+  showMarkers();
   stage.load(data.media);
   showAll();
   showPlayback();
@@ -444,6 +508,9 @@ const KEYS = {
   '+': () => zoom(0.5),
   '-': () => zoom(2),
   0: () => showRange(null),
+  m: () => addMarker('event'),
+  x: () => addMarker('exclusion'),
+  n: () => trigger('edit', { action: 'neutral', face: chosenFace().number, time: now() }),
 };
 
 root.addEventListener('keydown', (event) => {
@@ -467,9 +534,8 @@ root.addEventListener('keydown', (event) => {
 root.addEventListener('goto', ({ detail: { time, face } }) => {
   if (!data?.faces.some((item) => item.number === face)) return;
   state.face = face;
-  stage.video.pause();
   showAll();
-  seek(time);
+  goTo(time);
 });
 find('.play').addEventListener('click', () => stage.toggle());
 find('.back').addEventListener('click', () => step(-1));
@@ -488,6 +554,9 @@ find('.zoom').append(
   makeButton('Range starts here', () => mark('start')),
   makeButton('Range ends here', () => mark('end')),
   makeButton('Clear range', clearSelection, { class: 'needs-range', disabled: '' }),
+  makeButton('Correct range', () => correctTask(frameTasks()[0]), { class: 'needs-range correct-range', disabled: '' }),
+  makeButton('Mark event', () => addMarker('event')),
+  makeButton('Exclude range', () => addMarker('exclusion'), { class: 'needs-range', disabled: '' }),
   makeButton('Zoom to range', () => showRange([state.selection.start, state.selection.end]), { class: 'needs-range', disabled: '' }),
   makeButton('Zoom in', () => zoom(0.5)),
   makeButton('Zoom out', () => zoom(2)),
@@ -502,6 +571,7 @@ find('.stage').addEventListener('click', (event) => {
   });
   if (hit) selectFace(hit.number);
 });
+window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTimeout(() => data && showAll(), SETTLE_MS));
 new ResizeObserver(() => data && stage.refresh()).observe(find('.stage'));
 translate = makeTranslator(root);
 watch('value', load);

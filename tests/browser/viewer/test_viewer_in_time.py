@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browser_makers import Open
+from browser_makers import Open, playwright
 from viewer_makers import FRAME_S, LAST_S, heard, number_at, number_of, point, press, settled, state_of
 from viewer_page import FRAMES, RATE
 
@@ -52,7 +52,7 @@ def test_a_click_in_any_timeline_goes_there(show: Open) -> None:
         assert abs(page.evaluate("viewerHelp.cursor()") - share) * LAST_S <= FRAME_S
 
 
-def test_a_drag_selects_a_range_in_every_timeline_and_tells_python(show: Open) -> None:
+def test_a_drag_selects_a_range_in_every_timeline(show: Open) -> None:
     page = show("clip")
     start, end = point(page, 0.7), point(page, 0.3)
     page.mouse.move(*start)
@@ -60,18 +60,53 @@ def test_a_drag_selects_a_range_in_every_timeline_and_tells_python(show: Open) -
     page.mouse.move((start[0] + end[0]) / 2, start[1], steps=4)
     page.mouse.move(*end, steps=4)
     page.mouse.up()
-    first, last, face = heard(page, "range")["selection"]
-    assert face == 1
+    first, last = selected(page)
     assert (first, last) == (pytest.approx(0.3 * LAST_S, abs=0.05), pytest.approx(0.7 * LAST_S, abs=0.05))
     assert page.locator(".selected:visible").count() == page.locator(".plot-box").count() == 4
     assert state_of(page) == (0, 0), "a drag is not a click"
     page.get_by_role("button", name="Zoom to range").click()
-    page.wait_for_function(f"Math.abs(viewerHelp.plots()[0].layout.xaxis.range[0] - {0.3 * LAST_S}) < 0.06")
+    page.wait_for_function(f"Math.abs(viewerHelp.ranges()[0][0] - {0.3 * LAST_S}) < 0.11")
     press(page, "Escape")
-    page.wait_for_function(
-        "document.querySelector('#heard-range textarea').value.includes('\"selection\": null')"
-    )
     assert page.locator(".selected:visible").count() == 0
+
+
+def selected(page: playwright.Page) -> list[float]:
+    """Return start and end of the selected range."""
+    return [float(word) for word in page.locator(".chosen-range").inner_text().split() if word[0].isdigit()]
+
+
+def test_marks_by_key_ask_for_a_label_and_go_to_python(show: Open) -> None:
+    page = show("clip")
+    page.mouse.click(*point(page, 0.5))
+    settled(page, 19)
+    press(page, "x")
+    assert "Select a range first" in page.locator(".chosen-range").inner_text()
+    press(page, "m")
+    assert heard(page, "edit") == {"action": "markers", "markers": [["event", 1.9, 1.9, ""]]}
+    press(page, "n")
+    page.wait_for_function("document.querySelector('#heard-edit textarea').value.includes('neutral')")
+    assert heard(page, "edit") == {"action": "neutral", "face": 1, "time": 1.9}
+
+
+def test_events_marks_and_cuts_are_shown_and_lead_to_their_time(show: Open) -> None:
+    page = show("edited")
+    marks = page.get_by_role("list", name="Markers").get_by_role("listitem")
+    assert [mark.locator("input").input_value() for mark in marks.all()] == ["smile", ""]
+    marks.nth(1).get_by_role("button", name="3.00 to 3.50 s", exact=True).click()
+    settled(page, 30)
+    marks.nth(1).get_by_role("button", name="Delete: Excluded, 3.00 to 3.50 s").click()
+    assert heard(page, "edit") == {"action": "markers", "markers": [["event", 0.5, 0.5, "smile"]]}
+    assert page.locator(".note", has_text="dotted: cuts").count() == 4
+    card = page.locator(".face-card")
+    assert "relative to your neutral" in card.locator("[data-task=valence_arousal] .source").inner_text()
+    assert card.locator("[data-task=valence_arousal] .number").first.inner_text().count("(") == 1
+    assert page.get_by_role("radio", name="Face 1, Anna").count() == 1
+    event = card.locator("[data-task=expression] .events button").last
+    start = float(event.inner_text().split(" to ")[0].split()[-1])
+    event.click()
+    page.wait_for_function(
+        "start => Math.abs(document.querySelector('.viewer video').currentTime - start) < 0.2", arg=start
+    )
 
 
 def test_keys_mark_a_range_and_name_a_label(show: Open) -> None:
@@ -85,11 +120,7 @@ def test_keys_mark_a_range_and_name_a_label(show: Open) -> None:
     # in the frame at 2.9 s
     page.wait_for_function("Math.abs(document.querySelector('.viewer video').currentTime - 2.95) < 0.06")
     press(page, "]")
-    assert heard(page, "range")["selection"] == [
-        pytest.approx(0.9, abs=0.01),
-        pytest.approx(2.9, abs=0.01),
-        2,
-    ]
+    assert selected(page) == [pytest.approx(0.9, abs=0.01), pytest.approx(2.9, abs=0.01)]
     press(page, "3")
     told = heard(page, "label_key")
     assert (told["key"], told["selection"][2]) == (3, 2)
