@@ -146,7 +146,7 @@ def lag_between(first: Trace, second: Trace) -> float:
 
 
 def differences(first: Trace, second: Trace) -> list[tuple[float, float]]:
-    """Return where two traces differ by ``APART`` or more for at least a second: starts and ends in seconds."""
+    """Return starts and ends of where two traces differ by ``APART`` or more for at least a second."""
     times, x, y = _shared(on_scale(first), on_scale(second))
     apart = np.concatenate([[False], np.abs(x - y) >= APART, [False]])
     edges = np.flatnonzero(np.diff(apart))

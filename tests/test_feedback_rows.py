@@ -358,7 +358,7 @@ def test_a_contributor_gets_everything_that_is_kept_of_them(tmp_path: Path) -> N
     assert export_own(stored, tmp_path / "my-data.json") == 12
     document = json.loads((tmp_path / "my-data.json").read_text("utf-8"))
     for one, given in zip(stored, document["records"], strict=True):
-        assert to_json(from_json(given["record"])) == to_json(one)
+        assert to_json(from_json(FeedbackRecord, given["record"])) == to_json(one)
         assert given["record"]["comment"] == SECRET
         assert base64.b64decode(given["crop_png_base64"]) == one.crop
         assert (given["superseded"], given["state"]) == (one.superseded, one.state)

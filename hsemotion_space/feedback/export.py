@@ -17,6 +17,7 @@ from typing import Final
 from hsemotion_space.feedback.dataset import to_table, write_table
 from hsemotion_space.feedback.private import make_folder, write
 from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord, Json, to_json
+from hsemotion_space.feedback.tables import Record
 
 FILE: Final = "train-{:05}.parquet"
 DATA: Final = "data"
@@ -175,7 +176,7 @@ def _card(report: ExportReport, include_private: bool) -> str:
     )
 
 
-def export_own(records: Sequence[FeedbackRecord], file: Path) -> int:
+def export_own(records: Sequence[Record], file: Path) -> int:
     """Write everything stored of one contributor as JSON, crops in base64; return the number of records.
 
     Args:
@@ -203,7 +204,7 @@ def export_own(records: Sequence[FeedbackRecord], file: Path) -> int:
     return len(records)
 
 
-def _own_records(records: Sequence[FeedbackRecord]) -> Iterator[Mapping[str, Json]]:
+def _own_records(records: Sequence[Record]) -> Iterator[Mapping[str, Json]]:
     for record in records:
         yield {
             "number": record.number,
