@@ -179,7 +179,11 @@ class Intake:
         return self._item(analysis, face, read_span(find_track(analysis, face), analysis.media.kind, span_s))
 
     def _item(self, analysis: Analysis, face: int, span_s: tuple[float, ...]) -> str:
-        named = canonical([self._keys.media(analysis.media.sha256), face, list(span_s)])
+        return self.face_item(analysis.media.sha256, face, span_s)
+
+    def face_item(self, media_sha256: str, face: int, span_s: tuple[float, ...] = ()) -> str:
+        """Return ``FeedbackRecord.item`` for a face of a file with this SHA-256."""
+        named = canonical([self._keys.media(media_sha256), face, list(span_s)])
         return hashlib.sha256(named.encode()).hexdigest()[:HASH_LENGTH]
 
     def _keep(self, analysis: Analysis, submission: Submission, context: Context) -> Receipt:

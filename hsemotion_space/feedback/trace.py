@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -12,7 +13,16 @@ from hsemotion_space.feedback.record import CONTRIBUTOR, HEX, FeedbackError, Rev
 from hsemotion_space.messages import Message
 from hsemotion_space.metrics import Doubles
 from hsemotion_space.tasks import VALENCE_AROUSAL
-from hsemotion_space.traces import LATEST_START_S, LEAST_COVERED, LONGEST_GAP_S, RATE_HZ, Trace, problem_of
+from hsemotion_space.traces import (
+    LATEST_START_S,
+    LEAST_COVERED,
+    LONGEST_GAP_S,
+    RATE_HZ,
+    Trace,
+    TraceAgreement,
+    agreement,
+    problem_of,
+)
 from hsemotion_space.types import FaceTrack
 
 Attempt = Literal["first", "second", "repair"]
@@ -176,6 +186,31 @@ def _numbers(value: object, most: float, digits: int) -> Doubles:
             rate=RATE_HZ,
         )
     return np.asarray(np.round(value, digits), np.float64)
+
+
+def agreements(traces: Sequence[TraceRecord]) -> Iterator[tuple[str, bool, TraceAgreement]]:
+    """Yield the dimension of two traces of one face, whether one person gave both, and how far they agree.
+
+    Of one person the first pass is compared with the second, which knows nothing of it. Of different people
+    the last passes are compared, those with repairs before others.
+    """
+    held = [one for one in traces if not (one.superseded or one.reverted)]
+    by_face: dict[tuple[str, str], dict[str, dict[str, Trace]]] = {}
+    for one in held:
+        people = by_face.setdefault((one.clip, one.dimension), {})
+        people.setdefault(one.contributor, {})[one.attempt] = one.trace
+    for (_, dimension), people in by_face.items():
+        own = [
+            (passes["first"], passes["second"])
+            for passes in people.values()
+            if passes.keys() >= {"first", "second"}
+        ]
+        last = [
+            next(passes[name] for name in reversed(ATTEMPTS) if name in passes) for passes in people.values()
+        ]
+        for alone, pairs in ((True, own), (False, list(combinations(last, 2)))):
+            found = (agreement(first, second) for first, second in pairs)
+            yield from ((dimension, alone, one) for one in found if one is not None)
 
 
 def trace_subject(record: TraceRecord) -> Message:

@@ -143,8 +143,8 @@ def _table(records: Sequence[Record]) -> str:
         state = say(STATES[one.state])
         state = say("{state}, replaced by a newer one", state=state) if one.superseded else state
         if isinstance(one, TraceRecord):
-            values = say("Ratings: {count}", count=len(one.values))
-            about = [translate(trace_subject(one)), say("Trace, {name}", name=say(one.dimension)), values]
+            label, values = one.dimension, say("Ratings: {count}", count=len(one.values))
+            about = [translate(trace_subject(one)), say("Trace, {name}", name=say(label)), values]
         else:
             about = [translate(subject_of(one)), say(VERDICT_WORDS[one.verdict]), corrections_of(one, say)]
         rows.append([*about, _yes(bool(one.crop)), state])
