@@ -38,7 +38,7 @@ def send(visit: Visit, attempt: str, values: np.ndarray, terms: Terms = TERMS, *
 
 def test_two_passes_are_kept_and_compared_and_a_repair_is_a_third(visit: Visit) -> None:
     assert len(visit.session.items) == 1, "pictures are not traced"
-    first = np.sin(TIMES)
+    first = 0.4 * np.sin(TIMES)
     assert send(visit, "first", first) == ""
     shown = value(visit)
     assert (shown["attempt"], shown["passes"], shown["raw"], shown["told"]) == ("second", [], [], [])

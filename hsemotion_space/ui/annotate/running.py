@@ -25,7 +25,7 @@ SOURCES: Final = (SHOWN, EXAMPLE)
 MOST_FILES: Final = 12
 AT_ONCE: Final = 2
 """Analyses of one visitor that wait or run, so that others get their turn."""
-FILES: Final = ("astronaut.jpg", "astronaut.mp4")
+FILES: Final = ("astronaut.jpg", "astronaut.mp4", "two_people.mp4")
 
 
 @dataclass(frozen=True, slots=True)
