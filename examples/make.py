@@ -34,8 +34,8 @@ POINTS: Mapping[str, tuple[float, float]] = {  # px of the portrait; left and ri
     "nose_left": (211, 129), "nose_right": (236, 130), "nose": (224, 131), "nose_bridge": (224, 104),
     "corner_left": (203, 140.5), "corner_right": (246, 139.5),
     "lip_left": (213, 139.5), "lip": (224, 139.5), "lip_right": (236, 139),
-    "upper_left": (212, 142.5), "upper": (224, 144), "upper_right": (236, 142.5),
-    "lower_left": (212, 148.5), "lower": (224, 149.8), "lower_right": (236, 148),
+    "upper_left": (212, 141.7), "upper": (224, 143), "upper_right": (236, 141.7),
+    "lower_left": (212, 149.2), "lower": (224, 150.4), "lower_right": (236, 148.8),
     "bottom_left": (213, 152.5), "bottom": (224, 154.5), "bottom_right": (236, 152),
     "cheek_left": (190, 125), "cheek_right": (258, 126), "fold_left": (199, 133), "fold_right": (248, 135),
     "chin": (225, 178), "chin_left": (208, 173), "chin_right": (243, 172),
@@ -45,14 +45,14 @@ POINTS: Mapping[str, tuple[float, float]] = {  # px of the portrait; left and ri
 
 SMILE: Mapping[str, tuple[float, float]] = {}
 NEUTRAL: Mapping[str, tuple[float, float]] = {  # by how much a point is moved
-    "corner_left": (5.5, 5.5), "corner_right": (-5.5, 5.5),
-    "lip_left": (1, 3), "lip": (0, 2), "lip_right": (-1, 3),
-    "upper_left": (1.5, 4), "upper": (0, 2.6), "upper_right": (-1.5, 4),
-    "lower_left": (1.5, -2), "lower": (0, -3.2), "lower_right": (-1.5, -1.5),
-    "bottom_left": (1.5, -0.6), "bottom": (0, -1.2), "bottom_right": (-1.5, -0.3),
-    "cheek_left": (0.5, 2), "cheek_right": (-0.5, 2), "fold_left": (2, 3), "fold_right": (-2, 3),
-    "low_lid_left": (0, 0.6), "low_lid_right": (0, 0.6),
-    "chin": (0, -1.5),
+    "corner_left": (5, 7.5), "corner_right": (-5, 8),
+    "lip_left": (2, 3.9), "lip": (0, 2.7), "lip_right": (-2, 3.9),
+    "upper_left": (1.2, 5.7), "upper": (0, 4.4), "upper_right": (-1.2, 5.4),
+    "lower_left": (1.2, -1.8), "lower": (0, -3), "lower_right": (-1.2, -1.7),
+    "bottom_left": (2, -3.9), "bottom": (0, -4.5), "bottom_right": (-2, -3.7),
+    "cheek_left": (0.5, 4.3), "cheek_right": (-0.5, 4.3), "fold_left": (2.5, 5.3), "fold_right": (-2.5, 5.3),
+    "lid_left": (0, 1), "lid_right": (0, 1), "low_lid_left": (0, 1.5), "low_lid_right": (0, 1.5),
+    "chin": (0, -3),
 }  # fmt: skip
 SURPRISE: Mapping[str, tuple[float, float]] = {
     "brow_left_outer": (0, -5.5), "brow_left": (0, -7), "brow_left_inner": (0, -6.5),
@@ -61,8 +61,8 @@ SURPRISE: Mapping[str, tuple[float, float]] = {
     "lid_left": (0, -2.6), "lid_right": (0, -2.6), "low_lid_left": (0, 1.2), "low_lid_right": (0, 1.2),
     "corner_left": (8, 10), "corner_right": (-8, 11),
     "lip_left": (3, 4), "lip": (0, 2.5), "lip_right": (-3, 4),
-    "upper_left": (4, 4.6), "upper": (0, 2.6), "upper_right": (-4, 4.8),
-    "lower_left": (3, 13.2), "lower": (0, 15), "lower_right": (-3, 13.5),
+    "upper_left": (4, 5.4), "upper": (0, 3.6), "upper_right": (-4, 5.6),
+    "lower_left": (3, 12.5), "lower": (0, 14.4), "lower_right": (-3, 12.7),
     "bottom_left": (3, 14), "bottom": (0, 15.5), "bottom_right": (-3, 14.5),
     "cheek_left": (1.5, 3), "cheek_right": (-1.5, 3), "fold_left": (4, 5), "fold_right": (-4, 5),
     "chin": (0, 12), "chin_left": (1, 9), "chin_right": (-1, 9), "jaw_left": (1, 2), "jaw_right": (-1, 2),
@@ -72,6 +72,7 @@ MOVES = np.array([[state.get(name, (0, 0)) for name in POINTS] for state in STAT
 ABOVE, BESIDE = np.linspace(FACE[0], FACE[2], 7), np.linspace(FACE[1], FACE[3], 9)[1:-1]
 FIXED = np.array([(x, y) for x in ABOVE for y in FACE[1::2]] + [(x, y) for x in FACE[::2] for y in BESIDE])
 NAMES = list(POINTS)
+LIP_COLOR, LIP_TINT = np.array([188.0, 118.0, 114.0]), 0.4  # without the gloss of the smile
 
 Keys = list[tuple[float, int]]
 ONE: Keys = [  # second, index of the state; between equal ones the face rests
@@ -118,13 +119,16 @@ def face_at(portrait: Floats, weights: Floats, side: int) -> Floats:
         np.stack(
             [map_coordinates(image[..., channel], at, order=3, mode="nearest") for channel in range(3)], -1
         )
-        for image in (portrait, gaussian_filter(portrait, (3, 3, 0)))
+        for image in (portrait, gaussian_filter(portrait, (4, 4, 0)))
     )
     folds = sum(
-        np.exp(-(((x - place[name][0]) / 7) ** 2) - ((y - place[name][1] + 2) / 8) ** 2)
+        np.exp(-(((x - place[name][0]) / 9) ** 2) - ((y - place[name][1]) / 10) ** 2)
         for name in ("fold_left", "fold_right")
     )
     image = sharp + (relaxed * np.clip(folds, 0, 1))[..., None] * 0.85 * (blurred - sharp)
+    bottom = lip_edge(place, "bottom", x)
+    lip = gaussian_filter(((y > lower) & (y < bottom)) * relaxed * (outside == 0) * LIP_TINT, 1.2)[..., None]
+    image = image + lip * (LIP_COLOR - image)
     return paint_mouth(image, y - upper, lower - y, (lower - upper).max(), relaxed * (outside == 0))
 
 
@@ -152,10 +156,10 @@ def paint_mouth(
     image: Floats, under_upper: Floats, over_lower: Floats, open_px: float, opacity: Floats
 ) -> Floats:
     """Return the face with a dark interior between the lips, which is a thin line where they meet."""
-    mask = np.clip((np.minimum(under_upper, over_lower) + 0.6) / 1.2, 0, 1)
+    mask = np.clip((np.minimum(under_upper, over_lower) + 0.9) / 1.1, 0, 1)
     mask = gaussian_filter(mask * opacity, 0.7)
     teeth = np.clip(1 - under_upper / 3.5, 0, 1) * np.clip((open_px - 4) / 6, 0, 1) * 0.75
-    closed, parted, white = np.array([[120.0, 62.0, 58.0], [48.0, 16.0, 20.0], [226.0, 214.0, 204.0]])
+    closed, parted, white = np.array([[92.0, 46.0, 46.0], [48.0, 16.0, 20.0], [226.0, 214.0, 204.0]])
     color = closed + np.clip(open_px / 8, 0, 1) * (parted - closed)
     inside = color + teeth[..., None] * (white - color)
     return np.asarray(image + mask[..., None] * (inside - image))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from browser_makers import Open, open_tab, playwright, press, tick
+from browser_makers import Open, playwright, press, tick
 from page_makers import ROOT, Page
 
 from hsemotion_space.feedback.store import FeedbackStore

@@ -209,8 +209,8 @@ function load() {
   tell('.problem', data.problem);
   tell('.notice', data.notice);
   for (const name of ['place', 'dimension', 'high', 'low']) find(`.${name}`).textContent = data[name];
-  const passes = { first: say('First pass'), second: say('Second pass: the first one stays hidden'), repair: say('Repair') };
-  find('.pass').textContent = data.clip ? passes[data.attempt] : '';
+  const passes = { first: say('First pass'), second: say('Second pass: the first one stays hidden') };
+  find('.pass').textContent = (data.clip && passes[data.attempt]) || '';
   slider.setAttribute('aria-label', data.dimension);
   slider.setAttribute('aria-valuemin', low());
   slider.setAttribute('aria-valuemax', -low());
