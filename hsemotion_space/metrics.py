@@ -32,6 +32,22 @@ def concordance(predicted: npt.ArrayLike, target: npt.ArrayLike) -> float:
     return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / spread)
 
 
+def kendall_tau(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """Kendall's tau-b of two series of one length (Kendall, 1945), which counts ties; 0 if one is constant.
+
+    All pairs are compared at once, which needs the square of the length in memory.
+
+    Raises:
+        ValueError: if the lengths differ.
+    """
+    x, y = np.asarray(first, np.float64).ravel(), np.asarray(second, np.float64).ravel()
+    if x.shape != y.shape:
+        raise ValueError(f"Kendall's tau needs two series of one length, got {x.size} and {y.size} values.")
+    above_x, above_y = (np.sign(values[:, None] - values).astype(np.int8) for values in (x, y))
+    pairs = np.sqrt(np.count_nonzero(above_x)) * np.sqrt(np.count_nonzero(above_y))
+    return float((above_x * above_y).sum(dtype=np.int64) / pairs) if pairs else 0.0
+
+
 def confusion(predicted: npt.ArrayLike, target: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
     """Return (classes, classes) counts, rows are targets.
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Values, Verdict
+from hsemotion_space.feedback.trace import TraceRecord
 from hsemotion_space.tasks import TASKS, Task
 
 NOW_S = 1_750_000_000.0
@@ -102,3 +103,15 @@ def refused(code: str) -> Iterator[pytest.ExceptionInfo[FeedbackError]]:
     with pytest.raises(FeedbackError) as caught:
         yield caught
     assert caught.value.code == code
+
+
+def make_trace(number: int = 0, **changes: object) -> TraceRecord:
+    """Make Anna's first pass of valence over a clip of 6 s; ``number`` gives other ratings and another id."""
+    times = np.arange(61) / 10
+    values = np.round(np.sin(times / 2 + number), 4)
+    item, clip = hash_of(repr(sorted(changes.items()))), hash_of("clip")
+    stated = TraceRecord(
+        hash_of(f"trace {number} {item}"), ANNA, item, clip, 1, (0.0, 6.0), "Valence", "first", True, "keys",
+        tuple(times.tolist()), tuple(values.tolist()), "1", SCOPES[::2], "adult_and_permitted", True,
+    )  # fmt: skip
+    return replace(stated, **changes)

@@ -146,7 +146,7 @@ def everything_on(hub: FakeHub) -> list[bytes]:
 
 def _cells(body: bytes) -> bytes:
     rows = pq.read_table(pa.BufferReader(body)).to_pylist()
-    pictures = [row["image"]["bytes"] for row in rows if row["image"]]
+    pictures = [row["image"]["bytes"] for row in rows if row.get("image")]
     return b"\n".join([repr(rows).encode(), *pictures])
 
 

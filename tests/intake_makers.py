@@ -42,7 +42,9 @@ class FakeStore:
     def add(self, record: FeedbackRecord) -> Ack:
         created = record.id not in self.records
         if created:
-            read = from_json(json.loads(json.dumps(to_json(record), allow_nan=False)), crop=record.crop)
+            read = from_json(
+                FeedbackRecord, json.loads(json.dumps(to_json(record), allow_nan=False)), crop=record.crop
+            )
             assert read == record
             self.records[record.id] = read
         return Ack(record.id, created, "received")

@@ -24,6 +24,7 @@ LAYERS = (  # from the bottom up; a room imports only from rows above its own he
     "edits",
     "types settings",
     "environment hub media metrics",
+    "traces",
     "vision figures feedback",
     "inference",
     "analysis",

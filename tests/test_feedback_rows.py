@@ -23,6 +23,8 @@ from hsemotion_space.feedback.dataset import (
     MOST_ROWS,
     ROW_GROUP,
     SCHEMA,
+    TRACE_COLUMNS,
+    TRACE_SCHEMA,
     decode,
     encode,
     record_ids,
@@ -110,12 +112,14 @@ def test_the_document_describes_every_column() -> None:
 def test_the_types_told_to_datasets_are_those_of_the_file() -> None:
     from datasets import Features
 
-    for schema, names in ((SCHEMA, [*COLUMNS]), (EXPORT_SCHEMA, [*COLUMNS, *EXPORT_COLUMNS])):
+    known = ((SCHEMA, COLUMNS), (EXPORT_SCHEMA, COLUMNS | EXPORT_COLUMNS), (TRACE_SCHEMA, TRACE_COLUMNS))
+    for schema, columns in known:
         features = Features.from_dict(json.loads(schema.metadata[b"huggingface"])["info"]["features"])
         assert features.arrow_schema.remove_metadata().equals(schema.remove_metadata())
-        assert [name for name, feature in features.items() if type(feature).__name__ == "Image"] == ["image"]
-        assert list(features) == names
-    assert {column.kind for column in COLUMNS.values()} == set(KINDS)
+        pictures = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+        assert pictures == [name for name in columns if name == "image"]
+        assert list(features) == list(columns)
+    assert {column.kind for _, columns in known for column in columns.values()} == set(KINDS)
 
 
 # rows
@@ -358,7 +362,7 @@ def test_a_contributor_gets_everything_that_is_kept_of_them(tmp_path: Path) -> N
     assert export_own(stored, tmp_path / "my-data.json") == 12
     document = json.loads((tmp_path / "my-data.json").read_text("utf-8"))
     for one, given in zip(stored, document["records"], strict=True):
-        assert to_json(from_json(given["record"])) == to_json(one)
+        assert to_json(from_json(FeedbackRecord, given["record"])) == to_json(one)
         assert given["record"]["comment"] == SECRET
         assert base64.b64decode(given["crop_png_base64"]) == one.crop
         assert (given["superseded"], given["state"]) == (one.superseded, one.state)

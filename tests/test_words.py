@@ -15,7 +15,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from words_makers import PACKAGE, PLACE, agreed, declared, in_source, in_viewer, is_written, messages_in, said
+from words_makers import (
+    PACKAGE,
+    PLACE,
+    agreed,
+    declared,
+    in_source,
+    in_trace,
+    in_viewer,
+    is_written,
+    messages_in,
+    said,
+)
 
 from hsemotion_space.messages import Message
 from hsemotion_space.ui import words
@@ -72,6 +83,12 @@ def test_every_text_of_the_source_has_a_translation_of_its_own() -> None:
     catalog = json.loads((PACKAGE / "ui" / "words" / "ja" / "source.json").read_text("utf-8"))
     assert len(in_source()) >= 4
     assert in_source() == catalog.keys(), "the script gets this file alone"
+
+
+def test_every_text_of_the_trace_has_a_translation_of_its_own() -> None:
+    catalog = json.loads((PACKAGE / "ui" / "words" / "ja" / "trace.json").read_text("utf-8"))
+    assert len(in_trace()) >= 15
+    assert in_trace() == catalog.keys(), "the script gets this file alone"
 
 
 def places(text: str) -> set[str]:

@@ -133,6 +133,13 @@ def in_viewer() -> set[str]:
     return found | set(re.findall(r"'(\w+)'", quadrants))
 
 
+def in_trace() -> set[str]:
+    """Return the texts of the component for continuous ratings, of its page and of its script."""
+    folder = PACKAGE / "ui" / "annotate"
+    said = re.findall(r"\bsay\('([^']*)'", (folder / "trace.js").read_text("utf-8"))
+    return _Page((folder / "trace.html").read_text("utf-8")).texts | set(said)
+
+
 def in_source() -> set[str]:
     """Return the texts of the component that files come from."""
     return _Page((PACKAGE / "ui" / "source" / "source.html").read_text("utf-8")).texts

@@ -13,6 +13,7 @@ from hsemotion_space.cli.learn import HEAD_OPTIONS
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.inference.network import load_network
 from hsemotion_space.settings import Settings
+from hsemotion_space.tasks import VALENCE_AROUSAL
 from hsemotion_space.training.attach import Attachment, attach_heads
 from hsemotion_space.training.challenge import (
     BLEND_WEIGHTS,
@@ -29,8 +30,9 @@ from hsemotion_space.training.challenge import tune as choose_settings
 from hsemotion_space.training.feature_table import FeatureTable, read_features
 from hsemotion_space.training.features import extract
 from hsemotion_space.training.files import DataError
-from hsemotion_space.training.formats.annotations import write_submission
+from hsemotion_space.training.formats.annotations import write_labels, write_submission
 from hsemotion_space.training.formats.crops import list_clips, list_faces
+from hsemotion_space.training.formats.traces import read_traces
 from hsemotion_space.training.heads import paper_options
 from hsemotion_space.training.postprocess import (
     Smoothing,
@@ -50,6 +52,15 @@ from hsemotion_space.vision.engine import EngineOptions
 def features(options: argparse.Namespace) -> int:
     """Extract features of face crops."""
     _extract(options, options.out)
+    return 0
+
+
+def traces(options: argparse.Namespace) -> int:
+    """Write traces as label files."""
+    series = list(read_traces(options.traces, options.frame_rate, options.lag))
+    write_labels(options.out, VALENCE_AROUSAL, series)
+    frames = sum(len(one.known) for one in series)
+    print(f"Wrote labels of {len(series)} faces, {frames:,} frames, to {options.out}.")
     return 0
 
 

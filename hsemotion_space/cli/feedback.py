@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,19 @@ def add_feedback(parser: argparse.ArgumentParser) -> None:
         help="include rows that must not be published, for use on this machine only",
     )
     out.set_defaults(handler=_export)
+    traces = commands.add_parser(
+        "traces", help="write continuous ratings to a .parquet or .csv file and show how far they agree"
+    )
+    traces.add_argument("file", type=Path)
+    traces.add_argument(
+        "--own",
+        action="store_true",
+        help="include traces that must not be published, for use on this machine only",
+    )
+    traces.add_argument(
+        "--clips", type=Path, help="folder of the rated files: show which of them is which clip of the file"
+    )
+    traces.set_defaults(handler=_traces)
     commands.add_parser("push", help="publish pending records; reads the token from HF_TOKEN").set_defaults(
         handler=_push
     )
@@ -112,6 +126,32 @@ def _export(options: argparse.Namespace) -> int:
         f"Wrote {report.rows} rows by {report.contributors} contributors on {report.items} faces,"
         f" {report.crops} with a picture, to {options.folder}. Left out: {left}."
     )
+    return 0
+
+
+def _traces(options: argparse.Namespace) -> int:
+    from hsemotion_space.feedback.export import export_traces  # noqa: PLC0415
+    from hsemotion_space.feedback.trace import agreements  # noqa: PLC0415
+
+    with _opened(read_only=True) as feedback:
+        traces = feedback.store.traces()
+        count = export_traces(traces, options.file, include_private=options.own)
+        print(f"Wrote {count} traces to {options.file}.")
+        faces = {(one.clip, one.face) for one in traces}
+        for file in sorted(options.clips.iterdir()) if options.clips else ():
+            if file.is_file():
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                for clip, face in sorted(faces):
+                    if feedback.intake.face_item(digest, face) == clip:
+                        print(f"{clip} is face {face} of {file.name}.")
+    found = list(agreements(traces))
+    for dimension, alone in sorted({(dimension, alone) for dimension, alone, _ in found}):
+        pairs = [one for name, same, one in found if (name, same) == (dimension, alone)]
+        who = "two passes of one person" if alone else "two people"
+        bounded = [one.concordance for one in pairs if one.concordance is not None]
+        concordance = f"CCC {sum(bounded) / len(bounded):.3f}, " if bounded else ""
+        ordinal = sum(one.ordinal for one in pairs) / len(pairs)
+        print(f"{dimension}, {who}: {concordance}Kendall's tau {ordinal:.3f}, mean of {len(pairs)} pairs.")
     return 0
 
 

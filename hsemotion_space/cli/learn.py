@@ -133,6 +133,25 @@ def _add_heads(commands: Commands) -> None:
     for name, kind in HEAD_OPTIONS.items():
         head.add_argument(f"--{name}", type=kind, help=PAPER)
     _add_paths(head, out="folder for head.safetensors and head.json")
+    traces = _add(
+        commands, "challenge", "traces", "write continuous ratings as labels of valence and arousal"
+    )
+    traces.add_argument(
+        "traces", type=Path, nargs="+", help="Parquet files of the dataset or of `feedback traces`"
+    )
+    traces.add_argument(
+        "--frame-rate",
+        type=float,
+        required=True,
+        help="frames per second of the crops that the labels are for",
+    )
+    traces.add_argument(
+        "--lag",
+        type=float,
+        default=0.0,
+        help="seconds by which ratings follow the clip (default %(default)g)",
+    )
+    _add_paths(traces, out="folder of label files, <clip>.txt each")
     attach = _add(
         commands, "challenge", "attach", "add a trained head to a checkpoint, in place of a rule or a prior"
     )

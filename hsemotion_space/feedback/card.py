@@ -7,7 +7,7 @@ from typing import Final
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from hsemotion_space.feedback.dataset import COLUMNS
+from hsemotion_space.feedback.dataset import COLUMNS, TRACE_COLUMNS, Column
 from hsemotion_space.feedback.record import VERDICTS
 from hsemotion_space.feedback.tables import Counts
 from hsemotion_space.tasks import TASKS
@@ -29,6 +29,7 @@ TAGS: Final = (
     "affective-computing",
     "human-feedback",
 )
+CONFIGS: Final = {"default": "data/[0-9]*/**/*.parquet", "traces": "data/traces/**/*.parquet"}
 PROMPT: Final = (
     "These are corrections by volunteers, some with a picture of a face, given for research. Do not try to"
     " find out who anybody is, do not pass the rows on, do not use them for decisions about people, at work,"
@@ -54,6 +55,7 @@ Contributors are counted by receipt code: who takes a new code is counted anew.
 from datasets import load_dataset
 
 rows = load_dataset("{repo}", split="train")
+traces = load_dataset("{repo}", "traces", split="train")
 ```
 
 The tasks are {tasks}. A statement is the opinion of one person, not what anybody felt. A file is only
@@ -65,6 +67,12 @@ rewritten to erase rows, so a statement that was replaced later is still there: 
 | Column | Type | Meaning |
 |---|---|---|
 {columns}
+
+A trace is what one person rated while a clip was playing, one dimension per pass:
+
+| Column | Type | Meaning |
+|---|---|---|
+{trace_columns}
 
 ## Consent
 
@@ -118,17 +126,21 @@ def dataset_card(repo: str, counts: Counts, texts: Mapping[str, str]) -> str:
         "Contributors": counts.contributors,
     }
     rows |= {f"Verdict: {name.replace('_', ' ')}": counts.verdicts.get(name, 0) for name in VERDICTS}
+    rows["Traces"] = counts.records - sum(counts.verdicts.values())
     return PAGE.format(
         metadata=_metadata(repo, counts),
         counts="\n".join(f"| {name} | {number:,} |" for name, number in rows.items()),
         repo=repo,
         tasks=", ".join(task.title.lower() for task in TASKS),
-        columns="\n".join(
-            f"| `{name}` | {column.kind} | {column.about} |" for name, column in COLUMNS.items()
-        ),
+        columns=_columns(COLUMNS),
+        trace_columns=_columns(TRACE_COLUMNS),
         consent=_consent(counts.consent_versions, texts),
         erased=ERASED,
     )
+
+
+def _columns(columns: Mapping[str, Column]) -> str:
+    return "\n".join(f"| `{name}` | {column.kind} | {column.about} |" for name, column in columns.items())
 
 
 def _metadata(repo: str, counts: Counts) -> str:
@@ -141,7 +153,10 @@ def _metadata(repo: str, counts: Counts) -> str:
         size_categories=[next((name for name, limit in SIZES if counts.records < limit), "10M<n<100M")],
         annotations_creators=["crowdsourced", "machine-generated"],
         tags=list(TAGS),
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/**/*.parquet"}]}],
+        configs=[
+            {"config_name": name, "data_files": [{"split": "train", "path": path}]}
+            for name, path in CONFIGS.items()
+        ],
         extra_gated_prompt=PROMPT,
         extra_gated_fields={
             "Affiliation": "text",

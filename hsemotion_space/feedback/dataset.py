@@ -12,7 +12,16 @@ from typing import Final, NamedTuple, TypeAlias, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hsemotion_space.feedback.record import SCHEMA_VERSION, FeedbackError, FeedbackRecord, Review, Values
+from hsemotion_space.feedback.record import (
+    SCHEMA_VERSION,
+    FeedbackError,
+    FeedbackRecord,
+    Review,
+    Values,
+    from_json,
+)
+from hsemotion_space.feedback.tables import Record
+from hsemotion_space.feedback.trace import DEVICES, DIMENSIONS, TraceRecord
 from hsemotion_space.tasks import TASKS, Task
 from hsemotion_space.types import PROVENANCE_WORDS
 
@@ -63,6 +72,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "seconds": _value(pa.float64(), "float64"),
     "time": _value(pa.timestamp("ms", "UTC"), "timestamp[ms, tz=UTC]"),
     "numbers": _list(_NUMBER),
+    "exact numbers": _list(_value(pa.float64(), "float64")),
     "4 numbers": _list(_NUMBER, 4),
     "texts": _list(_TEXT),
     "picture": Kind(pa.struct({"bytes": pa.binary(), "path": pa.string()}), {"_type": "Image"}),
@@ -156,6 +166,27 @@ The metadata ``huggingface`` gives ``datasets`` the types, and ``tasks`` has the
 """
 EXPORT_SCHEMA: Final[pa.Schema] = _schema({**COLUMNS, **EXPORT_COLUMNS})
 """Of an export, which says of each row how sure it is."""
+_SAME_OF_TRACE: Final = ("id", "item", "contributor", "clip", "face", "dimension", "attempt",
+                         "bounded", "device", "times_s", "values", "consent_version",
+                         "consent_scopes", "blind")  # fmt: skip
+TRACE_COLUMNS: Final[Mapping[str, Column]] = {
+    **{name: _HEAD[name] for name in ("id", "item", "contributor", "created", "schema_version")},
+    "item": Column("text", "32 hexadecimal digits, equal for everybody's attempt at one face and dimension."),
+    "clip": Column("text", "32 hexadecimal digits, the `item` of corrections of the whole face."),
+    "face": _HEAD["face"],
+    "span_start_s": Column("seconds", "First presentation time of the face in the clip."),
+    "span_end_s": Column("seconds", "Last presentation time of the face in the clip."),
+    "dimension": Column("text", f"{' or '.join(DIMENSIONS)}."),
+    "attempt": Column("text", "first, second (the first is hidden), or repair (the second, partly redone)."),
+    "bounded": Column("true or false", "Whether values are from -1 to 1; else the scale is personal."),
+    "device": Column("text", f"{', '.join(DEVICES)}."),
+    "times_s": Column("exact numbers", "Presentation times of the samples, at most 10 per second. A person"
+                      " reacts to what was shown some seconds earlier; this is not corrected here."),
+    "values": Column("exact numbers", "Ratings at these times."),
+    **_TAIL,
+}  # fmt: skip
+"""Every column of a file of traces."""
+TRACE_SCHEMA: Final[pa.Schema] = _schema(TRACE_COLUMNS)
 
 
 def to_table(records: Sequence[FeedbackRecord], tiers: Mapping[str, str] | None = None) -> pa.Table:
@@ -180,16 +211,38 @@ def write_table(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
-def encode(records: Sequence[FeedbackRecord]) -> bytes:
-    """Return records as a Parquet file; equal records give equal bytes in whatever order they are."""
-    return write_table(to_table(records))
+def encode(records: Sequence[Record]) -> bytes:
+    """Return records of one type as Parquet; equal records give equal bytes in whatever order they are."""
+    corrections = [one for one in records if isinstance(one, FeedbackRecord)]
+    if corrections:
+        return write_table(to_table(corrections))
+    return write_table(traces_table([one for one in records if isinstance(one, TraceRecord)]))
+
+
+def traces_table(traces: Sequence[TraceRecord]) -> pa.Table:
+    """Return one row per trace, sorted by id."""
+    rows = [
+        {
+            **{name: getattr(one, name) for name in _SAME_OF_TRACE},
+            "created": _hour(one.created_s),
+            "schema_version": SCHEMA_VERSION,
+            "span_start_s": one.span_s[0],
+            "span_end_s": one.span_s[1],
+        }
+        for one in sorted(traces, key=lambda one: one.id)
+    ]
+    return pa.Table.from_pylist(rows, TRACE_SCHEMA)
+
+
+def _hour(created_s: float) -> datetime:
+    return datetime.fromtimestamp(created_s // HOUR_S * HOUR_S, UTC)
 
 
 def _cells(record: FeedbackRecord) -> Cells:
     start, end = record.span_s or (None, None)
     cells: dict[str, Cell] = {name: getattr(record, name) for name in _SAME}
     cells |= {
-        "created": datetime.fromtimestamp(record.created_s // HOUR_S * HOUR_S, UTC),
+        "created": _hour(record.created_s),
         "schema_version": SCHEMA_VERSION,
         "box": record.box_xyxy,
         "span_start_s": start,
@@ -222,20 +275,21 @@ def record_ids(body: bytes) -> tuple[str, ...]:
     return tuple(str(cells["id"]) for cells in _read(body, ("id",)))
 
 
-def decode(body: bytes) -> list[FeedbackRecord]:
-    """Return the rows of a batch, or of a file of an export, each checked.
+def decode(body: bytes) -> list[Record]:
+    """Return the rows of a batch of any type, or of a file of an export, each checked.
 
     Raises:
         FeedbackError: if it is neither, of another version, or too large.
     """
-    return [_record(cells) for cells in _read(body, tuple(COLUMNS))]
+    return [_trace(cells) if "attempt" in cells else _record(cells) for cells in _read(body)]
 
 
-def _read(body: bytes, names: Sequence[str]) -> Iterator[Cells]:
-    """Yield rows with the columns ``names`` and those of an export that are there, a few at a time."""
+def _read(body: bytes, names: Sequence[str] = ()) -> Iterator[Cells]:
+    """Yield rows with the columns ``names``, all if empty, and those of an export, a few at a time."""
     with _hub_errors(), pq.ParquetFile(pa.BufferReader(body)) as file:
         found = file.schema_arrow.names
-        if missing := [name for name in COLUMNS if name not in found and name not in LATER_COLUMNS]:
+        columns, schema = (TRACE_COLUMNS, TRACE_SCHEMA) if "attempt" in found else (COLUMNS, EXPORT_SCHEMA)
+        if missing := [name for name in columns if name not in found and name not in LATER_COLUMNS]:
             raise FeedbackError(
                 "This is not a feedback file: the column {name} is missing.", code="column", name=missing[0]
             )
@@ -244,7 +298,8 @@ def _read(body: bytes, names: Sequence[str]) -> Iterator[Cells]:
                 "A feedback file can have at most {limit:,} rows; this file has {count:,}.",
                 code="rows", limit=MOST_ROWS, count=file.metadata.num_rows,
             )  # fmt: skip
-        wanted = pa.schema([EXPORT_SCHEMA.field(name) for name in (*names, *EXPORT_COLUMNS) if name in found])
+        chosen = [name for name in schema.names if name in found and name in (names or schema.names)]
+        wanted = pa.schema([schema.field(name) for name in chosen])
         size = 0
         for batch in file.iter_batches(_READ_ROWS, columns=wanted.names):
             size += batch.nbytes
@@ -318,6 +373,23 @@ def _record(cells: Cells) -> FeedbackRecord:
         crop=crop if isinstance(crop, bytes) else b"",
         tier=str(cells.get("tier") or ""),
     )
+
+
+def _trace(cells: Cells) -> TraceRecord:
+    """Check one row of a file of traces; every value is foreign."""
+    created, same = cells["created"], {name: cells[name] for name in _SAME_OF_TRACE}
+    texts = [cells[name] for name in ("id", "item", "contributor", "clip", "consent_version")]
+    lists = [cells[name] for name in ("times_s", "values", "consent_scopes")]
+    if (
+        cells["schema_version"] != SCHEMA_VERSION
+        or not all(isinstance(text, str) for text in texts)
+        or not all(isinstance(values, list) and None not in values for values in lists)
+        or not isinstance(created, datetime)
+        or None in (cells["face"], cells["span_start_s"], cells["span_end_s"])
+    ):
+        raise FeedbackError("A row has no valid value for {names}.", code="row_cell", names="a trace")
+    span_s = (cells["span_start_s"], cells["span_end_s"])
+    return from_json(TraceRecord, same, span_s=span_s, created_s=created.timestamp())  # type: ignore[arg-type]
 
 
 def _answer(task: Task, value: Cell) -> Values:

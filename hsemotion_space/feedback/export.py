@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hsemotion_space.feedback.dataset import to_table, write_table
+from hsemotion_space.feedback.dataset import to_table, traces_table, write_table
 from hsemotion_space.feedback.private import make_folder, write
 from hsemotion_space.feedback.record import TIERS, FeedbackError, FeedbackRecord, Json, to_json
+from hsemotion_space.feedback.tables import Record
+from hsemotion_space.feedback.trace import TraceRecord
 
 FILE: Final = "train-{:05}.parquet"
 DATA: Final = "data"
@@ -175,7 +177,41 @@ def _card(report: ExportReport, include_private: bool) -> str:
     )
 
 
-def export_own(records: Sequence[FeedbackRecord], file: Path) -> int:
+def export_traces(traces: Sequence[TraceRecord], file: Path, *, include_private: bool) -> int:
+    """Write the traces that hold as a table and return their number; those set aside are left out.
+
+    Args:
+        traces: of the store.
+        file: ``.parquet`` gets a row per trace with the columns of the dataset, ``.csv`` a row per sample.
+        include_private: for use by the operator alone: take in what must not be published.
+
+    Raises:
+        FeedbackError: if there is none, or the file has another ending or cannot be written.
+    """
+    held = [
+        one for one in traces
+        if not (one.superseded or one.reverted) and (include_private or PUBLISH_SCOPE in one.consent_scopes)
+    ]  # fmt: skip
+    if file.suffix not in (".parquet", ".csv"):
+        raise FeedbackError("{name} must end in .parquet or .csv.", code="export_suffix", name=file.name)
+    if not held:
+        raise FeedbackError(
+            "No records to export. Omitted: {reasons}.", code="empty", reasons=f"{len(traces)} traces"
+        )
+    body = write_table(traces_table(held)) if file.suffix == ".parquet" else _samples(held).encode()
+    _write_whole(file, body)
+    return len(held)
+
+
+def _samples(traces: Sequence[TraceRecord]) -> str:
+    lines = ["clip,face,contributor,dimension,attempt,bounded,time_s,value"]
+    for one in traces:
+        about = f"{one.clip},{one.face},{one.contributor},{one.dimension},{one.attempt},{one.bounded}"
+        lines += [f"{about},{time},{value}" for time, value in zip(one.times_s, one.values, strict=True)]
+    return "\n".join([*lines, ""])
+
+
+def export_own(records: Sequence[Record], file: Path) -> int:
     """Write everything stored of one contributor as JSON, crops in base64; return the number of records.
 
     Args:
@@ -186,9 +222,15 @@ def export_own(records: Sequence[FeedbackRecord], file: Path) -> int:
         FeedbackError: if the file cannot be written.
     """
     document = {"own_data_version": OWN_VERSION, "records": list(_own_records(records))}
+    _write_whole(file, f"{json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)}\n".encode())
+    return len(records)
+
+
+def _write_whole(file: Path, body: bytes) -> None:
+    """Write a file that only this user can read, wholly or not at all."""
     partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
-        write(partial, (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+        write(partial, body)
         partial.replace(file)
     except OSError as error:
         raise FeedbackError(
@@ -200,10 +242,9 @@ def export_own(records: Sequence[FeedbackRecord], file: Path) -> int:
     finally:
         with suppress(OSError):
             partial.unlink()
-    return len(records)
 
 
-def _own_records(records: Sequence[FeedbackRecord]) -> Iterator[Mapping[str, Json]]:
+def _own_records(records: Sequence[Record]) -> Iterator[Mapping[str, Json]]:
     for record in records:
         yield {
             "number": record.number,

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 import numpy as np
 
-from hsemotion_space.feedback.consent import read_consent
+from hsemotion_space.feedback.consent import CROP, read_consent
 from hsemotion_space.feedback.crops import find_track, make_crop, surest_row
 from hsemotion_space.feedback.form import (
     Submission,
@@ -25,6 +25,7 @@ from hsemotion_space.feedback.keys import HASH_LENGTH, Keys, read_code
 from hsemotion_space.feedback.limits import DAY_S, Limits
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Json, State, Values, canonical
 from hsemotion_space.feedback.store import FeedbackStore
+from hsemotion_space.feedback.trace import Attempt, Device, TraceRecord, TraceSubmission, read_trace
 from hsemotion_space.messages import Message
 from hsemotion_space.types import Analysis, FaceTrack
 
@@ -118,7 +119,36 @@ class Intake:
         limits = [self._answers] if self._returns(submission) else [self._answers, self._limits]
         return self._counted(limits, client, lambda: self._keep(analysis, submission, context))
 
-    def _returns(self, submission: Submission) -> bool:
+    def trace(self, analysis: Analysis, sent: TraceSubmission, client: str, context: Context) -> Receipt:
+        """Check a trace and store it without a picture, with the limits of :meth:`answer`.
+
+        Raises:
+            FeedbackError: if it cannot be taken, or the clip must be traced again.
+        """
+        limits = [self._answers] if self._returns(sent) else [self._answers, self._limits]
+        return self._counted(limits, client, lambda: self._keep_trace(analysis, sent, context))
+
+    def _keep_trace(self, analysis: Analysis, sent: TraceSubmission, context: Context) -> Receipt:
+        track = find_track(analysis, sent.face)
+        trace = read_trace(sent, track)
+        scopes = [name for name in sent.scopes if name != CROP.name] if isinstance(sent.scopes, list) else ()
+        consent = read_consent(scopes, sent.adult_and_permitted, context.bundled, context.language)
+        clip = self._item(analysis, track.track_id, ())
+        dimension, attempt = cast("str", sent.dimension), cast("Attempt", sent.attempt)
+        item = hashlib.sha256(canonical([clip, dimension, attempt]).encode()).hexdigest()[:HASH_LENGTH]
+        code = self._code(sent.code, f"{context.job} {track.track_id}")
+        samples: tuple[list[float], list[float]] = (trace.times_s.tolist(), trace.values.tolist())
+        name = canonical([self._keys.owner(code), item, trace.bounded, *samples, list(consent[1])])
+        record = TraceRecord(
+            self._keys.sign("record", name)[:HASH_LENGTH], self._keys.contributor(code), item, clip,
+            track.track_id, (float(track.times_s[0]), float(track.times_s[-1])), dimension, attempt,
+            trace.bounded, cast("Device", sent.device), tuple(samples[0]), tuple(samples[1]), *consent,
+            blind=context.blind,
+        )  # fmt: skip
+        ack = self._store.add(record)
+        return Receipt(code, record.id, ack.created, ack.state)
+
+    def _returns(self, submission: Submission | TraceSubmission) -> bool:
         """Return whether a receipt code belongs to a contributor; a mistyped one is refused later."""
         try:
             return self._store.has_contributor(self._keys.contributor(str(submission.code)))
@@ -149,7 +179,11 @@ class Intake:
         return self._item(analysis, face, read_span(find_track(analysis, face), analysis.media.kind, span_s))
 
     def _item(self, analysis: Analysis, face: int, span_s: tuple[float, ...]) -> str:
-        named = canonical([self._keys.media(analysis.media.sha256), face, list(span_s)])
+        return self.face_item(analysis.media.sha256, face, span_s)
+
+    def face_item(self, media_sha256: str, face: int, span_s: tuple[float, ...] = ()) -> str:
+        """Return ``FeedbackRecord.item`` for a face of a file with this SHA-256."""
+        named = canonical([self._keys.media(media_sha256), face, list(span_s)])
         return hashlib.sha256(named.encode()).hexdigest()[:HASH_LENGTH]
 
     def _keep(self, analysis: Analysis, submission: Submission, context: Context) -> Receipt:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
-from sqlalchemy import Connection, delete, insert, inspect, select, update
+from sqlalchemy import Column, Connection, DefaultClause, delete, insert, inspect, select, update
 
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
 from hsemotion_space.feedback.tables import (
@@ -37,11 +37,8 @@ def _one_record(connection: Connection, pseudonym: Pseudonym) -> None:
     """Store records flat with the published pseudonym; drop the index of Hub rows, restored instead."""
     for name in ("attempts", "next_try_s", "error", "pushed_s"):
         connection.exec_driver_sql(f"ALTER TABLE {BATCHES.name} DROP COLUMN {name}")
-    for column in (RECORDS.c.verdict, RECORDS.c.consent_version):
-        kind = column.type.compile(connection.dialect)
-        connection.exec_driver_sql(
-            f"ALTER TABLE {RECORDS.name} ADD COLUMN {column.name} {kind} NOT NULL DEFAULT ''"
-        )
+    for column in (RECORDS.c.verdict, RECORDS.c.consent_version, RECORDS.c.type):
+        _add_column(connection, column)
     rows = select(RECORDS, CROPS.c.png).join_from(
         RECORDS, CROPS, CROPS.c.record == RECORDS.c.id, isouter=True
     )
@@ -67,6 +64,20 @@ def _one_record(connection: Connection, pseudonym: Pseudonym) -> None:
     COPIES.create(connection)
 
 
+def _name_types(connection: Connection, _: Pseudonym) -> None:
+    """Tell corrections from traces; a database that comes from version 2 has the column already."""
+    if RECORDS.c.type.name not in {one["name"] for one in inspect(connection).get_columns(RECORDS.name)}:
+        _add_column(connection, RECORDS.c.type)
+
+
+def _add_column(connection: Connection, column: Column[Any]) -> None:
+    """Add a column of today's table with its default."""
+    kind, default = column.type.compile(connection.dialect), cast("DefaultClause", column.server_default).arg
+    connection.exec_driver_sql(
+        f"ALTER TABLE {RECORDS.name} ADD COLUMN {column.name} {kind} NOT NULL DEFAULT '{default}'"
+    )
+
+
 def _flat(body: Mapping[str, Any], item: str, pseudonym: Pseudonym) -> FeedbackRecord:
     """Return a record of the first two versions, which had parts of their own, and a list of predictions."""
     subject, predicted, consent = body["subject"], body["predicted"], body["consent"]
@@ -83,7 +94,7 @@ def _flat(body: Mapping[str, Any], item: str, pseudonym: Pseudonym) -> FeedbackR
     )  # fmt: skip
 
 
-MIGRATIONS: tuple[Callable[[Connection, Pseudonym], None], ...] = (_index_items, _one_record)
+MIGRATIONS: tuple[Callable[[Connection, Pseudonym], None], ...] = (_index_items, _one_record, _name_types)
 """Element ``k`` raises version ``k + 1`` to ``k + 2``; a new database is made at the newest version at once.
 """
 VERSION_KEY: Final = "schema_version"

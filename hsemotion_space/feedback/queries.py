@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
+from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.tables import (
     BATCHES,
     COPIES,
@@ -35,10 +35,12 @@ from hsemotion_space.feedback.tables import (
     Batch,
     Counts,
     PendingErasure,
+    Record,
     batch_of,
     row_of,
     tombstone_of,
 )
+from hsemotion_space.feedback.trace import TraceRecord
 
 AT_ONCE: Final = 500
 """Values in one statement, and rows that are fetched at a time."""
@@ -65,12 +67,11 @@ PUBLISHABLE: Final[ColumnElement[bool]] = and_(
 )
 
 
-def insert_batch(
-    connection: Connection, stored: Sequence[FeedbackRecord], body: bytes, created_s: float
-) -> Batch:
-    """Make a batch of records and of the bytes that they became."""
+def insert_batch(connection: Connection, stored: Sequence[Record], body: bytes, created_s: float) -> Batch:
+    """Make a batch of records of one type and of the bytes that they became."""
     name, digest = uuid.uuid4().hex, hashlib.sha256(body).hexdigest()
-    path = datetime.fromtimestamp(created_s, UTC).strftime(f"data/%Y/%m/%d/{name}.parquet")
+    folder = "data/traces" if isinstance(stored[0], TraceRecord) else "data"
+    path = datetime.fromtimestamp(created_s, UTC).strftime(f"{folder}/%Y/%m/%d/{name}.parquet")
     values = {
         "id": name,
         "created_s": created_s,
@@ -113,7 +114,7 @@ def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
         yield values[start : start + AT_ONCE]
 
 
-def put_record(connection: Connection, record: FeedbackRecord, created_s: float, **marks: object) -> None:
+def put_record(connection: Connection, record: Record, created_s: float, **marks: object) -> None:
     """Insert a record with its crop, if agreed to; ``marks`` are columns that differ from a new record's."""
     connection.execute(insert(RECORDS).values({**row_of(record, created_s), **marks}))
     if record.consented_crop:
@@ -131,7 +132,7 @@ def count_published(connection: Connection, batches: Collection[str]) -> Counts:
         sum(count for _, count in verdicts),
         connection.scalar(crops) or 0,
         connection.scalar(select(func.count(RECORDS.c.contributor.distinct())).where(there)) or 0,
-        {str(verdict): int(count) for verdict, count in verdicts},
+        {str(verdict): int(count) for verdict, count in verdicts if verdict},
         tuple(sorted(connection.scalars(select(RECORDS.c.consent_version).distinct().where(there)))),
     )
 

@@ -1,4 +1,4 @@
-"""The one record type of feedback: what was predicted, what a person says about it, what they agreed to."""
+"""The record of a correction: what was predicted, what a person says about it, what they agreed to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Final, Literal, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.tasks import get_task
@@ -19,6 +19,7 @@ Review = Literal["", "approved", "rejected"]
 Verdict = Literal["correct", "wrong", "cannot_tell", "not_a_face"]
 Values: TypeAlias = Mapping[str, float]
 """By the name of the label, in the range of its task."""
+R = TypeVar("R")
 
 SCHEMA_VERSION: Final = 1
 """Of the published columns."""
@@ -139,22 +140,18 @@ class FeedbackRecord:
         return self.crop if "crop" in self.consent_scopes else b""
 
 
-STATED: Final = tuple(field.name for field in fields(FeedbackRecord))[
-    : [*FeedbackRecord.__slots__].index("number")
-]
-"""The fields that a statement consists of; the others are the store's."""
-
-
-def to_json(record: FeedbackRecord) -> Mapping[str, Json]:
-    """Return what a record states as JSON values."""
+def to_json(record: Any) -> Mapping[str, Json]:
+    """Return what a record of any type states as JSON values, without the fields of the store."""
+    names = [field.name for field in fields(record)]
     values = asdict(record)
-    return cast("Mapping[str, Json]", {name: values[name] for name in STATED})
+    return {name: values[name] for name in names[: names.index("number")]}
 
 
-def from_json(stated: Mapping[str, Json], **marks: object) -> FeedbackRecord:
+def from_json(kind: Callable[..., R], stated: Mapping[str, Json], **marks: object) -> R:
     """Return a record that :func:`to_json` wrote.
 
     Args:
+        kind: its type.
         stated: its values.
         marks: the fields of the store.
 
@@ -162,11 +159,8 @@ def from_json(stated: Mapping[str, Json], **marks: object) -> FeedbackRecord:
         FeedbackError: if it is not one.
     """
     try:
-        tuples = {
-            name: tuple(cast("Sequence[Json]", stated[name]))
-            for name in ("box_xyxy", "span_s", "consent_scopes")
-        }
-        return FeedbackRecord(**{**stated, **tuples, **marks})  # type: ignore[arg-type]
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in stated.items()}
+        return kind(**values, **marks)
     except (KeyError, TypeError, AttributeError) as error:
         raise FeedbackError(
             "This is not a feedback record ({reason}).", code="record", reason=str(error)

@@ -15,6 +15,7 @@ from hsemotion_space.feedback.publish import Publisher
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.sync import HEAD
+from hsemotion_space.feedback.tables import Record
 from hsemotion_space.feedback.trust import known_answers, tiers
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import ENV_PREFIX, Settings
@@ -48,13 +49,15 @@ class Feedback:
     intake: Intake
     publisher: Publisher | None
 
-    def contributions(self, code: str) -> tuple[list[FeedbackRecord], str]:
+    def contributions(self, code: str) -> tuple[list[Record], str]:
         """Return everything given under a receipt code, and why some of it may be missing, empty if none is.
 
         Raises:
             FeedbackError: if the code is mistyped.
         """
-        records = self.store.records(contributor=self.keys.contributor(code))
+        contributor = self.keys.contributor(code)
+        records: list[Record] = [*self.store.records(contributor=contributor)]
+        records += self.store.traces(contributor=contributor)
         return records, "" if self.publisher is None or self.publisher.restored else NOT_RESTORED
 
     def erase(self, code: str) -> Erasure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeAlias, get_args
+from typing import Final, TypeAlias, cast, get_args
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, not_, select, update
 
@@ -30,16 +30,19 @@ from hsemotion_space.feedback.tables import (
     RECORDS,
     REVIEWS,
     TOMBSTONES,
+    TYPES,
     Ack,
     Batch,
     Counts,
+    Record,
     batch_of,
     check_crop,
     record_of,
     tombstone_of,
 )
+from hsemotion_space.feedback.trace import TraceRecord
 
-Encode: TypeAlias = Callable[[Sequence[FeedbackRecord]], bytes]
+Encode: TypeAlias = Callable[[Sequence[Record]], bytes]
 
 RESERVE_BYTES: Final = 100 * 2**20  # so that pushing and erasing still work when nothing is accepted any more
 
@@ -97,7 +100,7 @@ class FeedbackStore:
         """Close the database and make place for another writer."""
         self.database.close()
 
-    def add(self, record: FeedbackRecord) -> Ack:
+    def add(self, record: Record) -> Ack:
         """Save what a record states, and its crop; one that is there already is left as it is.
 
         Raises:
@@ -127,7 +130,7 @@ class FeedbackStore:
         after: int | None = None,
         limit: int = 0,
     ) -> list[FeedbackRecord]:
-        """Return records in the order of arrival; damaged ones are left out and noticed.
+        """Return corrections in the order of arrival; damaged ones are left out and noticed.
 
         Args:
             contributor: only of this one, of all if empty.
@@ -137,7 +140,8 @@ class FeedbackStore:
             after: only those with a higher number.
             limit: at most so many, 0 for all.
         """
-        where = [] if after is None else [RECORDS.c.number > after]
+        where = [RECORDS.c.type == "correction"]
+        where += [] if after is None else [RECORDS.c.number > after]
         if contributor:
             where.append(RECORDS.c.contributor == contributor)
         if batch:
@@ -147,7 +151,15 @@ class FeedbackStore:
         if waiting:
             where += [RECORDS.c.review == "", not_(RECORDS.c.reverted), not_(SUPERSEDED)]
         with self.database.reading() as connection:
-            return self._read(connection, where, limit)
+            return cast("list[FeedbackRecord]", self._read(connection, where, limit))
+
+    def traces(self, *, contributor: str = "", clip: str = "") -> list[TraceRecord]:
+        """Return traces in the order of arrival; of one contributor or about one face of a clip if named."""
+        where = [RECORDS.c.type == "trace"]
+        where += [RECORDS.c.contributor == contributor] if contributor else []
+        with self.database.reading() as connection:
+            found = cast("list[TraceRecord]", self._read(connection, where, 0))
+        return [one for one in found if clip in ("", one.clip)]
 
     def records_of_items(self, items: Collection[str]) -> list[FeedbackRecord]:
         """Return the records about some items (``FeedbackRecord.item``) in order of arrival, by an index."""
@@ -156,6 +168,7 @@ class FeedbackStore:
                 one
                 for part in chunks(tuple(items))
                 for one in self._read(connection, [RECORDS.c.item.in_(part)], 0)
+                if isinstance(one, FeedbackRecord)
             ]
         return sorted(found, key=lambda one: one.number)
 
@@ -171,8 +184,8 @@ class FeedbackStore:
 
     def _read(
         self, connection: Connection, where: Collection[ColumnElement[bool]], limit: int
-    ) -> list[FeedbackRecord]:
-        found: list[FeedbackRecord] = []
+    ) -> list[Record]:
+        found: list[Record] = []
         with connection.execute(STORED.where(*where), execution_options={"yield_per": AT_ONCE}) as rows:
             for row in rows.mappings():
                 try:
@@ -200,7 +213,7 @@ class FeedbackStore:
             )
 
     def create_batch(self, limit: int, encode: Encode) -> Batch | None:
-        """Freeze the oldest publishable records without a newer statement, as the bytes of a batch.
+        """Freeze the oldest publishable records of one type without a newer statement, as bytes of a batch.
 
         Args:
             limit: at most so many.
@@ -210,8 +223,10 @@ class FeedbackStore:
             None if there is nothing to seal.
         """
         with self.database.writing() as connection:
-            stored = self._read(connection, [PUBLISHABLE], limit)
-            return insert_batch(connection, stored, encode(stored), float(self.clock())) if stored else None
+            for kind in TYPES:
+                if stored := self._read(connection, [PUBLISHABLE, RECORDS.c.type == kind], limit):
+                    return insert_batch(connection, stored, encode(stored), float(self.clock()))
+        return None
 
     def batches(self, pushed: bool | None = None) -> list[Batch]:
         """Return batches in the order of sealing; damaged ones are left out and noticed.

@@ -22,10 +22,18 @@ from hsemotion_space.feedback.queries import (
     put_erasure,
     put_record,
 )
-from hsemotion_space.feedback.record import HEX, FeedbackError, FeedbackRecord
+from hsemotion_space.feedback.record import HEX, FeedbackError
 from hsemotion_space.feedback.repository import Repository
 from hsemotion_space.feedback.store import FeedbackStore
-from hsemotion_space.feedback.tables import BATCHES, COPIES, RECORDS, TOMBSTONES, is_crop, tombstone_of
+from hsemotion_space.feedback.tables import (
+    BATCHES,
+    COPIES,
+    RECORDS,
+    TOMBSTONES,
+    Record,
+    is_crop,
+    tombstone_of,
+)
 from hsemotion_space.messages import Message
 
 HEAD: Final = "publish.head"
@@ -114,7 +122,7 @@ def restore_file(store: FeedbackStore, path: str, body: bytes, head: str, there:
 
 
 def _restore_row(
-    connection: Connection, row: FeedbackRecord, batch: str, number: int, there: Collection[str]
+    connection: Connection, row: Record, batch: str, number: int, there: Collection[str]
 ) -> None:
     place = select(RECORDS.c.state, RECORDS.c.batch, BATCHES.c.path, BATCHES.c.oid)
     place = place.join_from(RECORDS, BATCHES, BATCHES.c.id == RECORDS.c.batch, isouter=True).where(
@@ -135,7 +143,7 @@ def _restore_row(
         discard_batches(connection, [known.batch])
 
 
-def readable_rows(body: bytes) -> Sequence[FeedbackRecord]:
+def readable_rows(body: bytes) -> Sequence[Record]:
     """Return the rows of a file in the repository; none if somebody put something else there."""
     try:
         return decode(body)
@@ -146,7 +154,8 @@ def readable_rows(body: bytes) -> Sequence[FeedbackRecord]:
 def verify_database(store: FeedbackStore) -> list[str]:
     """Return what is wrong with the records and batches of this database, each compared with its digest."""
     before = set(store.notices)
-    kept, sealed = store.records(), {batch.id for batch in store.batches()}
+    kept: list[Record] = [*store.records(), *store.traces()]
+    sealed = {batch.id for batch in store.batches()}
     lost = sum(bool(one.batch) and one.batch not in sealed for one in kept)
     problems = [notice for notice in store.notices if notice not in before or "damaged" in notice]
     return problems + ([Message("{count} records belong to a missing batch.", count=lost)] if lost else [])

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeAlias, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -33,7 +33,11 @@ from hsemotion_space.feedback.record import (
     from_json,
     to_json,
 )
+from hsemotion_space.feedback.trace import TraceRecord
 
+Record: TypeAlias = FeedbackRecord | TraceRecord
+TYPES: Final[Mapping[str, type[Record]]] = {"correction": FeedbackRecord, "trace": TraceRecord}
+"""The types of records by their name in the table."""
 MOST_CROP_BYTES: Final = 256 * 1024
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
@@ -73,6 +77,7 @@ RECORDS: Final = Table(
     Column("consent_version", String(40), nullable=False, server_default=""),
     Column("body", Text, nullable=False),
     Column("digest", String(64), nullable=False),
+    Column("type", String(10), nullable=False, server_default="correction"),
     CheckConstraint("state IN ('received', 'sealed', 'pushed', 'verified')", name="feedback_state"),
     CheckConstraint("review IN ('', 'approved', 'rejected')", name="feedback_review"),
     Index("feedback_by_item", "contributor", "item", "number"),
@@ -161,9 +166,9 @@ class Counts:
     """What the published dataset contains.
 
     Attributes:
-        records, with_crop: statements, and those with a picture.
+        records, with_crop: statements of every type, and those with a picture.
         contributors: different ones.
-        verdicts: statements by verdict.
+        verdicts: corrections by verdict.
         consent_versions: of the texts that occur, sorted.
     """
 
@@ -220,19 +225,21 @@ def digest_of(body: str, created_s: float, crop: bytes) -> str:
     return hashlib.sha256(f"{body}\n{created_s!r}\n{hashlib.sha256(crop).hexdigest()}".encode()).hexdigest()
 
 
-def row_of(record: FeedbackRecord, created_s: float) -> dict[str, object]:
+def row_of(record: Record, created_s: float) -> dict[str, object]:
     """Return the columns of a record that has arrived."""
     body = canonical(to_json(record))
     return {
         "id": record.id, "contributor": record.contributor, "item": record.item, "created_s": created_s,
         "state": "received",
-        "publish": "publish" in record.consent_scopes, "verdict": record.verdict,
+        "type": next(name for name, kind in TYPES.items() if isinstance(record, kind)),
+        "publish": "publish" in record.consent_scopes,
+        "verdict": record.verdict if isinstance(record, FeedbackRecord) else "",
         "consent_version": record.consent_version,
         "body": body, "digest": digest_of(body, created_s, record.consented_crop),
     }  # fmt: skip
 
 
-def record_of(row: RowMapping) -> FeedbackRecord:
+def record_of(row: RowMapping) -> Record:
     """Return a row with ``png`` and ``superseded`` as a record.
 
     Raises:
@@ -241,11 +248,14 @@ def record_of(row: RowMapping) -> FeedbackRecord:
     marks = {name: row[name] for name in ("number", "created_s", "state", "review")}
     marks |= {name: bool(row[name]) for name in ("superseded", "reverted", "gold")}
     try:
-        record = from_json(json.loads(row["body"]), **marks, batch=row["batch"] or "", crop=row["png"] or b"")
+        kind, marks["batch"] = TYPES.get(row["type"], FeedbackRecord), row["batch"] or ""
+        record: Record = from_json(
+            cast("type[Any]", kind), json.loads(row["body"]), **marks, crop=row["png"] or b""
+        )
         if digest_of(row["body"], record.created_s, record.crop) != row["digest"]:
             raise ValueError("other bytes")
         if any(
-            getattr(record, name) != row[name]
+            getattr(record, name, "") != row[name]
             for name in ("id", "contributor", "item", "verdict", "consent_version")
         ):
             raise ValueError("other columns")

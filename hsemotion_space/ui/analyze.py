@@ -264,7 +264,7 @@ def _source_of(context: AppContext, job: str) -> Source | None:
 
 def _copy_example(context: AppContext, kind: object) -> Source:
     """Return an example as a copy, which is swept like everything that visitors add."""
-    file = EXAMPLE_FILES["clip" if kind == "clip" else "image"]
+    file = {str(name): file for name, file in EXAMPLE_FILES.items()}.get(str(kind), EXAMPLE_FILES["image"])
     path = context.results / uuid.uuid4().hex / file.name
     path.parent.mkdir(parents=True)
     shutil.copyfile(file, path)

@@ -39,7 +39,8 @@ def unchanged() -> Updates:
 @cache
 def example_digests() -> frozenset[str]:
     """Return the SHA-256 of the examples that come with the page."""
-    return frozenset(hashlib.sha256(file.read_bytes()).hexdigest() for file in EXAMPLES.glob("astronaut.*"))
+    files = [*EXAMPLES.glob("*.jpg"), *EXAMPLES.glob("*.mp4")]
+    return frozenset(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
 @dataclass(frozen=True, slots=True)

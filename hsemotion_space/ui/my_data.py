@@ -18,7 +18,9 @@ from hsemotion_space.feedback.limits import (
     Limits,
     network_of,
 )
-from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, corrections_of, subject_of
+from hsemotion_space.feedback.record import FeedbackError, corrections_of, subject_of
+from hsemotion_space.feedback.tables import Record
+from hsemotion_space.feedback.trace import TraceRecord, trace_subject
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext
 from hsemotion_space.ui.feedback import VERDICT_WORDS
@@ -135,15 +137,17 @@ def _forget_downloads(context: AppContext, code: object) -> None:
         copy.unlink(missing_ok=True)
 
 
-def _table(records: Sequence[FeedbackRecord]) -> str:
+def _table(records: Sequence[Record]) -> str:
     rows: list[list[str]] = []
     for one in records:
         state = say(STATES[one.state])
         state = say("{state}, replaced by a newer one", state=state) if one.superseded else state
-        verdict = say(VERDICT_WORDS[one.verdict])
-        rows.append(
-            [translate(subject_of(one)), verdict, corrections_of(one, say), _yes(bool(one.crop)), state]
-        )
+        if isinstance(one, TraceRecord):
+            label, values = one.dimension, say("Ratings: {count}", count=len(one.values))
+            about = [translate(trace_subject(one)), say("Trace, {name}", name=say(label)), values]
+        else:
+            about = [translate(subject_of(one)), say(VERDICT_WORDS[one.verdict]), corrections_of(one, say)]
+        rows.append([*about, _yes(bool(one.crop)), state])
     heads = [say("Subject"), say("Verdict"), say("Correction"), say("Picture kept"), say("State")]
     return table(say("What you gave"), heads, rows)
 

@@ -63,7 +63,8 @@ def test_the_card_has_metadata_that_the_hub_reads(hub: FakeHub) -> None:
     assert data["license_link"] == f"https://huggingface.co/datasets/{REPO}#terms-of-use"
     assert "## Terms of use" in card.text
     assert data["configs"] == [
-        {"config_name": "default", "data_files": [{"split": "train", "path": "data/**/*.parquet"}]}
+        {"config_name": name, "data_files": [{"split": "train", "path": path}]}
+        for name, path in (("default", "data/[0-9]*/**/*.parquet"), ("traces", "data/traces/**/*.parquet"))
     ]
     assert data.annotations_creators == ["crowdsourced", "machine-generated"]
     assert data["extra_gated_prompt"].startswith("These are corrections")

@@ -131,7 +131,7 @@ def test_store_of_an_older_version_is_migrated_with_a_backup(
         FeedbackStore(url)
     if url.startswith("sqlite"):
         (backup,) = tmp_path.glob("*.backup-*")
-        assert backup.name == "feedback.sqlite.backup-v3-20250615T150640Z"
+        assert backup.name == "feedback.sqlite.backup-v4-20250615T150640Z"
         with FeedbackStore(f"sqlite:///{backup}") as old:
             assert old.records() == before
 

@@ -15,7 +15,6 @@ let data = null;
 let waiting = 0; // timer while an answer is on its way
 let label = null; // chosen, but not sent while the plane is asked for too
 let point = null; // [valence, arousal] once the dot is placed
-let offset = null; // what this browser calls the time of the first frame
 
 const within = (value) => Math.min(data.bounds[1], Math.max(data.bounds[0], value));
 const rounded = (value) => Math.round(value / STEP) * STEP;
@@ -93,10 +92,7 @@ function showPoint() {
 
 // --- what is shown --------------------------------------------------------------------------------------------------------------------
 
-function tell(selector, text) {
-  find(selector).textContent = text;
-  find(selector).hidden = !text;
-}
+const tell = (selector, text) => tellIn(find(selector), text);
 
 function fillList(list, lines) {
   const parts = lines.flatMap(([term, text]) => [['dt', term], ['dd', text]]);
@@ -132,18 +128,15 @@ function showClip(clip) {
   find('.stage').style.setProperty('--aspect', String(clip.width / clip.height || 1));
   find('.outline').hidden = true;
   if (video.getAttribute('src') !== clip.url) {
-    offset = null;
     video.setAttribute('src', clip.url);
     video.load();
   } else toStart();
   if (!calm.matches) video.play().catch(() => showPlayback());
 }
 
-const clipTime = () => video.currentTime - (offset ?? 0);
-
 function toStart() {
   const clip = data?.item?.clip;
-  if (clip && video.readyState) video.currentTime = clip.start + (offset ?? 0) + 0.001;
+  if (clip && video.readyState) video.currentTime = clip.start + offset() + 0.001;
 }
 
 /** Keep to the part that is asked about, and follow the face with the outline. */
@@ -155,16 +148,7 @@ function follow(time) {
     if (!video.seeking) toStart();
     return;
   }
-  const box = clip.boxes.findLast(([moment]) => moment <= time + 0.02) ?? clip.boxes[0];
-  const [left, top, right, bottom] = box.slice(1).map((share) => 100 * share);
-  Object.assign(find('.outline').style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
-  find('.outline').hidden = false;
-}
-
-function onFrame(_now, frame) {
-  if (offset === null) offset = video.currentTime === 0 ? frame.mediaTime : 0;
-  follow(frame.mediaTime - offset);
-  if (root.isConnected) video.requestVideoFrameCallback(onFrame);
+  moveOutline(find('.outline'), clip.boxes, time);
 }
 
 function showPlayback() {
@@ -259,7 +243,6 @@ for (const name of ['play', 'pause']) video.addEventListener(name, showPlayback)
 video.addEventListener('error', () => {
   if (video.getAttribute('src')) tell('.problem', say('This browser cannot play this clip. Judge by the picture, or skip.'));
 });
-if ('requestVideoFrameCallback' in video) video.requestVideoFrameCallback(onFrame);
-else video.addEventListener('timeupdate', () => follow(clipTime()));
+const offset = watchFrames(video, follow);
 watch('value', load);
 load();

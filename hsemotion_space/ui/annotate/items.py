@@ -23,6 +23,8 @@ Key: TypeAlias = tuple[str, int, tuple[float, ...]]
 """Digest of the media, number of the face, stretch: the same whoever analyzed it and whenever."""
 
 MOST_ITEMS: Final = 120
+LEAST_TRACED_S: Final = 2.0
+"""A face that is visible for less is not traced: nobody reacts so fast."""
 SAYS: Final = {"developers": "The developers of this page say so, looking at the posed smile."}
 """Who stands behind a known answer of an example."""
 
@@ -71,6 +73,19 @@ def make_items(job: str, analyses: Sequence[Analysis], has_media: bool) -> tuple
     items = [_item(job, first, one) for one in found]
     shown = [item for item in items if item.picture or (has_media and item.kind == "clip")]
     return shown, len(items) - len(shown)
+
+
+def make_clip_faces(job: str, analysis: Analysis, has_media: bool) -> list[Item]:
+    """Return the faces of a clip as items to trace, the longest visible first; none of a picture."""
+    if analysis.media.kind != "clip" or not has_media:
+        return []
+    media, bundled = analysis.media, analysis.media.sha256 in example_digests()
+    seconds = {face.track.track_id: float(np.ptp(face.track.times_s)) for face in analysis.faces}
+    return [
+        Item(job, media.sha256, media.kind, face, (), length_s, "none", bundled, picture=False)
+        for face, length_s in seconds.items()
+        if length_s >= LEAST_TRACED_S
+    ]
 
 
 def _item(job: str, analysis: Analysis, one: Candidate) -> Item:

@@ -153,7 +153,7 @@ def _item(context: AppContext, session: Session, item: Item) -> ItemEntry:
     lines = [] if session.hides else network_lines(face_of(analysis, item.face), item)
     return {
         "picture": _picture(analysis, item) if item.picture else "",
-        "clip": _clip(context, analysis, item) if item.kind == "clip" else None,
+        "clip": clip_entry(context, analysis, item) if item.kind == "clip" else None,
         "note": _note(item),
         "shown": [list(line) for line in lines],
     }
@@ -173,7 +173,8 @@ def _picture(analysis: Analysis, item: Item) -> str:
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _clip(context: AppContext, analysis: Analysis, item: Item) -> ClipEntry | None:
+def clip_entry(context: AppContext, analysis: Analysis, item: Item) -> ClipEntry | None:
+    """Return the part of a clip that is asked about; None if the browser cannot get the file."""
     media = context.runner.media_of(item.job)
     if media is None:
         return None

@@ -13,7 +13,7 @@ from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import PipelineConfig, SettingsError
-from hsemotion_space.ui.annotate.items import Item, in_order, make_items
+from hsemotion_space.ui.annotate.items import Item, in_order, make_clip_faces, make_items
 from hsemotion_space.ui.annotate.session import Session
 from hsemotion_space.ui.context import EXAMPLES, PICK_ONE, AppContext
 from hsemotion_space.ui.status import progress_bar
@@ -25,7 +25,7 @@ SOURCES: Final = (SHOWN, EXAMPLE)
 MOST_FILES: Final = 12
 AT_ONCE: Final = 2
 """Analyses of one visitor that wait or run, so that others get their turn."""
-FILES: Final = ("astronaut.jpg", "astronaut.mp4")
+FILES: Final = ("astronaut.jpg", "astronaut.mp4", "two_people.mp4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,11 @@ def collect(context: AppContext, session: Session) -> str:
     for job in dict.fromkeys(session.finished):
         status = context.find(job)
         if status is not None and status.analyses and not status.analyses[0].imported:
-            found, left_out = make_items(job, status.analyses, context.runner.media_of(job) is not None)
+            has_media = context.runner.media_of(job) is not None
+            if session.dimension:
+                items += make_clip_faces(job, status.analyses[0], has_media)
+                continue
+            found, left_out = make_items(job, status.analyses, has_media)
             items, hidden = [*items, *found], hidden + left_out
     session.begin(in_order(items))
     told = list(dict.fromkeys(session.problems))
@@ -146,7 +150,9 @@ def collect(context: AppContext, session: Session) -> str:
         told.append(
             say("Left out, as their picture cannot be told from that of another face: {count}.", count=hidden)
         )
-    if not session.items:
+    if not session.items and session.dimension:
+        told.append(say("No clip has a face that is visible for at least 2 seconds."))
+    elif not session.items:
         told.append(say("No face was found that could be asked about."))
     return " ".join(told)
 

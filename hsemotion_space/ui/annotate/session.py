@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from hsemotion_space.feedback.annotation import AgreementCount, Answer
+from hsemotion_space.traces import Trace
 from hsemotion_space.ui.annotate.items import Item, Key
 
 MOST_SESSIONS: Final = 500
@@ -58,6 +59,9 @@ class Session:
         code: receipt code; empty before the first answer is kept.
         hides: whether predictions are hidden until the answer.
         pad: whether the plane is asked for too.
+        dimension: what is traced while clips play; empty if faces are labeled.
+        bounded: whether traces have the scale -1 to 1.
+        passes: traces of the item that is shown, by attempt.
         notice: what must be said with the item that is shown.
         todo: files to be analyzed still.
         running: jobs to wait for.
@@ -79,6 +83,9 @@ class Session:
     code: str = ""
     hides: bool = True
     pad: bool = False
+    dimension: str = ""
+    bounded: bool = True
+    passes: dict[str, Trace] = field(default_factory=dict)
     notice: str = ""
     todo: list[Path] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
@@ -102,6 +109,7 @@ class Session:
     def begin(self, items: tuple[Item, ...]) -> None:
         """Start with a new queue; what was shown stays known."""
         self.items, self.at, self.entries, self.path, self.replaced, self.notice = items, 0, {}, [], {}, ""
+        self.passes = {}
 
     def reveal(self, item: Item) -> None:
         """Note that the prediction of an item was shown, or a known answer to it."""
@@ -118,6 +126,7 @@ class Session:
         self.entries[self.at] = entry
         self.path.append(self.at)
         self.at += 1
+        self.passes = {}
 
     def back(self) -> Entry | None:
         """Go back to what was dealt with last, and return what became of it; None at the beginning."""

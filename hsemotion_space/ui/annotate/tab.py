@@ -10,6 +10,7 @@ from typing import Any, Final
 import gradio as gr
 
 from hsemotion_space.feedback.consent import LADDER, SCOPES, STATEMENT, STATEMENT_BUNDLED
+from hsemotion_space.feedback.trace import DIMENSIONS
 from hsemotion_space.ui.analyze import ASK_EVERY_S, Shared
 from hsemotion_space.ui.annotate.answering import Given, Terms, act
 from hsemotion_space.ui.annotate.payload import queue_value
@@ -25,6 +26,7 @@ from hsemotion_space.ui.annotate.running import (
     start,
 )
 from hsemotion_space.ui.annotate.session import Session, Sessions
+from hsemotion_space.ui.annotate.tracing import act_on_trace, trace_value
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef
 from hsemotion_space.ui.inputs import RawFiles, read_event
@@ -33,7 +35,12 @@ from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
 from hsemotion_space.ui.words import fixed, say
 
 FOLDER: Final = Path(__file__).parent
-SCRIPTS: Final = (VIEWER / "words.js", FOLDER / "annotate.js")  # one scope, in this order
+LABELS_MODE: Final = "labels"
+OVER_TIME: Final = {"Valence": "Valence over time", "Arousal": "Arousal over time"}
+TRACE: Final = (
+    "Over time: you rate faces of clips while they play, in a first pass and, if you like, a second. The"
+    " predictions of the network stay hidden."
+)
 STEPS: Final = tuple(step for step in LADDER if step.name in SCOPES)
 MOST_SEEN: Final = 1000  # media of one page whose results were shown
 ABOUT: Final = (
@@ -65,18 +72,20 @@ class Board:
     Attributes:
         key: state with the key of the session.
         seen: state with the digests of media whose results were shown elsewhere on the page.
-        sources, files, hides, pad, button: what is queued, and how.
+        sources, files, mode, bounded, hides, pad, button: what is queued, and how.
         scopes, statement, adult: terms; none where nothing is kept.
         status: progress, or why there is no queue.
         timer: asks for analyses that run.
         code: tells the receipt code.
-        queue: the component.
+        queue, trace: the components that ask for labels and for traces.
     """
 
     key: gr.State
     seen: gr.State
     sources: gr.CheckboxGroup
     files: RawFiles
+    mode: gr.Radio
+    bounded: gr.Checkbox
     hides: gr.Checkbox
     pad: gr.Checkbox
     button: gr.Button
@@ -87,11 +96,12 @@ class Board:
     timer: gr.Timer
     code: gr.HTML
     queue: gr.HTML
+    trace: gr.HTML
 
     @property
     def started(self) -> list[gr.blocks.Block]:
         """Components in the order of :func:`_shown`."""
-        return [self.key, self.status, self.timer, self.queue]
+        return [self.key, self.status, self.timer, self.queue, self.trace]
 
 
 def build_annotate(context: AppContext, shared: Shared, shown: gr.State) -> Board:
@@ -108,6 +118,7 @@ def build_annotate(context: AppContext, shared: Shared, shown: gr.State) -> Boar
     shown.change(
         lambda given, seen: _remember(context, given, seen), [shown, board.seen], board.seen, **QUIET
     )
+    board.mode.change(_options, board.mode, [board.bounded, board.hides, board.pad], **QUIET)
     board.sources.change(_statements, board.sources, [board.statement, board.adult], **QUIET)
     return board
 
@@ -124,6 +135,18 @@ def _lay_out(context: AppContext) -> Board:
                 label=fixed("My files"), file_count="multiple", file_types=["image", "video"], height=140
             )
             gr.Markdown(fixed(FILES, count=MOST_FILES), elem_classes="fine")
+            mode = gr.Radio(
+                [
+                    (fixed("Expression"), LABELS_MODE),
+                    *((fixed(OVER_TIME[name]), name) for name in DIMENSIONS),
+                ],
+                value=LABELS_MODE,
+                label=fixed("What to rate"),
+                info=fixed(TRACE),
+            )
+            bounded = gr.Checkbox(
+                False, label=fixed("Without limits: only higher and lower count (RankTrace)"), visible=False
+            )
             hides = gr.Checkbox(True, label=fixed("Hide what the network says until I have answered"))
             pad = gr.Checkbox(False, label=fixed("Also ask valence and arousal"))
             button = gr.Button(fixed("Start"), variant="primary")
@@ -137,29 +160,31 @@ def _lay_out(context: AppContext) -> Board:
             statement = gr.Checkbox(False, label=fixed(STATEMENT), visible=keeps)
             adult = gr.Checkbox(False, label=fixed(STATEMENT_BUNDLED), visible=False)
     status, code = gr.HTML(visible=False), gr.HTML(visible=False)
-    queue = gr.HTML(
-        value=None,
-        html_template=_text(FOLDER / "annotate.html"),
-        css_template=_text(FOLDER / "annotate.css"),
-        js_on_load="\n".join(map(_text, SCRIPTS)),
-        apply_default_css=False,
-        visible=False,
-        elem_classes="annotate-queue",
-    )
+    queue, trace = (_component(name) for name in ("annotate", "trace"))
     timer = gr.Timer(ASK_EVERY_S, active=False)
     return Board(
-        gr.State(""), gr.State(()), sources, files, hides, pad, button, scopes, statement, adult, status,
-        timer, code, queue
+        gr.State(""), gr.State(()), sources, files, mode, bounded, hides, pad, button, scopes, statement,
+        adult, status, timer, code, queue, trace
+    )  # fmt: skip
+
+
+def _component(name: str) -> gr.HTML:
+    """Return the component of ``name``.html, .css and .js, hidden until there is a queue."""
+    scripts = (VIEWER / "words.js", FOLDER / "clip.js", FOLDER / f"{name}.js")  # one scope, in this order
+    return gr.HTML(
+        value=None, html_template=_text(FOLDER / f"{name}.html"), css_template=_text(FOLDER / f"{name}.css"),
+        js_on_load="\n".join(map(_text, scripts)), apply_default_css=False, visible=False,
+        elem_classes=f"{name}-queue",
     )  # fmt: skip
 
 
 def _connect_start(
     context: AppContext, sessions: Sessions, board: Board, shared: Shared, shown: gr.State
 ) -> None:
-    def begin(request: gr.Request, key: object, hides: object, pad: object, *wish: Any) -> list[object]:
-        chosen, files, checkpoint, agreed, given = wish
+    def begin(request: gr.Request, key: object, *wish: Any) -> list[object]:
+        *options, chosen, files, checkpoint, agreed, given = wish
         asked = Wish(chosen, files, checkpoint, agreed, (given.job,), client_of(request))
-        return _begin(context, sessions, key, (hides is not False, pad is True), asked)
+        return _begin(context, sessions, key, options, asked)
 
     def change(key: object, hides: object, pad: object) -> object:
         session = sessions.get(key)
@@ -167,12 +192,14 @@ def _connect_start(
             return gr.skip()
         with session.lock:
             session.hides, session.pad, session.turn = hides is not False, pad is True, session.turn + 1
-            return queue_value(context, session) if session.items else gr.skip()
+            return queue_value(context, session) if session.items and not session.dimension else gr.skip()
 
     inputs = [
         board.key,
         board.hides,
         board.pad,
+        board.mode,
+        board.bounded,
         board.sources,
         board.files,
         shared.picker.choice,
@@ -191,27 +218,34 @@ def _connect_start(
 
 
 def _begin(
-    context: AppContext, sessions: Sessions, key: object, options: tuple[bool, bool], wish: Wish
+    context: AppContext, sessions: Sessions, key: object, options: Sequence[object], wish: Wish
 ) -> list[object]:
-    """Start a queue in the session of the page, or in a new one, and return updates for ``Board.started``."""
+    """Start a queue in the session of the page, or in a new one, and return updates for ``Board.started``.
+
+    ``options`` are whether predictions are hidden and the plane is asked for, what is rated, and whether
+    without limits.
+    """
     session = sessions.get(key)
     if session is None:
         key, session = sessions.make()
     with session.lock:
-        session.hides, session.pad = options
+        hides, pad, mode, unlimited = options
+        session.hides, session.pad, session.bounded = hides is not False, pad is True, unlimited is not True
+        session.dimension = mode if isinstance(mode, str) and mode in DIMENSIONS else ""
+        session.items, session.at = (), 0  # of whatever was rated before
         problem = start(context, session, wish)
         if problem:
-            return [key, _told(problem), gr.Timer(active=False), gr.skip()]
+            return [key, _told(problem), gr.Timer(active=False), gr.skip(), gr.skip()]
         return _shown(context, key, session)
 
 
 def _ask(context: AppContext, sessions: Sessions, key: object) -> list[object]:
     session = sessions.get(key)
     if session is None:
-        return [gr.skip(), _told(say(GONE)), gr.Timer(active=False), gr.skip()]
+        return [gr.skip(), _told(say(GONE)), gr.Timer(active=False), gr.skip(), gr.skip()]
     with session.lock:
         if not session.running and not session.todo:  # the tick before has shown the queue
-            return [gr.skip(), gr.skip(), gr.Timer(active=False), gr.skip()]
+            return [gr.skip(), gr.skip(), gr.Timer(active=False), gr.skip(), gr.skip()]
         return _shown(context, key, session)
 
 
@@ -223,15 +257,16 @@ def _shown(context: AppContext, key: object, session: Session) -> list[object]:
             gr.update(value=progress(context, session), visible=True),
             gr.Timer(active=True),
             gr.update(visible=False),
+            gr.update(visible=False),
         ]
     words = collect(context, session)
     session.turn += 1
-    queue = (
-        gr.update(value=queue_value(context, session, begins=True), visible=True)
-        if session.items
-        else gr.update(visible=False)
-    )
-    return [key, _told(words), gr.Timer(active=False), queue]
+    queue = trace = gr.update(visible=False)
+    if session.items and session.dimension:
+        trace = gr.update(value=trace_value(context, session, begins=True), visible=True)
+    elif session.items:
+        queue = gr.update(value=queue_value(context, session, begins=True), visible=True)
+    return [key, _told(words), gr.Timer(active=False), queue, trace]
 
 
 def _told(words: str) -> object:
@@ -244,6 +279,7 @@ def _connect_answers(context: AppContext, sessions: Sessions, board: Board, rece
 
     inputs = [board.key, board.seen, receipt, board.statement, board.adult, *board.scopes]
     board.queue.act(handle, inputs, [board.queue, receipt, board.code, board.status], **QUIET)
+    board.trace.act(handle, inputs, [board.trace, receipt, board.code, board.status], **QUIET)
 
 
 def _terms(request: gr.Request, given: Sequence[Any]) -> Terms:
@@ -269,12 +305,14 @@ def _handle(
     if session is None:
         return [gr.skip(), gr.skip(), gr.skip(), _told(say(GONE))]
     with session.lock:
-        given = read_given(event)
         before = session.turn
-        problem = act(context, session, given, terms)
+        if session.dimension:
+            problem = act_on_trace(context, session, read_event(event), terms)
+        else:
+            problem = act(context, session, read_given(event), terms)
         if session.turn == before:  # twice, or from a page that shows something else
             return [gr.skip()] * 4
-        value = queue_value(context, session, problem)
+        value = (trace_value if session.dimension else queue_value)(context, session, problem)
         code = gr.update(value=_code(session.code), visible=True) if session.code else gr.skip()
         return [value, session.code or gr.skip(), code, gr.skip()]
 
@@ -289,6 +327,11 @@ def _remember(context: AppContext, given: ResultRef, seen: Sequence[str]) -> obj
     status = context.find(given.job)
     new = {one.media.sha256 for one in status.analyses} - set(seen) if status is not None else set()
     return (*seen, *new)[-MOST_SEEN:] if new else gr.skip()
+
+
+def _options(mode: object) -> list[object]:
+    """Return updates for the options: a trace has another one than labels."""
+    return [gr.update(visible=mode in DIMENSIONS), *[gr.update(visible=mode == LABELS_MODE)] * 2]
 
 
 def _statements(chosen: object) -> list[object]:

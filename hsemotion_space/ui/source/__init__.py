@@ -17,16 +17,21 @@ from hsemotion_space.ui.data_uri import data_uri
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
 from hsemotion_space.ui.words import of_script, say
 
-Kind = Literal["image", "clip"]
+Example = Literal["image", "clip", "people"]
 FOLDER: Final = Path(__file__).parent
 SCRIPTS: Final = (VIEWER / "words.js", FOLDER / "source.js")  # one scope, in this order
-EXAMPLE_FILES: Final[dict[Kind, Path]] = {
+EXAMPLE_FILES: Final[dict[Example, Path]] = {
     "image": EXAMPLES / "astronaut.jpg",
     "clip": EXAMPLES / "astronaut.mp4",
+    "people": EXAMPLES / "two_people.mp4",
 }
-POSTERS: Final[dict[Kind, Path]] = {"image": EXAMPLE_FILES["image"], "clip": EXAMPLE_FILES["image"]}
+POSTERS: Final[dict[Example, Path]] = {
+    "image": EXAMPLE_FILES["image"],
+    "clip": EXAMPLES / "posters" / "astronaut.jpg",
+    "people": EXAMPLES / "posters" / "two_people.jpg",
+}
 """Pictures of the examples; this process decodes no clips."""
-TITLES: Final[dict[Kind, str]] = {"image": "Picture", "clip": "Clip"}
+TITLES: Final[dict[Example, str]] = {"image": "Picture", "clip": "Clip", "people": "Two people"}
 THUMBNAIL_PX: Final = 240
 
 
@@ -64,7 +69,7 @@ def source_value(name: str = "", media: MediaInfo | None = None) -> str:
 
 
 @cache
-def _thumbnails() -> dict[Kind, str]:
+def _thumbnails() -> dict[Example, str]:
     """Return a small picture of each example as a data URI."""
     if not EXAMPLES.is_dir():
         return {}
