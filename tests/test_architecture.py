@@ -22,11 +22,12 @@ PACKAGE = "hsemotion_space"
 LAYERS = (  # from the bottom up; a room imports only from rows above its own here
     "tasks messages",
     "types settings",
-    "environment hub media metrics",
+    "environment hub logs media metrics",
     "vision figures feedback",
     "inference",
     "analysis",
     "jobs training",
+    "operations",
     "ui cli",
     "app __main__",
 )
@@ -44,6 +45,7 @@ HOMES = {
     "multiprocessing": "jobs",
     "openvino": "vision",
     "plotly": "figures",
+    "prometheus_client": "operations",
     "pyarrow": "analysis feedback training",
     "safetensors": "hub inference training",
     "scipy": "vision training",
@@ -56,7 +58,18 @@ HOMES = {
     "uvicorn": "ui",
 }
 EVERYWHERE = {"numpy", "PIL"}
-PAGE_ROOMS = {"hub", "media", "analysis", "figures", "feedback", "inference", "jobs", "ui"}
+PAGE_ROOMS = {
+    "hub",
+    "media",
+    "analysis",
+    "figures",
+    "feedback",
+    "inference",
+    "jobs",
+    "logs",
+    "operations",
+    "ui",
+}
 IN_THE_WORKER = {  # functions that no page calls
     ("jobs/worker.py", "warm_pipeline"),
     ("jobs/worker.py", "_explain"),
@@ -294,3 +307,19 @@ def test_constraints_satisfy_the_requirements() -> None:
             if line and not line.startswith("#"):
                 requirement = Requirement(line)
                 assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), line
+
+
+def test_the_lock_has_hashes_and_the_tested_versions() -> None:
+    text = (ROOT / "deploy" / "requirements.txt").read_text("utf-8").replace("\\\n", " ")
+    locked = {}
+    for line in text.splitlines():
+        pin, *hashes = line.split()
+        name, version = pin.split("==")
+        locked[canonicalize_name(name)] = version
+        assert hashes and all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", item) for item in hashes), name
+    tested = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines())
+    tested = {canonicalize_name(name): version for name, version in tested.items()}
+    assert not {name for name in locked.keys() & tested.keys() if locked[name] != tested[name]}
+    for file in ("requirements.txt", "deploy/requirements.in"):
+        lines = [line for line in (ROOT / file).read_text("utf-8").splitlines() if line and line[0] != "#"]
+        assert {canonicalize_name(Requirement(line).name) for line in lines} <= locked.keys()
