@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from checkpoint_makers import make_checkpoint
 from error_codes import raises_code
+from feedback_makers import make_record
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +25,7 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from hsemotion_space.feedback.record import FeedbackError
+from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.jobs.requests import WorkerStatus
 from hsemotion_space.logs import EVENTS, JsonFormatter, TextFormatter, log_event, origin_of
 from hsemotion_space.operations import health
@@ -219,6 +223,19 @@ def test_every_record_is_one_line(message: str, text: str) -> None:
     assert len(line.split("\n")) == 1 and json.loads(line)["message"] == message
     assert json.loads(line)["error"] == place and place.startswith("ValueError in test_every_record")
     assert not {"\n", "\r"} & set(TextFormatter().format(record))
+
+
+def test_the_documented_backup_holds_the_store_of_a_running_server(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "operations.md").read_text("utf-8")
+    [statement] = re.findall(r'python -c "(import sqlite3.*)"$', text, re.MULTILINE)
+    record = make_record(1)
+    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store, contextlib.chdir(tmp_path):
+        store.add(record)
+        exec(statement.replace('\\"', '"'))
+        store.add(make_record(2))
+    with FeedbackStore(f"sqlite:///{tmp_path / 'backup.sqlite'}") as restored:
+        assert [one.id for one in restored.records()] == [record.id]
+        assert restored.add(make_record(2)).created
 
 
 def test_start_says_one_sentence_each(tmp_path: Path) -> None:
