@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
 
-.PHONY: install develop demo fast test test-all check format constraints pictures clean help
+.PHONY: install develop demo fast test test-all check format constraints lock pictures clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -57,6 +57,12 @@ format: $(DEVELOPMENT) ## rewrite the code in the project's format
 # CUDA packages are left out: torch pins them. certifi is left out: its certificates must stay current.
 constraints: $(DEVELOPMENT) ## write the installed versions into constraints.txt
 	$(BIN)/python -m pip freeze --exclude hsemotion-space | grep -Ev '^(nvidia-|cuda-|triton|certifi)' > constraints.txt
+
+# Needs uv. Of torch it has the hashes of PyPI; docs/operations.md says how to lock another build.
+lock: ## write locked versions with hashes for deployments into deploy/requirements.txt
+	uv pip compile --quiet --generate-hashes --python-version 3.12 --python-platform linux --no-annotate \
+	  --constraint constraints.txt --no-header requirements.txt deploy/requirements.in \
+	  --output-file deploy/requirements.txt
 
 pictures: $(DEVELOPMENT) ## make the pictures of the documentation from the running page
 	$(BIN)/python docs/make_pictures.py

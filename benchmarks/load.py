@@ -1,6 +1,6 @@
 """Load on the page: many users at once, from different addresses of this machine, each with a session.
 
-    python benchmarks/load.py [--users 30] [--minutes 3] [--clip-seconds 60] [--json FILE]
+    python benchmarks/load.py [--users 30] [--minutes 3] [--clip-seconds 60] [--json FILE] [--picture FILE]
 
 The script starts the page with the default checkpoint and engine and its data in a temporary folder, and
 stops it. Each user uploads a picture, presses Analyze and asks for the result until it is there; every tenth
@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -137,6 +138,7 @@ def summary(record: Record, looks: Sequence[Mapping[str, float]]) -> dict[str, A
         for one in pictures
         if any(clip.start_s < one.end_s and one.start_s < clip.end_s for clip in clips)
     ]
+    start_s = min((stay.start_s for stay in record.stays), default=0.0)
     half = looks[len(looks) // 2 :]
     minutes = [one["time_s"] / 60 for one in half]
     slopes = {
@@ -155,6 +157,10 @@ def summary(record: Record, looks: Sequence[Mapping[str, float]]) -> dict[str, A
             for name, stays in seconds.items()
         },
         "per minute in the second half": slopes,
+        "stays": [
+            {"kind": stay.kind, "end_s": stay.end_s - start_s, "seconds": stay.end_s - stay.start_s}
+            for stay in record.stays
+        ],
         "looks": list(looks),
     }
 
@@ -166,18 +172,52 @@ def show(found: Mapping[str, Any]) -> None:
     for name, one in found["seconds"].items():
         print(f"| {name} | {one['count']:.0f} | {one['p50']:.2f} | {one['p95']:.2f} | {one['p99']:.2f} |")
     looks = found["looks"]
-    print("\n| | start | middle | end | change per minute in the second half |\n|---|---|---|---|---|")
+    print("\n| | start | most | end | change per minute in the second half |\n|---|---|---|---|---|")
     for name, slope in found["per minute in the second half"].items():
-        print(
-            f"| {name} | {looks[0][name]:.1f} | {looks[len(looks) // 2][name]:.1f} | {looks[-1][name]:.1f} |"
-            f" {slope:+.2f} |"
-        )
+        values = [one[name] for one in looks]
+        print(f"| {name} | {values[0]:.1f} | {max(values):.1f} | {values[-1]:.1f} | {slope:+.2f} |")
     for words, count in found["refusals"].items():
         print(f"\nrefused {count} times: {words}")
     if "picture behind a clip" in found:
         print(
             "\n" + ", ".join(f"{name} {value:.2f}" for name, value in found["picture behind a clip"].items())
         )
+
+
+def draw(found: Mapping[str, Any], file: Path) -> None:
+    """Write a figure over time: seconds to each result, memory, descriptors and temporary bytes."""
+    from plotly.subplots import make_subplots
+
+    looks, minutes = found["looks"], [one["time_s"] / 60 for one in found["looks"]]
+    rows = {
+        "upload to result, s": [], "memory, MiB": ["page MiB", "workers MiB"],
+        "descriptors and threads": ["descriptors", "threads"], "temporary files, MiB": ["added MiB"],
+    }  # fmt: skip
+    figure = make_subplots(
+        len(rows), 1, shared_xaxes=True, subplot_titles=list(rows), vertical_spacing=0.07, x_title="minutes"
+    )
+    for kind, name in (("image", "picture"), ("video", "clip")):
+        stays = [stay for stay in found["stays"] if stay["kind"] == kind]
+        ends, seconds = [stay["end_s"] / 60 for stay in stays], [stay["seconds"] for stay in stays]
+        figure.add_scatter(x=ends, y=seconds, mode="markers", name=name, row=1, col=1)
+    for row, names in enumerate(rows.values(), 1):
+        for name in names:
+            figure.add_scatter(x=minutes, y=[one[name] for one in looks], name=name, row=row, col=1)
+    figure.update_layout(template="plotly_white", width=900, height=900, margin={"t": 40})
+    page = figure.to_html(include_plotlyjs=True)
+    if file.suffix != ".png":
+        file.write_text(page, "utf-8")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as browsers:
+        chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = browsers.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 900, "height": 900})
+        tab.set_content(page)
+        tab.locator(".main-svg").first.wait_for()
+        tab.locator(".plotly-graph-div").screenshot(path=file)
+        browser.close()
 
 
 def start_page(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -230,6 +270,7 @@ def main() -> None:
         "--clip-seconds", type=int, default=60, help="of the clip that a picture waits behind; 0 for none"
     )
     parser.add_argument("--json", type=Path, help="where everything goes too")
+    parser.add_argument("--picture", type=Path, help="figure over time, as .html or .png (needs Chromium)")
     given = parser.parse_args()
     if not (
         0 < given.users <= MOST_USERS and 0 < given.minutes <= MOST_MINUTES and 0 <= given.clip_seconds <= 60
@@ -245,6 +286,8 @@ def main() -> None:
     show(found)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), "utf-8")
+    if given.picture:
+        draw(found, given.picture)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,13 @@ class RefusedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Tab:
-    """How a browser uses one tab: the functions behind its button and its timer, and their inputs."""
+    """How a browser uses the page: the functions behind an added file and behind the timer, their inputs."""
 
     start: int
     ask: int
     start_data: Sequence[Any]
     ask_data: Sequence[Any]
     file_at: int
-    job_at: int
     timer_at: int
 
 
@@ -67,8 +66,8 @@ class Record:
             self.refusals[f"{answer.status_code} {answer.text[:160]}"] += 1
 
 
-def read_tab(config: Mapping[str, Any], kind: Kind) -> Tab:
-    """Find the functions of a tab in what the page tells browsers."""
+def read_tab(config: Mapping[str, Any]) -> Tab:
+    """Find the functions in what the page tells browsers."""
     components = {one["id"]: one for one in config["components"]}
 
     def types(numbers: Sequence[int]) -> list[str]:
@@ -82,22 +81,11 @@ def read_tab(config: Mapping[str, Any], kind: Kind) -> Tab:
         return str(item["targets"][0][1]) if item["targets"] else ""
 
     items = config["dependencies"]
-    start = next(
-        one
-        for one in items
-        if event(one) == "click" and kind in types(one["inputs"]) and "browserstate" in types(one["outputs"])
-    )
+    start = next(one for one in items if event(one) == "upload" and "browserstate" in types(one["outputs"]))
     ask = next(one for one in items if event(one) == "tick" and one["outputs"] == start["outputs"])
-    shown = types(start["outputs"])
-    return Tab(
-        start["id"],
-        ask["id"],
-        data(start),
-        data(ask),
-        types(start["inputs"]).index(kind),
-        shown.index("browserstate"),
-        shown.index("timer"),
-    )
+    file = start["inputs"].index(start["targets"][0][0])
+    timer = types(start["outputs"]).index("timer")
+    return Tab(start["id"], ask["id"], data(start), data(ask), file, timer)
 
 
 class User:
@@ -111,7 +99,7 @@ class User:
         self.number, self.record, self.draw = number, record, random.Random(number)
         self.sessions, self.uploads = itertools.count(), itertools.count()
         self.opened = AsyncExitStack()
-        self.session, self.tabs = "", dict[Kind, Tab]()
+        self.session = ""
 
     async def open(self) -> None:
         """Load the page, with the stream that a browser holds open."""
@@ -119,7 +107,7 @@ class User:
         self.session = f"load{self.number}x{next(self.sessions)}"
         self.record.note(await self.client.get("/"))
         config = (await self.client.get("/config")).json()
-        self.tabs = {"image": read_tab(config, "image"), "video": read_tab(config, "video")}
+        self.tab = read_tab(config)
         await self.opened.enter_async_context(
             self.client.stream("GET", f"/gradio_api/heartbeat/{self.session}")
         )
@@ -164,7 +152,7 @@ class User:
 
     async def analyze(self, file: Path, kind: Kind, *, leave: bool = False) -> None:
         """Add a file and wait for its result."""
-        tab, start_s = self.tabs[kind], time.monotonic()
+        tab, start_s = self.tab, time.monotonic()
         path = await self.upload(file)
         data = list(tab.start_data)
         data[tab.file_at] = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": file.name}

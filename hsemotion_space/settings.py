@@ -150,6 +150,7 @@ class Settings:
         feedback_secret: text that the server's keys are made from; a random one, kept in ``feedback_data``,
             if empty.
         review_token: what a reviewer must know; nobody can review on the page if empty.
+        metrics_token: what a monitor must know to read ``/metrics``, which does not exist if empty.
     """
 
     checkpoints: Path = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -171,6 +172,7 @@ class Settings:
     feedback_repo: str = ""
     feedback_secret: str = field(default="", repr=False)
     review_token: str = field(default="", repr=False)
+    metrics_token: str = field(default="", repr=False)
     limits: MediaLimits = field(default_factory=MediaLimits)
 
     def __post_init__(self) -> None:

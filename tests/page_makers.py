@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -90,14 +91,20 @@ def start_page(
 
 @contextmanager
 def serve(
-    command: Sequence[str], port: int, folder: Path, environ: Mapping[str, str], unsaid: Sequence[str] = ()
+    command: Sequence[str],
+    port: int,
+    folder: Path,
+    environ: Mapping[str, str],
+    unsaid: Sequence[str] = (),
+    **options: Any,
 ) -> Iterator[Page]:
     """Yield what a script of Python serves; it must print no traceback, and end by itself when it is told to."""
     printed = folder / "printed.txt"  # a pipe that nobody reads would stop a page that prints much
     with printed.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT
-        )
+            [sys.executable, *command], env=dict(environ), stdout=output, stderr=subprocess.STDOUT,
+            **{"cwd": ROOT, **options},
+        )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_it_answers(url, process)

@@ -23,12 +23,13 @@ LAYERS = (  # from the bottom up; a room imports only from rows above its own he
     "tasks messages",
     "edits",
     "types settings",
-    "environment hub media metrics",
+    "environment hub logs media metrics",
     "traces",
     "vision figures feedback",
     "inference",
     "analysis",
     "jobs training",
+    "operations",
     "ui cli",
     "app __main__",
 )
@@ -47,6 +48,7 @@ HOMES = {
     "openvino": "vision",
     "pillow_heif": "media",
     "plotly": "figures",
+    "prometheus_client": "operations",
     "pyarrow": "analysis feedback training",
     "safetensors": "hub inference training",
     "scipy": "vision training",
@@ -59,7 +61,18 @@ HOMES = {
     "uvicorn": "ui",
 }
 EVERYWHERE = {"numpy", "PIL"}
-PAGE_ROOMS = {"hub", "media", "analysis", "figures", "feedback", "inference", "jobs", "ui"}
+PAGE_ROOMS = {
+    "hub",
+    "media",
+    "analysis",
+    "figures",
+    "feedback",
+    "inference",
+    "jobs",
+    "logs",
+    "operations",
+    "ui",
+}
 IN_THE_WORKER = {  # functions that no page calls
     ("inference/network.py", "_build"),
     ("hub/convert.py", "_load"),
@@ -293,3 +306,19 @@ def test_constraints_satisfy_the_requirements() -> None:
             if line and not line.startswith("#"):
                 requirement = Requirement(line)
                 assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), line
+
+
+def test_the_lock_has_hashes_and_the_tested_versions() -> None:
+    text = (ROOT / "deploy" / "requirements.txt").read_text("utf-8").replace("\\\n", " ")
+    locked = {}
+    for line in text.splitlines():
+        pin, *hashes = line.split()
+        name, version = pin.split("==")
+        locked[canonicalize_name(name)] = version
+        assert hashes and all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", item) for item in hashes), name
+    tested = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines())
+    tested = {canonicalize_name(name): version for name, version in tested.items()}
+    assert not {name for name in locked.keys() & tested.keys() if locked[name] != tested[name]}
+    for file in ("requirements.txt", "deploy/requirements.in"):
+        lines = [line for line in (ROOT / file).read_text("utf-8").splitlines() if line and line[0] != "#"]
+        assert {canonicalize_name(Requirement(line).name) for line in lines} <= locked.keys()

@@ -3,6 +3,7 @@ safely, and tells no names."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -82,8 +83,12 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
         find_faces(page, functions)
         yield Walk(page, functions)
     printed = (folder / "printed.txt").read_text(errors="replace")
-    assert not re.findall(r"^.* \([0-9a-f]{8}\)$", printed, re.MULTILINE), "errors that nobody foresaw"
-    places = re.findall(r"^.* of (\w+\.py)$", printed, re.MULTILINE)
+    messages = [json.loads(line).get("message", "") for line in printed.splitlines() if line[:1] == "{"]
+    assert messages, "the log is in JSON"
+    assert not [text for text in messages if re.search(r" \([0-9a-f]{8}\)$", text)], (
+        "errors that nobody foresaw"
+    )
+    places = [found[1] for text in messages if (found := re.search(r" of (\w+\.py)$", text))]
     assert not [name for name in places if list((ROOT / "hsemotion_space").rglob(name))], printed
 
 

@@ -37,7 +37,7 @@ def test_every_variable_is_read_with_its_type() -> None:
         "checkpoints": "a/b", "cache": "c", "engine": "torch", "threads": "2", "workers": "1", "host": "0.0.0.0", "port": "80",
         "hosts": "a.example", "upload_mb_per_client": "3", "upload_mb": "4", "free_mb": "5",
         "job_time_limit_s": "1.5", "results_ttl_s": "60", "feedback": "off", "feedback_data": "d", "feedback_database": "sqlite://",
-        "feedback_repo": "o/n", "feedback_secret": "s", "review_token": "t",
+        "feedback_repo": "o/n", "feedback_secret": "s", "review_token": "t", "metrics_token": "m",
     }  # fmt: skip
     assert set(given) == {item.name for item in fields(Settings)} - {"limits"}
     settings = Settings.from_env(
@@ -63,6 +63,7 @@ def test_every_variable_is_read_with_its_type() -> None:
         "o/n",
         "s",
         "t",
+        "m",
     )
     assert "secret=" not in repr(settings)
     assert "token=" not in repr(settings)
@@ -78,7 +79,8 @@ def test_secrets_are_left_out_by_what_they_are() -> None:
     assert "s3cret" not in repr(settings)
     assert settings.without_secrets() == Settings(feedback_repo="o/n")
     assert set(Settings.secret_variables()) == {
-        f"HSEMOTION_{name}" for name in ("FEEDBACK_SECRET", "REVIEW_TOKEN", "FEEDBACK_DATABASE")
+        f"HSEMOTION_{name}"
+        for name in ("FEEDBACK_SECRET", "REVIEW_TOKEN", "METRICS_TOKEN", "FEEDBACK_DATABASE")
     }
     named = {
         item.name for item in fields(Settings) if re.search("secret|token|password|database|key", item.name)

@@ -19,6 +19,7 @@ from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
 from hsemotion_space.cli.render import check_render, render_clip
 from hsemotion_space.environment import secrets
+from hsemotion_space.logs import install_logs
 from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import CHALLENGE_SMOOTHING, PipelineConfig, Settings
 from hsemotion_space.types import PROVENANCE_WORDS
@@ -208,6 +209,7 @@ def _values_text(prediction: Prediction) -> str:
 
 def _serve(_: argparse.Namespace) -> int:
     values = secrets()  # before heavy imports, as the process may restart
+    install_logs()
     from hsemotion_space.ui.app import launch  # noqa: PLC0415  heavy
 
     try:

@@ -26,6 +26,7 @@ from hsemotion_space.feedback.limits import DAY_S, Limits
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Json, State, Values, canonical
 from hsemotion_space.feedback.store import FeedbackStore
 from hsemotion_space.feedback.trace import Attempt, Device, TraceRecord, TraceSubmission, read_trace
+from hsemotion_space.logs import log_event
 from hsemotion_space.messages import Message
 from hsemotion_space.types import Analysis, FaceTrack
 
@@ -157,12 +158,16 @@ class Intake:
 
     def _counted(self, limits: Sequence[Limits], client: str, keep: Callable[[], Receipt]) -> Receipt:
         counted_as = self._keys.client(client, int(self._clock() // DAY_S))
-        with ExitStack() as undo:
-            for limit in dict.fromkeys(limits):
-                undo.callback(limit.release, counted_as, limit.acquire(counted_as))
-            receipt = keep()
-            if receipt.created:
-                undo.pop_all()
+        try:
+            with ExitStack() as undo:
+                for limit in dict.fromkeys(limits):
+                    undo.callback(limit.release, counted_as, limit.acquire(counted_as))
+                receipt = keep()
+                if receipt.created:
+                    undo.pop_all()
+        except FeedbackError as error:
+            log_event("refusal", where="feedback", code=error.code)
+            raise
         return receipt
 
     def item(self, analysis: Analysis, face: int, span_s: object = ()) -> str:

@@ -20,6 +20,7 @@ Lane: TypeAlias = Literal["short", "clip"]
 LANES: Final[tuple[Lane, Lane]] = ("short", "clip")
 State: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
 Phase: TypeAlias = Literal["download", "analysis"]
+WorkerState: TypeAlias = Literal["ready", "starting", "restarting", "stopped"]
 FINISHED: Final[tuple[State, ...]] = ("done", "failed", "cancelled")
 
 
@@ -172,3 +173,23 @@ class JobStatus:
     def mark(self) -> tuple[object, ...]:
         """Return what changes whenever there is something new to show."""
         return self.state, self.phase, self.done, self.total, self.ahead, self.wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """How a worker process and its queue are.
+
+    Attributes:
+        state: ``starting`` until it first takes requests, ``restarting`` until it takes them again;
+            ``stopped`` if nothing starts it any more.
+        pid: of the process; 0 if there is none.
+        restarts: how often it was replaced.
+        waiting: jobs in its queue.
+        busy: whether it runs a job.
+    """
+
+    state: WorkerState
+    pid: int
+    restarts: int
+    waiting: int
+    busy: bool

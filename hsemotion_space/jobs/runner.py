@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 import uuid
@@ -23,9 +24,12 @@ from hsemotion_space.jobs.requests import (
     JobStatus,
     Phase,
     Place,
+    WorkerState,
+    WorkerStatus,
 )
 from hsemotion_space.jobs.table import Job, JobFiles, JobTable, WorkerQueue
 from hsemotion_space.jobs.worker import WorkerProcess
+from hsemotion_space.logs import log_event
 from hsemotion_space.media.formats import MediaError, sniff
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
@@ -44,6 +48,15 @@ DIED: Final = Message(
     " picture.",
     code="worker_died",
 )
+
+
+@contextlib.contextmanager
+def _log_refusals(kind: str, level: int = logging.INFO) -> Iterator[None]:
+    try:
+        yield
+    except JobError as error:
+        log_event("refusal", level, where="queue", kind=kind, code=error.code)
+        raise
 
 
 class JobRunner:
@@ -86,6 +99,7 @@ class JobRunner:
         """Return why a checkpoint could not be loaded the last time, by its id."""
         return self._table.problems
 
+    @_log_refusals("analysis")
     def submit(
         self, path: Path, config: PipelineConfig, checkpoints: Sequence[str] = (), client: str = ""
     ) -> str:
@@ -111,6 +125,7 @@ class JobRunner:
             kind = "image"
         return self._queue_file(AnalysisRequest(uuid.uuid4().hex, path, config, asked, kind), client)
 
+    @_log_refusals("explanation")
     def explain(
         self, path: Path, checkpoint: str, place: Place, what: tuple[str, str], client: str = ""
     ) -> str:
@@ -128,6 +143,7 @@ class JobRunner:
         """
         return self._queue_file(ExplainRequest(uuid.uuid4().hex, path, checkpoint, place, what), client)
 
+    @_log_refusals("frame", logging.DEBUG)
     def look(self, frame: bytes, checkpoint: str, client: str = "") -> str:
         """Queue a camera frame and return the job id; its result stays available for a few seconds.
 
@@ -253,10 +269,35 @@ class JobRunner:
             self._table.status(job_id, time.monotonic())
             self._table.stop(self._table.jobs[job_id], "", time.monotonic())
 
+    @property
+    def stopping(self) -> bool:
+        """Return whether new jobs are refused because the server is shutting down."""
+        return self._table.stopping
+
+    def workers(self) -> list[WorkerStatus]:
+        """Return how each worker and its queue are."""
+        with self._table.changed:
+            return [lane.status() for lane in self._lanes]
+
+    def finish(self, grace_s: float) -> bool:
+        """Refuse new jobs, cancel those that wait, and give those that run some time.
+
+        Returns:
+            Whether any ran.
+        """
+        table = self._table
+        with table.changed:
+            table.stop_taking()
+            ran = any(queue.running for queue in table.queues)
+            table.changed.wait_for(lambda: not any(queue.running for queue in table.queues), grace_s)
+        return ran
+
     def close(self) -> None:
         """Stop the workers and the queues."""
         with self._table.changed:
-            self._table.close()
+            self._table.stop_taking()
+            self._table.closed = True
+            self._table.changed.notify_all()
         for lane in self._lanes:
             lane.close()
 
@@ -275,7 +316,24 @@ class WorkerLane:
         self.worker = WorkerProcess(table.settings, niceness)
         self.thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
         self._table, self._queue, self._warm = table, queue, warm
+        self._started_s = float("-inf")
         self.thread.start()
+
+    def status(self) -> WorkerStatus:
+        """Return how the worker and its queue are; to be called with ``JobTable.changed`` held."""
+        worker, process = self.worker, self.worker.process
+        state: WorkerState = "stopped"
+        if self.thread.is_alive():
+            state = "restarting" if worker.served else "starting"
+            if worker.ready and process is not None and process.is_alive():
+                state = "ready"
+        return WorkerStatus(
+            state,
+            (process.pid or 0) if process is not None else 0,
+            max(worker.starts - 1, 0),
+            len(self._queue),
+            self._queue.running is not None,
+        )
 
     def close(self) -> None:
         """Wait for the thread, which ends when the table is closed, and stop the worker."""
@@ -285,12 +343,12 @@ class WorkerLane:
     def _serve(self) -> None:
         """Thread: run one job after the other."""
         table = self._table
-        if self._warm:
-            with contextlib.suppress(OSError):  # the first job tries again
-                self.worker.start()
         while True:
+            if self._warm:
+                self._keep_warm()
             with table.changed:
-                pause_s = TIDY_EVERY_S if table.has_short_lived else IDLE_S
+                waits = table.has_short_lived or (self._warm and not self.worker.ready)
+                pause_s = TIDY_EVERY_S if waits else IDLE_S
                 table.changed.wait_for(lambda: table.closed or len(self._queue), timeout=pause_s)
                 if table.closed:
                     return
@@ -299,6 +357,19 @@ class WorkerLane:
             if job is not None:
                 self._run(job)
             del job  # or it would keep a result until the next job comes
+
+    def _keep_warm(self) -> None:
+        """Start the worker if there is none, but not again and again, and hear when it is ready."""
+        try:
+            if self.worker.alive:
+                match None if self.worker.ready else self.worker.receive():
+                    case "ready", dict(problems):
+                        self._table.problems |= problems
+            elif time.monotonic() - self._started_s > IDLE_S:
+                self._started_s = time.monotonic()
+                self.worker.start()
+        except (EOFError, OSError):
+            self.worker.stop()
 
     def _run(self, job: Job) -> None:
         try:
@@ -381,5 +452,7 @@ class WorkerLane:
                 table.end(job, "failed", now_s, message)
             case ("cancelled",):
                 table.end(job, "cancelled", now_s, job.reason)
+            case "ready", dict(problems):
+                table.problems |= problems
             case _:
                 raise EOFError  # a message that is not known: it is replaced as if it had died

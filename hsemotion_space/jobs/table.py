@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -28,6 +29,7 @@ from hsemotion_space.jobs.requests import (
     Request,
     State,
 )
+from hsemotion_space.logs import log_event
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import Settings
 
@@ -41,6 +43,7 @@ MAX_KEPT_BYTES: Final = 2**30  # of their arrays
 MAX_SHORT_LIVED: Final = 64  # finished jobs of other kinds
 NEWEST_SHARE: Final = 0.3  # of the latest job in the average duration
 SURE_SHARE: Final = 0.05  # of a job; from then on its own progress is the best estimate
+STOPPING: Final = Message("The server is shutting down. Try again in a minute.", code="closed")
 MEDIA: Final = Path("uploads", "shown")  # in the folder of the server; browsers may read it
 
 
@@ -53,6 +56,7 @@ class Job:
         cancel: whether it is to stop; only the thread that runs it stops a running job.
         reason: why it was cancelled.
         asked_s: when its status was last requested.
+        queued_s: when it came.
         sent_s: when the worker got it.
         running_s: when the worker had the weights, as far as known.
         ended_s: when it ended.
@@ -65,6 +69,7 @@ class Job:
     client: str = ""
     cancel: bool = False
     reason: str = ""
+    queued_s: float = 0.0
     sent_s: float = 0.0
     running_s: float = 0.0
     ended_s: float = 0.0
@@ -229,6 +234,7 @@ class JobTable:
         files: of the jobs.
         queues: one for each worker; with two, the last one is for clips.
         problems: why a checkpoint could not be loaded the last time, by its id.
+        stopping: whether new jobs are refused because the server is shutting down.
         closed: whether everything is to stop.
         tidied_s: when :meth:`tidy` was called last.
     """
@@ -239,7 +245,7 @@ class JobTable:
         self.jobs: dict[str, Job] = {}
         self.queues = tuple(WorkerQueue() for _ in range(settings.workers))
         self.problems: dict[str, str] = {}
-        self.closed = False
+        self.stopping = self.closed = False
         self.tidied_s = 0.0
         self._usual_s: dict[Kind, float] = {}  # exponential averages of durations
 
@@ -250,7 +256,7 @@ class JobTable:
     def add(self, request: Request, client: str, now_s: float) -> Job:
         """Queue a request."""
         status = JobStatus(request.id, "queued", checkpoints=request.checkpoints, config=request.config)
-        job = self.jobs[request.id] = Job(request, status, now_s, client)
+        job = self.jobs[request.id] = Job(request, status, now_s, client, queued_s=now_s)
         self.queue_of(request.lane).add(job)
         self.changed.notify_all()
         return job
@@ -261,8 +267,8 @@ class JobTable:
         Raises:
             JobError: if not; the message says when to try again.
         """
-        if self.closed:
-            raise JobError("The server is shutting down. Try again in a minute.", code="closed")
+        if self.stopping:
+            raise JobError(STOPPING)
         self.tidy(now_s)
         queue = self.queue_of(lane)
         times = queue.schedule(self._usual_s, now_s)
@@ -326,6 +332,7 @@ class JobTable:
             seconds, kind = now_s - job.running_s, job.request.kind
             usual_s = self._usual_s.get(kind, seconds)
             self._usual_s[kind] = usual_s + NEWEST_SHARE * (seconds - usual_s)
+        _log_end(job)
         if isinstance(job.request, FrameRequest):
             job.request = replace(job.request, frame=b"")
         self.expire(now_s)
@@ -378,13 +385,32 @@ class JobTable:
         """Return whether there are jobs whose results are kept for seconds only."""
         return any(job.request.KEPT_S is not None for job in self.jobs.values())
 
-    def close(self) -> None:
+    def stop_taking(self) -> None:
         """Refuse new jobs, and cancel those that wait."""
-        self.closed = True
+        self.stopping = True
         for queue in self.queues:
             for job in queue.waiting():
-                self.end(job, "cancelled", time.monotonic())
+                self.end(job, "cancelled", time.monotonic(), STOPPING)
+            if queue.running is not None:
+                queue.running.reason = queue.running.reason or STOPPING  # if it does not end in time
         self.changed.notify_all()
+
+
+def _log_end(job: Job) -> None:
+    """Log that a job ended, without its id, which is a key to it; camera frames are only counted."""
+    status, code = job.status, job.status.message
+    log_event(
+        "job",
+        logging.DEBUG if isinstance(job.request, FrameRequest) else logging.INFO,
+        kind=job.request.kind,
+        state=status.state,
+        code=code.code if isinstance(code, Message) else "",
+        checkpoints=" ".join(analysis.checkpoint.id for analysis in status.analyses),
+        faces=max((len(analysis.faces) for analysis in status.analyses), default=0),
+        frames=max((len(analysis.frame_times_s) for analysis in status.analyses), default=0),
+        waited_s=round((job.sent_s or job.ended_s) - job.queued_s, 3),
+        ran_s=round(job.ended_s - job.sent_s, 3) if job.sent_s else 0.0,
+    )
 
 
 def abandoned(request: Request | type[Request]) -> Message:

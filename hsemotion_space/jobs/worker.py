@@ -24,6 +24,7 @@ import numpy as np
 from hsemotion_space.analysis.saliency import ExplainError, explain
 from hsemotion_space.environment import is_secret
 from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs.requests import (
     AnalysisRequest,
     Answer,
@@ -33,6 +34,7 @@ from hsemotion_space.jobs.requests import (
     Phase,
     Request,
 )
+from hsemotion_space.logs import install_logs
 from hsemotion_space.media.formats import sniff
 from hsemotion_space.media.images import read_image
 from hsemotion_space.messages import Message, MessageError
@@ -60,11 +62,14 @@ class WorkerProcess:
 
     Attributes:
         ready: whether it takes requests.
+        served: whether it or an earlier one ever took requests.
+        starts: how often it was started.
     """
 
     def __init__(self, settings: Settings, niceness: int = 0) -> None:
         self.settings, self.niceness = settings.without_secrets(), niceness
-        self.ready = False
+        self.ready = self.served = False
+        self.starts = 0
         self.process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
@@ -76,6 +81,7 @@ class WorkerProcess:
     def start(self) -> None:
         """Start the process in place of an earlier one, without the secrets of this one."""
         self.stop()
+        self.starts += 1
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
         self.process = context.Process(
@@ -104,14 +110,13 @@ class WorkerProcess:
         self._open.send(message)
 
     def receive(self) -> tuple[object, ...] | None:
-        """Return the next answer about a job, None if there is none within POLL_S."""
+        """Return the next answer, None if there is none within POLL_S."""
         if not self._open.poll(POLL_S):
             return None
-        answer = self._open.recv()
+        answer = tuple(self._open.recv())
         if answer[0] == "ready":
-            self.ready = True
-            return None
-        return tuple(answer)
+            self.ready = self.served = True
+        return answer
 
     @property
     def _open(self) -> Connection:
@@ -122,11 +127,11 @@ class WorkerProcess:
 
 def work(connection: Connection, settings: Settings, niceness: int = 0) -> None:
     """Body of the worker process: one request at a time until the connection closes."""
-    _limit_worker(niceness)
-    pipeline = warm_pipeline(settings)
+    _set_up_process(niceness)
+    pipeline, problems = warm_pipeline(settings)
     _limit_memory()
     with contextlib.suppress(EOFError, OSError):
-        connection.send(("ready",))
+        connection.send(("ready", problems))
         while True:
             request = connection.recv()
             if not isinstance(request, str):  # a cancel that arrived after its job had finished
@@ -134,8 +139,8 @@ def work(connection: Connection, settings: Settings, niceness: int = 0) -> None:
             del request  # nothing of it stays while the next one is awaited
 
 
-def warm_pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline with the default networks loaded; after a failure the first job reports it."""
+def warm_pipeline(settings: Settings) -> tuple[Pipeline, dict[str, str]]:
+    """Return a pipeline with the default networks loaded, and why a checkpoint could not be, by its id."""
     # torch lives in the worker alone
     from hsemotion_space.inference.pipeline import LIVE, Pipeline  # noqa: PLC0415
 
@@ -144,11 +149,14 @@ def warm_pipeline(settings: Settings) -> Pipeline:
         pipeline.network("")
         for config in (PipelineConfig(), LIVE):
             pipeline.detector(config)
-    except MessageError:
+    except CheckpointError as error:
+        with contextlib.suppress(CheckpointError):  # none can be used
+            return pipeline, {find_checkpoint(settings.checkpoint_roots, "").id: error.message}
+    except MessageError:  # the first job reports it
         pass
     except Exception:  # a worker that is not warm still answers
         log.exception("the worker could not be warmed up")
-    return pipeline
+    return pipeline, {}
 
 
 class _Cancelled(Exception):  # noqa: N818  not an error
@@ -171,7 +179,7 @@ def _answer(pipeline: Pipeline, request: Request, connection: Connection) -> tup
         return "failed", error.message
     except Exception:  # the job fails, the worker lives
         reference = uuid.uuid4().hex[:8]
-        log.exception("job %s failed (%s)", request.id, reference)
+        log.exception("a job failed (%s)", reference)
         text = "The analysis failed for an unexpected reason. Report the error code {reference}."
         return "failed", Message(text, code="unexpected", reference=reference)
 
@@ -234,8 +242,9 @@ class _Reporter:
             self._connection.send(("progress", phase, done, total))
 
 
-def _limit_worker(niceness: int) -> None:
-    """Lower the priority before torch starts threads, die with the server, and fill no disk."""
+def _set_up_process(niceness: int) -> None:
+    """Log as the server does; lower the priority before torch starts threads, die with it, fill no disk."""
+    install_logs()
     # Linux; elsewhere a worker ends when it next listens
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes  # noqa: PLC0415

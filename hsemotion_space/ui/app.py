@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import signal
-import socket
-import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,10 @@ from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.jobs import JobRunner
-from hsemotion_space.settings import Settings, SettingsError
+from hsemotion_space.operations.health import Deployment
+from hsemotion_space.operations.monitoring import Metrics
+from hsemotion_space.operations.startup import check_start
+from hsemotion_space.settings import Settings
 from hsemotion_space.ui.about import build_about
 from hsemotion_space.ui.analyze import Shared, build_workspace, find_job
 from hsemotion_space.ui.annotate import build_annotate
@@ -43,6 +46,7 @@ from hsemotion_space.ui.guard import LOCAL_HOSTS, Guard, GuardLimits
 from hsemotion_space.ui.live import build_live
 from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker
+from hsemotion_space.ui.probes import Probes
 from hsemotion_space.ui.protocol import install
 from hsemotion_space.ui.quotas import MB, SessionQuota, UploadLimits, UploadQuota
 from hsemotion_space.ui.review import build_review
@@ -54,6 +58,8 @@ STYLE = Path(__file__).with_name("style.css")
 SESSIONS_TOGETHER = 10_000  # beyond them Gradio drops the state of the oldest one
 # so it takes dozens of networks to make another visitor lose theirs
 SESSIONS_PER_CLIENT, SESSIONS_WINDOW_S = 300, 3600.0
+JOB_GRACE_S, STOP_S = 4.0, 9.0  # of platforms, the shortest time from SIGTERM to SIGKILL is 10 s
+POLL_S = 1.2  # in which every open page asks for its result
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 LEAD = """
@@ -71,6 +77,8 @@ identified, and nothing is kept but corrections that you send, as far as you tic
 {version}.</p>
 """
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -81,13 +89,20 @@ class Server:
     feedback: Feedback | None
     folder: Path
     url: str
+    metrics: Metrics | None = None
 
     def close(self) -> None:
-        """Stop everything, but publish first what waits; safe to call twice."""
+        """Let running jobs end, then publish what waits, both within limits, and stop; safe to call twice."""
+        until_s = time.monotonic() + STOP_S
+        if self.runner.finish(JOB_GRACE_S):
+            time.sleep(POLL_S)
+        self.demo.server.config.timeout_graceful_shutdown = 1  # every open page holds a connection
         self.demo.close(verbose=False)
         if self.feedback is not None:
-            self.feedback.close()
+            self.feedback.close(max(until_s - time.monotonic(), 1.0))
         self.runner.close()
+        if self.metrics is not None:
+            self.metrics.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -178,10 +193,11 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
 
     Raises:
         CheckpointError: if there is no checkpoint that can be used.
-        SettingsError: if the port is taken.
+        SettingsError: if the port cannot be used.
         OSError: if there is no room for temporary files.
     """
-    _check_address(settings)
+    for check in check_start(settings).values():
+        log.log(logging.WARNING if check.state == "failing" else logging.INFO, "%s", check.reason)
     checkpoints = list_checkpoints(settings.checkpoint_roots)
     # before anything is made that must be deleted again
     stop = _stop_on_signal() if block else threading.Event()
@@ -194,7 +210,13 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     feedback, problem = _open(settings, token)
     demo = build(AppContext(settings, runner, checkpoints, folder / "results", uploads, feedback, problem))
     limits = _limits(settings, uploads.folder)
-    middleware = [Middleware(Guard, limits=limits), Middleware(Language)]
+    deployment = Deployment(settings, runner, folder, feedback, problem)
+    metrics = Metrics(deployment) if settings.metrics_token else None
+    middleware = [
+        Middleware(Probes, deployment=deployment, metrics=metrics),
+        Middleware(Guard, limits=limits),
+        Middleware(Language),
+    ]
     _, url, _ = demo.launch(
         server_name=settings.host, server_port=settings.port, prevent_thread_lock=True, quiet=True,
         share=False, show_error=False,
@@ -204,7 +226,7 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
         i18n=catalog(),
         app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None, "openapi_url": None},
     )  # fmt: skip
-    server = Server(demo, runner, feedback, folder, url)
+    server = Server(demo, runner, feedback, folder, url, metrics)
     atexit.register(server.close)
     threading.Thread(
         target=sweep_for_ever, args=(folder, settings.results_ttl_s + LONGEST_S), name="sweeper", daemon=True
@@ -234,20 +256,6 @@ def _limits(settings: Settings, uploads: Path) -> GuardLimits:
     )
 
 
-def _check_address(settings: Settings) -> None:
-    """Refuse an address that cannot be listened at, before anything is made that must be deleted again."""
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        socket.create_server((settings.host, settings.port), family=family).close()
-    except OSError as error:
-        # negative for an unknown name
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise SettingsError(
-            f"The page cannot be served at {settings.host}, port {settings.port} ({reason}). Set"
-            " HSEMOTION_PORT to a free port, or HSEMOTION_HOST to an address of this machine."
-        ) from error
-
-
 def _open(settings: Settings, token: str) -> tuple[Feedback | None, str]:
     """Return where corrections go, or why they are not taken, in which case the page works all the same."""
     if settings.feedback == "off":
@@ -255,10 +263,10 @@ def _open(settings: Settings, token: str) -> tuple[Feedback | None, str]:
     try:
         feedback = open_feedback(settings, token)
     except FeedbackError as error:
-        print(f"Corrections are not taken: {error}", file=sys.stderr)  # noqa: T201
+        log.warning("Corrections are not taken: %s", error)
         return None, error.message
     for notice in feedback.store.notices:
-        print(notice, file=sys.stderr)  # noqa: T201
+        log.warning("%s", notice)
     if feedback.publisher is not None:
         feedback.publisher.start()
     return feedback, ""

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hsemotion_space.logs import log_event
 from hsemotion_space.ui.bodies import BoundedBody, PartCounter, RequestError, read_json, session_in, too_large
 from hsemotion_space.ui.clients import client_in
 from hsemotion_space.ui.protocol import FAILED, SAFE_HEADERS
@@ -34,6 +35,7 @@ READ: Final = re.compile(
 WRITTEN: Final = re.compile(rf"{UPLOAD}/?|/queue/join|/(run|api|call)/[^/]+/?|/cancel|/reset/?")
 """Routes that the page and ``gradio_client`` use, without the prefix of Gradio's own; all others are closed.
 """
+OPENED: Final = re.compile(r"^/(upload|queue|run|api|call|cancel|reset|heartbeat|file|static|assets)\b")
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MALFORMED: Final = (LookupError, TypeError, AttributeError, FnIndexInferError)
 """What Gradio raises while it reads a form or seeks a function; errors of functions it answers by itself."""
@@ -91,6 +93,12 @@ class Guard:
         try:
             await self._pass_on(scope, receive, answer)
         except RequestError as error:
+            log_event(
+                "refusal",
+                where=next(iter(OPENED.findall(_route(scope))), "other"),
+                method=scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other",
+                status=error.status,
+            )
             await answer.refuse(scope, receive, error.status, str(error))
         except ClientDisconnect:
             pass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import traceback
 from contextvars import ContextVar
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final, cast
@@ -14,6 +13,8 @@ import gradio.queueing
 import gradio.routes
 import uvicorn.config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hsemotion_space.logs import origin_of
 
 HEAD_S: Final = 15.0  # from the first byte of a connection, or of its next request, to the end of the head
 SAFE_HEADERS: Final = {
@@ -74,9 +75,10 @@ class TimedProtocol(H11Protocol):
 
 
 def install() -> None:
-    """Make this process's servers use :class:`TimedProtocol`, and Gradio log errors without their texts."""
+    """Make this process's servers use :class:`TimedProtocol`, and log errors without their texts."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
     uvicorn.config.WS_PROTOCOLS["auto"] = None
+    uvicorn.config.LOGGING_CONFIG["loggers"] = {}  # its records go where all others go
     quiet = cast("ModuleType", SimpleNamespace(print_exc=_log_error))
     gradio.routes.traceback = gradio.queueing.traceback = quiet  # type: ignore[attr-defined]
 
@@ -84,13 +86,5 @@ def install() -> None:
 def _log_error(*_given: Any) -> None:
     """Log the kind and origin of the current error; its text may contain names of uploads."""
     FAILED.set(True)
-    kind, _error, trace = sys.exc_info()
-    if kind is not None and trace is not None:
-        place = traceback.extract_tb(trace)[-1]
-        log.error(
-            "%s in %s, line %s of %s",
-            kind.__name__,
-            place.name,
-            place.lineno,
-            place.filename.rpartition("/")[2],
-        )
+    if (error := sys.exc_info()[1]) is not None:
+        log.error("%s", origin_of(error))

@@ -73,7 +73,7 @@ def test_a_bad_manifest_and_a_data_folder_that_cannot_be_leave_the_page_running(
     assert [
         line
         for line in lines
-        if line.startswith("Corrections are not taken: The secret of this server cannot be read or written: ")
+        if '"Corrections are not taken: The secret of this server cannot be read or written: ' in line
     ]
     assert len([line for line in lines if line.startswith("HSEmotion Space is running on")]) == 1, (
         text
@@ -112,6 +112,7 @@ def test_a_port_that_is_taken_is_named(command: Sequence[str], place: Path) -> N
 def test_a_host_that_is_not_this_machine_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("hsemotion_space.cli.install_logs", lambda: None)  # of this process
     for host in ("198.51.100.1", "no such host"):
         monkeypatch.setenv("HSEMOTION_HOST", host)
         assert main(["serve"]) == 2

@@ -115,6 +115,42 @@ def test_the_worker_is_started_without_secrets(
     assert all(os.environ[name] == "hf_secret" for name in PAGE_SECRETS)
 
 
+def test_finish_lets_a_running_job_end_and_refuses_others(settings: Settings, folder: Path) -> None:
+    runner = JobRunner(settings, root=folder)
+    try:
+        running = runner.submit(folder / "face.png", PipelineConfig())
+        wait(runner, running, lambda status: status.state == "running")
+        waiting = runner.submit(folder / "face.png", PipelineConfig())
+        assert not runner.stopping and runner.finish(120.0) and runner.stopping
+        assert runner.status(running).state == "done"
+        assert (runner.status(waiting).state, code_of(runner.status(waiting))) == ("cancelled", "closed")
+        with raises_code(JobError, "closed"):
+            runner.submit(folder / "face.png", PipelineConfig())
+        assert not runner.finish(120.0), "nothing is left to wait for"
+    finally:
+        runner.close()
+
+
+def test_an_idle_worker_that_dies_is_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsemotion_space.jobs.runner.IDLE_S", 0.1)
+    runner = JobRunner(settings)
+
+    def wait_for(state: str, restarts: int) -> None:
+        until_s = time.monotonic() + 120
+        while [(one.state, one.restarts) for one in runner.workers()] != [(state, restarts)]:
+            assert time.monotonic() < until_s, runner.workers()
+            time.sleep(0.02)
+
+    try:
+        wait_for("ready", 0)
+        os.kill(worker_pid(runner), signal.SIGKILL)
+        wait_for("restarting", 1)
+        wait_for("ready", 1)
+    finally:
+        runner.close()
+    assert runner.workers()[0].state == "stopped"
+
+
 def test_work_after_an_unexpected_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,11 +168,11 @@ def test_work_after_an_unexpected_error(
             raise KeyError(f"secret of {path}")
 
     monkeypatch.setattr(pipeline, "Pipeline", Odd)
-    monkeypatch.setattr(worker, "_limit_worker", lambda _niceness: None)
+    monkeypatch.setattr(worker, "_set_up_process", lambda _niceness: None)
     here, there = multiprocessing.Pipe()
     thread = threading.Thread(target=worker.work, args=(there, settings), daemon=True)
     thread.start()
-    assert here.recv() == ("ready",)
+    assert here.recv() == ("ready", {})
     for number in range(2):
         here.send("cancel")  # late, for a job that is over
         here.send(AnalysisRequest(str(number), Path("/private/face.png"), PipelineConfig(), ("",)))

@@ -1,0 +1,1 @@
+"""What the operator of a server is told: checks at the start, health, metrics."""
