@@ -127,7 +127,7 @@ def clip(page: Page) -> Locator | None:
 def analyze_clip(page: Page) -> None:
     """Analyze the example clip."""
     add(page, EXAMPLES / "astronaut.mp4")
-    visible(page, ".linked-viewer .plot-box").wait_for()
+    visible(page, ".linked-viewer .js-plotly-plot").wait_for()
 
 
 def compare(page: Page) -> Locator | None:

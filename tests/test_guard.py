@@ -88,6 +88,21 @@ def test_normal_requests_pass_with_safe_headers(client: TestClient) -> None:
     assert client.get("/gradio_api/file=/tmp/x.png").headers["cache-control"] == "no-store"
 
 
+def test_browsers_keep_only_the_script_of_the_page() -> None:
+    middleware = [Middleware(Guard, limits=LIMITS, script=Path("/lib/chart.js"))]
+    client = TestClient(
+        Starlette(routes=[Route("/gradio_api/file=/{path:path}", echo)], middleware=middleware)
+    )
+    kept = {path: "immutable" in client.get(path).headers["cache-control"] for path in (
+        "/gradio_api/file=/lib/chart.js?v=1", "/gradio_api/file=/other/lib/chart.js", "/gradio_api/file=/lib/chart.js/../face.png",
+    )}  # fmt: skip
+    assert list(kept.values()) == [True, False, False]
+    missing = TestClient(Starlette(middleware=middleware)).get("/gradio_api/file=/lib/chart.js")
+    assert missing.status_code == 404 and missing.headers["cache-control"] == "no-store", (
+        "an error is not kept"
+    )
+
+
 @pytest.mark.parametrize(
     "path",
     ["gradio_api/file=http://127.0.0.1/", "file=HTTPS://x/", "gradio_api/proxy=x", "gradio_api/deep_link", "gradio_api/process_recording",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import gradio as gr
@@ -22,7 +23,7 @@ from hsemotion_space.ui.viewer import (
     read_selection,
     viewer_value,
 )
-from hsemotion_space.ui.viewer.component import FOLDER, SCRIPTS
+from hsemotion_space.ui.viewer.component import FOLDER, SCRIPTS, serve_plotly
 from hsemotion_space.ui.viewer.payload import local_deviation
 
 
@@ -184,8 +185,11 @@ def test_viewer_value_takes_the_band_of_the_unsmoothed() -> None:
 def test_build_viewer_loads_nothing_from_elsewhere() -> None:
     viewer = build_viewer()
     config = viewer.get_config()
+    script = serve_plotly()
     assert media_url(Path("/folder/a b#1?.mp4")) == "/gradio_api/file=/folder/a%20b%231%3F.mp4"
-    for text in (config["head"] or "", config["js_on_load"], config["html_template"], config["css_template"]):
+    assert script.stat().st_size > 1_000_000
+    assert config["head"] == f'<script src="{media_url(script)}?v={version("plotly")}"></script>'
+    for text in (config["head"], config["js_on_load"], config["html_template"], config["css_template"]):
         assert "http:" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "https:" not in text
     for name in ("html_template", "css_template"):  # both are templates; nothing in them may be one

@@ -28,30 +28,7 @@ window.viewerHelp = (() => {
   return {
     shade, boxLeft,
     cursor: () => share(find('.cursor')),
-    plots: () => [...document.querySelectorAll('.viewer .task .plot')],
-    ranges: () => [...document.querySelectorAll('.viewer .task .plot')].map((plot) =>
-      plot.getAttribute('aria-label').match(/[0-9.]+(?= )/g).slice(-2).map(Number)),
-    /** The opaque colors of a timeline that have many pixels. */
-    colors(plot) {
-      const pixels = plot.getContext('2d').getImageData(0, 0, plot.width, plot.height).data, counts = new Map();
-      for (let i = 0; i < pixels.length; i += 4) {
-        if (pixels[i + 3] < 255) continue;
-        const color = '#' + [0, 1, 2].map((part) => pixels[i + part].toString(16).padStart(2, '0')).join('');
-        counts.set(color, (counts.get(color) ?? 0) + 1);
-      }
-      return [...counts].filter(([, count]) => count > 20).map(([color]) => color);
-    },
-    /** Start and end of the longest shaded part of a timeline as shares, nothing for none. */
-    shaded(plot) {
-      const scale = plot.width / plot.clientWidth, row = Math.round(154 * scale);
-      const pixels = plot.getContext('2d').getImageData(0, row, plot.width, 1).data;
-      let [best, from] = [[0, 0], null];
-      for (let x = 0; x <= plot.width; x++) {
-        if (x < plot.width && pixels[4 * x + 3] > 0) from ??= x;
-        else if (from !== null) { if (x - from > best[1] - best[0]) best = [from, x]; from = null; }
-      }
-      return best[1] - best[0] < 5 ? [] : best.map((x) => (x / scale - 52) / (plot.clientWidth - 64));
-    },
+    plots: () => [...document.querySelectorAll('.viewer .task .js-plotly-plot')],
     record(log) {
       const video = find('video');
       const next = () => {

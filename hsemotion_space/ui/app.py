@@ -52,6 +52,7 @@ from hsemotion_space.ui.quotas import MB, SessionQuota, UploadLimits, UploadQuot
 from hsemotion_space.ui.review import build_review
 from hsemotion_space.ui.temporary import SWEEP_EVERY_S, make_folder, sweep_for_ever
 from hsemotion_space.ui.uploads import Uploads
+from hsemotion_space.ui.viewer import serve_plotly
 from hsemotion_space.ui.words import Language, catalog, fixed, say
 
 STYLE = Path(__file__).with_name("style.css")
@@ -214,7 +215,7 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     metrics = Metrics(deployment) if settings.metrics_token else None
     middleware = [
         Middleware(Probes, deployment=deployment, metrics=metrics),
-        Middleware(Guard, limits=limits),
+        Middleware(Guard, limits=limits, script=serve_plotly()),
         Middleware(Language),
     ]
     _, url, _ = demo.launch(

@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -76,10 +77,13 @@ class Guard:
     Args:
         app: behind it.
         limits: of requests.
+        script: a file of the page itself, the only one that browsers may keep; its address changes with its
+            version.
     """
 
-    def __init__(self, app: ASGIApp, limits: GuardLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: GuardLimits, script: Path | None = None) -> None:
         self.app, self.limits = app, limits
+        self.script = f"/file={script}" if script else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request and pass it on."""
@@ -89,7 +93,7 @@ class Guard:
         if scope["type"] != "http":  # the page has no websocket
             await send({"type": "websocket.close", "code": 1008})
             return
-        answer = _Answer(send, is_file="/file=" in str(scope["path"]))
+        answer = _Answer(send, self._kept_by(str(scope["path"])))
         try:
             await self._pass_on(scope, receive, answer)
         except RequestError as error:
@@ -177,17 +181,23 @@ class Guard:
         if self.limits.sessions is not None and session:
             self.limits.sessions.use(client, session)
 
+    def _kept_by(self, path: str) -> str:
+        """Return how long browsers may keep what is at a path; empty where the guard does not decide."""
+        if self.script and path.endswith(self.script):
+            return "public, max-age=31536000, immutable"
+        return "no-store" if "/file=" in path else ""
+
 
 class _Answer:
     """A ``send`` that adds the headers of every answer.
 
     Args:
         send: of the server.
-        is_file: whether it may hold a file of a visitor, which browsers must not keep.
+        kept: how long a browser may keep a successful answer; empty where Gradio decides.
     """
 
-    def __init__(self, send: Send, is_file: bool) -> None:
-        self.send, self.is_file, self.started = send, is_file, False
+    def __init__(self, send: Send, kept: str) -> None:
+        self.send, self.kept, self.started = send, kept, False
 
     async def __call__(self, message: Message) -> None:
         """Pass a message on."""
@@ -198,8 +208,8 @@ class _Answer:
                 message["status"] = 422
             headers = MutableHeaders(scope=message)
             headers.update(SAFE_HEADERS)
-            if self.is_file:
-                headers["cache-control"] = "no-store"
+            if self.kept:
+                headers["cache-control"] = self.kept if message["status"] == 200 else "no-store"
         await self.send(message)
 
     async def refuse(self, scope: Scope, receive: Receive, status: int, text: str) -> None:

@@ -83,7 +83,7 @@ def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
     page.keyboard.press("Escape")
     page.locator(".examples").get_by_role("button", name="Clip").click()
     page.get_by_role("table", name="Moments at which they differ most").wait_for()
-    page.locator(".linked-viewer:visible .plot-box").first.wait_for()
+    page.locator(".linked-viewer:visible .js-plotly-plot").first.wait_for()
     yield "result and comparison"
     unfold(page)
     yield "unfolded"

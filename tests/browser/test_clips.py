@@ -42,13 +42,12 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(visit: Open, clip: Path) -> None:
     page = visit()
     add(page, clip)
-    plot = page.locator(".linked-viewer:visible .plot-box").first
+    plot = page.locator(".linked-viewer:visible .js-plotly-plot").first
     plot.scroll_into_view_if_needed()
-    box = plot.bounding_box()
-    start, width = box["x"] + 52, box["width"] - 64
-    page.mouse.move(start + 0.25 * width, box["y"] + 20)
+    box = plot.locator(".nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 20)
     page.mouse.down()
-    page.mouse.move(start + 0.5 * width, box["y"] + 22, steps=6)
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 22, steps=6)
     page.mouse.up()
     press(page, "Correct range")
     page.get_by_role("dialog", name="Correction").wait_for()

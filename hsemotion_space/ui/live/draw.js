@@ -5,8 +5,17 @@ const LEAST_PX = 108;
 const AXIS_PX = 18;
 const EDGE = { left: 30, right: 4 };
 const LONGEST_STEP_MS = 1500; // frames further apart are not joined
+const SHADES = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]]; // as the heat maps of clips
 
-const seriesHeight = (task) => Math.max(LEAST_PX, ROW_PX * task.labels.length) + AXIS_PX;
+const heightOf = (task) => Math.max(LEAST_PX, ROW_PX * task.labels.length) + AXIS_PX;
+
+/** Return the color of a share from 0 to 1. */
+function shadeOf(share) {
+  const place = clamp(share, 0, 1) * (SHADES.length - 1);
+  const low = Math.min(Math.floor(place), SHADES.length - 2);
+  const mixed = SHADES[low].map((part, index) => Math.round(part + (place - low) * (SHADES[low + 1][index] - part)));
+  return `rgb(${mixed.join(',')})`;
+}
 
 /** Draw one task of one face; `series` is what `seriesOf` returns. */
 function drawSeries(canvas, task, series) {
@@ -49,7 +58,7 @@ function drawLevels({ context, width, ink, grid, x, y }, task, series) {
   context.lineWidth = 1.8;
   task.labels.forEach((label, column) => {
     Object.assign(context, { strokeStyle: label.color, fillStyle: label.color });
-    context.setLineDash(dashesOf(column));
+    context.setLineDash(dashOf(column) === '0' ? [] : dashOf(column).split(',').map(Number));
     context.beginPath();
     series.forEach(({ time, values }, place) => {
       if (!values) return;

@@ -237,7 +237,7 @@ function showFaces() {
 function buildSection(task) {
   const label = say('{task} over the last ten seconds; the numbers are in the table beside it', { task: task.title });
   const canvas = make('canvas', { role: 'img', 'aria-label': label });
-  canvas.style.height = `${seriesHeight(task)}px`;
+  canvas.style.height = `${heightOf(task)}px`;
   const most = make('span', { class: 'most' });
   const cells = task.labels.map(() => make('td', {}, '\u2013'));
   const rows = task.labels.map((entry, column) => {

@@ -7,6 +7,7 @@ from hsemotion_space.ui.viewer.component import (
     media_url,
     read_label_key,
     read_selection,
+    serve_plotly,
 )
 from hsemotion_space.ui.viewer.payload import ViewerValue, viewer_value
 
@@ -18,5 +19,6 @@ __all__ = [
     "media_url",
     "read_label_key",
     "read_selection",
+    "serve_plotly",
     "viewer_value",
 ]

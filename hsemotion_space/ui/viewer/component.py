@@ -1,10 +1,13 @@
-"""The component: its files and its events."""
+"""The component: its files, plotly.js from the installed package, and its events."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -44,7 +47,7 @@ def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML
     ``edit`` brings an ``action`` that changes the result by hand, and what it needs.
 
     Args:
-        visible: whether it is shown.
+        visible: the 5 MB of plotly.js are loaded when a viewer is first visible.
         elem_id: of its block.
     """
     return gr.HTML(
@@ -52,6 +55,8 @@ def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML
         html_template=_text("viewer.html"),
         css_template=_text("viewer.css"),
         js_on_load="\n".join(_text(name) for name in SCRIPTS),
+        # kept by the browser
+        head=f'<script src="{media_url(serve_plotly())}?v={version("plotly")}"></script>',
         apply_default_css=False,
         visible=visible,
         elem_id=elem_id,
@@ -62,6 +67,23 @@ def build_viewer(*, visible: bool = True, elem_id: str | None = None) -> gr.HTML
 def as_text(value: ViewerValue) -> str:
     """Return the value as one text, which Gradio handles faster than a million numbers."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+@cache
+def serve_plotly() -> Path:
+    """Let Gradio serve plotly.js of the installed package, that one file, and return its path.
+
+    Raises:
+        FileNotFoundError: if the package is not there or has no such file.
+    """
+    found = find_spec("plotly")
+    script = (
+        Path(found.origin or "").parent / "package_data" / "plotly.min.js" if found else Path("plotly.min.js")
+    )
+    if not script.is_file():
+        raise FileNotFoundError("The package plotly with its file plotly.min.js is not installed.")
+    gr.set_static_paths([script])
+    return script
 
 
 def media_url(path: Path | str) -> str:

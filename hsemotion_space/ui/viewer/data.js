@@ -1,4 +1,4 @@
-// Pure functions over the payload: no document here. NaN stands for a missing number.
+// Pure functions over the payload: no document and no Plotly here. NaN stands for a missing number.
 
 const TOLERANCE_S = 0.002; // time stamps of a browser and of a decoder differ by less
 const MOST_LINES = 8; // more independent labels become a heat map

@@ -1,18 +1,15 @@
-// Timelines on canvases, what stands beside a timeline, and the marks that lie above it.
+// Timelines drawn by Plotly, what stands beside a timeline, and the marks that lie above it.
 
 const MARGIN = { l: 52, r: 12, t: 6, b: 24 }; // fixed, so that all timelines align and a place is a time
-const DASHES = ['0', '8', '2', '8,3,2,3', '13,4', '2,6', '13,3,2,3', '13,3,2,3,2,3']; // in px, as in SVG
+const DASHES = ['0', '8', '2', '8,3,2,3', '13,4', '2,6', '13,3,2,3', '13,3,2,3,2,3']; // in px; as in SVG and, with units, in Plotly
 const MOST_BANDS = 2; // of one timeline
-const BUCKET_PX = 3; // a line has its lowest and its highest value in each
-const CELL_PX = 3; // least width of a shade
+const MOST_BUCKETS = 240;
 const MOST_MARKERS = 40; // of one timeline
 const MARKER_COLORS = { event: '#6366f1', exclusion: '#dc2626' };
-const SHADES = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]];
 const LINES_HEIGHT = 150;
-const LINES_EDGE = 4; // above the highest and below the lowest value
 const ROW_HEIGHT = 16;
-const MOST_TICKS = 7;
-const NEAR_PX = 14; // of a line, for its value to be shown
+const CONFIG = { displayModeBar: false, displaylogo: false, doubleClick: false, responsive: false };
+const CLEAR = 'rgba(0,0,0,0)';
 
 /** Make an element; children that are texts become text nodes, never markup. */
 function make(tag, attributes = {}, ...children) {
@@ -42,178 +39,96 @@ function refill(container, buttons) {
 
 const colorOf = (view, face, label) => (view.single ? label.color : face.color);
 const dashOf = (column) => DASHES[column % DASHES.length];
-const dashesOf = (column) => (dashOf(column) === '0' ? [] : dashOf(column).split(',').map(Number));
-const heightOf = (task) => (isHeat(task) ? ROW_HEIGHT * task.labels.length : LINES_HEIGHT) + MARGIN.t + MARGIN.b;
-const shareOf = (task, value) => (value - task.low) / (task.high - task.low);
-const depthOf = (task, value) => MARGIN.t + LINES_EDGE + (1 - shareOf(task, value)) * (LINES_HEIGHT - 2 * LINES_EDGE);
+const plotlyDash = (column) => dashOf(column).replace(/\d+/g, '$&px').replace(/^0px$/, 'solid');
 
-/** Return the color of a share from 0 to 1. */
-function shadeOf(share) {
-  const place = clamp(share, 0, 1) * (SHADES.length - 1);
-  const low = Math.min(Math.floor(place), SHADES.length - 2);
-  const mixed = SHADES[low].map((part, index) => Math.round(part + (place - low) * (SHADES[low + 1][index] - part)));
-  return `rgb(${mixed.join(',')})`;
-}
+/** Return in how many parts a timeline is drawn: one for three pixels, within bounds that keep redrawing fast. */
+const bucketsOf = (view) => clamp(Math.round((view.width - MARGIN.l - MARGIN.r) / 3), 100, MOST_BUCKETS);
 
-/** Return round times in a range, with their texts. */
-function ticksOf([from, to]) {
-  const rough = (to - from) / MOST_TICKS;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
-  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  const first = Math.ceil(from / step - 1e-9);
-  const count = Math.floor(to / step + 1e-9) - first + 1;
-  return Array.from({ length: count }, (_, place) => [step * (first + place), `${(step * (first + place)).toFixed(digits)} s`]);
-}
-
-/** Draw a frame-level task into a canvas: no more than its pixels can show. */
-function drawTimeline(canvas, data, task, view) {
-  canvas.style.height = `${heightOf(task)}px`;
-  const { context, width, height } = prepared(canvas);
-  const style = getComputedStyle(canvas);
-  const inner = width - MARGIN.l - MARGIN.r;
-  const frame = {
-    context, inner, bottom: height - MARGIN.b, ink: style.color, faint: style.getPropertyValue('--border-color-primary') || '#888',
-    x: (time) => MARGIN.l + ((time - view.range[0]) / (view.range[1] - view.range[0])) * inner,
-  };
-  context.font = `11px ${style.fontFamily}`;
-  context.textBaseline = 'middle';
-  drawAxes(frame, task, view.range);
-  context.save();
-  context.beginPath();
-  context.rect(MARGIN.l, 0, inner, frame.bottom);
-  context.clip();
-  for (const [start, end] of view.chosen.gaps) fillTimes(frame, start, end, 'rgba(127,127,127,0.22)');
-  if (isHeat(task)) drawShades(frame, data, task, view);
-  else drawLines(frame, data, task, view);
-  drawMarks(frame, data, view.range);
-  context.restore();
-}
-
-function fillTimes({ context, x, bottom }, start, end, color) {
-  context.fillStyle = color;
-  context.fillRect(x(start), MARGIN.t, x(end) - x(start), bottom - MARGIN.t);
-}
-
-function strokePath({ context }, color, ...points) {
-  context.strokeStyle = color;
-  context.beginPath();
-  points.forEach(([x, y], place) => (place ? context.lineTo(x, y) : context.moveTo(x, y)));
-  context.stroke();
-}
-
-function drawAxes(frame, task, range) {
-  const { context, x, inner, bottom, ink, faint } = frame;
-  Object.assign(context, { fillStyle: ink, lineWidth: 1, textAlign: 'center' });
-  for (const [time, text] of ticksOf(range)) {
-    if (!isHeat(task)) strokePath(frame, faint, [x(time), MARGIN.t], [x(time), bottom]);
-    context.fillText(text, clamp(x(time), MARGIN.l, MARGIN.l + inner - 6), bottom + MARGIN.b / 2);
-  }
-  context.textAlign = 'right';
-  if (isHeat(task)) task.labels.forEach((label, row) => context.fillText(label.short, MARGIN.l - 6, MARGIN.t + ROW_HEIGHT * (row + 0.5)));
-  else for (const value of [task.low, (task.low + task.high) / 2, task.high]) {
-    strokePath(frame, faint, [MARGIN.l, depthOf(task, value)], [MARGIN.l + inner, depthOf(task, value)]);
-    context.fillText(String(value).replace('-', '\u2212'), MARGIN.l - 6, depthOf(task, value));
-  }
-}
-
-/** Draw lines, in the color of their label, or of their face if there are several, above the bands of the chosen face. */
-function drawLines(frame, data, task, view) {
-  const { context, inner } = frame;
-  const buckets = Math.max(1, Math.round(inner / BUCKET_PX));
+/** Return the traces of a task as lines: the color is that of the label, or of the face if there are several. */
+function lineTraces(data, task, view) {
+  const buckets = bucketsOf(view);
   const banded = view.band ? strongest(task, [view.chosen], MOST_BANDS, view.columns) : [];
-  for (const column of view.chosen.lines[task.name]?.band.length ? banded : []) {
-    context.fillStyle = `${colorOf(view, view.chosen, task.labels[column])}2e`;
-    drawBand(frame, task, thinBand(data.times, ...['values', 'band'].map((name) => view.chosen.lines[task.name][name][column]),
-      view.range, buckets / 2, [task.low, task.high]));
-  }
+  const bands = [];
+  const lines = [];
   for (const face of view.faces) {
     const line = face.lines[task.name];
     for (const column of line ? view.columns : []) {
-      const color = colorOf(view, face, task.labels[column]);
-      const rows = thin(data.times, line.values[column], view.range, buckets);
-      const dense = rows.length > buckets; // then a line fills an area, and only a hairline is drawn fast
-      Object.assign(context, { strokeStyle: color, fillStyle: color, lineWidth: dense ? 1 : face === view.chosen ? 2 : 1.3 });
-      context.setLineDash(dense ? [] : dashesOf(column));
-      drawLine(frame, task, data.times, line.values[column], rows);
+      const label = task.labels[column];
+      const [values, spread] = [line.values[column], line.band[column]];
+      const color = colorOf(view, face, label);
+      if (face === view.chosen && spread && banded.includes(column)) {
+        const outline = thinBand(data.times, values, spread, view.range, buckets / 2, [task.low, task.high]);
+        bands.push({
+          ...outline, type: 'scatter', mode: 'lines', fill: 'toself', hoverinfo: 'skip', fillcolor: `${color}2e`, line: { width: 0 },
+        });
+      }
+      const rows = thin(data.times, values, view.range, buckets);
+      const y = rows.map((row) => (Number.isFinite(values[row]) ? values[row] : null));
+      const missing = (place) => (y[place] ?? null) === null;
+      const lonely = y.map((_, place) => (!missing(place) && missing(place - 1) && missing(place + 1) ? 5 : 0));
+      const alone = lonely.includes(5); // a frame between two gaps has no line
+      lines.push({
+        type: 'scatter', mode: alone ? 'lines+markers' : 'lines', x: rows.map((row) => data.times[row]), y, connectgaps: false,
+        name: label.name,
+        customdata: rows.map((row) => (spread && Number.isFinite(spread[row]) ? ` \u00b1 ${spread[row].toFixed(2)}` : '')),
+        line: { color, width: face === view.chosen ? 2 : 1.3, dash: plotlyDash(column) }, marker: { size: alone ? lonely : 0, color },
+        hovertemplate: `<b>${label.name}</b><br>%{x:.2f} s: %{y:.2f}%{customdata}<extra>${say('Face {number}', face)}</extra>`,
+      });
     }
   }
-  context.setLineDash([]);
+  return [...bands, ...lines];
 }
 
-function drawBand({ context, x }, task, outline) {
-  context.beginPath();
-  outline.x.forEach((time, place) => {
-    if (time === null) return;
-    if (place && outline.x[place - 1] !== null) context.lineTo(x(time), depthOf(task, outline.y[place]));
-    else context.moveTo(x(time), depthOf(task, outline.y[place]));
-  });
-  context.fill();
-}
-
-/** Draw a line through some rows; it breaks where a value is missing, and a value between two such places is a dot. */
-function drawLine({ context, x }, task, times, values, rows) {
-  context.beginPath();
-  const known = (row) => row !== undefined && Number.isFinite(values[row]);
-  rows.forEach((row, place) => {
-    if (!known(row)) return;
-    const [across, down] = [x(times[row]), depthOf(task, values[row])];
-    const before = known(rows[place - 1]);
-    if (before) context.lineTo(across, down);
-    else context.moveTo(across, down);
-    if (!before && !known(rows[place + 1])) context.fillRect(across - 2, down - 2, 4, 4);
-  });
-  context.stroke();
-}
-
-/** Draw the values of the chosen face as shades: one row per label. */
-function drawShades({ context, x, inner }, data, task, view) {
+/** Return the heat map of the chosen face: one row per label. */
+function heatTraces(data, task, view) {
   const line = view.chosen.lines[task.name];
-  if (!line) return;
-  const cells = thinHeat(data.times, line.values, view.range, Math.max(1, Math.round(inner / CELL_PX)));
-  const edges = cells.x.map((time, place) => x(place ? (time + cells.x[place - 1]) / 2 : time));
-  edges.push(x(cells.x.at(-1) ?? 0) + 1);
-  cells.z.forEach((row, label) => row.forEach((value, place) => {
-    if (value === null) return;
-    context.fillStyle = shadeOf(shareOf(task, value));
-    context.fillRect(edges[place], MARGIN.t + ROW_HEIGHT * label, edges[place + 1] - edges[place] + 0.5, ROW_HEIGHT);
+  if (!line) return [];
+  const { x, z } = thinHeat(data.times, line.values, view.range, bucketsOf(view));
+  return [{
+    type: 'heatmap', x, z, y: task.labels.map((_, column) => column), zmin: task.low, zmax: task.high, colorscale: 'Cividis',
+    showscale: false, hoverongaps: false, text: z.map((row, column) => row.map(() => task.labels[column].name)),
+    hovertemplate: `<b>%{text}</b><br>%{x:.2f} s: %{z:.2f}<extra>${say('Face {number}', view.chosen)}</extra>`,
+  }];
+}
+
+const lineShape = (x, color, dash) => ({
+  type: 'line', xref: 'x', yref: 'paper', x0: x, x1: x, y0: 0, y1: 1, line: { width: 1.5, color, dash },
+});
+const areaShape = (x0, x1, fillcolor) => ({
+  type: 'rect', xref: 'x', yref: 'paper', x0, x1, y0: 0, y1: 1, fillcolor, line: { width: 0 }, layer: 'below',
+});
+const plain = (text) => text.replace(/&/g, '&amp;').replace(/</g, '&lt;'); // Plotly reads some markup in texts
+
+/** Return shapes and texts of the cuts and markers in a range. */
+function marksOf(data, [from, to]) {
+  const markers = data.markers.filter(({ start, end }) => end >= from && start <= to).slice(0, MOST_MARKERS);
+  const shapes = markers.map(({ kind, start, end }) => (start === end ? lineShape(start, MARKER_COLORS[kind], 'solid')
+    : areaShape(start, end, `${MARKER_COLORS[kind]}40`)));
+  const cuts = data.cuts.filter((time) => time >= from && time <= to).map((time) => lineShape(time, '#888', 'dot'));
+  const texts = markers.filter(({ label }) => label).map(({ start, label }) => ({
+    x: Math.max(start, from), y: 1, xref: 'x', yref: 'paper', xanchor: 'left', yanchor: 'top', showarrow: false, text: plain(label),
   }));
+  return { shapes: [...cuts, ...shapes], annotations: texts };
 }
 
-/** Draw cuts and markers with their labels. */
-function drawMarks(frame, data, [from, to]) {
-  const { context, x, bottom, ink } = frame;
-  const upright = (time, color) => strokePath(frame, color, [x(time), MARGIN.t], [x(time), bottom]);
-  context.lineWidth = 1.5;
-  context.setLineDash([2, 3]);
-  for (const time of data.cuts) if (time >= from && time <= to) upright(time, ink);
-  context.setLineDash([]);
-  context.textAlign = 'left';
-  const markers = data.markers.filter(({ start, end }) => end >= from && start <= to);
-  for (const { kind, start, end, label } of markers.slice(0, MOST_MARKERS)) {
-    if (start === end) upright(start, MARKER_COLORS[kind]);
-    else fillTimes(frame, start, end, `${MARKER_COLORS[kind]}40`);
-    context.fillStyle = ink;
-    context.fillText(label, x(Math.max(start, from)) + 4, MARGIN.t + 8);
-  }
-}
-
-/** Return the value that is nearest to a place in a timeline in words; an empty text for none. */
-function tipAt(data, task, view, time, down) {
-  const before = frameAt(data.times, time);
-  const index = data.times[before + 1] - time < time - data.times[before] ? before + 1 : Math.max(before, 0);
-  const row = Math.floor((down - MARGIN.t) / ROW_HEIGHT);
-  const faces = isHeat(task) ? [view.chosen] : view.faces;
-  const found = faces.flatMap((face) => (isHeat(task) ? [row] : view.columns).map((column) => {
-    const line = face.lines[task.name];
-    const value = line?.values[column]?.[index];
-    return { face, column, value, spread: line?.band[column]?.[index], off: isHeat(task) ? 0 : Math.abs(depthOf(task, value) - down) };
-  })).filter(({ value, off }) => Number.isFinite(value) && off <= NEAR_PX);
-  if (!found.length) return '';
-  const { face, column, value, spread } = found.reduce((one, other) => (other.off < one.off ? other : one));
-  const band = Number.isFinite(spread) ? ` \u00b1 ${spread.toFixed(2)}` : '';
-  const at = say('{time} s', { time: data.times[index].toFixed(2) });
-  return `${titleOf(face)}, ${at}: ${task.labels[column].name} ${value.toFixed(2)}${band}`;
+/** Draw a frame-level task into `plot`; only what the range of `view` shows is handed to Plotly. */
+function drawTimeline(plot, data, task, view) {
+  const heat = isHeat(task);
+  const marks = marksOf(data, view.range);
+  const edge = 0.02 * (task.high - task.low);
+  const fixed = { fixedrange: true, zeroline: !heat && task.low < 0, showgrid: !heat };
+  const names = task.labels.map((label) => label.short);
+  const rows = { range: [names.length - 0.5, -0.5], tickvals: [...names.keys()], ticktext: names };
+  const layout = {
+    width: view.width, height: MARGIN.t + MARGIN.b + (heat ? ROW_HEIGHT * names.length : LINES_HEIGHT), margin: MARGIN, autosize: false,
+    showlegend: false, dragmode: false, hovermode: 'closest', paper_bgcolor: CLEAR, plot_bgcolor: CLEAR,
+    font: { family: view.font, size: 11 },
+    xaxis: { range: [...view.range], ticksuffix: ' s', nticks: 6, zeroline: false, showgrid: !heat },
+    yaxis: { ...fixed, ...(heat ? rows : { range: [task.low - edge, task.high + edge], nticks: 5 }) },
+    shapes: [...view.chosen.gaps.map(([x0, x1]) => areaShape(x0, x1, 'rgba(127,127,127,0.22)')), ...marks.shapes],
+    annotations: marks.annotations,
+  };
+  return Plotly.react(plot, heat ? heatTraces(data, task, view) : lineTraces(data, task, view), layout, CONFIG);
 }
 
 /** Return what stands beside the title of a timeline: what its numbers, its band and its shades are. */

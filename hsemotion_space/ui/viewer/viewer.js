@@ -228,30 +228,39 @@ let waiting = false;
 function redraw() {
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => {
+  requestAnimationFrame(async () => {
     waiting = false;
     if (!data || !root.isConnected) return;
+    if (!window.Plotly) {
+      setTimeout(redraw, 50); // another viewer on the page is loading it
+      return;
+    }
     showSelection();
     placeCursors();
-    sections.forEach(drawSection);
+    await Promise.all([...sections.values()].map(drawSection));
     root.dispatchEvent(new CustomEvent('drawn'));
   });
 }
 
-/** Return what a timeline shows of the faces. */
-function viewOf(task) {
+async function drawSection({ task, box, plot, note }) {
+  const width = box.clientWidth;
+  if (!width || !chosenFace()) return;
   const faces = shownFaces();
-  return { range: range(), faces, chosen: chosenFace(), single: faces.length === 1, columns: shownColumns(task), band: state.band };
+  const view = {
+    width, range: range(), faces, chosen: chosenFace(), single: faces.length === 1, columns: shownColumns(task), band: state.band,
+    font: getComputedStyle(root).fontFamily,
+  };
+  note.textContent = noteOf(data, task, view);
+  const first = !plot.classList.contains('js-plotly-plot');
+  await drawTimeline(plot, data, task, view);
+  if (first) plot.on('plotly_relayout', (change) => followAxis(change));
 }
 
-function drawSection({ task, box, plot, note }) {
-  if (!box.clientWidth || !chosenFace()) return;
-  const view = viewOf(task);
-  const [start, end] = view.range.map((time) => time.toFixed(1));
-  const about = say('{task} from {start} to {end} s; the numbers are in the tables below', { task: task.title, start, end });
-  plot.setAttribute('aria-label', about);
-  note.textContent = noteOf(data, task, view);
-  drawTimeline(plot, data, task, view);
+/** Follow a timeline whose time axis was dragged. */
+function followAxis(change) {
+  const moved = change['xaxis.range'] ?? [change['xaxis.range[0]'], change['xaxis.range[1]']];
+  if (change['xaxis.autorange']) showRange(null);
+  else if (moved.every(Number.isFinite)) showRange(moved);
 }
 
 function buildSection(task) {
@@ -259,58 +268,37 @@ function buildSection(task) {
   const name = say('{task} over time', { task: task.title });
   const node = make('section', { class: 'task', 'aria-label': name }, make('h2', {}, task.title), note);
   const legend = make('div', { class: 'legend', role: 'group', 'aria-label': say('Labels of {task}', { task: task.title }) });
-  const plot = make('canvas', { class: 'plot', role: 'img', 'aria-label': name });
+  const label = say('{task} over time; the numbers are in the tables below', { task: task.title });
+  const plot = make('div', { class: 'plot', role: 'img', 'aria-label': label });
   const [selected, cursor] = [make('div', { class: 'selected', hidden: '' }), make('div', { class: 'cursor' })];
-  const tip = make('div', { class: 'tip', hidden: '', 'aria-hidden': 'true' });
-  const box = make('div', { class: 'plot-box' }, plot, selected, cursor, tip);
+  const box = make('div', { class: 'plot-box' }, plot, selected, cursor);
   node.append(...(isHeat(task) ? [] : [legend]), box);
   listen(box);
-  listenForTips(task, box, tip);
   new ResizeObserver(() => redraw()).observe(box);
   return { task, node, note, legend, box, plot, selected, cursor };
 }
 
-/** Show the value under the pointer. */
-function listenForTips(task, box, tip) {
-  box.addEventListener('pointermove', (event) => {
-    const time = event.buttons ? null : timeUnder(box, event, range());
-    const place = box.getBoundingClientRect();
-    const [x, y] = [event.clientX - place.left, event.clientY - place.top];
-    tip.textContent = time === null ? '' : tipAt(data, task, viewOf(task), time, y);
-    tip.hidden = !tip.textContent;
-    const left = clamp(x + 12, 0, Math.max(place.width - tip.offsetWidth, 0));
-    tip.style.transform = `translate(${left}px, ${Math.max(y - 28, 0)}px)`;
-  });
-  box.addEventListener('pointerleave', () => (tip.hidden = true));
-}
-
-/** Click to seek, drag to select, or to move on the time axis, double click to show all, wheel to zoom (with Ctrl) or to move. */
+/** Click to seek, drag to select, double click to show all, wheel to zoom (with Ctrl) or to move. */
 function listen(box) {
   let from = null;
   const under = (event, anywhere) => timeUnder(box, event, range(), anywhere);
-  const isAxis = (event) => event.clientY > box.getBoundingClientRect().bottom - MARGIN.b;
   box.addEventListener('pointerdown', (event) => {
-    const axis = isAxis(event) ? range() : null;
-    const time = axis ? null : under(event);
-    from = event.button === 0 && (axis || time !== null) ? { x: event.clientX, time, axis, drag: false } : null;
+    from = event.button === 0 && under(event) !== null ? { x: event.clientX, time: under(event), drag: false } : null;
     if (from) root.focus({ preventScroll: true });
   });
+  for (const name of ['mousedown', 'touchstart']) { // else Plotly would lay a cover over the page
+    box.addEventListener(name, (event) => from && event.stopPropagation(), { capture: true });
+  }
   box.addEventListener('pointermove', (event) => {
     if (!from || (!from.drag && Math.abs(event.clientX - from.x) <= CLICK_PX)) return;
     if (!from.drag) box.setPointerCapture(event.pointerId);
     from.drag = true;
-    if (from.axis) {
-      const moved = ((from.x - event.clientX) * (from.axis[1] - from.axis[0])) / (box.clientWidth - MARGIN.l - MARGIN.r);
-      showRange(from.axis.map((time) => time + moved));
-      return;
-    }
     const ends = [from.time, under(event, true)].sort((one, other) => one - other);
     showSelection({ start: ends[0], end: ends[1] });
   });
   box.addEventListener('pointerup', (event) => {
-    const { time, axis, drag } = from ?? {};
+    const { time, drag } = from ?? {};
     from = null;
-    if (axis) return;
     if (drag) select(time, under(event, true));
     else if (time !== undefined) seek(time);
   });
@@ -571,7 +559,6 @@ find('.stage').addEventListener('click', (event) => {
   });
   if (hit) selectFace(hit.number);
 });
-window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTimeout(() => data && showAll(), SETTLE_MS));
 new ResizeObserver(() => data && stage.refresh()).observe(find('.stage'));
 translate = makeTranslator(root);
 watch('value', load);
