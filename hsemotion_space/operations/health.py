@@ -129,7 +129,7 @@ def _check_checkpoint(deployment: Deployment) -> Check:
     found, values = locate(checkpoint, settings.cache), {"id": checkpoint.id}
     problem = deployment.runner.problems.get(checkpoint.id, "")
     if not problem and found.place != "here":
-        problem = Message("{title} is {state}.", title=checkpoint.title, state=found.words)
+        problem = Message("{title} is {state}.", title=checkpoint.title, state=found.message)
     return Check("failing", problem, values) if problem else Check("ok", values=values)
 
 
