@@ -26,7 +26,7 @@ LAYERS = (  # from the bottom up; a room imports only from rows above its own he
     "vision figures feedback",
     "inference",
     "analysis",
-    "jobs training",
+    "batch jobs training",
     "ui cli",
     "app __main__",
 )
@@ -36,6 +36,7 @@ STRANGERS = {("training", "feedback")}  # feedback reaches training through its 
 HOMES = {
     "av": "media",
     "facenet_pytorch": "vision",
+    "fsspec": "batch",
     "filelock": "hub feedback",
     "gradio": "ui",
     "httpx2": "hub feedback",
@@ -44,7 +45,8 @@ HOMES = {
     "multiprocessing": "jobs",
     "openvino": "vision",
     "plotly": "figures",
-    "pyarrow": "analysis feedback training",
+    "pyarrow": "analysis batch feedback training",
+    "ray": "batch",
     "safetensors": "hub inference training",
     "scipy": "vision training",
     "sqlalchemy": "feedback",

@@ -49,7 +49,7 @@ def test_a_bad_file_does_not_stop_the_others(workplace: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--out", "x.xlsx"], "--out must end in"),
+        (["--out", "x.xlsx"], "--out must be a folder or end in"),
         (["--fps", "1000"], "sample_fps"),
         (["--checkpoint", "none"], "'none'"),
         (["--out", "missing-folder/x.csv"], "Cannot write"),

@@ -25,7 +25,7 @@ JAPANESE = words._words("ja")
 KEYS = {"Shift", "Esc", "Space"}
 SIGNS = {"{low} to {high}", "Alpha"}
 """Texts that are signs in Japanese."""
-ENGLISH_ROOMS = {"training", "cli"}
+ENGLISH_ROOMS = {"batch", "training", "cli"}
 """Rooms whose messages only the command line shows, in English."""
 KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -327,14 +328,27 @@ class Pipeline:
             return info, [frame.time_s], []
         with open_clip(path, self.settings.limits, config.sample_fps) as clip:
             times, cuts = [], []
-            for done, (frame, faces, ids) in enumerate(follow_faces(clip, detector, config.detect_every), 1):
+            frames = _within(clip, config.start_s, config.end_s)
+            for done, (frame, faces, ids) in enumerate(
+                follow_faces(frames, detector, config.detect_every), 1
+            ):
                 batcher.add(frame, faces, ids)
                 times.append(frame.time_s)
                 if frame.starts_shot:
                     cuts.append(frame.time_s)
                 if report is not None:
                     report(done, max(done, clip.estimated_frames))
+            if not times and config.start_s:
+                text = "The clip ends before {start:g} s."
+                raise MediaError(text, code="ends_before_range", start=config.start_s)
             return clip.info, times, cuts
+
+
+def _within(frames: Iterable[Frame], start_s: float, end_s: float) -> Iterator[Frame]:
+    """Yield the frames from ``start_s`` up to ``end_s``; what lies before must be decoded all the same."""
+    return takewhile(
+        lambda frame: frame.time_s < end_s, dropwhile(lambda frame: frame.time_s < start_s, frames)
+    )
 
 
 def follow_faces(
