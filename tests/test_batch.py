@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from analysis_makers import make_analysis
@@ -19,9 +21,9 @@ from hypothesis import strategies as st
 
 from hsemotion_space.analysis.embeddings import embedding_table
 from hsemotion_space.analysis.events import events, shares
-from hsemotion_space.analysis.export import ExportError, label_column, write
+from hsemotion_space.analysis.export import ExportError, label_column, table, write
 from hsemotion_space.analysis.summary import SUMMARY_COLUMNS, summarize
-from hsemotion_space.batch.folder import FACES, FolderError, ResultFolder
+from hsemotion_space.batch.folder import EMBEDDINGS, FACES, FolderError, ResultFolder
 from hsemotion_space.batch.inputs import Input, InputError, find_inputs, local_copy, version_of
 from hsemotion_space.batch.records import MANIFEST_COLUMNS, Record, Study
 from hsemotion_space.batch.stream import ExportStream
@@ -29,6 +31,7 @@ from hsemotion_space.media.images import MediaError
 from hsemotion_space.settings import PipelineConfig, Settings
 
 STUDY = Study(Settings(), PipelineConfig(), False, "starter", "c" * 64, "")
+TABLE = pa.table({"source": ["x"]})
 DOCS = Path(__file__).parent.parent / "docs" / "study.md"
 
 
@@ -131,7 +134,7 @@ def test_a_result_counts_for_the_same_content_name_and_settings(tmp_path: Path) 
     inputs = items(tmp_path / "in")
     with ResultFolder(tmp_path / "out") as folder:
         for item in inputs[:2]:
-            folder.add(record(item), {FACES: b"table"})
+            folder.add(record(item), {FACES: TABLE})
         folder.add(Record.failed(inputs[2], STUDY, "damaged", "It is damaged."))
     with raises_code(FolderError, "has_results"):
         ResultFolder(tmp_path / "out")
@@ -143,7 +146,7 @@ def test_a_result_counts_for_the_same_content_name_and_settings(tmp_path: Path) 
     put(Path(inputs[0].path), b"\xff\xd8\xffnew")
     assert names(again.pending(inputs, STUDY)) == ["0.jpg", "2.jpg"]
     with again:
-        again.add(record(inputs[0]), {FACES: b"new"})
+        again.add(record(inputs[0]), {FACES: TABLE})
     assert sorted(file.name for file in (tmp_path / "out" / FACES).iterdir()) == sorted(
         str(row["file"]) for row in rows(tmp_path / "out") if row["file"]
     )
@@ -155,9 +158,9 @@ def test_parts_write_to_one_folder(tmp_path: Path) -> None:
     inputs = items(tmp_path / "in", 4)
     first = ResultFolder(tmp_path / "out", "1-of-2")
     with ResultFolder(tmp_path / "out", "2-of-2") as second:
-        first.add(record(inputs[0]), {FACES: b"table"}, summarize(make_analysis(), "0.jpg"))
-        second.add(record(inputs[1]), {FACES: b"table"})
-    first.add(record(inputs[2]), {FACES: b"table"})
+        first.add(record(inputs[0]), {FACES: TABLE}, summarize(make_analysis(), "0.jpg"))
+        second.add(record(inputs[1]), {FACES: TABLE})
+    first.add(record(inputs[2]), {FACES: TABLE})
     first.finish()
     assert [row["source"] for row in rows(tmp_path / "out")] == ["0.jpg", "1.jpg", "2.jpg"]
     assert set(rows(tmp_path / "out")[0]) == MANIFEST_COLUMNS.keys()
@@ -174,13 +177,13 @@ def test_a_journal_that_ends_anywhere_is_completed(
     folder = ResultFolder(place / "out")
     for item in inputs:
         folder.add(Record.started(item, STUDY))
-        folder.add(record(item, error="Zeilen\num\u2028bruch \udcff"), {FACES: b"table"})
+        folder.add(record(item, error="Zeilen\num\u2028bruch \udcff"), {FACES: TABLE})
     journal = place / "out" / "journal" / "all.jsonl"
     content = journal.read_bytes()
     journal.write_bytes(content[: round(cut * len(content))])
     with ResultFolder(place / "out", resume=True) as again:
         for item in again.pending(inputs, STUDY):
-            again.add(record(item), {FACES: b"table"})
+            again.add(record(item), {FACES: TABLE})
     assert [row["source"] for row in rows(place / "out")] == names(inputs)
     assert {row["status"] for row in rows(place / "out")} == {"done"}
     assert not ResultFolder(place / "out", resume=True).pending(inputs, STUDY)
@@ -255,3 +258,29 @@ def test_a_streamed_file_is_written_when_the_user_stops_and_not_after_an_error(t
         assert len(list(csv.DictReader(file))) == 5
     with raises_code(ExportError, "unwritable"):
         ExportStream(tmp_path / "none" / "x.csv")
+
+
+def test_the_page_about_studies_lists_every_column_and_its_programs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = DOCS.read_text("utf-8")
+    for name, (kind, about) in MANIFEST_COLUMNS.items():
+        assert f"| `{name}` | {kind} | {about} |" in text
+    assert {f"`{name}`" for name in list(SUMMARY_COLUMNS)[:10]} <= set(re.findall("`[a-z0-9_]+`", text))
+    with ResultFolder(tmp_path / "RESULTS") as folder:
+        for number, item in enumerate(items(tmp_path / "in", 4)):
+            analysis = make_analysis(1, 40, gap=False, seed=number)
+            tables = {
+                FACES: table([analysis], [item.source]),
+                EMBEDDINGS: embedding_table(analysis, item.source),
+            }
+            folder.add(record(item, file=f"{number}.parquet"), tables, summarize(analysis, item.source))
+    rows = [f"{number}.jpg,{number},{start},{start + 2},{start}" for number in range(4) for start in (0, 2)]
+    (tmp_path / "labels.csv").write_text("\n".join(["source,person,start_s,end_s,label", *rows]))
+    monkeypatch.chdir(tmp_path)
+    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        exec(program, {})
+    assert "weighted avg" in capsys.readouterr().out and (tmp_path / "study.html").exists()
+    assert len(programs[1].splitlines()) <= 20

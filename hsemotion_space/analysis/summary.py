@@ -50,12 +50,22 @@ SUMMARY_COLUMNS: Final[dict[str, tuple[str, str]]] = {
 } | {name: about for task in TASKS for name, about in _task_columns(task).items()}
 """Every column a summary can have, in its order: Arrow type and meaning."""
 
-SUMMARY_SCHEMA: Final = pa.schema(
-    [
-        pa.field(name, pa.type_for_alias(kind), metadata={"description": about})
-        for name, (kind, about) in SUMMARY_COLUMNS.items()
-    ]
-)
+
+def schema_of(columns: Mapping[str, tuple[str, str]]) -> pa.Schema:
+    """Return the Arrow schema of columns that are given as Arrow type and meaning."""
+    return pa.schema(
+        [
+            pa.field(
+                name,
+                pa.list_(pa.string()) if kind == "list<string>" else pa.type_for_alias(kind),
+                metadata={"description": about},
+            )
+            for name, (kind, about) in columns.items()
+        ]
+    )
+
+
+SUMMARY_SCHEMA: Final = schema_of(SUMMARY_COLUMNS)
 
 
 def summarize(analysis: Analysis, source: str) -> list[Person]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,11 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hsemotion_space.analysis.embeddings import embedding_table
-from hsemotion_space.analysis.export import write
-from hsemotion_space.analysis.summary import Person, summarize
+from hsemotion_space.analysis.export import COLUMNS, SCHEMA_VERSION, table
+from hsemotion_space.analysis.summary import Person, schema_of, summarize
 from hsemotion_space.batch.folder import EMBEDDINGS, FACES
 from hsemotion_space.batch.inputs import Input, is_remote, local_copy, version_of
 from hsemotion_space.batch.records import Record, Study
@@ -25,6 +23,8 @@ from hsemotion_space.media.images import MediaError, file_sha256
 from hsemotion_space.types import Analysis
 
 log = logging.getLogger(__name__)
+# all files have all columns, so that the files of a folder can be read as one table
+_FRAMES = schema_of(COLUMNS).with_metadata({"schema_version": str(SCHEMA_VERSION)})
 Report = Callable[[int, int], None]
 
 
@@ -34,13 +34,13 @@ class Outcome:
 
     Attributes:
         record: its row of the manifest.
-        files: content of its files by the folder that they belong in.
+        tables: content of its files by the folder that they belong in.
         people: its rows of the summary.
         analysis: None if it failed, or was made on another machine.
     """
 
     record: Record
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
     people: Sequence[Person] = ()
     analysis: Analysis | None = None
 
@@ -89,13 +89,13 @@ class Analyst:
             version=version_of(item.path) if is_remote(item.path) else digest,
             notices=tuple(map(str, analysis.notices)),
         )  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="hsemotion-") as folder:
-            files = {FACES: write([analysis], Path(folder) / "faces.parquet", [item.source]).read_bytes()}
+        rows = pa.concat_tables(
+            [_FRAMES.empty_table(), table([analysis], [item.source])], promote_options="default"
+        )
+        tables = {FACES: rows.select(_FRAMES.names).cast(_FRAMES)}
         if self.study.embeddings and analysis.faces:
-            sink = pa.BufferOutputStream()
-            pq.write_table(embedding_table(analysis, item.source), sink, compression="zstd")
-            files[EMBEDDINGS] = sink.getvalue().to_pybytes()
-        return Outcome(record, files, summarize(analysis, item.source), analysis)
+            tables[EMBEDDINGS] = embedding_table(analysis, item.source)
+        return Outcome(record, tables, summarize(analysis, item.source), analysis)
 
     def _failed(self, item: Input, code: str, reason: str) -> Outcome:
         record = Record.failed(item, self.study, code, reason)

@@ -83,28 +83,28 @@ class ResultFolder:
         return False
 
     def add(
-        self, record: Record, files: Mapping[str, bytes] | None = None, people: Sequence[Person] = ()
+        self, record: Record, tables: Mapping[str, pa.Table] | None = None, people: Sequence[Person] = ()
     ) -> None:
         """Store what is known of an input, in place of what was known before.
 
         Args:
             record: its row of the manifest.
-            files: content of its file ``record.file`` in ``faces`` and perhaps ``embeddings``.
+            tables: content of its files ``record.file`` in ``faces`` and perhaps ``embeddings``.
             people: its rows of the summary.
 
         Raises:
             FolderError: if the folder cannot be written to.
         """
-        files, old = files or {}, self._last[record.path].file if record.path in self._last else ""
+        tables, old = tables or {}, self._last[record.path].file if record.path in self._last else ""
         if record.status == "started":
             record, old = replace(record, file=old), ""  # the old file stays until there is a new one
         with self._writing():
-            for folder, content in files.items():
+            for folder, rows in tables.items():
                 partial = self.path / _PARTIAL / f"{folder}-{record.file}"
-                partial.write_bytes(content)
+                pq.write_table(rows, partial, compression="zstd")
                 partial.replace(self.path / folder / record.file)
             for folder in (FACES, EMBEDDINGS) if old else ():
-                if old != record.file or folder not in files:
+                if old != record.file or folder not in tables:
                     (self.path / folder / old).unlink(missing_ok=True)
             with self._journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(record) | {"people": people}) + "\n")

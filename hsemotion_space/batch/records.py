@@ -9,10 +9,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
-import pyarrow as pa
-
 from hsemotion_space import __version__
 from hsemotion_space.analysis.export import SCHEMA_VERSION
+from hsemotion_space.analysis.summary import schema_of
 from hsemotion_space.batch.inputs import Input
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.settings import PipelineConfig, Settings
@@ -37,16 +36,7 @@ MANIFEST_COLUMNS: Final = {
     "settings_sha256": ("string", "SHA-256 of the settings."),
 }
 """Columns of ``manifest.parquet``: Arrow type and meaning."""
-MANIFEST_SCHEMA: Final = pa.schema(
-    [
-        pa.field(
-            name,
-            pa.list_(pa.string()) if kind == "list<string>" else pa.type_for_alias(kind),
-            metadata={"description": about},
-        )
-        for name, (kind, about) in MANIFEST_COLUMNS.items()
-    ]
-)
+MANIFEST_SCHEMA: Final = schema_of(MANIFEST_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def _keep(outcome: Outcome, target: Target) -> None:
     """Store an outcome, and show what no folder keeps."""
     record, analysis = outcome.record, outcome.analysis
     if isinstance(target, ResultFolder):
-        target.add(record, outcome.files, outcome.people)
+        target.add(record, outcome.tables, outcome.people)
     if record.status == "failed":
         report_error(f"{printable(record.source)}: {record.error}", 1)
     elif analysis is not None and not isinstance(target, ResultFolder):
