@@ -54,14 +54,15 @@ def analyze_on_ray(study: Study, inputs: Sequence[Input], workers: int = 0) -> I
     except ImportError as error:
         text = "Ray is not installed. Run: pip install 'hsemotion-space[ray]'"
         raise ClusterError(text, code="no_ray") from error
-    ray.init(
-        ignore_reinit_error=True, log_to_driver=False, include_dashboard=False
-    )  # or where RAY_ADDRESS is
+    # on the cluster at RAY_ADDRESS, or on this machine
+    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # an input that ends its worker again and again does not stop the others
     context.enable_progress_bars = False
     count = workers or int(ray.cluster_resources().get("CPU", 1))
-    data = ray.data.range(len(inputs), override_num_blocks=len(inputs)).map_batches(
+    # items need no task that reads them, which would wait for a processor that the workers have
+    items = [{"id": number} for number in range(len(inputs))]
+    data = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _Worker,
         fn_constructor_args=(replace(study, settings=replace(study.settings, threads=1)), inputs),
         batch_size=1,
