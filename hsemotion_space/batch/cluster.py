@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,13 @@ _RETRIES = 2  # of an input whose worker was killed
 
 class ClusterError(MessageError, ValueError):
     """A cluster cannot be used."""
+
+
+def require_ray() -> None:
+    """Raise a ClusterError if Ray is not installed."""
+    if find_spec("ray") is None:
+        text = "Ray is not installed. Run: pip install 'hsemotion-space[ray]'"
+        raise ClusterError(text, code="no_ray")
 
 
 class _Worker:
@@ -44,18 +54,16 @@ def analyze_on_ray(study: Study, inputs: Sequence[Input], workers: int = 0) -> I
         study: what all inputs have in common.
         inputs: to analyze.
         workers: their number; 0 for one per processor of the cluster.
-
-    Raises:
-        ClusterError: if Ray is not installed.
     """
-    try:
-        import ray  # noqa: PLC0415  an extra
-        import ray.data  # noqa: PLC0415
-    except ImportError as error:
-        text = "Ray is not installed. Run: pip install 'hsemotion-space[ray]'"
-        raise ClusterError(text, code="no_ray") from error
-    # on the cluster at RAY_ADDRESS, or on this machine
-    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+    import ray  # noqa: PLC0415  an extra
+    import ray.data  # noqa: PLC0415
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(
+        ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR
+    )
+    # requirements-ray.txt admits the versions that take retries like this
+    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # an input that ends its worker again and again does not stop the others
     context.enable_progress_bars = False

@@ -23,7 +23,7 @@ from hsemotion_space.messages import MessageError
 FACES: Final = "faces"
 EMBEDDINGS: Final = "embeddings"
 _JOURNAL, _PARTIAL = "journal", "partial"
-_ROWS = 1000  # of a table in memory at a time
+_ROWS = 200  # of a table in memory at a time
 _FIELDS = [item.name for item in fields(Record)]
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from hsemotion_space.analysis.face_check import doubt
 from hsemotion_space.analysis.reliability import in_words as reliability_text
 from hsemotion_space.batch.analyst import Analyst, Outcome
-from hsemotion_space.batch.cluster import analyze_on_ray
+from hsemotion_space.batch.cluster import analyze_on_ray, require_ray
 from hsemotion_space.batch.folder import FolderError, ResultFolder
 from hsemotion_space.batch.inputs import Input, find_inputs
 from hsemotion_space.batch.records import Record, Study
@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
     config = PipelineConfig(
         options.checkpoint, options.fps, options.smoothing, options.detect_every, start_s=start_s, end_s=end_s
     )
+    if options.engine == "ray":
+        require_ray()
     found, others = find_inputs(options.paths)
     if others:
         print(f"Left out {_count(others, 'file')} that are no pictures or clips.", file=sys.stderr)
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             status = 130
     if len(inputs) > 1 or status == 130 or target is not None:
-        _close(options, done - len(failed), len(inputs) - len(pending), failed, len(pending) - done)
+        _close(target, done - len(failed), len(inputs) - len(pending), failed, len(pending) - done)
     return status
 
 
@@ -139,14 +141,15 @@ def _keep(outcome: Outcome, target: Target) -> None:
         _show(record.source, analysis)
 
 
-def _close(options: argparse.Namespace, done: int, kept: int, failed: Sequence[str], left: int) -> None:
+def _close(target: Target, done: int, kept: int, failed: Sequence[str], left: int) -> None:
     """Write the line that says what was done, what failed and what to do next."""
     parts = [f"{done} analyzed"]
     parts += [f"{kept} already done"] if kept else []
     names = ", ".join(failed[:NAMED]) + (f" and {len(failed) - NAMED} more" if len(failed) > NAMED else "")
     parts += [f"{len(failed)} failed ({names})"] if failed else []
-    parts += [f"stopped before {left} more; continue with --resume"] if left else []
-    say(f"{options.out or 'Inputs'}: {', '.join(parts)}.")
+    hint = "; the same command with --resume continues" if isinstance(target, ResultFolder) else ""
+    parts += [f"stopped before {left} more{hint}"] if left else []
+    say(f"{target.path if target else 'Inputs'}: {', '.join(parts)}.")
 
 
 def _show(name: str, analysis: Analysis) -> None:
