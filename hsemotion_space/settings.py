@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -88,6 +89,7 @@ class PipelineConfig:
         detect_every: the full detector runs on every so-manieth analyzed frame, tracking fills in between.
         detection_side: longer side in px of the picture the detector sees.
         min_face: side in px of the smallest face searched for, in that picture.
+        start_s, end_s: presentation times of a clip between which frames are analyzed, without ``end_s``.
     """
 
     checkpoint: str = ""
@@ -96,6 +98,8 @@ class PipelineConfig:
     detect_every: int = 5
     detection_side: int = 640
     min_face: int = 20
+    start_s: float = 0.0
+    end_s: float = math.inf
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -105,6 +109,8 @@ class PipelineConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise _out_of_range(name, low, high, value)
+        if not 0 <= self.start_s < self.end_s:
+            raise _out_of_range("start_s", 0, self.end_s, self.start_s)
 
 
 def _home() -> Path:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +69,12 @@ def test_a_bad_file_does_not_stop_the_others(workplace: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--out", "x.xlsx"], "--out must end in"),
+        (["--out", "x.xlsx"], "--out must be a folder or end in"),
         (["--fps", "1000"], "sample_fps"),
         (["--checkpoint", "none"], "'none'"),
         (["--out", "missing-folder/x.csv"], "Cannot write"),
+        (["--resume"], "need --out FOLDER"),
+        (["--out", "x.csv", "--embeddings"], "need --out FOLDER"),
     ],
 )
 def test_wrong_calls_say_what_is_wrong(
@@ -79,6 +82,14 @@ def test_wrong_calls_say_what_is_wrong(
 ) -> None:
     assert main(["analyze", str(workplace / "two.png"), *arguments]) == 2
     assert text in capsys.readouterr().err
+
+
+def test_ray_is_asked_for_before_anything_is_written(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["analyze", str(workplace), "--out", str(workplace / "study"), "--engine", "ray"]) == 2
+    assert "pip install" in capsys.readouterr().err and not (workplace / "study").exists()
 
 
 def test_checkpoints_are_listed_with_their_provenance(

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from hsemotion_space.media.images import MediaError
+from hsemotion_space.media.formats import MediaError
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.ui import words
 from hsemotion_space.ui.words import translate

@@ -36,7 +36,7 @@ JAPANESE = words._words("ja")
 KEYS = {"Shift", "Esc", "Space"}
 SIGNS = {"{low} to {high}", "Alpha"}
 """Texts that are signs in Japanese."""
-ENGLISH_ROOMS = {"training", "cli", "operations"}
+ENGLISH_ROOMS = {"batch", "cli", "operations", "training"}
 """Rooms whose messages only the command line, the log and monitors show, in English."""
 KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import io
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hsemotion_space import __version__
-from hsemotion_space.analysis.face_check import doubt
-from hsemotion_space.analysis.reliability import in_words as reliability_text
 from hsemotion_space.cli.checkpoints import add_checkpoints
-from hsemotion_space.cli.console import downloading, report_error
+from hsemotion_space.cli.console import deferred, report_error
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
-from hsemotion_space.cli.render import check_render, render_clip
 from hsemotion_space.environment import secrets
 from hsemotion_space.logs import install_logs
 from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import CHALLENGE_SMOOTHING, PipelineConfig, Settings
-from hsemotion_space.types import PROVENANCE_WORDS
 
-if TYPE_CHECKING:
-    from hsemotion_space.types import Analysis, Prediction
-
-PROGRESS_COLUMNS = 100
+CLOSED_PIPE = 141  # what a shell reports for a program that the closed pipe ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 for a file that failed, 2 for a wrong call."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that the terminal cannot show costs no result
     options = make_parser().parse_args(arguments)
     try:
         handler: Callable[[argparse.Namespace], int] = options.handler
-        return handler(options)
+        status = handler(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would complain
+        return CLOSED_PIPE
     except MessageError as error:
         return report_error(error, 2)
     except KeyboardInterrupt:
         return report_error("Stopped.", 130)
+    return status
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -68,143 +69,75 @@ def _smoothing(text: str) -> float:
     return CHALLENGE_SMOOTHING if text == "challenge" else float(text)
 
 
+def _part(text: str) -> tuple[int, int]:
+    number, parts = (int(part) for part in text.split("/"))
+    if not 1 <= number <= parts:
+        raise argparse.ArgumentTypeError(f"must be K/N with 1 <= K <= N, got {text!r}")
+    return number, parts
+
+
+def _range(text: str) -> tuple[float, float]:
+    start, end = text.split(":")
+    return float(start or 0), float(end or math.inf)
+
+
 def _add_analyze(parser: argparse.ArgumentParser) -> None:
-    standard = PipelineConfig()
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    parser.add_argument(
-        "--checkpoint", default="", help="id from `checkpoints list`; default: the first bundled one"
-    )
-    parser.add_argument("--out", type=Path, help="write all results to this .csv, .json or .parquet file")
-    parser.add_argument(
-        "--csv-bom",
-        action="store_true",
+    standard, add = PipelineConfig(), parser.add_argument
+    add(
+        "paths", nargs="+", metavar="INPUT",
+        help="file, folder, 'pattern/**/*.mp4', @list.txt with an input per line, or address such as s3://…",
+    )  # fmt: skip
+    add("--checkpoint", default="", help="id from `checkpoints list`; default: the first bundled one")
+    add(
+        "--out", default="",
+        help="folder for a file per input, a manifest and a summary; or one .csv, .json or .parquet file",
+    )  # fmt: skip
+    add(
+        "--csv-bom", action="store_true",
         help="start a .csv file with a byte order mark, so that Excel shows names outside ASCII correctly",
-    )
-    parser.add_argument(
-        "--render",
-        type=Path,
-        metavar="VIDEO.mp4",
+    )  # fmt: skip
+    add(
+        "--render", type=Path, metavar="VIDEO.mp4",
         help="write the clip with boxes, the most probable expressions and its sound to this file",
-    )
-    parser.add_argument(
-        "--fps",
-        type=float,
-        default=standard.sample_fps,
+    )  # fmt: skip
+    add(
+        "--fps", type=float, default=standard.sample_fps,
         help="analyzed frames per second of a clip, 0 for all (default %(default)g)",
-    )
-    parser.add_argument(
+    )  # fmt: skip
+    add(
+        "--clip", type=_range, default=(0.0, math.inf), metavar="START:END",
+        help="analyze only these seconds of each clip; either may be left out",
+    )  # fmt: skip
+    add(
         "--smoothing", type=_smoothing, default=standard.smoothing, metavar="FACTOR",
         help=(
             "factor on the smoothing windows of the ABAW challenge; `challenge` is 1, 0 turns smoothing off "
             "(default %(default)g)"
         ),
     )  # fmt: skip
-    parser.add_argument(
-        "--detect-every",
-        type=int,
-        default=standard.detect_every,
+    add(
+        "--detect-every", type=int, default=standard.detect_every, metavar="N",
         help="detect faces on every Nth frame only (default %(default)d)",
+    )  # fmt: skip
+    _add_study(parser.add_argument_group("studies", "These options need --out FOLDER (docs/study.md)."))
+    parser.set_defaults(handler=deferred("analyze", "run"))
+
+
+def _add_study(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--resume", action="store_true", help="skip inputs with a result for their content and these settings"
+    )
+    add("--part", type=_part, default=(1, 1), metavar="K/N", help="analyze the Kth of N shares of the inputs")
+    add("--embeddings", action="store_true", help="also write the outputs of the backbone")
+    add("--engine", choices=["local", "ray"], default="local", help="run in this process, or on Ray")
+    add(
+        "--workers",
+        type=int,
+        default=0,
         metavar="N",
+        help="of Ray; default: one per processor of the cluster",
     )
-    parser.set_defaults(handler=_analyze)
-
-
-def _analyze(options: argparse.Namespace) -> int:
-    from hsemotion_space.analysis.export import SUFFIXES, ExportError, write  # noqa: PLC0415  heavy
-
-    config = PipelineConfig(options.checkpoint, options.fps, options.smoothing, options.detect_every)
-    if options.out and options.out.suffix.lower() not in SUFFIXES:
-        return report_error(f"--out must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.", 2)
-    try:
-        if options.render:
-            check_render(options.paths, options.render)
-        analyses, failed = _analyze_all(options.paths, config)
-        if options.out:
-            names = [path.name for path in analyses]
-            write(list(analyses.values()), options.out, names, bom=options.csv_bom)
-            print(f"Wrote {options.out}")
-        if options.render:
-            for path, analysis in analyses.items():
-                render_clip(path, analysis, options.render, _reporter(path.name))
-    except (ExportError, OSError) as error:
-        return report_error(error, 2)
-    return 1 if failed else 0
-
-
-def _analyze_all(paths: Sequence[Path], config: PipelineConfig) -> tuple[dict[Path, Analysis], int]:
-    from hsemotion_space.inference.pipeline import Pipeline  # noqa: PLC0415  heavy
-    from hsemotion_space.media.clips import MediaError  # noqa: PLC0415  heavy
-
-    settings = Settings.from_env()
-    pipeline = Pipeline(replace(settings, limits=settings.limits.for_own_files()))
-    with downloading("weights") as report:
-        pipeline.network(config.checkpoint, report)
-    analyses: dict[Path, Analysis] = {}
-    failed = 0
-    for path in paths:
-        try:
-            analyses[path] = pipeline.analyze(path, config, _reporter(path.name))
-        except MediaError as error:
-            failed += 1
-            report_error(f"{path.name}: {error}", 1)
-            continue
-        _show(path.name, analyses[path])
-    return analyses, failed
-
-
-def _reporter(name: str) -> Callable[[int, int], None] | None:
-    if not sys.stderr.isatty():
-        return None
-
-    def report(done: int, total: int) -> None:
-        line = f"{name}: {done} of about {total} frames"
-        print(f"\r{line:<{PROGRESS_COLUMNS}.{PROGRESS_COLUMNS}}", end="\r", file=sys.stderr, flush=True)
-
-    return report
-
-
-def _show(name: str, analysis: Analysis) -> None:
-    media = analysis.media
-    kind = (
-        f"clip, {media.duration_s:.2f} s, {len(analysis.frame_times_s)} frames analyzed"
-        if media.kind == "clip"
-        else "picture"
-    )
-    faces = "1 face" if len(analysis.faces) == 1 else f"{len(analysis.faces)} faces"
-    print(f"{name}: {kind}, {media.width} x {media.height} px, {faces}  [{analysis.checkpoint.id}]")
-    for notice in analysis.notices:
-        print(f"  note: {notice}")
-    if not any(prediction.reliability for face in analysis.faces for prediction in face.predictions):
-        print("  note: the reliability of this checkpoint was not measured")
-    for face in analysis.faces:
-        track = face.track
-        seen = (
-            f", {track.times_s[0]:.2f} to {track.times_s[-1]:.2f} s in {len(track.times_s)} frames"
-            if media.kind == "clip"
-            else ""
-        )
-        print(f"  face {track.track_id}{seen}")
-        if found := doubt(face):
-            print(f"    warning: {found.text}")
-        for prediction in face.predictions:
-            print(
-                f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}):"
-                f" {_values_text(prediction)}"
-            )
-            if reliable := reliability_text(prediction):
-                print(f"      {reliable}")
-
-
-def _values_text(prediction: Prediction) -> str:
-    if not prediction.stands_out:
-        return prediction.task.none
-    names = [label.name for label in prediction.task.labels]
-    order = (
-        range(len(names))
-        if prediction.task.kind == "continuous"
-        else sorted(range(len(names)), key=lambda k: -prediction.values[k])[:3]
-    )
-    return ", ".join(f"{names[k]} {prediction.values[k]:.2f}" for k in order)
 
 
 def _serve(_: argparse.Namespace) -> int:

@@ -13,9 +13,19 @@ from tqdm import tqdm
 Handler = Callable[[argparse.Namespace], int]
 
 
+def printable(text: str) -> str:
+    """Return a text without what moves a cursor or is no character: names of files may hold anything."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+
+
+def say(text: str) -> None:
+    """Write a line, above the bars of progress if there are any."""
+    tqdm.write(printable(text), file=sys.stdout)
+
+
 def report_error(message: object, status: int) -> int:
     """Write why a command failed and return its exit status."""
-    print(f"hsemotion-space: {message}", file=sys.stderr)
+    tqdm.write("\n".join(map(printable, f"hsemotion-space: {message}".split("\n"))), file=sys.stderr)
     return status
 
 
@@ -29,6 +39,8 @@ def deferred(module: str, name: str) -> Handler:
         try:
             function: Handler = getattr(importlib.import_module(f"hsemotion_space.cli.{module}"), name)
             return function(options)
+        except BrokenPipeError:
+            raise
         except ValueError as error:  # DataError, CheckpointError, or an option out of its range
             return report_error(error, 2)
         except OSError as error:

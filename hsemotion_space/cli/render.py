@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hsemotion_space.cli.console import say
 from hsemotion_space.media.formats import MediaError, sniff
 from hsemotion_space.settings import Settings
 
@@ -31,9 +32,7 @@ def check_render(paths: Sequence[Path], target: Path) -> None:
         raise MediaError(text, code="render_picture", name=paths[0].name)
 
 
-def render_clip(
-    path: Path, analysis: Analysis, target: Path, report: Callable[[int, int], None] | None
-) -> None:
+def render_clip(path: Path, analysis: Analysis, target: Path, report: Callable[[int, int], None]) -> None:
     """Write the video and print where it is, and what a reader has to know.
 
     Raises:
@@ -45,5 +44,5 @@ def render_clip(
     limits = Settings.from_env().limits.for_own_files()
     for notice in render(path, target, limits, Overlay(analysis).paint, report):
         if notice not in analysis.notices:
-            print(f"  note: {notice}")
-    print(f"Wrote {target}")
+            say(f"  note: {notice}")
+    say(f"Wrote {target}")

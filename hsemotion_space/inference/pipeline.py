@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -283,7 +284,7 @@ class Pipeline:
             return info, [frame.time_s], []
         with (
             open_clip(path, self.settings.limits, config.sample_fps) as clip,
-            closing(iterate_ahead(clip, FRAMES_AHEAD)) as frames,
+            closing(iterate_ahead(_within(clip, config.start_s, config.end_s), FRAMES_AHEAD)) as frames,
         ):
             times, cuts = [], []
             for done, (frame, faces, ids) in enumerate(
@@ -295,7 +296,17 @@ class Pipeline:
                     cuts.append(frame.time_s)
                 if report is not None:
                     report(done, max(done, clip.estimated_frames))
+            if not times and config.start_s:
+                text = "The clip ends before {start:g} s."
+                raise MediaError(text, code="ends_before_range", start=config.start_s)
             return clip.info, times, cuts
+
+
+def _within(frames: Iterable[Frame], start_s: float, end_s: float) -> Iterator[Frame]:
+    """Yield the frames from ``start_s`` up to ``end_s``; what lies before must be decoded all the same."""
+    return takewhile(
+        lambda frame: frame.time_s < end_s, dropwhile(lambda frame: frame.time_s < start_s, frames)
+    )
 
 
 def follow_faces(

@@ -28,7 +28,7 @@ from hsemotion_space.inference.pipeline import (
 )
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.media.clips import Clip, MediaError, open_clip
-from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings
+from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings, SettingsError
 from hsemotion_space.types import FaceTrack, FloatArray
 from hsemotion_space.vision.alignment import align_face
 from hsemotion_space.vision.engine import normalize
@@ -59,6 +59,18 @@ def test_a_picture_with_two_faces(pipeline: Pipeline, detector: GreenDetector, t
         assert np.isnan(face.predictions[0].spread).all()
         assert max(face.track.thumbnail.shape) <= THUMBNAIL_SIDE
         assert face.track.thumbnail[20, 20].tolist() == [20, 220, 20]
+
+
+def test_a_range_of_a_clip_keeps_the_times_of_the_clip(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = clip(tmp_path, [[LEFT]] * 10)
+    times = pipeline.analyze(path, EVERY_FRAME).frame_times_s
+    part = pipeline.analyze(path, replace(EVERY_FRAME, start_s=times[3], end_s=times[7]))
+    assert part.frame_times_s.tolist() == part.faces[0].track.times_s.tolist() == times[3:7].tolist()
+    with raises_code(MediaError, "ends_before_range", start=times[-1] + 1):
+        pipeline.analyze(path, replace(EVERY_FRAME, start_s=times[-1] + 1))
+    for start_s, end_s in ((2, 1), (-1, 1), (1, 1), (float("nan"), 1)):
+        with raises_code(SettingsError, "out_of_range"):
+            PipelineConfig(start_s=start_s, end_s=end_s)
 
 
 def test_a_picture_without_a_face(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Many inputs: what to analyze, results that survive a crash, one machine or a cluster."""
