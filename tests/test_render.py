@@ -157,7 +157,7 @@ def test_boxes_follow_the_faces_and_labels_the_values() -> None:
 @pytest.mark.parametrize(
     ("inputs", "target", "text"),
     [
-        (["clip.mp4", "clip.mp4"], "out.mp4", "one clip"),
+        (["clip.mp4", "picture.png"], "out.mp4", "one clip"),
         (["clip.mp4"], "out.avi", ".mp4"),
         (["clip.mp4"], "none/out.mp4", "does not exist"),
         (["clip.mp4"], "clip.mp4", "overwrite"),
