@@ -22,6 +22,16 @@ _SECRET: Final = re.compile(
 _HANDED: Final = "HSEMOTION_SECRETS_FILE"  # number of the descriptor from which the new process reads
 
 
+def is_space() -> bool:
+    """Return whether this process runs in a Space of the Hugging Face Hub."""
+    return bool(os.environ.get("SPACE_ID"))
+
+
+def is_zero_gpu() -> bool:
+    """Return whether it runs in a Space that borrows a GPU for single calls; read as ``spaces`` reads it."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 def is_secret(name: str) -> bool:
     """Return whether the name of a variable says that its value must not leave this process."""
     return bool(_SECRET.fullmatch(name))

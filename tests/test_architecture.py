@@ -47,6 +47,7 @@ HOMES = {
     "pyarrow": "analysis feedback training",
     "safetensors": "hub inference training",
     "scipy": "vision training",
+    "spaces": "jobs",
     "sqlalchemy": "feedback",
     "starlette": "ui",
     "timm": "vision",
@@ -64,6 +65,8 @@ IN_THE_WORKER = {  # functions that no page calls
     ("analysis/saliency.py", "explain"),
     ("hub/convert.py", "_load"),
     ("hub/convert.py", "_arrays"),
+    ("jobs/gpu.py", "__init__"),  # on ZeroGPU alone, whose library imports torch into the page
+    ("jobs/gpu.py", "_run_networks"),
 }
 WORKER_MODULES = {"inference/pipeline.py"}  # modules that only the worker and the command line import
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 450, 60, 6

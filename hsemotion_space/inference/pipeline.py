@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -55,7 +55,13 @@ NO_FACE_DARK = Message(
     "No face was found: the picture is too dark. Try one with more light.", code="no_face_dark"
 )
 
+REMOTE_RUNS = 500  # of a network on a face; fewer are done sooner here than elsewhere
+HELD_BYTES = 128 * 2**20  # of faces that are kept to be sent together
+
 Report = Callable[[int, int], None]
+Remote = Callable[[Mapping[str, ByteArray]], tuple[Mapping[str, tuple[FloatArray, ...]] | None, Message]]
+"""Runs networks elsewhere: from faces (N, S, S, 3) to the outputs of each network, both by the id of its
+checkpoint, and a notice. No outputs mean that they must be run here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +136,18 @@ class _Preview:
 class _Batcher:
     """Collects faces across frames and tracks, runs them through the backbones in batches, keeps the preview.
 
-    A face is aligned once for each ``InputSpec``; backbones that expect the same picture share it.
+    A face is aligned once for each ``InputSpec``; backbones that expect the same picture share it. With a
+    ``remote``, many faces are kept and run there, until it gives no outputs.
     """
 
-    def __init__(self, networks: Sequence[Network]) -> None:
-        self.networks = networks
+    def __init__(self, networks: Sequence[Network], remote: Remote | None = None) -> None:
+        self.networks, self._remote = networks, remote
+        self.notices: dict[Message, None] = {}
         self.drafts: dict[int, Draft] = {}
         self.preview = _Preview()
         self._faces: dict[InputSpec, list[ByteArray]] = {network.checkpoint.input: [] for network in networks}
         self._owners: list[Draft] = []
+        self._face_bytes = sum(3 * spec.size**2 for spec in self._faces)
 
     def add(self, frame: Frame, faces: FaceDetections, ids: Iterable[int]) -> None:
         """Queue the faces of one frame."""
@@ -151,23 +160,45 @@ class _Batcher:
             if draft.add(frame, faces, row):
                 draft.thumbnail = _thumbnail(frame.rgb, box)
             self._owners.append(draft)
-        if len(self._owners) >= BATCH:
+        most = HELD_BYTES // self._face_bytes if self._remote else BATCH
+        if len(self._owners) >= most:
             self.flush()
 
     def flush(self) -> None:
         """Run what is queued."""
+        if self._owners and not self._run_remotely():
+            self._run_here()
+        self._faces, self._owners = {spec: [] for spec in self._faces}, []
+
+    def _run_remotely(self) -> bool:
+        """Return whether the networks ran elsewhere."""
+        if self._remote is None or len(self._owners) * len(self.networks) < REMOTE_RUNS:
+            return False
+        faces = {spec: np.stack(queued) for spec, queued in self._faces.items()}
+        outputs, notice = self._remote(
+            {network.checkpoint.id: faces[network.checkpoint.input] for network in self.networks}
+        )
+        self.notices[notice] = None
+        if outputs is None:
+            self._remote = None
+            return False
+        for place, network in enumerate(self.networks):
+            self._collect(outputs[network.checkpoint.id], [owner.outputs[place] for owner in self._owners])
+        return True
+
+    def _run_here(self) -> None:
         for start in range(0, len(self._owners), BATCH):
             rows = slice(start, start + BATCH)
             for spec, queued in self._faces.items():
                 batch = normalize(np.stack(queued[rows]), spec.mean, spec.std)
                 for place, network in enumerate(self.networks):
                     if network.checkpoint.input == spec:
-                        self._run(network, batch, [owner.outputs[place] for owner in self._owners[rows]])
-        self._faces, self._owners = {spec: [] for spec in self._faces}, []
+                        owners = [owner.outputs[place] for owner in self._owners[rows]]
+                        self._collect(network.run(batch), owners)
 
     @staticmethod
-    def _run(network: Network, batch: FloatArray, owners: Sequence[Outputs]) -> None:
-        embeddings, scores = network.run(batch)
+    def _collect(outputs: tuple[FloatArray, ...], owners: Sequence[Outputs]) -> None:
+        embeddings, scores = outputs
         for owner, embedding, score in zip(owners, embeddings, scores, strict=True):
             owner.embeddings.append(embedding)
             owner.scores.append(score)
@@ -258,6 +289,7 @@ class Pipeline:
         checkpoints: Sequence[str],
         config: PipelineConfig | None = None,
         report: Report | None = None,
+        remote: Remote | None = None,
     ) -> tuple[Analysis, ...]:
         """Analyze a picture or a clip with several checkpoints; it is decoded, and faces are tracked, once.
 
@@ -269,6 +301,8 @@ class Pipeline:
             checkpoints: ids, at least one; an id that is given twice runs once.
             config: what the user chose, but for the checkpoint; the usual values if left out.
             report: called with (frames done, frames expected); what it raises stops the analysis.
+            remote: runs the networks of a large file elsewhere, if it can; the numbers then differ in the
+                last digits.
 
         Returns:
             One analysis per id, in the given order.
@@ -285,7 +319,7 @@ class Pipeline:
         path, config = Path(path), config or PipelineConfig()
         kind = sniff(path)
         asked = [self.network(checkpoint_id) for checkpoint_id in checkpoints]
-        batcher = _Batcher(tuple({network.checkpoint.id: network for network in asked}.values()))
+        batcher = _Batcher(tuple({network.checkpoint.id: network for network in asked}.values()), remote)
         info, times, cuts = self._gather(path, kind, batcher, config, report)
         analyses = _assemble(info, batcher, times, cuts, config.smoothing)
         return tuple(analyses[network.checkpoint.id] for network in asked)
@@ -371,7 +405,7 @@ def _assemble(
     if preview is None:
         raise MediaError(NO_FRAME)
     tracks = batcher.tracks(BRIEF_FRAMES if len(times) >= 10 else 1)
-    notices: list[str] = list(info.notices)
+    notices: list[str] = [*info.notices, *batcher.notices]
     if cuts:
         one = "The clip has 1 cut; faces get new numbers after it."
         several = "The clip has {count} cuts; faces get new numbers after each of them."

@@ -7,11 +7,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from hsemotion_space.jobs.gpu import Gpu, Loan
 from hsemotion_space.jobs.requests import (
     AnalysisRequest,
     Explained,
@@ -61,17 +63,20 @@ class JobRunner:
         warm: start the workers at once, so that the first analysis does not wait for them.
         root: folder of the server, see :class:`JobFiles`. If left out, a job fails when its file is deleted
             before it is read.
+        gpu: runs the networks of large jobs; None where workers run everything.
 
     Raises:
         OSError: if the folder cannot be used.
     """
 
-    def __init__(self, settings: Settings, warm: bool = True, root: Path | None = None) -> None:
-        self._table = JobTable(settings, JobFiles(root))
+    def __init__(
+        self, settings: Settings, warm: bool = True, root: Path | None = None, gpu: Gpu | None = None
+    ) -> None:
+        self._table, self._gpu = JobTable(settings, JobFiles(root)), gpu
         short, *clips = self._table.queues
         self._lanes = [
-            WorkerLane(self._table, short, warm),
-            *(WorkerLane(self._table, queue, warm, CLIP_NICENESS) for queue in clips),
+            WorkerLane(self._table, short, warm, gpu=gpu),
+            *(WorkerLane(self._table, queue, warm, CLIP_NICENESS, gpu) for queue in clips),
         ]
 
     @property
@@ -107,7 +112,8 @@ class JobRunner:
             kind = sniff(path)
         except MediaError:  # the worker reports it
             kind = "image"
-        return self._queue_file(AnalysisRequest(uuid.uuid4().hex, path, config, asked, kind), client)
+        request = AnalysisRequest(uuid.uuid4().hex, path, config, asked, kind, self._gpu is not None)
+        return self._queue_file(request, client)
 
     def explain(
         self, path: Path, checkpoint: str, place: Place, what: tuple[str, str], client: str = ""
@@ -164,7 +170,9 @@ class JobRunner:
         try:
             with table.changed:
                 table.check_room(request.lane, client, time.monotonic())
-                return table.add(replace(request, path=media), client, time.monotonic()).request.id
+                job = table.add(replace(request, path=media), client, time.monotonic())
+                job.visitor = copy_context() if self._gpu is not None else None
+                return request.id
         except JobError:
             table.files.remove(request.id)
             raise
@@ -227,10 +235,14 @@ class WorkerLane:
         queue: one of its queues.
         warm: start the worker at once.
         niceness: of the worker.
+        gpu: for jobs of this lane, None if there is none.
     """
 
-    def __init__(self, table: JobTable, queue: WorkerQueue, warm: bool, niceness: int = 0) -> None:
+    def __init__(
+        self, table: JobTable, queue: WorkerQueue, warm: bool, niceness: int = 0, gpu: Gpu | None = None
+    ) -> None:
         self.worker = WorkerProcess(table.settings, niceness)
+        self._gpu, self._loan = gpu, Loan()
         self.thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
         self._table, self._queue, self._warm = table, queue, warm
         self.thread.start()
@@ -270,6 +282,7 @@ class WorkerLane:
     def _converse(self, job: Job) -> None:
         """Send one request and follow its answers; kill the worker when time is up or it ignores a cancel."""
         table, began_s, cancelled_s = self._table, time.monotonic(), 0.0
+        self._loan = Loan()
         while not job.status.finished:
             if job.cancel and not job.sent_s:
                 return self._end(job)
@@ -283,6 +296,8 @@ class WorkerLane:
                     table.tidy(now_s)
                 if answer is not None:
                     self._record(job, answer, now_s)
+            if not cancelled_s and (given := self._loan.take(now_s)):
+                self.worker.send(given)
             if job.cancel and job.sent_s and not cancelled_s and not job.status.finished:
                 cancelled_s = now_s
                 self.worker.send("cancel")
@@ -337,6 +352,8 @@ class WorkerLane:
             case "unavailable" | "failed", str(message), *checkpoint:
                 table.problems |= dict.fromkeys(map(str, checkpoint), message)
                 table.end(job, "failed", now_s, message)
+            case "faces", faces if self._gpu and self._gpu.accepts(faces, job.request.checkpoints):
+                self._loan = Loan(self._gpu.ask(job.visitor or copy_context(), faces), now_s)
             case ("cancelled",):
                 table.end(job, "cancelled", now_s, job.reason)
             case _:

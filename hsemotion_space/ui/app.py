@@ -31,6 +31,7 @@ from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.jobs import JobRunner
+from hsemotion_space.jobs.gpu import open_gpu
 from hsemotion_space.settings import Settings, SettingsError
 from hsemotion_space.ui.about import build_about
 from hsemotion_space.ui.analyze import Shared, build_workspace, find_job
@@ -184,6 +185,7 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     """
     _check_address(settings)
     checkpoints = list_checkpoints(settings.checkpoint_roots)
+    gpu = open_gpu(settings)
     # before anything is made that must be deleted again
     stop = _stop_on_signal() if block else threading.Event()
     hide_environment()
@@ -191,7 +193,7 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     folder = make_folder()
     uploads = Uploads(folder / "uploads", folder / "claims")
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
-    runner = JobRunner(settings, root=folder)
+    runner = JobRunner(settings, root=folder, gpu=gpu)
     feedback, problem = _open(settings, token)
     demo = build(AppContext(settings, runner, checkpoints, folder / "results", uploads, feedback, problem))
     limits = _limits(settings, uploads.folder)
