@@ -13,7 +13,7 @@ from typing import Final
 
 from hsemotion_space.settings import Settings
 
-PAGE_SECRETS: Final = (*Settings.secret_variables(), "HF_TOKEN")
+PAGE_SECRETS: Final = (*Settings.secret_variables(), "HF_TOKEN", "OAUTH_CLIENT_SECRET")
 """Secrets that the page needs."""
 _SECRET: Final = re.compile(
     r"(?!HF_HUB_).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID|PAT|DSN|DATABASE(_UR[LI])?)",

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeGuard
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Gpu:
         self._run = spaces.GPU(duration=SECONDS)(self._run_networks)
         self._calls = ThreadPoolExecutor(settings.workers, thread_name_prefix="gpu")
 
-    def accepts(self, faces: object, checkpoints: tuple[str, ...]) -> bool:
+    def accepts(self, faces: object, checkpoints: tuple[str, ...]) -> TypeGuard[Faces]:
         """Return whether faces from a worker are what the networks of its job take; a worker may lie."""
         roots = self._pipeline.settings.checkpoint_roots
         try:
