@@ -256,7 +256,12 @@ class FakeHub:
         self._repository(call)
         asked = json.loads(call.body)
         self.settings[call.parts["path"]][asked["key"]] = asked["value"]
-        return json_answer({name: {"value": value} for name, value in self.settings["variables"].items()})
+        return self._list_variables(call)
+
+    def _list_variables(self, call: Call) -> Answer:
+        self._repository(call)
+        rows = self.settings["variables"].items()
+        return json_answer({name: {"key": name, "value": value} for name, value in rows})
 
     def _validate(self, call: Call) -> Answer:
         front = re.match(r"\s*---\r?\n(.*?)\r?\n---", json.loads(call.body)["content"], re.DOTALL)
@@ -361,6 +366,7 @@ ROUTES: list[tuple[str, str, Callable[[FakeHub, Call], Answer]]] = [
     ("POST", rf"{_API}/super-squash/{_REVISION}", FakeHub._squash),
     ("POST", rf"{_API}/lfs-files/batch", FakeHub._lfs_delete),
     ("POST", rf"{_API}/(?P<path>secrets|variables)", FakeHub._set),
+    ("GET", rf"{_API}/variables", FakeHub._list_variables),
 ]
 
 

@@ -81,6 +81,11 @@ def test_create_asks_for_settings(
     table = read_front_matter(files["README.md"].decode())
     assert table["datasets"] == [DATA] and REPO in str(table["thumbnail"])
     assert not find_faults(table, files["requirements.txt"].decode())
+    before = dict(hub.settings["secrets"])
+    monkeypatch.setattr("builtins.input", lambda question: "other/answer")
+    assert main(["space", "create", REPO]) == 0
+    assert hub.settings["secrets"] == before, "with another secret nobody could erase their rows"
+    assert DATA in hub.files(REPO, kind="space")["README.md"].decode()
 
 
 def test_create_without_a_terminal_asks_for_nothing(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,10 @@ REPO, SECRET, REVIEWERS = (
     f"{ENV_PREFIX}{name}" for name in ("FEEDBACK_REPO", "FEEDBACK_SECRET", "REVIEWERS")
 )
 CREATE: Final = f"""
-Creates the Space, or updates it, and asks for the values of its variables and secrets. {REPO}, {SECRET} and
-{REVIEWERS} are taken from the environment where they are set there. HF_TOKEN must be allowed to create
-Spaces; the Space itself gets another token, which should be able to write to the dataset alone.
+Creates the Space and asks for the values of its variables and secrets, or updates the files of an existing
+one. {REPO}, {SECRET} and {REVIEWERS} are taken from the environment where they are set there.
+HF_TOKEN must be allowed to create Spaces; the Space itself gets another token, which should be able to write
+to the dataset alone.
 """
 
 
@@ -45,15 +46,16 @@ def add_space(parser: argparse.ArgumentParser) -> None:
 def _create(options: argparse.Namespace) -> int:
     from hsemotion_space.hub.registry import list_checkpoints  # noqa: PLC0415  heavy
     from hsemotion_space.hub.space import PYTHON, front_matter, pinned, with_front_matter  # noqa: PLC0415
-    from hsemotion_space.hub.space_repository import Space, create, read_files  # noqa: PLC0415
+    from hsemotion_space.hub.space_repository import Space, create, find_variables, read_files  # noqa: PLC0415
 
     files = read_files(ROOT)
     token = os.environ.get("HF_TOKEN") or _ask_secret("Token that may create Spaces")
     if not token:
         return report_error("HF_TOKEN is not set. Create a token with write access and set it.", 2)
-    variables, hidden = _ask_settings()
+    there = find_variables(options.repo, token)
+    variables, hidden = _ask_settings() if there is None else ({}, {})
     Settings.from_env({**variables, **hidden})  # refuses what the Space would refuse
-    datasets = [variables[REPO]] if REPO in variables else []
+    datasets = list(filter(None, [(there or variables).get(REPO)]))
     gradio = pinned(files["requirements.txt"].decode(), "gradio")
     front = front_matter(list_checkpoints([ROOT / "checkpoints"]), gradio, PYTHON, options.repo, datasets)
     files["README.md"] = with_front_matter(files["README.md"].decode(), front).encode()

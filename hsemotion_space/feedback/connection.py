@@ -26,7 +26,7 @@ NOT_A_DATABASE: Final = (
     " PostgreSQL database."
 )
 ON_NETWORK: Final = (
-    "The folder {folder} lies on a network mount ({kind}), where SQLite loses data. Set"
+    "The feedback database {name} lies on a network mount ({kind}), where SQLite loses data. Set"
     " HSEMOTION_FEEDBACK_DATA to a folder on a local disk, or HSEMOTION_FEEDBACK_DATABASE to a PostgreSQL"
     " database."
 )
@@ -68,7 +68,7 @@ def take(file: Path) -> FileLock:
         FeedbackError: if there is another one, or the file system has no locks that can be relied on.
     """
     if kind := network_type(file.parent):
-        raise FeedbackError(ON_NETWORK, code="database_on_network", folder=str(file.parent), kind=kind)
+        raise FeedbackError(ON_NETWORK, code="database_on_network", name=file.name, kind=kind)
     lock = FileLock(f"{file}.lock", timeout=0, thread_local=False, mode=FILE_MODE)
     try:
         make_folder(file.parent)

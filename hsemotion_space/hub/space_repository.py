@@ -64,6 +64,21 @@ def read_files(root: Path) -> dict[str, bytes]:
     }
 
 
+def find_variables(repo: str, token: str) -> dict[str, str] | None:
+    """Return the variables of a Space; None if there is no such Space.
+
+    Raises:
+        CheckpointError: if the Hub does not say so.
+    """
+    try:
+        found = client.retry(lambda: HfApi(token=token).get_space_variables(repo))
+    except (HubError, OSError) as error:
+        if isinstance(error, HubError) and error.status == 404:
+            return None
+        raise refusal(error, repo) from error
+    return {name: variable.value for name, variable in found.items()}
+
+
 def create(space: Space, files: Mapping[str, bytes], token: str) -> str:
     """Make a Space, unless it is there, set its variables and secrets, commit its files; return its address.
 

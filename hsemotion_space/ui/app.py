@@ -69,6 +69,7 @@ mimicry intensity.
 and they are wrong more often for some people than for others. Not for use on people at work or in education,
 nor for any decision about a person. Only add pictures of people who agree.</p>
 """
+PROBLEM = "Corrections are not taken on this server. {problem}"
 LOST = Message(
     "This Space would lose them when it restarts. Its operator must set HSEMOTION_FEEDBACK_REPO,"
     " HSEMOTION_FEEDBACK_SECRET and HF_TOKEN, or HSEMOTION_FEEDBACK_DATABASE.",
@@ -154,6 +155,9 @@ def build(context: AppContext) -> gr.Blocks:
         build_api(context)
         known = [workspace.job, workspace.saved_job, picker.choice]
         demo.load(lambda *values: find_job(context, workspace, *values), known, workspace.outputs, **QUIET)
+        if context.problem:  # a text with braces cannot be fixed
+            problem = context.problem.replace("{", "(").replace("}", ")")
+            gr.Markdown(fixed(PROBLEM, problem=problem), elem_classes="lead")
         gr.Markdown(fixed(PRIVACY, minutes=minutes, version=__version__), elem_classes="lead")
     demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return cast("gr.Blocks", demo)
