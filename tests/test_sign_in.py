@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from hsemotion_space.ui import app, review, sign_in
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.guard import SIGN_IN, Guard, GuardLimits
 from hsemotion_space.ui.sign_in import can_sign_in, prepare_sign_in, reviewer_name
+from hsemotion_space.ui.words import catalog, fixed
 
 SETTINGS = Settings(reviewers="ann, ben", oauth_secret="s3cret")
 
@@ -150,4 +152,6 @@ def test_a_space_takes_no_corrections_that_it_would_lose(
     feedback, problem = app._open(replace(settings, feedback_data=tmp_path), token)
     assert feedback is None and problem.code == "space_storage"  # type: ignore[attr-defined]
     assert not list(tmp_path.iterdir())
+    key = json.loads(fixed(app.PROBLEM, problem=problem).removeprefix("__i18n__"))["key"]
+    assert all("HSEMOTION_FEEDBACK_REPO" in texts[key] for texts in catalog().translations_dict.values())
     assert app._open(replace(settings, feedback="off"), token) == (None, "")

@@ -270,7 +270,7 @@ def _open(settings: Settings, token: str) -> tuple[Feedback | None, str]:
         return None, ""
     published = settings.feedback_repo and settings.feedback_secret and token
     if is_space() and not published and not settings.feedback_database:
-        print(LOST, file=sys.stderr)  # noqa: T201
+        print(f"Corrections are not taken: {LOST}", file=sys.stderr)  # noqa: T201
         return None, LOST
     try:
         feedback = open_feedback(settings, token)
