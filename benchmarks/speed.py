@@ -28,7 +28,7 @@ import av
 import numpy as np
 from common import Timing, agreement, boxes_by_frame, make_checkpoint, make_clip, timed
 
-from hsemotion_space.inference import pipeline as stages_of
+from hsemotion_space.inference import batcher
 from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.media.clips import Clip
 from hsemotion_space.settings import PipelineConfig, Settings
@@ -127,8 +127,8 @@ def stages(clip: Path, pipeline: Pipeline, every: int) -> Rows:
     """Return CPU milliseconds per frame of every stage, with engines on one thread."""
     places = {
         "convert to RGB": (Clip, "_rgb"), "search": (MtcnnDetector, "detect"),
-        "follow": (MtcnnDetector, "follow"), "align": (stages_of, "align_face"),
-        "backbone": (stages_of._Batcher, "_run"),
+        "follow": (MtcnnDetector, "follow"), "align": (batcher, "align_face"),
+        "backbone": (batcher.Batcher, "_run"),
     }  # fmt: skip
     spent, lock, kept = dict.fromkeys(places, 0.0), threading.Lock(), {}
     for name, (owner, attribute) in places.items():

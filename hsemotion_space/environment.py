@@ -13,13 +13,23 @@ from typing import Final
 
 from hsemotion_space.settings import Settings
 
-PAGE_SECRETS: Final = (*Settings.secret_variables(), "HF_TOKEN")
+PAGE_SECRETS: Final = (*Settings.secret_variables(), "HF_TOKEN", "OAUTH_CLIENT_SECRET")
 """Secrets that the page needs."""
 _SECRET: Final = re.compile(
     r"(?!HF_HUB_).*(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID|PAT|DSN|DATABASE(_UR[LI])?)",
     re.IGNORECASE,
 )  # names that begin with HF_HUB_ switch things on and off
 _HANDED: Final = "HSEMOTION_SECRETS_FILE"  # number of the descriptor from which the new process reads
+
+
+def is_space() -> bool:
+    """Return whether this process runs in a Space of the Hugging Face Hub."""
+    return bool(os.environ.get("SPACE_ID"))
+
+
+def is_zero_gpu() -> bool:
+    """Return whether it runs in a Space that borrows a GPU for single calls; read as ``spaces`` reads it."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def is_secret(name: str) -> bool:

@@ -14,7 +14,11 @@ from hsemotion_space.messages import MessageError
 
 ENV_PREFIX = "HSEMOTION_"
 # set by Hugging Face Spaces, followed where ours are not set
-SPACE_NAMES = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}
+SPACE_NAMES = {
+    "host": "GRADIO_SERVER_NAME",
+    "port": "GRADIO_SERVER_PORT",
+    "oauth_secret": "OAUTH_CLIENT_SECRET",
+}
 
 
 class SettingsError(MessageError, ValueError):
@@ -155,7 +159,11 @@ class Settings:
             published if empty.
         feedback_secret: text that the server's keys are made from; a random one, kept in ``feedback_data``,
             if empty.
-        review_token: what a reviewer must know; nobody can review on the page if empty.
+        review_token: what a reviewer must know; nobody can review with a token if empty.
+        reviewers: user names of the Hub, separated by commas, whose owners can review after they sign in;
+            works in a Space alone.
+        oauth_secret: with which a Space signs who has signed in; ``OAUTH_CLIENT_SECRET``, which the platform
+            sets.
         metrics_token: what a monitor must know to read ``/metrics``, which does not exist if empty.
     """
 
@@ -179,6 +187,8 @@ class Settings:
     feedback_secret: str = field(default="", repr=False)
     review_token: str = field(default="", repr=False)
     metrics_token: str = field(default="", repr=False)
+    reviewers: str = ""
+    oauth_secret: str = field(default="", repr=False)
     limits: MediaLimits = field(default_factory=MediaLimits)
 
     def __post_init__(self) -> None:
@@ -205,6 +215,11 @@ class Settings:
     def checkpoint_roots(self) -> tuple[Path, ...]:
         """Folders of checkpoint folders: the project's, then what was imported on this machine."""
         return self.checkpoints, self.cache / "checkpoints"
+
+    @property
+    def reviewer_names(self) -> frozenset[str]:
+        """Return the user names of the reviewers."""
+        return frozenset(filter(None, (name.strip() for name in self.reviewers.split(","))))
 
     @classmethod
     def secret_variables(cls) -> tuple[str, ...]:

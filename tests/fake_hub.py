@@ -63,12 +63,14 @@ class FakeHub:
     """A Hub in memory at `url`; set `token` to demand it for writing and for private repositories.
 
     `requests` tells what arrived, `waits_s` for how long the client library of this process wanted to pause
-    (see `use`), and `errors` holds mistakes of this stand-in itself, which leaving the `with` block raises.
+    (see `use`), `hardware` and `settings` are those of the latest Space, and `errors` holds mistakes of this stand-in itself, which leaving the `with` block raises.
     """
 
     def __init__(self, token: str | None = None) -> None:
         self.token = token
         self.waits_s: list[float] = []
+        self.hardware = ""
+        self.settings: dict[str, dict[str, str]] = {"secrets": {}, "variables": {}}
         self._repositories: dict[tuple[str, str], Repository] = {}
         self._raw: dict[str, bytes] = {}
         self._lock = threading.RLock()
@@ -240,8 +242,20 @@ class FakeHub:
         url = f"{self.url}/{name}" if kind == "model" else f"{self.url}/{kind}s/{name}"
         if self.has_repo(name, kind=kind):
             return json_answer({"error": f"You already created this {kind} repo", "url": url}, 409)
+        self.hardware = asked.get("hardware", "")
         self.add_repo(name, GIT_ATTRIBUTES, kind=kind, private=asked.get("visibility") == "private")
         return json_answer({"url": url, "name": name})
+
+    def _set(self, call: Call) -> Answer:
+        self._repository(call)
+        asked = json.loads(call.body)
+        self.settings[call.parts["path"]][asked["key"]] = asked["value"]
+        return self._list_variables(call)
+
+    def _list_variables(self, call: Call) -> Answer:
+        self._repository(call)
+        rows = self.settings["variables"].items()
+        return json_answer({name: {"key": name, "value": value} for name, value in rows})
 
     def _validate(self, call: Call) -> Answer:
         front = re.match(r"\s*---\r?\n(.*?)\r?\n---", json.loads(call.body)["content"], re.DOTALL)
@@ -316,22 +330,25 @@ class FakeHub:
 
 
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
-_API = rf"/api/(?P<kinds>models|datasets)/{_REPO}"
+_API = rf"/api/(?P<kinds>models|datasets|spaces)/{_REPO}"
 _REVISION = r"(?P<revision>[^/]+)"
 ROUTES: list[tuple[str, str, Callable[[FakeHub, Call], Answer]]] = [
     ("GET", r"/raw/(?P<path>.+)", FakeHub._raw_file),
-    ("GET", rf"/(?:(?P<kinds>datasets)/)?{_REPO}/resolve/{_REVISION}/(?P<path>.+)", FakeHub._resolve),
+    ("GET", rf"/(?:(?P<kinds>datasets|spaces)/)?{_REPO}/resolve/{_REVISION}/(?P<path>.+)", FakeHub._resolve),
     ("GET", rf"{_API}(?:/revision/{_REVISION})?", FakeHub._info),
     ("GET", rf"{_API}/tree/{_REVISION}(?:/(?P<path>.+))?", FakeHub._tree),
     ("GET", rf"{_API}/lfs-files", FakeHub._lfs_list),
     ("POST", r"/api/repos/create", FakeHub._create),
     ("POST", r"/api/validate-yaml", FakeHub._validate),
     ("POST", rf"{_API}/preupload/{_REVISION}", FakeHub._preupload),
-    ("POST", rf"/(?:(?P<kinds>datasets)/)?{_REPO}\.git/info/lfs/objects/batch", FakeHub._lfs_batch),
-    ("PUT", rf"/lfs/(?P<kinds>models|datasets)/{_REPO}/(?P<sha256>\w+)", FakeHub._lfs_put),
+    ("POST", rf"/(?:(?P<kinds>datasets|spaces)/)?{_REPO}\.git/info/lfs/objects/batch", FakeHub._lfs_batch),
+    ("PUT", rf"/lfs/(?P<kinds>models|datasets|spaces)/{_REPO}/(?P<sha256>\w+)", FakeHub._lfs_put),
+    ("POST", rf"/lfs/(?P<kinds>models|datasets|spaces)/{_REPO}/verify", FakeHub._lfs_verify),
     ("POST", rf"{_API}/commit/{_REVISION}", FakeHub._commit),
     ("POST", rf"{_API}/super-squash/{_REVISION}", FakeHub._squash),
     ("POST", rf"{_API}/lfs-files/batch", FakeHub._lfs_delete),
+    ("POST", rf"{_API}/(?P<path>secrets|variables)", FakeHub._set),
+    ("GET", rf"{_API}/variables", FakeHub._list_variables),
 ]
 
 

@@ -54,6 +54,7 @@ HOMES = {
     "ray": "batch",
     "safetensors": "hub inference training",
     "scipy": "vision training",
+    "spaces": "jobs",
     "sqlalchemy": "feedback",
     "starlette": "ui",
     "timm": "vision",
@@ -79,6 +80,8 @@ IN_THE_WORKER = {  # functions that no page calls
     ("inference/network.py", "_build"),
     ("hub/convert.py", "_load"),
     ("hub/convert.py", "_arrays"),
+    ("jobs/gpu.py", "__init__"),  # on ZeroGPU alone, whose library imports torch into the page
+    ("jobs/gpu.py", "_run_networks"),
 }
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 450, 60, 6
 

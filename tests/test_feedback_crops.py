@@ -11,7 +11,7 @@ from feedback_makers import refused
 from PIL import Image
 
 from hsemotion_space.feedback.crops import BLEED, GRAY, MOST_SIDE, UNCLEAR, make_crop, preview
-from hsemotion_space.inference.pipeline import _thumbnail
+from hsemotion_space.inference.batcher import thumbnail
 from hsemotion_space.types import Analysis, ByteArray
 
 WIDTH, HEIGHT = 640, 480
@@ -33,7 +33,7 @@ def seen(boxes: list[tuple[float, float, float, float]]) -> Analysis:
     analysis = make_analysis(len(boxes), kind="image")
     for number, box in enumerate(boxes, 1):
         analysis = with_track(analysis, number, boxes_xyxy=np.array([box], np.float32))
-    return with_track(analysis, 1, thumbnail=_thumbnail(scene(boxes), np.array(boxes[0], np.float32)))
+    return with_track(analysis, 1, thumbnail=thumbnail(scene(boxes), np.array(boxes[0], np.float32)))
 
 
 def with_track(analysis: Analysis, number: int, **changes: object) -> Analysis:
@@ -123,7 +123,7 @@ def test_the_frame_of_the_thumbnail_counts_in_a_clip() -> None:
     analysis = with_track(make_analysis(2, frames=3, gap=False), 2, boxes_xyxy=beside)
     surest = {
         "detection_scores": np.array([0.5, 0.9, 0.9], np.float32),
-        "thumbnail": _thumbnail(picture, boxes[1]),
+        "thumbnail": thumbnail(picture, boxes[1]),
     }
     assert redness(preview(with_track(analysis, 1, boxes_xyxy=boxes, **surest), 1)) <= 0
     elsewhere = {**surest, "detection_scores": np.array([0.9, 0.5, 0.5], np.float32)}
@@ -149,9 +149,9 @@ def test_neighbors_are_mixed_into_no_more_pixels_than_are_painted_over() -> None
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     picture[:, 320:] = 255
     box = np.array([100, 20, 500, 420], np.float32)
-    thumbnail = _thumbnail(picture, box)
-    edge = (320 - max(300 - 260, 0)) * thumbnail.shape[1] / 520
+    shown = thumbnail(picture, box)
+    edge = (320 - max(300 - 260, 0)) * shown.shape[1] / 520
     mixed = np.flatnonzero(
-        ((thumbnail[0, :, 0] > 0) & (thumbnail[0, :, 0] < 255)) | (np.arange(thumbnail.shape[1]) == int(edge))
+        ((shown[0, :, 0] > 0) & (shown[0, :, 0] < 255)) | (np.arange(shown.shape[1]) == int(edge))
     )
     assert np.abs(mixed - edge).max() <= BLEED

@@ -123,7 +123,7 @@ def test_look_is_refused_where_it_would_wait(runner: JobRunner, folder: Path) ->
 def test_look_that_nobody_asks_for_is_cancelled(
     runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.TIDY_EVERY_S", 0.05)
     occupy(runner, folder)
     live, waiting = runner.look(frame(), "small"), runner.submit(folder / "frame.jpg", PipelineConfig())
     for job_id in (live, waiting):
@@ -139,7 +139,7 @@ def test_look_that_nobody_asks_for_is_cancelled(
 def test_look_keeps_nothing_of_a_frame(
     runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.TIDY_EVERY_S", 0.05)
     kept = wait(runner, runner.submit(folder / "frame.jpg", PipelineConfig())).id
     content = frame() + os.urandom(8)  # this very picture
     before, files = sys.getrefcount(content), set(folder.rglob("*"))

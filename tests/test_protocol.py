@@ -3,17 +3,23 @@ visitors' files."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import ModuleType
 
+import gradio.http_server
 import gradio.queueing
 import gradio.routes
+import gradio.utils
 import pytest
 import uvicorn
 from page_makers import free_port
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -96,3 +102,29 @@ def test_errors_of_gradio_are_logged_without_their_texts(
             "ValueError in test_errors_of_gradio" in caplog.text
             and "face.png" not in caplog.text + "".join(capsys.readouterr())
         )
+
+
+def test_no_code_is_reloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a Space, Gradio would let anybody on port 7887 write into the program."""
+    started: list[dict[str, object]] = []
+    reloading = ModuleType("spaces.reloading")
+    reloading.start_reload_server = lambda **options: started.append(options)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spaces", ModuleType("spaces"))
+    monkeypatch.setitem(sys.modules, "spaces.reloading", reloading)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "1.0")
+    monkeypatch.setattr(gradio.http_server, "watchfn_spaces", gradio.utils.watchfn_spaces)
+    for name, value in {"SYSTEM": "spaces", "SPACE_ID": "ann/space"}.items():
+        monkeypatch.setenv(name, value)
+
+    def serve() -> None:
+        app = Starlette()
+        app.blocks = None  # type: ignore[attr-defined]
+        *_, server = gradio.http_server.start_server(app, "127.0.0.1", free_port())  # type: ignore[arg-type]
+        server.close()
+
+    serve()
+    assert started, "or this test shows nothing"
+    started.clear()
+    install()
+    serve()
+    assert not started

@@ -37,7 +37,8 @@ def test_every_variable_is_read_with_its_type() -> None:
         "checkpoints": "a/b", "cache": "c", "engine": "torch", "threads": "2", "workers": "1", "host": "0.0.0.0", "port": "80",
         "hosts": "a.example", "upload_mb_per_client": "3", "upload_mb": "4", "free_mb": "5",
         "job_time_limit_s": "1.5", "results_ttl_s": "60", "feedback": "off", "feedback_data": "d", "feedback_database": "sqlite://",
-        "feedback_repo": "o/n", "feedback_secret": "s", "review_token": "t", "metrics_token": "m",
+        "feedback_repo": "o/n", "feedback_secret": "s", "review_token": "t", "reviewers": "a, b", "oauth_secret": "c",
+        "metrics_token": "m",
     }  # fmt: skip
     assert set(given) == {item.name for item in fields(Settings)} - {"limits"}
     settings = Settings.from_env(
@@ -63,8 +64,11 @@ def test_every_variable_is_read_with_its_type() -> None:
         "o/n",
         "s",
         "t",
+        "a, b",
+        "c",
         "m",
     )
+    assert settings.reviewer_names == {"a", "b"}
     assert "secret=" not in repr(settings)
     assert "token=" not in repr(settings)
 
@@ -80,7 +84,7 @@ def test_secrets_are_left_out_by_what_they_are() -> None:
     assert settings.without_secrets() == Settings(feedback_repo="o/n")
     assert set(Settings.secret_variables()) == {
         f"HSEMOTION_{name}"
-        for name in ("FEEDBACK_SECRET", "REVIEW_TOKEN", "METRICS_TOKEN", "FEEDBACK_DATABASE")
+        for name in ("FEEDBACK_SECRET", "REVIEW_TOKEN", "METRICS_TOKEN", "FEEDBACK_DATABASE", "OAUTH_SECRET")
     }
     named = {
         item.name for item in fields(Settings) if re.search("secret|token|password|database|key", item.name)
@@ -88,8 +92,9 @@ def test_secrets_are_left_out_by_what_they_are() -> None:
     assert {f"HSEMOTION_{name.upper()}" for name in named} <= set(Settings.secret_variables())
 
 
-def test_a_space_says_where_to_listen() -> None:
-    space = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "7000"}
+def test_a_space_says_where_to_listen_and_how_to_sign_in() -> None:
+    space = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "7000", "OAUTH_CLIENT_SECRET": "s3cret"}
+    assert Settings.from_env(space).oauth_secret == "s3cret"
     assert (Settings.from_env(space).host, Settings.from_env(space).port) == ("0.0.0.0", 7000)
     assert Settings.from_env(space | {"HSEMOTION_HOST": "127.0.0.2"}).host == "127.0.0.2"
 

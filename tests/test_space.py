@@ -13,22 +13,22 @@ from error_codes import raises_code
 from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.hub.source import Digest, HubSource
-from hsemotion_space.hub.space import front_matter
+from hsemotion_space.hub.space import (
+    KEYS,
+    PYTHON,
+    find_faults,
+    front_matter,
+    pinned,
+    read_front_matter,
+    with_front_matter,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = list_checkpoints([ROOT / "checkpoints"])
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 COLORS = "red yellow green blue indigo purple pink gray"
-ACCEPTED = """title emoji colorFrom colorTo sdk python_version sdk_version suggested_hardware suggested_storage app_file app_build_command
-    app_port base_path fullWidth header short_description models datasets tags thumbnail pinned hf_oauth hf_oauth_scopes
-    hf_oauth_expiration_minutes hf_oauth_authorized_org disable_embedding startup_duration_timeout custom_headers preload_from_hub
-    license"""
-
-
-def pinned(package: str) -> str:
-    found = re.search(rf"^{package}==(\S+)$", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
-    assert found, f"{package} is not pinned"
-    return found[1]
+REQUIREMENTS = (ROOT / "requirements.txt").read_text("utf-8")
+GRADIO = pinned(REQUIREMENTS, "gradio")
 
 
 def published(name: str, *, heads: bool) -> Checkpoint:
@@ -41,7 +41,7 @@ def published(name: str, *, heads: bool) -> Checkpoint:
 
 def test_the_readme_starts_with_what_the_manifests_say() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    wanted = front_matter(CHECKPOINTS, pinned("gradio"), "3.12")
+    wanted = front_matter(CHECKPOINTS, GRADIO, PYTHON)
     assert text.startswith(f"---\n{wanted}---\n")
 
 
@@ -50,7 +50,7 @@ def test_every_key_is_one_that_the_hub_accepts(count: int) -> None:
     table = yaml.safe_load(
         front_matter([published(f"model-{i}", heads=True) for i in range(count)], "6.31.0", "3.12")
     )
-    assert table.keys() <= set(ACCEPTED.split())
+    assert table.keys() <= set(KEYS.split())
     assert ("preload_from_hub" in table) == ("models" in table) == bool(count)
     assert {table["colorFrom"], table["colorTo"]} <= set(COLORS.split())
     assert len(table["short_description"]) <= 60
@@ -79,3 +79,47 @@ def test_more_preloads_than_a_space_may_have_are_refused() -> None:
     front_matter([published(f"model-{i}", heads=True) for i in range(10)], "6.31.0", "3.12")
     with raises_code(CheckpointError, "too_many"):
         front_matter([published(f"model-{i}", heads=True) for i in range(11)], "6.31.0", "3.12")
+
+
+def test_the_configuration_of_a_space_is_complete_and_can_run_for_free() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    front = front_matter([published("one", heads=True)], GRADIO, PYTHON, "ann/space", ["ann/corrections"])
+    table = read_front_matter(with_front_matter(readme, front))
+    wanted = """models datasets preload_from_hub hf_oauth hf_oauth_expiration_minutes thumbnail suggested_hardware
+        startup_duration_timeout python_version"""
+    assert set(wanted.split()) <= table.keys() <= set(KEYS.split())
+    assert (table["suggested_hardware"], table["hf_oauth"]) == ("zero-a10g", True)
+    assert table["datasets"] == ["ann/corrections"]
+    thumbnail = str(table["thumbnail"]).removeprefix("https://huggingface.co/spaces/ann/space/resolve/main/")
+    assert (ROOT / thumbnail).is_file()
+    assert find_faults(table, REQUIREMENTS) == []
+    assert with_front_matter(with_front_matter(readme, front), front).endswith(readme.split("---\n", 2)[2])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sdk_version", "6.0.0"), ("python_version", "3.10"), ("python_version", 3.12), ("suggested_hardware", "gpu"),
+        ("short_description", "x" * 61), ("preload_from_hub", ["a/b"] * 11), ("suggested_harware", "zero-a10g"),
+    ],
+)  # fmt: skip
+def test_each_fault_of_a_configuration_is_found(key: str, value: object) -> None:
+    table = read_front_matter((ROOT / "README.md").read_text("utf-8"))
+    assert find_faults(table, REQUIREMENTS) == []
+    [fault] = find_faults({**table, key: value}, REQUIREMENTS)
+    assert key in fault
+
+
+@pytest.mark.parametrize("torch", ["torch==2.15.0", "torch>=2.8"])
+def test_a_torch_that_zero_gpu_does_not_run_is_found(torch: str) -> None:
+    table = read_front_matter((ROOT / "README.md").read_text("utf-8"))
+    [fault] = find_faults(table, re.sub(r"^torch==.*$", torch, REQUIREMENTS, flags=re.MULTILINE))
+    assert "torch" in fault
+
+
+@pytest.mark.parametrize("readme", ["", "no block", "---\na: [\n---\n"])
+def test_a_readme_without_a_configuration_is_refused(readme: str) -> None:
+    try:
+        assert find_faults(read_front_matter(readme), REQUIREMENTS)
+    except ValueError as error:
+        assert str(error)

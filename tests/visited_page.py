@@ -3,12 +3,10 @@ proxy of a Space."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from hsemotion_space.settings import Settings
 from hsemotion_space.ui import app, clients
 
 if __name__ == "__main__":
     # in the environment Gradio would read it too
-    clients.os = SimpleNamespace(environ={"SPACE_ID": "tests/page"})
+    clients.is_space = lambda: True
     app.launch(Settings.from_env())

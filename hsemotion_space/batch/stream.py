@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -68,7 +68,7 @@ class ExportStream:
 
     def _merge(self) -> None:
         whole = self._folder / "whole"
-        merge = {
+        merge: dict[str, Callable[[Sequence[Path], Path], None]] = {
             ".csv": partial(_merge_csv, encoding="utf-8-sig" if self._bom else "utf-8"),
             ".json": _merge_json, ".parquet": _merge_parquet,
         }  # fmt: skip

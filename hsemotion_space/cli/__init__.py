@@ -15,6 +15,7 @@ from hsemotion_space.cli.checkpoints import add_checkpoints
 from hsemotion_space.cli.console import deferred, report_error
 from hsemotion_space.cli.feedback import add_feedback
 from hsemotion_space.cli.learn import add_evaluate, add_learn
+from hsemotion_space.cli.space import add_space
 from hsemotion_space.environment import secrets
 from hsemotion_space.logs import install_logs
 from hsemotion_space.messages import MessageError
@@ -54,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_checkpoints(commands.add_parser("checkpoints", help="list, download, import and publish checkpoints"))
     add_feedback(commands.add_parser("feedback", help="show, export, review, publish and erase corrections"))
     commands.add_parser("serve", help="serve the page").set_defaults(handler=_serve)
+    add_space(commands.add_parser("space", help="create a Space of the Hugging Face Hub, or check one"))
     add_learn(
         commands.add_parser(
             "learn", aliases=["train"], help="train backbones and heads, write predictions and submissions"

@@ -14,6 +14,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from hsemotion_space.feedback.keys import SECRET_FILE
+from hsemotion_space.feedback.mounts import network_type
 from hsemotion_space.feedback.private import FILE_MODE, make_file, make_folder, sync, tighten
 from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.messages import Message
@@ -23,6 +24,11 @@ CANNOT_OPEN: Final = "The feedback database cannot be opened: {reason}."
 NOT_A_DATABASE: Final = (
     "The feedback database must be the URL of a SQLite file, such as sqlite:///feedback.sqlite, or of a"
     " PostgreSQL database."
+)
+ON_NETWORK: Final = (
+    "The feedback database {name} lies on a network mount ({kind}), where SQLite loses data. Set"
+    " HSEMOTION_FEEDBACK_DATA to a folder on a local disk, or HSEMOTION_FEEDBACK_DATABASE to a PostgreSQL"
+    " database."
 )
 DAMAGED: Final = Message("the database is damaged")
 FAILED: Final = Message("the database failed")
@@ -59,8 +65,10 @@ def take(file: Path) -> FileLock:
     """Become the one writer of a file, until the lock is released or the process ends.
 
     Raises:
-        FeedbackError: if there is another one.
+        FeedbackError: if there is another one, or the file system has no locks that can be relied on.
     """
+    if kind := network_type(file.parent):
+        raise FeedbackError(ON_NETWORK, code="database_on_network", name=file.name, kind=kind)
     lock = FileLock(f"{file}.lock", timeout=0, thread_local=False, mode=FILE_MODE)
     try:
         make_folder(file.parent)

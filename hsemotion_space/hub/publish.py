@@ -278,7 +278,7 @@ def publish(publication: Publication, repo: str, token: str, private: bool = Fal
         api = HfApi(token=token)
         revision = client.retry(lambda: _commit(publication, repo, api, private), client.UPLOAD_TIMEOUT_S)
     except (HubError, OSError) as error:
-        raise _refusal(error, repo) from error
+        raise refusal(error, repo) from error
     return HubSource(repo, revision, WEIGHTS_FILE)
 
 
@@ -341,7 +341,8 @@ def _validation_reasons(answer: str) -> str:
         return answer[:200]
 
 
-def _refusal(error: HubError | OSError, repo: str) -> CheckpointError:
+def refusal(error: HubError | OSError, repo: str) -> CheckpointError:
+    """Return why a repository could not be written, and what to do."""
     status, reason, code = 0, str(error), "disk"
     if isinstance(error, HubError):
         status, reason, code = (0 if error.transient else error.status), error.message, error.code
@@ -349,6 +350,10 @@ def _refusal(error: HubError | OSError, repo: str) -> CheckpointError:
         401: (
             "The Hub does not accept the token. Make one that may write to {repo} at"
             " huggingface.co/settings/tokens."
+        ),
+        402: (
+            "This hardware needs a paid plan. A free account can host a Space on zero-a10g alone, which is"
+            " ZeroGPU."
         ),
         403: "The token may not write to {repo}. Use one with write permission for {owner}.",
         404: "There is no {repo} on the Hub, or the token may not see it.",

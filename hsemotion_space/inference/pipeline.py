@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from hsemotion_space.hub.download import silent
-from hsemotion_space.hub.manifest import InputSpec
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.inference.ahead import iterate_ahead
+from hsemotion_space.inference.batcher import Batcher, Remote
 from hsemotion_space.inference.network import Network, Report, load_network
 from hsemotion_space.inference.postprocess import read_tracks
-from hsemotion_space.inference.track_builder import Draft, Outputs
 from hsemotion_space.media.clips import NO_FRAME, MediaError, open_clip, read_image, read_image_bytes, sniff
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
-from hsemotion_space.types import (
-    THUMBNAIL_HALF,
-    Analysis,
-    ByteArray,
-    CheckpointRef,
-    FaceDetections,
-    FaceTrack,
-    FloatArray,
-    Frame,
-    MediaInfo,
-)
-from hsemotion_space.vision.alignment import align_face
+from hsemotion_space.types import Analysis, CheckpointRef, FaceDetections, Frame, MediaInfo
 from hsemotion_space.vision.cuts import mark_cuts
 from hsemotion_space.vision.detection import FaceDetector, MtcnnDetector
-from hsemotion_space.vision.engine import EngineOptions, normalize
+from hsemotion_space.vision.engine import EngineOptions
 from hsemotion_space.vision.tracking import FaceTracker, without_doubles
 
 FRAMES_AHEAD = 4  # decoded frames that may wait
-BATCH = 32  # faces per run of the backbone, across faces and frames
-PREVIEW_SIDE = 1280  # px
-THUMBNAIL_SIDE = 160  # px
 # in clips of at least ten analyzed frames, a face seen in fewer frames is taken for a false alarm
 BRIEF_FRAMES = 3
 LIVE = PipelineConfig(detection_side=480, min_face=40)  # how the picture of a camera is searched
@@ -51,87 +34,9 @@ LIVE_PIXELS = 2_000_000  # of such a picture
 NO_FACE = Message(
     "No face was found. Try a picture with a larger, unobstructed, upright face.", code="no_face"
 )
-# gray level of 0 to 255 that is exceeded by a twentieth of the pixels of a picture that is not dark
-DARK = 40
 NO_FACE_DARK = Message(
     "No face was found: the picture is too dark. Try one with more light.", code="no_face_dark"
 )
-
-
-@dataclass(slots=True)
-class _Preview:
-    """The frame that shows the most faces, the earliest of equals, and whether all frames so far are dark."""
-
-    frame: Frame | None = None
-    faces: int = -1
-    is_dark: bool = True
-
-    def offer(self, frame: Frame, faces: int) -> None:
-        self.is_dark = self.is_dark and bool(np.percentile(frame.rgb[::8, ::8], 95) < DARK)
-        if faces > self.faces:
-            self.frame, self.faces = Frame(_shrink(frame.rgb, PREVIEW_SIDE), frame.index, frame.time_s), faces
-
-
-class _Batcher:
-    """Collects faces across frames and tracks, runs them through the backbones in batches, keeps the preview.
-
-    A face is aligned once for each ``InputSpec``; backbones that expect the same picture share it. A thread
-    runs one batch while the next one is collected; close the batcher after use.
-    """
-
-    def __init__(self, networks: Sequence[Network]) -> None:
-        self.networks = networks
-        self.drafts: dict[int, Draft] = {}
-        self.preview = _Preview()
-        self._faces: dict[InputSpec, list[ByteArray]] = {network.checkpoint.input: [] for network in networks}
-        self._owners: list[Draft] = []
-        self._thread = ThreadPoolExecutor(1, "backbone")
-        self._running: Future[None] | None = None
-
-    def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown(cancel_futures=True)
-
-    def add(self, frame: Frame, faces: FaceDetections, ids: Iterable[int]) -> None:
-        """Queue the faces of one frame."""
-        self.preview.offer(frame, len(faces))
-        for row, track_id in enumerate(ids):
-            box = faces.boxes_xyxy[row]
-            for spec, queued in self._faces.items():
-                queued.append(align_face(frame.rgb, box, spec))
-            draft = self.drafts.setdefault(int(track_id), Draft(tuple(Outputs() for _ in self.networks)))
-            if draft.add(frame, faces, row):
-                draft.thumbnail = _thumbnail(frame.rgb, box)
-            self._owners.append(draft)
-        while len(self._owners) >= BATCH:
-            self._submit()
-
-    def _submit(self) -> None:
-        """Hand the next batch to the thread once the one before is done, and raise what that one raised."""
-        faces, owners = {spec: queued[:BATCH] for spec, queued in self._faces.items()}, self._owners[:BATCH]
-        self._faces = {spec: queued[BATCH:] for spec, queued in self._faces.items()}
-        self._owners = self._owners[BATCH:]
-        if self._running is not None:
-            self._running.result()
-        self._running = self._thread.submit(self._run, faces, owners)
-
-    def _run(self, faces: Mapping[InputSpec, Sequence[ByteArray]], owners: Sequence[Draft]) -> None:
-        for spec, queued in faces.items():
-            batch = normalize(np.stack(queued), spec.mean, spec.std)
-            for place, network in enumerate(self.networks):
-                if network.checkpoint.input == spec:
-                    for owner, embedding, score in zip(owners, *network.run(batch), strict=True):
-                        owner.outputs[place].embeddings.append(embedding)
-                        owner.outputs[place].scores.append(score)
-
-    def tracks(self, shortest: int) -> list[tuple[FaceTrack, ...]]:
-        """Return the tracks of at least ``shortest`` frames per network, numbered from 1 by appearance."""
-        while self._owners:
-            self._submit()
-        if self._running is not None:
-            self._running.result()
-        kept = [draft for _, draft in sorted(self.drafts.items()) if len(draft) >= shortest]
-        return [draft.tracks(number) for number, draft in enumerate(kept, 1)]
 
 
 class Pipeline:
@@ -213,6 +118,7 @@ class Pipeline:
         checkpoints: Sequence[str],
         config: PipelineConfig | None = None,
         report: Report | None = None,
+        remote: Remote | None = None,
     ) -> tuple[Analysis, ...]:
         """Analyze a picture or a clip with several checkpoints; it is decoded, and faces are tracked, once.
 
@@ -224,6 +130,8 @@ class Pipeline:
             checkpoints: ids, at least one; an id that is given twice runs once.
             config: what the user chose, but for the checkpoint; the usual values if left out.
             report: called with (frames done, frames expected); what it raises stops the analysis.
+            remote: runs the networks of a large file elsewhere, if it can; the numbers then differ in the
+                last digits.
 
         Returns:
             One analysis per id, in the given order.
@@ -241,7 +149,7 @@ class Pipeline:
         kind = sniff(path, self.settings.limits)
         asked = [self.network(checkpoint_id) for checkpoint_id in checkpoints]
         networks = tuple({network.checkpoint.id: network for network in asked}.values())
-        with closing(_Batcher(networks)) as batcher:
+        with closing(Batcher(networks, remote)) as batcher:
             info, times, cuts = self._gather(path, kind, batcher, config, report)
             analyses = _assemble(info, batcher, times, cuts, config.smoothing)
         return tuple(analyses[network.checkpoint.id] for network in asked)
@@ -259,7 +167,7 @@ class Pipeline:
         network = self.network(checkpoint_id)
         info, frame = read_image_bytes(picture, replace(self.settings.limits, image_pixels=LIVE_PIXELS))
         faces = without_doubles(self.detector(LIVE).detect(frame.rgb))
-        with closing(_Batcher((network,))) as batcher:
+        with closing(Batcher((network,))) as batcher:
             batcher.add(frame, faces, range(1, len(faces) + 1))
             return _assemble(info, batcher, [frame.time_s], [], LIVE.smoothing)[network.checkpoint.id]
 
@@ -267,7 +175,7 @@ class Pipeline:
         self,
         path: Path,
         kind: Literal["image", "clip"],
-        batcher: _Batcher,
+        batcher: Batcher,
         config: PipelineConfig,
         report: Report | None,
     ) -> tuple[MediaInfo, list[float], list[float]]:
@@ -336,14 +244,14 @@ def follow_faces(
 
 
 def _assemble(
-    info: MediaInfo, batcher: _Batcher, times: list[float], cuts: list[float], smoothing: float
+    info: MediaInfo, batcher: Batcher, times: list[float], cuts: list[float], smoothing: float
 ) -> dict[str, Analysis]:
     """Return the analysis of each network by the id of its checkpoint."""
     preview = batcher.preview.frame
     if preview is None:
         raise MediaError(NO_FRAME)
     tracks = batcher.tracks(BRIEF_FRAMES if len(times) >= 10 else 1)
-    notices: list[str] = list(info.notices)
+    notices: list[str] = [*info.notices, *batcher.notices]
     if cuts:
         one = "The clip has 1 cut; faces get new numbers after it."
         several = "The clip has {count} cuts; faces get new numbers after each of them."
@@ -374,18 +282,3 @@ def _assemble(
             cuts_s=np.array(cuts, np.float64),
         )
     return analyses
-
-
-def _shrink(rgb: ByteArray, side: int) -> ByteArray:
-    image = Image.fromarray(rgb)
-    image.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(image)
-
-
-def _thumbnail(rgb: ByteArray, box: FloatArray) -> ByteArray:
-    """Return the face with a little of what is around it, at most THUMBNAIL_SIDE px."""
-    height, width = rgb.shape[:2]
-    center, half = (box[:2] + box[2:]) / 2, float(np.max(box[2:] - box[:2])) * THUMBNAIL_HALF
-    x0, y0 = (int(max(value, 0)) for value in center - half)
-    x1, y1 = (int(min(value, limit)) for value, limit in zip(center + half, (width, height), strict=True))
-    return _shrink(np.ascontiguousarray(rgb[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]), THUMBNAIL_SIDE)

@@ -41,6 +41,7 @@ class AnalysisRequest:
     """Analyze one file with one checkpoint or several.
 
     Attributes:
+        gpu: whether the worker may ask the page for a GPU.
         KEPT_S: how long a result is kept; None for as long as the deployment keeps results.
         PATIENCE_S: a job whose status nobody requests for so long is cancelled. Browsers run the timers of a
             background tab once a minute, so this must be longer.
@@ -54,6 +55,7 @@ class AnalysisRequest:
     config: PipelineConfig
     checkpoints: tuple[str, ...]
     kind: Literal["image", "clip"] = "image"
+    gpu: bool = False
 
     @property
     def lane(self) -> Lane:

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from hsemotion_space.edits import Edits
+from hsemotion_space.jobs.gpu import Gpu
+from hsemotion_space.jobs.lane import WorkerLane
 from hsemotion_space.jobs.requests import (
     AnalysisRequest,
-    Explained,
     ExplainRequest,
     FileRequest,
     FrameRequest,
     JobError,
     JobStatus,
-    Phase,
     Place,
-    WorkerState,
     WorkerStatus,
 )
-from hsemotion_space.jobs.table import Job, JobFiles, JobTable, WorkerQueue
-from hsemotion_space.jobs.worker import WorkerProcess
+from hsemotion_space.jobs.table import JobFiles, JobTable
 from hsemotion_space.logs import log_event
 from hsemotion_space.media.formats import MediaError, sniff
-from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
 
@@ -39,15 +36,6 @@ MAX_BEFORE_FRAME: Final = 3  # jobs that may wait before a camera frame, which i
 FRAME_BYTES: Final = 200_000
 MAX_CHECKPOINTS: Final = 6  # of one job; figures have as many dashes
 CLIP_NICENESS: Final = 5  # of the worker for clips, so that pictures get the CPU first
-DOWNLOAD_LIMIT_S: Final = 1800.0  # what the download of weights may take on top of the analysis
-CANCEL_GRACE_S: Final = 5.0  # a worker that does not stop by itself in this time is killed
-TIDY_EVERY_S: Final = 1.0
-IDLE_S: Final = 30.0  # between two tidyings without anything to do
-DIED: Final = Message(
-    "The analysis process stopped unexpectedly, perhaps for lack of memory. Try a shorter clip or a smaller"
-    " picture.",
-    code="worker_died",
-)
 
 
 @contextlib.contextmanager
@@ -76,17 +64,20 @@ class JobRunner:
         warm: start the workers at once, so that the first analysis does not wait for them.
         root: folder of the server, see :class:`JobFiles`. If left out, a job fails when its file is deleted
             before it is read.
+        gpu: runs the networks of large jobs; None where workers run everything.
 
     Raises:
         OSError: if the folder cannot be used.
     """
 
-    def __init__(self, settings: Settings, warm: bool = True, root: Path | None = None) -> None:
-        self._table = JobTable(settings, JobFiles(root))
+    def __init__(
+        self, settings: Settings, warm: bool = True, root: Path | None = None, gpu: Gpu | None = None
+    ) -> None:
+        self._table, self._gpu = JobTable(settings, JobFiles(root)), gpu
         short, *clips = self._table.queues
         self._lanes = [
-            WorkerLane(self._table, short, warm),
-            *(WorkerLane(self._table, queue, warm, CLIP_NICENESS) for queue in clips),
+            WorkerLane(self._table, short, warm, gpu=gpu),
+            *(WorkerLane(self._table, queue, warm, CLIP_NICENESS, gpu) for queue in clips),
         ]
 
     @property
@@ -123,7 +114,8 @@ class JobRunner:
             kind = sniff(path)
         except MediaError:  # the worker reports it
             kind = "image"
-        return self._queue_file(AnalysisRequest(uuid.uuid4().hex, path, config, asked, kind), client)
+        request = AnalysisRequest(uuid.uuid4().hex, path, config, asked, kind, self._gpu is not None)
+        return self._queue_file(request, client)
 
     @_log_refusals("explanation")
     def explain(
@@ -182,7 +174,9 @@ class JobRunner:
         try:
             with table.changed:
                 table.check_room(request.lane, client, time.monotonic())
-                return table.add(replace(request, path=media), client, time.monotonic()).request.id
+                job = table.add(replace(request, path=media), client, time.monotonic())
+                job.visitor = copy_context() if self._gpu is not None else None
+                return request.id
         except JobError:
             table.files.remove(request.id)
             raise
@@ -300,159 +294,3 @@ class JobRunner:
             self._table.changed.notify_all()
         for lane in self._lanes:
             lane.close()
-
-
-class WorkerLane:
-    """A thread that runs the jobs of one queue in one worker; lanes do not affect each other.
-
-    Args:
-        table: of all jobs.
-        queue: one of its queues.
-        warm: start the worker at once.
-        niceness: of the worker.
-    """
-
-    def __init__(self, table: JobTable, queue: WorkerQueue, warm: bool, niceness: int = 0) -> None:
-        self.worker = WorkerProcess(table.settings, niceness)
-        self.thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
-        self._table, self._queue, self._warm = table, queue, warm
-        self._started_s = float("-inf")
-        self.thread.start()
-
-    def status(self) -> WorkerStatus:
-        """Return how the worker and its queue are; to be called with ``JobTable.changed`` held."""
-        worker, process = self.worker, self.worker.process
-        state: WorkerState = "stopped"
-        if self.thread.is_alive():
-            state = "restarting" if worker.served else "starting"
-            if worker.ready and process is not None and process.is_alive():
-                state = "ready"
-        return WorkerStatus(
-            state,
-            (process.pid or 0) if process is not None else 0,
-            max(worker.starts - 1, 0),
-            len(self._queue),
-            self._queue.running is not None,
-        )
-
-    def close(self) -> None:
-        """Wait for the thread, which ends when the table is closed, and stop the worker."""
-        self.thread.join(timeout=10)
-        self.worker.stop()
-
-    def _serve(self) -> None:
-        """Thread: run one job after the other."""
-        table = self._table
-        while True:
-            if self._warm:
-                self._keep_warm()
-            with table.changed:
-                waits = table.has_short_lived or (self._warm and not self.worker.ready)
-                pause_s = TIDY_EVERY_S if waits else IDLE_S
-                table.changed.wait_for(lambda: table.closed or len(self._queue), timeout=pause_s)
-                if table.closed:
-                    return
-                table.tidy(time.monotonic())
-                job = table.take(self._queue)
-            if job is not None:
-                self._run(job)
-            del job  # or it would keep a result until the next job comes
-
-    def _keep_warm(self) -> None:
-        """Start the worker if there is none, but not again and again, and hear when it is ready."""
-        try:
-            if self.worker.alive:
-                match None if self.worker.ready else self.worker.receive():
-                    case "ready", dict(problems):
-                        self._table.problems |= problems
-            elif time.monotonic() - self._started_s > IDLE_S:
-                self._started_s = time.monotonic()
-                self.worker.start()
-        except (EOFError, OSError):
-            self.worker.stop()
-
-    def _run(self, job: Job) -> None:
-        try:
-            if not self.worker.alive:
-                self.worker.start()
-            self._converse(job)
-        except (EOFError, OSError):
-            self.worker.stop()
-            self._end(job, DIED)
-
-    def _converse(self, job: Job) -> None:
-        """Send one request and follow its answers; kill the worker when time is up or it ignores a cancel."""
-        table, began_s, cancelled_s = self._table, time.monotonic(), 0.0
-        while not job.status.finished:
-            if job.cancel and not job.sent_s:
-                return self._end(job)
-            if self.worker.ready and not job.sent_s:
-                self.worker.send(job.request)
-                job.running_s = job.sent_s = time.monotonic()
-            answer = self.worker.receive()
-            now_s = time.monotonic()
-            with table.changed:
-                if now_s - table.tidied_s > TIDY_EVERY_S:
-                    table.tidy(now_s)
-                if answer is not None:
-                    self._record(job, answer, now_s)
-            if job.cancel and job.sent_s and not cancelled_s and not job.status.finished:
-                cancelled_s = now_s
-                self.worker.send("cancel")
-            overdue = now_s - (job.running_s or began_s) > table.settings.job_time_limit_s
-            ignored = cancelled_s > 0 and now_s - cancelled_s > CANCEL_GRACE_S
-            if (table.closed or overdue or ignored) and not job.status.finished:
-                self.worker.stop()
-                self._end(job, self._timed_out(job))
-        return None
-
-    def _end(self, job: Job, problem: str = "") -> None:
-        """Note that a job failed, or was cancelled, if that was wanted."""
-        with self._table.changed:
-            unwanted = self._table.closed or job.cancel
-            self._table.end(
-                job,
-                "cancelled" if unwanted else "failed",
-                time.monotonic(),
-                job.reason if unwanted else problem,
-            )
-
-    def _timed_out(self, job: Job) -> Message:
-        advice = Message(
-            "Try a shorter clip or fewer checkpoints."
-            if len(job.request.checkpoints) > 1
-            else "Try a shorter clip."
-        )
-        if job.request.KEPT_S is not None:
-            advice = Message("Try again later.")
-        limit = self._table.settings.job_time_limit_s
-        return Message(
-            "The analysis took longer than {limit:g} s and was stopped. {advice}",
-            code="timed_out",
-            limit=limit,
-            advice=advice,
-        )
-
-    def _record(self, job: Job, answer: tuple[object, ...], now_s: float) -> None:
-        """Note an answer of the worker."""
-        table = self._table
-        match answer:
-            case "progress", phase, int(done), int(total):
-                known: Phase = "download" if phase == "download" else "analysis"
-                job.status = replace(job.status, phase=known, done=done, total=total)
-                if known == "download" and now_s - job.sent_s < DOWNLOAD_LIMIT_S:
-                    job.running_s = now_s
-                table.changed.notify_all()
-            case "done", (tuple() | Explained()) as result:
-                for analysis in result if isinstance(result, tuple) else ():
-                    table.problems.pop(analysis.checkpoint.id, None)
-                table.end(job, "done", now_s, answer=result)
-            case "unavailable" | "failed", str(message), *checkpoint:
-                table.problems |= dict.fromkeys(map(str, checkpoint), message)
-                table.end(job, "failed", now_s, message)
-            case ("cancelled",):
-                table.end(job, "cancelled", now_s, job.reason)
-            case "ready", dict(problems):
-                table.problems |= problems
-            case _:
-                raise EOFError  # a message that is not known: it is replaced as if it had died

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextvars import Context
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -61,6 +62,7 @@ class Job:
         running_s: when the worker had the weights, as far as known.
         ended_s: when it ended.
         size: bytes of its result.
+        visitor: context of the request, while the job may need a GPU for it.
     """
 
     request: Request
@@ -74,6 +76,7 @@ class Job:
     running_s: float = 0.0
     ended_s: float = 0.0
     size: int = 0
+    visitor: Context | None = None
 
     def remaining_s(self, usual_s: float | None, now_s: float) -> float | None:
         """Return the remaining seconds of a running job, None if unknown; ``usual_s`` is typical."""
@@ -327,7 +330,7 @@ class JobTable:
         self.queue_of(job.request.lane).remove(job)
         analyses, explained = (answer, None) if isinstance(answer, tuple) else ((), answer)
         job.status = replace(job.status, state=state, message=message, analyses=analyses, explained=explained)
-        job.ended_s, job.size = now_s, array_bytes(answer)
+        job.ended_s, job.size, job.visitor = now_s, array_bytes(answer), None
         if state == "done" and job.running_s:
             seconds, kind = now_s - job.running_s, job.request.kind
             usual_s = self._usual_s.get(kind, seconds)

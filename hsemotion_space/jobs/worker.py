@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from hsemotion_space.analysis.saliency import ExplainError, explain
-from hsemotion_space.environment import is_secret
+from hsemotion_space.environment import is_secret, is_zero_gpu
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.jobs.requests import (
@@ -39,7 +40,7 @@ from hsemotion_space.media.formats import sniff
 from hsemotion_space.media.images import read_image
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.settings import PipelineConfig, Settings
-from hsemotion_space.types import FloatArray
+from hsemotion_space.types import ByteArray, FloatArray
 
 if TYPE_CHECKING:
     from hsemotion_space.inference.pipeline import Pipeline
@@ -106,7 +107,7 @@ class WorkerProcess:
         self.ready = False
 
     def send(self, message: object) -> None:
-        """Send a request, or ``cancel`` for the one that runs."""
+        """Send a request, ``cancel`` for the one that runs, or what the GPU gave for its faces."""
         self._open.send(message)
 
     def receive(self) -> tuple[object, ...] | None:
@@ -171,7 +172,6 @@ def _answer(pipeline: Pipeline, request: Request, connection: Connection) -> tup
             pipeline.network(loading, reporter.downloading)
         return "done", _result(pipeline, request, reporter)
     except _Cancelled:
-        connection.recv()
         return ("cancelled",)
     except CheckpointError as error:
         return "unavailable", error.message, loading
@@ -187,7 +187,10 @@ def _answer(pipeline: Pipeline, request: Request, connection: Connection) -> tup
 def _result(pipeline: Pipeline, request: Request, reporter: _Reporter) -> Answer:
     match request:
         case AnalysisRequest():
-            return pipeline.analyze_all(request.path, request.checkpoints, request.config, reporter.analyzing)
+            remote = reporter.run_on_gpu if request.gpu else None
+            return pipeline.analyze_all(
+                request.path, request.checkpoints, request.config, reporter.analyzing, remote
+            )
         case ExplainRequest():
             return _explain(pipeline, request, reporter)
         case FrameRequest():
@@ -221,7 +224,7 @@ def _explain(pipeline: Pipeline, request: ExplainRequest, reporter: _Reporter) -
 
 
 class _Reporter:
-    """Sends progress of one job at intervals; any reply from the runner means that the job is to stop."""
+    """Sends progress of one job at intervals; a reply that was not asked for means that it is to stop."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._sent_s = connection, 0.0
@@ -234,8 +237,20 @@ class _Reporter:
         """Report frames."""
         self._send("analysis", done, total)
 
+    def run_on_gpu(
+        self, faces: Mapping[str, ByteArray]
+    ) -> tuple[Mapping[str, tuple[FloatArray, ...]] | None, Message]:
+        """Ask the page to run networks; see ``Remote`` of the pipeline."""
+        self._connection.send(("faces", faces))
+        answer = self._connection.recv()
+        if isinstance(answer, str):
+            raise _Cancelled
+        outputs, notice = answer
+        return outputs, notice
+
     def _send(self, phase: Phase, done: int, total: int) -> None:
         if self._connection.poll():
+            self._connection.recv()
             raise _Cancelled
         if time.monotonic() - self._sent_s >= PROGRESS_EVERY_S:
             self._sent_s = time.monotonic()
@@ -243,8 +258,13 @@ class _Reporter:
 
 
 def _set_up_process(niceness: int) -> None:
-    """Log as the server does; lower the priority before torch starts threads, die with it, fill no disk."""
+    """Log as the server does; lower the priority before torch starts threads, die with it, fill no disk.
+
+    On ZeroGPU, touch no GPU: only a process to which the platform lends one may use it.
+    """
     install_logs()
+    if is_zero_gpu():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # Linux; elsewhere a worker ends when it next listens
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes  # noqa: PLC0415

@@ -25,12 +25,14 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from hsemotion_space import __version__
-from hsemotion_space.environment import hide_environment
+from hsemotion_space.environment import hide_environment, is_space
 from hsemotion_space.feedback.consent import PROCESS
 from hsemotion_space.feedback.record import FeedbackError
 from hsemotion_space.feedback.service import Feedback, open_feedback
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.jobs import JobRunner
+from hsemotion_space.jobs.gpu import open_gpu
+from hsemotion_space.messages import Message
 from hsemotion_space.operations.health import Deployment
 from hsemotion_space.operations.monitoring import Metrics
 from hsemotion_space.operations.startup import check_start
@@ -50,6 +52,7 @@ from hsemotion_space.ui.probes import Probes
 from hsemotion_space.ui.protocol import install
 from hsemotion_space.ui.quotas import MB, SessionQuota, UploadLimits, UploadQuota
 from hsemotion_space.ui.review import build_review
+from hsemotion_space.ui.sign_in import can_sign_in, prepare_sign_in
 from hsemotion_space.ui.temporary import SWEEP_EVERY_S, make_folder, sweep_for_ever
 from hsemotion_space.ui.uploads import Uploads
 from hsemotion_space.ui.viewer import serve_plotly
@@ -72,6 +75,12 @@ mimicry intensity.
 and they are wrong more often for some people than for others. Not for use on people at work or in education,
 nor for any decision about a person. Only add pictures of people who agree.</p>
 """
+PROBLEM = "Corrections are not taken on this server. {problem}"
+LOST = Message(
+    "This Space would lose them when it restarts. Its operator must set HSEMOTION_FEEDBACK_REPO,"
+    " HSEMOTION_FEEDBACK_SECRET and HF_TOKEN, or HSEMOTION_FEEDBACK_DATABASE.",
+    code="space_storage",
+)
 PRIVACY = """
 <p class="fine">What you add is analyzed on this server and deleted within {minutes} minutes; nobody is
 identified, and nothing is kept but corrections that you send, as far as you tick it there. Version
@@ -153,7 +162,7 @@ def build(context: AppContext) -> gr.Blocks:
             if settings.feedback == "on":
                 with gr.Tab(fixed("My data"), id="data") as tab:
                     build_my_data(context, tab, shared.receipt)
-            if context.feedback is not None and settings.review_token:
+            if context.feedback is not None and (settings.review_token or can_sign_in(settings)):
                 with gr.Tab(fixed("Review"), id="review"):
                     build_review(context)
             with gr.Tab(fixed("About"), id="about") as about:
@@ -161,6 +170,9 @@ def build(context: AppContext) -> gr.Blocks:
         build_api(context)
         known = [workspace.job, workspace.saved_job, picker.choice]
         demo.load(lambda *values: find_job(context, workspace, *values), known, workspace.outputs, **QUIET)
+        if context.problem:  # a text with braces cannot be fixed
+            problem = context.problem.replace("{", "(").replace("}", ")")
+            gr.Markdown(fixed(PROBLEM, problem=problem), elem_classes="lead")
         gr.Markdown(fixed(PRIVACY, minutes=minutes, version=__version__), elem_classes="lead")
     demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return cast("gr.Blocks", demo)
@@ -200,14 +212,16 @@ def launch(settings: Settings, token: str = "", block: bool = True) -> Server:
     for check in check_start(settings).values():
         log.log(logging.WARNING if check.state == "failing" else logging.INFO, "%s", check.reason)
     checkpoints = list_checkpoints(settings.checkpoint_roots)
+    gpu = open_gpu(settings)
     # before anything is made that must be deleted again
     stop = _stop_on_signal() if block else threading.Event()
     hide_environment()
     install()
+    prepare_sign_in(settings)
     folder = make_folder()
     uploads = Uploads(folder / "uploads", folder / "claims")
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
-    runner = JobRunner(settings, root=folder)
+    runner = JobRunner(settings, root=folder, gpu=gpu)
     feedback, problem = _open(settings, token)
     demo = build(AppContext(settings, runner, checkpoints, folder / "results", uploads, feedback, problem))
     limits = _limits(settings, uploads.folder)
@@ -254,6 +268,7 @@ def _limits(settings: Settings, uploads: Path) -> GuardLimits:
         hosts=frozenset(hosts | LOCAL_HOSTS) if hosts or local else frozenset(),
         uploads=UploadQuota(uploads, limits),
         sessions=SessionQuota(SESSIONS_PER_CLIENT, SESSIONS_WINDOW_S),
+        sign_in=can_sign_in(settings),
     )
 
 
@@ -261,6 +276,10 @@ def _open(settings: Settings, token: str) -> tuple[Feedback | None, str]:
     """Return where corrections go, or why they are not taken, in which case the page works all the same."""
     if settings.feedback == "off":
         return None, ""
+    published = settings.feedback_repo and settings.feedback_secret and token
+    if is_space() and not published and not settings.feedback_database:
+        log.warning("Corrections are not taken: %s", LOST)
+        return None, LOST
     try:
         feedback = open_feedback(settings, token)
     except FeedbackError as error:

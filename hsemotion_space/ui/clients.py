@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import gradio as gr
 from starlette.datastructures import Headers
 
+from hsemotion_space.environment import is_space
 from hsemotion_space.feedback.limits import network_of
 
 
@@ -25,5 +24,5 @@ def client_in(headers: Headers, peer: str) -> str:
         headers: of the request.
         peer: address at the other end of the connection.
     """
-    written = headers.getlist("x-forwarded-for") if os.environ.get("SPACE_ID") else []
+    written = headers.getlist("x-forwarded-for") if is_space() else []
     return network_of(",".join(written).rpartition(",")[2].strip() or peer)

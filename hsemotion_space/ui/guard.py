@@ -33,6 +33,8 @@ READ: Final = re.compile(
     r"|/(static|assets|svelte)/.*|/file=/.*|/heartbeat/(?P<session>[^/]+)|/queue/(data|status)|/call/[^/]+/[^/]+|/upload_progress",
     re.DOTALL,
 )
+SIGN_IN: Final = frozenset({"/login/huggingface", "/login/callback", "/logout"})
+"""Routes that are read where people can sign in."""
 WRITTEN: Final = re.compile(rf"{UPLOAD}/?|/queue/join|/(run|api|call)/[^/]+/?|/cancel|/reset/?")
 """Routes that the page and ``gradio_client`` use, without the prefix of Gradio's own; all others are closed.
 """
@@ -55,6 +57,7 @@ class GuardLimits:
         hosts: names that the page answers to; empty for any.
         uploads: bytes by network and in all; None for no bound.
         sessions: by network; None for no bound.
+        sign_in: whether people can sign in.
     """
 
     upload_bytes: int
@@ -63,6 +66,7 @@ class GuardLimits:
     hosts: frozenset[str] = frozenset()
     uploads: UploadQuota | None = field(default=None, repr=False)
     sessions: SessionQuota | None = field(default=None, repr=False)
+    sign_in: bool = False
 
 
 class Guard:
@@ -153,7 +157,8 @@ class Guard:
         routes = {"GET": READ, "HEAD": READ, "OPTIONS": READ, "POST": WRITTEN}.get(scope["method"])
         if routes is None:
             raise RequestError(405, "This method is not used here.")
-        if not routes.fullmatch(route):
+        signs_in = self.limits.sign_in and scope["method"] == "GET" and route in SIGN_IN
+        if not routes.fullmatch(route) and not signs_in:
             raise RequestError(404, "Not found.")
         if scope["method"] == "POST" and not _same_site(headers):
             raise RequestError(403, "This request comes from another site.")

@@ -1,4 +1,4 @@
-"""What the server under Gradio lacks: a header timeout, safe headers, a log without file names."""
+"""What the server under Gradio lacks: a header timeout, safe headers, a log without names, no reloading."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from contextvars import ContextVar
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final, cast
 
+import gradio.http_server
 import gradio.queueing
 import gradio.routes
 import uvicorn.config
+from gradio.utils import SpacesReloader
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hsemotion_space.logs import origin_of
@@ -75,12 +77,23 @@ class TimedProtocol(H11Protocol):
 
 
 def install() -> None:
-    """Make this process's servers use :class:`TimedProtocol`, and log errors without their texts."""
+    """Change Gradio and its server in this process.
+
+    Servers use :class:`TimedProtocol`, errors are logged without their texts, and no code is reloaded: in a
+    Space, Gradio would listen on port 7887 and write what anybody sends there, a hostile worker included,
+    into the files and the memory of this process.
+    """
+    gradio.http_server.watchfn_spaces = _reload_nothing  # type: ignore[attr-defined]
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
     uvicorn.config.WS_PROTOCOLS["auto"] = None
     uvicorn.config.LOGGING_CONFIG["loggers"] = {}  # its records go where all others go
     quiet = cast("ModuleType", SimpleNamespace(print_exc=_log_error))
     gradio.routes.traceback = gradio.queueing.traceback = quiet  # type: ignore[attr-defined]
+
+
+def _reload_nothing(reloader: SpacesReloader) -> None:
+    """Thread: wait until the server stops."""
+    reloader.stop_event.wait()
 
 
 def _log_error(*_given: Any) -> None:

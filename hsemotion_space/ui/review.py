@@ -1,4 +1,4 @@
-"""The page of reviewers with a token: approve, reject, mark known answers; agreement, publishing."""
+"""The page of reviewers: approve, reject, mark known answers; agreement, publishing."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from hsemotion_space.types import PROVENANCE_WORDS
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.feedback import VERDICT_WORDS
+from hsemotion_space.ui.sign_in import can_sign_in, reviewer_name
 from hsemotion_space.ui.tables import table
 from hsemotion_space.ui.words import fixed, say, translate
 
@@ -64,10 +65,27 @@ class _Board:
         return [self.number, self.crop, self.text, self.buttons, self.told]
 
 
+@dataclass(frozen=True, slots=True)
+class _Visitor:
+    """Who asks: a token that may be wrong, the account that somebody signed in with, and the network."""
+
+    token: object
+    profile: gr.OAuthProfile | None
+    client: str
+
+
 def build_review(context: AppContext) -> None:
-    """Lay out the tab and connect its events; every handler checks the token again."""
-    gr.Markdown(fixed("For the people who look after this server. Your decisions are kept with the time."))
-    token = gr.Textbox(label=fixed("Review token"), type="password", max_lines=1)
+    """Lay out the tab and connect its events; every handler checks again who asks."""
+    gr.Markdown(
+        fixed(
+            "For the people who look after this server. Your decisions are stored with the time, and with"
+            " your user name if you sign in."
+        )
+    )
+    if can_sign_in(context.settings):
+        gr.LoginButton()
+    has_token = bool(context.settings.review_token)
+    token = gr.Textbox(label=fixed("Review token"), type="password", max_lines=1, visible=has_token)
     with gr.Row():
         start = gr.Button(fixed("Show what waits"), variant="primary")
         measure = gr.Button(fixed("Agreement and publishing"))
@@ -86,8 +104,11 @@ def build_review(context: AppContext) -> None:
     board = _Board(gr.State(0), crop, text, buttons, told)
 
     def on(button: gr.Button, act: str) -> None:
-        def handle(request: gr.Request, given: object, number: object) -> list[object]:
-            return _step(context, request, given, number, act)
+        def handle(
+            request: gr.Request, profile: gr.OAuthProfile | None, given: object, number: object
+        ) -> list[object]:
+            visitor = _Visitor(given, profile, client_of(request))
+            return _step(context, visitor, number, act)
 
         button.click(handle, [token, board.number], board.shown, queue=False, api_visibility="private")
 
@@ -101,10 +122,24 @@ def build_review(context: AppContext) -> None:
     ):
         on(button, act)
 
-    def measured(request: gr.Request, given: object) -> str:
-        return _measures(context, request, given)
+    def measured(request: gr.Request, profile: gr.OAuthProfile | None, given: object) -> str:
+        return _measures(context, _Visitor(given, profile, client_of(request)))
 
     measure.click(measured, token, told, queue=False, api_visibility="private")
+
+
+def check_reviewer(context: AppContext, visitor: _Visitor) -> str:
+    """Return under which name the decisions of a visitor are stored: their user name if they signed in.
+
+    Raises:
+        FeedbackError: if they may not review.
+    """
+    if name := reviewer_name(context.settings, visitor.profile):
+        return name
+    if not context.settings.review_token:
+        raise FeedbackError("Sign in with an account that may review.", code="no_reviewer")
+    check_token(context, visitor.token, visitor.client)
+    return REVIEWER
 
 
 def check_token(context: AppContext, given: object, client: str) -> None:
@@ -123,12 +158,12 @@ def check_token(context: AppContext, given: object, client: str) -> None:
     TRIES.release(network, taken)
 
 
-def _step(context: AppContext, request: gr.Request, given: object, number: object, act: str) -> list[object]:
+def _step(context: AppContext, visitor: _Visitor, number: object, act: str) -> list[object]:
     """Carry out a decision on the record with a number and return updates for the next one that waits."""
     try:
-        check_token(context, given, client_of(request))
+        reviewer = check_reviewer(context, visitor)
         number = number if isinstance(number, int) and act != "start" else 0
-        words = _decide(context, number, act) if number else ""
+        words = _decide(context, number, act, reviewer) if number else ""
         waiting = context.open_feedback.store.records(waiting=True, after=number or None, limit=1)
     except FeedbackError as error:
         return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(translate(error))}</p>"]
@@ -152,7 +187,7 @@ def _shown(crop: bytes) -> str:
     )
 
 
-def _decide(context: AppContext, number: int, act: str) -> str:
+def _decide(context: AppContext, number: int, act: str, reviewer: str) -> str:
     """Return what was done, in a sentence."""
     store = context.open_feedback.store
     one = next(iter(store.records(after=number - 1, limit=1)), None)
@@ -163,7 +198,7 @@ def _decide(context: AppContext, number: int, act: str) -> str:
     if act == "revert":
         return say("{count} corrections were set aside.", count=store.revert(one.contributor))
     decision: Review = "rejected" if act == "rejected" else "approved"
-    store.review(one.id, decision, REVIEWER)
+    store.review(one.id, decision, reviewer)
     store.mark_gold(one.id, act == "gold")
     return say(DECIDED[act], number=number)
 
@@ -195,9 +230,9 @@ def describe(one: FeedbackRecord) -> str:
     return f"<p><strong>{escape(head)}</strong>, {escape(by)}</p>{comment}{answers}"
 
 
-def _measures(context: AppContext, request: gr.Request, given: object) -> str:
+def _measures(context: AppContext, visitor: _Visitor) -> str:
     try:
-        check_token(context, given, client_of(request))
+        check_reviewer(context, visitor)
         feedback = context.open_feedback
         records = feedback.store.records()
         words, grades = feedback.message, list(feedback.tiers(records).values())

@@ -135,7 +135,7 @@ def test_a_job_downloads_with_progress_and_recovers_when_the_hub_does(
 def test_a_download_that_hangs_is_cancelled_soon_and_can_be_had_later(
     runner: JobRunner, hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.CANCEL_GRACE_S", 0.5)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.CANCEL_GRACE_S", 0.5)
     hang = hub.fail(Fault("hang", path=WEIGHTS, method="GET", count=None))
     job_id = runner.submit(folder / "face.png", FAR)
     follow(runner, job_id, lambda status: hang.hits > 0)

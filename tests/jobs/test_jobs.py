@@ -16,8 +16,8 @@ from jobs_makers import SLOW, code_of, wait, wait_running, worker_pid
 from hsemotion_space.environment import PAGE_SECRETS
 from hsemotion_space.inference import pipeline
 from hsemotion_space.jobs import JobError, JobRunner, worker
+from hsemotion_space.jobs.lane import CANCEL_GRACE_S
 from hsemotion_space.jobs.requests import AnalysisRequest
-from hsemotion_space.jobs.runner import CANCEL_GRACE_S
 from hsemotion_space.settings import PipelineConfig, Settings
 
 
@@ -132,7 +132,7 @@ def test_finish_lets_a_running_job_end_and_refuses_others(settings: Settings, fo
 
 
 def test_an_idle_worker_that_dies_is_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.IDLE_S", 0.1)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.IDLE_S", 0.1)
     runner = JobRunner(settings)
 
     def wait_for(state: str, restarts: int) -> None:

@@ -108,7 +108,7 @@ def test_cancel_while_the_worker_dies(runner: JobRunner, folder: Path) -> None:
 def test_cancel_that_the_worker_ignores(
     runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.CANCEL_GRACE_S", 0.3)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.CANCEL_GRACE_S", 0.3)
     job_id = runner.submit(folder / "long.mp4", SLOW)
     wait_running(runner, job_id)
     ignoring = worker_pid(runner)
@@ -121,7 +121,7 @@ def test_cancel_that_the_worker_ignores(
 def test_a_job_that_nobody_asks_for_is_cancelled_waiting_or_running(
     runner: JobRunner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hsemotion_space.jobs.runner.TIDY_EVERY_S", 0.05)
+    monkeypatch.setattr("hsemotion_space.jobs.lane.TIDY_EVERY_S", 0.05)
     running = runner.submit(folder / "long.mp4", SLOW)
     wait_running(runner, running)
     waiting, wanted = (runner.submit(folder / "face.png", PipelineConfig()) for _ in range(2))

@@ -17,15 +17,9 @@ from media_makers import write_clip
 from pipeline_makers import EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, indices, picture
 
 from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.inference.batcher import BATCH, PREVIEW_SIDE, THUMBNAIL_SIDE
 from hsemotion_space.inference.network import Network
-from hsemotion_space.inference.pipeline import (
-    BATCH,
-    NO_FACE,
-    NO_FACE_DARK,
-    PREVIEW_SIDE,
-    THUMBNAIL_SIDE,
-    Pipeline,
-)
+from hsemotion_space.inference.pipeline import NO_FACE, NO_FACE_DARK, Pipeline
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.media.clips import Clip, MediaError, open_clip
 from hsemotion_space.settings import MediaLimits, PipelineConfig, Settings, SettingsError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from error_codes import raises_code
 from pipeline_makers import ALL, EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, picture, same
 
 from hsemotion_space.hub.manifest import CheckpointError
+from hsemotion_space.inference import batcher as module
 from hsemotion_space.inference import network
-from hsemotion_space.inference import pipeline as module
 from hsemotion_space.inference.network import Network
 from hsemotion_space.inference.pipeline import BATCH, Pipeline
 from hsemotion_space.media.clips import open_clip
+from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
+from hsemotion_space.types import ByteArray, FloatArray
 from hsemotion_space.vision.alignment import align_face
-from hsemotion_space.vision.engine import EngineError
+from hsemotion_space.vision.engine import EngineError, normalize
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
@@ -71,6 +74,39 @@ def test_several_checkpoints_share_decoding_faces_and_pixels(
                 getattr(one.track, name) is getattr(same_face.track, name)
                 for name in ("boxes_xyxy", "landmarks", "thumbnail")
             )
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_networks_that_run_elsewhere_give_the_same_numbers(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    pipeline, file = Pipeline(settings, GreenDetector()), clip(tmp_path, [[LEFT, RIGHT]] * 50)
+    monkeypatch.setattr(module, "REMOTE_RUNS", 90)
+    monkeypatch.setattr(module, "HELD_BYTES", 40 * 3 * (32**2 + 48**2))
+    calls: list[int] = []
+    notice = Message("elsewhere")
+
+    def remote(faces: Mapping[str, ByteArray]) -> tuple[dict[str, tuple[FloatArray, ...]] | None, Message]:
+        assert set(faces) == set(ALL)
+        calls.extend({len(pictures) for pictures in faces.values()})
+        found = {name: pipeline.network(name) for name in faces}
+        outputs = {
+            name: network.run(
+                normalize(faces[name], network.checkpoint.input.mean, network.checkpoint.input.std)
+            )
+            for name, network in found.items()
+        }
+        return None if refuses else outputs, notice
+
+    here = pipeline.analyze_all(file, ALL, EVERY_FRAME)
+    there = pipeline.analyze_all(file, ALL, EVERY_FRAME, None, remote)
+    assert calls == ([40] if refuses else [40, 40]), "the last 20 are too few; nobody is asked again"
+    for one, other in zip(here, there, strict=True):
+        assert other.notices == (*one.notices, notice)
+        assert len(one.faces) == len(other.faces) == 2
+        for face, same_face in zip(one.faces, other.faces, strict=True):
+            np.testing.assert_allclose(face.track.scores, same_face.track.scores, atol=1e-5)
+            np.testing.assert_allclose(face.track.embeddings, same_face.track.embeddings, atol=1e-5)
 
 
 def test_a_checkpoint_that_is_named_twice_runs_once(
