@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,13 +56,14 @@ def analyze_on_ray(study: Study, inputs: Sequence[Input], workers: int = 0) -> I
         inputs: to analyze.
         workers: their number; 0 for one per processor of the cluster.
     """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # failed inputs have words of their own
     import ray  # noqa: PLC0415  an extra
     import ray.data  # noqa: PLC0415
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(
         ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR
     )
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # requirements-ray.txt admits the versions that take retries like this
     warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
     context = ray.data.DataContext.get_current()

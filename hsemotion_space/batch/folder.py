@@ -23,6 +23,7 @@ from hsemotion_space.messages import MessageError
 FACES: Final = "faces"
 EMBEDDINGS: Final = "embeddings"
 _JOURNAL, _PARTIAL = "journal", "partial"
+_ATTEMPTS = 3
 _ROWS = 200  # of a table in memory at a time
 _FIELDS = [item.name for item in fields(Record)]
 
@@ -122,7 +123,8 @@ class ResultFolder:
         Raises:
             FolderError: if the folder cannot be written to.
         """
-        while True:  # until no other part has written meanwhile
+        # again if another part has written meanwhile; one that goes on writing does this itself at its end
+        for _ in range(_ATTEMPTS):
             sizes = self._sizes()
             index, columns = self._index()
             rows = (_row(file, offset) for _, (_, file, offset) in sorted(index.items()))
