@@ -82,7 +82,7 @@ def install() -> None:
     Space, Gradio would listen on port 7887 and write what anybody sends there, a hostile worker included,
     into the files and the memory of this process.
     """
-    gradio.http_server.watchfn_spaces = _reload_nothing
+    gradio.http_server.watchfn_spaces = _reload_nothing  # type: ignore[attr-defined]
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedProtocol.__name__}"
     uvicorn.config.WS_PROTOCOLS["auto"] = None
     quiet = cast("ModuleType", SimpleNamespace(print_exc=_log_error))
