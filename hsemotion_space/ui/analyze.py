@@ -21,7 +21,7 @@ from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.inference.session import SUFFIX, SessionError, is_session
 from hsemotion_space.jobs import JobError, JobStatus
-from hsemotion_space.media.images import MediaError
+from hsemotion_space.media.formats import MediaError
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of

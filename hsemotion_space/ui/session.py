@@ -15,7 +15,7 @@ from hsemotion_space.inference.session import (
     write_session,
 )
 from hsemotion_space.jobs import JobStatus
-from hsemotion_space.media.images import file_sha256
+from hsemotion_space.media.formats import file_sha256
 from hsemotion_space.settings import PipelineConfig
 from hsemotion_space.ui.context import AppContext, ResultRef
 

@@ -83,7 +83,9 @@ def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
     page.keyboard.press("Escape")
     page.locator(".examples").get_by_role("button", name="Clip").click()
     page.get_by_role("table", name="Moments at which they differ most").wait_for()
-    page.locator(".linked-viewer:visible .plot-box").first.wait_for()
+    page.locator(".js-plotly-plot:visible").nth(
+        1
+    ).wait_for()  # of the comparison; until then Gradio shows nothing
     yield "result and comparison"
     unfold(page)
     yield "unfolded"
