@@ -84,6 +84,8 @@ def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
     page.locator(".examples").get_by_role("button", name="Clip").click()
     page.get_by_role("table", name="Moments at which they differ most").wait_for()
     page.locator(".linked-viewer:visible .js-plotly-plot").first.wait_for()
+    # the one of the comparison; until then Gradio shows nothing
+    page.locator(".js-plotly-plot:visible:not(.linked-viewer *)").first.wait_for()
     yield "result and comparison"
     unfold(page)
     yield "unfolded"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser_makers import (
     PATIENCE_MS,
@@ -18,8 +19,9 @@ from browser_makers import (
     wait_until_quiet,
     write_group,
 )
-from face_makers import picture_with
+from face_makers import draw_face, picture_with
 from media_makers import write_clip
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,29 @@ def test_smoothing_changes_the_numbers_at_once(visit: Open, clip: Path) -> None:
     enter("2")
     assert downloaded(page, before=raw) == smooth
     assert not page.locator(".toast-wrap:visible").get_by_text("Error").count()
+
+
+def test_a_face_that_returns_after_a_cut_is_merged_by_hand(visit: Open, tmp_path: Path) -> None:
+    pictures = []
+    for seed, place in ((1, (20, 30)), (2, (180, 110))):
+        coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
+        shot = np.asarray(Image.fromarray(coarse).resize((320, 240))).copy()
+        shot[place[1] : place[1] + 120, place[0] : place[0] + 120] = draw_face(120)
+        pictures += [shot] * 18
+    write_clip(tmp_path / "cut.mp4", pictures, [step / 12 for step in range(36)])
+    page = visit()
+    add(page, tmp_path / "cut.mp4")
+    chips = page.locator(".chip:visible")
+    assert chips.count() == 2
+    assert page.locator(".note:visible", has_text="dotted: cuts").count() > 0
+    page.get_by_text("Name, neutral, same person").click()
+    page.get_by_label("Same person as").select_option(label="Face 2")
+    page.get_by_role("button", name="Undo the merge").wait_for()
+    assert chips.count() == 1
+    page.get_by_role("button", name="Find the calmest second").click()
+    page.locator(".source:visible", has_text="relative to your neutral").first.wait_for()
+    page.get_by_role("button", name="Undo the merge").click()
+    chips.nth(1).wait_for()
 
 
 def test_a_session_is_saved_and_opens_again_with_its_name_and_media(

@@ -41,7 +41,7 @@ def test_example_and_its_viewer_are_japanese(visit: Open) -> None:
     assert not english_in(page)
     press(page, "取り除く")
     page.locator(".examples").get_by_role("button", name="動画").click()
-    page.locator(".linked-viewer:visible .plot svg").first.wait_for()
+    page.locator(".linked-viewer:visible .plot").first.wait_for()
     page.locator(".linked-viewer:visible").get_by_text("再生", exact=True).first.wait_for()
     assert page.locator(".viewer:visible").get_attribute("aria-label").startswith("ビューアー")
     assert not english_in(page)
