@@ -51,7 +51,9 @@ def test_a_pass_by_keys_is_kept_within_a_frame(visit: Open, served: Page) -> Non
         page.keyboard.up(key)
     assert outcome(page) == "Saved on this server."
 
-    with FeedbackStore(f"sqlite:///{served.folder / 'feedback' / 'feedback.sqlite'}", read_only=True) as store:
+    with FeedbackStore(
+        f"sqlite:///{served.folder / 'feedback' / 'feedback.sqlite'}", read_only=True
+    ) as store:
         [kept] = [one for one in store.traces() if one.attempt == "first"]
     assert (kept.dimension, kept.device, kept.bounded, kept.blind) == ("Valence", "keys", True, True)
     assert not kept.crop and kept.consent_scopes == ("labels",)
