@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub, use
-from feedback_makers import make_crop, make_record
+from feedback_makers import BEN, make_crop, make_record, make_trace
 from feedback_publishing import REPO, TOKEN, batches_on, everything_on, published_ids
 
 from hsemotion_space.cli import main
+from hsemotion_space.feedback.intake import Intake
 from hsemotion_space.feedback.keys import Keys
+from hsemotion_space.feedback.limits import Limits
 from hsemotion_space.feedback.record import Values, Verdict
 from hsemotion_space.feedback.store import FeedbackStore
 
@@ -212,3 +215,25 @@ def test_verify_finds_a_damaged_record(data: Path, capsys: pytest.CaptureFixture
         connection.exec_driver_sql("UPDATE feedback_records SET body = replace(body, 'Fear', 'Joy')")
     status, out = run(capsys, "verify")
     assert (status, "Correction 1 is damaged" in out) == (1, True)
+
+
+def test_traces_are_written_with_their_agreement_and_their_files(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "one.mp4").write_bytes(b"a clip")
+    digest = hashlib.sha256(b"a clip").hexdigest()
+    clip = Intake(None, KEYS, Limits()).face_item(digest, 1)  # type: ignore[arg-type]
+    with open_store(data) as store:
+        for attempt in ("first", "second"):
+            store.add(make_trace(0, clip=clip, attempt=attempt))
+        store.add(make_trace(0, clip=clip, contributor=BEN, consent_scopes=("labels",)))
+    status, told = run(capsys, "traces", tmp_path / "all.csv", "--own", "--clips", tmp_path / "clips")
+    assert status == 0 and told.splitlines() == [
+        f"Wrote 3 traces to {tmp_path / 'all.csv'}.",
+        f"{clip} is face 1 of one.mp4.",
+        "Valence, two people: CCC 1.000, Kendall's tau 1.000, mean of 1 pairs.",
+        "Valence, two passes of one person: CCC 1.000, Kendall's tau 1.000, mean of 1 pairs.",
+    ]
+    assert run(capsys, "traces", tmp_path / "shared.parquet")[1].startswith("Wrote 2 traces")
+    assert run(capsys, "traces", tmp_path / "shared.txt")[0] == 2
