@@ -244,6 +244,8 @@ class _Reporter:
 def _set_up_process(niceness: int) -> None:
     """Log as the server does; lower the priority before torch starts threads, die with it, fill no disk."""
     install_logs()
+    with contextlib.suppress(AttributeError, OSError):  # not on every platform
+        os.setpgrp()  # Ctrl-C is for the server, which ends jobs in order
     # Linux; elsewhere a worker ends when it next listens
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes  # noqa: PLC0415
