@@ -265,6 +265,8 @@ def _set_up_process(niceness: int) -> None:
     install_logs()
     if is_zero_gpu():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    with contextlib.suppress(AttributeError, OSError):  # not on every platform
+        os.setpgrp()  # Ctrl-C is for the server, which ends jobs in order
     # Linux; elsewhere a worker ends when it next listens
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes  # noqa: PLC0415

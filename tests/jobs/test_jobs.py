@@ -143,6 +143,7 @@ def test_an_idle_worker_that_dies_is_replaced(settings: Settings, monkeypatch: p
 
     try:
         wait_for("ready", 0)
+        assert os.getpgid(worker_pid(runner)) == worker_pid(runner), "Ctrl-C is for the server alone"
         os.kill(worker_pid(runner), signal.SIGKILL)
         wait_for("restarting", 1)
         wait_for("ready", 1)
