@@ -104,7 +104,7 @@ def test_the_document_describes_every_column() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| `") and line.count("|") == 4]
     expected = [
         f"| `{name}` | {column.kind} | {column.about} |"
-        for name, column in {**COLUMNS, **EXPORT_COLUMNS}.items()
+        for name, column in [*COLUMNS.items(), *EXPORT_COLUMNS.items(), *TRACE_COLUMNS.items()]
     ]
     assert rows == expected
 
