@@ -372,7 +372,9 @@ function buildFaces() {
   const correct = (task) => (data.correctable ? () => correctTask(task) : null);
   readings = data.tasks.map((task) => makeReading(task, correct(task), goTo));
   find('.readings').replaceChildren(...readings.map(({ node }) => node));
+  const isOpen = person?.node.open ?? false; // a merge makes all anew
   person = makePerson((change) => trigger('edit', change), now);
+  person.node.open = isOpen;
   find('.by-hand').replaceChildren(person.node);
 }
 
