@@ -343,7 +343,6 @@ ROUTES: list[tuple[str, str, Callable[[FakeHub, Call], Answer]]] = [
     ("POST", rf"{_API}/preupload/{_REVISION}", FakeHub._preupload),
     ("POST", rf"/(?:(?P<kinds>datasets|spaces)/)?{_REPO}\.git/info/lfs/objects/batch", FakeHub._lfs_batch),
     ("PUT", rf"/lfs/(?P<kinds>models|datasets|spaces)/{_REPO}/(?P<sha256>\w+)", FakeHub._lfs_put),
-    ("POST", rf"/lfs/(?P<kinds>models|datasets|spaces)/{_REPO}/verify", FakeHub._lfs_verify),
     ("POST", rf"{_API}/commit/{_REVISION}", FakeHub._commit),
     ("POST", rf"{_API}/super-squash/{_REVISION}", FakeHub._squash),
     ("POST", rf"{_API}/lfs-files/batch", FakeHub._lfs_delete),

@@ -14,7 +14,7 @@ from checkpoint_makers import manifest_text
 from error_codes import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
-from intake_makers import Desk
+from intake_makers import Sender
 
 from hsemotion_space.edits import EditError, Edits, Marker, read_edits
 from hsemotion_space.feedback.record import to_json
@@ -164,6 +164,6 @@ def test_a_browser_can_send_anything(face: object, action: str, value: object) -
 
 
 def test_a_name_is_never_part_of_feedback() -> None:
-    desk = Desk(dataclasses.replace(make_analysis(), edits=Edits({1: "Anna Smith"}, {}, {1: 0.5})))
+    desk = Sender(dataclasses.replace(make_analysis(), edits=Edits({1: "Anna Smith"}, {}, {1: 0.5})))
     desk.send()
     assert "Anna" not in json.dumps(to_json(desk.record))

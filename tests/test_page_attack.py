@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -120,7 +121,7 @@ def analyze(page: Page, session: str, path: str) -> None:
     """Begin an analysis."""
     function = next(one for one in read_functions(page.url) if one.name == "add")
     body = {
-        "data": [None, None, file_data(path), *function.usual[3:]],
+        "data": [None, None, [file_data(path)], *function.usual[3:]],
         "fn_index": function.number,
         "session_hash": session,
     }
@@ -179,9 +180,9 @@ def test_no_request_reads_a_file_that_is_not_its_own(attack: Attack, runs: int) 
         st.integers(0, 30),
     )
     def ask(path: str, shape: Any, route: str, kind: str, other: Function, place: int) -> None:
-        for function in takers:
+        for function, named in product(takers, (shape(path), [shape(path)])):
             data = [
-                shape(path) if position in function.files else value
+                named if position in function.files else value
                 for position, value in enumerate(function.usual)
             ]
             attack.send(route, function, data, kind)

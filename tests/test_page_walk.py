@@ -67,7 +67,7 @@ def find_faces(page: Page, functions: tuple[Function, ...]) -> None:
     result."""
     function = next(one for one in functions if one.name == "add")
     path = upload(page.url, NAME, png(picture_with([(60, 40)])))
-    answer = call(page.url, function.number, SESSION, [None, None, file_data(path), *function.usual[3:]])
+    answer = call(page.url, function.number, SESSION, [None, None, [file_data(path)], *function.usual[3:]])
     ask = function_index(page.url, "tick", type="timer")
     until_s = time.monotonic() + 120
     while "role='progressbar'" in answer and time.monotonic() < until_s:

@@ -16,7 +16,7 @@ from checkpoint_makers import manifest_text
 from error_codes import raises_code
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from intake_makers import Desk
+from intake_makers import Sender
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from test_edits import JSON, SHA256, made, make_track
@@ -223,4 +223,4 @@ def test_opened_sessions_replace_each_other_alone(runner: JobRunner) -> None:
 
 def test_feedback_on_a_session_is_refused() -> None:
     with raises_code(FeedbackError, "imported"):
-        Desk(dataclasses.replace(make_analysis(), imported=True)).send()
+        Sender(dataclasses.replace(make_analysis(), imported=True)).send()

@@ -64,9 +64,9 @@ def test_every_variable_is_read_with_its_type() -> None:
         "o/n",
         "s",
         "t",
+        "m",
         "a, b",
         "c",
-        "m",
     )
     assert settings.reviewer_names == {"a", "b"}
     assert "secret=" not in repr(settings)

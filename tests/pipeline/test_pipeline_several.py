@@ -15,8 +15,9 @@ from pipeline_makers import ALL, EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetec
 from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.inference import batcher as module
 from hsemotion_space.inference import network
+from hsemotion_space.inference.batcher import BATCH
 from hsemotion_space.inference.network import Network
-from hsemotion_space.inference.pipeline import BATCH, Pipeline
+from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.media.clips import open_clip
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
