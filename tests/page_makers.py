@@ -173,7 +173,10 @@ def analyze_picture(page: str, data: list[object]) -> str:
     """Add a picture as the page does, ask until there is a result, and return that."""
     session = f"test{time.monotonic_ns()}"
     answer = call(
-        page, function_index(page, "upload", file_count="single"), session, [None, None, *data, [], 10, 1]
+        page,
+        function_index(page, "upload", file_count="multiple"),
+        session,
+        [None, None, [data[0]], *data[1:], [], 10, 1],
     )
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:

@@ -30,10 +30,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def start(environment: dict[str, str], *arguments: object) -> subprocess.Popen[str]:
+    """Start the command; SIGINT ends it even where the shell that started the tests ignores that signal."""
     command = [sys.executable, "-m", "hsemotion_space", "analyze", *map(str, arguments)]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )  # fmt: skip
 
 
 def fill(folder: Path, count: int) -> set[str]:

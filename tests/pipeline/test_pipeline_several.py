@@ -13,8 +13,7 @@ from error_codes import raises_code
 from pipeline_makers import ALL, EVERY_FRAME, LEFT, RIGHT, Cancelled, GreenDetector, clip, draw, picture, same
 
 from hsemotion_space.hub.manifest import CheckpointError
-from hsemotion_space.inference import batcher as module
-from hsemotion_space.inference import network
+from hsemotion_space.inference import batcher, network
 from hsemotion_space.inference.batcher import BATCH
 from hsemotion_space.inference.network import Network
 from hsemotion_space.inference.pipeline import Pipeline
@@ -52,9 +51,11 @@ def test_several_checkpoints_share_decoding_faces_and_pixels(
     pipeline: Pipeline, detector: GreenDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, aligned = [], []
-    monkeypatch.setattr(module, "open_clip", lambda *args: opened.append(args) or open_clip(*args))
     monkeypatch.setattr(
-        module, "align_face", lambda rgb, box, spec: aligned.append(spec.size) or align_face(rgb, box, spec)
+        "hsemotion_space.inference.pipeline.open_clip", lambda *args: opened.append(args) or open_clip(*args)
+    )
+    monkeypatch.setattr(
+        batcher, "align_face", lambda rgb, box, spec: aligned.append(spec.size) or align_face(rgb, box, spec)
     )
     calls: list[tuple[int, int]] = []
     together = pipeline.analyze_all(
@@ -82,8 +83,8 @@ def test_networks_that_run_elsewhere_give_the_same_numbers(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool
 ) -> None:
     pipeline, file = Pipeline(settings, GreenDetector()), clip(tmp_path, [[LEFT, RIGHT]] * 50)
-    monkeypatch.setattr(module, "REMOTE_RUNS", 90)
-    monkeypatch.setattr(module, "HELD_BYTES", 40 * 3 * (32**2 + 48**2))
+    monkeypatch.setattr(batcher, "REMOTE_RUNS", 90)
+    monkeypatch.setattr(batcher, "HELD_BYTES", 40 * 3 * (32**2 + 48**2))
     calls: list[int] = []
     notice = Message("elsewhere")
 
