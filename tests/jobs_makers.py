@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hsemotion_space.jobs import JobRunner, JobStatus, table
-from hsemotion_space.jobs.table import JobFiles, JobTable
+from hsemotion_space.jobs.files import JobFiles
+from hsemotion_space.jobs.table import JobTable
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, Settings
 

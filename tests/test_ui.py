@@ -13,7 +13,7 @@ from manifest_makers import make_manifest
 from hsemotion_space.edits import Edits
 from hsemotion_space.hub.weights import Availability, locate
 from hsemotion_space.jobs import JobStatus
-from hsemotion_space.jobs.table import MEDIA
+from hsemotion_space.jobs.files import MEDIA
 from hsemotion_space.ui.picker import checkpoint_card
 from hsemotion_space.ui.status import job_progress, notice_list, progress_bar
 from hsemotion_space.ui.tables import face_table, in_words

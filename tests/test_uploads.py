@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsemotion_space.jobs import JobError
-from hsemotion_space.jobs.table import MEDIA, JobFiles
+from hsemotion_space.jobs.files import MEDIA, JobFiles
 from hsemotion_space.ui.uploads import NamedFile, UploadError, Uploads
 
 CANARY = b"canary"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from hsemotion_space.edits import Edits
+from hsemotion_space.jobs.files import JobFiles
 from hsemotion_space.jobs.gpu import Gpu
 from hsemotion_space.jobs.lane import WorkerLane
 from hsemotion_space.jobs.requests import (
@@ -26,7 +27,7 @@ from hsemotion_space.jobs.requests import (
     Place,
     WorkerStatus,
 )
-from hsemotion_space.jobs.table import JobFiles, JobTable
+from hsemotion_space.jobs.table import JobTable
 from hsemotion_space.logs import log_event
 from hsemotion_space.media.formats import MediaError, sniff
 from hsemotion_space.settings import PipelineConfig, Settings

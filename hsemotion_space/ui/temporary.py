@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from hsemotion_space.jobs.table import MEDIA
+from hsemotion_space.jobs.files import MEDIA
 
 PREFIX: Final = "hsemotion-space-"
 LOCK: Final = "lock"

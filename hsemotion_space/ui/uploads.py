@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from hsemotion_space.jobs.table import MEDIA  # browsers read it: results, never a source
+from hsemotion_space.jobs.files import MEDIA  # browsers read it: results, never a source
 from hsemotion_space.messages import Message
 from hsemotion_space.settings import SettingsError
 

@@ -14,7 +14,7 @@ from media_makers import write_clip
 from PIL import Image
 
 from hsemotion_space.jobs import JobRunner
-from hsemotion_space.jobs.table import MEDIA
+from hsemotion_space.jobs.files import MEDIA
 from hsemotion_space.settings import Settings
 
 

@@ -16,8 +16,9 @@ from jobs_makers import MAX_WAITING, SLOW, fill, make_table, wait, wait_running,
 
 from hsemotion_space.inference.pipeline import Pipeline
 from hsemotion_space.jobs import JobError, JobRunner, table
+from hsemotion_space.jobs.files import MEDIA
 from hsemotion_space.jobs.requests import AnalysisRequest
-from hsemotion_space.jobs.table import MAX_KEPT, MEDIA, array_bytes
+from hsemotion_space.jobs.table import MAX_KEPT, array_bytes
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.types import Analysis
 
