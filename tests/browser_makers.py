@@ -21,7 +21,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
     f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
 ]  # fmt: skip
-PATIENCE_MS = 60_000
+PATIENCE_MS = 300_000
 REVIEW_TOKEN = "a token that reviewers know"
 
 Open = Callable[..., playwright.Page]

@@ -85,7 +85,7 @@ def edited(analysis: Analysis) -> Analysis:
         replace(line, neutral=line.values[0]) if line.task.kind != "one_of" and len(line.values) > 1 else line
         for line in face.timelines
     )
-    marks = (Marker("event", 0.5, 0.5, "smile"), Marker("exclusion", 2.0, 3.0))
+    marks = (Marker("event", 0.5, 0.5, "smile"), Marker("exclusion", 3.0, 3.5))
     edits = Edits({1: "Anna"}, {}, {1: 0.0}, marks)
     return replace(analysis, faces=(replace(face, timelines=lines),), edits=edits, cuts_s=np.array([1.5]))
 

@@ -92,9 +92,9 @@ def test_events_marks_and_cuts_are_shown_and_lead_to_their_time(show: Open) -> N
     page = show("edited")
     marks = page.get_by_role("list", name="Markers").get_by_role("listitem")
     assert [mark.locator("input").input_value() for mark in marks.all()] == ["smile", ""]
-    marks.nth(1).get_by_role("button", name="2.00 to 3.00 s", exact=True).click()
-    settled(page, 20)
-    marks.nth(1).get_by_role("button", name="Delete: Excluded, 2.00 to 3.00 s").click()
+    marks.nth(1).get_by_role("button", name="3.00 to 3.50 s", exact=True).click()
+    settled(page, 30)
+    marks.nth(1).get_by_role("button", name="Delete: Excluded, 3.00 to 3.50 s").click()
     assert heard(page, "edit") == {"action": "markers", "markers": [["event", 0.5, 0.5, "smile"]]}
     assert page.locator(".note", has_text="dotted: cuts").count() == 4
     card = page.locator(".face-card")
