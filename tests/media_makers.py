@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import struct
 import zlib
@@ -209,6 +210,9 @@ def write_clip(
             container.mux(art.encode(None))
         if sound is not None:
             write_silence(container, sound, audio_start_s)
+    # as root this encoder makes the process realtime, and all others starve
+    if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
