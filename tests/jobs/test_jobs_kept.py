@@ -178,7 +178,7 @@ def test_submit_file_that_is_gone_or_has_no_room(
         raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(os, "link", full)
-    monkeypatch.setattr(table.shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     with raises_code(JobError, "no_room"):
         runner.submit(folder / "face.png", PipelineConfig())
     assert names(media_folder) == before
