@@ -134,9 +134,10 @@ def compare(page: Page) -> Locator | None:
     """Three backbones on the same faces."""
     page.get_by_role("button", name="Options").click()
     for title in ("DDAMFN (starter)", "EfficientNet-Lite0 (starter)"):
-        page.get_by_label("Compare with").locator("visible=true").fill(title)
-        page.get_by_role("option", name=title).wait_for()
-        page.keyboard.press("Enter")
+        field = page.get_by_label("Compare with").locator("visible=true")
+        field.blur()  # only a field that gets the focus opens its list
+        field.click()
+        page.get_by_role("option", name=title).locator("visible=true").click()
         page.keyboard.press("Escape")
     analyze_clip(page)
     page.get_by_role("table", name="Moments at which they differ most").wait_for()

@@ -136,7 +136,8 @@ def in_viewer() -> set[str]:
 def in_trace() -> set[str]:
     """Return the texts of the component for continuous ratings, of its page and of its script."""
     folder = PACKAGE / "ui" / "annotate"
-    said = re.findall(r"\bsay\('([^']*)'", (folder / "trace.js").read_text("utf-8"))
+    scripts = "".join((folder / name).read_text("utf-8") for name in ("exchange.js", "trace.js"))
+    said = re.findall(r"\bsay\('([^']*)'", scripts)
     return _Page((folder / "trace.html").read_text("utf-8")).texts | set(said)
 
 

@@ -12,7 +12,6 @@ const video = find('video');
 const translate = makeTranslator(root);
 const calm = window.matchMedia('(prefers-reduced-motion: reduce)');
 let data = null;
-let waiting = 0; // timer while an answer is on its way
 let label = null; // chosen, but not sent while the plane is asked for too
 let point = null; // [valence, arousal] once the dot is placed
 
@@ -20,22 +19,6 @@ const within = (value) => Math.min(data.bounds[1], Math.max(data.bounds[0], valu
 const rounded = (value) => Math.round(value / STEP) * STEP;
 
 // --- answers --------------------------------------------------------------------------------------------------------------------------
-
-function send(event) {
-  if (!data || waiting) return;
-  waiting = setTimeout(() => {
-    tell('.problem', say('The server has not answered. Please try again.'));
-    free();
-  }, WAIT_MS);
-  root.setAttribute('aria-busy', 'true');
-  trigger('act', { turn: data.turn, ...event });
-}
-
-function free() {
-  clearTimeout(waiting);
-  waiting = 0;
-  root.removeAttribute('aria-busy');
-}
 
 function answer(name) {
   if (!data?.item) return;

@@ -170,7 +170,8 @@ def _lay_out(context: AppContext) -> Board:
 
 def _component(name: str) -> gr.HTML:
     """Return the component of ``name``.html, .css and .js, hidden until there is a queue."""
-    scripts = (VIEWER / "words.js", FOLDER / "clip.js", FOLDER / f"{name}.js")  # one scope, in this order
+    # one scope, in this order
+    scripts = (VIEWER / "words.js", FOLDER / "clip.js", FOLDER / "exchange.js", FOLDER / f"{name}.js")
     return gr.HTML(
         value=None, html_template=_text(FOLDER / f"{name}.html"), css_template=_text(FOLDER / f"{name}.css"),
         js_on_load="\n".join(map(_text, scripts)), apply_default_css=False, visible=False,

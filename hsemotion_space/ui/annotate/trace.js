@@ -16,7 +16,6 @@ const [video, slider, canvas] = ['video', '.slider', '.curve'].map(find);
 const tell = (selector, text) => tellIn(find(selector), text);
 const translate = makeTranslator(root);
 let data = null;
-let waiting = 0; // timer while a pass is on its way
 let pass = null; // what is recorded: its part of the clip, its samples by slot
 let device = ''; // with which the slider was moved last
 let rating = false; // whether the slider is held by somebody
@@ -122,22 +121,6 @@ function stop(problem = '') {
   video.pause();
   if (problem) tell('.problem', problem);
   show();
-}
-
-function send(event) {
-  if (!data || waiting) return;
-  waiting = setTimeout(() => {
-    tell('.problem', say('The server has not answered. Please try again.'));
-    free();
-  }, WAIT_MS);
-  root.setAttribute('aria-busy', 'true');
-  trigger('act', { turn: data.turn, ...event });
-}
-
-function free() {
-  clearTimeout(waiting);
-  waiting = 0;
-  root.removeAttribute('aria-busy');
 }
 
 function pauseOrPlay() {
