@@ -140,8 +140,8 @@ def compare(page: Page) -> Locator | None:
         page.get_by_role("option", name=title).locator("visible=true").click()
         page.keyboard.press("Escape")
     analyze_clip(page)
-    page.get_by_role("table", name="Moments at which they differ most").wait_for()
-    return page.get_by_role("button", name="Backbones compared")
+    page.get_by_role("table", name="Moments with the largest differences").wait_for()
+    return page.get_by_role("button", name="Comparison of backbones")
 
 
 def correct(page: Page) -> Locator | None:
@@ -155,7 +155,7 @@ def correct(page: Page) -> Locator | None:
     page.get_by_role("dialog").wait_for()
     page.get_by_label("Expression", exact=True).locator("visible=true").click()
     page.get_by_role("option", name="Surprise", exact=True).click()
-    for tick in ("Keep my correction", "Also keep the picture", "I am 18 or older"):
+    for tick in ("Save my correction", "Also keep the picture", "I am 18 or older"):
         page.get_by_label(tick).locator("visible=true").check()
     visible(page, ".drawer img").wait_for()
     return None
@@ -189,9 +189,9 @@ def explain(page: Page) -> Locator | None:
     visible(page, ".chip").wait_for()
     where = page.get_by_role("button", name="Where does the network look?").locator("visible=true")
     where.click()
-    page.get_by_label("Value explained").locator("visible=true").click()
+    page.get_by_label("Explained value").locator("visible=true").click()
     page.locator("li[role=option]:visible", has_text="Action units: AU26").first.click()
-    page.get_by_role("button", name="Show where it looks").locator("visible=true").click()
+    page.get_by_role("button", name="Show the map").locator("visible=true").click()
     visible(page, ".explained img").wait_for()
     return where
 
@@ -209,7 +209,7 @@ def live(page: Page) -> Locator | None:
 def annotate(page: Page) -> Locator | None:
     """A question about a face, and what is told about the answer before."""
     page.get_by_role("tab", name="Annotate").click()
-    page.get_by_role("checkbox", name="What I analyzed").locator("visible=true").uncheck()
+    page.get_by_role("checkbox", name="My analyzed files").locator("visible=true").uncheck()
     page.get_by_role("button", name="Start", exact=True).click()
     visible(page, ".annotate .labels button").wait_for()
     page.keyboard.press("5")

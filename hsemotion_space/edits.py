@@ -61,9 +61,9 @@ class Edits:
     def __post_init__(self) -> None:
         numbers = (*self.names, *self.neutral_s, *self.merged, *self.merged.values())
         if len(numbers) > MOST_FACES or not all(0 < number < 2**31 for number in numbers):
-            raise EditError("There is no such face.", code="no_face")
+            raise EditError("This face does not exist.", code="no_face")
         if any(into >= number or into in self.merged for number, into in self.merged.items()):
-            raise EditError("A face counts as an earlier one.", code="merged_order")
+            raise EditError("A face can be merged only with one of a smaller number.", code="merged_order")
         if not all(0 <= time_s <= LATEST_S for time_s in self.neutral_s.values()):
             raise EditError("The neutral moment must lie in the clip.", code="neutral_time")
         if len(self.markers) > MOST_MARKERS:
@@ -119,7 +119,7 @@ def read_edits(value: object) -> Edits:
     )
 
 
-UNREADABLE: Final = "The changes by hand cannot be read."
+UNREADABLE: Final = "The manual changes cannot be read."
 
 
 def read_marker(value: object) -> Marker:

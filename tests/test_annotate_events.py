@@ -95,7 +95,7 @@ def test_handle_returns_the_next_item_and_the_receipt_code(visit: Visit) -> None
     assert tab._handle(visit.context, kept, event, key, TERMS) == [gr.skip()] * 4, "it was done"
     for wrong in (None, "", "0" * 32, 7, [key], {"key": key}):
         *nothing, status = tab._handle(visit.context, kept, event, wrong, TERMS)
-        assert nothing == [gr.skip()] * 3 and "press Start again" in status["value"]  # type: ignore[index]
+        assert nothing == [gr.skip()] * 3 and "Press Start again" in status["value"]  # type: ignore[index]
     assert len(visit.records) == 1
 
 
@@ -125,11 +125,11 @@ def test_act_drops_results_that_are_gone(visit: Visit) -> None:
     left = [item.job for item in visit.session.items if item.job != first]
     del visit.runner.jobs[first]
     problem = visit.act()
-    assert f"taken out of the queue: {total - len(left)}." in problem and not visit.records
+    assert f"their result has expired: {total - len(left)}." in problem and not visit.records
     assert [item.job for item in visit.session.items] == left and visit.value()["item"] is not None
     visit.runner.jobs.clear()
     end = visit.value()
-    assert end["item"] is None and f"queue: {len(left)}." in end["notice"] and not visit.session.items
+    assert end["item"] is None and f"expired: {len(left)}." in end["notice"] and not visit.session.items
 
 
 def test_queue_value_in_japanese(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_start_analyzes_uploaded_files_two_at_a_time(visit: Visit, tmp_path: Pat
     assert not visit.runner.submitted
     files = [uploaded(visit, f"{number}.png") for number in range(4)]
     assert visit.start(files=files) == "waits"
-    assert len(visit.runner.submitted) == AT_ONCE and "files to go: 4" in progress(
+    assert len(visit.runner.submitted) == AT_ONCE and "files left: 4" in progress(
         visit.context, visit.session
     )
     first, second = visit.session.running
@@ -190,15 +190,15 @@ def test_start_analyzes_uploaded_files_two_at_a_time(visit: Visit, tmp_path: Pat
 def test_start_cancels_what_runs_and_reports_a_full_server(visit: Visit, tmp_path: Path) -> None:
     visit.start(files=[uploaded(visit, "one.png")])
     [running] = visit.session.running
-    visit.runner.full = "Too many analyses are waiting. Please try again later."
+    visit.runner.full = "Too many analyses are waiting. Try again later."
     told = visit.start(files=[uploaded(visit, "two.png")])
     assert visit.runner.cancelled == [running]
-    assert told == f"{visit.runner.full} No face was found that could be asked about."
+    assert told == f"{visit.runner.full} No face was found that can be annotated."
 
 
 @pytest.mark.parametrize(("changes", "told"), [
     ({"files": [NamedFile("a")] * (MOST_FILES + 1)}, "at most 12 files"),
-    ({"files": [NamedFile("a")], "agreed": "true"}, "Without it nothing is analyzed"),
+    ({"files": [NamedFile("a")], "agreed": "true"}, "Without it, nothing is analyzed"),
     ({"checkpoint": ["x"]}, "Select a backbone"), ({"checkpoint": "../../etc"}, "."), ({"sources": "shown"}, "nothing to annotate"),
     ({"sources": [["shown"], 7, "everything"]}, "nothing to annotate"), ({"sources": None, "files": "a"}, "nothing to annotate"),
     ({"jobs": ("d" * 32,)}, "nothing to annotate"),

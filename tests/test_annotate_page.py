@@ -99,15 +99,11 @@ def test_queue_value_hides_the_prediction_before_the_answer(visit: Visit, job: s
 def test_queue_value_shows_the_prediction_after_the_answer(visit: Visit) -> None:
     visit.start(PICTURE)
     visit.session.hides = False
-    assert [term for term, _ in visit.value()["item"]["shown"]] == ["The network", "Asked because"]
+    assert [term for term, _ in visit.value()["item"]["shown"]] == ["The network", "Reason for asking"]
     visit.session.hides = True
     assert not visit.act(label=SURPRISE)
     told = dict(visit.value()["last"])
-    assert (
-        told["You"] == SURPRISE
-        and "(" in told["The network"]
-        and told["Others"] == "nobody else has answered this yet"
-    )
+    assert told["You"] == SURPRISE and "(" in told["The network"] and told["Others"] == "no answers yet"
     assert told["Kept"] == "Saved on this server."
 
 
@@ -120,7 +116,7 @@ def test_queue_has_media_of_the_visitor_only(visit: Visit) -> None:
         visit.act("skip")
     assert seen == {PICTURE, CLIP}
     end = visit.value()
-    assert end["item"] is None and end["share"] == 1 and end["place"].startswith("All done: 0 answered")
+    assert end["item"] is None and end["share"] == 1 and end["place"].startswith("Finished: 0 answered")
     other = Visit(visit.context)
     assert "nothing to annotate yet" in start(
         other.context, other.session, Wish([], [], CHECKPOINT.id, True, (), "192.0.2.1")
@@ -165,7 +161,7 @@ def test_act_stores_nothing_in_practice_or_without_the_statement(visit: Visit) -
     visit.start(PICTURE)
     assert (
         visit.act(terms=PRACTICE) == ""
-        and dict(visit.value()["last"])["Kept"] == "Nothing, this is practice."
+        and dict(visit.value()["last"])["Kept"] == "Nothing; this is practice."
     )
     problem = visit.act(terms=replace(TERMS, statement="true"))
     assert problem.startswith("Not saved. ") and visit.session.at == 1 and not visit.records
@@ -240,7 +236,7 @@ def test_undo_of_a_sealed_answer_replaces_it(visit: Visit) -> None:
     visit.act(terms=terms)
     assert visit.kept.store.create_batch(10, lambda rows: b"rows") is not None
     visit.act("undo")
-    assert "on its way to the dataset" in visit.value()["notice"] and len(visit.records) == 1
+    assert "already being published" in visit.value()["notice"] and len(visit.records) == 1
     visit.act(label=SURPRISE, terms=terms)
     visit.act("undo")
     visit.act(terms=terms)
@@ -272,9 +268,7 @@ def test_tallies_leave_out_the_annotator(visit: Visit) -> None:
         again.start(PICTURE)
         assert again.act(terms=terms) == ""
         told = dict(again.value()["last"])
-        assert (told["Others"] == "nobody else has answered this yet") is alone and (
-            "Known answer" not in told
-        ) is alone
+        assert (told["Others"] == "no answers yet") is alone and ("Known answer" not in told) is alone
         known, others = again.session.tallies
         assert (known.items, others.items) == ((0, 0) if alone else (1, 1))
 
@@ -304,7 +298,7 @@ def test_known_answer_of_an_example_is_shown_and_counted(visit: Visit) -> None:
         == ""
     )
     assert (
-        "you say the same" in dict(visit.value()["last"])["Known answer"]
+        "you agree" in dict(visit.value()["last"])["Known answer"]
         and visit.session.tallies[0].same == 1
     )
     assert visit.records[0].crop == b"" and visit.records[0].consent_statement == "adult"

@@ -69,7 +69,7 @@ def test_practice_keeps_nothing_and_what_cannot_be_used_changes_nothing(visit: V
     assert send(visit, "first", np.linspace(0, 40, 50), PRACTICE) == ""
     assert send(visit, "second", np.linspace(0, -2, 50), PRACTICE) == ""
     shown = value(visit)
-    assert shown["notice"] == "Nothing is kept, this is practice."
+    assert shown["notice"] == "This is practice; nothing is saved."
     assert "tau" in shown["told"][0] and np.abs(shown["passes"][0][1]).max() == 1
     assert not visit.kept.store.traces()
 

@@ -107,19 +107,19 @@ def test_lookups_of_one_network_lock_out_nobody_else(context: AppContext, clock:
         "one network takes a small part of what all may try"
     )
     assert "Nothing is kept" in listed(context, "2001:db8:1:3::1", unknown)
-    assert "What you gave" in listed(context, "2001:db8:1:2::1", code), "not even its own contributors"
+    assert "Your corrections" in listed(context, "2001:db8:1:2::1", code), "not even its own contributors"
     assert "erased from this server" in my_data._erase(context, "2001:db8:1:2::1", code, True)[0]
 
 
 def test_lookups_of_a_known_code_never_count(context: AppContext, clock: Clock) -> None:
     code, unknown = give(context, "ben"), context.open_feedback.keys.code("nobody")
     for _ in range(5 * MOST):
-        assert "What you gave" in listed(context, "192.0.2.1", code)
+        assert "Your corrections" in listed(context, "192.0.2.1", code)
     assert len(my_data.LOOKUPS) == 0
     for number in range(ATTEMPTS_TOTAL[0].count):
         my_data.LOOKUPS.acquire(f"network {number}")
     assert "The server is receiving too many invalid codes" in listed(context, "192.0.2.1", unknown)
-    assert "What you gave" in listed(context, "192.0.2.1", code)
+    assert "Your corrections" in listed(context, "192.0.2.1", code)
     assert "erased from this server" in my_data._erase(context, "192.0.2.1", code, True)[0]
     clock.now += HOUR_S
     assert "Nothing is kept" in listed(context, "192.0.2.1", unknown)

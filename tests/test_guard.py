@@ -279,7 +279,7 @@ def test_uploads_and_sessions_count_by_network(tmp_path: Path) -> None:
     bounded = make_client(GuardLimits(upload_bytes=4096, uploads=quota, sessions=SessionQuota(3, 60)))
     told = [bounded.post("/gradio_api/upload", content=b"x" * 4000, headers=FORM) for _ in range(3)]
     assert [answer.status_code for answer in told] == [200, 200, 429]
-    assert "Please try again in 1 minutes." in told[2].text
+    assert "Try again in 1 minutes." in told[2].text
     opened = [
         bounded.post("/gradio_api/queue/join", json={"session_hash": name}).status_code
         for name in ("a", "b", "a", "c", "d", "b")

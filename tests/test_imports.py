@@ -221,7 +221,7 @@ def test_command_imports_and_lists(hub: FakeHub, tmp_path: Path) -> None:
         assert run.returncode == 0, run.stderr
         return run.stdout
 
-    assert "not here yet; get it with `hsemotion-space checkpoints import small_mtl`" in command("list")
+    assert "not installed; get it with `hsemotion-space checkpoints import small_mtl`" in command("list")
     assert "small_mtl is ready" in command("import", "small_mtl")
     assert "MB" in command("list")
     assert "verified" in command("fetch", "small_mtl")

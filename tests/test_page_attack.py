@@ -201,7 +201,7 @@ def test_uploads_are_analyzed_after_the_tick_only(attack: Attack) -> None:
     assert "Face 1" in analyze_picture(attack.page.url, [file_data(path), "random", True])
     for agreed in (False, None, "true", 1, [True]):
         answer = analyze_picture(attack.page.url, [file_data(path), "random", agreed])
-        assert "Face 1" not in answer and ("Please tick" in answer or "error" in answer)
+        assert "Face 1" not in answer and ("Select “" in answer or "error" in answer)
 
 
 def test_errors_on_the_page_are_sentences(attack: Attack) -> None:

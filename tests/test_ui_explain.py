@@ -205,7 +205,7 @@ def test_frame_row_is_the_nearest_with_the_face() -> None:
         assert row == int(np.abs(whole.times_s - time_s).argmin())
     assert frame_row(analysis, parted, 0.5) == 5
     with pytest.raises(
-        AskError, match=rf"^Face 2 was not found at 1\.30 s\. .* it was is {parted.times_s[9]:.2f} s\.$"
+        AskError, match=rf"^Face 2 was not found at 1\.30 s\. .* it was found is {parted.times_s[9]:.2f} s\.$"
     ):
         frame_row(analysis, parted, 1.3)
     assert frame_row(make_analysis(kind="image"), make_analysis(kind="image").faces[0].track, None) == 0
@@ -214,7 +214,7 @@ def test_frame_row_is_the_nearest_with_the_face() -> None:
 @pytest.mark.parametrize("second", [None, "1", True, -0.1, 4.0, float("nan"), 10**400, []])
 def test_frame_row_refuses_what_is_no_time_of_the_clip(second: object) -> None:
     analysis = make_analysis(faces=1, frames=30)
-    with pytest.raises(AskError, match=r"^Please give a time from 0 to 2\.9\d s\.$"):
+    with pytest.raises(AskError, match=r"^Enter a time from 0 to 2\.9\d s\.$"):
         frame_row(analysis, analysis.faces[0].track, second)
 
 
@@ -252,35 +252,32 @@ def test_answer_asks_for_frame_face_backbone_and_value(context: AppContext) -> N
     ],
 )
 def test_answer_refuses_what_was_not_offered(context: AppContext, changes: dict[str, object]) -> None:
-    assert (
-        text(_answer(context, JOB, chosen(**changes), CLIENT))
-        == "Please choose a face and one of its values."
-    )
+    assert text(_answer(context, JOB, chosen(**changes), CLIENT)) == "Select a face and one of its values."
     assert not context.runner.asked
 
 
 def test_answer_says_why_there_is_none(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "This analysis is not here any more" in _answer(context, "c" * 32, chosen(), CLIENT)
-    assert "Please give a time from 0 to" in _answer(context, JOB, chosen(second=-1), CLIENT)
+    assert "Enter a time from 0 to" in _answer(context, JOB, chosen(second=-1), CLIENT)
     context.runner.states = [JobStatus(QUESTION, "failed", message="<b>No</b> picture.")]
     assert (
         _answer(context, JOB, chosen(), CLIENT)
         == "<p class='problem' role='alert'>&lt;b&gt;No&lt;/b&gt; picture.</p>"
     )
     context.runner.states = [JobStatus(QUESTION, "cancelled")]
-    assert text(_answer(context, JOB, chosen(), CLIENT)) == "The analysis was cancelled."
-    context.runner.full = "16 analyses are waiting already. Please try again in a minute."
+    assert text(_answer(context, JOB, chosen(), CLIENT)) == "The analysis was canceled."
+    context.runner.full = "16 analyses are waiting already. Try again in a minute."
     assert text(_answer(context, JOB, chosen(), CLIENT)) == context.runner.full
     context.runner.full = ""
     assert not context.runner.cancelled
     monkeypatch.setattr(explain, "WAIT_S", 0.0)
     context.runner.states = [JobStatus(QUESTION, "running")]
-    assert "This takes too long at the moment" in _answer(context, JOB, chosen(), CLIENT)
+    assert "The server is too busy for this" in _answer(context, JOB, chosen(), CLIENT)
     assert context.runner.cancelled == [QUESTION]
     context.runner.media = None
     assert (
         text(_answer(context, JOB, chosen(), CLIENT))
-        == "The file is not on this server any more. Please analyze it again."
+        == "The file is no longer on this server. Analyze it again."
     )
 
 
@@ -288,10 +285,10 @@ def test_explained_html_of_a_clear_map_has_words_for_all_of_it() -> None:
     explained = make_explained()
     html = explained_html(asked(make_analysis(kind="image")), explained)
     (face_alt, face), (map_alt, map_) = pictures(html)
-    assert face_alt == "Face 1 as the network gets it"
+    assert face_alt == "Face 1, input of the network"
     assert (
         map_alt
-        == "Map over face 1. The lower left of the face carries Happiness most; left and right are those of"
+        == "Map over face 1. Happiness depends most on the lower left of the face; left and right refer to"
         " the picture."
     )
     np.testing.assert_array_equal(
@@ -313,12 +310,12 @@ def test_explained_html_of_a_clear_map_has_words_for_all_of_it() -> None:
     for part in (
         explained.saliency.words,
         LIMITS,
-        "the strongest place: the lower left of the face",
+        "strongest: the lower left of the face",
         "hiding it lowers the value",
     ):
         assert part in told
     assert "single frame" not in told
-    assert "The value is that of this single frame" in text(
+    assert "The value belongs to this single frame" in text(
         explained_html(asked(make_analysis(), row=3), explained)
     )
 
@@ -333,7 +330,7 @@ def test_explained_html_has_no_map_where_it_would_mislead(
     assert explained.saliency.verdict == verdict
     html = explained_html(asked(make_analysis()), explained)
     [(alt, _)] = pictures(html)
-    assert alt == "Face 1 as the network gets it"
+    assert alt == "Face 1, input of the network"
     told = text(html)
     assert NO_MAP[explained.saliency.verdict] in told
     assert explained.saliency.words in told and LIMITS in told

@@ -146,7 +146,7 @@ def test_nothing_is_analyzed_without_a_file_and_consent(page: Page, tmp_path: Pa
     assert "Add a picture or a clip first." in notice(page, page.start(None))
     for agreed in (False, None, "true", 1, [True]):
         updates = page.start(source, Choice(AGREED.checkpoint, agreed))
-        assert "Please tick “Analyze what I add” first." in notice(page, updates)
+        assert "Select “Analyze my files” first." in notice(page, updates)
         assert updates[page.workspace.added] == source, "the tick alone is missing"
         assert json.loads(updates[page.workspace.source])["name"] == "face.png"
     assert "Select at most 3 backbones" in notice(
@@ -304,7 +304,9 @@ def test_changes_by_hand_follow_in_the_viewer_the_table_and_the_files(page: Page
     updates = page.send("edit", {"action": "name", "face": 2, "name": " Anna\n"}, shown)
     assert set(updates) <= set(result.outputs) and page.form.verdict not in updates, "an open form stays"
     assert json.loads(updates[result.viewer]["value"])["faces"][1]["name"] == "Anna"
-    assert "Face 2 (Anna)" in updates[result.numbers]["value"]
+    assert updates[result.numbers]["value"].count("Face 2 (Anna)") > 1, "in both tables"
+    for choice in (page.form.face, result.explanation.face):
+        assert ("Face 2 (Anna)", "2") in updates[choice]["choices"] and "value" not in updates[choice]
     assert "Anna" in Path(updates[result.csv]["value"]).read_text("utf-8")
     assert updates[result.markers]["visible"] is False
     marks = [["event", 0.5, 0.5, "smile"], ["exclusion", 1, 2, ""]]

@@ -76,9 +76,9 @@ A trace is what one person rated while a clip was playing, one dimension per pas
 
 ## Consent
 
-Everybody ticked each step separately; nothing was ticked beforehand. They stated that they are adults and may
-give the picture away. Rows without a picture come from people who gave labels and scores only. The text that
-each row's `consent_version` names:
+Everybody selected each step separately; nothing was selected in advance. They stated that they are adults and
+may give the picture away. Rows without a picture come from people who gave labels and scores only. The text
+that each row's `consent_version` names:
 
 {consent}
 

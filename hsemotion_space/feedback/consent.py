@@ -28,34 +28,45 @@ class Step:
 
 PROCESS: Final = Step(
     "process",
-    "Analyze what I add",
-    "Needed to use this page. What I add is sent to this server, analyzed, and deleted together with the"
-    " result soon afterwards. Nothing of it is kept unless I tick that beside a result.",
+    "Analyze my files",
+    (
+        "Required to use this page. The server analyzes the files and camera images that I add"
+        " and deletes them and their results soon afterwards. Nothing is saved unless I select"
+        " it beside a result."
+    ),
 )
 LABELS: Final = Step(
     "labels",
-    "Keep my correction",
-    "Kept: what you say about the face, your comment, what the network had said, which network it was, where"
-    " in the picture the face is, and the time. Not kept: the picture, the name of the file, your name, your"
-    " address on the Internet. The people who run this server can see it; comments are never published. It"
-    " stays until you erase it, which you can do at any time under My data with the receipt code that you"
-    " get.",
+    "Save my correction",
+    (
+        "Saved: your answer and your comment, the prediction and the network that made it, the"
+        " position of the face in the picture, and the time. Not saved: the picture, the file"
+        " name, your name, your IP address. The people who run this server can see it; comments"
+        " are never published. It stays until you erase it, which you can do at any time under"
+        " My data with the receipt code that you get."
+    ),
 )
 CROP: Final = Step(
     "crop",
-    "Also keep the picture of the face",
-    "Kept: a small picture, at most 224 pixels wide, of this face; other faces found in it are painted over,"
-    " and details that the file carried, such as place and camera, are left out. You see it below before you"
-    " send it. It is still personal data and not anonymous: whoever knows the face can recognize it. The"
-    " people who run this server can see it. It stays until you erase it with your receipt code.",
+    "Also save the picture of the face",
+    (
+        "Saved: a picture of this face, at most 224 pixels wide. Other faces found in it are"
+        " painted over, and metadata of the file, such as place and camera, are removed. You see"
+        " it below before you send it. It is still personal data and not anonymous: anyone who"
+        " knows the face can recognize it. The people who run this server can see it. It stays"
+        " until you erase it with your receipt code."
+    ),
 )
 PUBLISH: Final = Step(
     "publish",
     "Also publish it for research",
-    "The correction, without your comment, becomes part of a dataset on the Hugging Face Hub, and so does the"
-    " picture of the face if you ticked that too. Whoever wants the dataset must ask for access and agree to"
-    " use it for research only. With your receipt code you can have it erased from the dataset and its"
-    " history; copies that others have downloaded before cannot be called back.",
+    (
+        "The correction, without your comment, becomes part of a dataset on the Hugging Face"
+        " Hub, and so does the picture of the face if you selected that too. Anyone who wants"
+        " the dataset must request access and agree to use it for research only. With your"
+        " receipt code you can erase your rows from the dataset and its history; copies that"
+        " others have already downloaded cannot be recalled."
+    ),
 )
 LADDER: Final = (PROCESS, LABELS, CROP, PUBLISH)
 """From the least to the most; every step but the first is asked for separately, and none is ticked
@@ -68,7 +79,7 @@ STATEMENT_BUNDLED: Final = "I am 18 or older."
 """What is stated about faces that come with this program, which need nobody's permission."""
 
 
-VERSION: Final = "2026-11-25-5efcdb90"
+VERSION: Final = "2026-11-28-863c0748"
 """Day on which the present texts were first used, and the start of the SHA-256 of their file."""
 VERSIONS: Final[Mapping[str, str]] = {"en": VERSION, "ja": "2026-11-25-dbc0aa1f"}
 """By language: what somebody agrees to is the text that they read."""

@@ -106,7 +106,7 @@ _HEAD: Final[Mapping[str, Column]] = {
 }
 _TAIL: Final[Mapping[str, Column]] = {
     "consent_version": Column("text", "Version of the text that the contributor agreed to."),
-    "consent_scopes": Column("texts", "The steps of it that were ticked."),
+    "consent_scopes": Column("texts", "The steps that were selected."),
     "blind": Column(
         "true or false",
         "Whether it was said before its contributor was shown what is predicted, or any known answer.",

@@ -34,7 +34,7 @@ ABSENCE: Final = {
     "type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "fillcolor": SHADE,
     "line": {"width": 0}, "layer": "below",
 }  # fmt: skip
-NO_PAIR: Final = "Nothing to compare: pick two or more checkpoints that share a task."
+NO_PAIR: Final = "Nothing to compare. Select two or more checkpoints that share a task."
 _KEYS_PER_ROW: Final = 3
 Tell: TypeAlias = Callable[[str], str]
 """Translates a message or a label."""

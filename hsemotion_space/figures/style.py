@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 FACE_COLORS: Final = ("#2a84c6", "#d55e00", "#00916b", "#b0609c", "#a87b00", "#8a6bd1", "#7a8288", "#1496a8")
 FACE_DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 FACE_PATTERNS: Final = ("", "/", ".", "x", "-", "+", "\\", "|")
-NOTHING: Final = "No face to show yet."
+NOTHING: Final = "No face yet."
 TEXT: Final = "#7d8189"
 GRID: Final = "rgba(127,127,127,0.28)"
 SHADE: Final = "rgba(127,127,127,0.2)"

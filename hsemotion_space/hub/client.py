@@ -32,13 +32,13 @@ TRANSIENT: Final = (408, 412, 429)  # and every status from 500
 ANSWER: Final = "the server answers {status}"
 ABSENT: Final = (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError)
 FAILURES: Final = (  # the first that fits is the reason
-    ((LocalEntryNotFoundError, httpx2.TimeoutException), "no_answer", "the server does not answer"),
+    ((LocalEntryNotFoundError, httpx2.TimeoutException), "no_answer", "the server does not respond"),
     (ABSENT, "not_found", "it does not exist, or it is private"),
     (OfflineModeIsEnabled, "offline", "HF_HUB_OFFLINE=1 forbids requests"),
-    (HFValidationError, "bad_name", "the Hub accepts no such name"),
+    (HFValidationError, "bad_name", "the Hub does not accept this name"),
     (httpx2.HTTPError, "connection", "the connection broke ({kind})"),
     (OSError, "incomplete", "the file arrived incomplete"),  # the client's own check of the length
-    (BaseException, "not_understood", "the answer of the server is not understood"),
+    (BaseException, "not_understood", "the server's answer is not valid"),
 )
 sleep = time.sleep  # replaced in tests
 _thread = threading.local()

@@ -86,9 +86,9 @@ _FAULTS = {
     "bad_pickle": "{file} is refused: PyTorch's restricted loader does not accept its pickle ({error}).",
     "too_many_parts": "{file} is refused: its modules are too many or contain themselves.",
     "not_a_module": "{file} is refused: its part {part} is not a module.",
-    "bad_key": "{file} is refused: its key {key} is no text, too long or there twice.",
+    "bad_key": "{file} is refused: its key {key} is not text, too long, or not unique.",
     "not_a_tensor": "{file} is refused: its entry {key} is not a tensor.",
-    "too_large": "{file} is refused: its tensors share numbers and take more room than the file itself.",
+    "too_large": ("{file} is refused: its tensors share storage and take more space than the file itself."),
     "not_finite": "{file} is refused: its tensor {key} has values that are not finite.",
 }
 

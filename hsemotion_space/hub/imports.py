@@ -181,7 +181,7 @@ def _find_model(published: Sequence[Checkpoint], upstream: Upstream, filename: s
                 return item
         if like:
             raise CheckpointError(
-                "There is no published checkpoint {id}; there are {known}.",
+                "There is no published checkpoint {id}. Available: {known}.",
                 code="unknown_checkpoint",
                 id=repr(like),
                 known=", ".join(item.id for item in published),
@@ -189,13 +189,15 @@ def _find_model(published: Sequence[Checkpoint], upstream: Upstream, filename: s
     if len(fitting) != 1:
         choice = Message("Select one with --like: {ids}.", ids=", ".join(item.id for item in fitting))
         raise CheckpointError(
-            "{file} has {outputs} outputs from {dim} numbers, and its name does not tell which network it is."
-            " {choice}",
+            (
+                "{file} has {outputs} outputs from {dim} features, and its name does not identify the"
+                " network. {choice}"
+            ),
             code="ambiguous" if fitting else "no_such_network",
             file=filename,
             outputs=upstream.outputs,
             dim=upstream.dim,
-            choice=choice if fitting else Message("No published checkpoint is like it."),
+            choice=choice if fitting else Message("No published checkpoint matches it."),
         )
     return fitting[0]
 

@@ -288,7 +288,7 @@ def _checkpoint(folder: Path) -> Checkpoint:
     heads = _heads(table["heads"], outputs)
     if any(head.has_weights for head in heads) and not source.heads.known:
         raise CheckpointError(
-            "[source] needs heads_sha256, because there are heads with weights.", code="no_digest"
+            "[source] needs heads_sha256 because some heads have weights.", code="no_digest"
         )
     return Checkpoint(
         id=folder.name,

@@ -270,8 +270,10 @@ def publish(publication: Publication, repo: str, token: str, private: bool = Fal
     HubSource(repo, "0" * 40, WEIGHTS_FILE)  # refuses what is not owner/name
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise CheckpointError(
-            "The token is empty or has characters that no token has. Copy it again from"
-            " huggingface.co/settings/tokens.",
+            (
+                "The token is empty or has invalid characters. Copy it again from"
+                " huggingface.co/settings/tokens."
+            ),
             code="bad_token",
         )
     try:
@@ -315,7 +317,10 @@ def _commit(publication: Publication, repo: str, api: HfApi, private: bool) -> s
         name for name, content in files.items() if name not in there or not _is_same(there[name], content)
     ]:
         raise CheckpointError(
-            "{repo} does not hold what was sent ({files}). Publish again; do not use commit {commit}.",
+            (
+                "{repo} does not contain the uploaded bytes ({files}). Publish again; do not use commit"
+                " {commit}."
+            ),
             code="wrong_bytes",
             repo=repo,
             files=", ".join(wrong),
@@ -352,14 +357,14 @@ def refusal(error: HubError | OSError, repo: str) -> CheckpointError:
             " huggingface.co/settings/tokens."
         ),
         402: (
-            "This hardware needs a paid plan. A free account can host a Space on zero-a10g alone, which is"
-            " ZeroGPU."
+            "This hardware needs a paid plan. A free account can host a Space only on zero-a10g,"
+            " which is ZeroGPU."
         ),
         403: "The token may not write to {repo}. Use one with write permission for {owner}.",
         404: "There is no {repo} on the Hub, or the token may not see it.",
     }
     if status:
-        template = templates.get(status, "The Hub refuses the files for {repo} (answer {status}).")
+        template = templates.get(status, "The Hub refuses the files for {repo} (status {status}).")
         return CheckpointError(
             template, code="refused", repo=repo, owner=repo.partition("/")[0], status=status
         )
@@ -368,7 +373,7 @@ def refusal(error: HubError | OSError, repo: str) -> CheckpointError:
             "{repo} could not be published: {reason}.", code=code, repo=repo, reason=reason
         )
     template = (
-        "{repo} could not be published: {reason}. Try again in a few minutes; what is there already is not"
-        " sent again."
+        "{repo} could not be published: {reason}. Try again in a few minutes; uploaded files are"
+        " not sent again."
     )
     return CheckpointError(template, code=code, repo=repo, reason=reason)

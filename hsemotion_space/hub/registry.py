@@ -107,7 +107,10 @@ def list_checkpoints(roots: Sequence[Path]) -> tuple[Checkpoint, ...]:
             faults=Message.joined(registry.faults.values()),
         )
     raise CheckpointError(
-        "There is no checkpoint below {folder}/; set HSEMOTION_CHECKPOINTS to the folder that has them.",
+        (
+            "There is no checkpoint in {folder}/. Set HSEMOTION_CHECKPOINTS to the folder with the"
+            " checkpoints."
+        ),
         code="none",
         folder=roots[0].name,
     )
@@ -126,7 +129,7 @@ def find_checkpoint(roots: Sequence[Path], checkpoint_id: str) -> Checkpoint:
     if fault := read_registry(roots).faults.get(checkpoint_id):
         raise CheckpointError(fault)
     raise CheckpointError(
-        "There is no checkpoint {id}; there are {known}.",
+        "There is no checkpoint {id}. Available: {known}.",
         code="unknown_checkpoint",
         id=repr(checkpoint_id),
         known=", ".join(checkpoint.id for checkpoint in checkpoints),

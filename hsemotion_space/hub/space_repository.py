@@ -48,7 +48,10 @@ def read_files(root: Path) -> dict[str, bytes]:
     """
     if not (root / "app.py").is_file():
         raise CheckpointError(
-            "The files of the Space are not here. Run this command in a copy of the project's repository.",
+            (
+                "The files of the Space were not found. Run this command in a clone of the project's"
+                " repository."
+            ),
             code="no_project",
         )
     found = [

@@ -84,14 +84,17 @@ def locate(checkpoint: Checkpoint, cache: Path) -> Availability:
         )
     if source.upstream and not source.upstream.url:
         message = Message(
-            "not here yet; download {file} from {page}, then run `hsemotion-space checkpoints import {name}`",
+            (
+                "not installed; download {file} from {page}, then run `hsemotion-space checkpoints"
+                " import {name}`"
+            ),
             file=source.upstream.filename,
             page=source.upstream.page,
             name=source.upstream.filename,
         )
     else:
         message = Message(
-            "not here yet; get it with `hsemotion-space checkpoints import {name}`", name=checkpoint.id
+            "not installed; get it with `hsemotion-space checkpoints import {name}`", name=checkpoint.id
         )
     return Availability("import", message=message)
 

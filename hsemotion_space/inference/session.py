@@ -112,7 +112,7 @@ def read_session(path: Path) -> Session:
         SessionError: if it is none, too large, or not as :func:`write_session` writes it.
     """
     if not is_session(path) or path.stat().st_size > MOST_BYTES:
-        text = "This is no session file of at most {limit} MB."
+        text = "This is not a session file of at most {limit} MB."
         raise SessionError(text, code="no_session", limit=MOST_BYTES // 2**20)
     try:
         with safe_open(path, framework="numpy") as file:

@@ -360,8 +360,8 @@ def _log_end(job: Job) -> None:
 
 def abandoned(request: Request | type[Request]) -> Message:
     """Return why a job was cancelled whose status nobody requested."""
-    minutes = "The analysis was cancelled because nobody requested its status for {count:.0f} minutes."
-    seconds = "The analysis was cancelled because nobody requested its status for {count:.0f} seconds."
+    minutes = "The analysis was canceled because nobody requested its status for {count:.0f} minutes."
+    seconds = "The analysis was canceled because nobody requested its status for {count:.0f} seconds."
     long = request.PATIENCE_S >= 60
     return Message(
         minutes if long else seconds, code="abandoned", count=request.PATIENCE_S / (60 if long else 1)

@@ -142,7 +142,7 @@ def build_workspace(context: AppContext, shared: Shared) -> Workspace:
                 choices = [(one.title, one.id) for one in context.checkpoints]
                 others = gr.Dropdown(
                     choices, value=[], multiselect=True, max_choices=MOST_OTHERS, label=fixed("Compare with"),
-                    info=fixed("The same faces, seen by other backbones too."),
+                    info=fixed("Also analyzes the same faces with other backbones."),
                 )  # fmt: skip
                 fps = RawSlider(1, 30, standard.sample_fps, step=1, label=fixed("Frames analyzed per second"))
                 words = fixed(
@@ -204,7 +204,7 @@ def _connect(context: AppContext, workspace: Workspace, shared: Shared) -> None:
 
     def stop(job: str, added: Source | None, checkpoint: object) -> Updates:
         context.cancel(job)
-        return _failed(context, workspace, added, checkpoint, say("The analysis was cancelled."))
+        return _failed(context, workspace, added, checkpoint, say("The analysis was canceled."))
 
     def remove(job: str, checkpoint: object) -> Updates:
         context.cancel(job)
@@ -280,9 +280,7 @@ def _start(  # noqa: PLR0917
         if added is None:
             raise SettingsError(NO_FILE)
         if choice.agreed is not True and not added.example:
-            raise SettingsError(
-                "Please tick “{tick}” first. Without it nothing is analyzed.", tick=PROCESS.title
-            )
+            raise SettingsError("Select “{tick}” first. Without it, nothing is analyzed.", tick=PROCESS.title)
         config = PipelineConfig(
             _known_checkpoint(context, choice.checkpoint), choice.sample_fps, choice.smoothing
         )

@@ -161,7 +161,7 @@ def _analyze(
         )
         *_, last = context.runner.watch(job)
         if last.analysis is None:
-            raise JobError(last.message or "The analysis was cancelled.")
+            raise JobError(last.message or "The analysis was canceled.")
         if last.analysis.media.kind != kind:
             raise JobError(
                 f"This is no {'picture' if kind == 'image' else 'clip'}; use"

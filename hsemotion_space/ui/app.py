@@ -71,20 +71,22 @@ LEAD = """
 Facial affect in pictures and clips: expression, valence and arousal, action units, compound expressions,
 mimicry intensity.
 
-<p class="fine">These models describe how a face <em>looks</em> to them. They do not know what a person feels,
-and they are wrong more often for some people than for others. Not for use on people at work or in education,
-nor for any decision about a person. Only add pictures of people who agree.</p>
+<p class="fine">These models describe how a face <em>looks</em>. They do not know what a person feels, and
+they are wrong more often for some people than for others. Do not use them on people at work or in education,
+or for any decision about a person. Add only pictures of people who agree.</p>
 """
-PROBLEM = "Corrections are not taken on this server. {problem}"
+PROBLEM = "This server does not accept corrections. {problem}"
 LOST = Message(
-    "This Space would lose them when it restarts. Its operator must set HSEMOTION_FEEDBACK_REPO,"
-    " HSEMOTION_FEEDBACK_SECRET and HF_TOKEN, or HSEMOTION_FEEDBACK_DATABASE.",
+    (
+        "This Space would lose corrections when it restarts. Its operator must set"
+        " HSEMOTION_FEEDBACK_REPO, HSEMOTION_FEEDBACK_SECRET and HF_TOKEN, or"
+        " HSEMOTION_FEEDBACK_DATABASE."
+    ),
     code="space_storage",
 )
 PRIVACY = """
-<p class="fine">What you add is analyzed on this server and deleted within {minutes} minutes; nobody is
-identified, and nothing is kept but corrections that you send, as far as you tick it there. Version
-{version}.</p>
+<p class="fine">This server analyzes your files and deletes them within {minutes} minutes. It identifies
+nobody and saves nothing except corrections that you send and agree to have saved. Version {version}.</p>
 """
 
 log = logging.getLogger(__name__)
@@ -132,7 +134,7 @@ class Page(gr.Blocks):
         except OSError:  # no room, for one
             raise
         except Exception as error:
-            words = say("The request holds values that this function does not take. Please reload the page.")
+            words = say("The request has values that this function does not accept. Reload the page.")
             raise gr.Error(words, print_exception=False) from error
         return values
 

@@ -18,15 +18,16 @@ from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS
 from hsemotion_space.types import PROVENANCE_WORDS, Analysis
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates, unchanged
-from hsemotion_space.ui.tables import comparison_tables, in_words, table_of
+from hsemotion_space.ui.tables import comparison_tables, face_choices, in_words, table_of
 from hsemotion_space.ui.words import fixed, say, translate
 
 MOMENTS: Final = 8
 GO_TO: Final = Path(__file__).with_name("moments.js")
 ABOUT: Final = (
-    "How far the backbones are apart says how unsure such networks are about a face; it does not say which of"
-    " them is right, and they can be wrong together. 0 is no difference, 1 the largest there can be. Tasks"
-    " are not on one scale, so compare moments within a task."
+    "The difference between backbones shows how uncertain such networks are about a face. It"
+    " does not show which of them is right, and all of them can be wrong. 0 means no"
+    " difference, 1 the largest possible difference. Scales differ between tasks, so compare"
+    " moments within one task."
 )
 
 
@@ -50,14 +51,14 @@ class Comparison:
 
 def build_comparison(context: AppContext, shown: gr.State) -> Comparison:
     """Lay out the components, hidden until several backbones were run, and connect them."""
-    with gr.Accordion(fixed("Backbones compared"), open=True, visible=False) as box:
+    with gr.Accordion(fixed("Comparison of backbones"), open=True, visible=False) as box:
         gr.Markdown(fixed(ABOUT))
         with gr.Row():
-            face = gr.Dropdown([], label=fixed("Face compared"), min_width=120)
+            face = gr.Dropdown([], label=fixed("Compared face"), min_width=120)
             tasks = [(fixed(task.title), task.name) for task in TASKS]
-            task = gr.Dropdown(tasks, value=TASKS[0].name, label=fixed("Task compared"), min_width=120)
-        lines = gr.Plot(label=fixed("As each backbone sees it"))
-        apart = gr.Plot(label=fixed("How far they are apart"))
+            task = gr.Dropdown(tasks, value=TASKS[0].name, label=fixed("Compared task"), min_width=120)
+        lines = gr.Plot(label=fixed("Values by backbone"))
+        apart = gr.Plot(label=fixed("Difference between the backbones"))
         numbers = gr.HTML()
         moments = gr.HTML(js_on_load=GO_TO.read_text("utf-8"))
     comparison = Comparison(box, face, task, lines, apart, numbers, moments)
@@ -77,10 +78,7 @@ def comparison_updates(comparison: Comparison, analyses: Sequence[Analysis]) -> 
     """Return updates for the result that is shown; hidden unless there are several analyses with a face."""
     if len(analyses) < 2 or not analyses[0].faces:
         return {comparison.box: gr.update(visible=False)}
-    choices = [
-        (say("Face {number}", number=item.track.track_id), str(item.track.track_id))
-        for item in analyses[0].faces
-    ]
+    choices = face_choices(analyses[0])
     return {
         comparison.box: gr.update(visible=True),
         comparison.face: gr.update(choices=choices, value=choices[0][1]),
@@ -125,7 +123,9 @@ def _moments(moments: Sequence[Moment]) -> str:
         ]
         for moment in moments
     ]
-    return table_of(say("Moments at which they differ most"), [say("Time"), say("Difference"), *names], rows)
+    return table_of(
+        say("Moments with the largest differences"), [say("Time"), say("Difference"), *names], rows
+    )
 
 
 def _leads_to(moment: Moment) -> str:

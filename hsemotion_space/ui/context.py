@@ -24,7 +24,7 @@ from hsemotion_space.ui.uploads import Uploads
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PICK_ONE = Message("Select a backbone.", code="no_backbone")
-NOT_TAKEN = "Corrections are not taken on this server."
+NOT_TAKEN = "This server does not accept corrections."
 QUIET: Final[dict[str, Any]] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Options of an event that answers at once and shows no progress of its own."""
 Updates = dict[gr.blocks.Block, Any]

@@ -37,14 +37,14 @@ def change(edits: Edits, analysis: Analysis, sent: Mapping[str, object]) -> Edit
         others = {other: time_s for other, time_s in edits.neutral_s.items() if other != number}
         moment = {number: time_s} if (time_s := _moment(face, action, sent.get("time"))) is not None else {}
         return replace(edits, neutral_s=others | moment)
-    raise EditError("This change is not known. Reload the page.", code="unknown_change")
+    raise EditError("This change is unknown. Reload the page.", code="unknown_change")
 
 
 def _find(analysis: Analysis, number: int) -> FaceResult:
     for face in analysis.faces:
         if face.track.track_id == number:
             return face
-    raise EditError("There is no such face.", code="no_face")
+    raise EditError("This face does not exist.", code="no_face")
 
 
 def _moment(face: FaceResult, action: object, time: object) -> float | None:

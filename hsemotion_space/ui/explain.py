@@ -21,6 +21,7 @@ from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
 from hsemotion_space.ui.explained import Asked, explained_html
 from hsemotion_space.ui.inputs import RawNumber, read_event
 from hsemotion_space.ui.status import progress_bar
+from hsemotion_space.ui.tables import face_choices
 from hsemotion_space.ui.words import fixed, say, translate
 
 WAIT_S: Final = 30.0  # for an explanation
@@ -32,8 +33,8 @@ ONLY_OF_JOB: Final = "${job && (value || '').startsWith(job) ? value.slice(job.l
 """Template of the result, which begins with the id of its job: an answer that comes late is not shown below
 another result."""
 ABOUT: Final = (
-    "One part of a face after the other is hidden, and how far a value falls tells how much the network"
-    " relies on that part. This takes some seconds."
+    "Parts of the face are hidden one after another. The more a value falls, the more the"
+    " network relies on that part. This takes a few seconds."
 )
 
 
@@ -79,15 +80,15 @@ def build_explanation(context: AppContext, shown: gr.State, viewer: gr.HTML) -> 
     with gr.Accordion(fixed("Where does the network look?"), open=False, visible=False) as box:
         gr.Markdown(fixed(ABOUT))
         with gr.Row():
-            face = gr.Dropdown([], label=fixed("Face explained"), min_width=120)
-            backbone = gr.Dropdown([], label=fixed("Backbone explained"), visible=False, min_width=160)
-            value = gr.Dropdown([], label=fixed("Value explained"), min_width=220)
+            face = gr.Dropdown([], label=fixed("Explained face"), min_width=120)
+            backbone = gr.Dropdown([], label=fixed("Explained backbone"), visible=False, min_width=160)
+            value = gr.Dropdown([], label=fixed("Explained value"), min_width=220)
             second = RawNumber(
-                0, label=fixed("At second"), info=fixed("Where you go to in the clip above."), minimum=0,
-                precision=2, visible=False,
+                0, label=fixed("Time in seconds"), info=fixed("Follows the position in the clip above."),
+                minimum=0, precision=2, visible=False,
                 min_width=120,
             )  # fmt: skip
-        show = gr.Button(fixed("Show where it looks"))
+        show = gr.Button(fixed("Show the map"))
         result = gr.HTML(
             html_template=ONLY_OF_JOB, css_template=STYLE.read_text("utf-8"), apply_default_css=False, job=""
         )
@@ -113,9 +114,7 @@ def explanation_updates(explanation: Explanation, analyses: Sequence[Analysis], 
     if not analyses or not analyses[0].faces:
         return {explanation.box: gr.update(visible=False), **empty}
     first = analyses[0]
-    faces = [
-        (say("Face {number}", number=item.track.track_id), str(item.track.track_id)) for item in first.faces
-    ]
+    faces = face_choices(first)
     backbones = [(one.checkpoint.title, one.checkpoint.id) for one in analyses]
     start_s = round(float(first.faces[0].track.times_s[0]), 2)
     return {
@@ -158,12 +157,13 @@ def frame_row(analysis: Analysis, track: FaceTrack, second: object) -> int:
         return 0
     asked_s, end_s = _seconds(second), max(float(analysis.frame_times_s[-1]), analysis.media.duration_s)
     if asked_s is None or not 0 <= asked_s <= end_s + ROUNDING_S:
-        raise AskError(say("Please give a time from 0 to {end} s.", end=f"{end_s:.2f}"))
+        raise AskError(say("Enter a time from 0 to {end} s.", end=f"{end_s:.2f}"))
     row = int(np.abs(track.times_s - asked_s).argmin())
     nearest_s = float(analysis.frame_times_s[np.abs(analysis.frame_times_s - asked_s).argmin()])
     if abs(track.times_s[row] - asked_s) > abs(nearest_s - asked_s) + 1e-6:
         words = say(
-            "Face {number} was not found at {time} s. The nearest time at which it was is {found} s.",
+            ("Face {number} was not found at {time} s. The nearest time at which it was found is"
+" {found} s."),
             number=track.track_id, time=f"{asked_s:.2f}", found=f"{track.times_s[row]:.2f}",
         )  # fmt: skip
         raise AskError(words)
@@ -176,7 +176,7 @@ def _answer(context: AppContext, job: str, choice: _Choice, client: str) -> str:
         asked = _read(context.analyses(context.runner.status(job), None), choice)
         media = context.runner.media_of(job)
         if media is None:
-            raise AskError(say("The file is not on this server any more. Please analyze it again."))
+            raise AskError(say("The file is no longer on this server. Analyze it again."))
         question = context.runner.explain(
             media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client
         )
@@ -201,7 +201,7 @@ def _read(analyses: Sequence[Analysis], choice: _Choice) -> Asked:
         else None
     )
     if analysis is None or face is None or choice.value not in [key for _, key in value_choices(face)]:
-        raise AskError(say("Please choose a face and one of its values."))
+        raise AskError(say("Select a face and one of its values."))
     task, _, label = str(choice.value).partition("/")
     return Asked(analysis, face.track, frame_row(analysis, face.track, choice.second), (task, label))
 
@@ -220,8 +220,8 @@ def _wait(context: AppContext, job: str) -> Explained:
         return status.explained
     if not status.finished:
         context.runner.cancel(job)
-        raise JobError("This takes too long at the moment, as the server is busy. Please try again later.")
-    raise JobError(status.message or "The analysis was cancelled.")
+        raise JobError("The server is too busy for this at the moment. Try again later.")
+    raise JobError(status.message or "The analysis was canceled.")
 
 
 def _values(
@@ -243,7 +243,7 @@ def _values(
 
 
 def _busy(given: ResultRef) -> str:
-    return given.job + progress_bar(0, 0, say("Hiding one part of the face after the other…"))
+    return given.job + progress_bar(0, 0, say("Hiding parts of the face…"))
 
 
 def _problem(words: str) -> str:

@@ -15,8 +15,8 @@ from hsemotion_space.ui.data_uri import data_uri
 from hsemotion_space.ui.words import say, translate
 
 NO_MAP: Final[dict[Verdict, str]] = {
-    "unstable": "No map is shown, as it could not be relied on.",
-    "none": "No map is shown, as no single part of the face makes this value.",
+    "unstable": "No map is shown because it would not be reliable.",
+    "none": "No map is shown because no single part of the face accounts for this value.",
 }
 PLACES: Final[dict[tuple[int, int], str]] = {
     (0, 0): "the upper left of the face",
@@ -80,7 +80,7 @@ def explained_html(asked: Asked, explained: Explained) -> str:
             time=f"{asked.time_s:.2f}",
             **values,
         )
-    face = _figure(explained.face, say("Face {number} as the network gets it", number=number))
+    face = _figure(explained.face, say("Face {number}, input of the network", number=number))
     lines = [_of_single_frame(asked), translate(found.words), say(LIMITS)]
     map_ = (
         _map(explained, number, label)
@@ -97,7 +97,7 @@ def explained_html(asked: Asked, explained: Explained) -> str:
 
 def _of_single_frame(asked: Asked) -> str:
     return (
-        say("The value is that of this single frame, without smoothing.") if asked.time_s is not None else ""
+        say("The value belongs to this single frame, without smoothing.") if asked.time_s is not None else ""
     )
 
 
@@ -106,13 +106,15 @@ def _map(explained: Explained, number: int, label: str) -> str:
     found = explained.saliency
     place = place_words(found.place_xyxy, len(explained.face))
     alt = say(
-        "Map over face {number}. {place} carries {label} most; left and right are those of the picture.",
-        number=number, place=place[:1].upper() + place[1:], label=label,
-    )  # fmt: skip
+        "Map over face {number}. {label} depends most on {place}; left and right refer to the picture.",
+        number=number,
+        place=place,
+        label=label,
+    )
     legend = [
         (f"<span class='swatch' style='background:rgb{LOWERS}'></span>", say("hiding it lowers the value")),
         (f"<span class='swatch' style='background:rgb{RAISES}'></span>", say("hiding it raises the value")),
-        ("<span class='frame'></span>", say("the strongest place: {place}", place=place)),
+        ("<span class='frame'></span>", say("strongest: {place}", place=place)),
     ]
     items = "".join(f"<li>{mark}{escape(words)}</li>" for mark, words in legend)
     picture = _figure(

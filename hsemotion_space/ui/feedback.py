@@ -27,24 +27,24 @@ from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates, ex
 from hsemotion_space.ui.drawer import build_drawer, opened
 from hsemotion_space.ui.inputs import RawNumber, read_event
 from hsemotion_space.ui.questions import Question, build_question
+from hsemotion_space.ui.tables import face_choices
 from hsemotion_space.ui.viewer import read_label_key, read_selection
 from hsemotion_space.ui.words import fixed, language, say, translate
 
 VERDICTS: Final = (
-    ("It is right", "correct"),
-    ("It is wrong", "wrong"),
+    ("Right", "correct"),
+    ("Wrong", "wrong"),
     ("I cannot tell", "cannot_tell"),
-    ("This is not a face", "not_a_face"),
+    ("Not a face", "not_a_face"),
 )
 VERDICT_WORDS: Final[dict[Verdict, str]] = {name: name.replace("_", " ") for name in VERDICT_NAMES}
 KEEP_IT: Final = (
-    "Keep it. With it, and only with it, you can list, download and erase what you gave, under <em>My"
-    " data</em>."
+    "Keep this code. It is the only way to list, download and erase your corrections under <em>My data</em>."
 )
 STEPS: Final = tuple(step for step in LADDER if step.name in SCOPES)
 RECEIPT: Final = (
-    "You get a receipt code, by which you can erase all this again. If you have one, put it into *My data*"
-    " before you send."
+    "You get a receipt code, with which you can erase everything again. If you already have"
+    " one, enter it under *My data* before you send."
 )
 REFUSALS: Final = (FeedbackError, JobError, CheckpointError, SettingsError)
 
@@ -163,15 +163,16 @@ def _lay_out() -> Form:
         with gr.Row():
             face = gr.Dropdown([], label=fixed("Face"), min_width=100)
             start = RawNumber(
-                0, label=fixed("From second"), minimum=0, precision=2, visible=False, min_width=100
+                0, label=fixed("Start in seconds"), minimum=0, precision=2, visible=False, min_width=100
             )
-            end = RawNumber(0, label=fixed("To second"), minimum=0, precision=2, visible=False, min_width=100)
+            end = RawNumber(
+                0, label=fixed("End in seconds"), minimum=0, precision=2, visible=False, min_width=100
+            )
         verdict = gr.Radio(
-            [(fixed(words), name) for words, name in VERDICTS],
-            label=fixed("What the network says about this face"),
+            [(fixed(words), name) for words, name in VERDICTS], label=fixed("The prediction for this face")
         )
         with gr.Column(visible=False) as corrections:
-            gr.Markdown(fixed("What would be right? Answer what you can see; leave the rest."))
+            gr.Markdown(fixed("What is right? Answer what you can see; leave the rest empty."))
             questions = tuple(build_question(task) for task in TASKS)
         comment = gr.Textbox(
             label=fixed("Comment (optional)"),
@@ -179,10 +180,10 @@ def _lay_out() -> Form:
             max_length=COMMENT_LENGTH,
             lines=2,
         )
-        gr.Markdown(fixed("**What may be kept?** Nothing is, unless you tick it."))
+        gr.Markdown(fixed("**What may be saved?** Nothing, unless you select it."))
         scopes = tuple(gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text)) for step in STEPS)
         crop = gr.Image(
-            label=fixed("The picture that would be kept"), visible=False, interactive=False, height=224,
+            label=fixed("Picture that would be saved"), visible=False, interactive=False, height=224,
             format="png", buttons=[]
         )  # fmt: skip
         statement = gr.Checkbox(False, label=fixed(STATEMENT))
@@ -276,10 +277,10 @@ def _submit(
     """Return updates for the receipt code and for what is told; a picture is kept only if it was ``seen``."""
     try:
         if submission.verdict is None:
-            raise FeedbackError("Please say first whether what the network says is right.", code="no_verdict")
+            raise FeedbackError("First select whether the prediction is right.", code="no_verdict")
         if isinstance(submission.scopes, list) and CROP.name in submission.scopes and not seen:
             raise FeedbackError(
-                "Please look at the picture that would be kept: tick “{tick}” again.",
+                "Check the picture that would be saved: select “{tick}” again.",
                 code="unseen",
                 tick=CROP.title,
             )
@@ -345,10 +346,7 @@ def form_updates(form: Form, analysis: Analysis | None) -> Updates:
     updates: Updates = {**form.empty(), form.drawer: "", form.about: ""}
     if analysis is None or not analysis.faces:
         return updates
-    choices = [
-        (say("Face {number}", number=item.track.track_id), str(item.track.track_id))
-        for item in analysis.faces
-    ]
+    choices = face_choices(analysis)
     times, clip = analysis.faces[0].track.times_s, analysis.media.kind == "clip"
     return {
         **updates,

@@ -234,7 +234,7 @@ def _failure(error: Exception, scope: Scope) -> tuple[int, str]:
     FAILED.set(True)
     code = uuid.uuid4().hex[:8]
     log.error("%s (%s)", place, code)
-    return 500, f"The server failed for an unexpected reason. Please report it with the code {code}."
+    return 500, f"The server failed for an unexpected reason. Report it with the code {code}."
 
 
 def _route(scope: Scope) -> str:

@@ -31,12 +31,10 @@ STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published
 LOOKUPS = Limits(time.monotonic, ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT)
 """How often codes may be tried under which nothing is kept, by one network and by all together."""
 RECEIPT = (
-    "You get it with your first correction. Put it in before you send more, and all of it stays together."
+    "You get this code with your first correction. Enter it before you send more, so that"
+    " all your corrections share one code."
 )
-ABOUT = (
-    "Corrections that you sent are listed, handed out and erased by the receipt code that you got. Nobody"
-    " needs an account."
-)
+ABOUT = "List, download and erase your corrections with your receipt code. No account is needed."
 
 
 def build_receipt() -> gr.Textbox:
@@ -54,7 +52,7 @@ def build_my_data(context: AppContext, tab: gr.Tab, receipt: gr.Textbox) -> None
         show = gr.Button(fixed("List"), variant="primary")
         download = gr.DownloadButton(fixed("Download everything"), interactive=False)
     listed = gr.HTML()
-    sure = gr.Checkbox(False, label=fixed("Erase everything I gave under this code. This cannot be undone."))
+    sure = gr.Checkbox(False, label=fixed("Erase everything saved under this code. This cannot be undone."))
     remove = gr.Button(fixed("Erase"), variant="stop")
     told = gr.HTML()
     status = gr.HTML(elem_classes="fine")
@@ -114,7 +112,7 @@ def _list(context: AppContext, client: str, code: object) -> list[object]:
         problem = _problem(missing)
         if not records:
             words = (
-                "" if problem else f"<p role='status'>{escape(say('Nothing is kept under this code.'))}</p>"
+                "" if problem else f"<p role='status'>{escape(say('Nothing is saved under this code.'))}</p>"
             )
             return [words, nothing, problem]
         file = _download(context, code)
@@ -148,8 +146,8 @@ def _table(records: Sequence[Record]) -> str:
         else:
             about = [translate(subject_of(one)), say(VERDICT_WORDS[one.verdict]), corrections_of(one, say)]
         rows.append([*about, _yes(bool(one.crop)), state])
-    heads = [say("Subject"), say("Verdict"), say("Correction"), say("Picture kept"), say("State")]
-    return table(say("What you gave"), heads, rows)
+    heads = [say("Subject"), say("Verdict"), say("Correction"), say("Picture saved"), say("State")]
+    return table(say("Your corrections"), heads, rows)
 
 
 def _yes(given: bool) -> str:

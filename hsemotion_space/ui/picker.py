@@ -61,7 +61,7 @@ def describe(context: AppContext, chosen: object) -> tuple[list[tuple[str, str]]
             locate(checkpoint, context.settings.cache),
             context.runner.problems.get(checkpoint.id, ""),
         )
-        beside = say("could not be had") if problem else say(BESIDE[where.place])
+        beside = say("could not be downloaded") if problem else say(BESIDE[where.place])
         choices.append((f"{checkpoint.title} · {beside}" if beside else checkpoint.title, checkpoint.id))
         if checkpoint.id == chosen:
             card = checkpoint_card(checkpoint, where, problem)
@@ -80,7 +80,7 @@ def checkpoint_card(checkpoint: Checkpoint, where: Availability, problem: str = 
     Args:
         checkpoint: its manifest.
         where: how its weights can be had.
-        problem: why they could not be had the last time.
+        problem: why the last download failed.
     """
     size = (checkpoint.weights_bytes or where.size_bytes) / 1e6
     facts = [
@@ -107,7 +107,7 @@ def checkpoint_card(checkpoint: Checkpoint, where: Availability, problem: str = 
         if checkpoint.head(task.name) is None
     )
     if not any(head.reliability for head in checkpoint.heads):
-        heads += f"<li>{escape(say('How often its answers are right was not measured.'))}</li>"
+        heads += f"<li>{escape(say('Its accuracy was not measured.'))}</li>"
     state = translate(problem) or (
         where.message and say("The weights are {state}.", state=translate(where.message))
     )

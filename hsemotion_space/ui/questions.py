@@ -66,18 +66,18 @@ def build_question(task: Task) -> Question:
     with gr.Group(elem_id=f"question-{task.name}") as box:
         if task.kind == "one_of":
             choices = [
-                (fixed("not said"), NOT_SAID),
+                (fixed("no answer"), NOT_SAID),
                 *((fixed(label.name), label.name) for label in task.labels),
             ]
             return Question(task, box, (gr.Dropdown(choices, value=NOT_SAID, label=fixed(task.title)),))
-        count = gr.Checkbox(False, label=fixed("I judge: {task}", task=task.title))
+        count = gr.Checkbox(False, label=fixed("Correct: {task}", task=task.title))
         with gr.Group(visible=False) as answers:
             if _is_checklist(task):
                 choices = [
                     (fixed("{unit} {what}", unit=label.short, what=label.description), label.name)
                     for label in task.labels
                 ]
-                words = fixed("{task}: tick all that are visible", task=task.title)
+                words = fixed("{task}: select all that are visible", task=task.title)
                 fields: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=words)]
             else:
                 fields = [

@@ -17,8 +17,7 @@ MB: Final = 2**20
 LEAST: Final = 64 * 1024  # what an upload counts at least: many small files fill a disk too
 LOOK_EVERY_BYTES: Final = 4 * MB  # of an upload, between two looks at the free space
 NO_SPACE: Final = (
-    "The server has no room for files at the moment. Please try again in a few minutes; corrections are still"
-    " taken."
+    "The server has no room for files at the moment. Try again in a few minutes; corrections are still taken."
 )
 
 
@@ -118,9 +117,7 @@ class UploadQuota:
                 f"Your network has uploaded all that is taken in {limits.window_s / 60:.0f} minutes,"
                 f" {limits.per_client // MB} MB."
             )
-            raise RequestError(
-                429, f"{text} Please try again in {max(1, round((first_s - since_s) / 60))} minutes."
-            )
+            raise RequestError(429, f"{text} Try again in {max(1, round((first_s - since_s) / 60))} minutes.")
         if self._by.total() + expected > limits.together:
             raise RequestError(507, NO_SPACE)
         if upload.bytes - upload.looked_at >= LOOK_EVERY_BYTES:
@@ -165,9 +162,7 @@ class SessionQuota:
             if len(seen) >= self.count:
                 seen = self._seen[client] = self._recent(seen, now_s)
             if len(seen) >= self.count:
-                raise RequestError(
-                    429, "Your network has opened this page too often. Please try again in an hour."
-                )
+                raise RequestError(429, "Your network has opened this page too often. Try again in an hour.")
             seen[session] = now_s
 
     def _recent(self, seen: dict[str, float], now_s: float) -> dict[str, float]:

@@ -31,7 +31,7 @@ from hsemotion_space.ui.feedback import Form, build_form, connect_viewer, face_n
 from hsemotion_space.ui.inputs import RawSlider, read_event
 from hsemotion_space.ui.session import save_session
 from hsemotion_space.ui.status import notice_list
-from hsemotion_space.ui.tables import face_table, folded, timeline_tables
+from hsemotion_space.ui.tables import face_choices, face_table, folded, timeline_tables
 from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
 from hsemotion_space.ui.viewer.payload import WarningEntry
 from hsemotion_space.ui.words import fixed, say, translate
@@ -40,7 +40,7 @@ KIND_TITLES: Final[dict[Kind, str]] = {
     "unsure": "Perhaps not a face",
     "small": "Small",
     "blurred": "Blurred",
-    "outside": "Cut off",
+    "outside": "Cropped",
     "turned": "Turned away",
     "undecided": "Close call",
     "divided": "Backbones disagree",
@@ -193,11 +193,19 @@ def edit_by_hand(context: AppContext, result: Result, shown: ResultRef, sent: di
         after = context.analyses(status, shown.smoothing)
         context.runner.edit(shown.job, status.edits)
         same = face_numbers(before[0]) == face_numbers(after[0])
-        cleared = notice_updates(result, list(map(translate, after[0].notices)))
-        faces = cleared if same else _faces(result, after, status.id)
+        faces = _renamed(result, after[0]) if same else _faces(result, after, status.id)
         return {**faces, **_charts(context, result, status, shown.smoothing)}
     except (JobError, CheckpointError, SettingsError, EditError) as error:
         return notice_updates(result, [translate(error)])
+
+
+def _renamed(result: Result, analysis: Analysis) -> Updates:
+    """Return updates that clear notices and rename the faces to choose from; what is selected stays."""
+    choices = [result.explanation.face, *([result.form.face] if result.form is not None else [])]
+    return {
+        **notice_updates(result, list(map(translate, analysis.notices))),
+        **dict.fromkeys(choices, gr.update(choices=face_choices(analysis))),
+    }
 
 
 def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: float | None) -> Updates:
@@ -222,7 +230,7 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
         raw, warnings = context.analyses(status, 0.0)[0], list_warnings(context, analyses)
         value = as_text(viewer_value(analysis, url, raw, warnings=warnings, correctable=bool(shown.faces)))
     numbers = (
-        folded(say("Numbers as a table"), face_table(analysis)) + timeline_tables(analysis) if faces else ""
+        folded(say("Values as a table"), face_table(analysis)) + timeline_tables(analysis) if faces else ""
     )
     csv, json, markers = _write(context, status.id, analyses)
     return {

@@ -78,8 +78,8 @@ def build_review(context: AppContext) -> None:
     """Lay out the tab and connect its events; every handler checks again who asks."""
     gr.Markdown(
         fixed(
-            "For the people who look after this server. Your decisions are stored with the time, and with"
-            " your user name if you sign in."
+            "For the moderators of this server. Your decisions are stored with the time and, if you"
+            " sign in, with your user name."
         )
     )
     if can_sign_in(context.settings):
@@ -87,7 +87,7 @@ def build_review(context: AppContext) -> None:
     has_token = bool(context.settings.review_token)
     token = gr.Textbox(label=fixed("Review token"), type="password", max_lines=1, visible=has_token)
     with gr.Row():
-        start = gr.Button(fixed("Show what waits"), variant="primary")
+        start = gr.Button(fixed("Show pending corrections"), variant="primary")
         measure = gr.Button(fixed("Agreement and publishing"))
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=240):
@@ -99,7 +99,7 @@ def build_review(context: AppContext) -> None:
         reject = gr.Button(fixed("Reject"), variant="stop")
         gold = gr.Button(fixed("Approve as known answer"))
         skip = gr.Button(fixed("Skip"))
-        revert = gr.Button(fixed("Set aside everything of this contributor"), variant="stop")
+        revert = gr.Button(fixed("Set aside all corrections of this contributor"), variant="stop")
     told = gr.HTML()
     board = _Board(gr.State(0), crop, text, buttons, told)
 
@@ -169,7 +169,7 @@ def _step(context: AppContext, visitor: _Visitor, number: object, act: str) -> l
         return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(translate(error))}</p>"]
     told = f"<p role='status'>{escape(words)}</p>" if words else ""
     if not waiting:
-        nothing = f"<p role='status'>{escape(say('Nothing more waits for a review.'))}</p>"
+        nothing = f"<p role='status'>{escape(say('No corrections are pending.'))}</p>"
         return [0, gr.update(visible=False, value=""), nothing, gr.update(visible=False), told]
     [one] = waiting
     picture = gr.update(visible=bool(one.crop), value=_shown(one.crop) if one.crop else "")
@@ -180,7 +180,7 @@ def _shown(crop: bytes) -> str:
     """Return a picture as HTML, encoded anew, so that nothing but its pixels is passed on."""
     out = io.BytesIO()
     Image.open(io.BytesIO(crop)).convert("RGB").save(out, "PNG")
-    data, name = base64.b64encode(out.getvalue()).decode(), escape(say("The picture that was given"))
+    data, name = base64.b64encode(out.getvalue()).decode(), escape(say("Submitted picture"))
     return (
         f"<figure><img alt='{name}' width='224'"
         f" src='data:image/png;base64,{data}'><figcaption>{name}</figcaption></figure>"
@@ -223,8 +223,8 @@ def describe(one: FeedbackRecord) -> str:
     by = say("by {contributor}, of {checkpoint}", contributor=one.contributor[:8], checkpoint=one.checkpoint)
     comment = f"<p>{escape(say('Comment: {text}', text=one.comment))}</p>" if one.comment else ""
     answers = table(
-        say("What was predicted and said"),
-        [say("Task"), say("Predicted"), say("Provenance"), say("Said")],
+        say("Prediction and correction"),
+        [say("Task"), say("Predicted"), say("Provenance"), say("Corrected")],
         rows,
     )
     return f"<p><strong>{escape(head)}</strong>, {escape(by)}</p>{comment}{answers}"

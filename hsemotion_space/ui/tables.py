@@ -96,7 +96,7 @@ def face_table(analysis: Analysis) -> str:
         ]
         seen = _cell(say("Seen"), _seen(face)) if clip else ""
         rows.append(
-            f"<tr><th scope='row'>{swatch}{escape(_face_name(analysis, number))}</th>"
+            f"<tr><th scope='row'>{swatch}{escape(face_name(analysis, number))}</th>"
             f"{seen}{''.join(cells)}</tr>"
         )
     seen_head = f"<th scope='col'>{escape(say('Seen'))}</th>" if clip else ""
@@ -115,9 +115,16 @@ def face_table(analysis: Analysis) -> str:
     )
 
 
-def _face_name(analysis: Analysis, number: int) -> str:
+def face_name(analysis: Analysis, number: int) -> str:
+    """Return the number of a face and, in parentheses, the name that the visitor gave it."""
     name = analysis.edits.names.get(number)
     return say("Face {number}", number=number) + (f" ({name})" if name else "")
+
+
+def face_choices(analysis: Analysis) -> list[tuple[str, str]]:
+    """Return the choices of a dropdown: name and number of each face."""
+    numbers = [face.track.track_id for face in analysis.faces]
+    return [(face_name(analysis, number), str(number)) for number in numbers]
 
 
 def _answer(head: str, prediction: Prediction | None, over_time: str) -> str:
@@ -163,19 +170,20 @@ def timeline_tables(analysis: Analysis) -> str:
     )
     told = [
         means,
-        say("{none} stands where the face was not found.", none=NONE),
-        say("The downloads have every frame."),
+        say("{none} means that the face was not found.", none=NONE),
+        say("The downloads contain every frame."),
     ]
     if len(analysis.faces) > MOST_FACES:
         told.append(say("{count} of {all} faces", count=MOST_FACES, all=len(analysis.faces)))
+    last_s = float(analysis.frame_times_s[-1])
     faces = [
-        _of_face(face, seconds, float(analysis.frame_times_s[-1])) for face in analysis.faces[:MOST_FACES]
+        _of_face(face, face_name(analysis, face.track.track_id), seconds, last_s)
+        for face in analysis.faces[:MOST_FACES]
     ]
     return folded(say("Timelines as tables"), f"<p>{escape(' '.join(told))}</p>{''.join(faces)}")
 
 
-def _of_face(face: FaceResult, seconds: int, last_s: float) -> str:
-    name = say("Face {number}", number=face.track.track_id)
+def _of_face(face: FaceResult, name: str, seconds: int, last_s: float) -> str:
     tables = []
     for line in face.timelines:
         if line.task.scope == "frame":
@@ -221,7 +229,7 @@ def comparison_tables(
         track_id: of the face that is shown.
         task_name: of the task that is shown.
     """
-    return folded(say("Numbers as tables"), _means(analyses, track_id, task_name) + _differences(found))
+    return folded(say("Values as tables"), _means(analyses, track_id, task_name) + _differences(found))
 
 
 def _means(analyses: Sequence[Analysis], track_id: int, task_name: str) -> str:
@@ -262,7 +270,7 @@ def _differences(found: Sequence[Disagreement]) -> str:
         ]
         for item in found
     ]
-    heads = [say("Face"), say("Task"), say("Mean"), say("Largest"), say("Share of other decisions")]
+    heads = [say("Face"), say("Task"), say("Mean"), say("Largest"), say("Share of different decisions")]
     return table(say("Difference between the backbones"), heads, rows)
 
 

@@ -60,7 +60,7 @@ def example_picture(page: playwright.Page, _: Path) -> Iterator[str]:
     page.locator(".chip:visible").wait_for()
     yield "result"
     unfold(page)
-    press(page, "Show where it looks")
+    press(page, "Show the map")
     page.locator(".explained .title:visible").wait_for()
     yield "where the network looks"
 
@@ -82,7 +82,7 @@ def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
     choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
     page.locator(".examples").get_by_role("button", name="Clip").click()
-    page.get_by_role("table", name="Moments at which they differ most").wait_for()
+    page.get_by_role("table", name="Moments with the largest differences").wait_for()
     page.locator(".linked-viewer:visible .js-plotly-plot").first.wait_for()
     # the one of the comparison; until then Gradio shows nothing
     page.locator(".js-plotly-plot:visible:not(.linked-viewer *)").first.wait_for()
@@ -94,7 +94,7 @@ def compared_clip(page: playwright.Page, _: Path) -> Iterator[str]:
 def queue(page: playwright.Page, _: Path) -> Iterator[str]:
     """The queue on the examples, before and after an answer."""
     open_tab(page, "Annotate")
-    page.get_by_role("checkbox", name="What I analyzed").locator("visible=true").uncheck()
+    page.get_by_role("checkbox", name="My analyzed files").locator("visible=true").uncheck()
     press(page, "Start")
     page.locator(".annotate .labels button").first.wait_for()
     yield "question"
@@ -107,9 +107,9 @@ def reviewing(page: playwright.Page, _: Path) -> Iterator[str]:
     """What waits for a review, and how much people agree."""
     open_tab(page, "Review")
     page.get_by_label("Review token").fill(REVIEW_TOKEN)
-    press(page, "Show what waits")
+    press(page, "Show pending corrections")
     page.get_by_text("Number 1, image, face 1: wrong").wait_for()
-    page.get_by_role("img", name="The picture that was given").wait_for()
+    page.get_by_role("img", name="Submitted picture").wait_for()
     press(page, "Agreement and publishing")
     page.get_by_text("Tiers: ").wait_for()
     yield "a correction"

@@ -24,7 +24,7 @@ def add_pictures(page: playwright.Page, folder: Path, count: int) -> None:
         moved = [(x + 3 * number, y) for x, y in PLACES]
         Image.fromarray(picture_with(moved, (240, 460))).save(files[-1])
     open_tab(page, "Annotate")
-    for source in ("What I analyzed", "Examples"):
+    for source in ("My analyzed files", "Examples"):
         page.get_by_role("checkbox", name=source).locator("visible=true").uncheck()
     page.locator("input[type=file]").last.set_input_files(files)
     page.get_by_text(files[-1].stem).locator("visible=true").first.wait_for()
@@ -63,7 +63,7 @@ def test_ten_items_are_answered_by_keyboard_and_stored(visit: Open, served: Page
     answers: list[str] = []
     page.on("response", lambda one: answers.append(one.text()) if "/run/predict" in one.url else None)
     add_pictures(page, tmp_path, 4)
-    tick(page, "Keep my correction", "I am 18 or older. I am the person")
+    tick(page, "Save my correction", "I am 18 or older. I am the person")
     start(page)
     assert place(page) == "Face 1 of 12"
     assert page.evaluate("document.activeElement.className") == "annotate", "keys work at once"
@@ -102,16 +102,16 @@ def test_practice_stores_nothing_and_the_plane_is_reached_by_keys(
 ) -> None:
     page = visit(theme="dark", width=390)
     add_pictures(page, tmp_path, 1)
-    page.get_by_label("Also ask valence and arousal").check()
+    page.get_by_label("Also ask for valence and arousal").check()
     start(page)
     page.keyboard.press("Enter")
-    page.get_by_text("Please choose an expression first.").wait_for()
+    page.get_by_text("Select an expression first.").wait_for()
     for key in ("7", "ArrowLeft", "Shift+ArrowDown"):
         page.keyboard.press(key)
     assert page.locator(".annotate .point").inner_text() == "Valence -0.05, arousal -0.25"
     answer(page, "Enter")
     reveal = page.locator(".annotate .last").inner_text()
-    assert "Sadness, -0.05, -0.25" in reveal and "Nothing, this is practice." in reveal
+    assert "Sadness, -0.05, -0.25" in reveal and "Nothing; this is practice." in reveal
     page.locator(".annotate .pad").click(position={"x": 5, "y": 5})
     valence, arousal = (
         float(page.locator(f".annotate .{name}").input_value()) for name in ("valence", "arousal")
@@ -123,7 +123,7 @@ def test_practice_stores_nothing_and_the_plane_is_reached_by_keys(
 
 def test_examples_have_a_known_answer(visit: Open) -> None:
     page = visit("Annotate")
-    page.get_by_role("checkbox", name="What I analyzed").locator("visible=true").uncheck()
+    page.get_by_role("checkbox", name="My analyzed files").locator("visible=true").uncheck()
     start(page)
     while "known answers: 1 of 1" not in page.locator(".annotate .totals").inner_text():
         assert page.locator(".annotate .done").is_hidden(), "the portrait was not asked about"

@@ -60,9 +60,9 @@ def test_a_range_dragged_in_the_viewer_and_a_key_fill_the_form(visit: Open, clip
     page.keyboard.press("Escape")
     assert page.locator(":focus").inner_text() == "Correct range", "the focus is back where it was"
     page.keyboard.press("3")
-    page.get_by_label("It is wrong").locator("visible=true").wait_for()
+    page.get_by_label("Wrong").locator("visible=true").wait_for()
     page.wait_for_function("[...document.querySelectorAll('input')].some(one => one.value === 'Disgust')")
-    tick(page, "Keep my correction", "I am 18 or older")
+    tick(page, "Save my correction", "I am 18 or older")
     press(page, "Send")
     page.locator(".receipt:visible").wait_for()
     open_tab(page, "My data")
@@ -156,7 +156,7 @@ def test_several_backbones_are_compared_on_the_same_faces(visit: Open, clip: Pat
     choose(page, "Compare with", "Test second")
     page.keyboard.press("Escape")
     add(page, clip)
-    moments = page.get_by_role("table", name="Moments at which they differ most")
+    moments = page.get_by_role("table", name="Moments with the largest differences")
     moments.wait_for()
     titles = moments.get_by_role("columnheader").all_inner_texts()
     assert titles == ["Time", "Difference", "MobileFaceNet (starter)", "Test second"]
@@ -171,7 +171,7 @@ def test_several_backbones_are_compared_on_the_same_faces(visit: Open, clip: Pat
         "time => Math.abs(document.querySelector('.viewer video').currentTime - time) < 1 / 24", arg=time_s
     )
     assert page.evaluate("document.activeElement.className") == "viewer"
-    choose(page, "Task compared", "Valence and arousal")
+    choose(page, "Compared task", "Valence and arousal")
     page.wait_for_function(
         "document.body.innerText.includes('Valence +') || document.body.innerText.includes('Valence -')"
     )
@@ -199,7 +199,7 @@ def test_a_job_that_is_cancelled_says_so_and_shows_nothing(visit: Open, long_cli
     add_file(page, long_clip)
     page.locator(".progress:visible").wait_for()
     press(page, "Cancel")
-    page.locator(".notices:visible", has_text="The analysis was cancelled.").wait_for()
+    page.locator(".notices:visible", has_text="The analysis was canceled.").wait_for()
     wait_until_quiet(page)
     assert page.locator(".chip:visible").count() == 0
 

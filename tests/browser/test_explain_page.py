@@ -21,7 +21,7 @@ def unfold(page: playwright.Page) -> None:
 
 def show(page: playwright.Page, about: str) -> str:
     """Press the button and return what is told about a value."""
-    press(page, "Show where it looks")
+    press(page, "Show the map")
     page.locator(".explained .title:visible", has_text=about).wait_for()
     return str(page.locator(".explained:visible").inner_text())
 
@@ -36,9 +36,9 @@ def check_answer(page: playwright.Page, told: str) -> bool:
     assert has_map == (not any(words in told for words in NO_MAP.values()))
     if has_map:
         assert drop >= 0.1
-        words = r"Map over face 1\. The [a-z ]+ of the face carries \w+ most; left and right are .*"
+        words = r"Map over face 1\. \w+ depends most on the [a-z ]+ of the face; left and right refer to .*"
         assert re.fullmatch(words, alternatives[1])
-        assert "the strongest place: the " in told
+        assert "strongest: the " in told
     return has_map
 
 
@@ -48,18 +48,18 @@ def test_values_of_a_picture_are_explained_and_nothing_of_it_stays(visit: Open) 
     add_example(page, "Picture")
     unfold(page)
     assert (
-        page.get_by_label("Value explained").locator("visible=true").input_value() == "Expression: Happiness"
+        page.get_by_label("Explained value").locator("visible=true").input_value() == "Expression: Happiness"
     )
-    assert page.get_by_label("At second").locator("visible=true").count() == 0
+    assert page.get_by_label("Time in seconds").locator("visible=true").count() == 0
     check_answer(page, show(page, "Face 1, MobileFaceNet (starter): Expression, Happiness (trained)"))
-    choose(page, "Value explained", "Action units: AU25", exact=False)
+    choose(page, "Explained value", "Action units: AU25", exact=False)
     check_answer(page, show(page, "Action units, AU25 (trained)"))
-    choose(page, "Face explained", "Face 1", exact=False)
+    choose(page, "Explained face", "Face 1", exact=False)
     page.wait_for_function(
         "[...document.querySelectorAll('input')].some(one => one.value === 'Expression: Happiness')"
     )
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    press(page, "Show where it looks")
+    press(page, "Show the map")
     press(page, "Remove")  # the answer comes when another result is shown
     page.locator(".explained:visible").wait_for(state="hidden")
     add_example(page, "Picture")
@@ -85,15 +85,15 @@ def test_a_frame_of_a_clip_is_explained_where_the_visitor_went_to(visit: Open) -
     unfold(page)
     page.locator(".viewer:visible").focus()
     page.keyboard.press("Shift+ArrowRight")
-    second = page.get_by_label("At second").locator("visible=true")
+    second = page.get_by_label("Time in seconds").locator("visible=true")
     playwright.expect(second).to_have_value(re.compile(r"1|1\.0\d|0\.9\d"), timeout=PATIENCE_MS)
-    choose(page, "Value explained", "Expression: Happiness", exact=False)
-    choose(page, "Backbone explained", "EfficientNet-Lite0 (starter)", exact=False)
+    choose(page, "Explained value", "Expression: Happiness", exact=False)
+    choose(page, "Explained backbone", "EfficientNet-Lite0 (starter)", exact=False)
     told = show(page, "EfficientNet-Lite0 (starter): Expression, Happiness (trained)")
     assert re.match(r"Face 1 at (0\.9|1\.0)\d s, ", told)
-    assert "The value is that of this single frame, without smoothing." in told
+    assert "The value belongs to this single frame, without smoothing." in told
     assert check_answer(page, told), "the mouth makes this smile"
     second.fill("30")  # after the end
-    press(page, "Show where it looks")
-    page.locator(".problem:visible", has_text="Please give a time from 0 to").wait_for()
+    press(page, "Show the map")
+    page.locator(".problem:visible", has_text="Enter a time from 0 to").wait_for()
     assert page.locator(".explained").count() == 0

@@ -51,9 +51,9 @@ def flag(page: playwright.Page, answer: str = "Fear", ticks: tuple[str, ...] = (
     with page.expect_response(lambda response: "/run/predict" in response.url):
         choose(page, "Face", "Face 2")
     wait_until_quiet(page)
-    tick(page, "It is wrong")
+    tick(page, "Wrong")
     choose(page, "Expression", answer)
-    tick(page, "Keep my correction", *ticks, "I am 18 or older")
+    tick(page, "Save my correction", *ticks, "I am 18 or older")
     press(page, "Send")
     return page.locator(".receipt:visible code").inner_text()
 
@@ -116,7 +116,7 @@ def test_correction_is_published_and_erased(visit: Open, tmp_path: Path) -> None
             )
             page.get_by_text(words).wait_for()
             my_data(page, "List")
-            page.get_by_text("Nothing is kept under this code.").wait_for()
+            page.get_by_text("Nothing is saved under this code.").wait_for()
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
             page.close()
         left = [*everything_in(tmp_path / "feedback"), *everything_on(hub)]
@@ -153,7 +153,7 @@ def test_form_says_what_is_missing(visit: Open, tmp_path: Path) -> None:
     for action, complaint in [
         (lambda: None, "Correct at least one task"),
         (lambda: choose(page, "Expression", "Anger"), "To send a correction"),
-        (lambda: tick(page, "Keep my correction"), "Confirm that you are 18 or older"),
+        (lambda: tick(page, "Save my correction"), "Confirm that you are 18 or older"),
     ]:
         action()
         press(page, "Send")
@@ -179,8 +179,8 @@ def test_form_is_reached_and_filled_by_keyboard_alone(visit: Open, tmp_path: Pat
     page.get_by_role("dialog").wait_for(state="hidden")
     assert page.locator(":focus").get_attribute("aria-label") == "Not right? Valence and arousal"
     page.keyboard.press("Enter")
-    page.get_by_label("I judge: Valence and arousal").locator("visible=true").wait_for()
-    for name in ("I judge: Valence and arousal", "Keep my correction", "I am 18 or older"):
+    page.get_by_label("Correct: Valence and arousal").locator("visible=true").wait_for()
+    for name in ("Correct: Valence and arousal", "Save my correction", "I am 18 or older"):
         go_to(name, "checkbox")
         page.keyboard.press("Space")
     go_to("Send", "button")
@@ -199,9 +199,9 @@ def test_part_of_a_clip_is_corrected_under_one_code_with_the_rest(visit: Open, t
     add(page, clip)
     page.locator(".viewer video:visible").wait_for()
     correct(page)
-    page.get_by_label("From second").locator("visible=true").fill("0.5")
-    page.get_by_label("To second").locator("visible=true").fill("1")
-    tick(page, "I cannot tell", "Keep my correction", "I am 18 or older")
+    page.get_by_label("Start in seconds").locator("visible=true").fill("0.5")
+    page.get_by_label("End in seconds").locator("visible=true").fill("1")
+    tick(page, "I cannot tell", "Save my correction", "I am 18 or older")
     press(page, "Send")
     assert page.locator(".receipt:visible code").inner_text() == code
     my_data(page, "List")
@@ -247,12 +247,12 @@ def test_form_of_the_next_picture_is_empty(visit: Open, tmp_path: Path) -> None:
     analyze(page, write_picture(tmp_path, (60, 60)))
     assert page.locator(".drawer input[type=checkbox]:visible:checked").count() == 0
     assert page.get_by_label("Comment").locator("visible=true").input_value() == ""
-    assert page.get_by_label("Expression", exact=True).locator("visible=true").input_value() == "not said"
+    assert page.get_by_label("Expression", exact=True).locator("visible=true").input_value() == "no answer"
     assert page.locator(".drawer img:visible").count() == 0
     press(page, "Send")
     page.locator(".problem:visible").wait_for()
     choose(page, "Expression", "Anger")
-    tick(page, "Keep my correction", "Also keep the picture", "I am 18 or older")
+    tick(page, "Save my correction", "Also keep the picture", "I am 18 or older")
     page.locator(".drawer img:visible").wait_for()
     assert page.locator(".drawer img:visible").get_attribute("src") != first
     press(page, "Send")

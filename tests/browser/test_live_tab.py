@@ -176,7 +176,7 @@ def test_the_camera_stops_by_itself(show: Open) -> None:
     page.get_by_text("It stops in").wait_for()
     assert page.evaluate(LIT)
     page.clock.fast_forward(int(1000 * LIMIT_S))
-    page.get_by_text(f"Stopped by itself after {LIMIT_S:g} seconds.").first.wait_for()
+    page.get_by_text(f"Stopped automatically after {LIMIT_S:g} seconds.").first.wait_for()
     assert is_off(page)
 
 
@@ -219,7 +219,7 @@ def test_without_the_tick_the_camera_stays_off_and_nothing_is_sent(show: Open) -
     page = show(agreed=False)
     frames = sent(page)
     page.locator(".live .start").click()
-    page.get_by_role("alert").get_by_text("Please tick “Analyze what I add” above first.").wait_for()
+    page.get_by_role("alert").get_by_text("Select “Analyze my files” above first.").wait_for()
     page.clock.fast_forward(ANSWER_MS)
     assert page.evaluate("streams.length") == 0 and page.evaluate("window.wanted") is None
     assert frames == []
@@ -238,7 +238,7 @@ def test_live_tab_is_japanese(show: Open) -> None:
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("refused", "The browser does not let this page use the camera."),
+        ("refused", "The browser blocks the camera for this page."),
         ("none", "No camera was found."),
         ("insecure", "only to pages whose address begins with https"),
     ],
@@ -286,10 +286,14 @@ def test_a_reason_not_to_go_on_stops_the_camera_at_once(show: Open) -> None:
     page = show()
     frames = sent(page)
     answer_with(
-        page, lambda told: {"sequence": told["sequence"], "stop": "The weights could not be had. <img src=x>"}
+        page,
+        lambda told: {
+            "sequence": told["sequence"],
+            "stop": "The weights could not be downloaded. <img src=x>",
+        },
     )
     page.locator(".live .start").click()
-    page.get_by_role("alert").get_by_text("The weights could not be had. <img src=x>").wait_for()
+    page.get_by_role("alert").get_by_text("The weights could not be downloaded. <img src=x>").wait_for()
     page.wait_for_function(f"streams.length && !({LIT})")
     assert is_off(page)
     assert len(frames) == 1
@@ -306,7 +310,7 @@ def test_an_answer_to_another_frame_is_not_shown(show: Open) -> None:
     page.locator(".live .start").click()
     page.get_by_text("It stops in").wait_for()
     page.clock.fast_forward(ANSWER_MS)
-    page.locator(".live .pace").get_by_text("The server does not answer.").wait_for()
+    page.locator(".live .pace").get_by_text("The server does not respond.").wait_for()
     assert page.locator(".live td", has_text=".").count() == 0
     late.clear()
     page.locator(".live td", has_text=".").first.wait_for()

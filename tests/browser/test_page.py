@@ -50,7 +50,7 @@ def test_a_picture_becomes_chips_a_card_and_a_folded_table(
     assert (places == sorted(places)) == (width < 600)
     table = page.locator(".face-table")
     assert not table.is_visible()
-    page.get_by_text("Numbers as a table").click()
+    page.get_by_text("Values as a table").click()
     assert table.get_by_role("row").count() == 3
     assert table.evaluate("one => one.scrollWidth <= one.clientWidth"), (
         "all of it is seen at once, on a telephone too"

@@ -24,11 +24,11 @@ def test_review_tab_asks_about_one_correction_after_the_other(
     )
     page = visit("Review")
     page.get_by_label("Review token").fill("another")
-    press(page, "Show what waits")
+    press(page, "Show pending corrections")
     page.locator(".problem:visible", has_text="The review token is not valid").wait_for()
     assert page.get_by_role("button", name="Approve", exact=True).count() == 0
     page.get_by_label("Review token").fill(REVIEW_TOKEN)
-    press(page, "Show what waits")
+    press(page, "Show pending corrections")
     page.get_by_text("Number 1, image, face 1: wrong").wait_for()
     page.get_by_text("Comment: <img src=x onerror=alert(1)>").wait_for()
     cells = page.get_by_role("row", name="Expression").locator("visible=true").first.inner_text().split()
@@ -41,7 +41,7 @@ def test_review_tab_asks_about_one_correction_after_the_other(
     press(page, "Skip")
     page.get_by_text("Number 4, image, face 1: wrong").wait_for()
     page.get_by_role("button", name="Set aside everything").click()
-    page.get_by_text("Nothing more waits for a review.").wait_for()
+    page.get_by_text("No corrections are pending.").wait_for()
     press(page, "Agreement and publishing")
     page.get_by_text("Tiers: 3 raw, 0 agreed, 1 reviewed.").wait_for()
     stored = {one.id: (one.review, one.gold, one.reverted) for one in read_feedback(served.folder)}
@@ -57,7 +57,7 @@ def test_review_token_cannot_be_guessed_by_trying(visit: Open) -> None:
     def show(token: str) -> None:
         page.get_by_label("Review token").fill(token)
         with page.expect_response(lambda response: "/gradio_api/" in response.url):
-            press(page, "Show what waits")
+            press(page, "Show pending corrections")
 
     for number in range(11):
         show(f"try {number}")

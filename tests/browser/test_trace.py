@@ -24,7 +24,7 @@ WATCH = """() => {
 
 def begin(page: playwright.Page, rating: str) -> None:
     """Queue the clips among the examples."""
-    page.get_by_role("checkbox", name="What I analyzed").locator("visible=true").uncheck()
+    page.get_by_role("checkbox", name="My analyzed files").locator("visible=true").uncheck()
     tick(page, rating)
     press(page, "Start", exact=True)
     page.locator(".trace .controls button").first.wait_for()
@@ -39,7 +39,7 @@ def outcome(page: playwright.Page) -> str:
 
 def test_a_pass_by_keys_is_kept_within_a_frame(visit: Open, served: Page) -> None:
     page = visit("Annotate")
-    tick(page, "Keep my correction", "I am 18 or older. I am the person")
+    tick(page, "Save my correction", "I am 18 or older. I am the person")
     begin(page, "Valence over time")
     page.evaluate(WATCH)
     page.locator(".trace").focus()
@@ -81,10 +81,10 @@ def test_two_passes_by_mouse_show_where_they_differ_and_a_part_is_repaired(visit
     for height in (0.2, 0.8):
         page.locator(".trace .start").click()
         slider.hover(position={"x": 20, "y": slider.bounding_box()["height"] * height})
-        assert outcome(page) == "Nothing is kept, this is practice."
+        assert outcome(page) == "This is practice; nothing is saved."
     assert "CCC" in page.locator(".trace .told").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator(".trace .repairs button").first.click()
     slider.hover(position={"x": 20, "y": slider.bounding_box()["height"] * 0.2})
-    assert outcome(page) == "Nothing is kept, this is practice."
+    assert outcome(page) == "This is practice; nothing is saved."
     page.locator(".trace .repairs button").first.wait_for(state="detached")

@@ -100,8 +100,10 @@ def gone(session: Session) -> str:
     """Remove the remaining items of a deleted analysis from the queue, and return a message on it."""
     count = session.drop(session.item.job) if session.item else 0
     return say(
-        "Results are kept for a short time only, and that of this face is gone; taken out of the queue:"
-        " {count}.",
+        (
+            "Results are kept for a short time only. Faces removed from the queue because their"
+            " result has expired: {count}."
+        ),
         count=count,
     )
 
@@ -169,9 +171,7 @@ def _undo(context: AppContext, session: Session) -> None:
     taken_back = context.feedback.store.withdraw(entry.record, context.feedback.keys.contributor(entry.code))
     if not taken_back:
         session.replaced[session.items[session.at].key] = entry.record
-        session.notice = say(
-            "Your last answer is on its way to the dataset already. A new answer takes its place."
-        )
+        session.notice = say("Your last answer is already being published. A new answer replaces it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ def _entry(item: Item, analysis: Analysis, answer: Answer, receipt: Receipt | No
         *network_lines(face, item),
         *_known_lines(gold, with_known, bundled if bundled and gold == bundled.values else None),
         *_panel_lines(others),
-        (say("Kept"), translate(receipt.message) if receipt else say("Nothing, this is practice.")),
+        (say("Kept"), translate(receipt.message) if receipt else say("Nothing; this is practice.")),
     ]
     with_others = agrees(answer, {CLASS_TASK.name: others.values}) if others else None
     record, signed = (receipt.record_id, receipt.code) if receipt else ("", "")
@@ -227,7 +227,7 @@ def answered(answer: Answer) -> str:
     if answer.choice == "cannot_tell":
         return say("I cannot tell")
     if answer.choice == "not_a_face":
-        return say("This is not a face")
+        return say("Not a face")
     label = answer.label
     return ", ".join([say(label), *(f"{number:+.2f}" for number in answer.point)])
 
@@ -239,19 +239,21 @@ def network_lines(face: FaceResult, item: Item) -> list[tuple[str, str]]:
         for one in face.predictions
         if one.task.name == CLASS_TASK.name or one.task.kind == "continuous"
     ]
-    lines = [(say("The network"), "; ".join(told) or say("nothing about this"))]
+    lines = [(say("The network"), "; ".join(told) or say("no prediction"))]
     if item.reason == "disagreement":
         lines.append(
-            (say("Asked because"), say("the backbones disagree: {score}", score=f"{item.score:.2f}"))
+            (say("Reason for asking"), say("the backbones disagree: {score}", score=f"{item.score:.2f}"))
         )
     elif item.reason == "uncertainty":
-        lines.append((say("Asked because"), say("the network is unsure: {score}", score=f"{item.score:.2f}")))
+        lines.append(
+            (say("Reason for asking"), say("the network is uncertain: {score}", score=f"{item.score:.2f}"))
+        )
     return lines
 
 
 def _in_words(values: Values) -> str:
     label = next(iter(values), "")
-    return say(label) if label else say("This is not a face")
+    return say(label) if label else say("Not a face")
 
 
 def _known_lines(
@@ -262,9 +264,7 @@ def _known_lines(
     words = _in_words(gold[CLASS_TASK.name])
     if right is not None:
         words = (
-            say("{answer}: you say the same", answer=words)
-            if right
-            else say("{answer}: you say otherwise", answer=words)
+            say("{answer}: you agree", answer=words) if right else say("{answer}: you disagree", answer=words)
         )
     lines = [(say("Known answer"), words)]
     return [*lines, (say("Source"), say(SAYS[bundled.says]))] if bundled else lines
@@ -272,7 +272,7 @@ def _known_lines(
 
 def _panel_lines(others: MajorityAnswer | None) -> list[tuple[str, str]]:
     if others is None:
-        return [(say("Others"), say("nobody else has answered this yet"))]
+        return [(say("Others"), say("no answers yet"))]
     words = say(
         "{answer}: {support} of {people}",
         answer=_in_words(others.values),

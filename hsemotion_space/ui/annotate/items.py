@@ -25,7 +25,7 @@ Key: TypeAlias = tuple[str, int, tuple[float, ...]]
 MOST_ITEMS: Final = 120
 LEAST_TRACED_S: Final = 2.0
 """A face that is visible for less is not traced: nobody reacts so fast."""
-SAYS: Final = {"developers": "The developers of this page say so, looking at the posed smile."}
+SAYS: Final = {"developers": "The developers of this page labeled the posed smile."}
 """Who stands behind a known answer of an example."""
 
 

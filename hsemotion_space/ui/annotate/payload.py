@@ -128,7 +128,7 @@ def queue_value(
 
 def _end(session: Session) -> str:
     return say(
-        "All done: {answered} answered, {skipped} skipped.",
+        "Finished: {answered} answered, {skipped} skipped.",
         answered=session.counts["answered"],
         skipped=session.counts["skipped"],
     )
@@ -161,10 +161,10 @@ def _item(context: AppContext, session: Session, item: Item) -> ItemEntry:
 
 def _note(item: Item) -> str:
     if item.bundled:
-        return say("An example of this page: its picture is not kept.")
+        return say("This is an example of this page; its picture is not saved.")
     if not item.picture:
-        return say("No picture would be kept: the sharpest one of this face is from another moment.")
-    return say("This is the picture that would be kept, if you ticked that.")
+        return say("No picture would be saved: the sharpest picture of this face is from another moment.")
+    return say("This is the picture that would be saved if you select that.")
 
 
 def _picture(analysis: Analysis, item: Item) -> str:
@@ -200,12 +200,10 @@ def _totals(session: Session) -> list[str]:
     if known.items:
         told.append(say("You agree with known answers: {tally}", tally=_tally(known)))
     if others.items:
-        told.append(
-            say("You agree with most others, where others answered too: {tally}", tally=_tally(others))
-        )
+        told.append(say("You agree with the majority of other people: {tally}", tally=_tally(others)))
     if known.items or others.items:
         told.append(
-            say("So few items say little about anybody; from {few} on a share is shown.", few=MIN_ITEMS)
+            say("Too few items to judge by; from {few} items on, a percentage is shown.", few=MIN_ITEMS)
         )
     return told
 

@@ -62,9 +62,9 @@ def start(context: AppContext, session: Session, wish: Wish) -> str:
         else []
     )
     if len(files) > MOST_FILES:
-        return say("Please add at most {count} files at once.", count=MOST_FILES)
+        return say("Add at most {count} files at once.", count=MOST_FILES)
     if files and wish.agreed is not True:
-        return say("Please tick “{tick}” first. Without it nothing is analyzed.", tick=say(PROCESS.title))
+        return say("Select “{tick}” first. Without it, nothing is analyzed.", tick=say(PROCESS.title))
     try:
         if not isinstance(wish.checkpoint, str):
             raise SettingsError(PICK_ONE)
@@ -81,8 +81,8 @@ def start(context: AppContext, session: Session, wish: Wish) -> str:
     ]
     if not session.todo and not session.finished:
         return say(
-            "There is nothing to annotate yet: add files here, analyze a picture or a clip, or tick the"
-            " examples."
+            "There is nothing to annotate yet. Add files here, analyze a picture or a clip, or"
+            " select the examples."
         )
     follow(context, session)
     return ""
@@ -148,12 +148,18 @@ def collect(context: AppContext, session: Session) -> str:
     told = list(dict.fromkeys(session.problems))
     if hidden:
         told.append(
-            say("Left out, as their picture cannot be told from that of another face: {count}.", count=hidden)
+            say(
+                (
+                    "Faces left out because their picture cannot be distinguished from that of another face:"
+                    " {count}."
+                ),
+                count=hidden,
+            )
         )
     if not session.items and session.dimension:
         told.append(say("No clip has a face that is visible for at least 2 seconds."))
     elif not session.items:
-        told.append(say("No face was found that could be asked about."))
+        told.append(say("No face was found that can be annotated."))
     return " ".join(told)
 
 
@@ -163,4 +169,4 @@ def progress(context: AppContext, session: Session) -> str:
     done = total = 0
     for status in filter(None, (context.find(job) for job in session.running[:1])):
         done, total = (status.done, status.total) if status.phase == "analysis" else (0, 0)
-    return progress_bar(done, total, say("Getting the faces ready; files to go: {count}", count=left))
+    return progress_bar(done, total, say("Preparing the faces; files left: {count}", count=left))

@@ -38,31 +38,28 @@ FOLDER: Final = Path(__file__).parent
 LABELS_MODE: Final = "labels"
 OVER_TIME: Final = {"Valence": "Valence over time", "Arousal": "Arousal over time"}
 TRACE: Final = (
-    "Over time: you rate faces of clips while they play, in a first pass and, if you like, a second. The"
-    " predictions of the network stay hidden."
+    "Over time: you rate faces in clips while they play, in one pass or two. Predictions stay hidden."
 )
 STEPS: Final = tuple(step for step in LADDER if step.name in SCOPES)
 MOST_SEEN: Final = 1000  # media of one page whose results were shown
 ABOUT: Final = (
-    "Say what faces show, one key per answer. You are asked first where the backbones disagree most or the"
-    " network is least sure, and only about what you added yourself and about the examples of this page:"
-    " pictures of other visitors are shown to nobody."
+    "Label the expressions of faces, one key per answer. Faces on which the backbones"
+    " disagree most, or of which the network is least certain, come first. You see only your"
+    " own files and the examples of this page; files of other visitors are never shown."
 )
-FILES: Final = (
-    "Add pictures and clips here, at most {count}. What the network says about them is shown nowhere before"
-    " you have answered."
-)
-SEEN: Final = "You have seen the results of what you analyzed, so answers about it do not count as blind."
+FILES: Final = "Add up to {count} pictures and clips. Their predictions stay hidden until you have answered."
+SEEN: Final = "You have seen the results of your analyzed files, so answers about them do not count as blind."
 TERMS: Final = (
-    "Nothing is kept unless you tick it here; without the first tick you practice. What you tick holds for"
-    " every answer until you take it away. With the first answer that is kept you get a receipt code, by"
-    " which all of them can be listed and erased under *My data*."
+    "Nothing is saved unless you select it here; without the first checkbox you practice."
+    " Your selection applies to every answer until you clear it. With the first saved answer"
+    " you get a receipt code, with which you can list and erase all your answers under *My"
+    " data*."
 )
 PRACTICE: Final = (
-    "This server keeps no answers, so this is practice: you see what the network says and whether you agree"
-    " with known answers."
+    "This server saves no answers, so this is practice: you see the predictions and whether"
+    " you agree with known answers."
 )
-GONE: Final = "The queue is not here any more. Please press Start again; what you answered is kept."
+GONE: Final = "This queue has expired. Press Start again; your saved answers are not lost."
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +124,9 @@ def _lay_out(context: AppContext) -> Board:
     gr.Markdown(fixed(ABOUT))
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            choices = [(fixed("What I analyzed"), SHOWN), (fixed("Examples"), EXAMPLE)]
+            choices = [(fixed("My analyzed files"), SHOWN), (fixed("Examples"), EXAMPLE)]
             sources = gr.CheckboxGroup(
-                choices, value=list(SOURCES), label=fixed("What to annotate"), info=fixed(SEEN)
+                choices, value=list(SOURCES), label=fixed("Faces to annotate"), info=fixed(SEEN)
             )
             files = RawFiles(
                 label=fixed("My files"), file_count="multiple", file_types=["image", "video"], height=140
@@ -141,14 +138,14 @@ def _lay_out(context: AppContext) -> Board:
                     *((fixed(OVER_TIME[name]), name) for name in DIMENSIONS),
                 ],
                 value=LABELS_MODE,
-                label=fixed("What to rate"),
+                label=fixed("Rating"),
                 info=fixed(TRACE),
             )
             bounded = gr.Checkbox(
-                False, label=fixed("Without limits: only higher and lower count (RankTrace)"), visible=False
+                False, label=fixed("Unbounded: only relative changes count (RankTrace)"), visible=False
             )
-            hides = gr.Checkbox(True, label=fixed("Hide what the network says until I have answered"))
-            pad = gr.Checkbox(False, label=fixed("Also ask valence and arousal"))
+            hides = gr.Checkbox(True, label=fixed("Hide predictions until I have answered"))
+            pad = gr.Checkbox(False, label=fixed("Also ask for valence and arousal"))
             button = gr.Button(fixed("Start"), variant="primary")
         with gr.Column(scale=7, min_width=300):
             keeps = context.feedback is not None
@@ -319,7 +316,7 @@ def _handle(
 
 
 def _code(code: str) -> str:
-    words = say("Keep it: by it, and only by it, your answers can be listed and erased under My data.")
+    words = say("Keep this code. It is the only way to list and erase your answers under My data.")
     return f"<p class='receipt' role='status'>{say('Your receipt code:')} <code>{code}</code> {words}</p>"
 
 

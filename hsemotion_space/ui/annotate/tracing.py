@@ -67,7 +67,7 @@ def _take_pass(
     earlier = ATTEMPTS[: ATTEMPTS.index(cast("Attempt", attempt))]
     if not {*earlier} <= session.passes.keys():
         raise FeedbackError("Trace the first pass before the second.", code="trace_order")
-    session.notice = say("Nothing is kept, this is practice.")
+    session.notice = say("This is practice; nothing is saved.")
     if context.feedback is not None and LABELS.name in terms.scopes:
         blind = session.is_blind(item) and item.media not in terms.seen
         known = Context(
@@ -160,6 +160,8 @@ def _told(first: Trace, last: Trace) -> list[str]:
     told.append(say("Agreement on higher and lower (Kendall's tau): {value}", value=f"{found.ordinal:.2f}"))
     if abs(found.lag_s) >= 0.3:
         told.append(
-            say("Your passes agree best when the later one is moved by {lag} s.", lag=f"{-found.lag_s:+.1f}")
+            say(
+                "Your passes agree best when the later one is shifted by {lag} s.", lag=f"{-found.lag_s:+.1f}"
+            )
         )
     return told

@@ -32,7 +32,7 @@ MOST_TEXT: Final = (MOST_BYTES + 2) // 3 * 4
 JPEG: Final = b"\xff\xd8\xff"
 WAIT_S: Final = 3.0
 LOOK_EVERY_S: Final = 0.1
-UNUSABLE: Final = "This picture of the camera cannot be used."
+UNUSABLE: Final = "This camera picture cannot be used."
 
 
 class LiveFace(TypedDict):
@@ -83,7 +83,7 @@ def answer(context: AppContext, event: gr.EventData, checkpoint: object, agreed:
     given = read_event(event)
     told: Answer = {"sequence": read_sequence(given.get("sequence"))}
     if agreed is not True:
-        told["stop"] = say("You took the tick away, so the camera was stopped.")
+        told["stop"] = say("You withdrew your consent, so the camera was stopped.")
     else:
         try:
             job = read_job(given.get("job"))

@@ -9,13 +9,13 @@ function cameraProblem(error) {
   switch (error?.name) {
     case 'NotAllowedError':
     case 'SecurityError':
-      return say('The browser does not let this page use the camera. Allow it beside the address of the page, then start again.');
+      return say('The browser blocks the camera for this page. Allow it in the address bar, then start again.');
     case 'NotFoundError':
     case 'OverconstrainedError':
       return say('No camera was found. Connect one, then start again.');
     case 'NotReadableError':
     case 'AbortError':
-      return say('The camera gives no picture; perhaps another program uses it. Close that program, then start again.');
+      return say('The camera delivers no picture; another program may be using it. Close that program, then start again.');
     default:
       return say('The camera could not be started: {reason}', { reason: String(error?.message ?? error) });
   }

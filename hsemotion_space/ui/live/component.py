@@ -25,11 +25,10 @@ SCRIPTS: Final = (
 )  # one scope, in this order
 LIMIT_S: Final = 60.0
 ABOUT: Final = """
-Your camera, analyzed while you look into it. It starts when you press the button, and stops by itself after
-{seconds} seconds or as soon as you leave this tab. Small pictures of at most 480 pixels go to this server one
-by one; each is analyzed and forgotten within seconds.
-**Nothing is kept**: no picture, no number, no file. The numbers are those of each single picture, not
-smoothed. A mimicry intensity belongs to a whole clip, so there is none here.
+Analyze your camera live. The camera starts when you press the button, and stops after {seconds} seconds or as
+soon as you leave this tab. Single pictures of at most 480 pixels are sent to this server, analyzed, and
+deleted within seconds. **Nothing is saved**: no picture, no value, no file. The values describe single
+pictures, without smoothing. Mimicry intensity describes a whole clip, so it is not predicted here.
 """
 
 

@@ -30,9 +30,9 @@ const limit = () => Number(props.limit_s);
 
 /** Say what keeps the camera from being asked for; an empty text if nothing does. */
 function obstacle() {
-  if (!agreed()) return say('Please tick “{tick}” above first. The camera stays off until then.', { tick });
+  if (!agreed()) return say('Select “{tick}” above first. The camera stays off until then.', { tick });
   if (navigator.mediaDevices?.getUserMedia) return '';
-  return say('A browser gives the camera only to pages whose address begins with https, or to this machine itself (localhost).');
+  return say('Browsers allow the camera only on pages whose address begins with https, and on localhost.');
 }
 
 async function start() {
@@ -96,7 +96,7 @@ function leave(problem = '') {
 
 function countDown() {
   const left = session.until - performance.now();
-  if (left <= 0) stop('', say('Stopped by itself after {seconds} seconds.', { seconds: limit() }));
+  if (left <= 0) stop('', say('Stopped automatically after {seconds} seconds.', { seconds: limit() }));
   else showState();
 }
 
@@ -133,12 +133,12 @@ function later(action, wait) {
 /** Send the picture of now; the next one goes when its answer is there. */
 function send() {
   if (!session || session.pending) return;
-  if (!agreed()) return leave(say('You took the tick away, so the camera was stopped.'));
+  if (!agreed()) return leave(say('You withdrew your consent, so the camera was stopped.'));
   const { job } = session;
   const frame = job ? '' : shutter();
   if (!job && !frame) return later(send, FRAME_MS);
   sequence += 1;
-  session.pending = { sequence, time: performance.now(), timer: setTimeout(() => miss(say('The server does not answer.')), ANSWER_MS) };
+  session.pending = { sequence, time: performance.now(), timer: setTimeout(() => miss(say('The server does not respond.')), ANSWER_MS) };
   trigger('frame', job ? { sequence, job } : { sequence, frame });
 }
 
@@ -204,8 +204,8 @@ function showAll() {
   const last = shown.history.at(-1);
   if (last && session) {
     const pace = { frames: paceOf(shown.history).toFixed(1), delay: Math.round(shown.delay) };
-    const told = say('{frames} frames per second, numbers after {delay} ms', pace);
-    find('.pace').textContent = last.faces.size ? told : say('No face is seen.');
+    const told = say('{frames} frames per second, delay {delay} ms', pace);
+    find('.pace').textContent = last.faces.size ? told : say('No face found.');
   }
   find('.against').textContent = last?.faces.get(shown.face)?.against ?? '';
   showFaces();
@@ -235,7 +235,7 @@ function showFaces() {
 }
 
 function buildSection(task) {
-  const label = say('{task} over the last ten seconds; the numbers are in the table beside it', { task: task.title });
+  const label = say('{task} over the last ten seconds; the table beside it has the values', { task: task.title });
   const canvas = make('canvas', { role: 'img', 'aria-label': label });
   canvas.style.height = `${heightOf(task)}px`;
   const most = make('span', { class: 'most' });
@@ -293,7 +293,7 @@ video.addEventListener('resize', () => find('.stage').style.setProperty('--aspec
 document.addEventListener('visibilitychange', () => document.hidden && leave());
 window.addEventListener('pagehide', () => leave());
 document.addEventListener('change', (event) => {
-  if (event.target === box() && !agreed() && session) leave(say('You took the tick away, so the camera was stopped.'));
+  if (event.target === box() && !agreed() && session) leave(say('You withdrew your consent, so the camera was stopped.'));
 });
 new ResizeObserver(() => {
   if (!root.clientWidth) leave(); // another tab was chosen

@@ -82,7 +82,7 @@ function makeAnswer(task) {
 /** Continuous labels: their numbers, beside the plane if there are two. */
 function makeNumbers(task) {
   const bars = task.labels.map((label) => makeBar(task, label, [label.name]));
-  const words = say('Valence and arousal as a plane; the numbers are beside it');
+  const words = say('Circumplex of valence and arousal; the values are beside it');
   const plane = isPlane(task) ? [make('canvas', { class: 'plane', role: 'img', 'aria-label': words })] : [];
   return {
     nodes: [make('div', { class: 'pair' }, ...plane, make('ul', { class: 'bars wide' }, ...bars.map((bar) => bar.node)))],

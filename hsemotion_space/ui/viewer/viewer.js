@@ -268,7 +268,7 @@ function buildSection(task) {
   const name = say('{task} over time', { task: task.title });
   const node = make('section', { class: 'task', 'aria-label': name }, make('h2', {}, task.title), note);
   const legend = make('div', { class: 'legend', role: 'group', 'aria-label': say('Labels of {task}', { task: task.title }) });
-  const label = say('{task} over time; the numbers are in the tables below', { task: task.title });
+  const label = say('{task} over time; the tables below have the values', { task: task.title });
   const plot = make('div', { class: 'plot', role: 'img', 'aria-label': label });
   const [selected, cursor] = [make('div', { class: 'selected', hidden: '' }), make('div', { class: 'cursor' })];
   const box = make('div', { class: 'plot-box' }, plot, selected, cursor);
@@ -477,7 +477,7 @@ function load() {
   const tasks = frameTasks();
   if (!tasks.some((task) => task.name === state.caption)) state.caption = tasks[0]?.name ?? null;
   const options = tasks.map((task) => make('option', { value: task.name }, task.title));
-  find('.caption').replaceChildren(...options, make('option', { value: '' }, say('numbers only')));
+  find('.caption').replaceChildren(...options, make('option', { value: '' }, say('number only')));
   find('.caption').value = state.caption ?? '';
   find('.caption-choice').hidden = !data.faces.length;
   showMarkers();
@@ -541,8 +541,8 @@ find('.caption').addEventListener('change', (event) => {
   stage.refresh();
 });
 find('.zoom').append(
-  makeButton('Range starts here', () => mark('start')),
-  makeButton('Range ends here', () => mark('end')),
+  makeButton('Set range start', () => mark('start')),
+  makeButton('Set range end', () => mark('end')),
   makeButton('Clear range', clearSelection, { class: 'needs-range', disabled: '' }),
   makeButton('Correct range', () => correctTask(frameTasks()[0]), { class: 'needs-range correct-range', disabled: '' }),
   makeButton('Mark event', () => addMarker('event')),
