@@ -88,9 +88,9 @@ def unit_counts(predicted: npt.ArrayLike, target: npt.ArrayLike) -> Doubles:
     Raises:
         ValueError: if the shapes differ.
     """
-    said, true = np.asarray(predicted, np.bool_), np.asarray(target, np.bool_)
-    _check_pair(said, true)
-    return np.stack([(said & true).sum(0), said.sum(0) + true.sum(0)], 1).astype(np.float64)
+    positive, true = np.asarray(predicted, np.bool_), np.asarray(target, np.bool_)
+    _check_pair(positive, true)
+    return np.stack([(positive & true).sum(0), positive.sum(0) + true.sum(0)], 1).astype(np.float64)
 
 
 def f1_of_counts(counts: Doubles) -> Doubles:

@@ -19,7 +19,7 @@ ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Provenance = Literal["trained", "rule", "prior"]
-PROVENANCE_WORDS: Final[dict[Provenance, str]] = {
+PROVENANCE_LABELS: Final[dict[Provenance, str]] = {
     "trained": "trained",
     "rule": "rule, not trained",
     "prior": "prior, unvalidated",

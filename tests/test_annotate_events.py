@@ -15,7 +15,7 @@ import pytest
 from annotate_makers import ANGER, CHECKPOINT, CLIP, PICTURE, STRANGER, TERMS, Visit, made, make_visit
 
 from hsemotion_space.tasks import TASKS
-from hsemotion_space.ui import words
+from hsemotion_space.ui import i18n
 from hsemotion_space.ui.annotate import tab
 from hsemotion_space.ui.annotate.answering import act
 from hsemotion_space.ui.annotate.payload import queue_value
@@ -134,13 +134,13 @@ def test_act_drops_results_that_are_gone(visit: Visit) -> None:
 
 def test_queue_value_in_japanese(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     visit.start(PICTURE)
-    token = words._LANGUAGE.set("ja")
+    token = i18n._LANGUAGE.set("ja")
     try:
         assert visit.act(label="Joy").startswith("保存")
         visit.act()
         value = visit.value()
     finally:
-        words._LANGUAGE.reset(token)
+        i18n._LANGUAGE.reset(token)
     labels = {label for task in TASKS if task.name == "expression" for label in task.label_names}
     assert not labels & {choice["text"] for choice in value["choices"]} and labels == {
         choice["name"] for choice in value["choices"]

@@ -31,7 +31,7 @@ from hsemotion_space.feedback.consent import VERSIONS
 from hsemotion_space.feedback.form import Submission
 from hsemotion_space.feedback.intake import read_predicted
 from hsemotion_space.tasks import EXPRESSION
-from hsemotion_space.ui import words
+from hsemotion_space.ui import i18n
 from hsemotion_space.ui.annotate import session as sessions
 from hsemotion_space.ui.annotate.items import bundled_answers
 from hsemotion_space.ui.annotate.running import Wish, start
@@ -297,10 +297,7 @@ def test_known_answer_of_an_example_is_shown_and_counted(visit: Visit) -> None:
         visit.act(label=label, terms=replace(TERMS, statement=False, adult=True, scopes=("labels", "crop")))
         == ""
     )
-    assert (
-        "you agree" in dict(visit.value()["last"])["Known answer"]
-        and visit.session.tallies[0].same == 1
-    )
+    assert "you agree" in dict(visit.value()["last"])["Known answer"] and visit.session.tallies[0].same == 1
     assert visit.records[0].crop == b"" and visit.records[0].consent_statement == "adult"
     assert any("1 of 1" in line for line in visit.value()["totals"])
 
@@ -315,10 +312,10 @@ def test_consent_version_is_that_of_the_language(visit: Visit, language: str) ->
     said = Submission(1, "cannot_tell", {}, [], "", ["labels"], adult_and_permitted=True, code="")
     request = gr.Request(headers={}, client=SimpleNamespace(host="198.51.100.7"))
     visit.start(CLIP)
-    token = words._LANGUAGE.set(language)
+    token = i18n._LANGUAGE.set(language)
     try:
         assert str(_submit(visit.context, given, False, said, request)[1]).startswith("<div class='receipt'")
         assert not visit.act()
     finally:
-        words._LANGUAGE.reset(token)
+        i18n._LANGUAGE.reset(token)
     assert [one.consent_version for one in visit.records] == [VERSIONS[language]] * 2

@@ -41,12 +41,12 @@ def test_two_passes_are_kept_and_compared_and_a_repair_is_a_third(visit: Visit) 
     first = 0.4 * np.sin(TIMES)
     assert send(visit, "first", first) == ""
     shown = value(visit)
-    assert (shown["attempt"], shown["passes"], shown["raw"], shown["told"]) == ("second", [], [], [])
+    assert (shown["attempt"], shown["passes"], shown["raw"], shown["agreement"]) == ("second", [], [], [])
     assert shown["notice"] == "Saved on this server."
     second = np.where(TIMES >= 1.5, first - 0.5, first)
     assert send(visit, "second", second) == ""
     shown = value(visit)
-    assert shown["attempt"] == "repair" and len(shown["passes"]) == 2 and "CCC" in shown["told"][0]
+    assert shown["attempt"] == "repair" and len(shown["passes"]) == 2 and "CCC" in shown["agreement"][0]
     [[start, end]] = shown["apart"]
     assert (start, end) == (pytest.approx(1.5, abs=0.1), pytest.approx(4.9, abs=0.1))
     assert send(visit, "repair", first) == "" and value(visit)["apart"] == []
@@ -70,13 +70,13 @@ def test_practice_keeps_nothing_and_what_cannot_be_used_changes_nothing(visit: V
     assert send(visit, "second", np.linspace(0, -2, 50), PRACTICE) == ""
     shown = value(visit)
     assert shown["notice"] == "This is practice; nothing is saved."
-    assert "tau" in shown["told"][0] and np.abs(shown["passes"][0][1]).max() == 1
+    assert "tau" in shown["agreement"][0] and np.abs(shown["passes"][0][1]).max() == 1
     assert not visit.kept.store.traces()
 
 
 def test_a_deleted_analysis_leaves_the_queue(visit: Visit) -> None:
     del visit.runner.jobs[CLIP]
-    assert "gone" in send_without_value(visit)
+    assert "has expired" in send_without_value(visit)
     assert value(visit)["clip"] is None
 
 

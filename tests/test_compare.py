@@ -290,16 +290,16 @@ def test_the_most_disagreed_moments_by_hand() -> None:
             most_disagreed([one], *wrong)
 
 
-def test_a_moment_holds_what_each_checkpoint_said_in_that_frame() -> None:
+def test_a_moment_holds_the_prediction_of_each_checkpoint_in_that_frame() -> None:
     found = disagreements(make_siblings(3, faces=1, frames=9, gap=False))
     for moment in most_disagreed(found, 50, apart_s=0):
         (item,) = [one for one in found if one.task.name == moment.task.name]
         (row,) = np.flatnonzero(item.times_s == moment.time_s)
-        assert [said.checkpoint.id for said in moment.said] == ["c0", "c1", "c2"]
-        for said, line in zip(moment.said, item.lines, strict=True):
-            assert (said.prediction.task, said.prediction.frames) == (line.task, 1)
-            np.testing.assert_array_equal(said.prediction.values, line.values[row])
-            assert np.isnan(said.prediction.spread).all()
+        assert [checkpoint.id for checkpoint in moment.checkpoints] == ["c0", "c1", "c2"]
+        for prediction, line in zip(moment.predictions, item.lines, strict=True):
+            assert (prediction.task, prediction.frames) == (line.task, 1)
+            np.testing.assert_array_equal(prediction.values, line.values[row])
+            assert np.isnan(prediction.spread).all()
     whole = [item for item in found if item.task.name == MIMICRY_INTENSITY.name]
     assert brief(most_disagreed(whole, 5))[0][2] == found[0].times_s[0]
 

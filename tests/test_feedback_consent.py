@@ -47,7 +47,7 @@ def test_every_version_of_the_texts_has_the_hash_of_its_text() -> None:
         )
     assert all(step.text in wording() and step.title in wording() for step in LADDER)
     assert STATEMENT in wording()
-    japanese = json.loads((PACKAGE / "ui" / "words" / "ja" / "consent.json").read_text("utf-8"))
+    japanese = json.loads((PACKAGE / "ui" / "i18n" / "ja" / "consent.json").read_text("utf-8"))
     assert all(text in texts()[VERSIONS["ja"]] for text in japanese.values()), (
         "the Japanese texts were changed"
     )

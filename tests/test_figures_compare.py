@@ -304,9 +304,9 @@ def test_figures_translate_their_texts() -> None:
         return f"«{text}»" if text else ""
 
     number = analyses[0].faces[0].track.track_id
-    fig = figures.comparison(analyses, number, "expression", tell=tell)
+    fig = figures.comparison(analyses, number, "expression", translate=tell)
     assert "«" in texts(fig) and all(
         trace.name.startswith("«") for trace in fig.data if trace.showlegend is False
     )
-    apart = figures.disagreement(disagreements(analyses), analyses[0].frame_times_s, tell=tell)
+    apart = figures.disagreement(disagreements(analyses), analyses[0].frame_times_s, translate=tell)
     assert f"«Face {number}»" in texts(apart) and all(trace.name.startswith("«") for trace in apart.data)

@@ -21,8 +21,8 @@ from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import EXPRESSION, TASKS
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis, CheckpointRef
-from hsemotion_space.ui import words
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis, CheckpointRef
+from hsemotion_space.ui import i18n
 from hsemotion_space.ui.analyze import Shared
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.live import answer as live_answer
@@ -115,8 +115,8 @@ def test_answer_has_boxes_and_values_of_all_faces(context: AppContext) -> None:
     shown = [task for task in TASKS if task.scope == "frame"]
     assert [task["name"] for task in told["tasks"]] == [task.name for task in shown]
     assert {task["provenance"] for task in told["tasks"]} == {
-        PROVENANCE_WORDS["trained"],
-        PROVENANCE_WORDS["rule"],
+        PROVENANCE_LABELS["trained"],
+        PROVENANCE_LABELS["rule"],
     }
     analysis = context.runner.states[-1].analyses[0]
     for face, entry in zip(analysis.faces, told["faces"], strict=True):
@@ -240,17 +240,14 @@ def test_scripts_have_translations_for_every_text() -> None:
     scripts = "\n".join(file.read_text("utf-8") for file in sorted(FOLDER.glob("*.js")))
     found = {
         text
-        for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts)
+        for call in re.findall(r"\bgettext\(((?:[^()']|'[^']*')*)", scripts)
         for text in re.findall(r"'([^']*)'", call)
     }
     page = (FOLDER / "live.html").read_text("utf-8")
     found |= set(re.findall(r">([^<>]*[a-z]{2}[^<>]*)<", page)) | set(
         re.findall(r'aria-label="([^"]*)"', page)
     )
-    known = {
-        **words._file(words.FOLDER / "ja" / "viewer.json"),
-        **words._file(words.FOLDER / "ja" / "live.json"),
-    }
+    known = {**i18n._file(i18n.FOLDER / "ja" / "viewer.json"), **i18n._file(i18n.FOLDER / "ja" / "live.json")}
     assert len(found) > 20
     assert not found - known.keys()
 

@@ -8,8 +8,8 @@ import pytest
 
 from hsemotion_space.media.formats import MediaError
 from hsemotion_space.messages import Message, MessageError
-from hsemotion_space.ui import words
-from hsemotion_space.ui.words import translate
+from hsemotion_space.ui import i18n
+from hsemotion_space.ui.i18n import translate
 
 
 def test_message_is_its_english_text() -> None:
@@ -46,7 +46,7 @@ def test_translate_fills_values_and_inner_messages(monkeypatch: pytest.MonkeyPat
         "Fear": "恐れ",
         "On {label}.": "{label}で。",
     }
-    monkeypatch.setattr(words, "_words", lambda _language: catalog)
+    monkeypatch.setattr(i18n, "_translations", lambda _language: catalog)
     faces = Message("{n} faces.", n=2)
     assert (
         translate(Message("Not saved. {reason}", reason=MessageError(faces))) == "保存できません。顔が2つ。"

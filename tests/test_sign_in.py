@@ -28,8 +28,8 @@ from hsemotion_space.settings import Settings
 from hsemotion_space.ui import app, review, sign_in
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.guard import SIGN_IN, Guard, GuardLimits
+from hsemotion_space.ui.i18n import catalog, gettext_lazy
 from hsemotion_space.ui.sign_in import can_sign_in, prepare_sign_in, reviewer_name
-from hsemotion_space.ui.words import catalog, fixed
 
 SETTINGS = Settings(reviewers="ann, ben", oauth_secret="s3cret")
 
@@ -152,6 +152,6 @@ def test_a_space_takes_no_corrections_that_it_would_lose(
     feedback, problem = app._open(replace(settings, feedback_data=tmp_path), token)
     assert feedback is None and problem.code == "space_storage"  # type: ignore[attr-defined]
     assert not list(tmp_path.iterdir())
-    key = json.loads(fixed(app.PROBLEM, problem=problem).removeprefix("__i18n__"))["key"]
+    key = json.loads(gettext_lazy(app.PROBLEM, problem=problem).removeprefix("__i18n__"))["key"]
     assert all("HSEMOTION_FEEDBACK_REPO" in texts[key] for texts in catalog().translations_dict.values())
     assert app._open(replace(settings, feedback="off"), token) == (None, "")

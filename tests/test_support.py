@@ -13,7 +13,7 @@ from checkpoint_makers import HEADS, manifest_text
 from hsemotion_space.analysis import export
 from hsemotion_space.analysis.disagreement import disagreements, most_disagreed
 from hsemotion_space.analysis.image_quality import quality
-from hsemotion_space.analysis.reliability import in_words as reliability_in_words
+from hsemotion_space.analysis.reliability import prediction_text as reliability_in_words
 from hsemotion_space.hub.manifest import InputSpec, read_manifest
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.tasks import COMPOUND_EXPRESSION, EXPRESSION, TASKS
@@ -35,7 +35,7 @@ from hsemotion_space.types import (
     MediaInfo,
     Reliability,
 )
-from hsemotion_space.ui.tables import in_words
+from hsemotion_space.ui.tables import prediction_text
 from hsemotion_space.ui.viewer import viewer_value
 
 NONE = "none of the seven stands out"
@@ -79,7 +79,7 @@ def test_a_plain_smile_is_no_compound_and_a_surprised_smile_is_one(tmp_path: Pat
     assert expression.stands_out.all() and not len(expression.support)
     smile, both = (read(tmp_path, scores(face)).predictions[2] for face in (SMILE, BOTH))
     assert (smile.stands_out, both.stands_out) == (False, True)
-    assert in_words(smile) == NONE and in_words(both).startswith("Happily surprised ")
+    assert prediction_text(smile) == NONE and prediction_text(both).startswith("Happily surprised ")
 
 
 def test_the_bound_is_that_of_the_manifest(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_moments_of_disagreement_tell_it_too(tmp_path: Path) -> None:
     other = replace(other, checkpoint=CheckpointRef("other", "Other", "cd" * 32))
     found = [item for item in most_disagreed(disagreements((one, other)), 9) if item.task.none]
     assert found
-    assert {in_words(said.prediction) == NONE for moment in found for said in moment.said[:1]} == {True}
+    assert {prediction_text(moment.predictions[0]) == NONE for moment in found} == {True}
 
 
 def test_no_flag_and_no_figure_is_about_an_answer_that_is_not_shown(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hsemotion_space.jobs import JobStatus
 from hsemotion_space.jobs.files import MEDIA
 from hsemotion_space.ui.picker import checkpoint_card
 from hsemotion_space.ui.status import job_progress, notice_list, progress_bar
-from hsemotion_space.ui.tables import face_table, in_words
+from hsemotion_space.ui.tables import face_table, prediction_text
 from hsemotion_space.ui.temporary import LOCK, PREFIX, remove_left_overs, sweep
 
 
@@ -36,7 +36,9 @@ def test_face_table_names_faces_tasks_and_provenance() -> None:
 
 def test_in_words_follows_the_kind_of_task() -> None:
     words = {
-        made.task.kind: in_words(made) for made in make_analysis().faces[0].predictions if not made.task.none
+        made.task.kind: prediction_text(made)
+        for made in make_analysis().faces[0].predictions
+        if not made.task.none
     }
     units = next(
         prediction
@@ -44,7 +46,10 @@ def test_in_words_follows_the_kind_of_task() -> None:
         if prediction.task.name == "action_units"
     )
     present = replace(units, thresholds=(0.0, 1.1, 0.0, *[1.1] * 9))
-    assert (in_words(present), in_words(replace(units, thresholds=(1.1,) * 12))) == ("AU1, AU4", "none")
+    assert (prediction_text(present), prediction_text(replace(units, thresholds=(1.1,) * 12))) == (
+        "AU1, AU4",
+        "none",
+    )
     assert "\u00a0%" in words["one_of"]
     assert words["continuous"].startswith("Valence ")
     assert words["independent"].count(",") == 3

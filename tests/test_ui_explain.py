@@ -20,8 +20,8 @@ from hsemotion_space.figures import overlay
 from hsemotion_space.jobs import Explained, JobError, JobStatus, Place
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import EXPRESSION
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis
-from hsemotion_space.ui import explain, words
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis
+from hsemotion_space.ui import explain, i18n
 from hsemotion_space.ui.context import AppContext, ResultRef
 from hsemotion_space.ui.explain import (
     AskError,
@@ -35,7 +35,7 @@ from hsemotion_space.ui.explain import (
     usual_value,
     value_choices,
 )
-from hsemotion_space.ui.explained import NO_MAP, PLACES, Asked, explained_html, place_words
+from hsemotion_space.ui.explained import NO_MAP, PLACES, Asked, explained_html, place_text
 from hsemotion_space.ui.uploads import Uploads
 
 JOB, QUESTION = "a" * 32, "b" * 32
@@ -112,9 +112,9 @@ def context(tmp_path: Path) -> AppContext:
 
 @pytest.fixture
 def japanese() -> Iterator[None]:
-    words._LANGUAGE.set("ja")
+    i18n._LANGUAGE.set("ja")
     yield
-    words._LANGUAGE.set("en")
+    i18n._LANGUAGE.set("en")
 
 
 def chosen(**changes: object) -> _Choice:
@@ -305,7 +305,7 @@ def test_explained_html_of_a_clear_map_has_words_for_all_of_it() -> None:
     assert (
         "<img src=x>" not in html
         and "&lt;img src=x&gt;" in html
-        and f"({PROVENANCE_WORDS['rule']})" in text(html)
+        and f"({PROVENANCE_LABELS['rule']})" in text(html)
     )
     for part in (
         explained.saliency.words,
@@ -341,9 +341,9 @@ def test_place_words_name_the_third() -> None:
     side, found = 96, {}
     for row, top in enumerate((0, 36, 72)):
         for column, left in enumerate((0, 36, 72)):
-            found[row, column] = place_words((left, top, left + 24, top + 24), side)
+            found[row, column] = place_text((left, top, left + 24, top + 24), side)
     assert found == PLACES
-    assert place_words((0, 0, 1, 1), 1) == "the middle of the face"
+    assert place_text((0, 0, 1, 1), 1) == "the middle of the face"
 
 
 @pytest.mark.usefixtures("japanese")

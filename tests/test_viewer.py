@@ -12,7 +12,7 @@ from analysis_makers import make_analysis, make_face
 
 from hsemotion_space.figures import face_color
 from hsemotion_space.tasks import EXPRESSION, TASKS
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis, FaceResult
 from hsemotion_space.ui.result import _shown_url
 from hsemotion_space.ui.viewer import (
     Selection,
@@ -86,7 +86,7 @@ def test_viewer_value_has_words_of_tasks_and_colors_of_faces() -> None:
     assert [face["color"] for face in value["faces"]] == [face_color(1), face_color(2)]
     given = [line.provenance for line in analysis.faces[0].timelines]
     assert [task["provenance"] for task in value["tasks"]] == [
-        PROVENANCE_WORDS[provenance] for provenance in given
+        PROVENANCE_LABELS[provenance] for provenance in given
     ]
     for entry, task in zip(value["tasks"], TASKS, strict=True):
         assert (entry["kind"], entry["scope"], entry["low"], entry["high"]) == (

@@ -33,14 +33,6 @@ _Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """Predictions of one checkpoint at one moment; the values are of that frame, so their spread is NaN."""
-
-    checkpoint: CheckpointRef
-    prediction: Prediction
-
-
-@dataclass(frozen=True, slots=True)
 class Moment:
     """A moment at which checkpoints disagree about a face.
 
@@ -52,7 +44,7 @@ class Moment:
         score: of the disagreement, above 0, at most 1.
         decisions: in 0..1, as in :class:`Disagreement`; NaN for a task without decisions.
         mixed: whether numbers of different provenance were compared.
-        said: one per checkpoint.
+        checkpoints, predictions: of each; the values are of that frame, so their spread is NaN.
     """
 
     track_id: int
@@ -61,12 +53,13 @@ class Moment:
     score: float
     decisions: float
     mixed: bool
-    said: tuple[Said, ...]
+    checkpoints: tuple[CheckpointRef, ...]
+    predictions: tuple[Prediction, ...]
 
     @property
     def provenances(self) -> tuple[Provenance, ...]:
         """Where the numbers of each checkpoint come from."""
-        return tuple(item.prediction.provenance for item in self.said)
+        return tuple(prediction.provenance for prediction in self.predictions)
 
 
 def disagreements(analyses: Sequence[Analysis]) -> tuple[Disagreement, ...]:
@@ -97,13 +90,13 @@ def disagreements(analyses: Sequence[Analysis]) -> tuple[Disagreement, ...]:
     found = []
     for faces in zip(*(analysis.faces for analysis in analyses), strict=True):
         for name in dict.fromkeys(line.task.name for face in faces for line in face.timelines):
-            said = [
+            pairs = [
                 (analysis.checkpoint, line)
                 for analysis, face in zip(analyses, faces, strict=True)
                 if (line := _line(face, name))
             ]
-            if len(said) > 1 and _labels(lines := tuple(line for _, line in said)):
-                found.append(_compare(faces[0].track.track_id, tuple(ref for ref, _ in said), lines))
+            if len(pairs) > 1 and _labels(lines := tuple(line for _, line in pairs)):
+                found.append(_compare(faces[0].track.track_id, tuple(ref for ref, _ in pairs), lines))
     return tuple(found)
 
 
@@ -291,7 +284,6 @@ def _at(line: Timeline, row: int) -> Prediction:
 
 
 def _moment(item: Disagreement, row: int) -> Moment:
-    said = tuple(Said(ref, _at(line, row)) for ref, line in zip(item.checkpoints, item.lines, strict=True))
     return Moment(
         item.track_id,
         item.task,
@@ -299,5 +291,6 @@ def _moment(item: Disagreement, row: int) -> Moment:
         float(item.score[row]),
         float(item.decisions[row]),
         item.mixed,
-        said,
+        item.checkpoints,
+        tuple(_at(line, row) for line in item.lines),
     )

@@ -285,10 +285,10 @@ def _undecided(prediction: Prediction) -> Iterator[QualityFlag]:
     text, bound = (small, LEAST_LEAD) if lead < LEAST_LEAD else (varied, spread)
     if lead < bound:
         names = [prediction.task.labels[column].name for column in (first, second)]
-        told = Message(
+        message = Message(
             text, task=prediction.task.title, first=names[0], second=names[1], lead=lead, limit=bound
         )
-        yield QualityFlag("undecided", told, lead, bound)
+        yield QualityFlag("undecided", message, lead, bound)
 
 
 def _divided(item: Disagreement) -> Iterator[QualityFlag]:
@@ -302,5 +302,5 @@ def _divided(item: Disagreement) -> Iterator[QualityFlag]:
                 "{task}: the {count} backbones agree on the most probable label in {same} of {frames} frames"
                 " (less than half)."
             )
-        told = Message(text, task=item.task.title, count=len(item.checkpoints), same=same, frames=frames)
-        yield QualityFlag("divided", told, same / frames, LEAST_AGREEMENT)
+        message = Message(text, task=item.task.title, count=len(item.checkpoints), same=same, frames=frames)
+        yield QualityFlag("divided", message, same / frames, LEAST_AGREEMENT)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hsemotion_space.analysis.face_check import doubt
-from hsemotion_space.analysis.reliability import in_words as reliability_text
+from hsemotion_space.analysis.reliability import prediction_text as reliability_text
 from hsemotion_space.batch.analyst import Analyst, Outcome
 from hsemotion_space.batch.cluster import analyze_on_ray, require_ray
 from hsemotion_space.batch.folder import FolderError, ResultFolder
@@ -23,7 +23,7 @@ from hsemotion_space.batch.stream import ExportStream
 from hsemotion_space.cli.console import downloading, printable, report_error, say
 from hsemotion_space.cli.render import check_render, render_clip
 from hsemotion_space.settings import PipelineConfig, Settings
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Prediction
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis, Prediction
 
 NAMED = 5  # failed inputs in the closing line
 Target = ResultFolder | ExportStream | None
@@ -176,7 +176,7 @@ def _show(name: str, analysis: Analysis) -> None:
             say(f"    warning: {found.text}")
         for prediction in face.predictions:
             say(
-                f"    {prediction.task.title} ({PROVENANCE_WORDS[prediction.provenance]}):"
+                f"    {prediction.task.title} ({PROVENANCE_LABELS[prediction.provenance]}):"
                 f" {_values_text(prediction)}"
             )
             if reliable := reliability_text(prediction):

@@ -14,7 +14,7 @@ from hsemotion_space.hub.source import Digest
 from hsemotion_space.hub.weights import heads_file, locate, resolve
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import TASKS
-from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.types import PROVENANCE_LABELS
 
 IMPORT = """
 NAME is a published checkpoint of the list; its file is downloaded from its authors. FILE is such a file on
@@ -73,7 +73,7 @@ def _list(_: argparse.Namespace) -> int:
         for head in checkpoint.heads:
             print(
                 f"  {head.task.title}:"
-                f" {PROVENANCE_WORDS[head.provenance]}{'. ' + head.note if head.note else ''}"
+                f" {PROVENANCE_LABELS[head.provenance]}{'. ' + head.note if head.note else ''}"
             )
         for task in (task for task in TASKS if checkpoint.head(task.name) is None):
             print(f"  {task.title}: not predicted by this checkpoint")

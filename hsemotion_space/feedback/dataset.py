@@ -23,7 +23,7 @@ from hsemotion_space.feedback.record import (
 from hsemotion_space.feedback.tables import Record
 from hsemotion_space.feedback.trace import DEVICES, DIMENSIONS, TraceRecord
 from hsemotion_space.tasks import TASKS, Task
-from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.types import PROVENANCE_LABELS
 
 Scalar: TypeAlias = str | int | float | bytes | datetime
 Cell: TypeAlias = "Scalar | Sequence[float | None] | Sequence[str] | Mapping[str, Cell] | None"
@@ -140,7 +140,7 @@ def _task_columns(task: Task) -> Mapping[str, Column]:
         ),
     }
     predicted = Column("numbers", f"{task.title}: {labels}; {scale}, null where it was not predicted.")
-    provenance = Column("text", f"{', '.join(PROVENANCE_WORDS)}; null where it was not predicted.")
+    provenance = Column("text", f"{', '.join(PROVENANCE_LABELS)}; null where it was not predicted.")
     return dict(zip(columns_of(task), (predicted, provenance, right[task.kind]), strict=True))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.tasks import get_task
-from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.types import PROVENANCE_LABELS
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 State = Literal["received", "sealed", "pushed", "verified"]
@@ -129,7 +129,7 @@ class FeedbackRecord:
             raise FeedbackError(
                 "The verdict must be one of {names}.", code="verdict", names=", ".join(VERDICTS)
             )
-        if not set(self.provenance.values()) <= PROVENANCE_WORDS.keys():
+        if not set(self.provenance.values()) <= PROVENANCE_LABELS.keys():
             raise FeedbackError(
                 "A prediction of the record has an unknown provenance.", code="record_provenance"
             )
@@ -209,27 +209,28 @@ def subject_of(record: FeedbackRecord) -> Message:
     return Message(template, number=record.face)
 
 
-def corrections_of(record: FeedbackRecord, tell: Callable[[str], str] = str) -> str:
+def corrections_of(record: FeedbackRecord, translate: Callable[[str], str] = str) -> str:
     """Return the corrected labels, such as ``Expression: Fear; Action units: AU4``; empty without any.
 
     Args:
         record: with the corrections.
-        tell: puts a title or a label into the language of the reader.
+        translate: puts a title or a label into the language of the reader.
     """
     answers = record.corrected.items()
     return "; ".join(
-        f"{tell(get_task(name).title)}: {answer_text(name, values, tell)}" for name, values in answers
+        f"{translate(get_task(name).title)}: {answer_text(name, values, translate)}"
+        for name, values in answers
     )
 
 
-def answer_text(name: str, values: Values, tell: Callable[[str], str] = str) -> str:
-    """Return what would be right of one task, such as ``Fear``; ``tell`` as for :func:`corrections_of`."""
+def answer_text(name: str, values: Values, translate: Callable[[str], str] = str) -> str:
+    """Return what would be right of one task, such as ``Fear``, translated as in :func:`corrections_of`."""
     task = get_task(name)
     if task.kind == "one_of":
-        return ", ".join(map(tell, values))
+        return ", ".join(map(translate, values))
     if task.kind == "independent" and task.scope == "frame":
         middle = (task.low + task.high) / 2
-        return ", ".join(tell(label) for label, value in values.items() if value >= middle) or tell(
+        return ", ".join(translate(label) for label, value in values.items() if value >= middle) or translate(
             "none visible"
         )
-    return ", ".join(f"{tell(label)} {value:g}" for label, value in values.items())
+    return ", ".join(f"{translate(label)} {value:g}" for label, value in values.items())

@@ -25,7 +25,7 @@ from hsemotion_space.figures.style import (
 )
 from hsemotion_space.messages import Message
 from hsemotion_space.tasks import Label, get_task
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis, Disagreement, FloatArray, Timeline
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis, Disagreement, FloatArray, Timeline
 
 MAX_SERIES: Final = 12  # lines on one pair of axes
 MAX_CHECKPOINTS: Final = len(FACE_DASHES)
@@ -36,13 +36,17 @@ ABSENCE: Final = {
 }  # fmt: skip
 NO_PAIR: Final = "Nothing to compare. Select two or more checkpoints that share a task."
 _KEYS_PER_ROW: Final = 3
-Tell: TypeAlias = Callable[[str], str]
+Translate: TypeAlias = Callable[[str], str]
 """Translates a message or a label."""
-_Said = Sequence[tuple[str, Timeline]]  # title of a checkpoint, what it says
+_Series = Sequence[tuple[str, Timeline]]  # title of a checkpoint, what it says
 
 
 def comparison(
-    analyses: Sequence[Analysis], track_id: int, task_name: str, labels: Sequence[str] = (), tell: Tell = str
+    analyses: Sequence[Analysis],
+    track_id: int,
+    task_name: str,
+    labels: Sequence[str] = (),
+    translate: Translate = str,
 ) -> go.Figure:
     """Draw one task of one face by several checkpoints: a color per label, a dash per checkpoint.
 
@@ -55,53 +59,45 @@ def comparison(
         track_id: of the face.
         task_name: one of the tasks.
         labels: names of the labels to draw instead, of which the first ones that fit are drawn.
-        tell: puts every text into the language of the reader.
+        translate: puts every text into the language of the reader.
 
     Raises:
         ValueError: if there is no such task, or none of the checkpoints has such a label.
     """
     task = get_task(task_name)
-    faces = [
-        (item.checkpoint.title, face)
-        for item in analyses
-        for face in item.faces
-        if face.track.track_id == track_id
-    ]
-    every = [
-        (html.escape(title, quote=False), line)
-        for title, face in faces
-        for line in face.timelines
-        if line.task.name == task_name
-    ]
+    every = _series_of(analyses, track_id, task_name)
     if not every:
-        text = Message("None of these checkpoints predicts {task}.", task=task.title) if faces else NOTHING
-        return empty(tell(text))
-    said, frame_times_s = every[:MAX_CHECKPOINTS], analyses[0].frame_times_s
+        seen = any(face.track.track_id == track_id for item in analyses for face in item.faces)
+        text = Message("None of these checkpoints predicts {task}.", task=task.title) if seen else NOTHING
+        return empty(translate(text))
+    series, frame_times_s = every[:MAX_CHECKPOINTS], analyses[0].frame_times_s
     left = ""
-    if len(said) < len(every):
-        left = tell(Message("{some} of {all} checkpoints", some=len(said), all=len(every)))
-    shown, some = _choose(said, labels)
-    said = [(title, _told(line, tell)) for title, line in said]
-    shown = [_told_label(label, tell) for label in shown]
+    if len(series) < len(every):
+        left = translate(Message("{some} of {all} checkpoints", some=len(series), all=len(every)))
+    shown, some = _choose(series, labels)
+    series = [(title, _translated(line, translate)) for title, line in series]
+    shown = [_translated_label(label, translate) for label in shown]
     if task.scope == "clip" or len(frame_times_s) < 2:
-        return _bars(said, left, tell)
+        return _bars(series, left, translate)
     fig = go.Figure()
-    for number, (title, line) in enumerate(said):
+    for number, (title, line) in enumerate(series):
         fig.add_scatter(
             x=[None], y=[None], mode="lines", name=title, legendgroup=str(number),
             line={"color": TEXT, "width": 2, "dash": FACE_DASHES[number]},
         )  # fmt: skip
         _add_lines(fig, number, (title, line), shown, frame_times_s)
-    absent = gaps(*_on_frames(said[0][1].times_s, said[0][1].values, frame_times_s))
-    words = "; ".join(part for part in (tell(SHADED) if absent else "", tell(some), left) if part)
-    caption = {"text": words, "standoff": 4}
+    absent = gaps(*_on_frames(series[0][1].times_s, series[0][1].values, frame_times_s))
+    texts = "; ".join(part for part in (translate(SHADED) if absent else "", translate(some), left) if part)
+    caption = {"text": texts, "standoff": 4}
     fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False, title=caption)
     fig.update_yaxes(range=[task.low, task.high], nticks=5, zerolinecolor=TEXT)
     fig.update_layout(shapes=[ABSENCE | {"x0": start, "x1": stop} for start, stop in absent])
-    return finish(fig, 260 + 24 * len(said), _provenances(said, tell), lift=_add_key(fig, shown))
+    return finish(fig, 260 + 24 * len(series), _provenances(series, translate), lift=_add_key(fig, shown))
 
 
-def disagreement(found: Sequence[Disagreement], frame_times_s: Times, tell: Tell = str) -> go.Figure:
+def disagreement(
+    found: Sequence[Disagreement], frame_times_s: Times, translate: Translate = str
+) -> go.Figure:
     """Draw how far checkpoints differ over time: a row per face, a line per task, level for clip-level tasks.
 
     A single frame becomes bars. Numbers of different provenance that were compared with each other are told
@@ -110,14 +106,14 @@ def disagreement(found: Sequence[Disagreement], frame_times_s: Times, tell: Tell
     Args:
         found: any selection for one media file.
         frame_times_s: (F,) presentation times of all analyzed frames, with or without a face.
-        tell: puts every text into the language of the reader.
+        translate: puts every text into the language of the reader.
     """
     if not found:
-        return empty(tell(NO_PAIR))
-    found = [replace(item, task=replace(item.task, title=tell(item.task.title))) for item in found]
+        return empty(translate(NO_PAIR))
+    found = [replace(item, task=replace(item.task, title=translate(item.task.title))) for item in found]
     tasks = list(dict.fromkeys(item.task.name for item in found))
     if len(frame_times_s) < 2:
-        return _score_bars(found, tell)
+        return _score_bars(found, translate)
     rows = list(dict.fromkeys(item.track_id for item in found))
     plot = 130 * len(rows) + 30 * (len(rows) - 1)
     fig = make_subplots(
@@ -132,24 +128,26 @@ def disagreement(found: Sequence[Disagreement], frame_times_s: Times, tell: Tell
                 times, scores = np.array(_span(frame_times_s)), np.full((2, 1), item.score[0], np.float32)
             else:
                 absent = gaps(times, scores)
-            _add_score(fig, row, item, tasks.index(item.task.name), (times, scores[:, 0]), tell=tell)
-        shapes += _name_and_shade(fig, row, track_id, absent, tell=tell)
+            _add_score(
+                fig, row, item, tasks.index(item.task.name), (times, scores[:, 0]), translate=translate
+            )
+        shapes += _name_and_shade(fig, row, track_id, absent, translate=translate)
     fig.update_xaxes(range=_span(frame_times_s), ticksuffix=" s", nticks=6, zeroline=False)
     fig.update_yaxes(range=[0, 1], nticks=5)
     if shapes:
-        fig.update_xaxes(title={"text": tell(SHADED), "standoff": 4}, row=len(rows))
+        fig.update_xaxes(title={"text": translate(SHADED), "standoff": 4}, row=len(rows))
     fig.update_layout(shapes=shapes)
-    return finish(fig, plot + 80 + 12 * len(tasks), _pairs_of_provenances(found, tell), lift=20)
+    return finish(fig, plot + 80 + 12 * len(tasks), _pairs_of_provenances(found, translate), lift=20)
 
 
 def _name_and_shade(
-    fig: go.Figure, row: int, track_id: int, absent: Sequence[tuple[float, float]], *, tell: Tell
+    fig: go.Figure, row: int, track_id: int, absent: Sequence[tuple[float, float]], *, translate: Translate
 ) -> list[dict[str, object]]:
     """Write the name of a face above its row and return the rectangles that shade where it is absent."""
     x, y = f"x{row if row > 1 else ''}", f"y{row if row > 1 else ''} domain"
     text = (
         f'<span style="color:{face_color(track_id)}">■</span>'
-        f" {tell(Message('Face {number}', number=track_id))}"
+        f" {translate(Message('Face {number}', number=track_id))}"
     )
     fig.add_annotation(
         text=text, x=0, y=1, xref="paper", yref=y, xanchor="left", yanchor="bottom", showarrow=False
@@ -167,13 +165,23 @@ def _name_and_shade(
     return [look | {"x0": start, "x1": stop} for start, stop in absent]
 
 
-def _told(line: Timeline, tell: Tell) -> Timeline:
-    labels = tuple(_told_label(label, tell) for label in line.task.labels)
-    return replace(line, task=replace(line.task, title=tell(line.task.title), labels=labels))
+def _series_of(analyses: Sequence[Analysis], track_id: int, task_name: str) -> _Series:
+    return [
+        (html.escape(item.checkpoint.title, quote=False), line)
+        for item in analyses
+        for face in item.faces
+        for line in face.timelines
+        if face.track.track_id == track_id and line.task.name == task_name
+    ]
 
 
-def _told_label(label: Label, tell: Tell) -> Label:
-    return replace(label, name=tell(label.name), short=tell(label.short))
+def _translated(line: Timeline, translate: Translate) -> Timeline:
+    labels = tuple(_translated_label(label, translate) for label in line.task.labels)
+    return replace(line, task=replace(line.task, title=translate(line.task.title), labels=labels))
+
+
+def _translated_label(label: Label, translate: Translate) -> Label:
+    return replace(label, name=translate(label.name), short=translate(label.short))
 
 
 def _span(frame_times_s: Times) -> list[float]:
@@ -189,21 +197,23 @@ def _on_frames(times_s: Times, values: FloatArray, frame_times_s: Times) -> tupl
     return ticks / 1e6, placed
 
 
-def _choose(said: _Said, names: Sequence[str]) -> tuple[list[Label], str]:
+def _choose(series: _Series, names: Sequence[str]) -> tuple[list[Label], str]:
     """Return the labels that fit, in their public order, and words if they are not all."""
-    labels = {label.name: label for _, line in said for label in line.task.labels}
+    labels = {label.name: label for _, line in series for label in line.task.labels}
     if unknown := [name for name in names if name not in labels]:
-        raise ValueError(f"{said[0][1].task.title} has no label {unknown[0]!r}; it has {', '.join(labels)}.")
-    fit = max(1, MAX_SERIES // len(said))
-    wanted = list(names) or sorted(labels, key=lambda name: _apart(said, name), reverse=True)
+        raise ValueError(
+            f"{series[0][1].task.title} has no label {unknown[0]!r}; it has {', '.join(labels)}."
+        )
+    fit = max(1, MAX_SERIES // len(series))
+    wanted = list(names) or sorted(labels, key=lambda name: _apart(series, name), reverse=True)
     chosen = [labels[name] for name in labels if name in wanted[:fit]]
     text = "{some} of {all} labels, as selected" if names else "the {some} of {all} labels that differ most"
     return chosen, Message(text, some=len(chosen), all=len(labels)) if len(chosen) < len(labels) else ""
 
 
-def _apart(said: _Said, name: str) -> tuple[float, float]:
+def _apart(series: _Series, name: str) -> tuple[float, float]:
     """Return the mean over time, then the maximum, of the distance between checkpoints in a label."""
-    lines = [line.values[:, line.task.index(name)] for _, line in said if name in line.task.label_names]
+    lines = [line.values[:, line.task.index(name)] for _, line in series if name in line.task.label_names]
     return float(np.ptp(lines, axis=0).mean()), float(np.max(lines))
 
 
@@ -220,9 +230,9 @@ def _trace(times_s: Times, values: FloatArray, color: str, dash: str) -> dict[st
 
 
 def _add_lines(
-    fig: go.Figure, number: int, said: tuple[str, Timeline], labels: Sequence[Label], frame_times_s: Times
+    fig: go.Figure, number: int, series: tuple[str, Timeline], labels: Sequence[Label], frame_times_s: Times
 ) -> None:
-    title, line = said
+    title, line = series
     times, values = _on_frames(line.times_s, line.values, frame_times_s)
     for label in (label for label in labels if label.name in line.task.label_names):
         fig.add_scatter(
@@ -251,11 +261,11 @@ def _add_key(fig: go.Figure, labels: Sequence[Label]) -> int:
     return 4 + 16 * len(rows)
 
 
-def _bars(said: _Said, left: str, tell: Tell) -> go.Figure:
+def _bars(series: _Series, left: str, translate: Translate) -> go.Figure:
     """Draw one value per label and checkpoint."""
-    task, labels = said[0][1].task, {label.name: label for _, line in said for label in line.task.labels}
+    task, labels = series[0][1].task, {label.name: label for _, line in series for label in line.task.labels}
     fig, shorts = go.Figure(), [label.short for label in labels.values()]
-    for number, (title, line) in enumerate(said):
+    for number, (title, line) in enumerate(series):
         fig.add_bar(
             x=line.values[0], y=[label.short for label in line.task.labels], orientation="h", name=title,
             hoverinfo="text+name",
@@ -277,7 +287,9 @@ def _bars(said: _Said, left: str, tell: Tell) -> go.Figure:
     )
     fig.update_layout(barmode="group", bargap=0.3, showlegend=True)
     return finish(
-        fig, 64 + 24 * len(said) + max(24, 8 + 10 * len(said)) * len(shorts), _provenances(said, tell)
+        fig,
+        64 + 24 * len(series) + max(24, 8 + 10 * len(series)) * len(shorts),
+        _provenances(series, translate),
     )
 
 
@@ -295,22 +307,28 @@ def _pattern(place: int) -> dict[str, object]:
 
 
 def _add_score(
-    fig: go.Figure, row: int, item: Disagreement, place: int, data: tuple[Times, FloatArray], *, tell: Tell
+    fig: go.Figure,
+    row: int,
+    item: Disagreement,
+    place: int,
+    data: tuple[Times, FloatArray],
+    *,
+    translate: Translate,
 ) -> None:
     named = {trace.legendgroup for trace in fig.data}
-    title = f"{item.task.title}, {tell('whole clip')}" if item.task.scope == "clip" else item.task.title
+    title = f"{item.task.title}, {translate('whole clip')}" if item.task.scope == "clip" else item.task.title
     fig.add_scatter(
         **_trace(*data, FACE_COLORS[place % len(FACE_COLORS)], FACE_DASHES[place % len(FACE_DASHES)]),
         name=title, row=row, col=1,
         legendgroup=item.task.name, showlegend=item.task.name not in named,
         hovertemplate=(
             f"<b>{title}</b><br>%{{x:.2f}} s: "
-            f"%{{y:.2f}}<extra>{tell(Message('Face {number}', number=item.track_id))}</extra>"
+            f"%{{y:.2f}}<extra>{translate(Message('Face {number}', number=item.track_id))}</extra>"
         ),
     )  # fmt: skip
 
 
-def _score_bars(found: Sequence[Disagreement], tell: Tell) -> go.Figure:
+def _score_bars(found: Sequence[Disagreement], translate: Translate) -> go.Figure:
     """Draw one score per task and face."""
     fig, rows = go.Figure(), list(dict.fromkeys(item.track_id for item in found))
     titles = list(dict.fromkeys(item.task.title for item in found))
@@ -319,7 +337,7 @@ def _score_bars(found: Sequence[Disagreement], tell: Tell) -> go.Figure:
         fig.add_bar(
             x=np.array([item.score[0] for item in items], np.float32), y=[item.task.title for item in items],
             orientation="h",
-            name=tell(Message("Face {number}", number=track_id)), hoverinfo="text+name",
+            name=translate(Message("Face {number}", number=track_id)), hoverinfo="text+name",
             marker={"color": face_color(track_id), "pattern": _pattern(track_id - 1)},
             hovertext=[f"<b>{item.task.title}</b>: {item.score[0]:.2f}" for item in items],
         )  # fmt: skip
@@ -328,26 +346,28 @@ def _score_bars(found: Sequence[Disagreement], tell: Tell) -> go.Figure:
         categoryorder="array", categoryarray=titles, range=[len(titles) - 0.5, -0.5], showgrid=False
     )
     fig.update_layout(barmode="group", bargap=0.3, showlegend=len(rows) > 1)
-    return finish(fig, 64 + max(24, 8 + 10 * len(rows)) * len(titles), _pairs_of_provenances(found, tell))
+    return finish(
+        fig, 64 + max(24, 8 + 10 * len(rows)) * len(titles), _pairs_of_provenances(found, translate)
+    )
 
 
-def _provenances(said: _Said, tell: Tell) -> str:
+def _provenances(series: _Series, translate: Translate) -> str:
     """Return the words for the provenance, checkpoint by checkpoint where it differs."""
-    words = [tell(PROVENANCE_WORDS[line.provenance]) for _, line in said]
-    if len(set(words)) == 1:
-        return words[0]
-    return "; ".join(f"{title}: {word}" for (title, _), word in zip(said, words, strict=True))
+    texts = [translate(PROVENANCE_LABELS[line.provenance]) for _, line in series]
+    if len(set(texts)) == 1:
+        return texts[0]
+    return "; ".join(f"{title}: {word}" for (title, _), word in zip(series, texts, strict=True))
 
 
-def _pairs_of_provenances(found: Sequence[Disagreement], tell: Tell) -> str:
+def _pairs_of_provenances(found: Sequence[Disagreement], translate: Translate) -> str:
     """Return the words for the provenance, by task where it differs; ``against`` if several were compared."""
-    against = f" {tell('against')} "
-    words = {
+    against = f" {translate('against')} "
+    texts = {
         item.task.title: against.join(
-            tell(PROVENANCE_WORDS[given]) for given in dict.fromkeys(item.provenances)
+            translate(PROVENANCE_LABELS[given]) for given in dict.fromkeys(item.provenances)
         )
         for item in found
     }
-    if len(set(words.values())) == 1:
-        return next(iter(words.values()))
-    return "; ".join(f"{title}: {word}" for title, word in words.items())
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{title}: {word}" for title, word in texts.items())

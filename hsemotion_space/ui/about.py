@@ -13,10 +13,10 @@ from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint
 from hsemotion_space.settings import Settings
 from hsemotion_space.tasks import TASKS, Task
-from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.types import PROVENANCE_LABELS
 from hsemotion_space.ui.context import QUIET, AppContext
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, language, split_page, translate
 from hsemotion_space.ui.tables import table
-from hsemotion_space.ui.words import fixed, language, parts_of, say, translate
 
 TEXT = Path(__file__).with_name("about.md")
 KINDS = {
@@ -36,65 +36,67 @@ def build_about(context: AppContext, tab: gr.Tab, minutes: int) -> None:
         tab: in which it stands.
         minutes: after which everything that a visitor added is deleted.
     """
-    numbers, rest = parts_of(TEXT)
-    gr.Markdown(fixed(numbers))
+    numbers, rest = split_page(TEXT)
+    gr.Markdown(gettext_lazy(numbers))
     tasks = gr.HTML(_tasks())
-    gr.Markdown(fixed(rest, minutes=minutes, kept=STORED if context.feedback is not None else NOT_STORED))
-    with gr.Accordion(fixed("The texts that contributors agree to"), open=False):
+    gr.Markdown(
+        gettext_lazy(rest, minutes=minutes, kept=STORED if context.feedback is not None else NOT_STORED)
+    )
+    with gr.Accordion(gettext_lazy("The texts that contributors agree to"), open=False):
         consent = gr.Markdown(_consent())
-    gr.Markdown(fixed("## Checkpoints"))
+    gr.Markdown(gettext_lazy("## Checkpoints"))
     choices = [(one.title, one.id) for one in context.checkpoints]
-    choice = gr.Dropdown(choices, value=context.checkpoints[0].id, label=fixed("Card of"))
+    choice = gr.Dropdown(choices, value=context.checkpoints[0].id, label=gettext_lazy("Card of"))
     card = gr.Markdown(read_card(context.checkpoints[0]), elem_classes="model-card")
     choice.change(lambda chosen: _card(context.settings, chosen), choice, card, **QUIET)
 
-    def tell(chosen: object) -> list[str]:  # in the language of the visitor
+    def translated(chosen: object) -> list[str]:  # in the language of the visitor
         return [_tasks(), _consent(), _card(context.settings, str(chosen))]
 
-    tab.select(tell, choice, [tasks, consent, card], **QUIET)
+    tab.select(translated, choice, [tasks, consent, card], **QUIET)
 
 
 def _tasks() -> str:
     rows = [
         [
-            say(task.title),
-            ", ".join(map(say, task.label_names)),
+            gettext(task.title),
+            ", ".join(map(gettext, task.label_names)),
             _kind(task),
-            say(task.metric),
+            gettext(task.metric),
             _window(task),
-            say(task.citation),
+            gettext(task.citation),
         ]
         for task in TASKS
     ]
     return table(
-        say("Tasks"),
+        gettext("Tasks"),
         [
-            say("Task"),
-            say("Labels"),
-            say("Values"),
-            say("Official measure"),
-            say("Smoothing"),
-            say("Defined in"),
+            gettext("Task"),
+            gettext("Labels"),
+            gettext("Values"),
+            gettext("Official measure"),
+            gettext("Smoothing"),
+            gettext("Defined in"),
         ],
         rows,
     )
 
 
 def _kind(task: Task) -> str:
-    scale = say("{low} to {high}", low=f"{task.low:g}", high=f"{task.high:g}")
-    return ", ".join([say(KINDS[task.kind]), scale, *([say("one per clip")] if task.scope == "clip" else [])])
+    scale = gettext("{low} to {high}", low=f"{task.low:g}", high=f"{task.high:g}")
+    return ", ".join(
+        [gettext(KINDS[task.kind]), scale, *([gettext("one per clip")] if task.scope == "clip" else [])]
+    )
 
 
 def _window(task: Task) -> str:
-    return f"±{task.smoothing_s:g} s" if task.smoothing_s else say("none")
+    return f"±{task.smoothing_s:g} s" if task.smoothing_s else gettext("none")
 
 
 def _consent() -> str:
-    steps = "\n".join(f"- **{escape(say(step.title))}** {escape(say(step.text))}" for step in LADDER)
-    return (
-        f"{say('Version {version}', version=VERSIONS[language()])}\n\n{steps}\n- **{say('Statement')}**"
-        f" {say(STATEMENT)}"
-    )
+    steps = "\n".join(f"- **{escape(gettext(step.title))}** {escape(gettext(step.text))}" for step in LADDER)
+    version = gettext("Version {version}", version=VERSIONS[language()])
+    return f"{version}\n\n{steps}\n- **{gettext('Statement')}** {gettext(STATEMENT)}"
 
 
 def _card(settings: Settings, chosen: object) -> str:
@@ -110,7 +112,8 @@ def read_card(checkpoint: Checkpoint) -> str:
         text = (checkpoint.folder / "README.md").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         heads = "\n".join(
-            f"- {say(head.task.title)}: {say(PROVENANCE_WORDS[head.provenance])}. {translate(head.note)}"
+            f"- {gettext(head.task.title)}: {gettext(PROVENANCE_LABELS[head.provenance])}."
+            f" {translate(head.note)}"
             for head in checkpoint.heads
         )
         return f"# {checkpoint.title}\n\n{translate(checkpoint.summary)}\n\n{heads}"

@@ -26,6 +26,7 @@ from hsemotion_space.messages import Message
 from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import PICK_ONE, QUIET, AppContext, ResultRef, Updates, unchanged
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
 from hsemotion_space.ui.inputs import RawFiles, RawImage, RawSlider, read_event
 from hsemotion_space.ui.picker import Picker, picker_updates
 from hsemotion_space.ui.result import Result, build_result, message_updates, result_updates
@@ -33,7 +34,6 @@ from hsemotion_space.ui.session import attach_media, open_files
 from hsemotion_space.ui.source import EXAMPLE_FILES, build_source, source_value
 from hsemotion_space.ui.status import job_progress
 from hsemotion_space.ui.uploads import NamedFile
-from hsemotion_space.ui.words import fixed, say, translate
 
 MOST_OTHERS: Final = 3
 MOST_TOGETHER: Final = 2  # files at once: a session and its media
@@ -128,7 +128,7 @@ def build_workspace(context: AppContext, shared: Shared) -> Workspace:
     limits, standard = context.settings.limits, PipelineConfig()
     with gr.Column(elem_classes="workspace"):
         media = RawFiles(
-            label=fixed("Picture or clip: drop it anywhere on this page, or paste it"),
+            label=gettext_lazy("Picture or clip: drop it anywhere on this page, or paste it"),
             file_types=["image", "video", SUFFIX],
             file_count="multiple",
             height=190,
@@ -136,23 +136,28 @@ def build_workspace(context: AppContext, shared: Shared) -> Workspace:
         )
         with gr.Row(elem_classes="run", equal_height=False):
             source = build_source()
-            start = gr.Button(fixed("Analyze"), variant="primary", size="md", scale=0, min_width=120)
-            cancel = gr.Button(fixed("Cancel"), visible=False, size="md", scale=0, min_width=100)
-            with gr.Accordion(fixed("Options"), open=False, elem_classes="options"):
+            start = gr.Button(gettext_lazy("Analyze"), variant="primary", size="md", scale=0, min_width=120)
+            cancel = gr.Button(gettext_lazy("Cancel"), visible=False, size="md", scale=0, min_width=100)
+            with gr.Accordion(gettext_lazy("Options"), open=False, elem_classes="options"):
                 choices = [(one.title, one.id) for one in context.checkpoints]
                 others = gr.Dropdown(
-                    choices, value=[], multiselect=True, max_choices=MOST_OTHERS, label=fixed("Compare with"),
-                    info=fixed("Also analyzes the same faces with other backbones."),
+                    choices, value=[], multiselect=True, max_choices=MOST_OTHERS,
+                    label=gettext_lazy("Compare with"),
+                    info=gettext_lazy("Also analyzes the same faces with other backbones."),
                 )  # fmt: skip
-                fps = RawSlider(1, 30, standard.sample_fps, step=1, label=fixed("Frames analyzed per second"))
-                words = fixed(
+                fps = RawSlider(
+                    1, 30, standard.sample_fps, step=1, label=gettext_lazy("Frames analyzed per second")
+                )
+                words = gettext_lazy(
                     FORMATS, image=limits.image_bytes // 2**20, clip=limits.clip_bytes // 2**20,
                     seconds=f"{limits.clip_duration_s:g}",
                     frames=limits.clip_frames,
                 )  # fmt: skip
                 gr.Markdown(words, elem_classes="fine")
-            with gr.Accordion(fixed("Take a picture"), open=False, elem_classes="options camera"):
-                camera = RawImage(label=fixed("Camera"), sources=["webcam"], type="filepath", height=300)
+            with gr.Accordion(gettext_lazy("Take a picture"), open=False, elem_classes="options camera"):
+                camera = RawImage(
+                    label=gettext_lazy("Camera"), sources=["webcam"], type="filepath", height=300
+                )
         progress = gr.HTML(visible=False)
         result = build_result(context, shared.receipt)
     options = (shared.picker.choice, shared.agreed, others, fps, result.smoothing)
@@ -204,7 +209,7 @@ def _connect(context: AppContext, workspace: Workspace, shared: Shared) -> None:
 
     def stop(job: str, added: Source | None, checkpoint: object) -> Updates:
         context.cancel(job)
-        return _failed(context, workspace, added, checkpoint, say("The analysis was canceled."))
+        return _failed(context, workspace, added, checkpoint, gettext("The analysis was canceled."))
 
     def remove(job: str, checkpoint: object) -> Updates:
         context.cancel(job)
@@ -311,7 +316,7 @@ def _ask(  # noqa: PLR0917
         return {workspace.saved_job: "", workspace.timer: gr.Timer(active=False)}
     name = added.name if added is not None else ""
     if not status.finished:
-        return {**_running(workspace, status), workspace.source: source_value(name or say("Analysis"))}
+        return {**_running(workspace, status), workspace.source: source_value(name or gettext("Analysis"))}
     if shown.job == status.id:
         return _ended(context, workspace, chosen, status.id)
     if not status.analyses:

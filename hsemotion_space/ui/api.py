@@ -181,14 +181,14 @@ def _submission(face: object, ticket: object, statement: object, consent: object
     # the second argument was the ticket once
     if isinstance(chosen, str) and chosen.isdecimal() and len(chosen) < 10:
         chosen = int(chosen)
-    said = statement if isinstance(statement, Mapping) else {}
+    fields = statement if isinstance(statement, Mapping) else {}
     given = consent if isinstance(consent, Mapping) else {}
     return Submission(
-        face=chosen, verdict=said.get("verdict"), corrected=said.get("corrected", {}),
-        span_s=said.get("span_s"),
-        comment=said.get("comment", ""), scopes=given.get("keep"),
+        face=chosen, verdict=fields.get("verdict"), corrected=fields.get("corrected", {}),
+        span_s=fields.get("span_s"),
+        comment=fields.get("comment", ""), scopes=given.get("keep"),
         adult_and_permitted=given.get("adult_and_permitted"),
-        code=said.get("receipt_code"),
+        code=fields.get("receipt_code"),
     )  # fmt: skip
 
 

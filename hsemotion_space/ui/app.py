@@ -45,6 +45,7 @@ from hsemotion_space.ui.api import build_api
 from hsemotion_space.ui.bodies import LONGEST_S
 from hsemotion_space.ui.context import QUIET, AppContext
 from hsemotion_space.ui.guard import LOCAL_HOSTS, Guard, GuardLimits
+from hsemotion_space.ui.i18n import Language, catalog, gettext, gettext_lazy
 from hsemotion_space.ui.live import build_live
 from hsemotion_space.ui.my_data import build_my_data, build_receipt
 from hsemotion_space.ui.picker import build_picker
@@ -56,7 +57,6 @@ from hsemotion_space.ui.sign_in import can_sign_in, prepare_sign_in
 from hsemotion_space.ui.temporary import SWEEP_EVERY_S, make_folder, sweep_for_ever
 from hsemotion_space.ui.uploads import Uploads
 from hsemotion_space.ui.viewer import serve_plotly
-from hsemotion_space.ui.words import Language, catalog, fixed, say
 
 STYLE = Path(__file__).with_name("style.css")
 SESSIONS_TOGETHER = 10_000  # beyond them Gradio drops the state of the oldest one
@@ -134,8 +134,8 @@ class Page(gr.Blocks):
         except OSError:  # no room, for one
             raise
         except Exception as error:
-            words = say("The request has values that this function does not accept. Reload the page.")
-            raise gr.Error(words, print_exception=False) from error
+            text = gettext("The request has values that this function does not accept. Reload the page.")
+            raise gr.Error(text, print_exception=False) from error
         return values
 
 
@@ -146,36 +146,39 @@ def build(context: AppContext) -> gr.Blocks:
     with Page(
         title="HSEmotion Space", analytics_enabled=False, delete_cache=(60, int(settings.results_ttl_s))
     ) as demo:
-        gr.Markdown(fixed(LEAD), elem_classes="lead")
+        gr.Markdown(gettext_lazy(LEAD), elem_classes="lead")
         with gr.Row(elem_classes="shared", equal_height=False):
             picker = build_picker(context)
             with gr.Column(scale=4, min_width=280):
                 agreed = gr.Checkbox(
-                    False, label=fixed(PROCESS.title), info=fixed(PROCESS.text), elem_id="agreed"
+                    False,
+                    label=gettext_lazy(PROCESS.title),
+                    info=gettext_lazy(PROCESS.text),
+                    elem_id="agreed",
                 )
         shared = Shared(picker, agreed, build_receipt())
         with gr.Tabs():
-            with gr.Tab(fixed("Analyze"), id="analyze"):
+            with gr.Tab(gettext_lazy("Analyze"), id="analyze"):
                 workspace = build_workspace(context, shared)
-            with gr.Tab(fixed("Live"), id="live") as live_tab:
+            with gr.Tab(gettext_lazy("Live"), id="live") as live_tab:
                 build_live(context, shared, live_tab)
-            with gr.Tab(fixed("Annotate"), id="annotate"):
+            with gr.Tab(gettext_lazy("Annotate"), id="annotate"):
                 build_annotate(context, shared, workspace.result.shown)
             if settings.feedback == "on":
-                with gr.Tab(fixed("My data"), id="data") as tab:
+                with gr.Tab(gettext_lazy("My data"), id="data") as tab:
                     build_my_data(context, tab, shared.receipt)
             if context.feedback is not None and (settings.review_token or can_sign_in(settings)):
-                with gr.Tab(fixed("Review"), id="review"):
+                with gr.Tab(gettext_lazy("Review"), id="review"):
                     build_review(context)
-            with gr.Tab(fixed("About"), id="about") as about:
+            with gr.Tab(gettext_lazy("About"), id="about") as about:
                 build_about(context, about, minutes)
         build_api(context)
         known = [workspace.job, workspace.saved_job, picker.choice]
         demo.load(lambda *values: find_job(context, workspace, *values), known, workspace.outputs, **QUIET)
         if context.problem:  # a text with braces cannot be fixed
             problem = context.problem.replace("{", "(").replace("}", ")")
-            gr.Markdown(fixed(PROBLEM, problem=problem), elem_classes="lead")
-        gr.Markdown(fixed(PRIVACY, minutes=minutes, version=__version__), elem_classes="lead")
+            gr.Markdown(gettext_lazy(PROBLEM, problem=problem), elem_classes="lead")
+        gr.Markdown(gettext_lazy(PRIVACY, minutes=minutes, version=__version__), elem_classes="lead")
     demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
     return cast("gr.Blocks", demo)
 

@@ -16,10 +16,10 @@ from hsemotion_space.hub.manifest import CheckpointError
 from hsemotion_space.jobs import JobError
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.tasks import TASKS
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates, unchanged
-from hsemotion_space.ui.tables import comparison_tables, face_choices, in_words, table_of
-from hsemotion_space.ui.words import fixed, say, translate
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
+from hsemotion_space.ui.tables import comparison_tables, face_choices, prediction_text, table_of
 
 MOMENTS: Final = 8
 GO_TO: Final = Path(__file__).with_name("moments.js")
@@ -51,14 +51,14 @@ class Comparison:
 
 def build_comparison(context: AppContext, shown: gr.State) -> Comparison:
     """Lay out the components, hidden until several backbones were run, and connect them."""
-    with gr.Accordion(fixed("Comparison of backbones"), open=True, visible=False) as box:
-        gr.Markdown(fixed(ABOUT))
+    with gr.Accordion(gettext_lazy("Comparison of backbones"), open=True, visible=False) as box:
+        gr.Markdown(gettext_lazy(ABOUT))
         with gr.Row():
-            face = gr.Dropdown([], label=fixed("Compared face"), min_width=120)
-            tasks = [(fixed(task.title), task.name) for task in TASKS]
-            task = gr.Dropdown(tasks, value=TASKS[0].name, label=fixed("Compared task"), min_width=120)
-        lines = gr.Plot(label=fixed("Values by backbone"))
-        apart = gr.Plot(label=fixed("Difference between the backbones"))
+            face = gr.Dropdown([], label=gettext_lazy("Compared face"), min_width=120)
+            tasks = [(gettext_lazy(task.title), task.name) for task in TASKS]
+            task = gr.Dropdown(tasks, value=TASKS[0].name, label=gettext_lazy("Compared task"), min_width=120)
+        lines = gr.Plot(label=gettext_lazy("Values by backbone"))
+        apart = gr.Plot(label=gettext_lazy("Difference between the backbones"))
         numbers = gr.HTML()
         moments = gr.HTML(js_on_load=GO_TO.read_text("utf-8"))
     comparison = Comparison(box, face, task, lines, apart, numbers, moments)
@@ -96,8 +96,8 @@ def _drawn(comparison: Comparison, analyses: Sequence[Analysis], number: object,
     track_id = int(str(number))
     every = disagreements(analyses)
     found = [one for one in every if one.track_id == track_id and one.task.name == name]
-    lines = figures.comparison(analyses, track_id, str(name), tell=translate)
-    apart = figures.disagreement(found, analyses[0].frame_times_s, tell=translate)
+    lines = figures.comparison(analyses, track_id, str(name), translate=translate)
+    apart = figures.disagreement(found, analyses[0].frame_times_s, translate=translate)
     numbers = comparison_tables(analyses, every, track_id, str(name))
     return {
         comparison.lines: lines,
@@ -111,26 +111,28 @@ def _moments(moments: Sequence[Moment]) -> str:
     """Return the moments of most disagreement as a table; each time moves the tab's viewer there."""
     if not moments:
         return ""
-    names = [escape(said.checkpoint.title) for said in moments[0].said]
+    names = [escape(checkpoint.title) for checkpoint in moments[0].checkpoints]
     rows = [
         [
             _leads_to(moment),
             f"{moment.score:.2f}",
             *(
-                escape(f"{in_words(said.prediction)} ({say(PROVENANCE_WORDS[said.prediction.provenance])})")
-                for said in moment.said
+                escape(f"{prediction_text(one)} ({gettext(PROVENANCE_LABELS[one.provenance])})")
+                for one in moment.predictions
             ),
         ]
         for moment in moments
     ]
     return table_of(
-        say("Moments with the largest differences"), [say("Time"), say("Difference"), *names], rows
+        gettext("Moments with the largest differences"),
+        [gettext("Time"), gettext("Difference"), *names],
+        rows,
     )
 
 
 def _leads_to(moment: Moment) -> str:
-    words = say("{time} s", time=f"{moment.time_s:.2f}")
+    text = gettext("{time} s", time=f"{moment.time_s:.2f}")
     return (
         f"<button type='button' data-time='{moment.time_s!r}'"
-        f" data-face='{moment.track_id}'>{escape(words)}</button>"
+        f" data-face='{moment.track_id}'>{escape(text)}</button>"
     )

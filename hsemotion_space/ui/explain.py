@@ -19,10 +19,10 @@ from hsemotion_space.types import Analysis, FaceResult, FaceTrack
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
 from hsemotion_space.ui.explained import Asked, explained_html
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
 from hsemotion_space.ui.inputs import RawNumber, read_event
 from hsemotion_space.ui.status import progress_bar
 from hsemotion_space.ui.tables import face_choices
-from hsemotion_space.ui.words import fixed, say, translate
 
 WAIT_S: Final = 30.0  # for an explanation
 LOOK_EVERY_S: Final = 0.2
@@ -77,18 +77,18 @@ def build_explanation(context: AppContext, shown: gr.State, viewer: gr.HTML) -> 
         shown: state with the :class:`ResultRef` of what is shown.
         viewer: the linked viewer of the same tab, from which the time in a clip is taken.
     """
-    with gr.Accordion(fixed("Where does the network look?"), open=False, visible=False) as box:
-        gr.Markdown(fixed(ABOUT))
+    with gr.Accordion(gettext_lazy("Where does the network look?"), open=False, visible=False) as box:
+        gr.Markdown(gettext_lazy(ABOUT))
         with gr.Row():
-            face = gr.Dropdown([], label=fixed("Explained face"), min_width=120)
-            backbone = gr.Dropdown([], label=fixed("Explained backbone"), visible=False, min_width=160)
-            value = gr.Dropdown([], label=fixed("Explained value"), min_width=220)
+            face = gr.Dropdown([], label=gettext_lazy("Explained face"), min_width=120)
+            backbone = gr.Dropdown([], label=gettext_lazy("Explained backbone"), visible=False, min_width=160)
+            value = gr.Dropdown([], label=gettext_lazy("Explained value"), min_width=220)
             second = RawNumber(
-                0, label=fixed("Time in seconds"), info=fixed("Follows the position in the clip above."),
-                minimum=0, precision=2, visible=False,
+                0, label=gettext_lazy("Time in seconds"), minimum=0, precision=2, visible=False,
                 min_width=120,
+                info=gettext_lazy("Follows the position in the clip above."),
             )  # fmt: skip
-        show = gr.Button(fixed("Show the map"))
+        show = gr.Button(gettext_lazy("Show the map"))
         result = gr.HTML(
             html_template=ONLY_OF_JOB, css_template=STYLE.read_text("utf-8"), apply_default_css=False, job=""
         )
@@ -133,7 +133,7 @@ def value_choices(face: FaceResult) -> list[tuple[str, str]]:
     """Return all values that a face has in each frame: what is shown, and a key."""
     lines = [line for line in face.timelines if line.task.scope == "frame"]
     return [
-        (f"{say(line.task.title)}: {say(label.name)}", f"{line.task.name}/{label.name}")
+        (f"{gettext(line.task.title)}: {gettext(label.name)}", f"{line.task.name}/{label.name}")
         for line in lines
         for label in line.task.labels
     ]
@@ -157,16 +157,16 @@ def frame_row(analysis: Analysis, track: FaceTrack, second: object) -> int:
         return 0
     asked_s, end_s = _seconds(second), max(float(analysis.frame_times_s[-1]), analysis.media.duration_s)
     if asked_s is None or not 0 <= asked_s <= end_s + ROUNDING_S:
-        raise AskError(say("Enter a time from 0 to {end} s.", end=f"{end_s:.2f}"))
+        raise AskError(gettext("Enter a time from 0 to {end} s.", end=f"{end_s:.2f}"))
     row = int(np.abs(track.times_s - asked_s).argmin())
     nearest_s = float(analysis.frame_times_s[np.abs(analysis.frame_times_s - asked_s).argmin()])
     if abs(track.times_s[row] - asked_s) > abs(nearest_s - asked_s) + 1e-6:
-        words = say(
+        text = gettext(
             ("Face {number} was not found at {time} s. The nearest time at which it was found is"
 " {found} s."),
             number=track.track_id, time=f"{asked_s:.2f}", found=f"{track.times_s[row]:.2f}",
         )  # fmt: skip
-        raise AskError(words)
+        raise AskError(text)
     return row
 
 
@@ -176,7 +176,7 @@ def _answer(context: AppContext, job: str, choice: _Choice, client: str) -> str:
         asked = _read(context.analyses(context.runner.status(job), None), choice)
         media = context.runner.media_of(job)
         if media is None:
-            raise AskError(say("The file is no longer on this server. Analyze it again."))
+            raise AskError(gettext("The file is no longer on this server. Analyze it again."))
         question = context.runner.explain(
             media, asked.analysis.checkpoint.id, asked.place, asked.what, client=client
         )
@@ -201,7 +201,7 @@ def _read(analyses: Sequence[Analysis], choice: _Choice) -> Asked:
         else None
     )
     if analysis is None or face is None or choice.value not in [key for _, key in value_choices(face)]:
-        raise AskError(say("Select a face and one of its values."))
+        raise AskError(gettext("Select a face and one of its values."))
     task, _, label = str(choice.value).partition("/")
     return Asked(analysis, face.track, frame_row(analysis, face.track, choice.second), (task, label))
 
@@ -243,11 +243,11 @@ def _values(
 
 
 def _busy(given: ResultRef) -> str:
-    return given.job + progress_bar(0, 0, say("Hiding parts of the face…"))
+    return given.job + progress_bar(0, 0, gettext("Hiding parts of the face…"))
 
 
-def _problem(words: str) -> str:
-    return f"<p class='problem' role='alert'>{escape(words)}</p>"
+def _problem(text: str) -> str:
+    return f"<p class='problem' role='alert'>{escape(text)}</p>"
 
 
 def _time_sought(event: gr.EventData) -> object:

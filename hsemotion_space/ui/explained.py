@@ -10,9 +10,9 @@ from hsemotion_space.analysis.saliency import LIMITS, Verdict
 from hsemotion_space.figures import overlay
 from hsemotion_space.figures.saliency import LOWERS, RAISES, SIDE
 from hsemotion_space.jobs import Explained, Place
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis, ByteArray, FaceTrack
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis, ByteArray, FaceTrack
 from hsemotion_space.ui.data_uri import data_uri
-from hsemotion_space.ui.words import say, translate
+from hsemotion_space.ui.i18n import gettext, translate
 
 NO_MAP: Final[dict[Verdict, str]] = {
     "unstable": "No map is shown because it would not be reliable.",
@@ -54,38 +54,38 @@ class Asked:
         return Place(float(self.track.times_s[self.row]), (x0, y0, x1, y1))
 
 
-def place_words(place_xyxy: tuple[int, int, int, int], side: int) -> str:
+def place_text(place_xyxy: tuple[int, int, int, int], side: int) -> str:
     """Return where in a face of ``side`` px a place is."""
     x0, y0, x1, y1 = place_xyxy
     row, column = (min(max(int(3 * (low + high) / (2 * side)), 0), 2) for low, high in ((y0, y1), (x0, x1)))
-    return say(PLACES[row, column])
+    return gettext(PLACES[row, column])
 
 
 def explained_html(asked: Asked, explained: Explained) -> str:
     """Return an explanation as HTML: the face, its map if reliable, and the caveats."""
     found = explained.saliency
-    number, label = asked.track.track_id, say(found.task.labels[found.task.index(found.label)].name)
+    number, label = asked.track.track_id, gettext(found.task.labels[found.task.index(found.label)].name)
     values = {
         "number": number,
         "title": asked.analysis.checkpoint.title,
-        "task": say(found.task.title),
+        "task": gettext(found.task.title),
         "label": label,
     }
-    values["provenance"] = say(PROVENANCE_WORDS[found.provenance])
+    values["provenance"] = gettext(PROVENANCE_LABELS[found.provenance])
     if asked.time_s is None:
-        about = say("Face {number}, {title}: {task}, {label} ({provenance})", **values)
+        about = gettext("Face {number}, {title}: {task}, {label} ({provenance})", **values)
     else:
-        about = say(
+        about = gettext(
             "Face {number} at {time} s, {title}: {task}, {label} ({provenance})",
             time=f"{asked.time_s:.2f}",
             **values,
         )
-    face = _figure(explained.face, say("Face {number}, input of the network", number=number))
-    lines = [_of_single_frame(asked), translate(found.words), say(LIMITS)]
+    face = _figure(explained.face, gettext("Face {number}, input of the network", number=number))
+    lines = [_of_single_frame(asked), translate(found.words), gettext(LIMITS)]
     map_ = (
         _map(explained, number, label)
         if found.verdict == "clear"
-        else f"<p class='no-map'>{escape(say(NO_MAP[found.verdict]))}</p>"
+        else f"<p class='no-map'>{escape(gettext(NO_MAP[found.verdict]))}</p>"
     )
     paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
     title = f"<p class='title'>{escape(about)}</p>"
@@ -97,28 +97,36 @@ def explained_html(asked: Asked, explained: Explained) -> str:
 
 def _of_single_frame(asked: Asked) -> str:
     return (
-        say("The value belongs to this single frame, without smoothing.") if asked.time_s is not None else ""
+        gettext("The value belongs to this single frame, without smoothing.")
+        if asked.time_s is not None
+        else ""
     )
 
 
 def _map(explained: Explained, number: int, label: str) -> str:
     """Return the map over the face with its legend."""
     found = explained.saliency
-    place = place_words(found.place_xyxy, len(explained.face))
-    alt = say(
+    place = place_text(found.place_xyxy, len(explained.face))
+    alt = gettext(
         "Map over face {number}. {label} depends most on {place}; left and right refer to the picture.",
         number=number,
         place=place,
         label=label,
     )
     legend = [
-        (f"<span class='swatch' style='background:rgb{LOWERS}'></span>", say("hiding it lowers the value")),
-        (f"<span class='swatch' style='background:rgb{RAISES}'></span>", say("hiding it raises the value")),
-        ("<span class='frame'></span>", say("strongest: {place}", place=place)),
+        (
+            f"<span class='swatch' style='background:rgb{LOWERS}'></span>",
+            gettext("hiding it lowers the value"),
+        ),
+        (
+            f"<span class='swatch' style='background:rgb{RAISES}'></span>",
+            gettext("hiding it raises the value"),
+        ),
+        ("<span class='frame'></span>", gettext("strongest: {place}", place=place)),
     ]
     items = "".join(f"<li>{mark}{escape(words)}</li>" for mark, words in legend)
     picture = _figure(
-        overlay(explained.face, found.map, found.place_xyxy), alt, say("What the value depends on")
+        overlay(explained.face, found.map, found.place_xyxy), alt, gettext("What the value depends on")
     )
     return f"{picture}<ul class='legend'>{items}</ul>"
 

@@ -25,11 +25,11 @@ from hsemotion_space.types import Analysis
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates, example_digests, unchanged
 from hsemotion_space.ui.drawer import build_drawer, opened
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, language, translate
 from hsemotion_space.ui.inputs import RawNumber, read_event
 from hsemotion_space.ui.questions import Question, build_question
 from hsemotion_space.ui.tables import face_choices
 from hsemotion_space.ui.viewer import read_label_key, read_selection
-from hsemotion_space.ui.words import fixed, language, say, translate
 
 VERDICTS: Final = (
     ("Right", "correct"),
@@ -161,34 +161,42 @@ def build_form(context: AppContext, shown: gr.State, receipt: gr.Textbox) -> For
 def _lay_out() -> Form:
     with build_drawer() as drawer:
         with gr.Row():
-            face = gr.Dropdown([], label=fixed("Face"), min_width=100)
+            face = gr.Dropdown([], label=gettext_lazy("Face"), min_width=100)
             start = RawNumber(
-                0, label=fixed("Start in seconds"), minimum=0, precision=2, visible=False, min_width=100
+                0,
+                label=gettext_lazy("Start in seconds"),
+                minimum=0,
+                precision=2,
+                visible=False,
+                min_width=100,
             )
             end = RawNumber(
-                0, label=fixed("End in seconds"), minimum=0, precision=2, visible=False, min_width=100
+                0, label=gettext_lazy("End in seconds"), minimum=0, precision=2, visible=False, min_width=100
             )
         verdict = gr.Radio(
-            [(fixed(words), name) for words, name in VERDICTS], label=fixed("The prediction for this face")
+            [(gettext_lazy(words), name) for words, name in VERDICTS],
+            label=gettext_lazy("The prediction for this face"),
         )
         with gr.Column(visible=False) as corrections:
-            gr.Markdown(fixed("What is right? Answer what you can see; leave the rest empty."))
+            gr.Markdown(gettext_lazy("What is right? Answer what you can see; leave the rest empty."))
             questions = tuple(build_question(task) for task in TASKS)
         comment = gr.Textbox(
-            label=fixed("Comment (optional)"),
-            info=fixed("No names, please."),
+            label=gettext_lazy("Comment (optional)"),
+            info=gettext_lazy("No names, please."),
             max_length=COMMENT_LENGTH,
             lines=2,
         )
-        gr.Markdown(fixed("**What may be saved?** Nothing, unless you select it."))
-        scopes = tuple(gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text)) for step in STEPS)
+        gr.Markdown(gettext_lazy("**What may be saved?** Nothing, unless you select it."))
+        scopes = tuple(
+            gr.Checkbox(False, label=gettext_lazy(step.title), info=gettext_lazy(step.text)) for step in STEPS
+        )
         crop = gr.Image(
-            label=fixed("Picture that would be saved"), visible=False, interactive=False, height=224,
+            label=gettext_lazy("Picture that would be saved"), visible=False, interactive=False, height=224,
             format="png", buttons=[]
         )  # fmt: skip
-        statement = gr.Checkbox(False, label=fixed(STATEMENT))
-        gr.Markdown(fixed(RECEIPT))
-        send = gr.Button(fixed("Send"), variant="primary")
+        statement = gr.Checkbox(False, label=gettext_lazy(STATEMENT))
+        gr.Markdown(gettext_lazy(RECEIPT))
+        send = gr.Button(gettext_lazy("Send"), variant="primary")
         outcome = gr.HTML()
     return Form(
         drawer, face, start, end, gr.State(""), gr.State(()), crop, verdict, corrections, comment, statement,
@@ -234,7 +242,7 @@ def connect_viewer(form: Form, viewer: gr.HTML, shown: gr.State) -> None:
             **about_face(sent.get("face"), about),
             **span,
             **wrong,
-            form.drawer: opened(say("Correction"), f"question-{task}"),
+            form.drawer: opened(gettext("Correction"), f"question-{task}"),
         }
 
     def take_label(event: gr.EventData, given: ResultRef, about: object) -> Updates:
@@ -245,7 +253,7 @@ def connect_viewer(form: Form, viewer: gr.HTML, shown: gr.State) -> None:
         return {
             **correct(event, given, about),
             first.fields[0]: labels[number - 1],
-            form.drawer: opened(say("Correction"), first.box.elem_id or ""),
+            form.drawer: opened(gettext("Correction"), first.box.elem_id or ""),
         }
 
     for event, handle in ((viewer.correct, correct), (viewer.label_key, take_label)):
@@ -294,7 +302,7 @@ def _submit(
             gr.skip(),
             (
                 "<p class='problem'"
-                f" role='alert'>{escape(say('Not saved. {reason}', reason=translate(error)))}</p>"
+                f" role='alert'>{escape(gettext('Not saved. {reason}', reason=translate(error)))}</p>"
             ),
         ]
     return [receipt.code, _thanks(receipt)]
@@ -303,8 +311,8 @@ def _submit(
 def _thanks(receipt: Receipt) -> str:
     return (
         f"<div class='receipt' role='status'><p>{escape(translate(receipt.message))}"
-        f" {escape(say('Your receipt code:'))}"
-        f" <code>{escape(receipt.code)}</code></p><p>{say(KEEP_IT)}</p></div>"
+        f" {escape(gettext('Your receipt code:'))}"
+        f" <code>{escape(receipt.code)}</code></p><p>{gettext(KEEP_IT)}</p></div>"
     )
 
 

@@ -24,8 +24,8 @@ from hsemotion_space.feedback.trace import TraceRecord, trace_subject
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext
 from hsemotion_space.ui.feedback import VERDICT_WORDS
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
 from hsemotion_space.ui.tables import table
-from hsemotion_space.ui.words import fixed, say, translate
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
 LOOKUPS = Limits(time.monotonic, ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT)
@@ -40,21 +40,27 @@ ABOUT = "List, download and erase your corrections with your receipt code. No ac
 def build_receipt() -> gr.Textbox:
     """Return the field for the receipt code, which correction forms fill too; see :func:`build_my_data`."""
     return gr.Textbox(
-        label=fixed("Receipt code"), max_lines=1, max_length=100, render=False, info=fixed(RECEIPT)
-    )  # fmt: skip
+        label=gettext_lazy("Receipt code"),
+        info=gettext_lazy(RECEIPT),
+        max_lines=1,
+        max_length=100,
+        render=False,
+    )
 
 
 def build_my_data(context: AppContext, tab: gr.Tab, receipt: gr.Textbox) -> None:
     """Lay out the tab and connect its events."""
-    gr.Markdown(fixed(ABOUT))
+    gr.Markdown(gettext_lazy(ABOUT))
     receipt.render()  # type: ignore[no-untyped-call]
     with gr.Row():
-        show = gr.Button(fixed("List"), variant="primary")
-        download = gr.DownloadButton(fixed("Download everything"), interactive=False)
+        show = gr.Button(gettext_lazy("List"), variant="primary")
+        download = gr.DownloadButton(gettext_lazy("Download everything"), interactive=False)
     listed = gr.HTML()
-    sure = gr.Checkbox(False, label=fixed("Erase everything saved under this code. This cannot be undone."))
-    remove = gr.Button(fixed("Erase"), variant="stop")
-    told = gr.HTML()
+    sure = gr.Checkbox(
+        False, label=gettext_lazy("Erase everything saved under this code. This cannot be undone.")
+    )
+    remove = gr.Button(gettext_lazy("Erase"), variant="stop")
+    message = gr.HTML()
     status = gr.HTML(elem_classes="fine")
 
     def listed_for(request: gr.Request, code: object) -> list[object]:
@@ -63,9 +69,9 @@ def build_my_data(context: AppContext, tab: gr.Tab, receipt: gr.Textbox) -> None
     def erased_for(request: gr.Request, code: object, yes: object) -> list[object]:
         return _erase(context, client_of(request), code, yes)
 
-    show.click(listed_for, receipt, [listed, download, told], queue=False, api_visibility="private")
+    show.click(listed_for, receipt, [listed, download, message], queue=False, api_visibility="private")
     erased = remove.click(
-        erased_for, [receipt, sure], [told, listed, download, sure], queue=False, api_visibility="private"
+        erased_for, [receipt, sure], [message, listed, download, sure], queue=False, api_visibility="private"
     )
     for moment in (tab.select, erased.then):
         moment(lambda: _status(context), None, status, **QUIET)
@@ -73,16 +79,15 @@ def build_my_data(context: AppContext, tab: gr.Tab, receipt: gr.Textbox) -> None
 
 def _status(context: AppContext) -> str:
     try:
-        words = context.open_feedback.message
+        text = context.open_feedback.message
     except FeedbackError as error:
-        words = error.message
-    return (
-        f"<p role='status'>{escape(say('Corrections on this server: {state}', state=translate(words)))}</p>"
-    )
+        text = error.message
+    status = gettext("Corrections on this server: {state}", state=translate(text))
+    return f"<p role='status'>{escape(status)}</p>"
 
 
-def _problem(words: str) -> str:
-    return f"<p class='problem' role='alert'>{escape(translate(words))}</p>" if words else ""
+def _problem(text: str) -> str:
+    return f"<p class='problem' role='alert'>{escape(translate(text))}</p>" if text else ""
 
 
 def _count(context: AppContext, client: str, code: object) -> Callable[[], None]:
@@ -111,10 +116,12 @@ def _list(context: AppContext, client: str, code: object) -> list[object]:
             take_back()
         problem = _problem(missing)
         if not records:
-            words = (
-                "" if problem else f"<p role='status'>{escape(say('Nothing is saved under this code.'))}</p>"
+            text = (
+                ""
+                if problem
+                else f"<p role='status'>{escape(gettext('Nothing is saved under this code.'))}</p>"
             )
-            return [words, nothing, problem]
+            return [text, nothing, problem]
         file = _download(context, code)
         file.parent.mkdir(parents=True, exist_ok=True)
         export_own(records, file)
@@ -138,20 +145,30 @@ def _forget_downloads(context: AppContext, code: object) -> None:
 def _table(records: Sequence[Record]) -> str:
     rows: list[list[str]] = []
     for one in records:
-        state = say(STATES[one.state])
-        state = say("{state}, replaced by a newer one", state=state) if one.superseded else state
+        state = gettext(STATES[one.state])
+        state = gettext("{state}, replaced by a newer one", state=state) if one.superseded else state
         if isinstance(one, TraceRecord):
-            label, values = one.dimension, say("Ratings: {count}", count=len(one.values))
-            about = [translate(trace_subject(one)), say("Trace, {name}", name=say(label)), values]
+            label, values = one.dimension, gettext("Ratings: {count}", count=len(one.values))
+            about = [translate(trace_subject(one)), gettext("Trace, {name}", name=gettext(label)), values]
         else:
-            about = [translate(subject_of(one)), say(VERDICT_WORDS[one.verdict]), corrections_of(one, say)]
+            about = [
+                translate(subject_of(one)),
+                gettext(VERDICT_WORDS[one.verdict]),
+                corrections_of(one, gettext),
+            ]
         rows.append([*about, _yes(bool(one.crop)), state])
-    heads = [say("Subject"), say("Verdict"), say("Correction"), say("Picture saved"), say("State")]
-    return table(say("Your corrections"), heads, rows)
+    heads = [
+        gettext("Subject"),
+        gettext("Verdict"),
+        gettext("Correction"),
+        gettext("Picture saved"),
+        gettext("State"),
+    ]
+    return table(gettext("Your corrections"), heads, rows)
 
 
 def _yes(given: bool) -> str:
-    return say("yes") if given else say("no")
+    return gettext("yes") if given else gettext("no")
 
 
 def _erase(context: AppContext, client: str, code: object, yes: object) -> list[object]:

@@ -12,9 +12,9 @@ from hsemotion_space.hub.manifest import Checkpoint, CheckpointError
 from hsemotion_space.hub.registry import find_checkpoint, list_checkpoints
 from hsemotion_space.hub.weights import Availability, locate
 from hsemotion_space.tasks import TASKS
-from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.types import PROVENANCE_LABELS
 from hsemotion_space.ui.context import QUIET, AppContext, Updates
-from hsemotion_space.ui.words import fixed, say, translate
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
 
 BESIDE: Final = {"here": "", "download": "download", "import": "not on this server", "missing": "missing"}
 
@@ -42,7 +42,7 @@ def build_picker(context: AppContext) -> Picker:
     first = first or context.checkpoints[0].id
     choices, card = describe(context, first)
     with gr.Column(scale=4, min_width=280, elem_classes="picker"):
-        choice = gr.Dropdown(choices, value=first, label=fixed("Backbone"))
+        choice = gr.Dropdown(choices, value=first, label=gettext_lazy("Backbone"))
     with gr.Column(scale=4, min_width=280):
         picker = Picker(choice, gr.HTML(card))
     picker.choice.change(lambda chosen: describe(context, chosen)[1], picker.choice, picker.card, **QUIET)
@@ -61,7 +61,7 @@ def describe(context: AppContext, chosen: object) -> tuple[list[tuple[str, str]]
             locate(checkpoint, context.settings.cache),
             context.runner.problems.get(checkpoint.id, ""),
         )
-        beside = say("could not be downloaded") if problem else say(BESIDE[where.place])
+        beside = gettext("could not be downloaded") if problem else gettext(BESIDE[where.place])
         choices.append((f"{checkpoint.title} · {beside}" if beside else checkpoint.title, checkpoint.id))
         if checkpoint.id == chosen:
             card = checkpoint_card(checkpoint, where, problem)
@@ -86,30 +86,30 @@ def checkpoint_card(checkpoint: Checkpoint, where: Availability, problem: str = 
     facts = [
         checkpoint.family,
         (
-            say("{count} M parameters", count=f"{checkpoint.parameters / 1e6:.2f}")
+            gettext("{count} M parameters", count=f"{checkpoint.parameters / 1e6:.2f}")
             if checkpoint.parameters
             else ""
         ),
         f"{size:.1f} MB" if size else "",
-        say("{size} px input", size=checkpoint.input.size),
+        gettext("{size} px input", size=checkpoint.input.size),
         translate(checkpoint.license),
     ]
     heads = "".join(
-        f"<li><strong>{escape(say(head.task.title))}</strong>:"
-        f" {escape(say(PROVENANCE_WORDS[head.provenance]))}"
+        f"<li><strong>{escape(gettext(head.task.title))}</strong>:"
+        f" {escape(gettext(PROVENANCE_LABELS[head.provenance]))}"
         f"{'. ' + escape(translate(head.note)) if head.note else ''}</li>"
         for head in checkpoint.heads
     )
     heads += "".join(
-        f"<li><strong>{escape(say(task.title))}</strong>:"
-        f" {escape(say('not predicted by this checkpoint'))}</li>"
+        f"<li><strong>{escape(gettext(task.title))}</strong>:"
+        f" {escape(gettext('not predicted by this checkpoint'))}</li>"
         for task in TASKS
         if checkpoint.head(task.name) is None
     )
     if not any(head.reliability for head in checkpoint.heads):
-        heads += f"<li>{escape(say('Its accuracy was not measured.'))}</li>"
+        heads += f"<li>{escape(gettext('Its accuracy was not measured.'))}</li>"
     state = translate(problem) or (
-        where.message and say("The weights are {state}.", state=translate(where.message))
+        where.message and gettext("The weights are {state}.", state=translate(where.message))
     )
     state = (
         f"<p class='{'problem' if problem else 'state'}' role='status'>{escape(state)}</p>" if state else ""

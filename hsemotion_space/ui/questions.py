@@ -10,8 +10,8 @@ import gradio as gr
 
 from hsemotion_space.tasks import Task
 from hsemotion_space.ui.context import QUIET
+from hsemotion_space.ui.i18n import gettext_lazy
 from hsemotion_space.ui.inputs import RawSlider
-from hsemotion_space.ui.words import fixed
 
 NOT_SAID: Final = ""
 
@@ -66,18 +66,20 @@ def build_question(task: Task) -> Question:
     with gr.Group(elem_id=f"question-{task.name}") as box:
         if task.kind == "one_of":
             choices = [
-                (fixed("no answer"), NOT_SAID),
-                *((fixed(label.name), label.name) for label in task.labels),
+                (gettext_lazy("no answer"), NOT_SAID),
+                *((gettext_lazy(label.name), label.name) for label in task.labels),
             ]
-            return Question(task, box, (gr.Dropdown(choices, value=NOT_SAID, label=fixed(task.title)),))
-        count = gr.Checkbox(False, label=fixed("Correct: {task}", task=task.title))
+            return Question(
+                task, box, (gr.Dropdown(choices, value=NOT_SAID, label=gettext_lazy(task.title)),)
+            )
+        count = gr.Checkbox(False, label=gettext_lazy("Correct: {task}", task=task.title))
         with gr.Group(visible=False) as answers:
             if _is_checklist(task):
                 choices = [
-                    (fixed("{unit} {what}", unit=label.short, what=label.description), label.name)
+                    (gettext_lazy("{unit} {what}", unit=label.short, what=label.description), label.name)
                     for label in task.labels
                 ]
-                words = fixed("{task}: select all that are visible", task=task.title)
+                words = gettext_lazy("{task}: select all that are visible", task=task.title)
                 fields: list[gr.components.Component] = [gr.CheckboxGroup(choices, label=words)]
             else:
                 fields = [
@@ -86,8 +88,8 @@ def build_question(task: Task) -> Question:
                         task.high,
                         _middle(task),
                         step=0.05,
-                        label=fixed(label.name),
-                        info=fixed(label.description),
+                        label=gettext_lazy(label.name),
+                        info=gettext_lazy(label.description),
                     )
                     for label in task.labels
                 ]

@@ -28,13 +28,13 @@ from hsemotion_space.ui.data_uri import data_uri
 from hsemotion_space.ui.edit import change
 from hsemotion_space.ui.explain import Explanation, build_explanation, explanation_updates
 from hsemotion_space.ui.feedback import Form, build_form, connect_viewer, face_numbers, form_updates, refer_to
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
 from hsemotion_space.ui.inputs import RawSlider, read_event
 from hsemotion_space.ui.session import save_session
 from hsemotion_space.ui.status import notice_list
 from hsemotion_space.ui.tables import face_choices, face_table, folded, timeline_tables
 from hsemotion_space.ui.viewer import as_text, build_viewer, media_url, viewer_value
 from hsemotion_space.ui.viewer.payload import WarningEntry
-from hsemotion_space.ui.words import fixed, say, translate
 
 KIND_TITLES: Final[dict[Kind, str]] = {
     "unsure": "Perhaps not a face",
@@ -93,14 +93,20 @@ def build_result(context: AppContext, receipt: gr.Textbox) -> Result:
     viewer = build_viewer(visible=False)
     with gr.Row(elem_classes="downloads"):
         smoothing = RawSlider(
-            0, 3, PipelineConfig().smoothing, step=0.05, label=fixed("Smoothing"), info=fixed(SMOOTHING),
-            visible=False, scale=4
+            0, 3, PipelineConfig().smoothing, step=0.05, visible=False, scale=4,
+            label=gettext_lazy("Smoothing"), info=gettext_lazy(SMOOTHING),
         )  # fmt: skip
-        csv = gr.DownloadButton(fixed("Download CSV"), visible=False, size="sm", scale=0, min_width=150)
-        json = gr.DownloadButton(fixed("Download JSON"), visible=False, size="sm", scale=0, min_width=150)
-        save = gr.Button(fixed("Save session"), visible=False, size="sm", scale=0, min_width=150)
+        csv = gr.DownloadButton(
+            gettext_lazy("Download CSV"), visible=False, size="sm", scale=0, min_width=150
+        )
+        json = gr.DownloadButton(
+            gettext_lazy("Download JSON"), visible=False, size="sm", scale=0, min_width=150
+        )
+        save = gr.Button(gettext_lazy("Save session"), visible=False, size="sm", scale=0, min_width=150)
         session = gr.DownloadButton("", elem_id=SESSION_FILE, elem_classes="handed-out")
-        marks = gr.DownloadButton(fixed("Download markers"), visible=False, size="sm", scale=0, min_width=150)
+        marks = gr.DownloadButton(
+            gettext_lazy("Download markers"), visible=False, size="sm", scale=0, min_width=150
+        )
     numbers = gr.HTML(visible=False)
     comparison = build_comparison(context, shown)
     explanation = build_explanation(context, shown, viewer)
@@ -230,7 +236,9 @@ def _charts(context: AppContext, result: Result, status: JobStatus, smoothing: f
         raw, warnings = context.analyses(status, 0.0)[0], list_warnings(context, analyses)
         value = as_text(viewer_value(analysis, url, raw, warnings=warnings, correctable=bool(shown.faces)))
     numbers = (
-        folded(say("Values as a table"), face_table(analysis)) + timeline_tables(analysis) if faces else ""
+        folded(gettext("Values as a table"), face_table(analysis)) + timeline_tables(analysis)
+        if faces
+        else ""
     )
     csv, json, markers = _write(context, status.id, analyses)
     return {
@@ -274,11 +282,11 @@ def list_warnings(context: AppContext, analyses: Sequence[Analysis]) -> list[War
     for face in quality(analyses[0], spec, disagreements(analyses) if len(analyses) > 1 else ()):
         for flag in face.flags:
             entry = found.setdefault(
-                flag.kind, {"title": say(KIND_TITLES[flag.kind]), "faces": [], "details": []}
+                flag.kind, {"title": gettext(KIND_TITLES[flag.kind]), "faces": [], "details": []}
             )
             if face.track_id not in entry["faces"]:
                 entry["faces"].append(face.track_id)
             entry["details"].append(
-                say("Face {number}: {text}", number=face.track_id, text=translate(flag.text))
+                gettext("Face {number}: {text}", number=face.track_id, text=translate(flag.text))
             )
     return [found[kind] for kind in KINDS if kind in found]

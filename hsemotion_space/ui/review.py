@@ -30,13 +30,13 @@ from hsemotion_space.feedback.record import (
 )
 from hsemotion_space.feedback.trust import agreement
 from hsemotion_space.tasks import TASKS, get_task
-from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.types import PROVENANCE_LABELS
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.feedback import VERDICT_WORDS
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
 from hsemotion_space.ui.sign_in import can_sign_in, reviewer_name
 from hsemotion_space.ui.tables import table
-from hsemotion_space.ui.words import fixed, say, translate
 
 REVIEWER = "page"
 DECIDED = {
@@ -58,11 +58,11 @@ class _Board:
     crop: gr.HTML
     text: gr.HTML
     buttons: gr.Row
-    told: gr.HTML
+    status: gr.HTML
 
     @property
     def shown(self) -> list[gr.blocks.Block]:
-        return [self.number, self.crop, self.text, self.buttons, self.told]
+        return [self.number, self.crop, self.text, self.buttons, self.status]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class _Visitor:
 def build_review(context: AppContext) -> None:
     """Lay out the tab and connect its events; every handler checks again who asks."""
     gr.Markdown(
-        fixed(
+        gettext_lazy(
             "For the moderators of this server. Your decisions are stored with the time and, if you"
             " sign in, with your user name."
         )
@@ -85,23 +85,23 @@ def build_review(context: AppContext) -> None:
     if can_sign_in(context.settings):
         gr.LoginButton()
     has_token = bool(context.settings.review_token)
-    token = gr.Textbox(label=fixed("Review token"), type="password", max_lines=1, visible=has_token)
+    token = gr.Textbox(label=gettext_lazy("Review token"), type="password", max_lines=1, visible=has_token)
     with gr.Row():
-        start = gr.Button(fixed("Show pending corrections"), variant="primary")
-        measure = gr.Button(fixed("Agreement and publishing"))
+        start = gr.Button(gettext_lazy("Show pending corrections"), variant="primary")
+        measure = gr.Button(gettext_lazy("Agreement and publishing"))
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=240):
             crop = gr.HTML(visible=False)
         with gr.Column(scale=3, min_width=300):
             text = gr.HTML()
     with gr.Row(visible=False) as buttons:
-        approve = gr.Button(fixed("Approve"), variant="primary")
-        reject = gr.Button(fixed("Reject"), variant="stop")
-        gold = gr.Button(fixed("Approve as known answer"))
-        skip = gr.Button(fixed("Skip"))
-        revert = gr.Button(fixed("Set aside all corrections of this contributor"), variant="stop")
-    told = gr.HTML()
-    board = _Board(gr.State(0), crop, text, buttons, told)
+        approve = gr.Button(gettext_lazy("Approve"), variant="primary")
+        reject = gr.Button(gettext_lazy("Reject"), variant="stop")
+        gold = gr.Button(gettext_lazy("Approve as known answer"))
+        skip = gr.Button(gettext_lazy("Skip"))
+        revert = gr.Button(gettext_lazy("Set aside all corrections of this contributor"), variant="stop")
+    status = gr.HTML()
+    board = _Board(gr.State(0), crop, text, buttons, status)
 
     def on(button: gr.Button, act: str) -> None:
         def handle(
@@ -125,7 +125,7 @@ def build_review(context: AppContext) -> None:
     def measured(request: gr.Request, profile: gr.OAuthProfile | None, given: object) -> str:
         return _measures(context, _Visitor(given, profile, client_of(request)))
 
-    measure.click(measured, token, told, queue=False, api_visibility="private")
+    measure.click(measured, token, status, queue=False, api_visibility="private")
 
 
 def check_reviewer(context: AppContext, visitor: _Visitor) -> str:
@@ -163,24 +163,24 @@ def _step(context: AppContext, visitor: _Visitor, number: object, act: str) -> l
     try:
         reviewer = check_reviewer(context, visitor)
         number = number if isinstance(number, int) and act != "start" else 0
-        words = _decide(context, number, act, reviewer) if number else ""
+        sentence = _decide(context, number, act, reviewer) if number else ""
         waiting = context.open_feedback.store.records(waiting=True, after=number or None, limit=1)
     except FeedbackError as error:
         return [*[gr.skip()] * 4, f"<p class='problem' role='alert'>{escape(translate(error))}</p>"]
-    told = f"<p role='status'>{escape(words)}</p>" if words else ""
+    status = f"<p role='status'>{escape(sentence)}</p>" if sentence else ""
     if not waiting:
-        nothing = f"<p role='status'>{escape(say('No corrections are pending.'))}</p>"
-        return [0, gr.update(visible=False, value=""), nothing, gr.update(visible=False), told]
+        nothing = f"<p role='status'>{escape(gettext('No corrections are pending.'))}</p>"
+        return [0, gr.update(visible=False, value=""), nothing, gr.update(visible=False), status]
     [one] = waiting
     picture = gr.update(visible=bool(one.crop), value=_shown(one.crop) if one.crop else "")
-    return [one.number, picture, describe(one), gr.update(visible=True), told]
+    return [one.number, picture, describe(one), gr.update(visible=True), status]
 
 
 def _shown(crop: bytes) -> str:
     """Return a picture as HTML, encoded anew, so that nothing but its pixels is passed on."""
     out = io.BytesIO()
     Image.open(io.BytesIO(crop)).convert("RGB").save(out, "PNG")
-    data, name = base64.b64encode(out.getvalue()).decode(), escape(say("Submitted picture"))
+    data, name = base64.b64encode(out.getvalue()).decode(), escape(gettext("Submitted picture"))
     return (
         f"<figure><img alt='{name}' width='224'"
         f" src='data:image/png;base64,{data}'><figcaption>{name}</figcaption></figure>"
@@ -196,11 +196,11 @@ def _decide(context: AppContext, number: int, act: str, reviewer: str) -> str:
     if act == "skip":
         return ""
     if act == "revert":
-        return say("{count} corrections were set aside.", count=store.revert(one.contributor))
+        return gettext("{count} corrections were set aside.", count=store.revert(one.contributor))
     decision: Review = "rejected" if act == "rejected" else "approved"
     store.review(one.id, decision, reviewer)
     store.mark_gold(one.id, act == "gold")
-    return say(DECIDED[act], number=number)
+    return gettext(DECIDED[act], number=number)
 
 
 def describe(one: FeedbackRecord) -> str:
@@ -210,21 +210,23 @@ def describe(one: FeedbackRecord) -> str:
         name, predicted = task.name, one.predicted[task.name]
         values = {label: predicted[label] for label in task.label_names if label in predicted}
         shown = {top_of(values): values[top_of(values)]} if task.kind == "one_of" else values
-        words = ", ".join(f"{say(label)} {value:.2f}" for label, value in shown.items())
-        right = answer_text(name, one.corrected[name], say) if name in one.corrected else ""
-        rows.append([say(task.title), words, say(PROVENANCE_WORDS[one.provenance[name]]), right])  # type: ignore[index]
+        sentence = ", ".join(f"{gettext(label)} {value:.2f}" for label, value in shown.items())
+        right = answer_text(name, one.corrected[name], gettext) if name in one.corrected else ""
+        rows.append([gettext(task.title), sentence, gettext(PROVENANCE_LABELS[one.provenance[name]]), right])  # type: ignore[index]
     what = translate(subject_of(one))
-    head = say(
+    head = gettext(
         "Number {number}, {what}: {verdict}",
         number=one.number,
         what=what,
-        verdict=say(VERDICT_WORDS[one.verdict]),
+        verdict=gettext(VERDICT_WORDS[one.verdict]),
     )
-    by = say("by {contributor}, of {checkpoint}", contributor=one.contributor[:8], checkpoint=one.checkpoint)
-    comment = f"<p>{escape(say('Comment: {text}', text=one.comment))}</p>" if one.comment else ""
+    by = gettext(
+        "by {contributor}, of {checkpoint}", contributor=one.contributor[:8], checkpoint=one.checkpoint
+    )
+    comment = f"<p>{escape(gettext('Comment: {text}', text=one.comment))}</p>" if one.comment else ""
     answers = table(
-        say("Prediction and correction"),
-        [say("Task"), say("Predicted"), say("Provenance"), say("Corrected")],
+        gettext("Prediction and correction"),
+        [gettext("Task"), gettext("Predicted"), gettext("Provenance"), gettext("Corrected")],
         rows,
     )
     return f"<p><strong>{escape(head)}</strong>, {escape(by)}</p>{comment}{answers}"
@@ -235,22 +237,24 @@ def _measures(context: AppContext, visitor: _Visitor) -> str:
         check_reviewer(context, visitor)
         feedback = context.open_feedback
         records = feedback.store.records()
-        words, grades = feedback.message, list(feedback.tiers(records).values())
+        sentence, grades = feedback.message, list(feedback.tiers(records).values())
     except FeedbackError as error:
         return f"<p class='problem' role='alert'>{escape(translate(error))}</p>"
     rows = [
         [
-            say(get_task(one.task).title), say(one.label), "" if one.alpha is None else f"{one.alpha:.3f}",
-            say(LEVELS[one.level]),
+            gettext(get_task(one.task).title), gettext(one.label),
+            "" if one.alpha is None else f"{one.alpha:.3f}", gettext(LEVELS[one.level]),
             str(one.items), str(one.raters), translate(one.reason),
         ]
         for one in agreement(records)
     ]  # fmt: skip
-    heads = [say("Task"), say("Label"), say("Alpha"), say("Level"), say("Items"), say("People"), say("Note")]
+    heads = [
+        gettext("Task"), gettext("Label"), gettext("Alpha"), gettext("Level"), gettext("Items"),
+        gettext("People"), gettext("Note"),
+    ]  # fmt: skip
     raw, agreed, reviewed = (grades.count(tier) for tier in TIERS)
-    tiers = say(
+    tiers = gettext(
         "Tiers: {raw} raw, {agreed} agreed, {reviewed} reviewed.", raw=raw, agreed=agreed, reviewed=reviewed
     )
-    return (
-        f"<p role='status'>{escape(translate(words))} {escape(tiers)}</p>{table(say(MEASURE), heads, rows)}"
-    )
+    status = f"<p role='status'>{escape(translate(sentence))} {escape(tiers)}</p>"
+    return status + table(gettext(MEASURE), heads, rows)

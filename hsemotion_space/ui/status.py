@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from hsemotion_space.jobs import JobStatus
-from hsemotion_space.ui.words import say
+from hsemotion_space.ui.i18n import gettext
 
 
 def notice_list(notices: Sequence[str]) -> str:
@@ -38,21 +38,27 @@ def job_progress(status: JobStatus) -> str:
             if status.total
             else f"{status.done / 1e6:.1f}"
         )
-        return progress_bar(status.done, status.total, say("Downloading the weights: {done} MB", done=done))
+        return progress_bar(
+            status.done, status.total, gettext("Downloading the weights: {done} MB", done=done)
+        )
     if not status.total:
-        return progress_bar(0, 0, say("Starting…"))
+        return progress_bar(0, 0, gettext("Starting…"))
     return progress_bar(
-        status.done, status.total, say("{done} of about {total} frames", done=status.done, total=status.total)
+        status.done,
+        status.total,
+        gettext("{done} of about {total} frames", done=status.done, total=status.total),
     )
 
 
 def _waiting(ahead: int, seconds: int | None) -> str:
     if seconds is None:
-        one = say("Waiting for 1 earlier analysis…")
-        return one if ahead == 1 else say("Waiting for {number} earlier analyses…", number=ahead)
-    one = say("Waiting for 1 earlier analysis, about {seconds} s…", seconds=seconds)
+        one = gettext("Waiting for 1 earlier analysis…")
+        return one if ahead == 1 else gettext("Waiting for {number} earlier analyses…", number=ahead)
+    one = gettext("Waiting for 1 earlier analysis, about {seconds} s…", seconds=seconds)
     return (
         one
         if ahead == 1
-        else say("Waiting for {number} earlier analyses, about {seconds} s…", number=ahead, seconds=seconds)
+        else gettext(
+            "Waiting for {number} earlier analyses, about {seconds} s…", number=ahead, seconds=seconds
+        )
     )

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 
 from hsemotion_space.analysis.events import shares
-from hsemotion_space.analysis.reliability import in_words as reliability_in_words
+from hsemotion_space.analysis.reliability import prediction_text as reliability_in_words
 from hsemotion_space.figures import face_color
 from hsemotion_space.types import (
-    PROVENANCE_WORDS,
+    PROVENANCE_LABELS,
     Analysis,
     Disagreement,
     FaceResult,
@@ -20,7 +20,7 @@ from hsemotion_space.types import (
     Prediction,
     Timeline,
 )
-from hsemotion_space.ui.words import say, translate
+from hsemotion_space.ui.i18n import gettext, translate
 
 MOST_ROWS: Final = 60
 MOST_FACES: Final = 6  # as many as the viewer draws together
@@ -29,34 +29,36 @@ MOST_UNITS: Final = 4  # independent labels named in a table cell
 LEAST_SHARE: Final = 0.005  # of the time, for a label to be named
 
 
-def in_words(prediction: Prediction) -> str:
+def prediction_text(prediction: Prediction) -> str:
     """Return a prediction as a short phrase in the language of the visitor, such as ``Happiness 93 %``."""
     task, values = prediction.task, prediction.values
     if not prediction.stands_out:
-        return say(task.none)
+        return gettext(task.none)
     if task.kind == "one_of":
-        return f"{say(task.labels[prediction.top].name)} {values[prediction.top]:.0%}".replace("%", "\u00a0%")
+        return f"{gettext(task.labels[prediction.top].name)} {values[prediction.top]:.0%}".replace(
+            "%", "\u00a0%"
+        )
     if task.kind == "continuous":
         return ", ".join(
-            f"{say(label.name)} {value:+.2f}" for label, value in zip(task.labels, values, strict=True)
+            f"{gettext(label.name)} {value:+.2f}" for label, value in zip(task.labels, values, strict=True)
         )
     if prediction.thresholds:
         present = [
-            say(label.short)
+            gettext(label.short)
             for label, value, limit in zip(task.labels, values, prediction.thresholds, strict=True)
             if value >= limit
         ]
-        return ", ".join(present) or say("none")
+        return ", ".join(present) or gettext("none")
     order = sorted(range(len(values)), key=lambda column: -values[column])[:MOST_UNITS]
-    return ", ".join(f"{say(task.labels[column].short)} {values[column]:.2f}" for column in order)
+    return ", ".join(f"{gettext(task.labels[column].short)} {values[column]:.2f}" for column in order)
 
 
 def _seen(face: FaceResult) -> str:
     times = face.track.times_s
     return (
-        say("{start} to {end} s", start=f"{times[0]:.1f}", end=f"{times[-1]:.1f}")
+        gettext("{start} to {end} s", start=f"{times[0]:.1f}", end=f"{times[-1]:.1f}")
         if len(times) > 1
-        else say("one frame")
+        else gettext("one frame")
     )
 
 
@@ -68,8 +70,10 @@ def _over_time(line: Timeline) -> str:
     order = [
         column for column in np.argsort(-share, kind="stable")[:MOST_UNITS] if share[column] >= LEAST_SHARE
     ]
-    told = [f"{say(names[column].short)} {share[column]:.0%}".replace("%", "\u00a0%") for column in order]
-    return ", ".join(told) or (say(line.task.none) if line.task.none else say("none"))
+    sentences = [
+        f"{gettext(names[column].short)} {share[column]:.0%}".replace("%", "\u00a0%") for column in order
+    ]
+    return ", ".join(sentences) or (gettext(line.task.none) if line.task.none else gettext("none"))
 
 
 def face_table(analysis: Analysis) -> str:
@@ -79,7 +83,7 @@ def face_table(analysis: Analysis) -> str:
     clip = analysis.media.kind == "clip"
     tasks = {prediction.task.name: prediction for face in analysis.faces for prediction in face.predictions}
     heads = [
-        (say(prediction.task.title), say(PROVENANCE_WORDS[prediction.provenance]))
+        (gettext(prediction.task.title), gettext(PROVENANCE_LABELS[prediction.provenance]))
         for prediction in tasks.values()
     ]
     rows = []
@@ -94,23 +98,23 @@ def face_table(analysis: Analysis) -> str:
             _answer(f"{title} ({provenance})", *given.get(name, (None, "")))
             for (title, provenance), name in zip(heads, tasks, strict=True)
         ]
-        seen = _cell(say("Seen"), _seen(face)) if clip else ""
+        seen = _cell(gettext("Seen"), _seen(face)) if clip else ""
         rows.append(
             f"<tr><th scope='row'>{swatch}{escape(face_name(analysis, number))}</th>"
             f"{seen}{''.join(cells)}</tr>"
         )
-    seen_head = f"<th scope='col'>{escape(say('Seen'))}</th>" if clip else ""
+    seen_head = f"<th scope='col'>{escape(gettext('Seen'))}</th>" if clip else ""
     titles = "".join(
         f"<th scope='col'>{escape(title)}<small>{escape(provenance)}</small></th>"
         for title, provenance in heads
     )
     caption = escape(
-        say("Shares of time and means of each face") if clip else say("Predictions for each face")
+        gettext("Shares of time and means of each face") if clip else gettext("Predictions for each face")
     )
     return (
         "<div class='face-table faces' tabindex='0' role='region'"
         f" aria-label='{caption}'><table><caption>{caption}</caption>"
-        f"<thead><tr><th scope='col'>{escape(say('Face'))}</th>{seen_head}{titles}</tr></thead>"
+        f"<thead><tr><th scope='col'>{escape(gettext('Face'))}</th>{seen_head}{titles}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -118,7 +122,7 @@ def face_table(analysis: Analysis) -> str:
 def face_name(analysis: Analysis, number: int) -> str:
     """Return the number of a face and, in parentheses, the name that the visitor gave it."""
     name = analysis.edits.names.get(number)
-    return say("Face {number}", number=number) + (f" ({name})" if name else "")
+    return gettext("Face {number}", number=number) + (f" ({name})" if name else "")
 
 
 def face_choices(analysis: Analysis) -> list[tuple[str, str]]:
@@ -130,8 +134,8 @@ def face_choices(analysis: Analysis) -> list[tuple[str, str]]:
 def _answer(head: str, prediction: Prediction | None, over_time: str) -> str:
     """Return the cell of a prediction: shares of time, else what is predicted and how often that is right."""
     if prediction is None or over_time:
-        return _cell(head, over_time or say("too short"))
-    return _cell(head, in_words(prediction), translate(reliability_in_words(prediction)))
+        return _cell(head, over_time or gettext("too short"))
+    return _cell(head, prediction_text(prediction), translate(reliability_in_words(prediction)))
 
 
 def _cell(head: str, text: str, small: str = "") -> str:
@@ -164,23 +168,23 @@ def timeline_tables(analysis: Analysis) -> str:
         return ""
     seconds = int(analysis.frame_times_s[-1] // MOST_ROWS) + 1
     means = (
-        say("Means over each second.")
+        gettext("Means over each second.")
         if seconds == 1
-        else say("Means over every {seconds} seconds.", seconds=seconds)
+        else gettext("Means over every {seconds} seconds.", seconds=seconds)
     )
-    told = [
+    sentences = [
         means,
-        say("{none} means that the face was not found.", none=NONE),
-        say("The downloads contain every frame."),
+        gettext("{none} means that the face was not found.", none=NONE),
+        gettext("The downloads contain every frame."),
     ]
     if len(analysis.faces) > MOST_FACES:
-        told.append(say("{count} of {all} faces", count=MOST_FACES, all=len(analysis.faces)))
+        sentences.append(gettext("{count} of {all} faces", count=MOST_FACES, all=len(analysis.faces)))
     last_s = float(analysis.frame_times_s[-1])
     faces = [
         _of_face(face, face_name(analysis, face.track.track_id), seconds, last_s)
         for face in analysis.faces[:MOST_FACES]
     ]
-    return folded(say("Timelines as tables"), f"<p>{escape(' '.join(told))}</p>{''.join(faces)}")
+    return folded(gettext("Timelines as tables"), f"<p>{escape(' '.join(sentences))}</p>{''.join(faces)}")
 
 
 def _of_face(face: FaceResult, name: str, seconds: int, last_s: float) -> str:
@@ -190,14 +194,14 @@ def _of_face(face: FaceResult, name: str, seconds: int, last_s: float) -> str:
             values = thinned(line, seconds, last_s)
             rows = [
                 [
-                    say("{start} to {end} s", start=row * seconds, end=(row + 1) * seconds),
+                    gettext("{start} to {end} s", start=row * seconds, end=(row + 1) * seconds),
                     *map(_number, given),
                 ]
                 for row, given in enumerate(values)
             ]
-            caption = f"{name}, {say(line.task.title)} ({say(PROVENANCE_WORDS[line.provenance])})"
+            caption = f"{name}, {gettext(line.task.title)} ({gettext(PROVENANCE_LABELS[line.provenance])})"
             tables.append(
-                table(caption, [say("Time"), *(say(label.short) for label in line.task.labels)], rows)
+                table(caption, [gettext("Time"), *(gettext(label.short) for label in line.task.labels)], rows)
             )
     return folded(name, "".join(tables))
 
@@ -229,7 +233,7 @@ def comparison_tables(
         track_id: of the face that is shown.
         task_name: of the task that is shown.
     """
-    return folded(say("Values as tables"), _means(analyses, track_id, task_name) + _differences(found))
+    return folded(gettext("Values as tables"), _means(analyses, track_id, task_name) + _differences(found))
 
 
 def _means(analyses: Sequence[Analysis], track_id: int, task_name: str) -> str:
@@ -246,12 +250,14 @@ def _means(analyses: Sequence[Analysis], track_id: int, task_name: str) -> str:
     task = given[0][1].task
     labels = {label.name: label for _, prediction in given for label in prediction.task.labels}
     rows = [
-        [say(label.name), *(_number(_of_label(prediction, label.name)) for _, prediction in given)]
+        [gettext(label.name), *(_number(_of_label(prediction, label.name)) for _, prediction in given)]
         for label in labels.values()
     ]
-    caption = say("Face {number}, {task}: mean over the frames", number=track_id, task=say(task.title))
-    heads = [f"{title} ({say(PROVENANCE_WORDS[prediction.provenance])})" for title, prediction in given]
-    return table(caption, [say("Label"), *heads], rows)
+    caption = gettext(
+        "Face {number}, {task}: mean over the frames", number=track_id, task=gettext(task.title)
+    )
+    heads = [f"{title} ({gettext(PROVENANCE_LABELS[prediction.provenance])})" for title, prediction in given]
+    return table(caption, [gettext("Label"), *heads], rows)
 
 
 def _of_label(prediction: Prediction, name: str) -> float:
@@ -264,14 +270,20 @@ def _differences(found: Sequence[Disagreement]) -> str:
     """Return a table with how far checkpoints are apart in each task of each face."""
     rows = [
         [
-            say("Face {number}", number=item.track_id),
-            say(item.task.title),
+            gettext("Face {number}", number=item.track_id),
+            gettext(item.task.title),
             *map(_number, (item.score.mean(), item.score.max(), item.decisions.mean())),
         ]
         for item in found
     ]
-    heads = [say("Face"), say("Task"), say("Mean"), say("Largest"), say("Share of different decisions")]
-    return table(say("Difference between the backbones"), heads, rows)
+    heads = [
+        gettext("Face"),
+        gettext("Task"),
+        gettext("Mean"),
+        gettext("Largest"),
+        gettext("Share of different decisions"),
+    ]
+    return table(gettext("Difference between the backbones"), heads, rows)
 
 
 def folded(title: str, inner: str) -> str:

@@ -215,13 +215,13 @@ def _store(core: Any, model: Any, file: Path) -> None:
             partial.write_bytes(_seal(file, body) + body)
             partial.replace(file)
     except OSError as error:
-        _tell(file.parent, error.strerror or type(error).__name__)
+        _warn_uncached(file.parent, error.strerror or type(error).__name__)
     except RuntimeError:  # OpenVINO's, for whatever keeps it from writing
-        _tell(file.parent, "OpenVINO cannot write there")
+        _warn_uncached(file.parent, "OpenVINO cannot write there")
 
 
 @cache
-def _tell(folder: Path, reason: str) -> None:
+def _warn_uncached(folder: Path, reason: str) -> None:
     """Log once why the cache is of no use."""
     log.warning(
         "Converted networks cannot be kept in %s (%s), so every start takes some seconds longer. Make room "

@@ -10,7 +10,7 @@ from feedback_makers import BEN, CARL, make_crop, make_record
 from page_makers import Page, read_feedback
 
 from hsemotion_space.tasks import TASKS
-from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.types import PROVENANCE_LABELS
 
 
 def test_review_tab_asks_about_one_correction_after_the_other(
@@ -76,7 +76,7 @@ def test_about_tab_explains_tasks_and_shows_cards_on_a_phone(visit: Open) -> Non
         .all_inner_texts()
     )
     assert rows == [task.title for task in TASKS]
-    for words in PROVENANCE_WORDS:
+    for words in PROVENANCE_LABELS:
         assert page.locator("strong:visible", has_text=words).count()
     choose(page, "Card of", "Test second")
     page.get_by_role("heading", name="The second card").wait_for()

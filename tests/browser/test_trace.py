@@ -82,7 +82,7 @@ def test_two_passes_by_mouse_show_where_they_differ_and_a_part_is_repaired(visit
         page.locator(".trace .start").click()
         slider.hover(position={"x": 20, "y": slider.bounding_box()["height"] * height})
         assert outcome(page) == "This is practice; nothing is saved."
-    assert "CCC" in page.locator(".trace .told").inner_text()
+    assert "CCC" in page.locator(".trace .agreement").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator(".trace .repairs button").first.click()
     slider.hover(position={"x": 20, "y": slider.bounding_box()["height"] * 0.2})

@@ -30,7 +30,7 @@ function answer(name) {
 
 function confirm() {
   if (!data?.item || !data.pad) return;
-  if (!label) return tell('.problem', say('Select an expression first.'));
+  if (!label) return tell('.problem', gettext('Select an expression first.'));
   send({ action: 'answer', choice: 'label', label, point: point ?? [] });
 }
 
@@ -70,7 +70,7 @@ function showPoint() {
   dot.style.top = `${(100 * (high - arousal)) / (high - low)}%`;
   for (const [name, value] of [['.valence', valence], ['.arousal', arousal]]) Object.assign(find(name), { min: low, max: high, value });
   const numbers = { valence: valence.toFixed(2), arousal: arousal.toFixed(2) };
-  find('.point').textContent = point ? say('Valence {valence}, arousal {arousal}', numbers) : say('No dot: valence and arousal are left out.');
+  find('.point').textContent = point ? gettext('Valence {valence}, arousal {arousal}', numbers) : gettext('No dot: valence and arousal are left out.');
 }
 
 // --- what is shown --------------------------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ function follow(time) {
 }
 
 function showPlayback() {
-  find('.play').textContent = video.paused ? say('Play') : say('Pause');
+  find('.play').textContent = video.paused ? gettext('Play') : gettext('Pause');
 }
 
 function togglePlay() {
@@ -168,7 +168,7 @@ function load() {
   data = props.value ? JSON.parse(props.value) : null;
   free();
   if (!data) return;
-  spoken = data.say;
+  catalog = data.texts;
   translate();
   if (before !== data.turn && !data.problem) [label, point] = [null, null];
   tell('.problem', data.problem);
@@ -224,7 +224,7 @@ pad.addEventListener('pointermove', (event) => pad.hasPointerCapture(event.point
 video.addEventListener('loadeddata', toStart);
 for (const name of ['play', 'pause']) video.addEventListener(name, showPlayback);
 video.addEventListener('error', () => {
-  if (video.getAttribute('src')) tell('.problem', say('This browser cannot play this clip. Label the picture, or skip it.'));
+  if (video.getAttribute('src')) tell('.problem', gettext('This browser cannot play this clip. Label the picture, or skip it.'));
 });
 const offset = watchFrames(video, follow);
 watch('value', load);

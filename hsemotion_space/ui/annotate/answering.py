@@ -26,13 +26,13 @@ from hsemotion_space.feedback.form import Submission
 from hsemotion_space.feedback.intake import Context, Receipt, read_predicted
 from hsemotion_space.feedback.record import FeedbackError, FeedbackRecord, Values
 from hsemotion_space.jobs import JobError
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis, FaceResult
 from hsemotion_space.ui.annotate.items import SAYS, Bundled, Item, bundled_answer, face_of
 from hsemotion_space.ui.annotate.session import Entry, Session
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.feedback import REFUSALS, preprocessing_of
-from hsemotion_space.ui.tables import in_words
-from hsemotion_space.ui.words import language, say, translate
+from hsemotion_space.ui.i18n import gettext, language, translate
+from hsemotion_space.ui.tables import prediction_text
 
 ACTIONS: Final = ("answer", "skip", "undo")
 
@@ -92,14 +92,14 @@ def act(context: AppContext, session: Session, given: Given, terms: Terms) -> st
     except JobError:
         return gone(session)
     except REFUSALS as error:
-        return say("Not saved. {reason}", reason=translate(error))
+        return gettext("Not saved. {reason}", reason=translate(error))
     return ""
 
 
 def gone(session: Session) -> str:
     """Remove the remaining items of a deleted analysis from the queue, and return a message on it."""
     count = session.drop(session.item.job) if session.item else 0
-    return say(
+    return gettext(
         (
             "Results are kept for a short time only. Faces removed from the queue because their"
             " result has expired: {count}."
@@ -124,7 +124,7 @@ def _deal_with(context: AppContext, session: Session, item: Item, given: Given, 
         return
     answer = read_answer(given.choice, given.label, given.point if session.pad else ())
     analysis = analysis_of(context, item)
-    before = _said_before(context, analysis, item, code_of(session, terms))
+    before = _first_answer(context, analysis, item, code_of(session, terms))
     receipt = None
     if context.feedback is not None and LABELS.name in terms.scopes:
         blind = session.is_blind(item) and item.media not in terms.seen and not before.by_me
@@ -139,12 +139,12 @@ def _keep(
     context: AppContext, session: Session, analysis: Analysis, answer: Answer, terms: Terms, *, blind: bool
 ) -> Receipt:
     item = session.items[session.at]
-    verdict, said = to_correction(answer, read_predicted(analysis, item.face)[0])
+    verdict, corrected = to_correction(answer, read_predicted(analysis, item.face)[0])
     may_crop = item.picture and not item.bundled
     submission = Submission(
         face=item.face,
         verdict=verdict,
-        corrected=said,
+        corrected=corrected,
         span_s=list(item.span_s),
         comment="",
         scopes=[name for name in terms.scopes if name != CROP.name or may_crop],
@@ -171,7 +171,7 @@ def _undo(context: AppContext, session: Session) -> None:
     taken_back = context.feedback.store.withdraw(entry.record, context.feedback.keys.contributor(entry.code))
     if not taken_back:
         session.replaced[session.items[session.at].key] = entry.record
-        session.notice = say("Your last answer is already being published. A new answer replaces it.")
+        session.notice = gettext("Your last answer is already being published. A new answer replaces it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class _Before:
         return any(one.contributor == self.me for one in self.records)
 
 
-def _said_before(context: AppContext, analysis: Analysis, item: Item, code: object) -> _Before:
+def _first_answer(context: AppContext, analysis: Analysis, item: Item, code: object) -> _Before:
     """Look up what is kept about an item; ``code`` is the receipt code of the annotator, unchecked."""
     if context.feedback is None:
         return _Before()
@@ -211,11 +211,11 @@ def _entry(item: Item, analysis: Analysis, answer: Answer, receipt: Receipt | No
     others = majority_answer(before.records, before.name, CLASS_TASK.name, before.me)
     with_known = agrees(answer, gold)
     lines = [
-        (say("You"), answered(answer)),
+        (gettext("You"), answered(answer)),
         *network_lines(face, item),
         *_known_lines(gold, with_known, bundled if bundled and gold == bundled.values else None),
         *_panel_lines(others),
-        (say("Kept"), translate(receipt.message) if receipt else say("Nothing; this is practice.")),
+        (gettext("Kept"), translate(receipt.message) if receipt else gettext("Nothing; this is practice.")),
     ]
     with_others = agrees(answer, {CLASS_TASK.name: others.values}) if others else None
     record, signed = (receipt.record_id, receipt.code) if receipt else ("", "")
@@ -225,35 +225,45 @@ def _entry(item: Item, analysis: Analysis, answer: Answer, receipt: Receipt | No
 def answered(answer: Answer) -> str:
     """Return an answer in words."""
     if answer.choice == "cannot_tell":
-        return say("I cannot tell")
+        return gettext("I cannot tell")
     if answer.choice == "not_a_face":
-        return say("Not a face")
+        return gettext("Not a face")
     label = answer.label
-    return ", ".join([say(label), *(f"{number:+.2f}" for number in answer.point)])
+    return ", ".join([gettext(label), *(f"{number:+.2f}" for number in answer.point)])
 
 
 def network_lines(face: FaceResult, item: Item) -> list[tuple[str, str]]:
     """Return the prediction for an item and the reason to ask about it; nothing for blind annotation."""
-    told = [
-        say("{value} ({source})", value=in_words(one), source=say(PROVENANCE_WORDS[one.provenance]))
+    texts = [
+        gettext(
+            "{value} ({source})",
+            value=prediction_text(one),
+            source=gettext(PROVENANCE_LABELS[one.provenance]),
+        )
         for one in face.predictions
         if one.task.name == CLASS_TASK.name or one.task.kind == "continuous"
     ]
-    lines = [(say("The network"), "; ".join(told) or say("no prediction"))]
+    lines = [(gettext("The network"), "; ".join(texts) or gettext("no prediction"))]
     if item.reason == "disagreement":
         lines.append(
-            (say("Reason for asking"), say("the backbones disagree: {score}", score=f"{item.score:.2f}"))
+            (
+                gettext("Reason for asking"),
+                gettext("the backbones disagree: {score}", score=f"{item.score:.2f}"),
+            )
         )
     elif item.reason == "uncertainty":
         lines.append(
-            (say("Reason for asking"), say("the network is uncertain: {score}", score=f"{item.score:.2f}"))
+            (
+                gettext("Reason for asking"),
+                gettext("the network is uncertain: {score}", score=f"{item.score:.2f}"),
+            )
         )
     return lines
 
 
-def _in_words(values: Values) -> str:
+def _answer_text(values: Values) -> str:
     label = next(iter(values), "")
-    return say(label) if label else say("Not a face")
+    return gettext(label) if label else gettext("Not a face")
 
 
 def _known_lines(
@@ -261,22 +271,24 @@ def _known_lines(
 ) -> list[tuple[str, str]]:
     if CLASS_TASK.name not in gold:
         return []
-    words = _in_words(gold[CLASS_TASK.name])
+    text = _answer_text(gold[CLASS_TASK.name])
     if right is not None:
-        words = (
-            say("{answer}: you agree", answer=words) if right else say("{answer}: you disagree", answer=words)
+        text = (
+            gettext("{answer}: you agree", answer=text)
+            if right
+            else gettext("{answer}: you disagree", answer=text)
         )
-    lines = [(say("Known answer"), words)]
-    return [*lines, (say("Source"), say(SAYS[bundled.says]))] if bundled else lines
+    lines = [(gettext("Known answer"), text)]
+    return [*lines, (gettext("Source"), gettext(SAYS[bundled.says]))] if bundled else lines
 
 
 def _panel_lines(others: MajorityAnswer | None) -> list[tuple[str, str]]:
     if others is None:
-        return [(say("Others"), say("no answers yet"))]
-    words = say(
+        return [(gettext("Others"), gettext("no answers yet"))]
+    text = gettext(
         "{answer}: {support} of {people}",
-        answer=_in_words(others.values),
+        answer=_answer_text(others.values),
         support=others.support,
         people=others.people,
     )
-    return [(say("Others"), words)]
+    return [(gettext("Others"), text)]

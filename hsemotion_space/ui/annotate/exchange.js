@@ -5,7 +5,7 @@ let waiting = 0; // timer while an answer is on its way
 function send(event) {
   if (!data || waiting) return;
   waiting = setTimeout(() => {
-    tell('.problem', say('The server did not respond. Try again.'));
+    tell('.problem', gettext('The server did not respond. Try again.'));
     free();
   }, WAIT_MS);
   root.setAttribute('aria-busy', 'true');

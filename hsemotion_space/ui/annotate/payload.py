@@ -21,8 +21,8 @@ from hsemotion_space.ui.annotate.answering import analysis_of, answered, gone, n
 from hsemotion_space.ui.annotate.items import Item, face_of
 from hsemotion_space.ui.annotate.session import Session
 from hsemotion_space.ui.context import AppContext
+from hsemotion_space.ui.i18n import gettext, script_texts
 from hsemotion_space.ui.viewer import media_url
-from hsemotion_space.ui.words import of_script, say
 
 BOX_DIGITS: Final = 4
 TIME_DIGITS: Final = 3
@@ -68,7 +68,7 @@ class QueueValue(TypedDict):
 
     ``turn`` must come back with every event, and ``begins`` tells that the queue is new. ``place`` says where
     the annotator is, ``share`` (0..1) how much is done. ``item`` is None at the end. ``last`` is what is told
-    about the answer before, term and text. ``say`` has the texts of the script.
+    about the answer before, term and text. ``texts`` has the texts of the script.
     """
 
     turn: int
@@ -85,7 +85,7 @@ class QueueValue(TypedDict):
     problem: str
     notice: str
     announce: str
-    say: dict[str, str]
+    texts: dict[str, str]
 
 
 def queue_value(
@@ -107,12 +107,14 @@ def queue_value(
         except JobError:
             notice = f"{notice} {gone(session)}".strip()
     last, total = session.last, len(session.items)
-    place = say("Face {number} of {total}", number=session.at + 1, total=total) if entry else _end(session)
+    place = (
+        gettext("Face {number} of {total}", number=session.at + 1, total=total) if entry else _end(session)
+    )
     value: QueueValue = {
         "turn": session.turn, "begins": begins, "place": place, "share": session.at / total if total else 0.0,
         "item": entry,
         "choices": [
-            {"name": one.name, "text": say(one.name), "hint": say(one.description)}
+            {"name": one.name, "text": gettext(one.name), "hint": gettext(one.description)}
             for one in CLASS_TASK.labels
         ],
         "pad": session.pad, "bounds": [PLANE_TASK.low, PLANE_TASK.high], "can_undo": bool(session.path),
@@ -120,25 +122,25 @@ def queue_value(
         "totals": _totals(session),
         "problem": problem,
         "notice": f"{session.notice} {notice}".strip(),
-        "announce": f"{_said(session)} {place}".strip(),
-        "say": dict(of_script("annotate")),
+        "announce": f"{_announcement(session)} {place}".strip(),
+        "texts": dict(script_texts("annotate")),
     }  # fmt: skip
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def _end(session: Session) -> str:
-    return say(
+    return gettext(
         "Finished: {answered} answered, {skipped} skipped.",
         answered=session.counts["answered"],
         skipped=session.counts["skipped"],
     )
 
 
-def _said(session: Session) -> str:
+def _announcement(session: Session) -> str:
     if session.last is None:
         return ""
     answer = session.last.answer
-    return say("Your answer: {answer}.", answer=answered(answer)) if answer else say("Skipped.")
+    return gettext("Your answer: {answer}.", answer=answered(answer)) if answer else gettext("Skipped.")
 
 
 def _item(context: AppContext, session: Session, item: Item) -> ItemEntry:
@@ -161,10 +163,10 @@ def _item(context: AppContext, session: Session, item: Item) -> ItemEntry:
 
 def _note(item: Item) -> str:
     if item.bundled:
-        return say("This is an example of this page; its picture is not saved.")
+        return gettext("This is an example of this page; its picture is not saved.")
     if not item.picture:
-        return say("No picture would be saved: the sharpest picture of this face is from another moment.")
-    return say("This is the picture that would be saved if you select that.")
+        return gettext("No picture would be saved: the sharpest picture of this face is from another moment.")
+    return gettext("This is the picture that would be saved if you select that.")
 
 
 def _picture(analysis: Analysis, item: Item) -> str:
@@ -196,18 +198,20 @@ def clip_entry(context: AppContext, analysis: Analysis, item: Item) -> ClipEntry
 def _totals(session: Session) -> list[str]:
     """Return where the annotator stands: how many items, and how often they were of one mind with others."""
     counts, (known, others) = session.counts, session.tallies
-    told = [say("Answered: {answered}, skipped: {skipped}, left: {left}", **counts)]
+    sentences = [gettext("Answered: {answered}, skipped: {skipped}, left: {left}", **counts)]
     if known.items:
-        told.append(say("You agree with known answers: {tally}", tally=_tally(known)))
+        sentences.append(gettext("You agree with known answers: {tally}", tally=_tally(known)))
     if others.items:
-        told.append(say("You agree with the majority of other people: {tally}", tally=_tally(others)))
-    if known.items or others.items:
-        told.append(
-            say("Too few items to judge by; from {few} items on, a percentage is shown.", few=MIN_ITEMS)
+        sentences.append(
+            gettext("You agree with the majority of other people: {tally}", tally=_tally(others))
         )
-    return told
+    if known.items or others.items:
+        sentences.append(
+            gettext("Too few items to judge by; from {few} items on, a percentage is shown.", few=MIN_ITEMS)
+        )
+    return sentences
 
 
 def _tally(tally: AgreementCount) -> str:
-    words = say("{same} of {items}", same=tally.same, items=tally.items)
-    return words if tally.share is None else f"{words} ({tally.share:.0%})".replace("%", "\u00a0%")
+    text = gettext("{same} of {items}", same=tally.same, items=tally.items)
+    return text if tally.share is None else f"{text} ({tally.share:.0%})".replace("%", "\u00a0%")

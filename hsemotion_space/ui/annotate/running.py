@@ -16,9 +16,9 @@ from hsemotion_space.settings import PipelineConfig, SettingsError
 from hsemotion_space.ui.annotate.items import Item, in_order, make_clip_faces, make_items
 from hsemotion_space.ui.annotate.session import Session
 from hsemotion_space.ui.context import EXAMPLES, PICK_ONE, AppContext
+from hsemotion_space.ui.i18n import gettext, translate
 from hsemotion_space.ui.status import progress_bar
 from hsemotion_space.ui.uploads import NamedFile
-from hsemotion_space.ui.words import say, translate
 
 SHOWN, EXAMPLE = "shown", "examples"
 SOURCES: Final = (SHOWN, EXAMPLE)
@@ -62,9 +62,9 @@ def start(context: AppContext, session: Session, wish: Wish) -> str:
         else []
     )
     if len(files) > MOST_FILES:
-        return say("Add at most {count} files at once.", count=MOST_FILES)
+        return gettext("Add at most {count} files at once.", count=MOST_FILES)
     if files and wish.agreed is not True:
-        return say("Select “{tick}” first. Without it, nothing is analyzed.", tick=say(PROCESS.title))
+        return gettext("Select “{tick}” first. Without it, nothing is analyzed.", tick=gettext(PROCESS.title))
     try:
         if not isinstance(wish.checkpoint, str):
             raise SettingsError(PICK_ONE)
@@ -80,7 +80,7 @@ def start(context: AppContext, session: Session, wish: Wish) -> str:
         *((EXAMPLES / name for name in FILES) if EXAMPLE in sources and EXAMPLES.is_dir() else ()),
     ]
     if not session.todo and not session.finished:
-        return say(
+        return gettext(
             "There is nothing to annotate yet. Add files here, analyze a picture or a clip, or"
             " select the examples."
         )
@@ -145,10 +145,10 @@ def collect(context: AppContext, session: Session) -> str:
             found, left_out = make_items(job, status.analyses, has_media)
             items, hidden = [*items, *found], hidden + left_out
     session.begin(in_order(items))
-    told = list(dict.fromkeys(session.problems))
+    sentences = list(dict.fromkeys(session.problems))
     if hidden:
-        told.append(
-            say(
+        sentences.append(
+            gettext(
                 (
                     "Faces left out because their picture cannot be distinguished from that of another face:"
                     " {count}."
@@ -157,10 +157,10 @@ def collect(context: AppContext, session: Session) -> str:
             )
         )
     if not session.items and session.dimension:
-        told.append(say("No clip has a face that is visible for at least 2 seconds."))
+        sentences.append(gettext("No clip has a face that is visible for at least 2 seconds."))
     elif not session.items:
-        told.append(say("No face was found that can be annotated."))
-    return " ".join(told)
+        sentences.append(gettext("No face was found that can be annotated."))
+    return " ".join(sentences)
 
 
 def progress(context: AppContext, session: Session) -> str:
@@ -169,4 +169,4 @@ def progress(context: AppContext, session: Session) -> str:
     done = total = 0
     for status in filter(None, (context.find(job) for job in session.running[:1])):
         done, total = (status.done, status.total) if status.phase == "analysis" else (0, 0)
-    return progress_bar(done, total, say("Preparing the faces; files left: {count}", count=left))
+    return progress_bar(done, total, gettext("Preparing the faces; files left: {count}", count=left))

@@ -29,10 +29,10 @@ from hsemotion_space.ui.annotate.session import Session, Sessions
 from hsemotion_space.ui.annotate.tracing import act_on_trace, trace_value
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef
+from hsemotion_space.ui.i18n import gettext, gettext_lazy
 from hsemotion_space.ui.inputs import RawFiles, read_event
 from hsemotion_space.ui.status import notice_list
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
-from hsemotion_space.ui.words import fixed, say
 
 FOLDER: Final = Path(__file__).parent
 LABELS_MODE: Final = "labels"
@@ -121,41 +121,46 @@ def build_annotate(context: AppContext, shared: Shared, shown: gr.State) -> Boar
 
 
 def _lay_out(context: AppContext) -> Board:
-    gr.Markdown(fixed(ABOUT))
+    gr.Markdown(gettext_lazy(ABOUT))
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            choices = [(fixed("My analyzed files"), SHOWN), (fixed("Examples"), EXAMPLE)]
+            choices = [(gettext_lazy("My analyzed files"), SHOWN), (gettext_lazy("Examples"), EXAMPLE)]
             sources = gr.CheckboxGroup(
-                choices, value=list(SOURCES), label=fixed("Faces to annotate"), info=fixed(SEEN)
+                choices, value=list(SOURCES), label=gettext_lazy("Faces to annotate"), info=gettext_lazy(SEEN)
             )
             files = RawFiles(
-                label=fixed("My files"), file_count="multiple", file_types=["image", "video"], height=140
+                label=gettext_lazy("My files"),
+                file_count="multiple",
+                file_types=["image", "video"],
+                height=140,
             )
-            gr.Markdown(fixed(FILES, count=MOST_FILES), elem_classes="fine")
+            gr.Markdown(gettext_lazy(FILES, count=MOST_FILES), elem_classes="fine")
             mode = gr.Radio(
                 [
-                    (fixed("Expression"), LABELS_MODE),
-                    *((fixed(OVER_TIME[name]), name) for name in DIMENSIONS),
+                    (gettext_lazy("Expression"), LABELS_MODE),
+                    *((gettext_lazy(OVER_TIME[name]), name) for name in DIMENSIONS),
                 ],
                 value=LABELS_MODE,
-                label=fixed("Rating"),
-                info=fixed(TRACE),
+                label=gettext_lazy("Rating"),
+                info=gettext_lazy(TRACE),
             )
             bounded = gr.Checkbox(
-                False, label=fixed("Unbounded: only relative changes count (RankTrace)"), visible=False
+                False, label=gettext_lazy("Unbounded: only relative changes count (RankTrace)"), visible=False
             )
-            hides = gr.Checkbox(True, label=fixed("Hide predictions until I have answered"))
-            pad = gr.Checkbox(False, label=fixed("Also ask for valence and arousal"))
-            button = gr.Button(fixed("Start"), variant="primary")
+            hides = gr.Checkbox(True, label=gettext_lazy("Hide predictions until I have answered"))
+            pad = gr.Checkbox(False, label=gettext_lazy("Also ask for valence and arousal"))
+            button = gr.Button(gettext_lazy("Start"), variant="primary")
         with gr.Column(scale=7, min_width=300):
             keeps = context.feedback is not None
-            gr.Markdown(fixed(TERMS) if keeps else fixed(PRACTICE))
+            gr.Markdown(gettext_lazy(TERMS) if keeps else gettext_lazy(PRACTICE))
             scopes = tuple(
-                gr.Checkbox(False, label=fixed(step.title), info=fixed(step.text), visible=keeps)
+                gr.Checkbox(
+                    False, label=gettext_lazy(step.title), info=gettext_lazy(step.text), visible=keeps
+                )
                 for step in STEPS
             )
-            statement = gr.Checkbox(False, label=fixed(STATEMENT), visible=keeps)
-            adult = gr.Checkbox(False, label=fixed(STATEMENT_BUNDLED), visible=False)
+            statement = gr.Checkbox(False, label=gettext_lazy(STATEMENT), visible=keeps)
+            adult = gr.Checkbox(False, label=gettext_lazy(STATEMENT_BUNDLED), visible=False)
     status, code = gr.HTML(visible=False), gr.HTML(visible=False)
     queue, trace = (_component(name) for name in ("annotate", "trace"))
     timer = gr.Timer(ASK_EVERY_S, active=False)
@@ -168,7 +173,7 @@ def _lay_out(context: AppContext) -> Board:
 def _component(name: str) -> gr.HTML:
     """Return the component of ``name``.html, .css and .js, hidden until there is a queue."""
     # one scope, in this order
-    scripts = (VIEWER / "words.js", FOLDER / "clip.js", FOLDER / "exchange.js", FOLDER / f"{name}.js")
+    scripts = (VIEWER / "i18n.js", FOLDER / "clip.js", FOLDER / "exchange.js", FOLDER / f"{name}.js")
     return gr.HTML(
         value=None, html_template=_text(FOLDER / f"{name}.html"), css_template=_text(FOLDER / f"{name}.css"),
         js_on_load="\n".join(map(_text, scripts)), apply_default_css=False, visible=False,
@@ -233,14 +238,14 @@ def _begin(
         session.items, session.at = (), 0  # of whatever was rated before
         problem = start(context, session, wish)
         if problem:
-            return [key, _told(problem), gr.Timer(active=False), gr.skip(), gr.skip()]
+            return [key, _status_update(problem), gr.Timer(active=False), gr.skip(), gr.skip()]
         return _shown(context, key, session)
 
 
 def _ask(context: AppContext, sessions: Sessions, key: object) -> list[object]:
     session = sessions.get(key)
     if session is None:
-        return [gr.skip(), _told(say(GONE)), gr.Timer(active=False), gr.skip(), gr.skip()]
+        return [gr.skip(), _status_update(gettext(GONE)), gr.Timer(active=False), gr.skip(), gr.skip()]
     with session.lock:
         if not session.running and not session.todo:  # the tick before has shown the queue
             return [gr.skip(), gr.skip(), gr.Timer(active=False), gr.skip(), gr.skip()]
@@ -257,18 +262,18 @@ def _shown(context: AppContext, key: object, session: Session) -> list[object]:
             gr.update(visible=False),
             gr.update(visible=False),
         ]
-    words = collect(context, session)
+    text = collect(context, session)
     session.turn += 1
     queue = trace = gr.update(visible=False)
     if session.items and session.dimension:
         trace = gr.update(value=trace_value(context, session, begins=True), visible=True)
     elif session.items:
         queue = gr.update(value=queue_value(context, session, begins=True), visible=True)
-    return [key, _told(words), gr.Timer(active=False), queue, trace]
+    return [key, _status_update(text), gr.Timer(active=False), queue, trace]
 
 
-def _told(words: str) -> object:
-    return gr.update(value=notice_list([words]) if words else "", visible=bool(words))
+def _status_update(text: str) -> object:
+    return gr.update(value=notice_list([text]) if text else "", visible=bool(text))
 
 
 def _connect_answers(context: AppContext, sessions: Sessions, board: Board, receipt: gr.Textbox) -> None:
@@ -301,7 +306,7 @@ def _handle(
     """Return updates for the queue, the receipt code, what is told about it, and the status."""
     session = sessions.get(key)
     if session is None:
-        return [gr.skip(), gr.skip(), gr.skip(), _told(say(GONE))]
+        return [gr.skip(), gr.skip(), gr.skip(), _status_update(gettext(GONE))]
     with session.lock:
         before = session.turn
         if session.dimension:
@@ -316,8 +321,8 @@ def _handle(
 
 
 def _code(code: str) -> str:
-    words = say("Keep this code. It is the only way to list and erase your answers under My data.")
-    return f"<p class='receipt' role='status'>{say('Your receipt code:')} <code>{code}</code> {words}</p>"
+    text = gettext("Keep this code. It is the only way to list and erase your answers under My data.")
+    return f"<p class='receipt' role='status'>{gettext('Your receipt code:')} <code>{code}</code> {text}</p>"
 
 
 def _remember(context: AppContext, given: ResultRef, seen: Sequence[str]) -> object:

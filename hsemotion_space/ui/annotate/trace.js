@@ -92,7 +92,7 @@ function start(part = null) {
   requestAnimationFrame(tick);
   root.focus();
   show();
-  video.play().catch(() => stop(say('This browser cannot play this clip.')));
+  video.play().catch(() => stop(gettext('This browser cannot play this clip.')));
 }
 
 function onTime(time) {
@@ -111,7 +111,7 @@ function finish() {
   const samples = [...pass.samples.values()].sort(([one], [other]) => one - other);
   const { attempt } = pass;
   stop();
-  if (samples.length < 2) return tell('.problem', say('Nothing was rated. Move the slider while the clip plays.'));
+  if (samples.length < 2) return tell('.problem', gettext('Nothing was rated. Move the slider while the clip plays.'));
   send({ action: 'trace', attempt, device: device || 'keys', times_s: samples.map(([time]) => time), values: samples.map(([, rated]) => rated) });
 }
 
@@ -161,7 +161,7 @@ function show() {
   const done = data.passes.length > 0;
   find('.main').hidden = find('.controls').hidden = !data.clip;
   find('.start').hidden = done && !pass;
-  find('.start').textContent = pass ? (video.paused ? say('Continue') : say('Pause')) : data.attempt === 'first' ? say('Start') : say('Trace it again');
+  find('.start').textContent = pass ? (video.paused ? gettext('Continue') : gettext('Pause')) : data.attempt === 'first' ? gettext('Start') : gettext('Trace it again');
   find('.next').disabled = Boolean(pass);
   find('.result').hidden = !done || Boolean(pass);
   find('.places').hidden = !data.apart.length;
@@ -171,13 +171,13 @@ function show() {
 
 function showRepairs() {
   const make = ([from, to]) => {
-    const text = say('Repair {start} to {end} s', { start: from.toFixed(1), end: to.toFixed(1) });
+    const text = gettext('Repair {start} to {end} s', { start: from.toFixed(1), end: to.toFixed(1) });
     const button = Object.assign(document.createElement('button'), { type: 'button', textContent: text });
     button.addEventListener('click', () => start([from, to]));
     return button;
   };
   find('.repairs').replaceChildren(...data.apart.map(make));
-  find('.told').replaceChildren(...data.told.map((text) => Object.assign(document.createElement('li'), { textContent: text })));
+  find('.agreement').replaceChildren(...data.agreement.map((text) => Object.assign(document.createElement('li'), { textContent: text })));
 }
 
 /** Take a new value: another face, or what became of a pass. */
@@ -186,13 +186,13 @@ function load() {
   data = props.value ? JSON.parse(props.value) : null;
   free();
   if (!data) return;
-  spoken = data.say;
+  catalog = data.texts;
   translate();
   pass = null;
   tell('.problem', data.problem);
   tell('.notice', data.notice);
   for (const name of ['place', 'dimension', 'high', 'low']) find(`.${name}`).textContent = data[name];
-  const passes = { first: say('First pass'), second: say('Second pass: the first one stays hidden') };
+  const passes = { first: gettext('First pass'), second: gettext('Second pass: the first one stays hidden') };
   find('.pass').textContent = (data.clip && passes[data.attempt]) || '';
   slider.setAttribute('aria-label', data.dimension);
   slider.setAttribute('aria-valuemin', low());
@@ -206,7 +206,7 @@ function load() {
   } else video.pause();
   showRepairs();
   show();
-  find('.announce').textContent = `${data.place} ${find('.pass').textContent} ${data.told.join(' ')}`;
+  find('.announce').textContent = `${data.place} ${find('.pass').textContent} ${data.agreement.join(' ')}`;
   if (data.begins || document.activeElement === document.body) root.focus();
 }
 
@@ -244,7 +244,7 @@ find('.next').addEventListener('click', () => send({ action: 'next' }));
 document.addEventListener('visibilitychange', () => document.hidden && pass && video.pause());
 for (const name of ['play', 'pause']) video.addEventListener(name, () => data && show());
 video.addEventListener('ended', finish);
-video.addEventListener('error', () => video.getAttribute('src') && stop(say('This browser cannot play this clip.')));
+video.addEventListener('error', () => video.getAttribute('src') && stop(gettext('This browser cannot play this clip.')));
 new ResizeObserver(() => data && !pass && draw()).observe(canvas);
 const offset = watchFrames(video, onTime);
 watch('value', load);

@@ -18,7 +18,7 @@ from hsemotion_space.ui.annotate.payload import ClipEntry, clip_entry
 from hsemotion_space.ui.annotate.session import Entry, Session
 from hsemotion_space.ui.context import AppContext
 from hsemotion_space.ui.feedback import REFUSALS, preprocessing_of
-from hsemotion_space.ui.words import language, of_script, say, translate
+from hsemotion_space.ui.i18n import gettext, language, script_texts, translate
 
 LOWEST: Final = {"Valence": "unpleasant", "Arousal": "calm"}
 HIGHEST: Final = {"Valence": "pleasant", "Arousal": "excited"}
@@ -48,7 +48,7 @@ def act_on_trace(context: AppContext, session: Session, sent: Mapping[str, objec
     except JobError:
         return gone(session)
     except REFUSALS as error:
-        return say("Not saved. {reason}", reason=translate(error))
+        return gettext("Not saved. {reason}", reason=translate(error))
     return ""
 
 
@@ -67,7 +67,7 @@ def _take_pass(
     earlier = ATTEMPTS[: ATTEMPTS.index(cast("Attempt", attempt))]
     if not {*earlier} <= session.passes.keys():
         raise FeedbackError("Trace the first pass before the second.", code="trace_order")
-    session.notice = say("This is practice; nothing is saved.")
+    session.notice = gettext("This is practice; nothing is saved.")
     if context.feedback is not None and LABELS.name in terms.scopes:
         blind = session.is_blind(item) and item.media not in terms.seen
         known = Context(
@@ -82,11 +82,11 @@ def _take_pass(
 class TraceValue(TypedDict):
     """The value of the component.
 
-    ``turn``, ``begins``, ``problem``, ``notice`` and ``say`` are those of the queue. ``dimension``, ``low``
+    ``turn``, ``begins``, ``problem``, ``notice`` and ``texts`` are those of the queue. ``dimension``, ``low``
     and ``high`` are read; ``attempt`` is what comes next. ``passes`` has times and values of the first and of
-    the last pass on the scale -1 to 1, ``raw`` those of the last as given, ``told`` how far they agree, and
-    ``apart`` starts and ends of where they do not: nothing of that before the second pass, which must not be
-    guided by the first.
+    the last pass on the scale -1 to 1, ``raw`` those of the last as given, ``agreement`` how far they agree,
+    and ``apart`` starts and ends of where they do not: nothing of that before the second pass, which must not
+    be guided by the first.
     """
 
     turn: int
@@ -100,11 +100,11 @@ class TraceValue(TypedDict):
     attempt: str
     passes: list[list[list[float]]]
     raw: list[list[float]]
-    told: list[str]
+    agreement: list[str]
     apart: list[list[float]]
     problem: str
     notice: str
-    say: dict[str, str]
+    texts: dict[str, str]
 
 
 def trace_value(context: AppContext, session: Session, problem: str = "", begins: bool = False) -> str:
@@ -120,15 +120,15 @@ def trace_value(context: AppContext, session: Session, problem: str = "", begins
     compared = (done[0], done[-1]) if len(done) > 1 else ()
     value: TraceValue = {
         "turn": session.turn, "begins": begins, "clip": clip,
-        "place": say("Face {number} of {total}", number=session.at + 1, total=len(session.items))
-        if clip else say("That was the last face."),
-        "dimension": say(label), "low": say(LOWEST[label]), "high": say(HIGHEST[label]),
+        "place": gettext("Face {number} of {total}", number=session.at + 1, total=len(session.items))
+        if clip else gettext("That was the last face."),
+        "dimension": gettext(label), "low": gettext(LOWEST[label]), "high": gettext(HIGHEST[label]),
         "bounded": session.bounded, "attempt": ATTEMPTS[min(len(done), len(ATTEMPTS) - 1)],
         "passes": [_samples(on_scale(one)) for one in compared],
         "raw": _samples(done[-1]) if compared else [],
-        "told": _told(*compared) if compared else [],
+        "agreement": _agreement(*compared) if compared else [],
         "apart": [list(span) for span in differences(*compared)] if compared else [],
-        "problem": problem, "notice": session.notice, "say": dict(of_script("trace")),
+        "problem": problem, "notice": session.notice, "texts": dict(script_texts("trace")),
     }  # fmt: skip
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
@@ -149,19 +149,21 @@ def _samples(trace: Trace) -> list[list[float]]:
     return [trace.times_s.round(3).tolist(), trace.values.round(4).tolist()]
 
 
-def _told(first: Trace, last: Trace) -> list[str]:
+def _agreement(first: Trace, last: Trace) -> list[str]:
     """Return how far two passes of one person agree, in sentences."""
     found = agreement(first, last)
     if found is None:
-        return [say("The passes share too few seconds to compare them.")]
-    told = []
+        return [gettext("The passes share too few seconds to compare them.")]
+    sentences = []
     if found.concordance is not None:
-        told.append(say("Agreement of your passes (CCC): {value}", value=f"{found.concordance:.2f}"))
-    told.append(say("Agreement on higher and lower (Kendall's tau): {value}", value=f"{found.ordinal:.2f}"))
+        sentences.append(gettext("Agreement of your passes (CCC): {value}", value=f"{found.concordance:.2f}"))
+    sentences.append(
+        gettext("Agreement on higher and lower (Kendall's tau): {value}", value=f"{found.ordinal:.2f}")
+    )
     if abs(found.lag_s) >= 0.3:
-        told.append(
-            say(
+        sentences.append(
+            gettext(
                 "Your passes agree best when the later one is shifted by {lag} s.", lag=f"{-found.lag_s:+.1f}"
             )
         )
-    return told
+    return sentences

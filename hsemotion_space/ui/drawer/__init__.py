@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from hsemotion_space.ui.words import say
+from hsemotion_space.ui.i18n import gettext
 
 FOLDER = Path(__file__).parent
 
@@ -31,4 +31,6 @@ def opened(title: str, target: str = "") -> str:
         title: in the language of the visitor.
         target: id of the element to scroll to; empty for none.
     """
-    return json.dumps({"title": title, "close": say("Close"), "target": target, "turn": time.monotonic_ns()})
+    return json.dumps(
+        {"title": title, "close": gettext("Close"), "target": target, "turn": time.monotonic_ns()}
+    )

@@ -22,10 +22,10 @@ from hsemotion_space.messages import MessageError
 from hsemotion_space.settings import SettingsError
 from hsemotion_space.types import Analysis
 from hsemotion_space.ui.context import PICK_ONE, AppContext
+from hsemotion_space.ui.i18n import gettext, translate
 from hsemotion_space.ui.inputs import read_event
 from hsemotion_space.ui.viewer import viewer_value
 from hsemotion_space.ui.viewer.payload import LineEntry, TaskEntry
-from hsemotion_space.ui.words import say, translate
 
 MOST_BYTES: Final = 190_000  # of a frame; as text it still fits into a request
 MOST_TEXT: Final = (MOST_BYTES + 2) // 3 * 4
@@ -81,21 +81,21 @@ def answer(context: AppContext, event: gr.EventData, checkpoint: object, agreed:
         client: the network that the frame came from.
     """
     given = read_event(event)
-    told: Answer = {"sequence": read_sequence(given.get("sequence"))}
+    reply: Answer = {"sequence": read_sequence(given.get("sequence"))}
     if agreed is not True:
-        told["stop"] = say("You withdrew your consent, so the camera was stopped.")
+        reply["stop"] = gettext("You withdrew your consent, so the camera was stopped.")
     else:
         try:
             job = read_job(given.get("job"))
             job = job or context.runner.look(
                 read_frame(given.get("frame")), _known(context, checkpoint).id, client=client
             )
-            told.update(_told(context, job))
+            reply.update(_analyzed(context, job))
         except JobError as error:
-            told["wait"] = translate(error)
+            reply["wait"] = translate(error)
         except (FrameError, SettingsError, CheckpointError) as error:
-            told["stop"] = translate(error)
-    return json.dumps(told, separators=(",", ":"), allow_nan=False)
+            reply["stop"] = translate(error)
+    return json.dumps(reply, separators=(",", ":"), allow_nan=False)
 
 
 def read_sequence(value: object) -> int:
@@ -133,7 +133,7 @@ def _known(context: AppContext, checkpoint: object) -> Checkpoint:
     return listed or find_checkpoint(context.settings.checkpoint_roots, checkpoint)
 
 
-def _told(context: AppContext, job: str) -> Answer:
+def _analyzed(context: AppContext, job: str) -> Answer:
     """Return what became of a frame within WAIT_S.
 
     Raises:
@@ -148,10 +148,10 @@ def _told(context: AppContext, job: str) -> Answer:
         return {"stop": translate(status.message)}
     if status.phase == "download":
         return {
-            "wait": say("Downloading the weights: {done} MB", done=f"{status.done / 1e6:.1f}"),
+            "wait": gettext("Downloading the weights: {done} MB", done=f"{status.done / 1e6:.1f}"),
             "job": job,
         }
-    return {"wait": say("The server is busy.")}
+    return {"wait": gettext("The server is busy.")}
 
 
 def _watch(context: AppContext, job: str) -> JobStatus:

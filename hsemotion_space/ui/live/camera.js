@@ -9,15 +9,15 @@ function cameraProblem(error) {
   switch (error?.name) {
     case 'NotAllowedError':
     case 'SecurityError':
-      return say('The browser blocks the camera for this page. Allow it in the address bar, then start again.');
+      return gettext('The browser blocks the camera for this page. Allow it in the address bar, then start again.');
     case 'NotFoundError':
     case 'OverconstrainedError':
-      return say('No camera was found. Connect one, then start again.');
+      return gettext('No camera was found. Connect one, then start again.');
     case 'NotReadableError':
     case 'AbortError':
-      return say('The camera delivers no picture; another program may be using it. Close that program, then start again.');
+      return gettext('The camera delivers no picture; another program may be using it. Close that program, then start again.');
     default:
-      return say('The camera could not be started: {reason}', { reason: String(error?.message ?? error) });
+      return gettext('The camera could not be started: {reason}', { reason: String(error?.message ?? error) });
   }
 }
 

@@ -14,13 +14,13 @@ from hsemotion_space.figures.style import FACE_COLORS, ink
 from hsemotion_space.ui.analyze import Shared
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext
+from hsemotion_space.ui.i18n import gettext, gettext_lazy, script_texts
 from hsemotion_space.ui.live.answer import answer
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
-from hsemotion_space.ui.words import fixed, of_script, say
 
 FOLDER: Final = Path(__file__).parent
 SCRIPTS: Final = (
-    *(VIEWER / name for name in ("words.js", "data.js", "stage.js", "plots.js")),
+    *(VIEWER / name for name in ("i18n.js", "data.js", "stage.js", "plots.js")),
     *(FOLDER / name for name in ("follow.js", "draw.js", "camera.js", "live.js")),
 )  # one scope, in this order
 LIMIT_S: Final = 60.0
@@ -47,7 +47,7 @@ def build_live(context: AppContext, shared: Shared, tab: gr.Tab, limit_s: float 
     """
     if not shared.agreed.elem_id:
         raise ValueError("The tick needs an elem_id, by which the browser finds it.")
-    gr.Markdown(fixed(ABOUT, seconds=f"{limit_s:g}"))
+    gr.Markdown(gettext_lazy(ABOUT, seconds=f"{limit_s:g}"))
     live = gr.HTML(
         value="",
         html_template=(FOLDER / "live.html").read_text("utf-8"),
@@ -73,4 +73,6 @@ def build_live(context: AppContext, shared: Shared, tab: gr.Tab, limit_s: float 
 
 def _texts() -> str:
     """Return the texts of the scripts, as another kind of value."""
-    return json.dumps({"say": {**of_script("viewer"), **of_script("live")}, "tick": say(PROCESS.title)})
+    return json.dumps(
+        {"texts": {**script_texts("viewer"), **script_texts("live")}, "tick": gettext(PROCESS.title)}
+    )

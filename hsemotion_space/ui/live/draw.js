@@ -38,7 +38,7 @@ function drawAxis({ context, bottom, ink, grid, x }, end) {
   for (const [seconds, align] of [[10, 'left'], [5, 'center'], [0, 'right']]) {
     const place = x(end - 1000 * seconds);
     context.textAlign = align;
-    context.fillText(seconds ? `\u2212${seconds} s` : say('now'), place, bottom + AXIS_PX / 2 + 1);
+    context.fillText(seconds ? `\u2212${seconds} s` : gettext('now'), place, bottom + AXIS_PX / 2 + 1);
     context.beginPath();
     context.moveTo(place, 0);
     context.lineTo(place, bottom);

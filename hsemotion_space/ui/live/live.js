@@ -30,9 +30,9 @@ const limit = () => Number(props.limit_s);
 
 /** Say what keeps the camera from being asked for; an empty text if nothing does. */
 function obstacle() {
-  if (!agreed()) return say('Select “{tick}” above first. The camera stays off until then.', { tick });
+  if (!agreed()) return gettext('Select “{tick}” above first. The camera stays off until then.', { tick });
   if (navigator.mediaDevices?.getUserMedia) return '';
-  return say('Browsers allow the camera only on pages whose address begins with https, and on localhost.');
+  return gettext('Browsers allow the camera only on pages whose address begins with https, and on localhost.');
 }
 
 async function start() {
@@ -48,7 +48,7 @@ async function start() {
     if (session !== mine) return endTracks(stream); // stopped meanwhile
     mine.stream = stream;
     for (const track of stream.getTracks()) {
-      track.addEventListener('ended', () => session === mine && stop(say('The camera was disconnected. Connect it, then start again.')));
+      track.addEventListener('ended', () => session === mine && stop(gettext('The camera was disconnected. Connect it, then start again.')));
     }
     video.srcObject = stream;
     await video.play();
@@ -59,7 +59,7 @@ async function start() {
   if (session !== mine) return;
   mine.until = performance.now() + 1000 * limit();
   mine.clock = setInterval(countDown, TICK_MS);
-  announce(say('The camera is on.'));
+  announce(gettext('The camera is on.'));
   showState();
   send();
 }
@@ -77,7 +77,7 @@ function stop(problem = '', note = '') {
   clearTimeout(next);
   paintFaces(find('.faces-drawn'), []);
   tell(problem, note);
-  if (!problem) announce(note || say('The camera is off.'));
+  if (!problem) announce(note || gettext('The camera is off.'));
   showState();
 }
 
@@ -96,7 +96,7 @@ function leave(problem = '') {
 
 function countDown() {
   const left = session.until - performance.now();
-  if (left <= 0) stop('', say('Stopped automatically after {seconds} seconds.', { seconds: limit() }));
+  if (left <= 0) stop('', gettext('Stopped automatically after {seconds} seconds.', { seconds: limit() }));
   else showState();
 }
 
@@ -113,12 +113,12 @@ function showState() {
   video.hidden = !on;
   find('.off').hidden = on;
   find('.stage').classList.toggle('on', on);
-  find('.off').textContent = say(session ? 'Waiting for the camera…' : 'The camera is off.');
-  find('.start').textContent = say(session ? 'Stop' : 'Start the camera');
+  find('.off').textContent = gettext(session ? 'Waiting for the camera…' : 'The camera is off.');
+  find('.start').textContent = gettext(session ? 'Stop' : 'Start the camera');
   find('.start').classList.toggle('running', Boolean(session));
   if (session?.until) {
     const seconds = Math.max(1, Math.ceil((session.until - performance.now()) / 1000));
-    find('.left').textContent = say('The camera is on. It stops in {seconds} s.', { seconds });
+    find('.left').textContent = gettext('The camera is on. It stops in {seconds} s.', { seconds });
   }
   if (!session) find('.pace').textContent = '';
 }
@@ -133,12 +133,12 @@ function later(action, wait) {
 /** Send the picture of now; the next one goes when its answer is there. */
 function send() {
   if (!session || session.pending) return;
-  if (!agreed()) return leave(say('You withdrew your consent, so the camera was stopped.'));
+  if (!agreed()) return leave(gettext('You withdrew your consent, so the camera was stopped.'));
   const { job } = session;
   const frame = job ? '' : shutter();
   if (!job && !frame) return later(send, FRAME_MS);
   sequence += 1;
-  session.pending = { sequence, time: performance.now(), timer: setTimeout(() => miss(say('The server does not respond.')), ANSWER_MS) };
+  session.pending = { sequence, time: performance.now(), timer: setTimeout(() => miss(gettext('The server does not respond.')), ANSWER_MS) };
   trigger('frame', job ? { sequence, job } : { sequence, frame });
 }
 
@@ -161,7 +161,7 @@ function take(answer) {
 function miss(reason) {
   session.pending = null;
   session.misses += 1;
-  if (session.misses >= MOST_MISSES) return stop(say('{reason} The camera was stopped. You can start it again in a minute.', { reason }));
+  if (session.misses >= MOST_MISSES) return stop(gettext('{reason} The camera was stopped. You can start it again in a minute.', { reason }));
   find('.pace').textContent = reason;
   later(send, RETRY_MS);
 }
@@ -204,8 +204,8 @@ function showAll() {
   const last = shown.history.at(-1);
   if (last && session) {
     const pace = { frames: paceOf(shown.history).toFixed(1), delay: Math.round(shown.delay) };
-    const told = say('{frames} frames per second, delay {delay} ms', pace);
-    find('.pace').textContent = last.faces.size ? told : say('No face found.');
+    const told = gettext('{frames} frames per second, delay {delay} ms', pace);
+    find('.pace').textContent = last.faces.size ? told : gettext('No face found.');
   }
   find('.against').textContent = last?.faces.get(shown.face)?.against ?? '';
   showFaces();
@@ -221,7 +221,7 @@ function showFaces() {
   const focused = document.activeElement?.dataset?.face;
   group.dataset.state = state;
   group.replaceChildren(...(state ? numbers : []).map((number) => {
-    const button = makeToggle(say('Face {number}', { number }), number === shown.face, () => {
+    const button = makeToggle(gettext('Face {number}', { number }), number === shown.face, () => {
       shown.chosen = shown.face = number;
       showAll();
     });
@@ -235,7 +235,7 @@ function showFaces() {
 }
 
 function buildSection(task) {
-  const label = say('{task} over the last ten seconds; the table beside it has the values', { task: task.title });
+  const label = gettext('{task} over the last ten seconds; the table beside it has the values', { task: task.title });
   const canvas = make('canvas', { role: 'img', 'aria-label': label });
   canvas.style.height = `${heightOf(task)}px`;
   const most = make('span', { class: 'most' });
@@ -280,8 +280,8 @@ function showSection({ task, canvas, most, cells, rows }, last) {
 function load() {
   if (!root.isConnected || !props.value) return;
   const value = JSON.parse(props.value);
-  if (!value.say) return take(value);
-  spoken = value.say;
+  if (!value.texts) return take(value);
+  catalog = value.texts;
   tick = value.tick;
   translate();
   showState();
@@ -293,7 +293,7 @@ video.addEventListener('resize', () => find('.stage').style.setProperty('--aspec
 document.addEventListener('visibilitychange', () => document.hidden && leave());
 window.addEventListener('pagehide', () => leave());
 document.addEventListener('change', (event) => {
-  if (event.target === box() && !agreed() && session) leave(say('You withdrew your consent, so the camera was stopped.'));
+  if (event.target === box() && !agreed() && session) leave(gettext('You withdrew your consent, so the camera was stopped.'));
 });
 new ResizeObserver(() => {
   if (!root.clientWidth) leave(); // another tab was chosen

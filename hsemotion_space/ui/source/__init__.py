@@ -14,12 +14,12 @@ from hsemotion_space.settings import MediaLimits
 from hsemotion_space.types import MediaInfo
 from hsemotion_space.ui.context import EXAMPLES
 from hsemotion_space.ui.data_uri import data_uri
+from hsemotion_space.ui.i18n import gettext, script_texts
 from hsemotion_space.ui.viewer.component import FOLDER as VIEWER
-from hsemotion_space.ui.words import of_script, say
 
 Example = Literal["image", "clip", "people"]
 FOLDER: Final = Path(__file__).parent
-SCRIPTS: Final = (VIEWER / "words.js", FOLDER / "source.js")  # one scope, in this order
+SCRIPTS: Final = (VIEWER / "i18n.js", FOLDER / "source.js")  # one scope, in this order
 EXAMPLE_FILES: Final[dict[Example, Path]] = {
     "image": EXAMPLES / "astronaut.jpg",
     "clip": EXAMPLES / "astronaut.mp4",
@@ -56,15 +56,20 @@ def source_value(name: str = "", media: MediaInfo | None = None) -> str:
     about = ""
     if media is not None:
         about = f"{media.width} x {media.height} px"
-        name = name or say(TITLES[media.kind])
+        name = name or gettext(TITLES[media.kind])
         if media.kind == "clip":
-            about = say("{seconds} s", seconds=f"{media.duration_s:.1f}") + f", {about}"
+            about = gettext("{seconds} s", seconds=f"{media.duration_s:.1f}") + f", {about}"
     examples = [
-        {"kind": kind, "title": say(TITLES[kind]), "thumbnail": thumbnail}
+        {"kind": kind, "title": gettext(TITLES[kind]), "thumbnail": thumbnail}
         for kind, thumbnail in _thumbnails().items()
     ]
     return json.dumps(
-        {"name": name, "about": about, "examples": [] if name else examples, "say": dict(of_script("source"))}
+        {
+            "name": name,
+            "about": about,
+            "examples": [] if name else examples,
+            "texts": dict(script_texts("source")),
+        }
     )
 
 

@@ -56,8 +56,8 @@ function exampleButton({ kind, title, thumbnail }) {
 }
 
 function show() {
-  const { name, about, examples, say: texts } = JSON.parse(props.value);
-  spoken = texts;
+  const { name, about, examples, texts } = JSON.parse(props.value);
+  catalog = texts;
   translate();
   const filled = Boolean(name);
   workspace.classList.toggle('filled', filled);

@@ -23,7 +23,7 @@ function makeChip(face, select) {
     chip,
     show(text, on) {
       [name.textContent, caption.textContent] = [this.face.name, text];
-      chip.setAttribute('aria-label', [say('Face {number}', face), this.face.name, text].filter(Boolean).join(', '));
+      chip.setAttribute('aria-label', [gettext('Face {number}', face), this.face.name, text].filter(Boolean).join(', '));
       chip.setAttribute('aria-checked', String(on));
       chip.tabIndex = on ? 0 : -1;
     },
@@ -34,11 +34,11 @@ function makeChip(face, select) {
 function makeWarnings(warnings, select) {
   if (!warnings.length) return [];
   const lines = warnings.map(({ title, faces }) => make('li', {}, `${title}: `, ...faces.map((number) =>
-    makeButton(String(number), () => select(number), { 'aria-label': say('Face {number}', { number }) }))));
+    makeButton(String(number), () => select(number), { 'aria-label': gettext('Face {number}', { number }) }))));
   const details = warnings.flatMap((warning) => warning.details.map((text) => make('li', {}, text)));
   return [
-    make('ul', { class: 'kinds', 'aria-label': say('Warnings') }, ...lines),
-    make('details', {}, make('summary', {}, say('Details')), make('ul', {}, ...details)),
+    make('ul', { class: 'kinds', 'aria-label': gettext('Warnings') }, ...lines),
+    make('details', {}, make('summary', {}, gettext('Details')), make('ul', {}, ...details)),
   ];
 }
 
@@ -82,7 +82,7 @@ function makeAnswer(task) {
 /** Continuous labels: their numbers, beside the plane if there are two. */
 function makeNumbers(task) {
   const bars = task.labels.map((label) => makeBar(task, label, [label.name]));
-  const words = say('Circumplex of valence and arousal; the values are beside it');
+  const words = gettext('Circumplex of valence and arousal; the values are beside it');
   const plane = isPlane(task) ? [make('canvas', { class: 'plane', role: 'img', 'aria-label': words })] : [];
   return {
     nodes: [make('div', { class: 'pair' }, ...plane, make('ul', { class: 'bars wide' }, ...bars.map((bar) => bar.node)))],
@@ -109,11 +109,11 @@ function makeList(task) {
       const others = order.filter((column) => !present.includes(column));
       const nodesOf = (columns) => columns.map((column) => bars[column].node);
       order.forEach((column) => bars[column].show(values[column], line.neutral[column]));
-      first.replaceChildren(...(present.length || whole ? nodesOf(present) : [make('li', { class: 'none' }, say('none'))]));
+      first.replaceChildren(...(present.length || whole ? nodesOf(present) : [make('li', { class: 'none' }, gettext('none'))]));
       rest.replaceChildren(...nodesOf(others));
-      summary.textContent = whole ? say('one value for the whole clip') : say('{count} more', { count: others.length });
+      summary.textContent = whole ? gettext('one value for the whole clip') : gettext('{count} more', { count: others.length });
       const figures = limits.length ? present.map((column) => line.right[column]).filter(Boolean).join(', ') : '';
-      return figures && say('correct of 10 such answers: {figures}', { figures });
+      return figures && gettext('correct of 10 such answers: {figures}', { figures });
     },
   };
 }
@@ -135,10 +135,10 @@ function makeInTime(task, go) {
       const order = [...line.share.keys()].filter((column) => line.share[column] >= LEAST_SHARE);
       order.sort((one, other) => line.share[other] - line.share[one]);
       const shares = order.slice(0, MOST_LISTED).map((column) => `${name(column)} ${Math.round(100 * line.share[column])}\u00a0%`);
-      summary.textContent = say('Share of time: {shares}', { shares: shares.join(', ') || task.none || say('none') });
+      summary.textContent = gettext('Share of time: {shares}', { shares: shares.join(', ') || task.none || gettext('none') });
       list.replaceChildren(...line.events.map(({ column, start, end, peak }) => {
         const values = { label: name(column), start: start.toFixed(1), end: end.toFixed(1), peak: peak.toFixed(2) };
-        return make('li', {}, makeButton(say('{label} {start} to {end} s, peak {peak}', values), () => go(start)));
+        return make('li', {}, makeButton(gettext('{label} {start} to {end} s, peak {peak}', values), () => go(start)));
       }));
     },
   };
@@ -147,7 +147,7 @@ function makeInTime(task, go) {
 /** Make what the card shows of a task; `show(face, index)` writes the values of a frame. */
 function makeReading(task, correct, go) {
   const part = { one_of: makeAnswer, continuous: makeNumbers, independent: makeList }[task.kind](task);
-  const words = say('Not right?');
+  const words = gettext('Not right?');
   const button = correct ? [makeButton(words, correct, { class: 'correct', 'aria-label': `${words} ${task.title}` })] : [];
   const [values, source, absent] = [make('div', {}, ...part.nodes), make('p', { class: 'source' }), make('p', { class: 'absent' })];
   const inTime = makeInTime(task, go);
@@ -161,9 +161,9 @@ function makeReading(task, correct, go) {
       const right = found ? part.show(found, line, index) : '';
       values.hidden = !found;
       absent.hidden = Boolean(found);
-      absent.textContent = say(line ? 'not found' : 'too short');
+      absent.textContent = gettext(line ? 'not found' : 'too short');
       inTime.show(line);
-      const relative = line?.neutral.length ? say('in parentheses: relative to your neutral') : '';
+      const relative = line?.neutral.length ? gettext('in parentheses: relative to your neutral') : '';
       node.classList.toggle('relative', Boolean(relative));
       source.textContent = [task.provenance, right, relative].filter(Boolean).join(' \u00b7 ');
     },

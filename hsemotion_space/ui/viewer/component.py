@@ -18,7 +18,7 @@ from hsemotion_space.ui.viewer.payload import ViewerValue
 
 FOLDER = Path(__file__).parent
 SCRIPTS = (
-    "words.js",
+    "i18n.js",
     "data.js",
     "stage.js",
     "plots.js",

@@ -54,7 +54,7 @@ function boxAt(data, face, time) {
   return box.map((value, side) => value + part * (next[side] - value));
 }
 
-const titleOf = (face) => face.name || say('Face {number}', face);
+const titleOf = (face) => face.name || gettext('Face {number}', face);
 const signed = (value) => (value <= -0.005 ? '\u2212' : '+') + Math.abs(value).toFixed(2);
 
 /** Return the values of one frame (of the clip for a clip-level task) in words; an empty text where there are none. */
@@ -73,8 +73,8 @@ function words(task, line, index) {
   const first = (column) => `${short(column)} ${values[column].toFixed(2)}`;
   if (!line.thresholds.length) return order.slice(0, MOST_NAMED).map(first).join(', ');
   const present = order.filter((column) => values[column] >= line.thresholds[column]);
-  const more = present.length > MOST_NAMED ? say(' and {count} more', { count: present.length - MOST_NAMED }) : '';
-  return present.length ? present.slice(0, MOST_NAMED).map(short).join(', ') + more : say('none');
+  const more = present.length > MOST_NAMED ? gettext(' and {count} more', { count: present.length - MOST_NAMED }) : '';
+  return present.length ? present.slice(0, MOST_NAMED).map(short).join(', ') + more : gettext('none');
 }
 
 /** Return the first and the last index inside `range`, and one more at each side so that lines reach the border. */

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hsemotion_space.analysis.events import events, shares
-from hsemotion_space.analysis.reliability import figure, label_in_words
+from hsemotion_space.analysis.reliability import figure, label_text
 from hsemotion_space.edits import Edits
 from hsemotion_space.figures import face_color
 from hsemotion_space.figures.style import ink
 from hsemotion_space.tasks import Label, Task
-from hsemotion_space.types import PROVENANCE_WORDS, Analysis, FaceResult, FloatArray, Timeline
+from hsemotion_space.types import PROVENANCE_LABELS, Analysis, FaceResult, FloatArray, Timeline
 from hsemotion_space.ui.data_uri import data_uri
-from hsemotion_space.ui.words import of_script, say, translate
+from hsemotion_space.ui.i18n import gettext, script_texts, translate
 
 TIME_DIGITS = 4  # 0.1 ms
 BOX_DIGITS = 4  # below a pixel up to 8K
@@ -148,7 +148,7 @@ class ViewerValue(TypedDict):
     times: list[Number]
     cuts: list[Number]
     markers: list[MarkerEntry]
-    say: Mapping[str, str]
+    texts: Mapping[str, str]
     tasks: list[TaskEntry]
     faces: list[FaceEntry]
     warnings: list[WarningEntry]
@@ -188,7 +188,7 @@ def viewer_value(
             {"kind": mark.kind, "start": mark.start_s, "end": mark.end_s, "label": mark.label}
             for mark in analysis.edits.markers
         ],
-        "say": of_script("viewer"),
+        "texts": script_texts("viewer"),
         "tasks": _tasks(analysis.faces, len(ticks), unsmoothed is not None),
         "faces": [
             _face(
@@ -231,23 +231,23 @@ def _tasks(faces: Sequence[FaceResult], frames: int, raw: bool) -> list[TaskEntr
 
 def _task(lines: Sequence[Timeline], frames: int, raw: bool) -> TaskEntry:
     task = lines[0].task
-    provenance = " / ".join(dict.fromkeys(say(PROVENANCE_WORDS[line.provenance]) for line in lines))
-    band = say(UNSMOOTHED if raw else SHOWN, seconds=f"{task.smoothing_s:g}")
+    provenance = " / ".join(dict.fromkeys(gettext(PROVENANCE_LABELS[line.provenance]) for line in lines))
+    band = gettext(UNSMOOTHED if raw else SHOWN, seconds=f"{task.smoothing_s:g}")
     return {
-        "name": task.name, "title": say(task.title), "provenance": provenance,
+        "name": task.name, "title": gettext(task.title), "provenance": provenance,
         "kind": task.kind, "scope": task.scope, "low": task.low, "high": task.high,
         "labels": [_label(label) for label in task.labels],
         "band": band if _has_band(task) and frames > 1 else "",
-        "none": say(task.none),
+        "none": gettext(task.none),
     }  # fmt: skip
 
 
 def _label(label: Label) -> LabelEntry:
     return {
-        "name": say(label.name),
-        "short": say(label.short),
+        "name": gettext(label.name),
+        "short": gettext(label.short),
         "color": label.color,
-        "description": say(label.description),
+        "description": gettext(label.description),
     }
 
 
@@ -355,8 +355,8 @@ def _right(line: Timeline) -> list[str]:
     if not found:
         return []
     if line.task.kind == "one_of":
-        return [translate(label_in_words(found, column)) for column in range(len(labels))]
-    return [f"{say(label.short)} {figure(found, column)}" for column, label in enumerate(labels)]
+        return [translate(label_text(found, column)) for column in range(len(labels))]
+    return [f"{gettext(label.short)} {figure(found, column)}" for column, label in enumerate(labels)]
 
 
 def _aligned(rows: Rows, values: FloatArray, count: int) -> FloatArray:

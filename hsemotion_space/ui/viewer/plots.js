@@ -72,7 +72,7 @@ function lineTraces(data, task, view) {
         name: label.name,
         customdata: rows.map((row) => (spread && Number.isFinite(spread[row]) ? ` \u00b1 ${spread[row].toFixed(2)}` : '')),
         line: { color, width: face === view.chosen ? 2 : 1.3, dash: plotlyDash(column) }, marker: { size: alone ? lonely : 0, color },
-        hovertemplate: `<b>${label.name}</b><br>%{x:.2f} s: %{y:.2f}%{customdata}<extra>${say('Face {number}', face)}</extra>`,
+        hovertemplate: `<b>${label.name}</b><br>%{x:.2f} s: %{y:.2f}%{customdata}<extra>${gettext('Face {number}', face)}</extra>`,
       });
     }
   }
@@ -87,7 +87,7 @@ function heatTraces(data, task, view) {
   return [{
     type: 'heatmap', x, z, y: task.labels.map((_, column) => column), zmin: task.low, zmax: task.high, colorscale: 'Cividis',
     showscale: false, hoverongaps: false, text: z.map((row, column) => row.map(() => task.labels[column].name)),
-    hovertemplate: `<b>%{text}</b><br>%{x:.2f} s: %{z:.2f}<extra>${say('Face {number}', view.chosen)}</extra>`,
+    hovertemplate: `<b>%{text}</b><br>%{x:.2f} s: %{z:.2f}<extra>${gettext('Face {number}', view.chosen)}</extra>`,
   }];
 }
 
@@ -134,15 +134,15 @@ function drawTimeline(plot, data, task, view) {
 /** Return what stands beside the title of a timeline: what its numbers, its band and its shades are. */
 function noteOf(data, task, view) {
   const { number, gaps } = view.chosen;
-  const parts = [isHeat(task) ? say('face {number}; bright is {high}, dark is {low}', { number, ...task }) : ''];
+  const parts = [isHeat(task) ? gettext('face {number}; bright is {high}, dark is {low}', { number, ...task }) : ''];
   if (!isHeat(task) && view.band && task.band) {
-    const which = view.columns.length > MOST_BANDS ? say(', {count} strongest labels', { count: MOST_BANDS }) : '';
-    parts.push(say('band: {band}, face {number}', { band: task.band, number }) + which);
+    const which = view.columns.length > MOST_BANDS ? gettext(', {count} strongest labels', { count: MOST_BANDS }) : '';
+    parts.push(gettext('band: {band}, face {number}', { band: task.band, number }) + which);
   }
-  if (gaps.length) parts.push(say('shaded: face {number} not found', { number }));
-  if (data.cuts.length) parts.push(say('dotted: cuts'));
+  if (gaps.length) parts.push(gettext('shaded: face {number} not found', { number }));
+  if (data.cuts.length) parts.push(gettext('dotted: cuts'));
   const [count, all] = [view.faces.length, data.faces.length];
-  if (!view.single && count < all) parts.push(say('{count} of {all} faces', { count, all }));
+  if (!view.single && count < all) parts.push(gettext('{count} of {all} faces', { count, all }));
   return [task.provenance, ...parts].filter(Boolean).join(' \u00b7 ');
 }
 

@@ -69,10 +69,10 @@ function makeStage(root, hooks) {
   video.addEventListener('error', () => {
     if (!video.getAttribute('src')) return;
     playable = false;
-    hooks.problem(say('This browser cannot play this clip. The timelines still work.'));
+    hooks.problem(gettext('This browser cannot play this clip. The timelines still work.'));
   });
   image.addEventListener('load', () => hooks.time(0));
-  image.addEventListener('error', () => image.getAttribute('src') && hooks.problem(say('This browser cannot show this picture.')));
+  image.addEventListener('error', () => image.getAttribute('src') && hooks.problem(gettext('This browser cannot show this picture.')));
 
   return {
     video,
@@ -100,7 +100,7 @@ function makeStage(root, hooks) {
       else shown.removeAttribute('src');
       if (!clip || !next.url) video.load();
       if (!next.url) {
-        hooks.problem(say('This session has no media. Add the same file to see it here.'));
+        hooks.problem(gettext('This session has no media. Add the same file to see it here.'));
         report(0);
       }
     },
@@ -180,7 +180,7 @@ function paintPlane(canvas, data, task, faces, chosen, time) {
   Object.assign(context, { fillStyle: ink, textAlign: 'center', textBaseline: 'middle', font: `italic 11px ${style.fontFamily}` });
   for (const [word, right, up] of QUADRANTS) {
     context.textAlign = right > 0 ? 'left' : 'right';
-    context.fillText(say(word), ...place(0.1 * right, 0.6 * up));
+    context.fillText(gettext(word), ...place(0.1 * right, 0.6 * up));
   }
   context.textAlign = 'center';
   context.font = `11px ${style.fontFamily}`;

@@ -118,7 +118,7 @@ function showTime(time) {
   const last = lastTime();
   find('.clock').textContent = `${time.toFixed(2)} / ${last.toFixed(2)} s`;
   Object.assign(find('.position'), { max: last, value: time });
-  find('.position').setAttribute('aria-valuetext', say('{time} of {total} seconds', { time: time.toFixed(1), total: last.toFixed(1) }));
+  find('.position').setAttribute('aria-valuetext', gettext('{time} of {total} seconds', { time: time.toFixed(1), total: last.toFixed(1) }));
   if (!stage.playing || performance.now() - readAt > READ_EVERY_MS) showNumbers(index);
 }
 
@@ -141,7 +141,7 @@ function showNumbers(index) {
   const task = frameTasks().find((item) => item.kind === 'one_of');
   for (const chip of chips) chip.show(task ? words(task, chip.face.lines[task.name], index) : '', chip.face === face);
   find('.face-card').style.setProperty('--face', face.color);
-  find('.face-card h2').textContent = face.name || say(data.clip ? 'Face {number} now' : 'Face {number}', face);
+  find('.face-card h2').textContent = face.name || gettext(data.clip ? 'Face {number} now' : 'Face {number}', face);
   for (const reading of readings) reading.show(face, index);
   person.show(face, data);
 }
@@ -151,12 +151,12 @@ function inWords() {
   const face = chosenFace();
   const index = frameFor(data, stage.time);
   const said = frameTasks().map((task) => words(task, face.lines[task.name], index)).filter(Boolean);
-  const text = `${titleOf(face)}: ${said.join('; ') || say('not found')}`;
-  return data.clip ? `${say('{time} seconds', { time: stage.time.toFixed(2) })}, ${text}` : text;
+  const text = `${titleOf(face)}: ${said.join('; ') || gettext('not found')}`;
+  return data.clip ? `${gettext('{time} seconds', { time: stage.time.toFixed(2) })}, ${text}` : text;
 }
 
 function showPlayback() {
-  find('.play').textContent = say(stage.playing ? 'Pause' : 'Play');
+  find('.play').textContent = gettext(stage.playing ? 'Pause' : 'Play');
   find('.play').disabled = !stage.playable;
   if (!stage.playing && data) {
     stage.refresh();
@@ -199,8 +199,8 @@ function showSelection(shown = state.selection) {
     else selected.hidden = true;
   }
   find('.chosen-range').textContent = !shown ? '' : whole
-    ? say('Selected: {start} to {end} s', { start: shown.start.toFixed(2), end: shown.end.toFixed(2) })
-    : say('The range starts at {start} s; press ] at its end.', { start: shown.start.toFixed(2) });
+    ? gettext('Selected: {start} to {end} s', { start: shown.start.toFixed(2), end: shown.end.toFixed(2) })
+    : gettext('The range starts at {start} s; press ] at its end.', { start: shown.start.toFixed(2) });
   for (const button of root.querySelectorAll('.needs-range')) button.disabled = !whole;
 }
 
@@ -265,10 +265,10 @@ function followAxis(change) {
 
 function buildSection(task) {
   const note = make('span', { class: 'note' });
-  const name = say('{task} over time', { task: task.title });
+  const name = gettext('{task} over time', { task: task.title });
   const node = make('section', { class: 'task', 'aria-label': name }, make('h2', {}, task.title), note);
-  const legend = make('div', { class: 'legend', role: 'group', 'aria-label': say('Labels of {task}', { task: task.title }) });
-  const label = say('{task} over time; the tables below have the values', { task: task.title });
+  const legend = make('div', { class: 'legend', role: 'group', 'aria-label': gettext('Labels of {task}', { task: task.title }) });
+  const label = gettext('{task} over time; the tables below have the values', { task: task.title });
   const plot = make('div', { class: 'plot', role: 'img', 'aria-label': label });
   const [selected, cursor] = [make('div', { class: 'selected', hidden: '' }), make('div', { class: 'cursor' })];
   const box = make('div', { class: 'plot-box' }, plot, selected, cursor);
@@ -331,9 +331,9 @@ function showControls() {
     announce();
   };
   refill(find('.shown'), [
-    ...(data.faces.length > 1 ? [makeToggle(say('All faces together'), state.all, toggle('all'))] : []),
+    ...(data.faces.length > 1 ? [makeToggle(gettext('All faces together'), state.all, toggle('all'))] : []),
     ...frameTasks().map((task) => makeToggle(task.title, !state.hidden.has(task.name), flip(task.name))),
-    makeToggle(say('Bands'), state.band, toggle('band')),
+    makeToggle(gettext('Bands'), state.band, toggle('band')),
   ]);
   for (const section of sections.values()) {
     section.node.hidden = state.hidden.has(section.task.name);
@@ -409,7 +409,7 @@ function changeMarkers(markers) {
 function addMarker(kind) {
   const { start, end } = state.selection?.end == null ? { start: now(), end: now() } : state.selection;
   if (kind === 'exclusion' && start === end) {
-    find('.chosen-range').textContent = say('Select a range first, then exclude it.');
+    find('.chosen-range').textContent = gettext('Select a range first, then exclude it.');
     return;
   }
   added = start;
@@ -459,7 +459,7 @@ function load() {
     showAll();
     return;
   }
-  spoken = data.say ?? {};
+  catalog = data.texts ?? {};
   translate();
   if (before?.id !== data.media.id || before?.url !== data.media.url) {
     state = fresh();
@@ -477,7 +477,7 @@ function load() {
   const tasks = frameTasks();
   if (!tasks.some((task) => task.name === state.caption)) state.caption = tasks[0]?.name ?? null;
   const options = tasks.map((task) => make('option', { value: task.name }, task.title));
-  find('.caption').replaceChildren(...options, make('option', { value: '' }, say('number only')));
+  find('.caption').replaceChildren(...options, make('option', { value: '' }, gettext('number only')));
   find('.caption').value = state.caption ?? '';
   find('.caption-choice').hidden = !data.faces.length;
   showMarkers();

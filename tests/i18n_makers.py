@@ -16,7 +16,7 @@ from hsemotion_space.feedback import consent
 from hsemotion_space.hub.registry import list_checkpoints
 from hsemotion_space.messages import Message, MessageError
 from hsemotion_space.tasks import AFF_WILD2_EXPRESSION, TASKS
-from hsemotion_space.types import PROVENANCE_WORDS
+from hsemotion_space.types import PROVENANCE_LABELS
 from hsemotion_space.ui import feedback
 from hsemotion_space.ui.viewer import component
 
@@ -42,7 +42,7 @@ def calls() -> Iterator[tuple[Path, ast.expr]]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
-                and node.func.id in ("fixed", "say")
+                and node.func.id in ("gettext_lazy", "gettext")
                 and node.args
             ):
                 yield file, node.args[0]
@@ -83,7 +83,7 @@ def said() -> set[str]:
 def declared() -> set[str]:
     """Return the texts of tasks, verdicts, provenance, consent and checkpoints."""
     found = {
-        *PROVENANCE_WORDS.values(),
+        *PROVENANCE_LABELS.values(),
         *feedback.VERDICT_WORDS.values(),
         *(words for words, _ in feedback.VERDICTS),
     }
@@ -125,7 +125,7 @@ def in_viewer() -> set[str]:
     found = _Page((VIEWER / "viewer.html").read_text("utf-8")).texts
     found |= {
         text
-        for call in re.findall(r"\bsay\(((?:[^()']|'[^']*')*)", scripts)
+        for call in re.findall(r"\bgettext\(((?:[^()']|'[^']*')*)", scripts)
         for text in re.findall(r"'([^']*)'", call)
     }
     found |= set(re.findall(r"\bmakeButton\('([^']*)'", scripts))
@@ -137,7 +137,7 @@ def in_trace() -> set[str]:
     """Return the texts of the component for continuous ratings, of its page and of its script."""
     folder = PACKAGE / "ui" / "annotate"
     scripts = "".join((folder / name).read_text("utf-8") for name in ("exchange.js", "trace.js"))
-    said = re.findall(r"\bsay\('([^']*)'", scripts)
+    said = re.findall(r"\bgettext\('([^']*)'", scripts)
     return _Page((folder / "trace.html").read_text("utf-8")).texts | set(said)
 
 

@@ -9,13 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
-from starlette.testclient import TestClient
-from words_makers import (
+from i18n_makers import (
     PACKAGE,
     PLACE,
     agreed,
@@ -27,12 +21,18 @@ from words_makers import (
     messages_in,
     said,
 )
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from hsemotion_space.messages import Message
-from hsemotion_space.ui import words
-from hsemotion_space.ui.words import Language, choose, fixed, say, translate
+from hsemotion_space.ui import i18n
+from hsemotion_space.ui.i18n import Language, choose, gettext, gettext_lazy, translate
 
-JAPANESE = words._words("ja")
+JAPANESE = i18n._translations("ja")
 KEYS = {"Shift", "Esc", "Space"}
 SIGNS = {"{low} to {high}", "Alpha"}
 """Texts that are signs in Japanese."""
@@ -43,13 +43,13 @@ KANA_OR_KANJI = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 
 @pytest.fixture
 def japanese() -> None:
-    words._LANGUAGE.set("ja")
+    i18n._LANGUAGE.set("ja")
 
 
 @pytest.fixture(autouse=True)
 def english_again() -> object:
     yield
-    words._LANGUAGE.set("en")
+    i18n._LANGUAGE.set("en")
 
 
 def test_every_text_of_the_page_has_a_translation() -> None:
@@ -80,13 +80,13 @@ def test_every_text_of_the_viewer_has_a_translation() -> None:
 
 
 def test_every_text_of_the_source_has_a_translation_of_its_own() -> None:
-    catalog = json.loads((PACKAGE / "ui" / "words" / "ja" / "source.json").read_text("utf-8"))
+    catalog = json.loads((PACKAGE / "ui" / "i18n" / "ja" / "source.json").read_text("utf-8"))
     assert len(in_source()) >= 4
     assert in_source() == catalog.keys(), "the script gets this file alone"
 
 
 def test_every_text_of_the_trace_has_a_translation_of_its_own() -> None:
-    catalog = json.loads((PACKAGE / "ui" / "words" / "ja" / "trace.json").read_text("utf-8"))
+    catalog = json.loads((PACKAGE / "ui" / "i18n" / "ja" / "trace.json").read_text("utf-8"))
     assert len(in_trace()) >= 15
     assert in_trace() == catalog.keys(), "the script gets this file alone"
 
@@ -114,31 +114,31 @@ def test_nothing_is_translated_that_nobody_says() -> None:
 
 def test_everything_that_contributors_agree_to_is_translated_word_by_word() -> None:
     assert len(agreed()) >= 9
-    catalog = json.loads((PACKAGE / "ui" / "words" / "ja" / "consent.json").read_text("utf-8"))
+    catalog = json.loads((PACKAGE / "ui" / "i18n" / "ja" / "consent.json").read_text("utf-8"))
     assert not set(agreed()) - catalog.keys()
     assert not [text for text in agreed() if PLACE.search(text)], "what is agreed to has no values"
 
 
 def test_programs_get_english() -> None:
-    assert "ui.words" not in (PACKAGE / "ui" / "api.py").read_text("utf-8")
+    assert "ui.i18n" not in (PACKAGE / "ui" / "api.py").read_text("utf-8")
     outside = [
         file
         for file in PACKAGE.rglob("*.py")
-        if "ui" not in file.parts and "ui.words" in file.read_text("utf-8")
+        if "ui" not in file.parts and "ui.i18n" in file.read_text("utf-8")
     ]
     assert not outside, "layers below the page and the command line know no language"
 
 
 def test_the_catalog_of_the_browser_has_both_languages() -> None:
-    marker = fixed("Analyze")
+    marker = gettext_lazy("Analyze")
     assert json.loads(marker.removeprefix("__i18n__"))["key"] == "Analyze"
-    texts = words.catalog().translations_dict
+    texts = i18n.catalog().translations_dict
     assert texts["en"]["Analyze"] == "Analyze" and KANA_OR_KANJI.search(texts["ja"]["Analyze"])
 
 
 def test_braces_are_refused_as_they_would_cut_the_marker() -> None:
     with pytest.raises(ValueError, match="Braces"):
-        fixed("so many: {n}")
+        gettext_lazy("so many: {n}")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_translate_message_of_several_sentences() -> None:
 
 
 def test_english_is_told_outside_of_a_request() -> None:
-    assert say("Analyze") == "Analyze" == translate("Analyze")
+    assert gettext("Analyze") == "Analyze" == translate("Analyze")
 
 
 def test_visitors_of_two_languages_do_not_mix() -> None:
@@ -193,7 +193,7 @@ def test_visitors_of_two_languages_do_not_mix() -> None:
 
     def answer(_request: Request) -> PlainTextResponse:
         both.wait(60)  # both are handled at once
-        return PlainTextResponse(say("Analyze"))
+        return PlainTextResponse(gettext("Analyze"))
 
     client = TestClient(Starlette(routes=[Route("/", answer)], middleware=[Middleware(Language)]))
 
@@ -205,8 +205,8 @@ def test_visitors_of_two_languages_do_not_mix() -> None:
 
 
 def test_about_has_the_same_sections_in_both_languages() -> None:
-    folder = Path(words.__file__).parent.parent
-    english, japanese = ((folder / name).read_text("utf-8") for name in ("about.md", "words/ja/about.md"))
+    folder = Path(i18n.__file__).parent.parent
+    english, japanese = ((folder / name).read_text("utf-8") for name in ("about.md", "i18n/ja/about.md"))
     levels = [
         [len(mark) for mark in re.findall(r"^(#+) ", text, re.MULTILINE)] for text in (english, japanese)
     ]

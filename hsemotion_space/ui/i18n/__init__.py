@@ -3,12 +3,12 @@
 English is in the code, and every English text is its own key; ``ja/*.json`` hold the Japanese ones, and
 ``ja/*.md`` whole pages, part by part. Three ways lead there:
 
-- :func:`fixed` for texts of components, which are laid out once for everybody: the browser puts in its
+- :func:`gettext_lazy` for texts of components, which are laid out once for everybody: the browser puts in its
   language (``gr.I18n``);
 - :func:`say` for what a handler answers, in the language that the browser of this request asks for;
 - :func:`translate` for messages and errors of the layers below, which know no language.
 
-Scripts of the page get the Japanese of their texts from :func:`of_script` with what they show.
+Scripts of the page get the Japanese of their texts from :func:`script_texts` with what they show.
 
 What has no translation stays English. Answers of the API and of the command line are English.
 """
@@ -36,7 +36,7 @@ _LANGUAGE: ContextVar[str] = ContextVar("language", default=LANGUAGES[0])
 _FILLED: Final[dict[str, dict[str, str]]] = {language: {} for language in LANGUAGES}
 
 
-def fixed(text: str, **values: object) -> str:
+def gettext_lazy(text: str, **values: object) -> str:
     """Return what a component shows for a text: a marker that the browser replaces.
 
     Args:
@@ -50,23 +50,24 @@ def fixed(text: str, **values: object) -> str:
     if "{" in key or "}" in key:
         raise ValueError(f"Braces cannot be shown: {key!r}.")
     for language in LANGUAGES:
-        words = _words(language)
+        translations = _translations(language)
         _FILLED[language][key] = _filled(
-            words.get(text, text), {name: words.get(str(value), value) for name, value in values.items()}
+            translations.get(text, text),
+            {name: translations.get(str(value), value) for name, value in values.items()},
         )
     return str(gr.I18n()(key))
 
 
-def say(text: str, /, **values: object) -> str:
+def gettext(text: str, /, **values: object) -> str:
     """Return a text in the language of the visitor, with values for its ``{places}``."""
-    return _filled(_words(language()).get(text, text), values)
+    return _filled(_translations(language()).get(text, text), values)
 
 
 def translate(message: str | MessageError) -> str:
     """Return a message or an error's message in the visitor's language; unknown text stays unchanged."""
     text = message.message if isinstance(message, MessageError) else message
     template = text.template if isinstance(text, Message) else text
-    translated = _words(language()).get(template, template)
+    translated = _translations(language()).get(template, template)
     if not isinstance(text, Message) or not text.values:
         return translated
     values = {
@@ -76,7 +77,7 @@ def translate(message: str | MessageError) -> str:
     return _filled(translated, values).replace("。 ", "。")  # sentences that were joined
 
 
-def of_script(name: str) -> Mapping[str, str]:
+def script_texts(name: str) -> Mapping[str, str]:
     """Return one file's texts in the visitor's language by their English, for a script; empty for English."""
     return _file(FOLDER / language() / f"{name}.json")
 
@@ -111,30 +112,30 @@ def choose(accepted: str) -> str:
 
 
 @cache
-def _words(language: str) -> Mapping[str, str]:
+def _translations(language: str) -> Mapping[str, str]:
     """Return the catalog of a language by English text; empty for English.
 
     Raises:
         ValueError: if two files translate a text in different ways.
     """
-    words: dict[str, str] = {}
+    translations: dict[str, str] = {}
     for file in sorted((FOLDER / language).glob("*.*")):
         for text, translated in _file(file).items():
-            if words.setdefault(text, translated) != translated:
+            if translations.setdefault(text, translated) != translated:
                 raise ValueError(f"{file.name} translates {text!r} in another way than a file before it.")
-    return words
+    return translations
 
 
 @cache
 def _file(file: Path) -> Mapping[str, str]:
     """Return the texts of a file of a language by the English ones; empty if there is no such file."""
     if file.suffix == ".md":
-        return dict(zip(parts_of(FOLDER.parent / file.name), parts_of(file), strict=True))
+        return dict(zip(split_page(FOLDER.parent / file.name), split_page(file), strict=True))
     found: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     return found
 
 
-def parts_of(page: Path) -> list[str]:
+def split_page(page: Path) -> list[str]:
     """Return the parts of a page in Markdown, which comments divide."""
     return re.split(r"\s*<!--.*?-->\s*", page.read_text("utf-8"))
 

@@ -1,10 +1,10 @@
 // The texts of the viewer in the language of the visitor; the scripts and the page have the English ones, which are the keys.
 
-let spoken = {}; // texts by their English ones, as the value brings them
+let catalog = {}; // texts by their English ones, as the value brings them
 
 /** Return a text in the language of the visitor, with values for its {places}. */
-function say(text, values = {}) {
-  return (spoken[text] ?? text).replace(/{(\w+)}/g, (place, name) => values[name] ?? place);
+function gettext(text, values = {}) {
+  return (catalog[text] ?? text).replace(/{(\w+)}/g, (place, name) => values[name] ?? place);
 }
 
 /** Return what puts the texts and labels that are in an element now into the language of the visitor, whenever it is called. */
@@ -14,12 +14,12 @@ function makeTranslator(node) {
   while (texts.nextNode()) {
     const text = texts.currentNode;
     const [before, english, after] = text.data.match(/^(\s*)(.*?)(\s*)$/s).slice(1);
-    if (/[a-z]{2}/.test(english)) found.push(() => (text.data = before + say(english) + after));
+    if (/[a-z]{2}/.test(english)) found.push(() => (text.data = before + gettext(english) + after));
   }
   for (const name of ['aria-label', 'alt']) {
     for (const labeled of [node, ...node.querySelectorAll(`[${name}]`)]) {
       const english = labeled.getAttribute(name);
-      if (english) found.push(() => labeled.setAttribute(name, say(english)));
+      if (english) found.push(() => labeled.setAttribute(name, gettext(english)));
     }
   }
   return () => found.forEach((translate) => translate());
