@@ -155,7 +155,7 @@ def correct(page: Page) -> Locator | None:
     page.get_by_role("dialog").wait_for()
     page.get_by_label("Expression", exact=True).locator("visible=true").click()
     page.get_by_role("option", name="Surprise", exact=True).click()
-    for tick in ("Save my correction", "Also keep the picture", "I am 18 or older"):
+    for tick in ("Save my correction", "Also save the picture", "I am 18 or older"):
         page.get_by_label(tick).locator("visible=true").check()
     visible(page, ".drawer img").wait_for()
     return None
@@ -177,7 +177,7 @@ def my_data(page: Page) -> Locator | None:
 def erased(page: Page) -> Locator | None:
     """The same, erased."""
     top = my_data(page)
-    page.get_by_label("Erase everything I gave").check()
+    page.get_by_label("Erase everything saved").check()
     page.get_by_role("button", name="Erase").click()
     page.get_by_text("erased from this server").wait_for()
     return top

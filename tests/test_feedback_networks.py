@@ -106,7 +106,7 @@ def test_lookups_of_one_network_lock_out_nobody_else(context: AppContext, clock:
     assert len(my_data.LOOKUPS) <= ATTEMPTS_TOTAL[0].count // 10, (
         "one network takes a small part of what all may try"
     )
-    assert "Nothing is kept" in listed(context, "2001:db8:1:3::1", unknown)
+    assert "Nothing is saved" in listed(context, "2001:db8:1:3::1", unknown)
     assert "Your corrections" in listed(context, "2001:db8:1:2::1", code), "not even its own contributors"
     assert "erased from this server" in my_data._erase(context, "2001:db8:1:2::1", code, True)[0]
 
@@ -122,13 +122,13 @@ def test_lookups_of_a_known_code_never_count(context: AppContext, clock: Clock) 
     assert "Your corrections" in listed(context, "192.0.2.1", code)
     assert "erased from this server" in my_data._erase(context, "192.0.2.1", code, True)[0]
     clock.now += HOUR_S
-    assert "Nothing is kept" in listed(context, "192.0.2.1", unknown)
+    assert "Nothing is saved" in listed(context, "192.0.2.1", unknown)
 
 
 def test_lookups_of_wrong_codes_are_limited(context: AppContext, clock: Clock) -> None:
     unknown = context.open_feedback.keys.code("nobody")
     told = [listed(context, "192.0.2.7", unknown) for _ in range(MOST + 3)]
-    assert ["Nothing is kept" in words for words in told] == [True] * MOST + [False] * 3
+    assert ["Nothing is saved" in words for words in told] == [True] * MOST + [False] * 3
     assert "Your network has sent too many invalid codes. Try again in" in told[-1]
     assert "too many invalid codes" in my_data._erase(context, "192.0.2.7", unknown, True)[0]
     for _ in range(50):

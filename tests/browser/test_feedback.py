@@ -86,7 +86,7 @@ def test_correction_is_published_and_erased(visit: Open, tmp_path: Path) -> None
         with serve_page(tmp_path, variables) as url:
             page = visit(url=url)
             analyze(page, write_picture(tmp_path))
-            code = flag(page, ticks=("Also keep the picture", "Also publish it"))
+            code = flag(page, ticks=("Also save the picture", "Also publish it"))
             kept = page.locator("img:visible").evaluate_all(
                 "images => images.map(image => image.naturalWidth)"
             )
@@ -109,7 +109,7 @@ def test_correction_is_published_and_erased(visit: Open, tmp_path: Path) -> None
             page.get_by_label("Receipt code").fill(code.lower().replace("-", " "))
             my_data(page, "Erase")
             page.get_by_text("Select the checkbox to confirm the erasure.").wait_for()
-            page.get_by_label("Erase everything I gave").check()
+            page.get_by_label("Erase everything saved").check()
             my_data(page, "Erase")
             words = (
                 "1 correction and 1 image were erased from this server. The published rows were also erased"
@@ -238,7 +238,7 @@ def test_corrections_are_taken_while_the_queue_of_analyses_is_full(visit: Open, 
 def test_form_of_the_next_picture_is_empty(visit: Open, tmp_path: Path) -> None:
     page = visit()
     analyze(page, write_picture(tmp_path))
-    flag(page, ticks=("Also keep the picture", "Also publish it"))
+    flag(page, ticks=("Also save the picture", "Also publish it"))
     page.get_by_label("Comment").locator("visible=true").fill("about the first")
     first = page.locator(".drawer img:visible").get_attribute("src")
     press(page, "Close")
@@ -252,7 +252,7 @@ def test_form_of_the_next_picture_is_empty(visit: Open, tmp_path: Path) -> None:
     press(page, "Send")
     page.locator(".problem:visible").wait_for()
     choose(page, "Expression", "Anger")
-    tick(page, "Save my correction", "Also keep the picture", "I am 18 or older")
+    tick(page, "Save my correction", "Also save the picture", "I am 18 or older")
     page.locator(".drawer img:visible").wait_for()
     assert page.locator(".drawer img:visible").get_attribute("src") != first
     press(page, "Send")

@@ -197,7 +197,7 @@ def test_leaving_switches_the_camera_off_and_forgets_the_numbers(show: Open, way
     assert is_off(page)
     assert page.locator(".live .sections section").count() == 0
     if way == "tick":
-        page.get_by_text("You took the tick away").first.wait_for()
+        page.get_by_text("You withdrew your consent").first.wait_for()
 
 
 def test_a_second_start_is_like_the_first(show: Open) -> None:
@@ -240,7 +240,7 @@ def test_live_tab_is_japanese(show: Open) -> None:
     [
         ("refused", "The browser blocks the camera for this page."),
         ("none", "No camera was found."),
-        ("insecure", "only to pages whose address begins with https"),
+        ("insecure", "only on pages whose address begins with https"),
     ],
 )
 def test_what_keeps_the_camera_away_is_said(show: Open, served: Page, why: str, words: str) -> None:

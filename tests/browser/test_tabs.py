@@ -40,7 +40,7 @@ def test_review_tab_asks_about_one_correction_after_the_other(
     page.get_by_text("Number 3, image, face 1: cannot tell").wait_for()
     press(page, "Skip")
     page.get_by_text("Number 4, image, face 1: wrong").wait_for()
-    page.get_by_role("button", name="Set aside everything").click()
+    page.get_by_role("button", name="Set aside all corrections").click()
     page.get_by_text("No corrections are pending.").wait_for()
     press(page, "Agreement and publishing")
     page.get_by_text("Tiers: 3 raw, 0 agreed, 1 reviewed.").wait_for()
