@@ -334,7 +334,7 @@ def test_explained_html_has_no_map_where_it_would_mislead(
     told = text(html)
     assert NO_MAP[explained.saliency.verdict] in told
     assert explained.saliency.words in told and LIMITS in told
-    assert "strongest place:" not in told
+    assert "strongest:" not in told
 
 
 def test_place_words_name_the_third() -> None:
