@@ -18,7 +18,7 @@ from hsemotion_space.jobs import JobError, JobStatus
 from hsemotion_space.settings import PipelineConfig, Settings
 from hsemotion_space.tasks import EXPRESSION
 from hsemotion_space.types import Analysis, CheckpointRef
-from hsemotion_space.ui.annotate.answering import Given, Terms, act
+from hsemotion_space.ui.annotate.answering import AnswerEvent, Terms, act
 from hsemotion_space.ui.annotate.payload import queue_value
 from hsemotion_space.ui.annotate.running import SHOWN, Wish, collect, follow, start
 from hsemotion_space.ui.annotate.session import Session
@@ -112,7 +112,9 @@ class Visit:
         point: object = (),
         terms: Terms = TERMS,
     ) -> str:
-        return act(self.context, self.session, Given(self.session.turn, action, choice, label, point), terms)
+        return act(
+            self.context, self.session, AnswerEvent(self.session.turn, action, choice, label, point), terms
+        )
 
 
 @contextmanager

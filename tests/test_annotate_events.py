@@ -55,7 +55,7 @@ def state(visit: Visit) -> tuple[object, ...]:
 def test_act_ignores_events_of_another_turn_or_kind(visit: Visit, data: object) -> None:
     visit.start(PICTURE)
     before = state(visit)
-    assert act(visit.context, visit.session, tab.read_given(gr.EventData(None, data)), TERMS) == ""
+    assert act(visit.context, visit.session, tab.read_answer_event(gr.EventData(None, data)), TERMS) == ""
     assert state(visit) == before
 
 

@@ -209,7 +209,7 @@ def test_the_page_says_of_each_job_which_client_it_is_of() -> None:
         if unit_of(module_of(file)) == "ui"
         for node in ast.walk(tree(file))
         if isinstance(node, ast.Call)
-        and re.fullmatch(r"(?:.*[.])?runner[.](submit|explain|look)", ast.unparse(node.func))
+        and re.fullmatch(r"(?:.*[.])?runner[.](submit|explain|analyze_frame)", ast.unparse(node.func))
     ]
     assert len(asked) >= 5
     assert not [place for place, keywords in asked if "client" not in keywords]

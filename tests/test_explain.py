@@ -110,7 +110,7 @@ def test_explain_finds_where_the_network_looks(
     )
     assert found.drop > 0.1 and found.stability > 0.9 and found.verdict == "clear"
     known = {"drop": found.drop, "value": found.value, "found": found.stability}
-    assert found.words.values.items() >= known.items()
+    assert found.summary.values.items() >= known.items()
 
 
 def test_drop_is_that_of_hiding_the_place(checkpoint: Checkpoint) -> None:
@@ -136,7 +136,7 @@ def test_map_is_negative_where_the_value_is_lowered(checkpoint: Checkpoint) -> N
 def test_map_is_empty_for_a_blind_network(checkpoint: Checkpoint) -> None:
     found = explain(blind, checkpoint, draw_face(SIZE), HAPPY)
     assert not found.map.any() and found.drop == 0 and found.stability == 0 and found.verdict == "none"
-    assert found.value == pytest.approx(1 / 8) and found.words.values["drop"] == 0
+    assert found.value == pytest.approx(1 / 8) and found.summary.values["drop"] == 0
 
 
 def test_verdict_is_unstable_if_ways_of_hiding_disagree(checkpoint: Checkpoint) -> None:
@@ -147,7 +147,7 @@ def test_verdict_is_unstable_if_ways_of_hiding_disagree(checkpoint: Checkpoint) 
     face[SPOT] = 200
     found = explain(looking(8, gain=0.9), checkpoint, face, ("valence_arousal", "Valence"))
     assert found.stability < 0 and found.drop > LEAST_DROP * 2
-    assert found.verdict == "unstable" and found.words.values["found"] == found.stability
+    assert found.verdict == "unstable" and found.summary.values["found"] == found.stability
 
 
 def test_verdict_at_its_bounds(checkpoint: Checkpoint) -> None:

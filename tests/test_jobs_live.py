@@ -77,7 +77,7 @@ def occupy(runner: JobRunner, folder: Path) -> str:
 def test_look_is_like_an_analysis_of_the_picture(
     runner: JobRunner, settings: Settings, kind: str, tmp_path: Path
 ) -> None:
-    status = wait(runner, runner.look(frame(kind), "small"))
+    status = wait(runner, runner.analyze_frame(frame(kind), "small"))
     assert (status.state, status.checkpoints, len(status.analyses)) == ("done", ("small",), 1)
     analysis = status.analyses[0]
     assert (analysis.media.kind, analysis.media.width, analysis.media.height) == ("image", 480, 360)
@@ -90,7 +90,7 @@ def test_look_is_like_an_analysis_of_the_picture(
 
 def test_look_fails_with_a_code(runner: JobRunner) -> None:
     empty = encoded(Image.new("RGB", (480, 360), "gray"), "JPEG")
-    analysis = wait(runner, runner.look(empty, "small")).analyses[0]
+    analysis = wait(runner, runner.analyze_frame(empty, "small")).analyses[0]
     assert (analysis.faces, analysis.notices) == ((), (NO_FACE,))
     for content, checkpoint, code in (
         (b"", "small", "empty"),
@@ -100,24 +100,24 @@ def test_look_fails_with_a_code(runner: JobRunner) -> None:
         (png_bit_bomb(2000, 1001), "small", "too_many_pixels"),
         (frame(), "huge", ""),
     ):
-        status = wait(runner, runner.look(content, checkpoint))
+        status = wait(runner, runner.analyze_frame(content, checkpoint))
         assert (status.state, status.analyses) == ("failed", ())
         assert status.message and code in ("", code_of(status))
     with raises_code(JobError, "frame_too_large"):
-        runner.look(bytes(FRAME_BYTES + 1), "small")
+        runner.analyze_frame(bytes(FRAME_BYTES + 1), "small")
 
 
 def test_look_is_refused_where_it_would_wait(runner: JobRunner, folder: Path) -> None:
     occupy(runner, folder)
     ids = [runner.submit(folder / "frame.jpg", PipelineConfig()) for _ in range(MAX_BEFORE_FRAME)]
-    live = runner.look(frame(), "small")
+    live = runner.analyze_frame(frame(), "small")
     with raises_code(JobError, "busy"):
-        runner.look(frame(), "small")
+        runner.analyze_frame(frame(), "small")
     assert runner.status(live).ahead == MAX_BEFORE_FRAME + 1
     runner.submit(folder / "frame.jpg", PipelineConfig())
     runner.cancel(ids[0])
     runner.cancel(ids[1])
-    runner.look(frame(), "small")
+    runner.analyze_frame(frame(), "small")
 
 
 def test_look_that_nobody_asks_for_is_cancelled(
@@ -125,7 +125,10 @@ def test_look_that_nobody_asks_for_is_cancelled(
 ) -> None:
     monkeypatch.setattr("hsemotion_space.jobs.lane.TIDY_EVERY_S", 0.05)
     occupy(runner, folder)
-    live, waiting = runner.look(frame(), "small"), runner.submit(folder / "frame.jpg", PipelineConfig())
+    live, waiting = (
+        runner.analyze_frame(frame(), "small"),
+        runner.submit(folder / "frame.jpg", PipelineConfig()),
+    )
     for job_id in (live, waiting):
         runner._table.jobs[job_id].asked_s -= FrameRequest.PATIENCE_S
     deadline = time.monotonic() + 5
@@ -143,7 +146,7 @@ def test_look_keeps_nothing_of_a_frame(
     kept = wait(runner, runner.submit(folder / "frame.jpg", PipelineConfig())).id
     content = frame() + os.urandom(8)  # this very picture
     before, files = sys.getrefcount(content), set(folder.rglob("*"))
-    job_id = runner.look(content, "small")
+    job_id = runner.analyze_frame(content, "small")
     assert sys.getrefcount(content) > before, "it waits in the book"
     status = wait(runner, job_id)
     assert status.state == "done"
@@ -176,14 +179,14 @@ def test_look_writes_no_file(settings: Settings) -> None:
 
     sys.addaudithook(watch)
     pipeline = Pipeline(settings)
-    pipeline.look(frame(), "small")  # what is loaded once may be cached
+    pipeline.analyze_frame(frame(), "small")  # what is loaded once may be cached
     watching[0] = True
     try:
         with Path(os.devnull).open("w"):
             assert written, "a file that is opened to write is noticed"
         written.clear()
-        assert len(pipeline.look(frame("PNG"), "small").faces) == 1
-        assert pipeline.look(frame(side=24), "small").faces == (), "what is tiny is left out"
+        assert len(pipeline.analyze_frame(frame("PNG"), "small").faces) == 1
+        assert pipeline.analyze_frame(frame(side=24), "small").faces == (), "what is tiny is left out"
     finally:
         watching[0] = False
     assert written == []

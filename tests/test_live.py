@@ -52,7 +52,7 @@ class FakeRunner:
     clients: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
 
-    def look(self, frame: bytes, checkpoint: str, *, client: str) -> str:
+    def analyze_frame(self, frame: bytes, checkpoint: str, *, client: str) -> str:
         if self.busy:
             raise JobError(self.busy)
         self.clients.append(client)

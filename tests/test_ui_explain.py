@@ -35,7 +35,7 @@ from hsemotion_space.ui.explain import (
     usual_value,
     value_choices,
 )
-from hsemotion_space.ui.explained import NO_MAP, PLACES, Asked, explained_html, place_text
+from hsemotion_space.ui.explained import NO_MAP, PLACES, ExplainRequest, explained_html, place_text
 from hsemotion_space.ui.uploads import Uploads
 
 JOB, QUESTION = "a" * 32, "b" * 32
@@ -121,8 +121,8 @@ def chosen(**changes: object) -> _Choice:
     return replace(_Choice("1", "c0", "expression/Happiness", 1.0), **changes)  # type: ignore[arg-type]
 
 
-def asked(analysis: Analysis, face: int = 0, row: int = 0) -> Asked:
-    return Asked(analysis, analysis.faces[face].track, row, ("expression", "Happiness"))
+def asked(analysis: Analysis, face: int = 0, row: int = 0) -> ExplainRequest:
+    return ExplainRequest(analysis, analysis.faces[face].track, row, ("expression", "Happiness"))
 
 
 def pictures(html: str) -> list[tuple[str, np.ndarray]]:
@@ -308,7 +308,7 @@ def test_explained_html_of_a_clear_map_has_words_for_all_of_it() -> None:
         and f"({PROVENANCE_LABELS['rule']})" in text(html)
     )
     for part in (
-        explained.saliency.words,
+        explained.saliency.summary,
         LIMITS,
         "strongest: the lower left of the face",
         "hiding it lowers the value",
@@ -333,7 +333,7 @@ def test_explained_html_has_no_map_where_it_would_mislead(
     assert alt == "Face 1, input of the network"
     told = text(html)
     assert NO_MAP[explained.saliency.verdict] in told
-    assert explained.saliency.words in told and LIMITS in told
+    assert explained.saliency.summary in told and LIMITS in told
     assert "strongest:" not in told
 
 

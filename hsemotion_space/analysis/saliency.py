@@ -110,7 +110,7 @@ class Saliency:
         return "clear" if self.stability >= STABLE else "unstable"
 
     @property
-    def words(self) -> Message:
+    def summary(self) -> Message:
         """What a reader must know beside the map, with the numbers it rests on."""
         least = LEAST_DROP * (self.task.high - self.task.low)
         if self.verdict == "none":

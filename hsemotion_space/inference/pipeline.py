@@ -154,7 +154,7 @@ class Pipeline:
             analyses = _assemble(info, batcher, times, cuts, config.smoothing)
         return tuple(analyses[network.checkpoint.id] for network in asked)
 
-    def look(self, picture: bytes, checkpoint_id: str) -> Analysis:
+    def analyze_frame(self, picture: bytes, checkpoint_id: str) -> Analysis:
         """Analyze one camera picture: as :meth:`analyze`, but with the quick search ``LIVE`` and no file.
 
         Args:

@@ -137,7 +137,7 @@ class JobRunner:
         return self._queue_file(ExplainRequest(uuid.uuid4().hex, path, checkpoint, place, what), client)
 
     @_log_refusals("frame", logging.DEBUG)
-    def look(self, frame: bytes, checkpoint: str, client: str = "") -> str:
+    def analyze_frame(self, frame: bytes, checkpoint: str, client: str = "") -> str:
         """Queue a camera frame and return the job id; its result stays available for a few seconds.
 
         Nothing of it is written to a disk, and the frame is released as soon as it is analyzed.

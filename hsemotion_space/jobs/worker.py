@@ -194,7 +194,7 @@ def _result(pipeline: Pipeline, request: Request, reporter: _Reporter) -> Answer
         case ExplainRequest():
             return _explain(pipeline, request, reporter)
         case FrameRequest():
-            return (pipeline.look(request.frame, request.checkpoint),)
+            return (pipeline.analyze_frame(request.frame, request.checkpoint),)
 
 
 def _explain(pipeline: Pipeline, request: ExplainRequest, reporter: _Reporter) -> Explained:

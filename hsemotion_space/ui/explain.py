@@ -18,7 +18,7 @@ from hsemotion_space.messages import MessageError
 from hsemotion_space.types import Analysis, FaceResult, FaceTrack
 from hsemotion_space.ui.clients import client_of
 from hsemotion_space.ui.context import QUIET, AppContext, ResultRef, Updates
-from hsemotion_space.ui.explained import Asked, explained_html
+from hsemotion_space.ui.explained import ExplainRequest, explained_html
 from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
 from hsemotion_space.ui.inputs import RawNumber, read_event
 from hsemotion_space.ui.status import progress_bar
@@ -188,7 +188,7 @@ def _answer(context: AppContext, job: str, choice: _Choice, client: str) -> str:
     return explained_html(asked, explained)
 
 
-def _read(analyses: Sequence[Analysis], choice: _Choice) -> Asked:
+def _read(analyses: Sequence[Analysis], choice: _Choice) -> ExplainRequest:
     """Return what is asked.
 
     Raises:
@@ -203,7 +203,7 @@ def _read(analyses: Sequence[Analysis], choice: _Choice) -> Asked:
     if analysis is None or face is None or choice.value not in [key for _, key in value_choices(face)]:
         raise AskError(gettext("Select a face and one of its values."))
     task, _, label = str(choice.value).partition("/")
-    return Asked(analysis, face.track, frame_row(analysis, face.track, choice.second), (task, label))
+    return ExplainRequest(analysis, face.track, frame_row(analysis, face.track, choice.second), (task, label))
 
 
 def _wait(context: AppContext, job: str) -> Explained:

@@ -34,7 +34,7 @@ picture."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExplainRequest:
     """What is to be explained; ``time_s`` is None in a picture."""
 
     analysis: Analysis
@@ -61,7 +61,7 @@ def place_text(place_xyxy: tuple[int, int, int, int], side: int) -> str:
     return gettext(PLACES[row, column])
 
 
-def explained_html(asked: Asked, explained: Explained) -> str:
+def explained_html(asked: ExplainRequest, explained: Explained) -> str:
     """Return an explanation as HTML: the face, its map if reliable, and the caveats."""
     found = explained.saliency
     number, label = asked.track.track_id, gettext(found.task.labels[found.task.index(found.label)].name)
@@ -81,7 +81,7 @@ def explained_html(asked: Asked, explained: Explained) -> str:
             **values,
         )
     face = _figure(explained.face, gettext("Face {number}, input of the network", number=number))
-    lines = [_of_single_frame(asked), translate(found.words), gettext(LIMITS)]
+    lines = [_of_single_frame(asked), translate(found.summary), gettext(LIMITS)]
     map_ = (
         _map(explained, number, label)
         if found.verdict == "clear"
@@ -95,7 +95,7 @@ def explained_html(asked: Asked, explained: Explained) -> str:
     )
 
 
-def _of_single_frame(asked: Asked) -> str:
+def _of_single_frame(asked: ExplainRequest) -> str:
     return (
         gettext("The value belongs to this single frame, without smoothing.")
         if asked.time_s is not None

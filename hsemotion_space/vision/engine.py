@@ -185,7 +185,7 @@ def _read(core: Any, file: Path) -> Any | None:
     digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     graph_end = LENGTH_BYTES + int.from_bytes(body[:LENGTH_BYTES])
     with suppress(RuntimeError):
-        if digest == _seal(file, body):
+        if digest == _digest(file, body):
             return core.read_model(body[LENGTH_BYTES:graph_end], body[graph_end:])
     log.warning(
         "The converted network %s in the cache is damaged; it is converted again and replaced.", file.name
@@ -193,7 +193,7 @@ def _read(core: Any, file: Path) -> Any | None:
     return None
 
 
-def _seal(file: Path, body: bytes) -> bytes:
+def _digest(file: Path, body: bytes) -> bytes:
     """Return the digest of a stored network; its name is included, so no file can replace another."""
     return hashlib.sha256(file.name.encode() + body).digest()
 
@@ -212,7 +212,7 @@ def _store(core: Any, model: Any, file: Path) -> None:
             core.read_model(*parts)  # raises if a full disk cut them short
             body = len(parts[0]).to_bytes(LENGTH_BYTES) + b"".join(parts)
             partial = Path(folder) / file.name
-            partial.write_bytes(_seal(file, body) + body)
+            partial.write_bytes(_digest(file, body) + body)
             partial.replace(file)
     except OSError as error:
         _warn_uncached(file.parent, error.strerror or type(error).__name__)

@@ -158,12 +158,12 @@ def test_submit_that_is_refused_leaves_no_file(
 def _full_at_second_look(check: Callable[..., None]) -> Callable[..., None]:
     looks = []
 
-    def look(*given: object) -> None:
+    def analyze_frame(*given: object) -> None:
         looks.append(1)
         if len(looks) > 1:
             check(*given)
 
-    return look
+    return analyze_frame
 
 
 def test_submit_file_that_is_gone_or_has_no_room(

@@ -47,7 +47,7 @@ def test_a_picture_does_not_wait_for_a_clip(runner: JobRunner, folder: Path) -> 
     named.write_bytes((folder / "face.png").read_bytes())
     picture = runner.submit(named, PipelineConfig())
     assert wait(runner, picture).state == "done"
-    assert wait(runner, runner.look((folder / "face.png").read_bytes(), "small")).state == "done"
+    assert wait(runner, runner.analyze_frame((folder / "face.png").read_bytes(), "small")).state == "done"
     assert runner.status(clip).state == "running"
     second = runner.submit(folder / "long.mp4", SLOW)
     assert runner.status(second).ahead == 1, "clips wait for clips"

@@ -38,7 +38,7 @@ ACTIONS: Final = ("answer", "skip", "undo")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class AnswerEvent:
     """What comes from the browser, unchecked.
 
     Attributes:
@@ -75,7 +75,7 @@ class Terms:
     client: str
 
 
-def act(context: AppContext, session: Session, given: Given, terms: Terms) -> str:
+def act(context: AppContext, session: Session, given: AnswerEvent, terms: Terms) -> str:
     """Carry out what an annotator did; return what went wrong, in their language, or nothing.
 
     What comes twice, or from a page that shows something else by now, changes nothing.
@@ -118,7 +118,7 @@ def analysis_of(context: AppContext, item: Item) -> Analysis:
     return narrowed(context.analyses(status, None)[0], item.face, item.span_s)
 
 
-def _deal_with(context: AppContext, session: Session, item: Item, given: Given, terms: Terms) -> None:
+def _deal_with(context: AppContext, session: Session, item: Item, given: AnswerEvent, terms: Terms) -> None:
     if given.action == "skip":
         session.settle(Entry(None))
         return

@@ -12,7 +12,7 @@ import gradio as gr
 from hsemotion_space.feedback.consent import LADDER, SCOPES, STATEMENT, STATEMENT_BUNDLED
 from hsemotion_space.feedback.trace import DIMENSIONS
 from hsemotion_space.ui.analyze import ASK_EVERY_S, Shared
-from hsemotion_space.ui.annotate.answering import Given, Terms, act
+from hsemotion_space.ui.annotate.answering import AnswerEvent, Terms, act
 from hsemotion_space.ui.annotate.payload import queue_value
 from hsemotion_space.ui.annotate.running import (
     EXAMPLE,
@@ -291,13 +291,13 @@ def _terms(request: gr.Request, given: Sequence[Any]) -> Terms:
     return Terms(scopes, statement, adult, code, frozenset(seen), client_of(request))
 
 
-def read_given(event: gr.EventData) -> Given:
+def read_answer_event(event: gr.EventData) -> AnswerEvent:
     """Return what an ``act`` event brings, unchecked; whatever is not there is None."""
     given = read_event(event)
     turn, action, choice, label, point = (
         given.get(name) for name in ("turn", "action", "choice", "label", "point")
     )
-    return Given(turn, action, choice, label, point)
+    return AnswerEvent(turn, action, choice, label, point)
 
 
 def _handle(
@@ -312,7 +312,7 @@ def _handle(
         if session.dimension:
             problem = act_on_trace(context, session, read_event(event), terms)
         else:
-            problem = act(context, session, read_given(event), terms)
+            problem = act(context, session, read_answer_event(event), terms)
         if session.turn == before:  # twice, or from a page that shows something else
             return [gr.skip()] * 4
         value = (trace_value if session.dimension else queue_value)(context, session, problem)

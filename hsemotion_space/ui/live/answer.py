@@ -87,7 +87,7 @@ def answer(context: AppContext, event: gr.EventData, checkpoint: object, agreed:
     else:
         try:
             job = read_job(given.get("job"))
-            job = job or context.runner.look(
+            job = job or context.runner.analyze_frame(
                 read_frame(given.get("frame")), _known(context, checkpoint).id, client=client
             )
             reply.update(_analyzed(context, job))

@@ -63,10 +63,10 @@ def build_live(context: AppContext, shared: Shared, tab: gr.Tab, limit_s: float 
         ],
     )
 
-    def look(checkpoint: object, agreed: object, event: gr.EventData, request: gr.Request) -> str:
+    def analyze_frame(checkpoint: object, agreed: object, event: gr.EventData, request: gr.Request) -> str:
         return answer(context, event, checkpoint, agreed, client_of(request))
 
-    live.frame(look, [shared.picker.choice, shared.agreed], live, trigger_mode="multiple", **QUIET)
+    live.frame(analyze_frame, [shared.picker.choice, shared.agreed], live, trigger_mode="multiple", **QUIET)
     tab.select(_texts, None, live, **QUIET)  # in the language of the visitor
     return live
 
