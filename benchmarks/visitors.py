@@ -155,7 +155,7 @@ class User:
         tab, start_s = self.tab, time.monotonic()
         path = await self.upload(file)
         data = list(tab.start_data)
-        data[tab.file_at] = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": file.name}
+        data[tab.file_at] = [{"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": file.name}]
         shown = await self.call(tab.start, data)
         while shown[tab.timer_at].get("active") and not leave and time.monotonic() - start_s < PATIENCE_S:
             await asyncio.sleep(ASK_EVERY_S)

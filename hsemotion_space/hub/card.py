@@ -98,9 +98,8 @@ LOOKS = (
     " feelings."
 )
 PROXIES = """**Valence and arousal are proxy values.** No training picture has a rated valence or arousal.
-Targets were computed from the
-  votes on expressions by a linear map that was fitted on crowd ratings of other pictures. How close the
-  outputs are to human ratings is not known."""
+  Targets were computed from the votes on expressions by a linear map that was fitted on crowd ratings of
+  other pictures. How close the outputs are to human ratings is not known."""
 POSED = "**Action units** and **compound expressions** were learned from posed portraits."
 RULE = "**{title}** is an untrained rule on top of the expression probabilities."
 PRIOR = "**{title} is a prior**: a formula over word norms, never compared with measured intensities."
