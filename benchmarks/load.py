@@ -47,7 +47,7 @@ def children(pid: int) -> list[int]:
     return [*found, *(below for child in found for below in children(child))]
 
 
-def look(pid: int, folder: Path) -> dict[str, float]:
+def usage(pid: int, folder: Path) -> dict[str, float]:
     """Return what the page and its workers use: MiB, threads, open descriptors, MiB of uploads."""
 
     def status(one: int, name: str) -> float:
@@ -63,9 +63,10 @@ def look(pid: int, folder: Path) -> dict[str, float]:
     except OSError:
         descriptors = float("nan")
     size = 0
-    for path in folder.glob("hsemotion-space-*/**/*"):
-        with suppress(OSError):
-            size += path.lstat().st_size
+    for place, _, names in os.walk(folder):  # unlike a glob, it passes over folders that disappear
+        for name in names if "hsemotion-space-" in place else ():
+            with suppress(OSError):
+                size += Path(place, name).lstat().st_size
     workers = sum(status(child, "VmRSS") for child in children(pid))
     return {
         "page MiB": status(pid, "VmRSS") / 1024, "workers MiB": workers / 1024,
@@ -74,11 +75,11 @@ def look(pid: int, folder: Path) -> dict[str, float]:
     }  # fmt: skip
 
 
-async def look_on(pid: int, folder: Path, looks: list[dict[str, float]]) -> None:
-    """Look every few seconds, until cancelled."""
+async def sample_usage(pid: int, folder: Path, looks: list[dict[str, float]]) -> None:
+    """Measure every few seconds, until canceled."""
     start_s = time.monotonic()
     while True:
-        looks.append({"time_s": time.monotonic() - start_s, **await asyncio.to_thread(look, pid, folder)})
+        looks.append({"time_s": time.monotonic() - start_s, **await asyncio.to_thread(usage, pid, folder)})
         await asyncio.sleep(LOOK_EVERY_S)
 
 
@@ -88,15 +89,17 @@ async def run_users(
     """Let all users use the page at once."""
     record, looks = Record(), list[dict[str, float]]()
     users = [User(url, number, record) for number in range(given.users)]
-    looking = asyncio.create_task(look_on(pid, folder, looks))
+    sampling = asyncio.create_task(sample_usage(pid, folder, looks))
     until_s = time.monotonic() + 60 * given.minutes
     try:
         async with asyncio.timeout(60 * given.minutes + PATIENCE_S):
             await asyncio.gather(*(user.visit(until_s) for user in users))
     finally:
-        looking.cancel()
+        sampling.cancel()
         for user in users:
             await user.close()
+        with suppress(asyncio.CancelledError):
+            await sampling  # an error in it must not go unnoticed
     return record, looks
 
 
