@@ -32,7 +32,7 @@ FACES = np.random.default_rng(0).normal(0, 1, (2, 3, 16, 16)).astype(np.float32)
 
 @pytest.fixture(autouse=True)
 def told_anew() -> None:
-    engine._tell.cache_clear()
+    engine._warn_uncached.cache_clear()
 
 
 def net(seed: int = 0) -> nn.Module:
