@@ -31,7 +31,7 @@ def check_answer(page: playwright.Page, told: str) -> bool:
     assert LIMITS in told
     [drop] = [float(word) for word in re.findall(r"lowers it by (\d+\.\d+)", told)] or [0.0]
     alternatives = [one.get_attribute("alt") for one in page.locator(".explained:visible img").all()]
-    assert alternatives[0] == "Face 1 as the network gets it"
+    assert alternatives[0] == "Face 1, input of the network"
     has_map = len(alternatives) == 2
     assert has_map == (not any(words in told for words in NO_MAP.values()))
     if has_map:
