@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hsemotion_space.edits import Edits
 from hsemotion_space.hub.weights import Availability, locate
 from hsemotion_space.jobs import JobStatus
 from hsemotion_space.jobs.files import MEDIA
+from hsemotion_space.ui import temporary
 from hsemotion_space.ui.picker import checkpoint_card
 from hsemotion_space.ui.status import job_progress, notice_list, progress_bar
 from hsemotion_space.ui.tables import face_table, prediction_text
@@ -88,6 +90,40 @@ def test_progress_says_how_many_wait_and_how_long(ahead: int, wait_s: int | None
     assert "aria-valuenow" not in progress_bar(0, 0, words)
     assert "aria-valuenow='3'" in progress_bar(3, 12, words) and "width:25%" in progress_bar(3, 12, words)
     assert "width:100%" in progress_bar(15, 12, words)
+
+
+def test_sweep_passes_over_folders_that_disappear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/b/old.png", "c/old.png", "z/old.png"):
+        file = tmp_path / "uploads" / name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x")
+        os.utime(file, (0, 0))
+    scandir = os.scandir
+
+    def scan(path: object = ".") -> object:
+        if Path(str(path)).name == "c":  # another thread was faster
+            shutil.rmtree(str(path))
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert sweep(tmp_path, age_s=900, now_s=5000) == 2
+    assert not any((tmp_path / "uploads").iterdir())
+
+
+def test_an_error_does_not_end_the_sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rounds = tmp_path / "served", []
+    folder.mkdir()
+
+    def failing(*_: object) -> int:
+        rounds.append(len(rounds))
+        if len(rounds) == 3:
+            folder.rmdir()
+        raise RuntimeError
+
+    monkeypatch.setattr(temporary, "sweep", failing)
+    monkeypatch.setattr(temporary, "SWEEP_EVERY_S", 0.0)
+    temporary.sweep_for_ever(folder, 900)
+    assert len(rounds) == 3
 
 
 def test_sweep_deletes_old_files_and_empty_folders_only(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -59,7 +60,9 @@ class JobFiles:
         """Return the file of a job, None if there is none; the id may be any text."""
         if self.root is None or not re.fullmatch("[0-9a-f]{32}", job_id):
             return None
-        return next((self.root / MEDIA / job_id).glob("media*"), None)
+        with suppress(OSError):  # the folder may be deleted meanwhile, at which a glob fails
+            return next((self.root / MEDIA / job_id).glob("media*"), None)
+        return None
 
     def remove(self, job_id: str) -> None:
         """Delete the file of a job; nothing happens if there is none."""

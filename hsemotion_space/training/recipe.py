@@ -100,7 +100,9 @@ class Recipe:
     warmup: float = 0.03  # share of the steps after the head
     decay: float = 0.4  # share of the same steps at the end, linear to zero
     weight_decay: float = 0.05  # `read_recipe` takes 0 for SAM, as in the paper, unless the file has the key
-    class_weight_power: float = 0.5  # lower for soft labels: every class of a target is weighted (docs/lab-log.md)
+    class_weight_power: float = (
+        0.5  # lower for soft labels: every class of a target is weighted (docs/lab-log.md)
+    )
     label_smoothing: float = 0.1
     ema: float = 0.998  # 0 keeps the weights themselves
     choose: Literal["last", "best"] = "last"  # the last epoch, or the most accurate one on the tuning split

@@ -26,6 +26,7 @@ from hsemotion_space.ui.context import QUIET, AppContext
 from hsemotion_space.ui.feedback import VERDICT_WORDS
 from hsemotion_space.ui.i18n import gettext, gettext_lazy, translate
 from hsemotion_space.ui.tables import table
+from hsemotion_space.ui.temporary import walk
 
 STATES = {"received": "saved here", "sealed": "saved here", "pushed": "published", "verified": "published"}
 LOOKUPS = Limits(time.monotonic, ATTEMPTS_PER_CLIENT, ATTEMPTS_TOTAL, CODE_LIMIT)
@@ -138,8 +139,10 @@ def _download(context: AppContext, code: object) -> Path:
 
 def _forget_downloads(context: AppContext, code: object) -> None:
     """Delete what was handed out for download, here and where Gradio copied it."""
-    for copy in context.results.parent.rglob(_download(context, code).name):
-        copy.unlink(missing_ok=True)
+    name = _download(context, code).name
+    for copy in walk(context.results.parent):
+        if copy.name == name:
+            copy.unlink(missing_ok=True)
 
 
 def _table(records: Sequence[Record]) -> str:

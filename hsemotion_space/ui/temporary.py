@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,7 @@ LOCK: Final = "lock"
 SWEPT: Final = ("uploads", "claims", "results")
 SWEEP_EVERY_S: Final = 60.0
 STARTING_S: Final = 60.0  # so long a folder may be without its lock
+log = logging.getLogger(__name__)
 _held: Final[list[int]] = []  # descriptors; what they lock is free when the process ends, however it ends
 
 
@@ -73,8 +76,9 @@ def sweep(folder: Path, age_s: float, now_s: float) -> int:
     Gradio's own clean-up leaves aborted uploads and all folders behind.
     """
     gone = 0
-    found = (path for part in SWEPT for path in (folder / part).rglob("*"))
-    for path in sorted((path for path in found if not path.is_relative_to(folder / MEDIA)), reverse=True):
+    for path in (path for part in SWEPT for path in walk(folder / part)):
+        if path.is_relative_to(folder / MEDIA):
+            continue
         try:
             if path.is_dir() and not path.is_symlink():
                 path.rmdir()
@@ -86,8 +90,21 @@ def sweep(folder: Path, age_s: float, now_s: float) -> int:
     return gone
 
 
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield everything below a folder, contents before their folder.
+
+    Unlike ``Path.rglob``, it passes over folders that others delete meanwhile.
+    """
+    for place, folders, files in os.walk(folder, topdown=False):
+        for name in (*files, *folders):
+            yield Path(place, name)
+
+
 def sweep_for_ever(folder: Path, age_s: float) -> None:
-    """Sweep again and again, as long as the folder is there."""
+    """Sweep again and again, as long as the folder is there; no error ends it."""
     while folder.exists() and not sys.is_finalizing():
-        sweep(folder, age_s, time.time())
+        try:
+            sweep(folder, age_s, time.time())
+        except Exception:
+            log.exception("The temporary files could not be swept; the next try follows.")
         time.sleep(SWEEP_EVERY_S)

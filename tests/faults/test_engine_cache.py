@@ -209,7 +209,7 @@ def test_weights_that_openvino_cannot_read_are_converted_again(
     stored: Path, fresh: FloatArray, conversions: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        engine, "_seal", lambda _file, body: stored.read_bytes()[:32] if len(body) < 50 else bytes(32)
+        engine, "_digest", lambda _file, body: stored.read_bytes()[:32] if len(body) < 50 else bytes(32)
     )
     stored.write_bytes(stored.read_bytes()[:32] + (4).to_bytes(8) + b"junk")
     assert np.array_equal(outputs(stored.parent), fresh)
