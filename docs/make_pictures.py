@@ -190,7 +190,7 @@ def explain(page: Page) -> Locator | None:
     where = page.get_by_role("button", name="Where does the network look?").locator("visible=true")
     where.click()
     page.get_by_label("Explained value").locator("visible=true").click()
-    page.locator("li[role=option]:visible", has_text="Action units: AU26").first.click()
+    page.locator("li[role=option]:visible", has_text="Action units: AU6").first.click()
     page.get_by_role("button", name="Show the map").locator("visible=true").click()
     visible(page, ".explained img").wait_for()
     return where
