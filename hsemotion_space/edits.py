@@ -63,7 +63,7 @@ class Edits:
         if len(numbers) > MOST_FACES or not all(0 < number < 2**31 for number in numbers):
             raise EditError("This face does not exist.", code="no_face")
         if any(into >= number or into in self.merged for number, into in self.merged.items()):
-            raise EditError("A face can be merged only with one of a smaller number.", code="merged_order")
+            raise EditError("A face can be merged only with a face of a smaller number.", code="merged_order")
         if not all(0 <= time_s <= LATEST_S for time_s in self.neutral_s.values()):
             raise EditError("The neutral moment must lie in the clip.", code="neutral_time")
         if len(self.markers) > MOST_MARKERS:

@@ -145,7 +145,7 @@ def test_queue_value_in_japanese(visit: Visit, monkeypatch: pytest.MonkeyPatch) 
     assert not labels & {choice["text"] for choice in value["choices"]} and labels == {
         choice["name"] for choice in value["choices"]
     }
-    assert not any(term in ("You", "The network", "Others", "Kept") for term, _ in value["last"])
+    assert not any(term in ("You", "The network", "Others", "Saved") for term, _ in value["last"])
 
 
 # Files

@@ -104,7 +104,7 @@ def test_queue_value_shows_the_prediction_after_the_answer(visit: Visit) -> None
     assert not visit.act(label=SURPRISE)
     told = dict(visit.value()["last"])
     assert told["You"] == SURPRISE and "(" in told["The network"] and told["Others"] == "no answers yet"
-    assert told["Kept"] == "Saved on this server."
+    assert told["Saved"] == "Saved on this server."
 
 
 def test_queue_has_media_of_the_visitor_only(visit: Visit) -> None:
@@ -161,7 +161,7 @@ def test_act_stores_nothing_in_practice_or_without_the_statement(visit: Visit) -
     visit.start(PICTURE)
     assert (
         visit.act(terms=PRACTICE) == ""
-        and dict(visit.value()["last"])["Kept"] == "Nothing; this is practice."
+        and dict(visit.value()["last"])["Saved"] == "Nothing; this is practice."
     )
     problem = visit.act(terms=replace(TERMS, statement="true"))
     assert problem.startswith("Not saved. ") and visit.session.at == 1 and not visit.records
@@ -224,7 +224,7 @@ def test_undo_withdraws_and_the_same_can_be_answered_again(visit: Visit) -> None
     visit.act("undo")
     visit.act()
     assert [one.id for one in visit.records] == [first] and dict(visit.value()["last"])[
-        "Kept"
+        "Saved"
     ] == "Saved on this server."
 
 

@@ -15,7 +15,7 @@ from analysis_makers import make_analysis, make_reliability
 from checkpoint_makers import change_manifest, manifest_text
 
 from hsemotion_space.analysis import export
-from hsemotion_space.analysis.reliability import out_of_ten, precision, prediction_text
+from hsemotion_space.analysis.reliability import out_of_ten, precision, reliability_text
 from hsemotion_space.hub.manifest import Checkpoint, read_manifest
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.metrics import confusion
@@ -51,11 +51,11 @@ def prediction(top: int, reliability: Reliability = MEASURED) -> Prediction:
     ],
 )  # fmt: skip
 def test_in_words_has_figure_and_count(top: int, known: dict[str, int]) -> None:
-    assert prediction_text(prediction(top)).values == known  # type: ignore[attr-defined]
+    assert reliability_text(prediction(top)).values == known  # type: ignore[attr-defined]
 
 
 def test_nothing_is_guessed_where_nothing_was_measured() -> None:
-    assert prediction_text(prediction(0, NOT_MEASURED)) == ""
+    assert reliability_text(prediction(0, NOT_MEASURED)) == ""
     assert math.isnan(precision(NOT_MEASURED, 0)) and math.isnan(precision(MEASURED, 2))
     with pytest.raises(ValueError, match="NaN"):
         out_of_ten(MEASURED, 2)
@@ -64,14 +64,14 @@ def test_nothing_is_guessed_where_nothing_was_measured() -> None:
 def test_units_that_are_present_are_told() -> None:
     values, limits = np.linspace(0, 1, 12, dtype=np.float32), (0.0, 0.0, *[0.95] * 10)
     made = Prediction(ACTION_UNITS, "trained", values, values * 0, 1, limits, make_reliability(ACTION_UNITS))
-    assert prediction_text(made).values == {"figures": "AU1 6, AU2 6, AU26 \u2013"}  # type: ignore[attr-defined]
+    assert reliability_text(made).values == {"figures": "AU1 6, AU2 6, AU26 \u2013"}  # type: ignore[attr-defined]
     assert (
-        prediction_text(replace(made, thresholds=(2.0,) * 12))
-        == prediction_text(replace(made, thresholds=()))
+        reliability_text(replace(made, thresholds=(2.0,) * 12))
+        == reliability_text(replace(made, thresholds=()))
         == ""
     )
     affect = Prediction(VALENCE_AROUSAL, "trained", values[:2], values[:2], 1)
-    assert prediction_text(affect) == ""
+    assert reliability_text(affect) == ""
 
 
 def test_counts_that_cannot_be_are_refused() -> None:

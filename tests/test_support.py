@@ -13,7 +13,7 @@ from checkpoint_makers import HEADS, manifest_text
 from hsemotion_space.analysis import export
 from hsemotion_space.analysis.disagreement import disagreements, most_disagreed
 from hsemotion_space.analysis.image_quality import quality
-from hsemotion_space.analysis.reliability import prediction_text as reliability_in_words
+from hsemotion_space.analysis.reliability import reliability_text
 from hsemotion_space.hub.manifest import InputSpec, read_manifest
 from hsemotion_space.inference.postprocess import read_track
 from hsemotion_space.tasks import COMPOUND_EXPRESSION, EXPRESSION, TASKS
@@ -150,7 +150,7 @@ def test_no_flag_and_no_figure_is_about_an_answer_that_is_not_shown(tmp_path: Pa
         reliability=Reliability((6,) * 7, (10,) * 7),
         values=np.full(7, 1 / 7, np.float32),
     )
-    assert not compound.stands_out and reliability_in_words(compound) == ""
+    assert not compound.stands_out and reliability_text(compound) == ""
     face = replace(face, predictions=(compound,))
     assert "undecided" not in [flag.kind for one in quality(analysis(face), SPEC) for flag in one.flags]
 

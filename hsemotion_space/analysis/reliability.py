@@ -31,7 +31,7 @@ def out_of_ten(reliability: Reliability, column: int) -> int:
     return min(most, round(10 * precision(reliability, column)))
 
 
-def prediction_text(prediction: Prediction) -> str:
+def reliability_text(prediction: Prediction) -> str:
     """Return how often such an answer is right; empty if that was not measured or nothing is answered.
 
     Of a ``one_of`` task it is about the most probable label; of independent ones, about those that are
@@ -41,14 +41,14 @@ def prediction_text(prediction: Prediction) -> str:
     if not found or not prediction.stands_out:
         return ""
     if prediction.task.kind == "one_of":
-        return label_text(found, prediction.top)
+        return label_reliability_text(found, prediction.top)
     columns = zip(prediction.values, prediction.thresholds, strict=False)
     present = [column for column, (value, limit) in enumerate(columns) if value >= limit]
     figures = [f"{prediction.task.labels[column].short} {figure(found, column)}" for column in present]
     return Message("correct of 10 such answers: {figures}", figures=", ".join(figures)) if figures else ""
 
 
-def label_text(reliability: Reliability, column: int) -> Message:
+def label_reliability_text(reliability: Reliability, column: int) -> Message:
     """Return how often an answer with this label is right."""
     count = reliability.answers[column]
     if count < FEWEST_ANSWERS:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hsemotion_space.analysis.face_check import doubt
-from hsemotion_space.analysis.reliability import prediction_text as reliability_text
+from hsemotion_space.analysis.reliability import reliability_text
 from hsemotion_space.batch.analyst import Analyst, Outcome
 from hsemotion_space.batch.cluster import analyze_on_ray, require_ray
 from hsemotion_space.batch.folder import FolderError, ResultFolder

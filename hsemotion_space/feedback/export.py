@@ -114,7 +114,7 @@ def export(
         raise FeedbackError(
             "No records to export. Omitted: {reasons}.",
             code="empty",
-            reasons=_answer_text(left_out) or "nothing",
+            reasons=_reasons_text(left_out) or "nothing",
         )
     files = [exported[start : start + FILE_ROWS] for start in range(0, len(exported), FILE_ROWS)]
     report = _report(exported, len(files), grades, left_out)
@@ -149,7 +149,7 @@ def _reason(record: FeedbackRecord, tier: str, options: ExportOptions) -> str:
     return "below the tier" if TIERS.index(tier) < TIERS.index(options.min_tier) else ""
 
 
-def _answer_text(left_out: Mapping[str, int]) -> str:
+def _reasons_text(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
 
 

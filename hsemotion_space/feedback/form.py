@@ -28,8 +28,8 @@ class Submission:
         corrected: by task, as ``read_corrected`` takes it.
         span_s: start and end in the clip; nothing or an empty list for all of it.
         comment: text.
-        scopes: what was ticked of the consent ladder.
-        adult_and_permitted: whether the statement was ticked.
+        scopes: selected steps of the consent ladder.
+        adult_and_permitted: whether the statement was selected.
         code: receipt code of earlier corrections; nothing or empty for a new one.
     """
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from hsemotion_space.analysis.events import shares
-from hsemotion_space.analysis.reliability import prediction_text as reliability_in_words
+from hsemotion_space.analysis.reliability import reliability_text
 from hsemotion_space.figures import face_color
 from hsemotion_space.types import (
     PROVENANCE_LABELS,
@@ -135,7 +135,7 @@ def _answer(head: str, prediction: Prediction | None, over_time: str) -> str:
     """Return the cell of a prediction: shares of time, else what is predicted and how often that is right."""
     if prediction is None or over_time:
         return _cell(head, over_time or gettext("too short"))
-    return _cell(head, prediction_text(prediction), translate(reliability_in_words(prediction)))
+    return _cell(head, prediction_text(prediction), translate(reliability_text(prediction)))
 
 
 def _cell(head: str, text: str, small: str = "") -> str:

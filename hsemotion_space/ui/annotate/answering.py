@@ -59,8 +59,8 @@ class Terms:
     """Under which terms answers are given, unchecked.
 
     Attributes:
-        scopes: names of the steps that are ticked.
-        statement: whether that on age and permission is ticked.
+        scopes: names of the steps that are selected.
+        statement: whether that on age and permission is selected.
         adult: whether that on age is.
         code: what stands in the field for the receipt code.
         seen: digests of media whose results were shown elsewhere on the page.
@@ -215,7 +215,7 @@ def _entry(item: Item, analysis: Analysis, answer: Answer, receipt: Receipt | No
         *network_lines(face, item),
         *_known_lines(gold, with_known, bundled if bundled and gold == bundled.values else None),
         *_panel_lines(others),
-        (gettext("Kept"), translate(receipt.message) if receipt else gettext("Nothing; this is practice.")),
+        (gettext("Saved"), translate(receipt.message) if receipt else gettext("Nothing; this is practice.")),
     ]
     with_others = agrees(answer, {CLASS_TASK.name: others.values}) if others else None
     record, signed = (receipt.record_id, receipt.code) if receipt else ("", "")

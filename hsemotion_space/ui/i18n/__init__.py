@@ -5,7 +5,7 @@ English is in the code, and every English text is its own key; ``ja/*.json`` hol
 
 - :func:`gettext_lazy` for texts of components, which are laid out once for everybody: the browser puts in its
   language (``gr.I18n``);
-- :func:`say` for what a handler answers, in the language that the browser of this request asks for;
+- :func:`gettext` for what a handler answers, in the language that the browser of this request asks for;
 - :func:`translate` for messages and errors of the layers below, which know no language.
 
 Scripts of the page get the Japanese of their texts from :func:`script_texts` with what they show.

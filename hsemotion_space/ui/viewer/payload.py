@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hsemotion_space.analysis.events import events, shares
-from hsemotion_space.analysis.reliability import figure, label_text
+from hsemotion_space.analysis.reliability import figure, label_reliability_text
 from hsemotion_space.edits import Edits
 from hsemotion_space.figures import face_color
 from hsemotion_space.figures.style import ink
@@ -355,7 +355,7 @@ def _right(line: Timeline) -> list[str]:
     if not found:
         return []
     if line.task.kind == "one_of":
-        return [translate(label_text(found, column)) for column in range(len(labels))]
+        return [translate(label_reliability_text(found, column)) for column in range(len(labels))]
     return [f"{gettext(label.short)} {figure(found, column)}" for column, label in enumerate(labels)]
 
 
